@@ -1,0 +1,70 @@
+"""Every field of a config, once, with its unit and where its value comes from. Experiments override; they never copy.
+
+Empty strings and zeros that mean "not set" say so. Unknown fields are errors, in files and on the command line.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The defaults: own data, our prompt, the published optimizer recipe (spec of IGD, arXiv 2506.13229)."""
+    config = ConfigDict()
+
+    config.data = ConfigDict()
+    config.data.dir = ""  # folder written by igd_jax.prepare
+    config.data.prompt = "plain"  # template of igd_jax/data/prompts.py: plain (ours) or igd (the authors')
+    config.data.category = "items"  # noun for the items inside the prompt
+    config.data.max_length = 512  # tokens of prompt and target together; longer prompts lose their oldest tokens
+    config.data.max_examples = 0  # first rows of the train split that are used; 0 = all
+
+    config.tokenizer = ConfigDict()
+    config.tokenizer.path = ""  # Hugging Face folder; empty = that of model.path, or else one trained on the titles
+    config.tokenizer.vocab_size = 2048  # most ids of a tokenizer that is trained
+
+    config.model = ConfigDict()
+    config.model.path = ""  # Hugging Face folder with weights; empty = random weights by model.config
+    config.model.config = "mini"  # named sizes of igd_jax/models/config.py, used when path is empty
+    config.model.dtype = "float32"  # of the computation: float32 or bfloat16
+    config.model.param_dtype = "float32"  # of the stored weights
+    config.model.remat = False  # recompute layers in the backward pass: less memory, a third more time
+
+    config.method = ConfigDict()
+    config.method.name = "igd"  # a file of igd_jax/methods
+    config.method.args = ConfigDict()
+
+    config.loss = ConfigDict()
+    config.loss.normalizer = "global"  # divide once a step (global) or once a micro-batch as published (micro_batch)
+
+    config.train = ConfigDict()
+    config.train.global_batch_size = 128  # rows a step over all devices; published: 128
+    config.train.micro_batch_size = 16  # rows a forward pass over all devices; published: 16
+    config.train.learning_rate = 1e-4  # peak; published: 1e-4
+    config.train.num_epochs = 3  # published: 3
+    config.train.num_steps = 0  # updates in all; 0 = by num_epochs
+    config.train.warmup_steps = 20  # published: 20
+    config.train.schedule = "linear"  # to 0 after warm-up; also cosine, constant
+    config.train.clip_norm = 1.0  # global gradient norm; published (Trainer default): 1
+    config.train.weight_decay = 0.0  # published (Trainer default): 0
+    config.train.seed = 42  # of the row order and of random weights
+    config.train.patience = 1  # evaluations without a better loss before stopping; 0 = never stop early; published: 1
+    config.train.eval_every_steps = 0  # updates between evaluations of the loss; 0 = once an epoch, as published
+    config.train.checkpoint_every_steps = 200  # updates between checkpoints for resuming
+    config.train.log_every_steps = 10  # updates between lines of the log
+
+    config.decode = ConfigDict()
+    config.decode.alpha = 0.2  # discount of high-gain tokens, 0 to 1; 0 = plain beam search; authors: about 0.2
+    config.decode.length_penalty = 0.0  # power of the length that divides scores; 0 = sum (D3), 1 = mean (BIGRec)
+    config.decode.temperature = 1.0  # divides log-probabilities; no effect on the order under IGD
+    config.decode.num_beams = 10  # and so the longest list; published: 10
+    config.decode.max_new_tokens = 0  # longest title that can be written, tokens with EOS; 0 = the longest candidate
+    config.decode.candidates = "catalogue"  # items to choose from: catalogue, train (published IGD), or a file of ids
+    config.decode.batch_size = 16  # users at a time; published: 16
+
+    config.eval = ConfigDict()
+    config.eval.split = "test"  # rows that are ranked: test, valid or train
+    config.eval.max_examples = 0  # first rows of the split; 0 = all
+    config.eval.ks = (1, 3, 5, 10)  # cut-offs of HR@k and NDCG@k
+
+    config.mesh = ConfigDict()
+    config.mesh.data = -1  # devices among which rows are dealt; -1 = all
+    return config

@@ -1,0 +1,50 @@
+"""Bad input is told in one line and exit code 2, never as a traceback."""
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from absl import app, flags, logging
+
+
+class InputError(Exception):
+    """What the user gave cannot be used. The message says what was given, what was expected, what to do."""
+
+
+def _fail(error: BaseException) -> None:
+    message = " ".join(str(error).split())
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _parse_flags(argv: Sequence[str], *, positional: bool) -> list[str]:
+    """Parse absl flags; a bad flag or an unknown config field is bad input like any other."""
+    try:
+        if positional:
+            flags.FLAGS.set_gnu_getopt()  # options may also stand after the arguments
+        rest = flags.FLAGS(list(argv))
+        if len(rest) > 1 and not positional:
+            raise InputError(f"unexpected argument {rest[1]!r}: options are written --name=value")
+        return rest
+    except (flags.Error, InputError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        _fail(error)
+        raise  # unreachable: _fail exits
+
+
+def run(main: Callable[..., None], *, positional: bool = False) -> None:
+    """Run an entry point under absl: parse flags, call ``main()``, turn `InputError` into exit code 2.
+
+    With `positional`, what is no option goes to ``main(arguments)`` as a list; without it, that is bad input.
+    """
+
+    def guarded(argv: list[str]) -> None:
+        logging.set_verbosity(logging.ERROR)  # libraries tell each checkpoint in many lines
+        try:
+            if positional:
+                main(argv[1:])
+            else:
+                main()
+        except InputError as error:
+            _fail(error)
+
+    app.run(guarded, flags_parser=partial(_parse_flags, positional=positional))

@@ -1,0 +1,58 @@
+"""The axis letters of the whole project, and the few structs that cross layers.
+
+The only legend; einsums, annotations and names use these letters:
+
+    B batch           S prompt length     T target length    K beams          V vocabulary
+    N catalogue rows  M trie nodes        E trie edges       C children width
+    L layers          D model width       F mlp width        Q query heads    G kv heads    H head dim
+"""
+
+from typing import TypeAlias
+
+import jax
+from flax import struct
+from jaxtyping import Array, Float, Int, Scalar
+
+Batch: TypeAlias = dict[str, Array]
+"""Arrays that share their first axis B. Always present:
+
+    prompt       Int[B S]    left-padded prompt ids
+    prompt_mask  Bool[B S]   True on real prompt ids
+    target       Int[B T]    right-padded ids of ``title + newline``, then EOS
+    target_mask  Bool[B T]   True on real target ids (all False on rows that only fill up the batch)
+
+and whatever the method's ``annotate`` adds, e.g. ``weight`` Float[B T].
+"""
+
+
+@struct.dataclass
+class LossSum:
+    """A weighted loss before its one division: adds over micro-batches, devices and hosts.
+
+    Attributes:
+      loss: sum of weight times cross-entropy (nats), float32.
+      weight: sum of the weights, float32.
+      metrics: further (sum, weight) pairs by name, each divided once, when logged.
+    """
+
+    loss: Float[Scalar, ""]
+    weight: Float[Scalar, ""]
+    metrics: dict[str, tuple[Float[Scalar, ""], Float[Scalar, ""]]]
+
+    def __add__(self, other: "LossSum") -> "LossSum":
+        return jax.tree.map(lambda a, b: a + b, self, other)
+
+
+@struct.dataclass
+class Ranked:
+    """Recommendations, best first.
+
+    Attributes:
+      rows: catalogue rows; -1 where there are fewer than K results or a beam was cut before its title ended.
+      scores: final scores (natural log, after the length penalty); -inf where there is no result.
+      nodes: trie node reached; -1 where there is no result. A result with a node but no row is an unfinished title.
+    """
+
+    rows: Int[Array, "B K"]
+    scores: Float[Array, "B K"]
+    nodes: Int[Array, "B K"]

@@ -1,0 +1,1 @@
+"""Rank 2: from raw interactions to batches of token ids."""

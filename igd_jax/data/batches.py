@@ -1,0 +1,79 @@
+"""Batches as pure functions of (seed, step): a resumed run needs no iterator state.
+
+Prompts are padded on the left and targets on the right, so that the target starts at one place for the whole batch and
+the vocabulary head can run on target positions alone. Widths come from a short list: one compilation a width.
+
+    prompt  . . p p p        target  t t e .
+    prompt  p p p p p        target  t t t e
+"""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from jaxtyping import Int
+
+from igd_jax.data.examples import Examples
+from igd_jax.items.catalog import Ragged
+
+TARGET_WIDTHS = (16, 32, 64, 128, 256, 512)
+PROMPT_WIDTHS = (32, 64, 96, 128, 192, 256, 320, 384, 448, 512)
+
+
+def steps_per_epoch(n_rows: int, batch_size: int) -> int:
+    """Steps that show every row once; the last batch of an epoch may be short."""
+    return -(-n_rows // batch_size)
+
+
+def rows_of_step(n_rows: int, *, batch_size: int, seed: int, step: int) -> Int[np.ndarray, " b"]:
+    """Rows of the batch at `step` (from 0): each epoch is a fresh permutation."""
+    epoch, place = divmod(step, steps_per_epoch(n_rows, batch_size))
+    order = np.random.default_rng((seed, epoch)).permutation(n_rows)
+    return order[place * batch_size : (place + 1) * batch_size]
+
+
+def by_length(examples: Examples, rows: Int[np.ndarray, " b"], size: int) -> Iterator[Int[np.ndarray, " s"]]:
+    """Cut `rows` into groups of `size`, by prompt length, so that little is padding; the last group may be short."""
+    rows = rows[np.argsort(examples.prompt.lengths[rows], kind="stable")]
+    for begin in range(0, len(rows), size):
+        yield rows[begin : begin + size]
+
+
+def make_batch(
+    examples: Examples,
+    rows: Int[np.ndarray, " b"],
+    item_tokens: Ragged,
+    per_item: Mapping[str, np.ndarray],
+    *,
+    size: int,
+) -> dict[str, np.ndarray]:
+    """The arrays of `core.types.Batch` for some rows, filled up to `size` rows that count for nothing.
+
+    Args:
+      per_item: further arrays [items, width of the longest title], looked up by target; the method's annotations.
+    """
+    prompts, items = examples.prompt.take(rows), examples.target[rows]
+    targets = item_tokens.take(items)
+    width = _width(int(prompts.lengths.max()), PROMPT_WIDTHS)
+    target_width = _width(int(targets.lengths.max()), TARGET_WIDTHS)
+    prompt_mask = np.arange(width) >= width - prompts.lengths[:, None]
+    prompt = np.zeros((len(rows), width), np.int32)
+    prompt[prompt_mask] = prompts.ids
+    batch = {
+        "prompt": prompt,
+        "prompt_mask": prompt_mask,
+        "target": targets.pad(target_width),
+        "target_mask": np.arange(target_width) < targets.lengths[:, None],
+    }
+    for name, array in per_item.items():
+        batch[name] = _columns(array[items], target_width)
+    return {name: np.pad(array, ((0, size - len(rows)), (0, 0))) for name, array in batch.items()}
+
+
+def _columns(array: np.ndarray, width: int) -> np.ndarray:
+    """Cut or fill an array to `width` columns; what is cut lies beyond the batch's longest target."""
+    return np.pad(array[:, :width], ((0, 0), (0, max(0, width - array.shape[1]))))
+
+
+def _width(longest: int, widths: tuple[int, ...]) -> int:
+    """The first width that fits; beyond the list, the next multiple of its last."""
+    return next((width for width in widths if width >= longest), -(-longest // widths[-1]) * widths[-1])

@@ -1,0 +1,66 @@
+"""Rows of a split as token ids: the prompt that a history makes, and the item to be named."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import fingerprint
+from igd_jax.data.tokenizer import Tokenizer
+from igd_jax.items.catalog import Ragged
+from igd_jax.items.index import ItemIndex
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tokenised rows, in the split's order.
+
+    Attributes:
+      prompt: ids of each prompt, cut from the left where prompt and target exceed the limit.
+      target: item to be named; its tokens are those of the title.
+      n_cut: prompts that were cut.
+    """
+
+    prompt: Ragged
+    target: Int[np.ndarray, " R"]
+    n_cut: int
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+
+def title_tokens(titles: Sequence[str], tokenizer: Tokenizer, *, cache: Path) -> Ragged:
+    """Token rows of all titles, from the folder `cache` when these titles were tokenised there before."""
+    path = cache / f"titles-{fingerprint(tokenizer.fingerprint, *titles)}.npz"
+    if path.is_file():
+        with np.load(path, allow_pickle=False) as saved:
+            return Ragged(saved["ids"], saved["start"])
+    rows = tokenizer.encode_titles(titles)
+    cache.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial.npz")
+    np.savez(partial, ids=rows.ids, start=rows.start)
+    partial.replace(path)
+    return rows
+
+
+def make_examples(prompt: Ragged, target: Int[np.ndarray, " R"], index: ItemIndex, *, max_length: int) -> Examples:
+    """Fit prompts and targets into a limit.
+
+    Args:
+      max_length: most tokens of prompt and target together; the prompt loses its oldest tokens beyond that, as in the
+        published code, but the target is never cut.
+
+    Raises:
+      InputError: a target leaves no room for a prompt.
+    """
+    room = max_length - index.item_tokens.lengths[target]
+    if len(room) and room.min() < 1:
+        title = index.titles[target[room.argmin()]]
+        raise InputError(
+            f"config.data.max_length is {max_length}, but the title {title!r} alone has "
+            f"{max_length - room.min()} tokens; raise it"
+        )
+    return Examples(prompt.keep_last(room), target, int((prompt.lengths > room).sum()))

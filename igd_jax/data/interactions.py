@@ -1,0 +1,187 @@
+"""An integer-coded event log, and how it becomes splits of (history, next item) rows.
+
+The rules are those of the Amazon preprocessing that IGD and D3 share: iterative k-core, a target after at least one
+event, at most 10 items of history, and a global cut by time at 80 % and 90 % of the rows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from jaxtyping import Bool, Int32, Int64
+
+from igd_jax.core.errors import InputError
+from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, ragged_index, starts_of
+
+
+@dataclass(frozen=True, eq=False)
+class Interactions:
+    """Who took which item when, in the source's order, which decides between equal timestamps.
+
+    Attributes:
+      user, item: indices into `user_ids` and `item_ids`; each id has at least one event.
+      timestamp: epoch seconds UTC.
+      titles: by item; blank where the source has none.
+      dropped: how many of what was left out so far, ``{"reason: unit": count}``.
+      notes: other facts about the data that belong in its record.
+    """
+
+    user: Int32[np.ndarray, "events"]
+    item: Int32[np.ndarray, "events"]
+    timestamp: Int64[np.ndarray, "events"]
+    user_ids: list[str]
+    item_ids: list[str]
+    titles: list[str]
+    dropped: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, str | int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+
+def select(log: Interactions, keep: Bool[np.ndarray, "events"], *, reason: str) -> Interactions:
+    """Keep some events and the users and items they mention, in the old order; count the rest under `reason`."""
+    user, users = _renumber(log.user[keep], len(log.user_ids))
+    item, items = _renumber(log.item[keep], len(log.item_ids))
+    counts = {
+        f"{reason}: events": len(log) - len(item),
+        f"{reason}: users": len(log.user_ids) - len(users),
+        f"{reason}: items": len(log.item_ids) - len(items),
+    }
+    return Interactions(
+        user=user,
+        item=item,
+        timestamp=log.timestamp[keep],
+        user_ids=[log.user_ids[code] for code in users],
+        item_ids=[log.item_ids[code] for code in items],
+        titles=[log.titles[code] for code in items],
+        dropped={**log.dropped, **counts},
+        notes=log.notes,
+    )
+
+
+def _renumber(codes: Int32[np.ndarray, "events"], total: int) -> tuple[Int32[np.ndarray, "events"], list[int]]:
+    present = np.bincount(codes, minlength=total) > 0
+    return (np.cumsum(present, dtype=np.int32) - 1)[codes], np.flatnonzero(present).tolist()
+
+
+def drop_untitled(log: Interactions) -> Interactions:
+    """Drop items whose title is empty or only spaces, with their events; raises `InputError` if none is left."""
+    titled = np.array([bool(title.strip()) for title in log.titles], bool)
+    if titled.all():
+        return log
+    if not titled.any():
+        raise InputError(
+            f"none of the {len(titled):,} items has a title; each item needs one to be recommended by name"
+        )
+    return select(log, titled[log.item], reason="no title")
+
+
+def window(log: Interactions, *, start: int, end: int) -> Interactions:
+    """Keep the events from `start` to `end`, both inclusive, in epoch seconds UTC."""
+    return select(log, (start <= log.timestamp) & (log.timestamp <= end), reason="outside the time window")
+
+
+def core_events(log: Interactions, k: int) -> tuple[Bool[np.ndarray, "events"], int]:
+    """Which events are in the k-core, where every user and every item has at least `k` of them, and in how many rounds.
+
+    A round drops the users and items below `k` at once; the core does not depend on the order in which they go.
+    """
+    left = np.arange(len(log))
+    rounds = 0
+    while True:
+        user, item = log.user[left], log.item[left]
+        enough = (np.bincount(user)[user] >= k) & (np.bincount(item)[item] >= k)
+        if enough.all():
+            break
+        left = left[enough]
+        rounds += 1
+    keep = np.zeros(len(log), bool)
+    keep[left] = True
+    return keep, rounds
+
+
+def take_core(log: Interactions, k: int) -> Interactions:
+    """Keep the k-core (k = 0: everything); raises `InputError` if it is empty."""
+    if k == 0:
+        return log
+    keep, rounds = core_events(log, k)
+    if not keep.any():
+        raise InputError(
+            f"no item is left in the {k}-core of {len(log.user_ids):,} users and {len(log.item_ids):,} items;"
+            " lower --k_core or give more events"
+        )
+    core = select(log, keep, reason=f"outside the {k}-core")
+    return replace(core, notes={**core.notes, f"rounds to the {k}-core": rounds})
+
+
+def build_rows(log: Interactions, *, max_history: int = 10) -> tuple[Rows, dict[str, int]]:
+    """Every event after a user's first becomes a target, with the 1 to `max_history` items before it as its history.
+
+    Returns:
+      The rows, users in the log's order and each user's rows oldest first (equal times: as in the log), and counts of
+      the events that gave no row and of the histories that were cut.
+
+    Raises:
+      InputError: no user has two events.
+    """
+    order = np.lexsort((log.timestamp, log.user))
+    user, item, timestamp = log.user[order], log.item[order], log.timestamp[order]
+    position = np.arange(len(user)) - starts_of(np.bincount(user))[user]
+    row = np.flatnonzero(position > 0)
+    if not row.size:
+        raise InputError(f"none of the {len(log.user_ids):,} users has two events; a row needs a history and a target")
+    lengths = np.minimum(position[row], max_history)
+    rows = Rows(
+        user=np.array(log.user_ids, object)[user[row]],
+        history_items=item[ragged_index(row - lengths, lengths)],
+        history_start=starts_of(lengths),
+        target=item[row],
+        timestamp=timestamp[row],
+    )
+    counts = {
+        "first of its user, so without history: events": len(user) - len(row),
+        f"history cut to the last {max_history}: rows": int((position > max_history).sum()),
+    }
+    return rows, counts
+
+
+def split_by_time(rows: Rows, *, ratios: Sequence[int] = (8, 1, 1)) -> dict[str, Rows]:
+    """Sort all rows by the time of their target (equal times: as given) and cut them by `ratios`."""
+    order = np.argsort(rows.timestamp, kind="stable")
+    cuts = np.cumsum(ratios)[:-1] * len(rows) // sum(ratios)
+    return {name: rows.take(part) for name, part in zip(SPLITS, np.split(order, cuts), strict=True)}
+
+
+def split_leave_one_out(rows: Rows) -> dict[str, Rows]:
+    """Each user's last row is for test, the one before for valid, the rest for train.
+
+    Train rows may be later than other users' test rows, so what the crowd does next leaks into training.
+    The rows must stand as `build_rows` gives them: users together, oldest first.
+    """
+    is_last = np.append(rows.user[1:] != rows.user[:-1], True)
+    is_valid = ~is_last & np.append(is_last[1:], False)
+    masks = (~is_last & ~is_valid, is_valid, is_last)
+    return {name: rows.take(np.flatnonzero(mask)) for name, mask in zip(SPLITS, masks, strict=True)}
+
+
+SPLITTERS = {"time": split_by_time, "leave_one_out": split_leave_one_out}
+
+
+def to_prepared(log: Interactions, *, k_core: int = 0, split: str = "time", max_history: int = 10) -> Prepared:
+    """Drop untitled items, take the k-core (0: all), build the rows and split them ("time" or "leave_one_out").
+
+    Raises:
+      InputError: the split is unknown, no titled item or no core is left, or a split would be empty.
+    """
+    if split not in SPLITTERS:
+        raise InputError(f"there is no split {split!r}; choose one of {', '.join(SPLITTERS)}")
+    log = take_core(drop_untitled(log), k_core)
+    rows, counts = build_rows(log, max_history=max_history)
+    return assemble(
+        item_ids=log.item_ids,
+        titles=log.titles,
+        splits=SPLITTERS[split](rows),
+        dropped={**log.dropped, **counts},
+        notes=log.notes,
+    )

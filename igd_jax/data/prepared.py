@@ -1,0 +1,235 @@
+"""The prepared folder: a catalogue and three splits of rows as parquet files, and a meta.json that vouches for them."""
+
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from jaxtyping import Int, Int32, Int64, Shaped
+
+from igd_jax.core import io
+from igd_jax.core.errors import InputError
+
+SCHEMA_VERSION = 1
+SPLITS = ("train", "valid", "test")
+
+_ITEMS_SCHEMA = pa.schema([("item", pa.int32()), ("id", pa.string()), ("title", pa.string())])
+_ROWS_SCHEMA = pa.schema(
+    [("user", pa.string()), ("history", pa.list_(pa.int32())), ("target", pa.int32()), ("timestamp", pa.int64())]
+)
+_FILES = {"items.parquet", "meta.json", *(f"{split}.parquet" for split in SPLITS)}
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Examples before tokens: a user's past items and the next one. Items are catalogue indices.
+
+    Attributes:
+      user: the source's own user ids, an object array of str.
+      history_items: all histories end to end, each oldest first.
+      history_start: row r's history is ``history_items[history_start[r]:history_start[r + 1]]``.
+      target: the item that followed.
+      timestamp: time of the target, epoch seconds UTC.
+    """
+
+    user: Shaped[np.ndarray, "rows"]
+    history_items: Int32[np.ndarray, "total"]
+    history_start: Int64[np.ndarray, "rows+1"]
+    target: Int32[np.ndarray, "rows"]
+    timestamp: Int64[np.ndarray, "rows"]
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def history(self, row: int) -> Int32[np.ndarray, "length"]:
+        """The items before row `row`'s target, oldest first."""
+        return self.history_items[self.history_start[row] : self.history_start[row + 1]]
+
+    def take(self, index: Int[np.ndarray, "taken"]) -> "Rows":
+        """The rows at `index`, in that order."""
+        lengths = np.diff(self.history_start)[index]
+        return Rows(
+            user=self.user[index],
+            history_items=self.history_items[ragged_index(self.history_start[index], lengths)],
+            history_start=starts_of(lengths),
+            target=self.target[index],
+            timestamp=self.timestamp[index],
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """What every later stage starts from.
+
+    Attributes:
+      item_ids: the source's own item ids, by catalogue index.
+      titles: item titles, by catalogue index; several items may share one.
+      splits: "train", "valid" and "test".
+      meta: what meta.json holds: counts, dates, everything dropped by reason, fingerprint, and where it came from.
+    """
+
+    item_ids: list[str]
+    titles: list[str]
+    splits: dict[str, Rows]
+    meta: dict[str, Any]
+
+
+def starts_of(lengths: Int[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows+1"]:
+    """Where each of several runs laid end to end starts, and where the last one ends."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def ragged_index(first: Int[np.ndarray, "rows"], lengths: Int[np.ndarray, "rows"]) -> Int64[np.ndarray, "total"]:
+    """``first[0], first[0] + 1, ... (lengths[0] of them), first[1], ...`` without a loop."""
+    starts = starts_of(lengths)
+    return np.repeat(first - starts[:-1], lengths) + np.arange(starts[-1])
+
+
+def assemble(
+    *,
+    item_ids: list[str],
+    titles: list[str],
+    splits: dict[str, Rows],
+    dropped: dict[str, int],
+    notes: dict[str, str | int],
+) -> Prepared:
+    """Put a catalogue and its splits together and describe them in `meta`.
+
+    Raises:
+      InputError: a split is empty.
+    """
+    counts = {name: len(splits[name]) for name in SPLITS}
+    if not all(counts.values()):
+        told = ", ".join(f"{name} {count}" for name, count in counts.items())
+        raise InputError(f"every split needs at least one row, but there are {told}; give more events or filter less")
+    times = np.concatenate([rows.timestamp for rows in splits.values()])
+    meta = {
+        "schema_version": SCHEMA_VERSION,
+        "users": len(set().union(*(rows.user for rows in splits.values()))),
+        "items": len(item_ids),
+        "rows": counts,
+        "dates": [iso_time(int(times.min())), iso_time(int(times.max()))],
+        "dropped": {reason: count for reason, count in dropped.items() if count},
+        "notes": notes,
+        "titles_shared_by_several_items": sum(count > 1 for count in Counter(titles).values()),
+        "train_rows_after_first_test_row": int((splits["train"].timestamp > splits["test"].timestamp.min()).sum()),
+        "fingerprint": _fingerprint(item_ids, titles, splits),
+    }
+    return Prepared(item_ids=item_ids, titles=titles, splits=splits, meta=meta)
+
+
+def iso_time(timestamp: int) -> str:
+    """Epoch seconds as ``2018-01-31T23:59:00Z``."""
+    return datetime.fromtimestamp(timestamp, UTC).isoformat().replace("+00:00", "Z")
+
+
+def check_output(folder: Path) -> None:
+    """Raise `InputError` unless `save` may take this name: nothing there, an empty folder, or an older prepared one."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise InputError(f"{folder} is a file; name a folder that does not exist yet")
+    found = {entry.name for entry in folder.iterdir()}
+    foreign = found - _FILES
+    if foreign or (found and "meta.json" not in found):
+        example = min(foreign or found)
+        raise InputError(f"{folder} exists and is not a prepared folder (it holds {example!r}); name another folder")
+
+
+def save(prepared: Prepared, folder: Path) -> None:
+    """Write the folder whole or not at all; an older prepared folder of that name is replaced.
+
+    Raises:
+      InputError: something else lies there, or it cannot be written.
+    """
+    folder = Path(os.path.abspath(folder))
+    check_output(folder)
+    items = {
+        "item": pa.array(np.arange(len(prepared.item_ids), dtype=np.int32)),
+        "id": pa.array(prepared.item_ids, pa.string()),
+        "title": pa.array(prepared.titles, pa.string()),
+    }
+    try:
+        with io.atomic_folder(folder) as partial:
+            pq.write_table(pa.table(items, schema=_ITEMS_SCHEMA), partial / "items.parquet")
+            for split, rows in prepared.splits.items():
+                pq.write_table(_rows_table(rows), partial / f"{split}.parquet")
+            io.write_json(partial / "meta.json", prepared.meta)
+    except OSError as error:
+        raise InputError(f"cannot write {folder} ({error})") from None
+
+
+def load(folder: Path) -> Prepared:
+    """Read a prepared folder and check that it is what was written.
+
+    Raises:
+      InputError: a file is missing, damaged or altered, or another version of the project wrote it.
+    """
+    if not (folder / "meta.json").is_file():
+        raise InputError(f"{folder} is not a prepared folder (no meta.json in it); make one with igd_jax.prepare")
+    meta = io.read_json(folder / "meta.json")
+    version = meta.get("schema_version") if isinstance(meta, dict) else None
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{folder} has schema version {version}; this program reads {SCHEMA_VERSION}: run igd_jax.prepare again"
+        )
+    items = _read_table(folder / "items.parquet", _ITEMS_SCHEMA)
+    item_ids, titles = items["id"].to_pylist(), items["title"].to_pylist()
+    splits = {split: _table_rows(_read_table(folder / f"{split}.parquet", _ROWS_SCHEMA)) for split in SPLITS}
+    found = _fingerprint(item_ids, titles, splits)
+    if found != meta.get("fingerprint"):
+        raise InputError(
+            f"{folder} was altered: meta.json says fingerprint {meta.get('fingerprint')}, the files have {found};"
+            " run igd_jax.prepare again"
+        )
+    return Prepared(item_ids=item_ids, titles=titles, splits=splits, meta=meta)
+
+
+def _rows_table(rows: Rows) -> pa.Table:
+    history = pa.ListArray.from_arrays(pa.array(rows.history_start).cast(pa.int32()), pa.array(rows.history_items))
+    columns = {
+        "user": pa.array(rows.user, pa.string()),
+        "history": history,
+        "target": pa.array(rows.target),
+        "timestamp": pa.array(rows.timestamp),
+    }
+    return pa.table(columns, schema=_ROWS_SCHEMA)
+
+
+def _table_rows(table: pa.Table) -> Rows:
+    history = table["history"].combine_chunks()
+    return Rows(
+        user=table["user"].to_numpy(),
+        history_items=history.flatten().to_numpy(),
+        history_start=starts_of(history.value_lengths().to_numpy()),
+        target=table["target"].to_numpy(),
+        timestamp=table["timestamp"].to_numpy(),
+    )
+
+
+def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
+    if not path.is_file():
+        raise InputError(f"{path} is missing; run igd_jax.prepare again")
+    try:
+        with pq.ParquetFile(path) as file:
+            table = file.read()
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path} is damaged ({error}); run igd_jax.prepare again") from None
+    if not table.schema.equals(schema) or any(column.null_count for column in table.columns):
+        raise InputError(f"{path} does not hold the columns {', '.join(schema.names)}; run igd_jax.prepare again")
+    return table
+
+
+def _fingerprint(item_ids: list[str], titles: list[str], splits: dict[str, Rows]) -> str:
+    parts: list[bytes | str] = [json.dumps(item_ids), json.dumps(titles)]
+    for split in SPLITS:
+        rows = splits[split]
+        arrays = (rows.history_items, rows.history_start, rows.target, rows.timestamp)
+        parts += [split, json.dumps(rows.user.tolist()), *(array.tobytes() for array in arrays)]
+    return io.fingerprint(*parts)

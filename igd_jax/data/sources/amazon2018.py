@@ -1,0 +1,145 @@
+"""Amazon review data of 2018: CATEGORY_5.json.gz (or CATEGORY.json.gz) and meta_CATEGORY.json.gz, as downloaded.
+
+The steps are those of the preprocessing that IGD and D3 share: titles filtered and cleaned, a time window that ends on
+1 November 2018 and is widened until enough items survive the k-core. They differ in three points: days are cut in UTC
+and not in the local zone, a title is cleaned once, and items are numbered in the order of their first review instead of
+being shuffled.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.json as pj
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.log import Progress
+from igd_jax.data.interactions import Interactions, core_events, drop_untitled, take_core, window
+from igd_jax.data.reading import IdCodes, reading
+
+_REVIEWS = pa.schema([("reviewerID", pa.string()), ("asin", pa.string()), ("unixReviewTime", pa.int64())])
+_META = pa.schema([("asin", pa.string()), ("title", pa.string())])
+_BLOCK_BYTES = 1 << 24  # longer than any one record
+_END = int(datetime(2018, 11, 1, tzinfo=UTC).timestamp())
+_MAX_WORDS = 20
+
+
+def read(path: Path, *, k_core: int = 5, min_items: int = 10_000) -> Interactions:
+    """Read one category. The window opens on 1 October 2017, or on that day of the latest earlier year from which at
+    least `min_items` items survive the k-core, or else takes in all reviews up to its end.
+
+    Raises:
+      InputError: the two files are not there once each, or one is damaged or cut short, or nothing survives.
+    """
+    reviews, meta = _find(path)
+    log, codes = _read_reviews(reviews)
+    titles, notes = _read_titles(meta, codes)
+    log = drop_untitled(replace(log, titles=titles, notes=notes))
+    return _widen(log, k_core=k_core, min_items=min_items)
+
+
+def _find(folder: Path) -> tuple[Path, Path]:
+    metas = sorted(folder.glob("meta_*.json.gz"))
+    if len(metas) != 1:
+        raise InputError(f"{folder} has {len(metas)} files like meta_CATEGORY.json.gz; expected one category")
+    category = metas[0].name.removeprefix("meta_").removesuffix(".json.gz")
+    for name in (f"{category}_5.json.gz", f"{category}.json.gz"):
+        if (folder / name).is_file():
+            return folder / name, metas[0]
+    raise InputError(f"{folder} has {metas[0].name} but neither {category}_5.json.gz nor {category}.json.gz")
+
+
+def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Stream the columns of `schema` out of a gzipped file of JSON lines."""
+    size = path.stat().st_size
+    progress = Progress(path.name, size, "bytes")
+    with reading(path), pa.OSFile(str(path)) as raw, pa.CompressedInputStream(raw, "gzip") as stream:
+        batches = pj.open_json(
+            stream,
+            read_options=pj.ReadOptions(block_size=_BLOCK_BYTES),
+            parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+        for batch in batches:
+            batch.validate(full=True)  # bytes that are not UTF-8
+            yield batch
+            progress.update(min(raw.tell(), size - 1))
+    progress.update(size)
+
+
+def _read_reviews(path: Path) -> tuple[Interactions, IdCodes]:
+    """The events up to the window's end, not yet titled, and the numbers of their items."""
+    users, items = IdCodes(), IdCodes()
+    columns: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    dropped: Counter[str] = Counter()
+    for batch in _batches(path, _REVIEWS):
+        whole = batch.drop_null()
+        dropped["no reviewerID, asin or unixReviewTime: events"] += batch.num_rows - whole.num_rows
+        user, item, timestamp = whole.columns
+        columns.append((users.encode(user), items.encode(item), timestamp.to_numpy()))
+    if not len(items):
+        raise InputError(
+            f"no record of {path} has reviewerID, asin and unixReviewTime; expected Amazon reviews of 2018"
+        )
+    user, item, timestamp = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    log = Interactions(
+        user=user,
+        item=item,
+        timestamp=timestamp,
+        user_ids=users.ids(),
+        item_ids=items.ids(),
+        titles=[""] * len(items),
+        dropped=dict(dropped),
+    )
+    return log, items
+
+
+def _read_titles(path: Path, codes: IdCodes) -> tuple[list[str], dict[str, str | int]]:
+    """Clean titles of the reviewed items, blank where there is none that can be used, and what was wrong with those."""
+    titles: list[str | None] = [None] * len(codes)
+    wrong: Counter[str] = Counter()
+    for batch in _batches(path, _META):
+        for asin, title in zip(batch["asin"].to_pylist(), batch["title"].to_pylist(), strict=True):
+            if asin not in codes:
+                continue
+            code = codes.code(asin)
+            if titles[code] is not None:
+                wrong["metadata records after an item's first"] += 1
+                continue
+            titles[code], fault = clean_title(title or "")
+            if fault:
+                wrong[fault] += 1
+    wrong["items without metadata"] = titles.count(None)
+    return [title or "" for title in titles], {fault: count for fault, count in wrong.items() if count}
+
+
+def clean_title(raw: str) -> tuple[str, str]:
+    """(title, "") or, where the title cannot be used, ("", which fault it has)."""
+    if "<span id" in raw:
+        return "", "titles with <span id"
+    title = raw.replace("&quot;", '"').replace("&amp;", "&").strip(" ").strip('"')
+    if len(title) < 2:
+        return "", "titles shorter than 2 characters"
+    if len(title.split(" ")) > _MAX_WORDS:
+        return "", f"titles of more than {_MAX_WORDS} words"
+    return title, ""
+
+
+def _widen(log: Interactions, *, k_core: int, min_items: int) -> Interactions:
+    """Open the window a year earlier until enough items survive the k-core or all reviews are in it."""
+    first = int(log.timestamp.min())
+    for year in range(2017, 0, -1):
+        start = datetime(year, 10, 1, tzinfo=UTC)
+        seconds = int(start.timestamp())
+        recent = window(log, start=seconds, end=_END)
+        keep, _ = core_events(recent, k_core)
+        n_items = len(np.unique(recent.item[keep]))
+        if n_items >= min_items or seconds <= first:
+            break
+    core = take_core(recent, k_core)
+    reached = "" if n_items >= min_items else f" (the whole data: {n_items:,} items, fewer than {min_items:,})"
+    notes = {"window": f"{start:%Y-%m-%d} to 2018-11-01{reached}", **core.notes}
+    return replace(core, notes=notes)

@@ -1,0 +1,109 @@
+"""Splits as IGD, D3 and MiniOneRec publish them: csv rows with Python lists, an info file of ``title<TAB>id`` lines.
+
+The published items, rows, their order and their splits are kept, an item with a blank title among them: published
+numbers count it.
+"""
+
+import ast
+from array import array
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.log import say
+from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, starts_of
+from igd_jax.data.reading import csv_rows, reading
+
+_COLUMNS = ("user_id", "history_item_title", "item_title", "history_item_id", "item_id", "timestamp")
+
+
+def read(path: Path) -> Prepared:
+    """Read a folder of published splits; every item of the info file is in the catalogue, in its order.
+
+    Files: ``train/*.csv valid/*.csv test/*.csv info/*.txt``, or ``*.train.csv *.valid.csv *.test.csv *.info.txt``.
+
+    Raises:
+      InputError: a file is missing or there are several of it, or a line cannot be read; with the line.
+    """
+    files = {name: _find(path, name, "txt" if name == "info" else "csv") for name in (*SPLITS, "info")}
+    dropped: Counter[str] = Counter()
+    title_of = _read_info(files["info"], dropped)
+    splits = {}
+    for split in SPLITS:
+        splits[split] = _read_rows(files[split], title_of=title_of, dropped=dropped)
+        say(f"{files[split].name}: {len(splits[split]):,} rows")
+    titles = list(title_of.values())
+    n_blank = sum(not title.strip() for title in titles)
+    notes: dict[str, str | int] = {"items with a blank title, kept as published": n_blank} if n_blank else {}
+    return assemble(item_ids=list(title_of), titles=titles, splits=splits, dropped=dict(dropped), notes=notes)
+
+
+def _find(folder: Path, name: str, ending: str) -> Path:
+    found = sorted([*folder.glob(f"{name}/*.{ending}"), *folder.glob(f"*.{name}.{ending}")])
+    if len(found) != 1:
+        names = f" ({found[0].name}, {found[1].name} ...)" if found else ""
+        raise InputError(
+            f"{folder} has {len(found)} files like {name}/*.{ending} or *.{name}.{ending}{names}; expected exactly one"
+        )
+    return found[0]
+
+
+def _read_info(path: Path, dropped: Counter[str]) -> dict[str, str]:
+    """Titles by item id, in the file's order. A title may hold tabs, the id after the last one may not."""
+    title_of: dict[str, str] = {}
+    with reading(path), path.open(encoding="utf-8-sig", newline="\n") as file:
+        for line, text in enumerate(file, start=1):
+            title, tab, item = text.rstrip("\r\n").rpartition("\t")
+            if not tab or not item.strip():
+                raise InputError(f"{path} line {line}: expected a title, a tab and an id, got {text.rstrip()!r}")
+            if title_of.setdefault(item.strip(), title) != title:
+                dropped["title other than the item's first in the info file: lines"] += 1
+    if not title_of:
+        raise InputError(f"{path} is empty; it lists the catalogue as title, tab, id")
+    return title_of
+
+
+def _read_rows(path: Path, *, title_of: dict[str, str], dropped: Counter[str]) -> Rows:
+    """The rows that have a history; titles are those of the info file, and rows that say otherwise are counted."""
+    code_of = {item: code for code, item in enumerate(title_of)}
+    users: list[str] = []
+    history, lengths, target, timestamp = array("i"), array("q"), array("i"), array("q")
+    for line, (user, past_titles, title, past, item, when) in csv_rows(path, _COLUMNS):
+        try:
+            items = [str(past_item) for past_item in _python_list(past)] + [item]
+            titles = [*_python_list(past_titles), title]
+            codes = [code_of[each] for each in items]
+            dropped["title other than in the info file: rows"] += titles != [title_of[each] for each in items]
+            seconds = int(when)
+        except KeyError as error:
+            raise InputError(f"{path} line {line}: item {error} is not in the info file") from None
+        except ValueError as error:
+            raise InputError(f"{path} line {line}: {error}") from None
+        if len(codes) == 1:
+            dropped["no history: rows"] += 1
+            continue
+        users.append(user)
+        history.extend(codes[:-1])
+        lengths.append(len(codes) - 1)
+        target.append(codes[-1])
+        timestamp.append(seconds)
+    return Rows(
+        user=np.array(users, object),
+        history_items=np.array(history, np.int32),
+        history_start=starts_of(np.array(lengths, np.int64)),
+        target=np.array(target, np.int32),
+        timestamp=np.array(timestamp, np.int64),
+    )
+
+
+def _python_list(text: str) -> list:
+    """A list written as a Python literal; nothing in it is run."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        value = None
+    if not isinstance(value, list):
+        raise ValueError(f"expected a list such as [12, 7], got {text[:40]!r}")
+    return value

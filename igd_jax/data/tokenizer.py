@@ -1,0 +1,135 @@
+"""The tokenizer: exactly what a folder's ``tokenizer.json`` says, or a byte-level BPE trained on the catalogue.
+
+transformers' AutoTokenizer can rebuild a tokenizer from ``model_type`` and change its ids, so the file itself is read.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import fingerprint, read_json, write_json
+from igd_jax.items.catalog import Ragged
+
+END_OF_TEXT = "<|endoftext|>"
+"""EOS of the tokenizers that are trained here."""
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Text to ids and back.
+
+    Attributes:
+      backend: the merges and the vocabulary.
+      eos: id that ends every title.
+      bos: id that starts every prompt; None for families that have none (Qwen).
+    """
+
+    backend: tokenizers.Tokenizer
+    eos: int
+    bos: int | None
+
+    @property
+    def vocab_size(self) -> int:
+        """Ids in use, added tokens included. A model's embedding may have more rows."""
+        return self.backend.get_vocab_size(with_added_tokens=True)
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with any id."""
+        return fingerprint(self.backend.to_str(), str(self.eos), str(self.bos))
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of each text: no BOS, no EOS; a special token spelt out in a text is plain text."""
+        return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
+
+    def encode_titles(self, titles: Sequence[str]) -> Ragged:
+        """Ids of ``title + newline`` and EOS, the form in which titles are trained, weighed and decoded."""
+        return Ragged.from_lists([[*ids, self.eos] for ids in self.encode([title + "\n" for title in titles])])
+
+    def encode_prompts(self, pieces: Sequence[Sequence[str]]) -> Ragged:
+        """Ids of prompts whose pieces are tokenised apart and joined as ids (spec/methods.md 1.1)."""
+        flat = iter(self.encode([piece for prompt in pieces for piece in prompt]))
+        start = [] if self.bos is None else [self.bos]
+        return Ragged.from_lists([sum((next(flat) for _ in prompt), start) for prompt in pieces])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Text of ids, special tokens left out."""
+        return self.backend.decode([int(token) for token in ids], skip_special_tokens=True)
+
+    def save(self, folder: Path) -> None:
+        """Write a Hugging Face tokenizer folder."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.backend.save(str(folder / "tokenizer.json"))
+        names: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        names["eos_token"] = self.backend.id_to_token(self.eos)
+        if self.bos is not None:
+            names["bos_token"] = self.backend.id_to_token(self.bos)
+        write_json(folder / "tokenizer_config.json", names)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """Read a Hugging Face folder's ``tokenizer.json``; EOS and BOS by ``tokenizer_config.json``.
+
+    Raises:
+      InputError: no tokenizer there, or its EOS token is not named or not in the vocabulary.
+    """
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(f"{folder} holds no tokenizer.json; give --config.tokenizer.path a Hugging Face folder")
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the Rust side raises plain Exception
+        raise InputError(f"{path} is not a tokenizer ({error})") from None
+    return _with_ends(backend, _special_tokens(folder), folder)
+
+
+def _special_tokens(folder: Path) -> dict[str, str | None]:
+    """``eos_token`` and ``bos_token`` as text, from the first file that names an EOS."""
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).is_file():
+            found = read_json(folder / name)
+            texts = {key: found.get(key) for key in ("eos_token", "bos_token")}
+            texts = {key: text["content"] if isinstance(text, dict) else text for key, text in texts.items()}
+            if texts["eos_token"] is not None:
+                return texts
+    return {"eos_token": None, "bos_token": None}
+
+
+def _with_ends(backend: tokenizers.Tokenizer, texts: dict[str, str | None], source: Path) -> Tokenizer:
+    ids = {key: None if text is None else backend.token_to_id(text) for key, text in texts.items()}
+    if ids["eos_token"] is None:
+        raise InputError(
+            f"the tokenizer in {source} has no end-of-text token (eos_token: {texts['eos_token']!r}); titles cannot "
+            "end without one: name one of its tokens as eos_token in tokenizer_config.json"
+        )
+    backend.encode_special_tokens = True
+    backend.no_truncation()
+    backend.no_padding()
+    return Tokenizer(backend, ids["eos_token"], ids["bos_token"])
+
+
+def train_tokenizer(texts: Sequence[str], *, vocab_size: int) -> Tokenizer:
+    """Train a byte-level BPE of at most `vocab_size` ids; any text can be encoded, whatever it was trained on."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    return _with_ends(backend, {"eos_token": END_OF_TEXT, "bos_token": None}, Path("the trained tokenizer"))
+
+
+def describe(tokenizer: Tokenizer) -> str:
+    """One line for the log."""
+    ends = json.dumps({"eos": tokenizer.eos, "bos": tokenizer.bos})
+    return f"tokenizer: {tokenizer.vocab_size:,} ids, {ends}, fingerprint {tokenizer.fingerprint}"

@@ -1,0 +1,1 @@
+"""Rank 1: ranking metrics, significance and tables, in NumPy only."""

@@ -1,0 +1,66 @@
+"""Plain-text tables of metrics: Markdown that also reads well in a terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Aligned Markdown: first column to the left, the others to the right; a ``|`` in a cell is escaped."""
+    lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, *rows)]
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        aligned = [cells[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells[1:], widths[1:], strict=True))]
+        return f"| {' | '.join(aligned)} |"
+
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (w - 1) + ":" for w in widths[1:])]
+    return "\n".join([line(lines[0]), line(rule), *map(line, lines[1:])])
+
+
+def _cell(value: int | float | None) -> str:
+    """Counts as they are, metrics with four digits, ``-`` where there is none."""
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+
+
+def _columns(columns: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
+    rows = [[name, *(_cell(column.get(name)) for column in columns.values())] for name in names]
+    return markdown_table(["metric", *columns], rows)
+
+
+def evaluation_table(metrics: Mapping[str, Any]) -> str:
+    """What `ranking.evaluate` returned: counts, the model beside the popularity baseline, and the slices."""
+    counts = (
+        f"{metrics['n']:,} rows, {metrics['target_absent']:,} with a target that is no candidate; "
+        f"{metrics['invalid']:,} invalid results"
+    )
+    if metrics["ks_skipped"]:
+        counts += f"; k = {', '.join(map(str, metrics['ks_skipped']))} left out: not from 1 to the results of a row"
+    names = list(metrics["popularity_baseline"])
+    main = {"model": metrics, "model, id-exact": metrics["id_exact"], "popularity": metrics["popularity_baseline"]}
+    in_slices = ["n", *metrics["id_exact"]]
+    return "\n\n".join([counts, _columns(main, names), _columns(metrics["slices"], in_slices)])
+
+
+def comparison_table(comparison: Mapping[str, Any]) -> str:
+    """What `compare.compare` returned: a row a metric; each run after the first with its difference to the first."""
+    runs: Mapping[str, Mapping[str, Any]] = comparison["runs"]
+    header = ["metric"]
+    rows = [[name] for name in runs[comparison["reference"]]]
+    for label, metrics in runs.items():
+        is_reference = label == comparison["reference"]
+        header += [label] if is_reference else [label, "difference"]
+        for row in rows:
+            metric = metrics[row[0]]
+            row.append(_cell(metric["value"]))
+            if not is_reference:
+                mark = "*" if metric["excludes_zero"] else " "
+                row.append(f"{metric['difference']:+.4f} [{metric['low']:+.4f}, {metric['high']:+.4f}] {mark}")
+    legend = (
+        f"{comparison['n']:,} rows. Difference to the first run with its {comparison['confidence']:.0%} interval "
+        f"(paired bootstrap, {comparison['n_resamples']:,} resamples); * = the interval excludes 0."
+    )
+    if comparison["ks_skipped"]:
+        legend += f" k = {', '.join(map(str, comparison['ks_skipped']))} left out: not in every evaluation."
+    return f"{markdown_table(header, rows)}\n\n{legend}"

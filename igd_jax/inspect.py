@@ -1,0 +1,77 @@
+"""Show the gain, and the training weight, of each token of a title.
+
+python -m igd_jax.inspect --data=DATA --tokenizer=HF_DIR --title="..." [--candidates=train] [--beta=0.1] [--json]
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+from igd_jax.core import errors
+from igd_jax.core.errors import InputError
+from igd_jax.core.log import say
+from igd_jax.data.prepared import load
+from igd_jax.data.tokenizer import load_tokenizer
+from igd_jax.evaluation.tables import markdown_table
+from igd_jax.items.index import build_index, choose_candidates
+
+
+def inspect(data: Path, tokenizer_folder: Path, title: str, *, candidates: str, beta: float) -> dict[str, Any]:
+    """The title's tokens with gain (nats), forced mark and IGD weight.
+
+    Raises:
+      InputError: unusable data or tokenizer, or an empty title.
+    """
+    if not title.strip():
+        raise InputError("--title is empty; give the title as it stands in the catalogue")
+    prepared, tokenizer = load(data), load_tokenizer(tokenizer_folder)
+    counts = np.bincount(prepared.splits["train"].target, minlength=len(prepared.titles))
+    chosen = choose_candidates(candidates, prepared.item_ids, prepared.titles, counts)
+    item_tokens = tokenizer.encode_titles(prepared.titles)
+    index = build_index(prepared.titles, item_tokens, counts, candidates=chosen)
+    walk = index.walk(tokenizer.encode_titles([title]))
+    tokens = [
+        {
+            "id": int(token),
+            "text": tokenizer.backend.decode([int(token)], skip_special_tokens=False),
+            "gain": float(gain),
+            "forced": bool(forced),
+            "weight": beta if forced else 1.0,
+        }
+        for token, gain, forced in zip(walk.tokens[0], walk.gain[0], walk.forced[0], strict=True)
+    ]
+    return {"title": title, "on_trie": bool(walk.on_trie[0]), "tokens": tokens}
+
+
+def define_flags() -> None:
+    """Flags of the command line."""
+    flags.DEFINE_string("data", None, "Folder written by igd_jax.prepare.", required=True)
+    flags.DEFINE_string("tokenizer", None, "Hugging Face folder, or RUN/tokenizer.", required=True)
+    flags.DEFINE_string("title", None, "The title to take apart.", required=True)
+    flags.DEFINE_string("candidates", "catalogue", "catalogue, train, or a file with one item id a line.")
+    flags.DEFINE_float("beta", 0.1, "Weight of tokens without gain.")
+    flags.DEFINE_bool("json", False, "Print JSON only.")
+
+
+def main() -> None:
+    """Entry point."""
+    given = flags.FLAGS
+    found = inspect(Path(given.data), Path(given.tokenizer), given.title, candidates=given.candidates, beta=given.beta)
+    if given.json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    if not found["on_trie"]:
+        say(f"{given.title!r} is no candidate ({given.candidates}): off the trie every token has the weight beta")
+    rows = []
+    for token in found["tokens"]:
+        forced = "forced" if token["forced"] else ""
+        rows.append([repr(token["text"]), str(token["id"]), f"{token['gain']:.6f}", forced, f"{token['weight']:g}"])
+    print(markdown_table(["token", "id", "gain (nats)", "forced", "weight"], rows))
+
+
+if __name__ == "__main__":
+    define_flags()
+    errors.run(main)

@@ -1,0 +1,200 @@
+"""The catalogue: every title as a row of token ids, rows sorted, equal rows merged (DESIGN section 2).
+
+Sorting packs as many tokens as fit into one integer, sorts once, and then sorts again only the rows that still tie. The
+length that each row shares with the row before it falls out of the same comparisons; the trie needs nothing else.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from igd_jax.core.errors import InputError
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of unequal length in one flat array.
+
+    Attributes:
+      ids: all token ids, row after row, int32.
+      start: where each row begins, and the end of the last, int64.
+    """
+
+    ids: Int[np.ndarray, " total"]
+    start: Int[np.ndarray, " R_plus_1"]
+
+    @classmethod
+    def from_lists(cls, rows: list[list[int]]) -> "Ragged":
+        """Pack a list of rows."""
+        start = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum([len(row) for row in rows], out=start[1:])
+        return cls(np.array([token for row in rows for token in row], np.int32), start)
+
+    def __len__(self) -> int:
+        return len(self.start) - 1
+
+    def __getitem__(self, row: int) -> Int[np.ndarray, " length"]:
+        return self.ids[self.start[row] : self.start[row + 1]]
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " R"]:
+        """Tokens of each row, int32."""
+        return np.diff(self.start).astype(np.int32)
+
+    def take(self, rows: Int[np.ndarray, " r"]) -> "Ragged":
+        """The given rows, in the given order."""
+        lengths = self.lengths[rows]
+        start = np.zeros(len(rows) + 1, np.int64)
+        np.cumsum(lengths, out=start[1:])
+        shift = np.repeat(self.start[rows] - start[:-1], lengths)
+        return Ragged(self.ids[np.arange(start[-1]) + shift], start)
+
+    def keep_last(self, limit: Int[np.ndarray, " R"]) -> "Ragged":
+        """The last `limit` ids of each row, or the whole row where it is shorter."""
+        lengths = np.minimum(self.lengths, limit)
+        start = np.zeros(len(self) + 1, np.int64)
+        np.cumsum(lengths, out=start[1:])
+        shift = np.repeat(self.start[1:] - lengths - start[:-1], lengths)
+        return Ragged(self.ids[np.arange(start[-1]) + shift], start)
+
+    def pad(self, width: int, fill: int = 0) -> Int[np.ndarray, "R {width}"]:
+        """A right-padded matrix, int32; longer rows are cut at `width`."""
+        out = np.full((len(self), width), fill, np.int32)
+        keep = np.arange(width) < np.minimum(self.lengths, width)[:, None]
+        column = np.broadcast_to(np.arange(width), keep.shape)[keep]
+        out[keep] = self.ids[np.repeat(self.start[:-1], keep.sum(1)) + column]
+        return out
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """Distinct title rows in token order, with the items and the train counts behind each.
+
+    Attributes:
+      tokens: the N rows, ids of ``title + newline`` then EOS; int32.
+      lcp: tokens that a row shares with the row before it; -1 for row 0, so that row 0 also owns the root. int32.
+      counts: how often the row's items were train targets, summed; int64.
+      item_start, item: the items of row r are ``item[item_start[r]:item_start[r + 1]]``, ascending; int32.
+      row_of_item: row of each item of the data set, -1 for items that are no candidates; int32.
+    """
+
+    tokens: Ragged
+    lcp: Int[np.ndarray, " N"]
+    counts: Int[np.ndarray, " N"]
+    item_start: Int[np.ndarray, " N_plus_1"]
+    item: Int[np.ndarray, " I"]
+    row_of_item: Int[np.ndarray, " items"]
+
+    def __len__(self) -> int:
+        return len(self.lcp)
+
+    @property
+    def eos(self) -> int:
+        """The token id that ends every row, and stands nowhere else."""
+        return int(self.tokens.ids[-1])
+
+    def items_of(self, row: int) -> Int[np.ndarray, " n"]:
+        """Items that share the row's title, ascending."""
+        return self.item[self.item_start[row] : self.item_start[row + 1]]
+
+
+def build_catalog(
+    tokens: Ragged,
+    counts: Int[np.ndarray, " items"],
+    *,
+    candidates: Bool[np.ndarray, " items"] | None = None,
+) -> Catalog:
+    """Sort the items' token rows, merge equal ones and sum their counts.
+
+    Args:
+      tokens: one row an item, each ending in the same EOS id that stands nowhere else in it.
+      counts: train targets an item; the mass from which the information gain is computed.
+      candidates: which items may be recommended; all when None.
+
+    Raises:
+      InputError: no candidate is left, or a title holds the EOS token itself.
+    """
+    chosen = np.arange(len(tokens)) if candidates is None else np.flatnonzero(candidates)
+    if not len(chosen):
+        raise InputError("no candidate item is left: the candidate set and the catalogue share no item")
+    if len(chosen) < len(tokens):
+        tokens = tokens.take(chosen)
+    _check_ends(tokens, chosen)
+    order, lcp, is_new = sort_rows(tokens)
+    row = np.cumsum(is_new, dtype=np.int32) - 1
+    first = order[is_new]
+    row_of_item = np.full(len(counts), -1, np.int32)
+    row_of_item[chosen[order]] = row
+    n_rows = len(first)
+    return Catalog(
+        tokens=tokens.take(first),
+        lcp=lcp[is_new],
+        counts=np.bincount(row, weights=counts[chosen[order]], minlength=n_rows).astype(np.int64),
+        item_start=np.append(np.flatnonzero(is_new), len(order)).astype(np.int32),
+        item=chosen[order].astype(np.int32),
+        row_of_item=row_of_item,
+    )
+
+
+def _check_ends(tokens: Ragged, items: Int[np.ndarray, " R"]) -> None:
+    last = tokens.start[1:] - 1
+    eos = tokens.ids[last[0]]
+    is_eos = tokens.ids == eos
+    is_eos[last] ^= True
+    if is_eos.any():
+        row = np.searchsorted(tokens.start, np.flatnonzero(is_eos)[0], side="right") - 1
+        raise InputError(
+            f"the title of item {items[row]} does not end in one end-of-text token (id {eos}), or holds it inside; "
+            "take it out of the title"
+        )
+
+
+def sort_rows(
+    rows: Ragged,
+) -> tuple[Int[np.ndarray, " R"], Int[np.ndarray, " R"], Bool[np.ndarray, " R"]]:
+    """Sort ragged rows of token ids.
+
+    Returns:
+      order: row indices in token order, equal rows in input order; int64.
+      lcp: tokens shared with the row before in that order, -1 for the first; int32.
+      is_new: False where the row equals the row before.
+    """
+    bits = (int(rows.ids.max(initial=0)) + 1).bit_length()
+    order = np.arange(len(rows))
+    lcp = np.full(len(rows), -1, np.int32)
+    is_new = np.ones(len(rows), bool)
+    active, tied, depth = order, order > 0, 0  # places of the order in play, and whether each ties with the one before
+    while tied.any():
+        run = np.cumsum(~tied) - 1
+        width = (63 - int(run[-1]).bit_length()) // bits
+        key = run << (width * bits) | _pack(rows, order[active], depth, width=width, bits=bits)
+        by_key = np.argsort(key, kind="stable")
+        order[active] = order[active[by_key]]
+        key, before = key[by_key][tied], key[by_key][np.flatnonzero(tied) - 1]
+        lcp[active[tied]] = depth + _shared(key, before, width=width, bits=bits)
+        is_same, ended = key == before, key & ((1 << bits) - 1) == 0
+        is_new[active[tied]] = ~(is_same & ended)
+        tied[tied] = is_same & ~ended
+        keep = tied | np.append(tied[1:], False)
+        active, tied, depth = active[keep], tied[keep], depth + width
+    return order, lcp, is_new
+
+
+def _pack(rows: Ragged, which: Int[np.ndarray, " r"], depth: int, *, width: int, bits: int) -> Int[np.ndarray, " r"]:
+    """`width` tokens from `depth` on in one int64; a token counts as id + 1 and the place after the end as 0."""
+    begin, left = rows.start[which] + depth, rows.lengths[which] - depth
+    key = np.zeros(len(which), np.int64)
+    for offset in range(width):
+        token = rows.ids[np.minimum(begin + offset, len(rows.ids) - 1)]
+        key = key << bits | np.where(left > offset, token.astype(np.int64) + 1, 0)
+    return key
+
+
+def _shared(a: Int[np.ndarray, " r"], b: Int[np.ndarray, " r"], *, width: int, bits: int) -> Int[np.ndarray, " r"]:
+    """Of `width` packed tokens, how many agree before the first that differs; places after the end never count."""
+    same = np.zeros(len(a), np.int32)
+    for offset in range(width):
+        agrees = a >> (offset * bits) == b >> (offset * bits)
+        same += agrees & (a >> (offset * bits) & ((1 << bits) - 1) > 0)
+    return same

@@ -1,0 +1,74 @@
+"""Information gain of every trie edge (IGD, arXiv 2506.13229, section 3; spec/methods.md 1.3).
+
+    H(v) = sum over rows i below v of -p_i ln p_i,   p_i = count_i / total,   0 ln 0 = 0
+    gain(u -> v) = H(u) - H(v)
+
+H is not renormalised to the prefix: a large gain means that little mass is left below v. An edge is *forced* when the
+child covers as many train-seen rows as its parent; then the gain is exactly 0. That is decided by integers, since float
+sums over the same rows can differ in the last bit. The only child of a node is always forced.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from igd_jax.items.trie import Trie
+
+
+@dataclass(frozen=True)
+class EdgeGain:
+    """What the gain says of each edge out of a branching node (every other edge is forced, with gain and factor 0).
+
+    Attributes:
+      root_entropy: H(root) in nats.
+      gain: nats, float64; exactly 0 where forced.
+      forced: the edge decides nothing among titles seen in training.
+      factor: gain scaled to [0, 1) among siblings, 0 where all siblings' gains are equal; float32.
+    """
+
+    root_entropy: float
+    gain: Float[np.ndarray, " E"]
+    forced: Bool[np.ndarray, " E"]
+    factor: Float[np.ndarray, " E"]
+
+    def along(
+        self, edge: Int[np.ndarray, "R T"], on_trie: Bool[np.ndarray, "R T"]
+    ) -> tuple[Float[np.ndarray, "R T"], Bool[np.ndarray, "R T"]]:
+        """Gain (nats) and forced mask of the edges of walked rows (`Trie.walk`); where not `on_trie`, 0 and True.
+
+        The authors give every token of a target that leaves the trie a gain of 0 (spec/methods.md 1.3), so pass
+        `on_trie` False for all tokens of such a row.
+        """
+        decided = on_trie & (edge >= 0)
+        index = np.where(decided, edge, len(self.gain))
+        return np.append(self.gain, 0.0)[index], np.append(self.forced, True)[index]
+
+
+def edge_gain(trie: Trie, counts: Int[np.ndarray, " N"]) -> EdgeGain:
+    """Compute the gain of all edges out of branching nodes from the rows' train counts.
+
+    Rows that were never a train target add nothing. With no counts at all every gain is 0 and every edge forced.
+    """
+    total = counts.sum()
+    p = counts[counts > 0] / total if total else np.zeros(0)
+    mass = np.zeros(len(counts))
+    mass[counts > 0] = -p * np.log(p)
+    mass_before = np.concatenate([[0.0], np.cumsum(mass)])
+    seen_before = np.concatenate([[0], np.cumsum(counts > 0)])
+
+    first, last = trie.child_start[:-1], trie.child_start[1:] - 1
+    parent_lo, parent_hi = (np.repeat(a, trie.n_children) for a in (trie.child_lo[first], trie.child_hi[last]))
+    forced = seen_before[trie.child_hi] - seen_before[trie.child_lo] == seen_before[parent_hi] - seen_before[parent_lo]
+    below = mass_before[trie.child_hi] - mass_before[trie.child_lo]
+    gain = np.where(forced, 0.0, mass_before[parent_hi] - mass_before[parent_lo] - below)
+    return EdgeGain(float(mass_before[-1]), gain, forced, _factor(gain, trie))
+
+
+def _factor(gain: Float[np.ndarray, " E"], trie: Trie) -> Float[np.ndarray, " E"]:
+    """Min-max of the gain among siblings (spec/methods.md 1.4)."""
+    if not len(gain):
+        return np.zeros(0, np.float32)
+    low = np.repeat(np.minimum.reduceat(gain, trie.child_start[:-1]), trie.n_children)
+    high = np.repeat(np.maximum.reduceat(gain, trie.child_start[:-1]), trie.n_children)
+    return np.where(high > low, (gain - low) / (high - low + 1e-7), 0.0).astype(np.float32)

@@ -1,0 +1,1 @@
+"""Rank 3: one module a method; the file name is ``config.method.name``."""

@@ -1,0 +1,51 @@
+"""IGD: weigh tokens by information gain, and rebalance decoding by it (arXiv 2506.13229; spec/methods.md 1).
+
+Tuning: a token whose gain is 0 decides nothing and weighs `beta`, any other weighs 1. At beta 1 this is plain SFT.
+Decoding: the log-probability of a token is scaled by 1 - alpha * factor, see `decoding.beam_search`; alpha is
+`config.decode.alpha`.
+"""
+
+import numpy as np
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.types import Batch, LossSum, Ranked
+from igd_jax.decoding.beam_search import SearchOptions, beam_search
+from igd_jax.decoding.constraint import DeviceTrie
+from igd_jax.decoding.lm_scorer import lm_scorer
+from igd_jax.items.index import ItemIndex
+from igd_jax.methods.base import Method, target_logits
+from igd_jax.models.decoder import Decoder
+from igd_jax.training.loss import weighted_cross_entropy
+
+
+class IGD(Method):
+    """Information-gain weights.
+
+    Args:
+      beta: weight of tokens without gain, 0 to 1; the authors use 0.1 to 0.5. A target off the trie weighs `beta` on
+        all its tokens, as in the published code.
+    """
+
+    def __init__(self, *, beta: float = 0.1):
+        if not 0.0 <= beta <= 1.0:
+            raise InputError(f"config.method.args.beta is {beta}; expected a weight from 0 to 1")
+        self._beta = beta
+
+    def annotate(self, index: ItemIndex) -> dict[str, np.ndarray]:
+        """`weight` float32 and `forced` bool; both 0 after a title's end."""
+        walk = index.walk(index.item_tokens)
+        weight = np.where(walk.forced, self._beta, 1.0).astype(np.float32)
+        return {"weight": np.where(walk.mask, weight, np.float32(0)), "forced": walk.forced & walk.mask}
+
+    def loss(self, model: Decoder, batch: Batch) -> LossSum:
+        """Equation 7 of the paper, summed: weight times cross-entropy over all target tokens."""
+        parts = {"loss_forced": batch["forced"], "loss_deciding": batch["target_mask"] & ~batch["forced"]}
+        return weighted_cross_entropy(target_logits(model, batch), batch["target"], batch["weight"], parts=parts)
+
+    def recommend(self, model: Decoder, batch: Batch, *, trie: DeviceTrie, options: SearchOptions) -> Ranked:
+        """Trie-constrained beam search with gain-scaled token scores."""
+        scorer = lm_scorer(model, batch, num_beams=options.num_beams, max_length=options.max_length)
+        return beam_search(scorer, trie, options, is_real=batch["prompt_mask"].any(axis=1))
+
+
+METHOD = IGD

@@ -1,0 +1,1 @@
+"""Rank 1: backbones and their weights. Know no items."""

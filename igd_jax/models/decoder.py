@@ -1,0 +1,128 @@
+"""One decoder-only transformer for Qwen2, Qwen2.5, Qwen3 and Llama 3; its layers are stacked and scanned."""
+
+from typing import no_type_check
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, struct
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from igd_jax.models.config import ModelConfig
+from igd_jax.models.layers import MLP, Attention, KeyBlock, RMSNorm, Rotation, normal_init, rotation_of
+
+
+@no_type_check  # as a pytree it also holds shapes, shardings or axes
+@struct.dataclass
+class KVCache:
+    """Keys (rotated) and values of S tokens in all layers.
+
+    The order of the slots has no meaning: positions are in the keys, and masks say who may look where.
+    """
+
+    key: Float[Array, "L B S G H"]
+    value: Float[Array, "L B S G H"]
+
+
+class Layer(nnx.Module):
+    """Attention and MLP, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs, param_dtype: DTypeLike):
+        self.attention_norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps, param_dtype=param_dtype)
+        self.attention = Attention(config, rngs=rngs, param_dtype=param_dtype)
+        self.mlp_norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps, param_dtype=param_dtype)
+        self.mlp = MLP(config, rngs=rngs, param_dtype=param_dtype)
+
+    def __call__(
+        self,
+        hidden: Float[Array, "B T D"],
+        *,
+        rotation: Rotation,
+        mask: Bool[Array, "B T T"],
+        past: KeyBlock | None,
+    ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B T G H"], Float[Array, "B T G H"]]]:
+        """Returns the new residual stream, and the new tokens' keys and values."""
+        mixed, new = self.attention(self.attention_norm(hidden), rotation=rotation, mask=mask, past=past)
+        hidden = hidden + mixed
+        return hidden + self.mlp(self.mlp_norm(hidden)), new
+
+
+class Decoder(nnx.Module):
+    """Embedding, layers, final norm and vocabulary head.
+
+    Args:
+      config: sizes and switches.
+      rngs: source of the initial weights: normal(0.02), norms one, biases zero.
+      dtype: of the computation; norm, rotation, softmax and logits are float32 whatever it is.
+      param_dtype: of the stored weights.
+      remat: recompute each layer in the backward pass instead of keeping what is inside it.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        rngs: nnx.Rngs,
+        dtype: DTypeLike = jnp.float32,
+        param_dtype: DTypeLike = jnp.float32,
+        remat: bool = False,
+    ):
+        @nnx.split_rngs(splits=config.num_layers)
+        @nnx.vmap
+        def stack_layers(rngs: nnx.Rngs) -> Layer:
+            return Layer(config, rngs=rngs, param_dtype=param_dtype)
+
+        shape = (config.vocab_size, config.hidden_size)
+        self.config, self.dtype, self.remat = config, jnp.dtype(dtype), remat
+        self.embed = nnx.Param(normal_init(rngs.params(), shape, param_dtype))
+        self.layers = stack_layers(rngs)
+        self.norm = RMSNorm(config.hidden_size, eps=config.rms_norm_eps, param_dtype=param_dtype)
+        self.head = None if config.tie_embeddings else nnx.Param(normal_init(rngs.params(), shape, param_dtype))
+
+    def __call__(
+        self,
+        inputs: Int[Array, "B T"] | Float[Array, "B T D"],
+        *,
+        positions: Int[Array, "B T"],
+        mask: Bool[Array, "B T T"],
+        cache: KVCache | None = None,
+        cache_mask: Bool[Array, "B T S"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], KVCache]:
+        """Run T new tokens, which look at each other by `mask` and at the cache by `cache_mask`.
+
+        The cache is only read. The caller writes the returned keys and values where it wants, so that one call serves
+        training, prefill, beams in an append-only store, and trees.
+
+        Args:
+          inputs: token ids, or embeddings in their place.
+          positions: of the new tokens, from 0.
+          mask: [b, query, key] among the new tokens.
+          cache: keys and values of S earlier tokens, in the model's dtype; finite in masked slots too.
+          cache_mask: [b, query, slot]; given exactly when `cache` is.
+
+        Returns:
+          Hidden states after the final norm, in the model's dtype, and the new tokens' keys and values [L B T G H].
+          A token that may look nowhere, itself included, gets finite values without meaning.
+        """
+        if (cache is None) != (cache_mask is None):
+            raise ValueError("cache and cache_mask go together: give both or none")
+        hidden = self.embed[...][inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
+        rotation = rotation_of(positions, self.config)
+        graph, weights = nnx.split(self.layers)
+
+        def run_layer(hidden, layer):
+            layer_weights, cached = layer
+            past = None if cached is None else (*cached, cache_mask)
+            return nnx.merge(graph, layer_weights)(hidden, rotation=rotation, mask=mask, past=past)
+
+        if self.remat:
+            run_layer = jax.checkpoint(run_layer, prevent_cse=False)
+        cached = None if cache is None else (cache.key, cache.value)
+        hidden, (key, value) = jax.lax.scan(run_layer, hidden.astype(self.dtype), (weights, cached))
+        return self.norm(hidden), KVCache(key=key, value=value)
+
+    def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
+        """Float32 logits over the vocabulary from hidden states after the final norm."""
+        head = self.embed if self.head is None else self.head
+        weight = head[...].astype(hidden.dtype)
+        return jnp.einsum("...D,VD->...V", hidden, weight, preferred_element_type=jnp.float32)

@@ -1,0 +1,186 @@
+"""Reads a decoder from a Hugging Face folder: ``config.json`` and safetensors. Pickles are never opened."""
+
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx, traverse_util
+from jax.typing import DTypeLike
+from safetensors import SafetensorError, safe_open
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import read_json
+from igd_jax.models.config import ModelConfig, from_hf
+from igd_jax.models.decoder import Decoder
+
+NAMES = (
+    ("model.embed_tokens.weight", "embed", False),
+    ("model.layers.{layer}.input_layernorm.weight", "layers.attention_norm.scale", False),
+    ("model.layers.{layer}.self_attn.q_proj.weight", "layers.attention.q.kernel", True),
+    ("model.layers.{layer}.self_attn.k_proj.weight", "layers.attention.k.kernel", True),
+    ("model.layers.{layer}.self_attn.v_proj.weight", "layers.attention.v.kernel", True),
+    ("model.layers.{layer}.self_attn.o_proj.weight", "layers.attention.o.kernel", True),
+    ("model.layers.{layer}.self_attn.q_proj.bias", "layers.attention.q.bias", False),
+    ("model.layers.{layer}.self_attn.k_proj.bias", "layers.attention.k.bias", False),
+    ("model.layers.{layer}.self_attn.v_proj.bias", "layers.attention.v.bias", False),
+    ("model.layers.{layer}.self_attn.q_norm.weight", "layers.attention.q_norm.scale", False),
+    ("model.layers.{layer}.self_attn.k_norm.weight", "layers.attention.k_norm.scale", False),
+    ("model.layers.{layer}.post_attention_layernorm.weight", "layers.mlp_norm.scale", False),
+    ("model.layers.{layer}.mlp.gate_proj.weight", "layers.mlp.gate.kernel", True),
+    ("model.layers.{layer}.mlp.up_proj.weight", "layers.mlp.up.kernel", True),
+    ("model.layers.{layer}.mlp.down_proj.weight", "layers.mlp.down.kernel", True),
+    ("model.norm.weight", "norm.scale", False),
+    ("lm_head.weight", "head", False),
+)
+"""(Hugging Face name, path in `Decoder`, stored transposed). Layers are stacked on a leading axis."""
+
+_DTYPES = ("BF16", "F16", "F32")
+
+
+def load_config(folder: str | Path) -> ModelConfig:
+    """Read ``config.json`` of a Hugging Face model folder.
+
+    Raises:
+      InputError: no such folder, no config in it, or one that `from_hf` refuses.
+    """
+    path = Path(folder)
+    if not (path / "config.json").is_file():
+        what = "has no config.json" if path.is_dir() else "is not a folder"
+        raise InputError(
+            f"{path} {what}; expected a Hugging Face model folder; download the whole model and give its path"
+        )
+    config = read_json(path / "config.json")
+    if not isinstance(config, dict):
+        raise InputError(
+            f"{path / 'config.json'} holds a {type(config).__name__}; expected an object; download it again"
+        )
+    return from_hf(config)
+
+
+def load_decoder(
+    folder: str | Path, *, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32, remat: bool = False
+) -> Decoder:
+    """Build a `Decoder` with the weights of a Hugging Face folder (bf16, f16 or f32 safetensors, whole or sharded).
+
+    Host memory holds one stacked array at a time beside the decoder itself. Arrays go to JAX's default device; under
+    ``jax.default_device(cpu)`` they stay in host memory until the caller shards them.
+
+    Args:
+      folder: ``config.json`` and ``model.safetensors``, or shards with ``model.safetensors.index.json``.
+      dtype: of the computation.
+      param_dtype: of the stored weights; converted from that of the files.
+      remat: as in `Decoder`.
+
+    Raises:
+      InputError: no usable config or weights; or tensors that are missing (-), surplus (+) or of another shape or
+        dtype than the config asks (!), all in one message.
+    """
+    config = load_config(folder)
+    template = nnx.eval_shape(
+        lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype, remat=remat)
+    )
+    graph, state = nnx.split(template)
+    shapes = traverse_util.flatten_dict(nnx.to_pure_dict(state), sep=".")
+    with ExitStack() as stack:
+        tensors = _open(Path(folder), stack)
+        if problems := _mismatches(tensors, _expected(shapes), config.tie_embeddings):
+            raise InputError(
+                f"the weights in {folder} do not fit its config.json (- missing, + surplus, ! unusable):\n  "
+                + "\n  ".join(problems)
+                + "\nexpected exactly the tensors of that config; give the folder whose two parts belong together"
+            )
+        arrays = {path: jnp.asarray(_read(tensors, path, shape)) for path, shape in shapes.items()}
+    nnx.replace_by_pure_dict(state, traverse_util.unflatten_dict(arrays, sep="."))
+    return nnx.merge(graph, state)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if single.is_file():
+        return [single]
+    if index.is_file():
+        content = read_json(index)
+        weight_map = content.get("weight_map") if isinstance(content, dict) else None
+        names = sorted({str(name) for name in weight_map.values()}) if isinstance(weight_map, dict) else []
+        if not names or any(Path(name).name != name for name in names):
+            raise InputError(f"{index} lists no files of its folder; expected a weight_map of names; download it again")
+        if absent := [name for name in names if not (folder / name).is_file()]:
+            raise InputError(f"{folder} lacks {', '.join(absent)}, which {index.name} lists; download the whole model")
+        return [folder / name for name in names]
+    if pickles := sorted(path.name for pattern in ("pytorch_model*.bin", "*.pth") for path in folder.glob(pattern)):
+        raise InputError(
+            f"{folder} has its weights only as pickles ({', '.join(pickles)}), which can run code and are never read; "
+            "expected safetensors; convert them where you trust them, with transformers' save_pretrained"
+        )
+    raise InputError(f"{folder} has no weights; expected model.safetensors or shards with {index.name}; download them")
+
+
+def _open(folder: Path, stack: ExitStack) -> dict[str, Any]:
+    """Every tensor's name with the open file that holds it; tensors are read when asked for."""
+    tensors: dict[str, Any] = {}
+    for path in _weight_files(folder):
+        try:
+            file = stack.enter_context(safe_open(path, framework="numpy"))
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} cannot be read as safetensors ({error}); download it again") from None
+        names = set(file.keys())
+        if twice := sorted(names & tensors.keys()):
+            raise InputError(f"{folder} holds {', '.join(twice)} in two files; expected one; download the model afresh")
+        tensors |= dict.fromkeys(names, file)
+    return tensors
+
+
+def _expected(shapes: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Hugging Face names and shapes for our paths and shapes."""
+    expected = {}
+    for name, path, transposed in NAMES:
+        if path not in shapes:
+            continue
+        shape, layers = shapes[path].shape, range(1)
+        if "{layer}" in name:
+            layers, shape = range(shape[0]), shape[1:]
+        for layer in layers:
+            expected[name.format(layer=layer)] = shape[::-1] if transposed else shape
+    return expected
+
+
+def _mismatches(tensors: dict[str, Any], expected: dict[str, tuple[int, ...]], tied: bool) -> list[str]:
+    problems = [f"- {name}" for name in expected if name not in tensors]
+    for name in sorted(tensors):
+        piece = tensors[name].get_slice(name)
+        shape, dtype = tuple(piece.get_shape()), piece.get_dtype()
+        if name == "lm_head.weight" and tied:
+            if not _equal(tensors, name, "model.embed_tokens.weight"):
+                problems.append(f"! {name} is not model.embed_tokens.weight, though config.json ties them")
+        elif name not in expected:
+            problems.append(f"+ {name}")
+        elif shape != expected[name]:
+            problems.append(f"! {name} is {shape}, expected {expected[name]}")
+        elif dtype not in _DTYPES:
+            problems.append(f"! {name} is {dtype}, expected one of {', '.join(_DTYPES)}")
+    return problems
+
+
+def _equal(tensors: dict[str, Any], *names: str) -> bool:
+    if any(name not in tensors for name in names):
+        return False
+    first, second = (tensors[name].get_tensor(name) for name in names)
+    return first.dtype == second.dtype and np.array_equal(first, second)
+
+
+def _read(tensors: dict[str, Any], path: str, like: Any) -> np.ndarray:
+    """One of our arrays, layers stacked, in the shape and dtype of `like`."""
+    (name, transposed), *_ = [(name, transposed) for name, ours, transposed in NAMES if ours == path]
+
+    def tensor(name: str) -> np.ndarray:
+        array = tensors[name].get_tensor(name)
+        return array.T if transposed else array
+
+    if "{layer}" not in name:
+        return tensor(name).astype(like.dtype, copy=False)
+    stacked = np.empty(like.shape, like.dtype)
+    for layer in range(like.shape[0]):
+        stacked[layer] = tensor(name.format(layer=layer))
+    return stacked

@@ -1,0 +1,157 @@
+"""The parts of a decoder block: linear map, RMS norm, rotary positions, grouped-query attention, gated MLP.
+
+Weights are kept in their own dtype and cast to that of the input; norm, rotation and softmax run in float32.
+"""
+
+from collections.abc import Sequence
+from functools import partial, reduce
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.typing import DTypeLike
+from jaxtyping import Array, Bool, Float, Int
+
+from igd_jax.models.config import ModelConfig
+
+normal_init = jax.nn.initializers.normal(0.02)
+
+Rotation: TypeAlias = tuple[Float[Array, "B T half"], Float[Array, "B T half"]]
+"""Cosine and sine of each token's angles, float32; half = H / 2."""
+
+KeyBlock: TypeAlias = tuple[Float[Array, "B _S G H"], Float[Array, "B _S G H"], Bool[Array, "B T _S"]]
+"""Keys (rotated) and values of S tokens, and which of them each of T queries may look at. S is each block's own."""
+
+
+class Linear(nnx.Module):
+    """``y = x W + b`` with W stored as [in, out], biases optional."""
+
+    def __init__(self, n_in: int, n_out: int, *, rngs: nnx.Rngs, param_dtype: DTypeLike, bias: bool = False):
+        self.kernel = nnx.Param(normal_init(rngs.params(), (n_in, n_out), param_dtype))
+        self.bias = nnx.Param(jnp.zeros((n_out,), param_dtype)) if bias else None
+
+    def __call__(self, x: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
+        y = jnp.einsum("BTI,IO->BTO", x, self.kernel[...].astype(x.dtype))
+        return y if self.bias is None else y + jnp.broadcast_to(self.bias[...].astype(x.dtype), y.shape)
+
+
+class RMSNorm(nnx.Module):
+    """``x / sqrt(mean(x^2) + eps) * scale`` over the last axis (Zhang & Sennrich, arXiv 1910.07467), in float32."""
+
+    def __init__(self, width: int, *, eps: float, param_dtype: DTypeLike):
+        self.eps = eps
+        self.scale = nnx.Param(jnp.ones((width,), param_dtype))
+
+    def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
+        y = x.astype(jnp.float32)
+        y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
+        return (y * jnp.broadcast_to(self.scale[...].astype(jnp.float32), y.shape)).astype(x.dtype)
+
+
+class MLP(nnx.Module):
+    """``(silu(x W_gate) * x W_up) W_down`` (Shazeer, arXiv 2002.05202)."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs, param_dtype: DTypeLike):
+        self.gate = Linear(config.hidden_size, config.mlp_size, rngs=rngs, param_dtype=param_dtype)
+        self.up = Linear(config.hidden_size, config.mlp_size, rngs=rngs, param_dtype=param_dtype)
+        self.down = Linear(config.mlp_size, config.hidden_size, rngs=rngs, param_dtype=param_dtype)
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+
+
+class Attention(nnx.Module):
+    """Grouped-query attention (Ainslie et al., arXiv 2305.13245) over earlier keys and the new tokens' own."""
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs, param_dtype: DTypeLike):
+        width, kv_width = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
+        self.head_dim = config.head_dim
+        self.q = Linear(config.hidden_size, width, rngs=rngs, param_dtype=param_dtype, bias=config.qkv_bias)
+        self.k = Linear(config.hidden_size, kv_width, rngs=rngs, param_dtype=param_dtype, bias=config.qkv_bias)
+        self.v = Linear(config.hidden_size, kv_width, rngs=rngs, param_dtype=param_dtype, bias=config.qkv_bias)
+        self.o = Linear(width, config.hidden_size, rngs=rngs, param_dtype=param_dtype)
+        head_norm = partial(RMSNorm, config.head_dim, eps=config.rms_norm_eps, param_dtype=param_dtype)
+        self.q_norm = head_norm() if config.qk_norm else None
+        self.k_norm = head_norm() if config.qk_norm else None
+
+    def __call__(
+        self, x: Float[Array, "B T D"], *, rotation: Rotation, mask: Bool[Array, "B T T"], past: KeyBlock | None
+    ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B T G H"], Float[Array, "B T G H"]]]:
+        """Returns the mixed values, and the new tokens' keys (rotated) and values."""
+        n_batch, n_tokens, _ = x.shape
+        split = (n_batch, n_tokens, -1, self.head_dim)
+        query, key, value = (project(x).reshape(split) for project in (self.q, self.k, self.v))
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
+        query, key = rotate(query, rotation), rotate(key, rotation)
+        own = (key, value, mask)
+        mixed = attend(query, [own] if past is None else [past, own])
+        return self.o(mixed.reshape(n_batch, n_tokens, -1)), (key, value)
+
+
+def attend(query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock]) -> Float[Array, "B T Q H"]:
+    """Attention under one softmax over several blocks of keys, which are never copied into one array.
+
+    Args:
+      query: Q heads in order, so that heads ``g * Q / G`` to ``(g + 1) * Q / G - 1`` share key-value head g.
+      blocks: at least one; S may differ between them.
+
+    Returns:
+      Mixed values in the dtype of `query`. A query that may look nowhere gets some finite average.
+    """
+    n_batch, n_tokens, n_heads, head_dim = query.shape
+    n_kv_heads = blocks[0][0].shape[2]
+    query = query.reshape(n_batch, n_tokens, n_kv_heads, n_heads // n_kv_heads, head_dim)  # [B T G P H], P = Q / G
+    logits = []
+    for key, _, mask in blocks:
+        scores = jnp.einsum("BTGPH,BSGH->BGPTS", query, key, preferred_element_type=jnp.float32) * head_dim**-0.5
+        # The least finite number, not -inf: a row without any True would be inf - inf.
+        logits.append(jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min))
+    weights = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1).astype(query.dtype)
+    parts = jnp.split(weights, np.cumsum([mask.shape[-1] for _, _, mask in blocks])[:-1], axis=-1)
+    mixed = [
+        jnp.einsum("BGPTS,BSGH->BTGPH", part, value, preferred_element_type=jnp.float32)
+        for part, (_, value, _) in zip(parts, blocks, strict=True)
+    ]
+    return reduce(jnp.add, mixed).astype(query.dtype).reshape(n_batch, n_tokens, n_heads, head_dim)
+
+
+def rotation_of(positions: Int[Array, "B T"], config: ModelConfig) -> Rotation:
+    """Cosine and sine of ``position * frequency`` (RoPE, Su et al., arXiv 2104.09864), float32.
+
+    Frequency i is ``theta^(-2i/H)``. With Llama 3 scaling, frequencies that make less than `low_freq_factor` turns in
+    the original context are divided by `factor`, those that make more than `high_freq_factor` are kept, and those in
+    between are blended linearly.
+    """
+    frequency = config.rope_theta ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
+    if (scaling := config.rope_scaling) is not None:
+        turns = scaling.original_max_position * frequency / (2 * np.pi)
+        low, high = scaling.low_freq_factor, scaling.high_freq_factor
+        kept = np.clip((turns - low) / (high - low), 0.0, 1.0)
+        frequency = kept * frequency + (1.0 - kept) * frequency / scaling.factor
+    angle = positions[..., None].astype(jnp.float32) * jnp.asarray(frequency, jnp.float32)[None, None]
+    return jnp.cos(angle), jnp.sin(angle)
+
+
+def rotate(x: Float[Array, "B T heads H"], rotation: Rotation) -> Float[Array, "B T heads H"]:
+    """Turn the pair (x[i], x[i + H/2]) of each head by the token's i-th angle, in float32."""
+    cos, sin = (part[:, :, None] for part in rotation)
+    left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x.dtype)
+
+
+def causal_mask(valid: Bool[Array, "B T"]) -> Bool[Array, "B T T"]:
+    """[b, query, key]: True where the key is a real token and not after the query."""
+    n_tokens = valid.shape[1]
+    return jnp.tril(jnp.ones((1, n_tokens, n_tokens), bool)) & valid[:, None]
+
+
+def positions_of(valid: Bool[Array, "B T"]) -> Int[Array, "B T"]:
+    """Positions that count real tokens only; 0 on padding before the first one.
+
+    valid      . . x x x
+    position   0 0 0 1 2
+    """
+    return jnp.maximum(jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1, 0)

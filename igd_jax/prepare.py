@@ -1,0 +1,122 @@
+"""Turn raw data into a prepared folder: ``python -m igd_jax.prepare --source=csv --input=my.csv --output=DIR``."""
+
+import importlib
+import inspect
+import os
+import pkgutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+
+from igd_jax.core import errors
+from igd_jax.core.errors import InputError
+from igd_jax.core.log import say
+from igd_jax.data import sources
+from igd_jax.data.interactions import SPLITTERS, to_prepared
+from igd_jax.data.prepared import SPLITS, Prepared, check_output, save
+
+FLAGS = flags.FLAGS
+_OPTIONS = ("k_core", "split", "max_history", "min_items", "n_items", "n_users", "n_events", "seed")
+
+
+def define_flags() -> None:
+    """Define this program's flags; an option left out takes the default of the source or of the split."""
+    flags.DEFINE_string("source", None, f"where the data comes from: {', '.join(source_names())}")
+    flags.DEFINE_string("input", None, "the file or folder to read")
+    flags.DEFINE_string("output", None, "the prepared folder to write; an older one of that name is replaced")
+    flags.DEFINE_integer("k_core", None, "fewest events of a user and of an item; 0: any", lower_bound=0)
+    flags.DEFINE_enum("split", None, list(SPLITTERS), "how rows are parted into train, valid and test")
+    flags.DEFINE_integer("max_history", None, "most items of history in a row", lower_bound=1)
+    flags.DEFINE_integer("min_items", None, "amazon2018: widen the time window until so many items are left")
+    flags.DEFINE_integer("n_items", None, "synthetic: items")
+    flags.DEFINE_integer("n_users", None, "synthetic: users")
+    flags.DEFINE_integer("n_events", None, "synthetic: events")
+    flags.DEFINE_integer("seed", None, "synthetic: what the random numbers start from", lower_bound=0)
+
+
+def source_names() -> list[str]:
+    """The modules of data/sources, which are the values of --source."""
+    return sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
+
+
+def prepare(source: str, *, path: Path | None, options: dict[str, Any]) -> Prepared:
+    """Read a source and split it. The keyword arguments of its ``read`` are the options that it takes.
+
+    Args:
+      options: those given; the rest keep their defaults. A source that reads published splits takes no others than
+        its own, every other one those of `to_prepared` too.
+
+    Raises:
+      InputError: no such source, an option that it does not take, no input where it needs one, or bad data.
+    """
+    if source not in source_names():
+        raise InputError(f"there is no source {source!r}; choose one of {', '.join(source_names())}")
+    read = importlib.import_module(f"{sources.__name__}.{source}").read
+    own = _defaults(read)
+    is_published = inspect.signature(read).return_annotation is Prepared
+    shared = {} if is_published else {name: value for name, value in _defaults(to_prepared).items() if name not in own}
+    for name in options:
+        if name not in own | shared:
+            taken = ", ".join(f"--{option}" for option in own | shared) or "no options"
+            raise InputError(f"--source={source} takes no --{name}; it takes {taken}")
+    if path is None and inspect.signature(read).parameters["path"].default is inspect.Parameter.empty:
+        raise InputError(f"--source={source} needs --input=FILE_OR_FOLDER")
+    if path is not None and not path.exists():
+        raise InputError(f"--input={path} does not exist")
+    own, shared = ({name: options.get(name, value) for name, value in part.items()} for part in (own, shared))
+    result = read(path, **own)
+    prepared = result if is_published else to_prepared(result, **shared)
+    origin = {"source": source, "options": {"input": path and str(path), **own, **shared}}
+    return Prepared(prepared.item_ids, prepared.titles, prepared.splits, origin | prepared.meta)
+
+
+def _defaults(function: Callable) -> dict[str, Any]:
+    """Keyword-only arguments and their defaults."""
+    parameters = inspect.signature(function).parameters.values()
+    return {each.name: each.default for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
+
+
+def describe(meta: dict[str, Any]) -> list[str]:
+    """What the entry point says about the data: one line of counts, then all that was left out, and what to know."""
+    rows = " ".join(f"{split} {meta['rows'][split]:,}" for split in SPLITS)
+    first, last = (date[:10] for date in meta["dates"])
+    lines = [
+        f"users {meta['users']:,} items {meta['items']:,} {rows}, dates {first}..{last},"
+        f" fingerprint {meta['fingerprint']}"
+    ]
+    lines += [f"  dropped or cut  {count:>10,}  {reason}" for reason, count in meta["dropped"].items()]
+    lines += [f"  note            {fact}: {value}" for fact, value in meta["notes"].items()]
+    if meta["titles_shared_by_several_items"]:
+        lines.append(
+            f"  note            titles shared by several items, which are one candidate:"
+            f" {meta['titles_shared_by_several_items']:,}"
+        )
+    if meta["train_rows_after_first_test_row"]:
+        lines.append(
+            f"  note            train rows later than the first test row (the future leaks into training):"
+            f" {meta['train_rows_after_first_test_row']:,}"
+        )
+    return lines
+
+
+def main() -> None:
+    """Check what was asked, read, write, and say what came out."""
+    for name in ("source", "output"):
+        if not FLAGS[name].value:
+            raise InputError(f"--{name} is missing; sources are {', '.join(source_names())}, output is a new folder")
+    output = Path(os.path.abspath(FLAGS.output))
+    check_output(output)
+    given = {name: FLAGS[name].value for name in _OPTIONS if FLAGS[name].value is not None}
+    prepared = prepare(FLAGS.source, path=Path(FLAGS.input) if FLAGS.input else None, options=given)
+    save(prepared, output)
+    for line in describe(prepared.meta):
+        say(line)
+    say(f"wrote {FLAGS.output}")
+    say(f"next: python -m igd_jax.train --config=configs/igd.py --config.data.dir={FLAGS.output} --workdir=RUN")
+
+
+if __name__ == "__main__":
+    define_flags()
+    errors.run(main)

@@ -1,0 +1,224 @@
+"""A run, put together: from a resolved config to tokenizer, items, method and model. What the entry points share.
+
+A run is described by its config and by the files of its workdir, nothing else.
+"""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Int
+from ml_collections import ConfigDict, config_flags
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir, fingerprint, read_json
+from igd_jax.core.log import say
+from igd_jax.data.examples import Examples, make_examples, title_tokens
+from igd_jax.data.prepared import Prepared, Rows, load
+from igd_jax.data.prompts import render
+from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_tokenizer
+from igd_jax.items.catalog import Ragged
+from igd_jax.items.index import ItemIndex, build_index, choose_candidates
+from igd_jax.methods.base import Method, load_method
+from igd_jax.models.config import named
+from igd_jax.models.decoder import Decoder
+from igd_jax.models.hf_weights import load_decoder
+from igd_jax.training.checkpoint import Checkpoints
+from igd_jax.training.sharding import make_mesh
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+@dataclass(frozen=True)
+class Run:
+    """All but the weights.
+
+    Attributes:
+      counts: train targets an item, over the train rows in use.
+      index: over the candidates of `config.decode.candidates`.
+      fingerprint: changes with the data, the tokenizer, and the train rows in use.
+    """
+
+    config: ConfigDict
+    prepared: Prepared
+    tokenizer: Tokenizer
+    counts: Int[np.ndarray, " items"]
+    index: ItemIndex
+    method: Method
+    mesh: Mesh
+    fingerprint: str
+
+    def rows(self, split: str) -> Rows:
+        """The rows in use of a split: all, or the first `data.max_examples` (train) or `eval.max_examples`."""
+        if split not in self.prepared.splits:
+            raise InputError(f"there is no split {split!r}; expected one of {', '.join(self.prepared.splits)}")
+        rows = self.prepared.splits[split]
+        return _first(rows, self.config.data.max_examples if split == "train" else 0)
+
+    def examples(self, rows: Rows) -> Examples:
+        """Tokenise rows, and say how many prompts the length limit cut."""
+        limit = self.config.data.max_length
+        histories = [[self.index.titles[item] for item in rows.history(row)] for row in range(len(rows))]
+        examples = make_examples(self.prompts(histories), rows.target, self.index, max_length=limit)
+        if examples.n_cut:
+            say(f"{examples.n_cut:,} of {len(examples):,} prompts cut: with target over {limit} tokens")
+        return examples
+
+    def prompts(self, histories: Sequence[Sequence[str]]) -> Ragged:
+        """Ids of the prompt for each history of titles, oldest first."""
+        data = self.config.data
+        return self.tokenizer.encode_prompts(
+            [render(data.prompt, history, category=data.category) for history in histories]
+        )
+
+
+def load_config(config: ConfigDict | None, workdir: Workdir) -> ConfigDict:
+    """The given config, or that of the run in the workdir."""
+    if config is not None:
+        return config
+    if not workdir.config.is_file():
+        raise InputError(f"{workdir.path} holds no run (no config.json in it); train one there, or give --config")
+    return ConfigDict(read_json(workdir.config))
+
+
+def define_config_flag(workdir_flag: str = "--workdir") -> None:
+    """Define ``--config``: a file if the command line names one, else the config of the run in its workdir.
+
+    So ``--config.decode.alpha=0.2`` overrides a field in either case. Unknown fields are errors.
+    """
+    words = [word for arg in sys.argv[1:] for word in arg.split("=", 1)]
+    if "--config" in words or workdir_flag not in words[:-1]:
+        config_flags.DEFINE_config_file("config", None, "Experiment file.", lock_config=True)
+        return
+    workdir = Workdir(words[words.index(workdir_flag) + 1])
+    found = ConfigDict(read_json(workdir.config)) if workdir.config.is_file() else ConfigDict()
+    config_flags.DEFINE_config_dict("config", found, lock_config=True)
+
+
+def set_up(config: ConfigDict, workdir: Workdir) -> Run:
+    """Read the data, choose the tokenizer, build the items' trie; say what was found, merged and left out.
+
+    Raises:
+      InputError: anything in the config that cannot be had.
+    """
+    if not config.data.dir:
+        raise InputError("config.data.dir is not set; prepare a folder with igd_jax.prepare and pass it")
+    method = load_method(config.method.name, config.method.args.to_dict())
+    prepared = load(Path(config.data.dir))
+    say(describe_data(prepared))
+    tokenizer = _tokenizer(config, workdir, prepared)
+    say(describe(tokenizer))
+    used = _first(prepared.splits["train"], config.data.max_examples)
+    counts = np.bincount(used.target, minlength=len(prepared.titles))
+    item_tokens = title_tokens(prepared.titles, tokenizer, cache=workdir.path / "cache")
+    candidates = choose_candidates(config.decode.candidates, prepared.item_ids, prepared.titles, counts)
+    index = build_index(prepared.titles, item_tokens, counts, candidates=candidates)
+    say(_describe_index(config.decode.candidates, candidates, index))
+    mark = fingerprint(prepared.meta["fingerprint"], tokenizer.fingerprint, str(len(used)))
+    mesh = make_mesh(data=config.mesh.data)
+    return Run(config, prepared, tokenizer, counts, index, method, mesh, mark)
+
+
+def describe_data(prepared: Prepared) -> str:
+    """The data line."""
+    meta, rows = prepared.meta, prepared.meta["rows"]
+    splits = ", ".join(f"{name} {count:,}" for name, count in rows.items())
+    first, last = (date[:10] for date in meta["dates"])
+    return (
+        f"data: users {meta['users']:,}, items {meta['items']:,}, rows {splits}, dates {first} to {last}, "
+        f"fingerprint {meta['fingerprint']}"
+    )
+
+
+def _describe_index(which: str, candidates: np.ndarray, index: ItemIndex) -> str:
+    lengths, merged = index.catalog.tokens.lengths, int(candidates.sum()) - len(index.catalog)
+    seen = int((index.catalog.counts > 0).sum())
+    share = 1.0 - len(index.trie.child) / max(len(index.trie.token) - 1, 1)
+    return (
+        f"candidates ({which}): {int(candidates.sum()):,} of {len(candidates):,} items, {len(index.catalog):,} titles "
+        f"({merged:,} items merged into a title they share), {seen:,} seen in train; "
+        f"title tokens mean {lengths.mean():.1f}, longest {lengths.max()}; {share:.0%} of trie edges are forced"
+    )
+
+
+def _first(rows: Rows, limit: int) -> Rows:
+    return rows.take(np.arange(min(limit, len(rows)))) if limit else rows
+
+
+def _tokenizer(config: ConfigDict, workdir: Workdir, prepared: Prepared) -> Tokenizer:
+    """That of the run in the workdir; else that of the config; else one trained on the titles."""
+    if workdir.config.is_file():
+        return load_tokenizer(workdir.tokenizer)
+    if given := config.tokenizer.path or config.model.path:
+        return load_tokenizer(Path(given))
+    template = "".join(render(config.data.prompt, [], category=config.data.category))
+    texts = [template, *(title + "\n" for title in prepared.titles)]
+    return train_tokenizer(texts, vocab_size=config.tokenizer.vocab_size)
+
+
+def make_model(run: Run) -> Decoder:
+    """The backbone: weights of a Hugging Face folder, or random ones of a named size.
+
+    Raises:
+      InputError: unknown size or dtype, unusable weights, or fewer embeddings than the tokenizer has ids.
+    """
+    model = run.config.model
+    for field in ("dtype", "param_dtype"):
+        if model[field] not in DTYPES:
+            raise InputError(f"config.model.{field} is {model[field]!r}; expected one of {', '.join(DTYPES)}")
+    dtypes = {"dtype": DTYPES[model.dtype], "param_dtype": DTYPES[model.param_dtype], "remat": model.remat}
+    vocab_size = run.tokenizer.vocab_size
+    if model.path:
+        decoder = load_decoder(model.path, **dtypes)
+        if decoder.config.vocab_size < vocab_size:
+            raise InputError(
+                f"the tokenizer has {vocab_size:,} ids but the model in {model.path} embeds "
+                f"{decoder.config.vocab_size:,}; give the tokenizer that belongs to it"
+            )
+        return decoder
+    config = named(model.config, vocab_size=vocab_size)
+    return nnx.jit(lambda: Decoder(config, rngs=nnx.Rngs(run.config.train.seed), **dtypes))()
+
+
+def trained_model(run: Run, workdir: Workdir) -> Decoder:
+    """The best checkpoint of the run in the workdir; without a run there, the Hugging Face folder of the config.
+
+    Raises:
+      InputError: neither is there, or the checkpoint belongs to other data.
+    """
+    if not workdir.config.is_file():
+        if not run.config.model.path:
+            raise InputError(f"{workdir.path} holds no run and config.model.path is not set: there is no model")
+        say(f"no training: weights of {run.config.model.path}")
+        return make_model(run)
+    graph, params = nnx.split(make_model(run))
+    checkpoints = Checkpoints(workdir.checkpoints)
+    found = checkpoints.restore_best(params)
+    checkpoints.close()
+    if found is None:
+        raise InputError(f"{workdir.path} has no checkpoint yet; let igd_jax.train reach its first evaluation")
+    params, progress = found
+    check_fingerprint(progress, run, workdir)
+    say(f"checkpoint of step {progress['best_step']}, valid loss {progress['best_loss']:.4f}")
+    return nnx.merge(graph, params)
+
+
+def check_fingerprint(progress: dict[str, Any], run: Run, workdir: Workdir) -> None:
+    """Raise `InputError` when a checkpoint was trained on other data or with another tokenizer."""
+    if progress["fingerprint"] != run.fingerprint:
+        raise InputError(
+            f"{workdir.path} was trained on other data or with another tokenizer than {run.config.data.dir} gives now; "
+            "use the data it was trained on, or another --workdir"
+        )
+
+
+def config_json(config: ConfigDict) -> Any:
+    """A config as plain JSON values."""
+    return json.loads(config.to_json())

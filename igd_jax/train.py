@@ -1,0 +1,303 @@
+"""Fine-tune a model on a prepared folder. The same command, started again, resumes.
+
+    python -m igd_jax.train --config=configs/igd.py --config.data.dir=DATA --workdir=RUN [--config.FIELD=VALUE ...]
+
+Reads like the run: data, model, state, loop, result. Writes config.json, env.json, metrics.jsonl, tokenizer/ and
+checkpoints/ into the workdir. SIGTERM saves and exits with code 143.
+"""
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from flax import nnx
+from ml_collections import ConfigDict
+
+from igd_jax.core import errors
+from igd_jax.core.environment import environment
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir, read_json, write_json
+from igd_jax.core.log import MetricsWriter, Progress, say
+from igd_jax.core.types import Batch, LossSum
+from igd_jax.data.batches import by_length, make_batch, rows_of_step, steps_per_epoch
+from igd_jax.data.examples import Examples
+from igd_jax.run import Run, check_fingerprint, config_json, define_config_flag, make_model, set_up
+from igd_jax.training.checkpoint import Checkpoints
+from igd_jax.training.optimizer import make_optimizer, make_schedule
+from igd_jax.training.sharding import by_row, check_divides, replicated
+from igd_jax.training.step import NORMALIZERS, Params, StepFunctions, TrainState, init_state, make_step, means
+
+TERMINATED = 143
+"""Exit code after SIGTERM: the state is saved, and the same command goes on from it."""
+
+FREE_TO_CHANGE = ("decode", "eval", "mesh")
+"""Sections of the config that may differ when a run is resumed."""
+
+
+def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
+    """Train to the end, or from where an earlier start was stopped; returns the final progress.
+
+    Raises:
+      InputError: bad config or data, a workdir of another config, or a loss that is not finite.
+    """
+    # ------------------------------------------------------------------------------------------------------------- data
+    check_workdir(config, workdir)
+    run = set_up(config, workdir)
+    per_item = run.method.annotate(run.index)
+    examples = {split: run.examples(run.rows(split)) for split in ("train", "valid")}
+    report_targets(run, examples)
+    print_example(run, examples["train"], per_item)
+    plan = Plan(config, len(examples["train"]))
+    say(str(plan))
+    check_divides("config.train.micro_batch_size", plan.micro_batch_size, run.mesh)
+
+    # ---------------------------------------------------------------------------------------------- model and optimizer
+    graph, params = nnx.split(make_model(run))
+    n_params = sum(leaf.size for leaf in jax.tree.leaves(params))
+    say(f"model: {n_params:,} parameters on {run.mesh.size} {jax.default_backend()} device(s)")
+    schedule = make_schedule(
+        config.train.schedule,
+        learning_rate=config.train.learning_rate,
+        warmup_steps=config.train.warmup_steps,
+        num_steps=plan.num_steps,
+    )
+    optimizer = make_optimizer(schedule, clip_norm=config.train.clip_norm, weight_decay=config.train.weight_decay)
+
+    def loss(params: Params, batch: Batch) -> LossSum:
+        return run.method.loss(nnx.merge(graph, params), batch)
+
+    functions = make_step(loss, optimizer, normalizer=config.loss.normalizer)
+    state = jax.device_put(init_state(params, optimizer), replicated(run.mesh))
+
+    # -------------------------------------------------------------------------------------------------- resume or start
+    run.tokenizer.save(workdir.tokenizer)
+    write_json(workdir.config, config_json(config))
+    write_json(workdir.env, environment())
+    checkpoints = Checkpoints(workdir.checkpoints)
+    progress: dict[str, Any] = {"fingerprint": run.fingerprint, "best_loss": None, "best_step": 0, "worse": 0}
+    found = checkpoints.restore_last(state)
+    if found is not None:
+        state, progress = found
+        check_fingerprint(progress, run, workdir)
+        say(f"resuming from step {int(state.step)} of {plan.num_steps}")
+    metrics = MetricsWriter(workdir.metrics, workdir.tensorboard)
+    metrics.truncate(int(state.step))
+    log = TrainLog(metrics, schedule, plan)
+
+    # ------------------------------------------------------------------------------------------------------- train loop
+    terminated = catch_sigterm()
+    stopped_early = plan.patience and progress["worse"] >= plan.patience
+    for step in range(int(state.step), 0 if stopped_early else plan.num_steps):
+        rows = rows_of_step(
+            len(examples["train"]), batch_size=plan.global_batch_size, seed=config.train.seed, step=step
+        )
+        state, values = train_step(
+            functions, state, micro_batches(run, examples["train"], rows, per_item, plan.micro_batch_size)
+        )
+        log.add(step + 1, values, n_rows=len(rows))
+        if (step + 1) % plan.eval_every_steps == 0 or step + 1 == plan.num_steps:
+            log.flush()
+            valid = evaluate_loss(run, functions, state.params, examples["valid"], per_item, plan.micro_batch_size)
+            metrics.write(step + 1, **{f"valid_{name}": value for name, value in valid.items()})
+            progress = judge(progress, valid["loss"], step + 1)
+            say(f"step {step + 1}: valid loss {valid['loss']:.4f} (best {progress['best_loss']:.4f})")
+            if progress["worse"] == 0:
+                checkpoints.save_best(step + 1, state.params, progress)
+            if plan.patience and progress["worse"] >= plan.patience:
+                say(f"stopping early: {progress['worse']} evaluation(s) without a better loss")
+                break
+        if terminated or (step + 1) % plan.checkpoint_every_steps == 0:
+            log.flush()
+            checkpoints.save_last(state, progress)
+        if terminated:
+            checkpoints.close()
+            say(f"terminated: step {step + 1} is saved; the same command resumes")
+            sys.exit(TERMINATED)
+
+    # ----------------------------------------------------------------------------------------------------------- result
+    checkpoints.save_last(state, progress)
+    checkpoints.close()
+    if found is not None and int(found[0].step) == int(state.step):
+        say(f"nothing left to train: step {int(state.step)} was the last")
+    say(f"best valid loss {progress['best_loss']:.4f} at step {progress['best_step']}; next:")
+    say(f"  python -m igd_jax.evaluate --workdir={workdir.path}")
+    return progress
+
+
+class Plan:
+    """Numbers that follow from the config and the size of the train split, checked and told in one line."""
+
+    def __init__(self, config: ConfigDict, n_rows: int):
+        train = config.train
+        self.n_rows = n_rows
+        self.global_batch_size, self.micro_batch_size = train.global_batch_size, train.micro_batch_size
+        if self.micro_batch_size < 1 or self.global_batch_size % self.micro_batch_size:
+            raise InputError(
+                f"config.train.global_batch_size is {self.global_batch_size}, no multiple of micro_batch_size "
+                f"{self.micro_batch_size}"
+            )
+        if config.loss.normalizer not in NORMALIZERS:
+            raise InputError(
+                f"config.loss.normalizer is {config.loss.normalizer!r}; expected {' or '.join(NORMALIZERS)}"
+            )
+        self.epoch = steps_per_epoch(n_rows, self.global_batch_size)
+        self.num_steps = train.num_steps or train.num_epochs * self.epoch
+        self.eval_every_steps = train.eval_every_steps or self.epoch
+        self.checkpoint_every_steps, self.log_every_steps = train.checkpoint_every_steps, train.log_every_steps
+        self.patience = train.patience
+
+    def __str__(self) -> str:
+        return (
+            f"plan: {self.num_steps:,} steps of {self.global_batch_size} rows ({self.epoch:,} steps an epoch of "
+            f"{self.n_rows:,} rows), micro-batches of {self.micro_batch_size}"
+        )
+
+
+class TrainLog:
+    """Keeps the metrics of recent steps on the device and reads them in one go: no step waits for its log."""
+
+    def __init__(self, metrics: MetricsWriter, schedule: Any, plan: Plan):
+        self._metrics, self._schedule, self._every = metrics, schedule, plan.log_every_steps
+        self._progress = Progress("train", plan.num_steps, "steps", every_seconds=2.0)
+        self._waiting: list[tuple[int, dict[str, jax.Array]]] = []
+        self._n_rows, self._since = 0, time.monotonic()
+
+    def add(self, step: int, values: dict[str, jax.Array], *, n_rows: int) -> None:
+        """Note a step; every `log_every_steps` steps, write and print what is waiting."""
+        self._waiting.append((step, values))
+        self._n_rows += n_rows
+        if step % self._every == 0:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write the waiting steps to metrics.jsonl; raises `InputError` at the first that is not finite."""
+        if not self._waiting:
+            return
+        waiting = jax.device_get(self._waiting)
+        rate = self._n_rows / max(time.monotonic() - self._since, 1e-9)
+        for step, values in waiting:
+            numbers = {name: float(value) for name, value in values.items()}
+            for name, value in numbers.items():
+                if not math.isfinite(value):
+                    raise InputError(
+                        f"{name} is {value} at step {step}; try a lower config.train.learning_rate, more warmup_steps, "
+                        "or model.dtype=float32. The last checkpoint is from before"
+                    )
+            numbers["learning_rate"] = float(self._schedule(step - 1))
+            self._metrics.write(step, **numbers, examples_per_second=rate)
+        mean = {name: float(np.mean([values[name] for _, values in waiting])) for name in waiting[0][1]}
+        note = ", ".join(f"{name} {value:.3f}" for name, value in mean.items())
+        self._progress.update(waiting[-1][0], f"{note}, {rate:.1f} examples/s")
+        self._waiting, self._n_rows, self._since = [], 0, time.monotonic()
+
+
+def check_workdir(config: ConfigDict, workdir: Workdir) -> None:
+    """Raise `InputError` when the workdir holds a run of another config."""
+    if not workdir.config.is_file():
+        return
+    old, new = read_json(workdir.config), config_json(config)
+    differ = [
+        f"{section}.{field}"
+        for section in sorted(set(old) | set(new))
+        if section not in FREE_TO_CHANGE
+        for field in sorted(set(old.get(section, {})) | set(new.get(section, {})))
+        if old.get(section, {}).get(field) != new.get(section, {}).get(field)
+    ]
+    if differ:
+        raise InputError(
+            f"{workdir.path} holds a run of another config: {', '.join(differ)} differ; use another --workdir, or give "
+            "the same values to resume it"
+        )
+
+
+def report_targets(run: Run, examples: dict[str, Examples]) -> None:
+    """Say how many targets of each split are no candidate, and so off the trie."""
+    for split, rows in examples.items():
+        off = int((run.index.catalog.row_of_item[rows.target] < 0).sum())
+        if off:
+            say(f"{off:,} of {len(rows):,} {split} targets are off the trie (no candidate)")
+
+
+def print_example(run: Run, examples: Examples, per_item: dict[str, np.ndarray]) -> None:
+    """Show the first training example: the prompt's end, and each target token with its weight."""
+    target = run.index.item_tokens[int(examples.target[0])]
+    say(f"example prompt: {run.tokenizer.decode(examples.prompt[0].tolist())!r}")
+    weights = per_item["weight"][examples.target[0]]
+    texts = [run.tokenizer.decode([token]) or "<eos>" for token in target]
+    pieces = [f"{text!r}:{weight:g}" for text, weight in zip(texts, weights[: len(texts)], strict=True)]
+    say(f"example target (token:weight): {' '.join(pieces)}")
+
+
+def micro_batches(
+    run: Run, examples: Examples, rows: np.ndarray, per_item: dict[str, np.ndarray], size: int
+) -> Iterator[Batch]:
+    """The micro-batches of a step, on the devices."""
+    for group in by_length(examples, rows, size):
+        batch = make_batch(examples, group, run.index.item_tokens, per_item, size=size)
+        yield jax.device_put(batch, by_row(run.mesh))
+
+
+def train_step(
+    functions: StepFunctions, state: TrainState, batches: Iterator[Batch]
+) -> tuple[TrainState, dict[str, jax.Array]]:
+    """Accumulate all micro-batches, then update once."""
+    accumulator = functions.first(state.params, next(batches))
+    for batch in batches:
+        accumulator = functions.add(state.params, accumulator, batch)
+    return functions.update(state, accumulator)
+
+
+def evaluate_loss(
+    run: Run,
+    functions: StepFunctions,
+    params: Params,
+    examples: Examples,
+    per_item: dict[str, np.ndarray],
+    size: int,
+) -> dict[str, float]:
+    """The weighted loss over a whole split, divided once."""
+    sums = [
+        functions.evaluate(params, batch)
+        for batch in micro_batches(run, examples, np.arange(len(examples)), per_item, size)
+    ]
+    total = jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *jax.device_get(sums))
+    return {name: float(value) for name, value in means(total).items()}
+
+
+def judge(progress: dict[str, Any], loss: float, step: int) -> dict[str, Any]:
+    """Progress after an evaluation: a new best, or one more without."""
+    if progress["best_loss"] is None or loss < progress["best_loss"]:
+        return {**progress, "best_loss": loss, "best_step": step, "worse": 0}
+    return {**progress, "worse": progress["worse"] + 1}
+
+
+def catch_sigterm() -> list[bool]:
+    """A list that is empty until SIGTERM comes."""
+    received: list[bool] = []
+    signal.signal(signal.SIGTERM, lambda *_: received.append(True))
+    return received
+
+
+def define_flags() -> None:
+    """``--config`` and ``--workdir``."""
+    flags.DEFINE_string("workdir", None, "Folder of the run; started again, it resumes.", required=True)
+    define_config_flag()
+
+
+def main() -> None:
+    """Entry point."""
+    config = flags.FLAGS.config
+    if not config:
+        raise InputError("--config is not set; start with --config=configs/igd.py or --config=configs/quickstart.py")
+    train(config, Workdir(flags.FLAGS.workdir))
+
+
+if __name__ == "__main__":
+    define_flags()
+    errors.run(main)

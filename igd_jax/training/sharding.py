@@ -1,0 +1,38 @@
+"""The one place that makes a mesh. Data-parallel: parameters are whole on every device, batches are cut along rows."""
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from igd_jax.core.errors import InputError
+
+
+def make_mesh(*, data: int) -> Mesh:
+    """A mesh of `data` devices; all of them when -1.
+
+    Axis types are Auto: under jax's default of Explicit axes an embedding look-up would have to be annotated.
+
+    Raises:
+      InputError: there are fewer devices.
+    """
+    devices = jax.devices()
+    n_data = len(devices) if data == -1 else data
+    if not 1 <= n_data <= len(devices):
+        raise InputError(f"config.mesh.data is {data}, but there are {len(devices)} devices; use -1 for all of them")
+    return Mesh(np.array(devices[:n_data]), ("data",), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    """Whole on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def by_row(mesh: Mesh) -> NamedSharding:
+    """The first axis cut over the devices."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def check_divides(name: str, size: int, mesh: Mesh) -> None:
+    """Raise `InputError` unless rows of a batch can be dealt out evenly."""
+    if size % mesh.size:
+        raise InputError(f"{name} is {size}, which {mesh.size} devices do not divide; use a multiple of {mesh.size}")

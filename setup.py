@@ -1,0 +1,46 @@
+"""Installs igd_jax. Two lanes: Python 3.11 with the last jax that supports it, Python 3.12+ with newer ones."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+(VERSION,) = re.findall(r'^__version__ = "(.+)"$', (ROOT / "igd_jax/__init__.py").read_text(), re.MULTILINE)
+
+setup(
+    name="igd_jax",
+    version=VERSION,
+    description="Fine-tune language models to recommend the next item by writing its title, in JAX.",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["igd_jax", "igd_jax.*"]),
+    python_requires=">=3.11",
+    install_requires=[
+        "jax>=0.10,<0.11; python_version < '3.12'",
+        "jax>=0.11.1,<0.13; python_version >= '3.12'",
+        "flax>=0.12.8,<0.12.9; python_version < '3.12'",
+        "flax>=0.12.12,<0.13; python_version >= '3.12'",
+        "optax>=0.2.8,<0.3",
+        "orbax-checkpoint>=0.12,<0.13",
+        "transformers>=5,<6",
+        "datasets>=5,<6",
+        "ml-collections>=1.1,<2",
+        "jaxtyping>=0.3",
+    ],
+    extras_require={
+        "test": [
+            "pytest>=8",
+            "pytest-xdist>=3",
+            "beartype>=0.20",
+            "ruff>=0.15",
+            "mypy>=1.19",
+            "torch==2.13.0; python_version < '3.12'",
+        ],
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda13]"],
+        "logging": ["tensorboardX>=2.6"],
+        "plots": ["matplotlib>=3.9"],
+    },
+)

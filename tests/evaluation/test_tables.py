@@ -1,0 +1,65 @@
+import numpy as np
+
+from igd_jax.evaluation.ranking import Candidates, Targets, evaluate
+from igd_jax.evaluation.tables import comparison_table, evaluation_table, markdown_table
+
+
+def test_columns_are_aligned_first_left_others_right():
+    assert markdown_table(["metric", "a"], [["hr@1", "0.5"], ["n", "1,000"]]).splitlines() == [
+        "| metric |     a |",
+        "| :----- | ----: |",
+        "| hr@1   |   0.5 |",
+        "| n      | 1,000 |",
+    ]
+
+
+def test_a_bar_in_a_cell_does_not_split_it():
+    assert markdown_table(["a|b"], [["c"]]).splitlines()[0] == r"| a\|b |"
+
+
+def small_evaluation(ks):
+    ranked = np.array([[0, 1], [1, 0]])
+    targets = Targets(np.array([0, 0]), np.array([0, 0]), np.array([3, 3]))
+    candidates = Candidates(np.array([3, 1]), np.arange(3), np.arange(2))
+    return evaluate(ranked, targets=targets, candidates=candidates, ks=ks, n_invalid=1)
+
+
+def test_evaluation_shows_model_baseline_and_slices():
+    text = evaluation_table(small_evaluation([1, 2]))
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    assert text.splitlines()[0] == "2 rows, 0 with a target that is no candidate; 1 invalid results"
+    assert ["metric", "model", "model, id-exact", "popularity"] in rows
+    assert ["hr@1", "0.5000", "0.5000", "1.0000"] in rows
+    assert ["coverage@2", "1.0000", "-", "1.0000"] in rows
+    assert ["metric", "head", "mid", "tail", "warm", "cold"] in rows
+    assert ["n", "2", "0", "0", "2", "0"] in rows
+    assert ["hr@1", "0.5000", "-", "-", "0.5000", "-"] in rows
+
+
+def test_left_out_cut_offs_are_told():
+    assert "k = 5, 10 left out" in evaluation_table(small_evaluation([1, 5, 10]))
+    assert "left out" not in evaluation_table(small_evaluation([1]))
+
+
+def test_comparison_marks_intervals_without_zero():
+    comparison = {
+        "n": 1200,
+        "ks_skipped": [20],
+        "confidence": 0.95,
+        "n_resamples": 10_000,
+        "reference": "a",
+        "runs": {
+            "a": {"hr@1": {"value": 0.1}, "hr@5": {"value": 0.2}},
+            "b": {
+                "hr@1": {"value": 0.15, "difference": 0.05, "low": 0.01, "high": 0.09, "excludes_zero": True},
+                "hr@5": {"value": 0.19, "difference": -0.01, "low": -0.04, "high": 0.02, "excludes_zero": False},
+            },
+        },
+    }
+    lines = comparison_table(comparison).splitlines()
+    assert lines[0].split("|")[1:-1] == [" metric ", "      a ", "      b ", "                   difference "]
+    assert lines[2] == "| hr@1   | 0.1000 | 0.1500 | +0.0500 [+0.0100, +0.0900] * |"
+    assert lines[3] == "| hr@5   | 0.2000 | 0.1900 | -0.0100 [-0.0400, +0.0200]   |"
+    assert "1,200 rows" in lines[-1]
+    assert "95% interval" in lines[-1]
+    assert "k = 20 left out" in lines[-1]

@@ -1,0 +1,115 @@
+"""The prepare program end to end: what it prints, what it writes, and how it ends on bad input."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from igd_jax import prepare
+from igd_jax.core.errors import InputError
+from igd_jax.data.prepared import load
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments, cwd):
+    """Run the program in its own process."""
+    return subprocess.run(
+        [sys.executable, "-m", "igd_jax.prepare", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_csv_becomes_a_prepared_folder_and_all_is_told(tmp_path):
+    lines = [f"u{i % 4},i{i % 7},2018-01-{i + 1:02},Title {i % 7 // 2}" for i in range(28)]
+    (tmp_path / "my.csv").write_text("\n".join(["user,item,timestamp,title", *lines, "u0,x,2018-02-01, "]))
+    done = run("--source=csv", "--input=my.csv", "--output=out", "--max_history=3", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    prepared = load(tmp_path / "out")
+    *told, wrote, following = done.stdout.splitlines()
+    assert told[0] == (
+        "users 4 items 7 train 19 valid 2 test 3, dates 2018-01-05..2018-01-28,"
+        f" fingerprint {prepared.meta['fingerprint']}"
+    )
+    assert [line.split()[-4:] for line in told[1:]] == [
+        *(["1", "no", "title:", "events"], ["1", "no", "title:", "items"]),
+        ["so", "without", "history:", "events"],
+        ["the", "last", "3:", "rows"],
+        ["are", "one", "candidate:", "3"],
+    ]
+    assert wrote == "wrote out"
+    assert following.startswith("next: python -m igd_jax.train --config=")
+    assert "--config.data.dir=out" in following
+    meta = json.loads((tmp_path / "out/meta.json").read_text(encoding="utf-8"))
+    assert meta["source"] == "csv"
+    assert meta["options"] == {"input": "my.csv", "k_core": 0, "split": "time", "max_history": 3}
+    assert max(len(prepared.splits["test"].history(r)) for r in range(3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--source=csv", "--input=bad.csv", "--output=out"], "bad.csv line 2: cannot read timestamp 'soon'"),
+        (["--source=synthetic", "--output=mine"], "mine exists and is not a prepared folder (it holds 'thesis.tex')"),
+        (["--source=synthetic", "--output=out", "--split=random"], "--split=random"),
+        (["--source=synthetic", "--output=out", "--outptu=x"], "'outptu'"),
+        (["--source=csv"], "--output is missing"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_two_and_writes_nothing(tmp_path, arguments, message):
+    (tmp_path / "bad.csv").write_text("user,item,timestamp,title\nu,i,soon,A\n")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/thesis.tex").write_text("years of work")
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert {path.name for path in tmp_path.rglob("*")} == {"bad.csv", "mine", "thesis.tex"}
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        ("netflix", {}, "no source 'netflix'; choose one of amazon2018, csv, "),
+        ("../prepare", {}, "no source '../prepare'"),
+        ("csv", {}, "--source=csv needs --input"),
+        ("csv", {"min_items": 3}, "takes no --min_items; it takes --k_core, --split, --max_history"),
+        ("d3", {"k_core": 5}, "takes no --k_core; it takes no options"),
+    ],
+)
+def test_what_a_source_does_not_take_is_an_input_error(source, options, message):
+    with pytest.raises(InputError) as caught:
+        prepare.prepare(source, path=None, options=options)
+    assert message in str(caught.value)
+
+
+def test_missing_input_is_an_input_error(tmp_path):
+    with pytest.raises(InputError, match="none does not exist"):
+        prepare.prepare("csv", path=tmp_path / "none", options={})
+
+
+def test_options_reach_the_source_and_the_split():
+    options = {"n_items": 30, "n_users": 20, "n_events": 400, "seed": 3, "split": "leave_one_out", "k_core": 2}
+    meta = prepare.prepare("synthetic", path=None, options=options).meta
+    assert meta["options"] == {"input": None, "max_history": 10, **options}
+    assert meta["rows"]["test"] == meta["users"] == 20
+
+
+def test_amazon_defaults_to_a_core_of_five(shared):
+    meta = prepare.prepare("amazon2018", path=shared / "data/amazon_raw", options={}).meta
+    assert meta["options"]["k_core"] == 5
+    assert meta["options"]["min_items"] == 10_000
+    assert meta["rows"] == {"train": 2003, "valid": 250, "test": 251}
+
+
+def test_same_command_gives_the_same_data(shared):
+    first, second = (prepare.prepare("amazon2018", path=shared / "data/amazon_raw", options={}).meta for _ in range(2))
+    assert first == second
