@@ -5,6 +5,7 @@ length that each row shares with the row before it falls out of the same compari
 """
 
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -29,7 +30,7 @@ class Ragged:
         """Pack a list of rows."""
         start = np.zeros(len(rows) + 1, np.int64)
         np.cumsum([len(row) for row in rows], out=start[1:])
-        return cls(np.array([token for row in rows for token in row], np.int32), start)
+        return cls(np.fromiter(chain.from_iterable(rows), np.int32, count=start[-1]), start)
 
     def __len__(self) -> int:
         return len(self.start) - 1
@@ -47,16 +48,14 @@ class Ragged:
         lengths = self.lengths[rows]
         start = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(lengths, out=start[1:])
-        shift = np.repeat(self.start[rows] - start[:-1], lengths)
-        return Ragged(self.ids[np.arange(start[-1]) + shift], start)
+        return Ragged(self.ids[ragged_index(self.start[rows], lengths)], start)
 
     def keep_last(self, limit: Int[np.ndarray, " R"]) -> "Ragged":
         """The last `limit` ids of each row, or the whole row where it is shorter."""
         lengths = np.minimum(self.lengths, limit)
         start = np.zeros(len(self) + 1, np.int64)
         np.cumsum(lengths, out=start[1:])
-        shift = np.repeat(self.start[1:] - lengths - start[:-1], lengths)
-        return Ragged(self.ids[np.arange(start[-1]) + shift], start)
+        return Ragged(self.ids[ragged_index(self.start[1:] - lengths, lengths)], start)
 
     def pad(self, width: int, fill: int = 0) -> Int[np.ndarray, "R {width}"]:
         """A right-padded matrix, int32; longer rows are cut at `width`."""
@@ -65,6 +64,13 @@ class Ragged:
         column = np.broadcast_to(np.arange(width), keep.shape)[keep]
         out[keep] = self.ids[np.repeat(self.start[:-1], keep.sum(1)) + column]
         return out
+
+
+def ragged_index(first: Int[np.ndarray, " R"], lengths: Int[np.ndarray, " R"]) -> Int[np.ndarray, " total"]:
+    """``first[0], first[0] + 1, ...`` (lengths[0] of them), then ``first[1], ...``, and so on; int64."""
+    index = np.repeat(first - np.cumsum(lengths) + lengths, lengths)
+    index += np.arange(len(index))
+    return index
 
 
 @dataclass(frozen=True)
@@ -164,7 +170,9 @@ def sort_rows(
     order = np.arange(len(rows))
     lcp = np.full(len(rows), -1, np.int32)
     is_new = np.ones(len(rows), bool)
-    active, tied, depth = order, order > 0, 0  # places of the order in play, and whether each ties with the one before
+    active = np.arange(len(rows))  # places in the order that still tie with a neighbour
+    tied = active > 0  # of those, which tie with the one before
+    depth = 0
     while tied.any():
         run = np.cumsum(~tied) - 1
         width = (63 - int(run[-1]).bit_length()) // bits
@@ -186,8 +194,8 @@ def _pack(rows: Ragged, which: Int[np.ndarray, " r"], depth: int, *, width: int,
     begin, left = rows.start[which] + depth, rows.lengths[which] - depth
     key = np.zeros(len(which), np.int64)
     for offset in range(width):
-        token = rows.ids[np.minimum(begin + offset, len(rows.ids) - 1)]
-        key = key << bits | np.where(left > offset, token.astype(np.int64) + 1, 0)
+        token = rows.ids.take(begin + offset, mode="clip").astype(np.int64)
+        key = key << bits | np.where(left > offset, token + 1, 0)
     return key
 
 

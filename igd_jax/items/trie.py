@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from igd_jax.items.catalog import Catalog
+from igd_jax.items.catalog import Catalog, ragged_index
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,4 @@ def _edge_tokens(catalog: Catalog, node_start: Int[np.ndarray, " N_plus_1"]) -> 
     owned = np.diff(node_start)
     owned[0] -= 1  # the root has no token
     begin = catalog.tokens.start[:-1] + np.maximum(catalog.lcp, 0)
-    shift = begin - (node_start[:-1] - 1)
-    shift[0] = begin[0]
-    token = np.empty(node_start[-1], np.int32)
-    token[0] = -1
-    index = np.repeat(shift.astype(np.int64), owned)
-    index += np.arange(len(index))
-    token[1:] = catalog.tokens.ids[index]
-    return token
+    return np.append(np.int32(-1), catalog.tokens.ids[ragged_index(begin, owned)])

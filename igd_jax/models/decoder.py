@@ -118,11 +118,14 @@ class Decoder(nnx.Module):
         if self.remat:
             run_layer = jax.checkpoint(run_layer, prevent_cse=False)
         cached = None if cache is None else (cache.key, cache.value)
-        hidden, (key, value) = jax.lax.scan(run_layer, hidden.astype(self.dtype), (weights, cached))
+        # Four layers a turn: each turn costs a CPU some idle time and a copy of the weights' gradients.
+        hidden, (key, value) = jax.lax.scan(run_layer, hidden.astype(self.dtype), (weights, cached), unroll=4)
         return self.norm(hidden), KVCache(key=key, value=value)
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Float32 logits over the vocabulary from hidden states after the final norm."""
         head = self.embed if self.head is None else self.head
         weight = head[...].astype(hidden.dtype)
-        return jnp.einsum("...D,VD->...V", hidden, weight, preferred_element_type=jnp.float32)
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        logits = jnp.einsum("ND,VD->NV", flat, weight, preferred_element_type=jnp.float32)
+        return logits.reshape(*hidden.shape[:-1], -1)

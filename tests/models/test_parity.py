@@ -14,7 +14,14 @@ from igd_jax.models.layers import causal_mask, positions_of
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-SIZES = {"vocab_size": 60, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "rms_norm_eps": 0.01,  # large enough to be seen
+}
 LLAMA3_ROPE = {
     "rope_type": "llama3",
     "rope_theta": 100.0,

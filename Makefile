@@ -1,0 +1,34 @@
+# Two commands set a machine up entirely: `make quickstart` and `make test`. Each makes its own .venv first.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/python
+export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
+
+.PHONY: quickstart test lint clean
+
+quickstart: $(VENV)/installed
+	test -f runs/quickstart-data/meta.json || $(RUN) -m igd_jax.prepare --source=synthetic --max_history=5 --output=runs/quickstart-data
+	$(RUN) -m igd_jax.train --config=configs/quickstart.py --config.data.dir=runs/quickstart-data --workdir=runs/quickstart
+	$(RUN) -m igd_jax.evaluate --workdir=runs/quickstart
+
+test: $(VENV)/installed-test
+	$(RUN) -m pytest -n 2 $(ARGS)
+
+lint: $(VENV)/installed-test
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: setup.py | $(VENV)/bin/python
+	$(VENV)/bin/pip install -q -e .
+	touch $@
+
+$(VENV)/installed-test: setup.py | $(VENV)/bin/python
+	$(VENV)/bin/pip install -q -e '.[test]'
+	touch $@ $(VENV)/installed
+
+clean:
+	rm -rf $(VENV) .cache runs *.egg-info

@@ -1,0 +1,93 @@
+"""The trie on the device answers as the trie on the host."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from plain_trie import EOS, catalog_of, lists_of, plain_trie, random_rows
+
+from igd_jax.decoding.constraint import DeviceTrie, device_trie
+from igd_jax.items.catalog import Ragged, build_catalog
+from igd_jax.items.info_gain import EdgeGain, edge_gain
+from igd_jax.items.trie import Trie, build_trie
+
+CATALOGUES = {
+    "one title": [[3, 2, EOS]],
+    "one token": [[EOS]],
+    "one node that branches": [[3, EOS], [4, EOS], [5, EOS]],
+    "the root does not branch": [[3, 4, EOS], [3, 5, EOS], [3, 5, 6, EOS]],
+    "branches wider than the root": [[3, token, EOS] for token in range(1, 50)] + [[4, EOS]],
+} | {f"random {seed}": random_rows(np.random.default_rng(seed), 30 * (seed + 1)) for seed in range(5)}
+
+
+def _build(rows: list[list[int]]) -> tuple[Trie, EdgeGain, DeviceTrie]:
+    counts = np.random.default_rng(len(rows)).integers(0, 5, len(rows)).tolist()
+    catalog = catalog_of(rows, counts)
+    trie = build_trie(catalog)
+    gain = edge_gain(trie, catalog.counts)
+    return trie, gain, device_trie(trie, gain, max_length=int(catalog.tokens.lengths.max()))
+
+
+@pytest.mark.parametrize("rows", CATALOGUES.values(), ids=CATALOGUES.keys())
+def test_every_inner_node_has_the_children_factors_and_tokens_of_the_host_trie(rows):
+    trie, gain, on_device = _build(rows)
+    nodes = plain_trie(lists_of(catalog_of(rows).tokens))
+    inner = [node for node in nodes if node.children]
+    factor_of = dict(zip(trie.child.tolist(), gain.factor.tolist(), strict=True))
+    width = max(on_device.root_width, on_device.width)
+    asked = jnp.array([[node.number for node in inner], [-1] * len(inner)], jnp.int32)
+    child, factor, legal = (np.asarray(x) for x in on_device.children(asked, width))
+    for i, node in enumerate(inner):
+        children = [below for _, below in sorted(node.children.items())]
+        assert child[0, i][legal[0, i]].tolist() == [below.number for below in children]
+        assert np.asarray(on_device.token)[child[0, i][legal[0, i]]].tolist() == [below.token for below in children]
+        assert factor[0, i][legal[0, i]].tolist() == [factor_of.get(below.number, 0.0) for below in children]
+    assert not legal[1].any()  # node -1 is no beam
+    assert (child >= 0).all()
+    assert (child[:, :, 0] < len(nodes)).all()
+
+
+@pytest.mark.parametrize("rows", CATALOGUES.values(), ids=CATALOGUES.keys())
+def test_widths_are_those_of_the_widest_nodes(rows):
+    _, _, on_device = _build(rows)
+    nodes = plain_trie(lists_of(catalog_of(rows).tokens))
+    assert on_device.root_width == len(nodes[0].children)
+    assert on_device.width == max([len(node.children) for node in nodes[1:] if node.children], default=1)
+    assert on_device.max_length == max(map(len, rows))
+    assert on_device.eos == EOS
+
+
+@pytest.mark.parametrize("rows", CATALOGUES.values(), ids=CATALOGUES.keys())
+def test_only_leaves_end_a_row(rows):
+    trie, _, on_device = _build(rows)
+    every = np.arange(-1, len(trie.token))[None]
+    np.testing.assert_array_equal(on_device.row_of(jnp.asarray(every, jnp.int32)), trie.row_of_leaf(every))
+
+
+def test_it_passes_through_jit_as_arrays_with_its_widths_kept():
+    _, _, on_device = _build(CATALOGUES["random 2"])
+    node = jnp.zeros((1, 1), jnp.int32)
+    ask = jax.jit(lambda trie, node: trie.children(node, trie.root_width))
+    for ours, theirs in zip(ask(on_device, node), on_device.children(node, on_device.root_width), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def _word_titles(n: int) -> Ragged:
+    """`n` titles of 17 tokens on average; tokens by Zipf, so that they share beginnings as real ones do."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(10, 25, n)
+    start = np.append(0, np.cumsum(lengths))
+    ids = (rng.zipf(1.3, start[-1]) % 100_000 + 1).astype(np.int32)
+    ids[start[1:] - 1] = EOS
+    return Ragged(ids, start)
+
+
+def test_bytes_a_title_stay_small():
+    rows = _word_titles(20_000)
+    catalog = build_catalog(rows, np.ones(len(rows), int))
+    trie = build_trie(catalog)
+    on_device = device_trie(trie, edge_gain(trie, catalog.counts), max_length=24)
+    assert len(catalog) > 0.99 * len(rows)
+    assert rows.lengths.mean() == pytest.approx(17, abs=0.1)
+    assert on_device.nbytes / len(catalog) < 90  # 9 MB for 100,000 titles
+    assert on_device.nbytes == sum(leaf.nbytes for leaf in jax.tree.leaves(on_device))
