@@ -36,6 +36,8 @@ setup(
             "beartype>=0.20",
             "ruff>=0.15",
             "mypy>=1.19",
+            "matplotlib>=3.9",
+            "tensorboardX>=2.6",
             "torch==2.13.0; python_version < '3.12'",
         ],
         "tpu": ["jax[tpu]"],

@@ -23,7 +23,7 @@ from igd_jax.core import errors
 from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json, write_json
-from igd_jax.core.log import MetricsWriter, Progress, say
+from igd_jax.core.log import MetricsWriter, Progress, plot_losses, say
 from igd_jax.core.types import Batch, LossSum
 from igd_jax.data.batches import by_length, make_batch, rows_of_step, steps_per_epoch
 from igd_jax.data.examples import Examples
@@ -123,6 +123,7 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     # ----------------------------------------------------------------------------------------------------------- result
     checkpoints.save_last(state, progress)
     checkpoints.close()
+    plot_losses(workdir.metrics, workdir.picture)
     if found is not None and int(found[0].step) == int(state.step):
         say(f"nothing left to train: step {int(state.step)} was the last")
     say(f"best valid loss {progress['best_loss']:.4f} at step {progress['best_step']}; next:")
@@ -226,7 +227,7 @@ def report_targets(run: Run, examples: dict[str, Examples]) -> None:
 
 def print_example(run: Run, examples: Examples, per_item: dict[str, np.ndarray]) -> None:
     """Show the first training example: the prompt's end, and each target token with its weight."""
-    target = run.index.item_tokens[int(examples.target[0])]
+    target = run.index.item_tokens[int(examples.target[0])].tolist()
     say(f"example prompt: {run.tokenizer.decode(examples.prompt[0].tolist())!r}")
     weights = per_item["weight"][examples.target[0]]
     texts = [run.tokenizer.decode([token]) or "<eos>" for token in target]

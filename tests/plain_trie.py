@@ -20,11 +20,19 @@ class PlainNode:
     rows: list[int] = field(default_factory=list)
     number: int = 0
 
+    def by_token(self) -> list["PlainNode"]:
+        """Its children, by token."""
+        return [self.children[token] for token in sorted(self.children)]
+
+    def depth(self) -> int:
+        """Tokens of the prefix."""
+        return 0 if self.parent is None else 1 + self.parent.depth()
+
     def below(self) -> Iterator["PlainNode"]:
         """The node itself and all below it, depth first."""
         yield self
-        for token in sorted(self.children):
-            yield from self.children[token].below()
+        for child in self.by_token():
+            yield from child.below()
 
 
 def plain_trie(rows: list[list[int]]) -> list[PlainNode]:

@@ -78,6 +78,7 @@ class Workdir:
         self.env = self.path / "env.json"
         self.metrics = self.path / "metrics.jsonl"
         self.tensorboard = self.path / "tb"
+        self.picture = self.path / "loss.png"
         self.tokenizer = self.path / "tokenizer"
         self.checkpoints = self.path / "checkpoints"
 

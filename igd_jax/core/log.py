@@ -50,6 +50,25 @@ class MetricsWriter:
             self._tensorboard.flush()
 
 
+def plot_losses(metrics: Path, picture: Path) -> None:
+    """Draw every loss of metrics.jsonl against the step, when ``matplotlib`` is installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        values = json.loads(line)
+        for name in values:
+            if "loss" in name:
+                curves.setdefault(name, []).append((values["step"], values[name]))
+    axes = (figure := Figure(layout="constrained")).add_subplot(xlabel="step", ylabel="nats a token")
+    for name, points in curves.items():
+        axes.plot(*zip(*points, strict=True), label=name, marker="o" if name.startswith("valid") else None)
+    axes.legend()
+    figure.savefig(picture)
+
+
 class Progress:
     """Says how far a long loop is, at most once every `every_seconds`, and what is left."""
 

@@ -7,7 +7,7 @@ The only legend; einsums, annotations and names use these letters:
     L layers          D model width       F mlp width        Q query heads    G kv heads    H head dim
 """
 
-from typing import TypeAlias
+from typing import TypeAlias, no_type_check
 
 import jax
 from flax import struct
@@ -25,6 +25,7 @@ and whatever the method's ``annotate`` adds, e.g. ``weight`` Float[B T].
 """
 
 
+@no_type_check  # as pytrees they also hold shapes and NumPy sums
 @struct.dataclass
 class LossSum:
     """A weighted loss before its one division: adds over micro-batches, devices and hosts.
@@ -43,6 +44,7 @@ class LossSum:
         return jax.tree.map(lambda a, b: a + b, self, other)
 
 
+@no_type_check
 @struct.dataclass
 class Ranked:
     """Recommendations, best first.

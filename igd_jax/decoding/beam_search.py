@@ -67,7 +67,7 @@ class SearchState:
 
     Attributes:
       carry: the scorer's own.
-      beams: running beams, best first.
+      beams: running beams, best first: the root alone before the first token, then K.
       score: their sums of token scores; -inf where there is no beam.
       done_score: scores of finished results after the length penalty, best first; -inf where there is none.
       done_node: node that each finished result reached; -1 where there is none.
@@ -76,7 +76,7 @@ class SearchState:
 
     carry: Carry
     beams: Beams
-    score: Float[Array, "B K"]
+    score: Float[Array, "B running"]
     done_score: Float[Array, "B K"]
     done_node: Int[Array, "B K"]
     is_open: Bool[Array, " B"]

@@ -97,7 +97,8 @@ def make_step(
         total = accumulator.total
         scale = 1.0 / jnp.maximum(total.weight, 1e-9)
         grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), accumulator.grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {**means(total), "grad_norm": optax.global_norm(grads)}
         return TrainState(params, opt_state, state.step + 1), metrics

@@ -20,6 +20,10 @@ CATALOGUES = {
 } | {f"random {seed}": random_rows(np.random.default_rng(seed), 30 * (seed + 1)) for seed in range(5)}
 
 
+children_of = jax.jit(DeviceTrie.children, static_argnums=2)
+row_of = jax.jit(DeviceTrie.row_of)
+
+
 def _build(rows: list[list[int]]) -> tuple[Trie, EdgeGain, DeviceTrie]:
     counts = np.random.default_rng(len(rows)).integers(0, 5, len(rows)).tolist()
     catalog = catalog_of(rows, counts)
@@ -36,9 +40,9 @@ def test_every_inner_node_has_the_children_factors_and_tokens_of_the_host_trie(r
     factor_of = dict(zip(trie.child.tolist(), gain.factor.tolist(), strict=True))
     width = max(on_device.root_width, on_device.width)
     asked = jnp.array([[node.number for node in inner], [-1] * len(inner)], jnp.int32)
-    child, factor, legal = (np.asarray(x) for x in on_device.children(asked, width))
+    child, factor, legal = (np.asarray(x) for x in children_of(on_device, asked, width))
     for i, node in enumerate(inner):
-        children = [below for _, below in sorted(node.children.items())]
+        children = node.by_token()
         assert child[0, i][legal[0, i]].tolist() == [below.number for below in children]
         assert np.asarray(on_device.token)[child[0, i][legal[0, i]]].tolist() == [below.token for below in children]
         assert factor[0, i][legal[0, i]].tolist() == [factor_of.get(below.number, 0.0) for below in children]
@@ -61,15 +65,7 @@ def test_widths_are_those_of_the_widest_nodes(rows):
 def test_only_leaves_end_a_row(rows):
     trie, _, on_device = _build(rows)
     every = np.arange(-1, len(trie.token))[None]
-    np.testing.assert_array_equal(on_device.row_of(jnp.asarray(every, jnp.int32)), trie.row_of_leaf(every))
-
-
-def test_it_passes_through_jit_as_arrays_with_its_widths_kept():
-    _, _, on_device = _build(CATALOGUES["random 2"])
-    node = jnp.zeros((1, 1), jnp.int32)
-    ask = jax.jit(lambda trie, node: trie.children(node, trie.root_width))
-    for ours, theirs in zip(ask(on_device, node), on_device.children(node, on_device.root_width), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(row_of(on_device, jnp.asarray(every, jnp.int32)), trie.row_of_leaf(every))
 
 
 def _word_titles(n: int) -> Ragged:
@@ -90,4 +86,3 @@ def test_bytes_a_title_stay_small():
     assert len(catalog) > 0.99 * len(rows)
     assert rows.lengths.mean() == pytest.approx(17, abs=0.1)
     assert on_device.nbytes / len(catalog) < 90  # 9 MB for 100,000 titles
-    assert on_device.nbytes == sum(leaf.nbytes for leaf in jax.tree.leaves(on_device))

@@ -37,7 +37,7 @@ def test_only_branching_nodes_list_their_children_by_token(both):
     branching = [node for node in nodes if len(node.children) > 1]
     assert trie.branch.tolist() == [node.number for node in branching]
     assert trie.n_children.tolist() == [len(node.children) for node in branching]
-    children = [child for node in branching for _, child in sorted(node.children.items())]
+    children = [child for node in branching for child in node.by_token()]
     assert trie.child.tolist() == [child.number for child in children]
 
 

@@ -108,25 +108,25 @@ def read(
 def _stock(rng: np.random.Generator, n_items: int) -> Shop:
     """Name series after series, the genres in turn, until there are `n_items` items."""
     names = [f"The {mood} {place}" for mood in _MOODS for place in _PLACES]
-    series = [(kind, name) for kind in range(4) for name in rng.permutation(names).tolist()]
+    shuffled = [rng.permutation(4 * len(names)) for _ in _GENRES]
+    adjectives = [rng.permutation(_ADJECTIVES) for _ in _GENRES]
     titles: list[str] = []
     lines: list[tuple[int, int, int]] = []
-    for (kind, name), (number, genre) in product(series, enumerate(_GENRES)):
+    for rank, (number, genre) in product(range(4 * len(names)), enumerate(_GENRES)):
+        name, kind = divmod(int(shuffled[number][rank]), 4)
+        thing = rng.choice(_THINGS)
         volumes = [
-            f"{name} {genre.kinds[kind]}, {genre.part} {part}: The {rng.choice(_ADJECTIVES)} {rng.choice(_THINGS)}"
+            f"{names[name]} {genre.kinds[kind]}, {genre.part} {part}: The {adjectives[number][part]} {thing}"
             for part in range(1, 1 + rng.integers(_MIN_VOLUMES, _MAX_VOLUMES, endpoint=True))
         ]
         for version in rng.choice(genre.versions, size=rng.integers(1, 2, endpoint=True), replace=False):
-            if len(titles) < n_items:
-                line = [f"{volume} {version}" for volume in volumes[: n_items - len(titles)]]
-                lines.append((number, len(titles), len(line)))
-                titles += line
-        if len(titles) >= n_items:
-            break
-    if len(titles) < n_items:
-        raise InputError(f"there are names for {len(titles):,} items only; ask for fewer than {n_items:,}")
-    genre_of, first_item, n_volumes = np.array(sorted(lines)).T
-    return Shop(titles, genre_of, first_item, n_volumes)
+            line = [f"{volume} {version}" for volume in volumes[: n_items - len(titles)]]
+            if not line:
+                genre_of, first_item, n_volumes = np.array(sorted(lines)).T
+                return Shop(titles, genre_of, first_item, n_volumes)
+            lines.append((number, len(titles), len(line)))
+            titles += line
+    raise InputError(f"there are names for {len(titles):,} items only; ask for fewer than {n_items:,}")
 
 
 def _cumulated_popularity(genre: Int[np.ndarray, "lines"]) -> Float[np.ndarray, "lines"]:

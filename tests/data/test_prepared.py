@@ -1,0 +1,228 @@
+"""The prepared folder comes back as it was written, or with one clear line why not."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from igd_jax.core.errors import InputError
+from igd_jax.data import prepared as folders
+from igd_jax.data.prepared import Rows, assemble, load, save
+
+ROOT = Path(__file__).resolve().parents[2]
+TITLES = ["None", "NA", "Tab\tand, comma", "Ünïcode 書 🎲", "NA"]
+
+
+def make_rows(user, history, target, timestamp):
+    return Rows(
+        user=np.array(user, object),
+        history_items=np.array([item for one in history for item in one], np.int32),
+        history_start=np.cumsum([0] + [len(one) for one in history], dtype=np.int64),
+        target=np.array(target, np.int32),
+        timestamp=np.array(timestamp, np.int64),
+    )
+
+
+@pytest.fixture
+def small():
+    splits = {
+        "train": make_rows(["a", "b", "a"], [[0], [1, 2, 3], [0, 4]], [1, 0, 2], [10, 11, 12]),
+        "valid": make_rows(["b"], [[2, 3]], [4], [20]),
+        "test": make_rows(["007"], [[4]], [3], [1541030400]),
+    }
+    ids = [f"B00{i}" for i in range(5)]
+    return assemble(item_ids=ids, titles=TITLES, splits=splits, dropped={"x: rows": 3, "y: rows": 0}, notes={"n": 1})
+
+
+@pytest.fixture
+def saved(small, tmp_path):
+    save(small, tmp_path / "data")
+    return tmp_path / "data"
+
+
+def assert_same_rows(a, b):
+    assert a.user.tolist() == b.user.tolist()
+    for name in ("history_items", "history_start", "target", "timestamp"):
+        x, y = getattr(a, name), getattr(b, name)
+        assert x.dtype == y.dtype
+        np.testing.assert_array_equal(x, y)
+
+
+def test_folder_comes_back_as_it_was_written(small, saved):
+    back = load(saved)
+    assert (back.item_ids, back.titles, back.meta) == (small.item_ids, small.titles, small.meta)
+    assert list(back.splits) == ["train", "valid", "test"]
+    for name, rows in small.splits.items():
+        assert_same_rows(back.splits[name], rows)
+    assert not list(saved.parent.glob("*.partial"))
+
+
+def test_files_have_the_agreed_columns(saved):
+    items, rows = pq.read_table(saved / "items.parquet"), pq.read_table(saved / "train.parquet")
+    assert items.to_pylist()[3] == {"item": 3, "id": "B003", "title": TITLES[3]}
+    assert rows.to_pylist()[1] == {"user": "b", "history": [1, 2, 3], "target": 0, "timestamp": 11}
+    assert rows.schema.field("history").type == pa.list_(pa.int32())
+
+
+def test_meta_counts_the_data(small):
+    meta = small.meta
+    assert (meta["users"], meta["items"]) == (3, 5)
+    assert meta["rows"] == {"train": 3, "valid": 1, "test": 1}
+    assert meta["dates"] == ["1970-01-01T00:00:10Z", "2018-11-01T00:00:00Z"]
+    assert meta["dropped"] == {"x: rows": 3}
+    assert meta["titles_shared_by_several_items"] == 1
+
+
+def test_take_gathers_whole_rows_in_the_asked_order(small):
+    rows = small.splits["train"].take(np.array([2, 1, 2]))
+    assert [rows.history(r).tolist() for r in range(len(rows))] == [[0, 4], [1, 2, 3], [0, 4]]
+    assert (rows.user.tolist(), rows.target.tolist()) == (["a", "b", "a"], [2, 0, 2])
+    assert len(small.splits["train"].take(np.array([], np.int64))) == 0
+
+
+def test_fingerprint_sees_every_part(small):
+    train = small.splits["train"]
+    shifted = dataclasses.replace(train, history_start=np.array([0, 2, 4, 6]))
+    others = [
+        (small.titles[::-1], small.splits),
+        (small.titles, small.splits | {"train": dataclasses.replace(train, target=train.target[::-1].copy())}),
+        (small.titles, small.splits | {"train": dataclasses.replace(train, user=train.user[[0, 1, 1]])}),
+        (small.titles, small.splits | {"train": dataclasses.replace(train, timestamp=train.timestamp + 1)}),
+        (small.titles, small.splits | {"train": shifted}),
+        (small.titles, {**small.splits, "valid": small.splits["test"], "test": small.splits["valid"]}),
+    ]
+    prints = {
+        assemble(item_ids=small.item_ids, titles=titles, splits=splits, dropped={}, notes={}).meta["fingerprint"]
+        for titles, splits in others
+    }
+    assert len(prints | {small.meta["fingerprint"]}) == len(others) + 1
+
+
+def test_altered_rows_are_noticed(saved):
+    table = pq.read_table(saved / "train.parquet")
+    pq.write_table(table.slice(1), saved / "train.parquet")
+    with pytest.raises(InputError, match="was altered"):
+        load(saved)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("valid.parquet", None, "valid.parquet is missing"),
+        ("valid.parquet", b"PAR1 but nothing else", "valid.parquet is damaged"),
+        ("items.parquet", b"", "items.parquet is damaged"),
+        ("meta.json", None, "is not a prepared folder"),
+        ("meta.json", b"{", "is not valid JSON"),
+        ("meta.json", b"[]", "schema version None"),
+        ("meta.json", b'{"schema_version": 99}', "schema version 99; this program reads 1"),
+    ],
+)
+def test_damage_is_told_in_one_line(saved, name, content, message):
+    (saved / name).unlink()
+    if content is not None:
+        (saved / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load(saved)
+
+
+def test_cut_parquet_is_damage(saved):
+    whole = (saved / "train.parquet").read_bytes()
+    (saved / "train.parquet").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"train\.parquet is damaged"):
+        load(saved)
+
+
+def test_other_columns_are_refused(saved):
+    table = pq.read_table(saved / "test.parquet")
+    pq.write_table(table.set_column(2, "target", table["target"].cast(pa.int64())), saved / "test.parquet")
+    with pytest.raises(InputError, match="does not hold the columns user, history, target, timestamp"):
+        load(saved)
+
+
+def test_older_prepared_folder_is_replaced_whole(small, saved):
+    renamed = dataclasses.replace(small, meta=small.meta | {"notes": {"second": 2}})
+    save(renamed, saved)
+    assert load(saved).meta["notes"] == {"second": 2}
+    assert {path.name for path in saved.parent.iterdir()} == {"data"}
+
+
+@pytest.mark.parametrize("foreign", ["thesis.tex", "train.parquet"])
+def test_foreign_files_are_left_alone(small, tmp_path, foreign):
+    (tmp_path / foreign).write_text("years of work")
+    with pytest.raises(InputError, match="is not a prepared folder"):
+        save(small, tmp_path)
+    assert (tmp_path / foreign).read_text() == "years of work"
+
+
+def test_notes_beside_the_prepared_files_are_left_alone(small, saved):
+    (saved / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt"):
+        save(small, saved)
+    assert (saved / "notes.txt").read_text() == "mine"
+
+
+def test_a_file_is_no_output_folder(small, tmp_path):
+    (tmp_path / "data").write_text("")
+    with pytest.raises(InputError, match="is a file"):
+        save(small, tmp_path / "data")
+
+
+def test_failed_write_leaves_nothing(small, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folders.io, "write_json", full)
+    with pytest.raises(InputError, match="No space left on device"):
+        save(small, tmp_path / "data")
+    assert not list(tmp_path.iterdir())
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import pyarrow.parquet as pq
+from igd_jax.data.interactions import to_prepared
+from igd_jax.data.prepared import save
+from igd_jax.data.sources import synthetic
+
+write = pq.write_table
+def write_until_valid(table, path):
+    write(table, path)
+    if path.name == "valid.parquet":
+        os.kill(os.getpid(), signal.SIGKILL)
+pq.write_table = write_until_valid
+save(to_prepared(synthetic.read(None, n_items=20, n_users=20, n_events=100)), Path(sys.argv[1]))
+"""
+
+
+def kill_while_saving(folder):
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", KILLED, str(folder)], env=env, check=False)
+    assert done.returncode == -signal.SIGKILL
+
+
+def test_killed_save_leaves_nothing_that_looks_finished(small, tmp_path):
+    kill_while_saving(tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+    for leftover in tmp_path.iterdir():
+        with pytest.raises(InputError, match="is not a prepared folder"):
+            load(leftover)
+    save(small, tmp_path / "data")
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}
+
+
+def test_killed_save_keeps_the_older_folder(small, saved):
+    kill_while_saving(saved)
+    assert load(saved).meta == small.meta
+
+
+def test_meta_is_json_that_scripts_can_read(small, saved):
+    assert json.loads((saved / "meta.json").read_text(encoding="utf-8")) == small.meta

@@ -1,0 +1,138 @@
+"""Ids are what tokenizer.json says; EOS and BOS stand only where they are put."""
+
+import json
+import shutil
+
+import pytest
+from plain_trie import lists_of
+
+from igd_jax.core.errors import InputError
+from igd_jax.data.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer, train_tokenizer
+
+TITLES = ["The Salt Harbour Saga, Volume 1", "The Salt Harbour Saga, Volume 2", "Löwe & Bär: Der Weg", "Übermorgen"]
+
+
+@pytest.fixture(scope="module")
+def trained() -> Tokenizer:
+    return train_tokenizer(TITLES, vocab_size=300)
+
+
+@pytest.fixture
+def folder(trained, tmp_path):
+    """A saved tokenizer that a test may spoil."""
+    trained.save(tmp_path)
+    return tmp_path
+
+
+def _edit_names(folder, **names) -> None:
+    (folder / "tokenizer_config.json").write_text(json.dumps(names), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "text", ["The Salt Harbour", "naïve 🦊 fox \U0001f468\u200d\U0001f469\u200d\U0001f467", " two  spaces ", "日本語\n", "\x00\x7f", ""]
+)
+def test_a_trained_tokenizer_gives_back_any_text(trained, text):
+    assert trained.decode(trained.encode([text])[0]) == text
+
+
+def test_training_merges_within_its_size_and_is_the_same_every_time(trained):
+    assert trained.vocab_size == 300
+    assert train_tokenizer(TITLES, vocab_size=300).fingerprint == trained.fingerprint
+    assert len(trained.encode([TITLES[0]])[0]) < len(TITLES[0]) / 2
+
+
+def test_a_saved_tokenizer_loads_as_the_same(trained, folder):
+    loaded = load_tokenizer(folder)
+    assert loaded.encode(TITLES) == trained.encode(TITLES)
+    assert (loaded.eos, loaded.bos, loaded.fingerprint) == (trained.eos, None, trained.fingerprint)
+
+
+def test_the_fingerprint_tells_tokenizers_apart(trained):
+    assert train_tokenizer(TITLES, vocab_size=299).fingerprint != trained.fingerprint
+    assert Tokenizer(trained.backend, trained.eos, bos=5).fingerprint != trained.fingerprint
+
+
+def test_titles_end_in_newline_and_one_eos(trained):
+    rows = trained.encode_titles(TITLES)
+    for row, title in zip(lists_of(rows), TITLES, strict=True):
+        assert row == [*trained.encode([title + "\n"])[0], trained.eos]
+        assert row.count(trained.eos) == 1
+
+
+def test_a_special_token_spelt_out_in_a_title_is_plain_text(trained, folder):
+    for tokenizer in (trained, load_tokenizer(folder)):
+        ids = tokenizer.encode([f"Ends {END_OF_TEXT} here"])[0]
+        assert tokenizer.eos not in ids
+        assert tokenizer.decode(ids) == f"Ends {END_OF_TEXT} here"
+
+
+def test_decoding_leaves_special_tokens_out(trained):
+    assert trained.decode([*trained.encode(["Wanderlust\n"])[0], trained.eos, trained.eos]) == "Wanderlust\n"
+
+
+def test_pieces_of_a_prompt_are_tokenised_apart(trained):
+    pieces = [("The Sa", "lt Harbour"), ("Saga",), ()]
+    expected = [[i for piece in prompt for i in trained.encode([piece])[0]] for prompt in pieces]
+    assert lists_of(trained.encode_prompts(pieces)) == expected
+    assert expected[0] != trained.encode(["The Salt Harbour"])[0]  # one piece would merge across the border
+
+
+def test_bos_starts_each_prompt_once_and_no_title(folder, trained):
+    _edit_names(folder, eos_token=END_OF_TEXT, bos_token="!")
+    tokenizer = load_tokenizer(folder)
+    plain = lists_of(trained.encode_prompts([("The", " Bay"), ("Saga",)]))
+    assert lists_of(tokenizer.encode_prompts([("The", " Bay"), ("Saga",)])) == [[tokenizer.bos, *row] for row in plain]
+    assert lists_of(tokenizer.encode_titles(TITLES)) == lists_of(trained.encode_titles(TITLES))
+
+
+def test_a_saved_bos_is_loaded_again(folder, tmp_path):
+    _edit_names(folder, eos_token={"content": END_OF_TEXT}, bos_token={"content": "!"})
+    tokenizer = load_tokenizer(folder)
+    tokenizer.save(tmp_path / "again")
+    assert load_tokenizer(tmp_path / "again").bos == tokenizer.bos == tokenizer.backend.token_to_id("!")
+
+
+def test_eos_may_be_named_in_special_tokens_map(folder):
+    (folder / "tokenizer_config.json").rename(folder / "special_tokens_map.json")
+    _edit_names(folder, model_max_length=512)
+    assert load_tokenizer(folder).eos == load_tokenizer(folder).backend.token_to_id(END_OF_TEXT)
+
+
+@pytest.mark.parametrize("names", [{}, {"eos_token": None}, {"eos_token": "</s>"}])
+def test_a_tokenizer_without_eos_is_bad_input(folder, names):
+    _edit_names(folder, **names)
+    with pytest.raises(InputError, match="no end-of-text token"):
+        load_tokenizer(folder)
+
+
+def test_a_folder_without_a_tokenizer_is_bad_input(tmp_path):
+    with pytest.raises(InputError, match=r"holds no tokenizer\.json"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_broken_tokenizer_file_is_bad_input(folder):
+    (folder / "tokenizer.json").write_text('{"model": {}}', encoding="utf-8")
+    with pytest.raises(InputError, match=r"tokenizer\.json is not a tokenizer"):
+        load_tokenizer(folder)
+
+
+def test_truncation_and_padding_set_in_the_file_are_ignored(folder, trained):
+    backend = trained.backend.from_str(trained.backend.to_str())
+    backend.enable_truncation(3)
+    backend.enable_padding(length=50)
+    backend.save(str(folder / "tokenizer.json"))
+    assert load_tokenizer(folder).encode(TITLES) == trained.encode(TITLES)
+
+
+def test_golden_titles_and_prompts_get_the_ids_of_the_file_whatever_the_model_type_says(shared, tmp_path):
+    from transformers import PreTrainedTokenizerFast
+
+    source = shared / "models" / "tiny-qwen2-books"
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):  # config.json says qwen2
+        shutil.copyfile(source / name, tmp_path / name)
+    golden = json.loads((shared / "golden/igd_amazon_books/information_gain.json").read_text(encoding="utf-8"))
+    titles = [item["title"] for item in golden["items"]]
+    rows = lists_of(load_tokenizer(tmp_path).encode_titles(titles))
+    assert rows == [item["tokens"] for item in golden["items"]]
+    theirs = PreTrainedTokenizerFast.from_pretrained(str(tmp_path))
+    assert rows == [[*ids, theirs.eos_token_id] for ids in theirs([title + "\n" for title in titles])["input_ids"]]

@@ -1,0 +1,109 @@
+"""A run small enough for tests: a made-up shop whose customers buy title after title, and a model of 20,000 weights."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from flax import nnx, traverse_util
+from ml_collections import ConfigDict
+from safetensors.numpy import save_file
+
+from configs import igd
+from igd_jax.data.prepared import SPLITS, Rows, assemble, save, starts_of
+from igd_jax.data.tokenizer import train_tokenizer
+from igd_jax.models.config import from_hf
+from igd_jax.models.decoder import Decoder
+from igd_jax.models.hf_weights import NAMES
+
+N_SOLD, N_COLD = 20, 2
+"""Items that are train targets, and the ones after them that never are; the last item shares its title with item 3."""
+
+TITLES = [
+    f"{colour} {animal} ({kind})"
+    for animal in ("Fox", "Heron")
+    for colour in ("Red", "Grey", "Silver", "Northern", "Little", "Great", "Dusky", "Pied", "Marsh", "Reed", "Snow")
+    for kind in ("print" if colour < "P" else "poster",)
+][: N_SOLD + N_COLD]
+TITLES.append(TITLES[3])
+ITEM_IDS = [f"sku{number}" for number in range(len(TITLES))]
+N_ROWS = {"train": 90, "valid": 13, "test": 22}
+ABSENT_IN_TEST = 2
+"""Test rows whose target is no train target."""
+
+HF_CONFIG = {
+    "model_type": "qwen2",
+    "vocab_size": 304,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "max_position_embeddings": 512,
+    "rms_norm_eps": 1e-6,
+    "rope_theta": 1e4,
+    "tie_word_embeddings": True,
+}
+
+
+def save_data(folder: Path, *, seed: int = 0) -> Path:
+    """A prepared folder: 1 to 3 items of history, and the target is the item after the last, round and round."""
+    rng = np.random.default_rng(seed)
+    splits, clock = {}, 1_600_000_000
+    for split in SPLITS:
+        n = N_ROWS[split]
+        last, lengths = rng.integers(0, N_SOLD, n), rng.integers(1, 4, n)
+        history = np.concatenate([(end - np.arange(k)[::-1]) % N_SOLD for end, k in zip(last, lengths, strict=True)])
+        target = (last + 1) % N_SOLD
+        if split == "test":
+            target[5 : 5 + ABSENT_IN_TEST] = N_SOLD + np.arange(ABSENT_IN_TEST)
+        splits[split] = Rows(
+            user=np.array([f"{split} customer {number}" for number in range(n)], object),
+            history_items=history.astype(np.int32),
+            history_start=starts_of(lengths),
+            target=target.astype(np.int32),
+            timestamp=clock + np.arange(n, dtype=np.int64),
+        )
+        clock += n
+    save(assemble(item_ids=ITEM_IDS, titles=TITLES, splits=splits, dropped={}, notes={}), folder)
+    return folder
+
+
+def save_model(folder: Path) -> Path:
+    """A Hugging Face folder with random weights and a tokenizer trained on the titles."""
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(HF_CONFIG), encoding="utf-8")
+    save_file(_random_tensors(), folder / "model.safetensors")
+    train_tokenizer(TITLES, vocab_size=300).save(folder)
+    return folder
+
+
+def _random_tensors() -> dict[str, np.ndarray]:
+    """Weights under their Hugging Face names: normal(0.1), norms one, biases zero."""
+    rng = np.random.default_rng(0)
+    state = nnx.state(nnx.eval_shape(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0))))
+    shapes = traverse_util.flatten_dict(nnx.to_pure_dict(state), sep=".")
+    tensors = {}
+    for name, path, transposed in NAMES:
+        if path not in shapes:
+            continue
+        shape = shapes[path].shape
+        layers, shape = (range(shape[0]), shape[1:]) if "{layer}" in name else (range(1), shape)
+        for layer in layers:
+            random = rng.normal(0, 0.1, shape[::-1] if transposed else shape)
+            value = 1.0 if path.endswith("scale") else 0.0 if path.endswith("bias") else random
+            tensors[name.format(layer=layer)] = np.full(random.shape, value, np.float32)
+    return tensors
+
+
+def tiny_config(data: Path, model: Path) -> ConfigDict:
+    """18 steps of 16 rows on one device."""
+    config = igd.get_config()
+    config.data.dir, config.model.path = str(data), str(model)
+    config.train.update(
+        global_batch_size=16, micro_batch_size=8, learning_rate=1e-2, warmup_steps=2, patience=0,
+        checkpoint_every_steps=4, log_every_steps=3,
+    )  # fmt: skip
+    config.decode.update(num_beams=4, batch_size=8)
+    config.eval.ks = (1, 3)
+    config.mesh.data = 1
+    return config
