@@ -7,7 +7,7 @@ export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 .PHONY: quickstart test lint clean
 
 quickstart: $(VENV)/installed
-	test -f runs/quickstart-data/meta.json || $(RUN) -m igd_jax.prepare --source=synthetic --max_history=5 --output=runs/quickstart-data
+	test -f runs/quickstart-data/meta.json || $(RUN) -m igd_jax.prepare --source=synthetic --max_history=3 --output=runs/quickstart-data
 	$(RUN) -m igd_jax.train --config=configs/quickstart.py --config.data.dir=runs/quickstart-data --workdir=runs/quickstart
 	$(RUN) -m igd_jax.evaluate --workdir=runs/quickstart
 

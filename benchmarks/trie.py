@@ -12,7 +12,6 @@ import multiprocessing
 import os
 import platform
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,7 +20,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from absl import flags
 from jaxtyping import Float, Int
@@ -160,7 +158,9 @@ def check(rows: Ragged, trie: Trie, gain: EdgeGain, root: Node, sample: Int[np.n
     mask = np.arange(chosen.lengths.max()) < chosen.lengths[:, None]
     _, edge = trie.walk(chosen.pad(mask.shape[1]), mask)
     ours, forced = (table[mask] for table in gain.along(edge, mask))
-    theirs: Float[np.ndarray, " total"] = np.concatenate([dict_gain(root, chosen[r].tolist()) for r in range(len(chosen))])
+    theirs: Float[np.ndarray, " total"] = np.concatenate(
+        [dict_gain(root, chosen[r].tolist()) for r in range(len(chosen))]
+    )
     if ((theirs == 0) != forced).any() or not np.allclose(ours, theirs, rtol=1e-6, atol=0):
         raise InputError("the two sides disagree: a bug in one of them")
     return float((np.abs(ours - theirs)[~forced] / theirs[~forced]).max())

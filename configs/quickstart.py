@@ -1,4 +1,4 @@
-"""A whole run in two minutes on two CPU cores: a model of a million parameters on the synthetic catalogue.
+"""A whole run in two minutes on two CPU cores: a small model from random weights on the synthetic catalogue.
 
 make quickstart
 """
@@ -14,12 +14,13 @@ def get_config() -> ConfigDict:
     config.method.name = "igd"
     config.method.args.beta = 0.1
     config.data.category = "products"
-    config.model.config = "nano"
-    config.tokenizer.vocab_size = 512
-    config.train.global_batch_size = 64
-    config.train.micro_batch_size = 64
+    config.model.config = "pico"
+    config.tokenizer.vocab_size = 1024
+    config.train.global_batch_size = 32
+    config.train.micro_batch_size = 32
     config.train.learning_rate = 3e-3
-    config.train.num_epochs = 4
+    config.train.num_steps = 700
+    config.train.log_every_steps = 50
     config.train.patience = 0
     config.decode.batch_size = 32
     return config

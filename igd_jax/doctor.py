@@ -57,6 +57,11 @@ def check_workdir(workdir: Path) -> str:
         return f"{workdir} can be written"
 
 
+def define_flags() -> None:
+    """Flags of the command line."""
+    flags.DEFINE_string("workdir", ".", "Folder where runs will be written.")
+
+
 def main() -> None:
     """Entry point."""
     packages = environment()["packages"]
@@ -79,5 +84,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("workdir", ".", "Folder where runs will be written.")
+    define_flags()
     errors.run(main)

@@ -24,7 +24,7 @@ from igd_jax.evaluation.ranking import Candidates, Targets
 from igd_jax.evaluation.ranking import evaluate as rank_metrics
 from igd_jax.evaluation.tables import evaluation_table
 from igd_jax.rank import describe_results, rank
-from igd_jax.run import Run, config_json, define_config_flag, load_config, set_up, trained_model
+from igd_jax.run import Run, config_json, define_config_flag, first_rows, load_config, set_up, trained_model
 
 
 def evaluate(config: ConfigDict, workdir: Workdir, *, name: str) -> dict[str, Any]:
@@ -33,16 +33,14 @@ def evaluate(config: ConfigDict, workdir: Workdir, *, name: str) -> dict[str, An
     Raises:
       InputError: bad config, no model, or a cut-off beyond the number of beams.
     """
-    if max(config.eval.ks) > config.decode.num_beams:
+    if not 1 <= max(config.eval.ks, default=0) <= config.decode.num_beams:
         raise InputError(
-            f"config.eval.ks has {max(config.eval.ks)}, but {config.decode.num_beams} beams give no longer list; raise "
+            f"config.eval.ks is {config.eval.ks}, but {config.decode.num_beams} beams give lists of that length; raise "
             "config.decode.num_beams or lower ks"
         )
     run = set_up(config, workdir)
     model = trained_model(run, workdir)
-    rows = run.rows(config.eval.split)
-    if config.eval.max_examples:
-        rows = rows.take(np.arange(min(config.eval.max_examples, len(rows))))
+    rows = first_rows(run.rows(config.eval.split), config.eval.max_examples)
     start = time.monotonic()
     ranked, scores, nodes = rank(run, model, run.examples(rows))
     seconds = time.monotonic() - start

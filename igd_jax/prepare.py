@@ -15,7 +15,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
 from igd_jax.data import sources
 from igd_jax.data.interactions import SPLITTERS, to_prepared
-from igd_jax.data.prepared import SPLITS, Prepared, check_output, save
+from igd_jax.data.prepared import Prepared, check_output, headline, save
 
 FLAGS = flags.FLAGS
 _OPTIONS = ("k_core", "split", "max_history", "min_items", "n_items", "n_users", "n_events", "seed")
@@ -80,12 +80,7 @@ def _defaults(function: Callable) -> dict[str, Any]:
 
 def describe(meta: dict[str, Any]) -> list[str]:
     """What the entry point says about the data: one line of counts, then all that was left out, and what to know."""
-    rows = " ".join(f"{split} {meta['rows'][split]:,}" for split in SPLITS)
-    first, last = (date[:10] for date in meta["dates"])
-    lines = [
-        f"users {meta['users']:,} items {meta['items']:,} {rows}, dates {first}..{last},"
-        f" fingerprint {meta['fingerprint']}"
-    ]
+    lines = [headline(meta)]
     lines += [f"  dropped or cut  {count:>10,}  {reason}" for reason, count in meta["dropped"].items()]
     lines += [f"  note            {fact}: {value}" for fact, value in meta["notes"].items()]
     if meta["titles_shared_by_several_items"]:

@@ -43,6 +43,8 @@ def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: in
             say(f"note: {title!r} is no title of the catalogue; the model reads it as plain text")
     unknown_target = np.zeros(1, np.int32)  # only its length is looked at
     examples = make_examples(run.prompts([history]), unknown_target, run.index, max_length=config.data.max_length)
+    if examples.n_cut:
+        say(f"note: the history is cut to its newest part: with a title over {config.data.max_length} tokens")
     rows, scores, nodes = rank(run, trained_model(run, workdir), examples)
     return describe_results(run, rows[0], scores[0], nodes[0])[:k]
 

@@ -17,11 +17,11 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 from ml_collections import ConfigDict, config_flags
 
-from igd_jax.core.errors import InputError
+from igd_jax.core.errors import InputError, bad_flags_told
 from igd_jax.core.io import Workdir, fingerprint, read_json
 from igd_jax.core.log import say
 from igd_jax.data.examples import Examples, make_examples, title_tokens
-from igd_jax.data.prepared import Prepared, Rows, load
+from igd_jax.data.prepared import Prepared, Rows, headline, load
 from igd_jax.data.prompts import render
 from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_tokenizer
 from igd_jax.items.catalog import Ragged
@@ -56,11 +56,11 @@ class Run:
     fingerprint: str
 
     def rows(self, split: str) -> Rows:
-        """The rows in use of a split: all, or the first `data.max_examples` (train) or `eval.max_examples`."""
+        """The rows in use of a split: all, or of train the first `data.max_examples`."""
         if split not in self.prepared.splits:
             raise InputError(f"there is no split {split!r}; expected one of {', '.join(self.prepared.splits)}")
         rows = self.prepared.splits[split]
-        return _first(rows, self.config.data.max_examples if split == "train" else 0)
+        return first_rows(rows, self.config.data.max_examples if split == "train" else 0)
 
     def examples(self, rows: Rows) -> Examples:
         """Tokenise rows, and say how many prompts the length limit cut."""
@@ -88,18 +88,27 @@ def load_config(config: ConfigDict | None, workdir: Workdir) -> ConfigDict:
     return ConfigDict(read_json(workdir.config))
 
 
-def define_config_flag(workdir_flag: str = "--workdir") -> None:
+def define_config_flag() -> None:
     """Define ``--config``: a file if the command line names one, else the config of the run in its workdir.
 
     So ``--config.decode.alpha=0.2`` overrides a field in either case. Unknown fields are errors.
     """
-    words = [word for arg in sys.argv[1:] for word in arg.split("=", 1)]
-    if "--config" in words or workdir_flag not in words[:-1]:
+    with bad_flags_told():
+        file, folder = _option("--config"), _option("--workdir")
+        if file is not None and not Path(file.split(":", 1)[0]).is_file():
+            raise InputError(f"--config={file}: there is no such file; configs/ holds experiments")
+        if file is None and folder is not None and (path := Workdir(folder).config).is_file():
+            config_flags.DEFINE_config_dict("config", ConfigDict(read_json(path)), lock_config=True)
+            return
+        if file is None and any(word.startswith("--config.") for word in sys.argv):
+            raise InputError("--config.FIELD is given, but neither --config=FILE nor the --workdir of a run")
         config_flags.DEFINE_config_file("config", None, "Experiment file.", lock_config=True)
-        return
-    workdir = Workdir(words[words.index(workdir_flag) + 1])
-    found = ConfigDict(read_json(workdir.config)) if workdir.config.is_file() else ConfigDict()
-    config_flags.DEFINE_config_dict("config", found, lock_config=True)
+
+
+def _option(name: str) -> str | None:
+    """Value of an option on the command line, before flags are parsed."""
+    words = [word for arg in sys.argv[1:] for word in arg.split("=", 1)]
+    return words[words.index(name) + 1] if name in words[:-1] else None
 
 
 def set_up(config: ConfigDict, workdir: Workdir) -> Run:
@@ -112,10 +121,10 @@ def set_up(config: ConfigDict, workdir: Workdir) -> Run:
         raise InputError("config.data.dir is not set; prepare a folder with igd_jax.prepare and pass it")
     method = load_method(config.method.name, config.method.args.to_dict())
     prepared = load(Path(config.data.dir))
-    say(describe_data(prepared))
+    say(headline(prepared.meta))
     tokenizer = _tokenizer(config, workdir, prepared)
     say(describe(tokenizer))
-    used = _first(prepared.splits["train"], config.data.max_examples)
+    used = first_rows(prepared.splits["train"], config.data.max_examples)
     counts = np.bincount(used.target, minlength=len(prepared.titles))
     item_tokens = title_tokens(prepared.titles, tokenizer, cache=workdir.path / "cache")
     candidates = choose_candidates(config.decode.candidates, prepared.item_ids, prepared.titles, counts)
@@ -124,17 +133,6 @@ def set_up(config: ConfigDict, workdir: Workdir) -> Run:
     mark = fingerprint(prepared.meta["fingerprint"], tokenizer.fingerprint, str(len(used)))
     mesh = make_mesh(data=config.mesh.data)
     return Run(config, prepared, tokenizer, counts, index, method, mesh, mark)
-
-
-def describe_data(prepared: Prepared) -> str:
-    """The data line."""
-    meta, rows = prepared.meta, prepared.meta["rows"]
-    splits = ", ".join(f"{name} {count:,}" for name, count in rows.items())
-    first, last = (date[:10] for date in meta["dates"])
-    return (
-        f"data: users {meta['users']:,}, items {meta['items']:,}, rows {splits}, dates {first} to {last}, "
-        f"fingerprint {meta['fingerprint']}"
-    )
 
 
 def _describe_index(which: str, candidates: np.ndarray, index: ItemIndex) -> str:
@@ -148,7 +146,10 @@ def _describe_index(which: str, candidates: np.ndarray, index: ItemIndex) -> str
     )
 
 
-def _first(rows: Rows, limit: int) -> Rows:
+def first_rows(rows: Rows, limit: int) -> Rows:
+    """The first `limit` rows; all of them when it is 0."""
+    if limit < 0:
+        raise InputError(f"max_examples is {limit}; expected a number of rows, or 0 for all")
     return rows.take(np.arange(min(limit, len(rows)))) if limit else rows
 
 

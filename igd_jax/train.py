@@ -104,9 +104,10 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
         if (step + 1) % plan.eval_every_steps == 0 or step + 1 == plan.num_steps:
             log.flush()
             valid = evaluate_loss(run, functions, state.params, examples["valid"], per_item, plan.micro_batch_size)
-            metrics.write(step + 1, **{f"valid_{name}": value for name, value in valid.items()})
-            progress = judge(progress, valid["loss"], step + 1)
-            say(f"step {step + 1}: valid loss {valid['loss']:.4f} (best {progress['best_loss']:.4f})")
+            check_finite(valid, step + 1)
+            metrics.write(step + 1, **valid)
+            progress = judge(progress, valid["valid_loss"], step + 1)
+            say(f"step {step + 1}: valid loss {valid['valid_loss']:.4f} (best {progress['best_loss']:.4f})")
             if progress["worse"] == 0:
                 checkpoints.save_best(step + 1, state.params, progress)
             if plan.patience and progress["worse"] >= plan.patience:
@@ -137,8 +138,11 @@ class Plan:
     def __init__(self, config: ConfigDict, n_rows: int):
         train = config.train
         self.n_rows = n_rows
+        for field in ("global_batch_size", "micro_batch_size", "checkpoint_every_steps", "log_every_steps"):
+            if train[field] < 1:
+                raise InputError(f"config.train.{field} is {train[field]}; expected at least 1")
         self.global_batch_size, self.micro_batch_size = train.global_batch_size, train.micro_batch_size
-        if self.micro_batch_size < 1 or self.global_batch_size % self.micro_batch_size:
+        if self.global_batch_size % self.micro_batch_size:
             raise InputError(
                 f"config.train.global_batch_size is {self.global_batch_size}, no multiple of micro_batch_size "
                 f"{self.micro_batch_size}"
@@ -149,6 +153,8 @@ class Plan:
             )
         self.epoch = steps_per_epoch(n_rows, self.global_batch_size)
         self.num_steps = train.num_steps or train.num_epochs * self.epoch
+        if self.num_steps < 1:
+            raise InputError(f"config.train asks for {self.num_steps} steps; raise num_epochs or num_steps")
         self.eval_every_steps = train.eval_every_steps or self.epoch
         self.checkpoint_every_steps, self.log_every_steps = train.checkpoint_every_steps, train.log_every_steps
         self.patience = train.patience
@@ -184,18 +190,23 @@ class TrainLog:
         rate = self._n_rows / max(time.monotonic() - self._since, 1e-9)
         for step, values in waiting:
             numbers = {name: float(value) for name, value in values.items()}
-            for name, value in numbers.items():
-                if not math.isfinite(value):
-                    raise InputError(
-                        f"{name} is {value} at step {step}; try a lower config.train.learning_rate, more warmup_steps, "
-                        "or model.dtype=float32. The last checkpoint is from before"
-                    )
+            check_finite(numbers, step)
             numbers["learning_rate"] = float(self._schedule(step - 1))
             self._metrics.write(step, **numbers, examples_per_second=rate)
         mean = {name: float(np.mean([values[name] for _, values in waiting])) for name in waiting[0][1]}
         note = ", ".join(f"{name} {value:.3f}" for name, value in mean.items())
         self._progress.update(waiting[-1][0], f"{note}, {rate:.1f} examples/s")
         self._waiting, self._n_rows, self._since = [], 0, time.monotonic()
+
+
+def check_finite(values: dict[str, float], step: int) -> None:
+    """Raise `InputError` at the first metric of a step that is not finite."""
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise InputError(
+                f"{name} is {value} at step {step}; try a lower config.train.learning_rate, more warmup_steps, or "
+                "model.dtype=float32. The last checkpoint is from before"
+            )
 
 
 def check_workdir(config: ConfigDict, workdir: Workdir) -> None:
@@ -268,7 +279,7 @@ def evaluate_loss(
         for batch in micro_batches(run, examples, np.arange(len(examples)), per_item, size)
     ]
     total = jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *jax.device_get(sums))
-    return {name: float(value) for name, value in means(total).items()}
+    return {f"valid_{name}": float(value) for name, value in means(total).items()}
 
 
 def judge(progress: dict[str, Any], loss: float, step: int) -> dict[str, Any]:

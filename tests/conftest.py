@@ -26,3 +26,25 @@ def shared() -> Path:
     if not path.is_dir():
         pytest.skip(f"needs the folder of real data and golden numbers at {path}")
     return path
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """A folder with ``data`` (prepared) and ``model`` (Hugging Face), both of `tiny_run`."""
+    import tiny_run  # only now: what is imported before the tests is not type-checked
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_run.save_data(folder / "data")
+    tiny_run.save_model(folder / "model")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(tiny: Path) -> Path:
+    """The workdir of a finished run. Tests may add evaluations to it, and nothing else."""
+    import tiny_run
+    from igd_jax.core.io import Workdir
+    from igd_jax.train import train
+
+    train(tiny_run.tiny_config(tiny), Workdir(str(tiny / "run")))
+    return tiny / "run"

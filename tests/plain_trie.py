@@ -24,9 +24,9 @@ class PlainNode:
         """Its children, by token."""
         return [self.children[token] for token in sorted(self.children)]
 
-    def depth(self) -> int:
-        """Tokens of the prefix."""
-        return 0 if self.parent is None else 1 + self.parent.depth()
+    def path(self) -> list["PlainNode"]:
+        """The nodes from the first token's to its own."""
+        return [] if self.parent is None else [*self.parent.path(), self]
 
     def below(self) -> Iterator["PlainNode"]:
         """The node itself and all below it, depth first."""

@@ -29,17 +29,16 @@ def run(*arguments, cwd):
 
 def test_csv_becomes_a_prepared_folder_and_all_is_told(tmp_path):
     lines = [f"u{i % 4},i{i % 7},2018-01-{i + 1:02},Title {i % 7 // 2}" for i in range(28)]
-    (tmp_path / "my.csv").write_text("\n".join(["user,item,timestamp,title", *lines, "u0,x,2018-02-01, "]))
+    (tmp_path / "my.csv").write_text("\n".join(["user,item,timestamp,title", *lines]))
     done = run("--source=csv", "--input=my.csv", "--output=out", "--max_history=3", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     prepared = load(tmp_path / "out")
     *told, wrote, following = done.stdout.splitlines()
     assert told[0] == (
-        "users 4 items 7 train 19 valid 2 test 3, dates 2018-01-05..2018-01-28,"
+        "data: users 4, items 7, rows train 19, valid 2, test 3, dates 2018-01-05 to 2018-01-28,"
         f" fingerprint {prepared.meta['fingerprint']}"
     )
     assert [line.split()[-4:] for line in told[1:]] == [
-        *(["1", "no", "title:", "events"], ["1", "no", "title:", "items"]),
         ["so", "without", "history:", "events"],
         ["the", "last", "3:", "rows"],
         ["are", "one", "candidate:", "3"],

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flax import nnx, traverse_util
@@ -51,7 +52,7 @@ def save_data(folder: Path, *, seed: int = 0) -> Path:
     splits, clock = {}, 1_600_000_000
     for split in SPLITS:
         n = N_ROWS[split]
-        last, lengths = rng.integers(0, N_SOLD, n), rng.integers(1, 4, n)
+        last, lengths = rng.permutation(np.arange(n) % N_SOLD), rng.integers(1, 4, n)
         history = np.concatenate([(end - np.arange(k)[::-1]) % N_SOLD for end, k in zip(last, lengths, strict=True)])
         target = (last + 1) % N_SOLD
         if split == "test":
@@ -95,10 +96,10 @@ def _random_tensors() -> dict[str, np.ndarray]:
     return tensors
 
 
-def tiny_config(data: Path, model: Path) -> ConfigDict:
-    """18 steps of 16 rows on one device."""
+def tiny_config(folder: Path, changes: dict[str, Any] | None = None) -> ConfigDict:
+    """18 steps of 16 rows on one device, with some fields changed; `folder` holds ``data`` and ``model``."""
     config = igd.get_config()
-    config.data.dir, config.model.path = str(data), str(model)
+    config.data.dir, config.model.path = str(folder / "data"), str(folder / "model")
     config.train.update(
         global_batch_size=16, micro_batch_size=8, learning_rate=1e-2, warmup_steps=2, patience=0,
         checkpoint_every_steps=4, log_every_steps=3,
@@ -106,4 +107,5 @@ def tiny_config(data: Path, model: Path) -> ConfigDict:
     config.decode.update(num_beams=4, batch_size=8)
     config.eval.ks = (1, 3)
     config.mesh.data = 1
+    config.update_from_flattened_dict(changes or {})
     return config

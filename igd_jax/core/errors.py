@@ -1,7 +1,8 @@
 """Bad input is told in one line and exit code 2, never as a traceback."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 from absl import app, flags, logging
@@ -12,23 +13,33 @@ class InputError(Exception):
 
 
 def _fail(error: BaseException) -> None:
-    message = " ".join(str(error).split())
+    text = str(error).strip()
+    if "Traceback (most recent call last)" in text:  # of an experiment file: its own message is the last line
+        text = text.splitlines()[-1]
+    message = " ".join(text.split())
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 
 
-def _parse_flags(argv: Sequence[str], *, positional: bool) -> list[str]:
-    """Parse absl flags; a bad flag or an unknown config field is bad input like any other."""
+@contextmanager
+def bad_flags_told() -> Iterator[None]:
+    """A bad flag or an unknown config field is bad input like any other: one line, and exit code 2."""
     try:
+        yield
+    except (AttributeError, KeyError) as error:
+        _fail(InputError(f"the config has no field {error.args[0]}; configs/common.py lists them all"))
+    except (flags.Error, InputError, OSError, TypeError, ValueError) as error:
+        _fail(error)
+
+
+def _parse_flags(argv: Sequence[str], *, positional: bool) -> list[str]:
+    with bad_flags_told():
         if positional:
             flags.FLAGS.set_gnu_getopt()  # options may also stand after the arguments
         rest = flags.FLAGS(list(argv))
         if len(rest) > 1 and not positional:
             raise InputError(f"unexpected argument {rest[1]!r}: options are written --name=value")
-        return rest
-    except (flags.Error, InputError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-        _fail(error)
-        raise  # unreachable: _fail exits
+    return rest
 
 
 def run(main: Callable[..., None], *, positional: bool = False) -> None:

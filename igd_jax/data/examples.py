@@ -33,13 +33,18 @@ class Examples:
 
 
 def title_tokens(titles: Sequence[str], tokenizer: Tokenizer, *, cache: Path) -> Ragged:
-    """Token rows of all titles, from the folder `cache` when these titles were tokenised there before."""
+    """Token rows of all titles, from the folder `cache` when these titles were tokenised there before.
+
+    The cache is written only beside something: a first start that ends in bad input leaves no folder behind.
+    """
     path = cache / f"titles-{fingerprint(tokenizer.fingerprint, *titles)}.npz"
     if path.is_file():
         with np.load(path, allow_pickle=False) as saved:
             return Ragged(saved["ids"], saved["start"])
     rows = tokenizer.encode_titles(titles)
-    cache.mkdir(parents=True, exist_ok=True)
+    if not cache.parent.is_dir():
+        return rows
+    cache.mkdir(exist_ok=True)
     partial = path.with_suffix(".partial.npz")
     np.savez(partial, ids=rows.ids, start=rows.start)
     partial.replace(path)

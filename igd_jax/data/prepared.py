@@ -124,6 +124,16 @@ def assemble(
     return Prepared(item_ids=item_ids, titles=titles, splits=splits, meta=meta)
 
 
+def headline(meta: dict[str, Any]) -> str:
+    """One line about a prepared folder: counts, dates, fingerprint."""
+    rows = ", ".join(f"{split} {meta['rows'][split]:,}" for split in SPLITS)
+    first, last = (date[:10] for date in meta["dates"])
+    return (
+        f"data: users {meta['users']:,}, items {meta['items']:,}, rows {rows}, dates {first} to {last}, "
+        f"fingerprint {meta['fingerprint']}"
+    )
+
+
 def iso_time(timestamp: int) -> str:
     """Epoch seconds as ``2018-01-31T23:59:00Z``."""
     return datetime.fromtimestamp(timestamp, UTC).isoformat().replace("+00:00", "Z")

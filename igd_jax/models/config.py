@@ -95,6 +95,10 @@ _LLAMA32 = partial(
 )
 
 NAMED: dict[str, ModelConfig] = {
+    "pico": _QWEN2(
+        vocab_size=1024, hidden_size=64, mlp_size=192, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16,
+        max_positions=2048,
+    ),
     "nano": _QWEN2(
         vocab_size=4096, hidden_size=128, mlp_size=384, num_layers=4, num_heads=4, num_kv_heads=2, head_dim=32,
         max_positions=2048,
@@ -127,7 +131,7 @@ NAMED: dict[str, ModelConfig] = {
         max_positions=8192,
     ),
 }  # fmt: skip
-"""Base models at their public sizes, and two small ones in the shape of Qwen2 for smoke runs."""
+"""Base models at their public sizes, and three small ones in the shape of Qwen2 for smoke runs."""
 
 
 def named(name: str, *, vocab_size: int | None = None) -> ModelConfig:

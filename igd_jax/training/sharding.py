@@ -34,5 +34,5 @@ def by_row(mesh: Mesh) -> NamedSharding:
 
 def check_divides(name: str, size: int, mesh: Mesh) -> None:
     """Raise `InputError` unless rows of a batch can be dealt out evenly."""
-    if size % mesh.size:
+    if size < 1 or size % mesh.size:
         raise InputError(f"{name} is {size}, which {mesh.size} devices do not divide; use a multiple of {mesh.size}")

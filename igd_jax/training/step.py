@@ -6,7 +6,7 @@ so that 1 x 32 rows, 4 x 8 rows and 8 devices x 4 rows are the same objective, w
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,7 @@ Params: TypeAlias = Any
 NORMALIZERS = ("global", "micro_batch")
 
 
+@no_type_check  # as a pytree it also holds shapes, shardings or None
 @struct.dataclass
 class TrainState:
     """All that training changes.
@@ -100,7 +101,7 @@ def make_step(
         with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics = {**means(total), "grad_norm": optax.global_norm(grads)}
+        metrics = {**means(total), "grad_norm": optax.tree.norm(grads)}
         return TrainState(params, opt_state, state.step + 1), metrics
 
     return StepFunctions(

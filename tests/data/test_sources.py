@@ -103,7 +103,7 @@ def test_csv_of_other_programs_reads_alike(tmp_path, change):
 
 
 def test_csv_keeps_an_items_first_title_and_counts_the_items_with_others(tmp_path):
-    text = HEADER + "u,i,1,\nu,i,2,First\nu,i,3,Second\nu,i,4,Third\nu,i,5,\nu,j,6,Only\n"
+    text = HEADER + "u,i,2,First\nu,i,3,Second\nu,i,4,Third\nu,j,6,Only\n"
     log = csv.read(write(tmp_path / "my.csv", text))
     assert log.titles == ["First", "Only"]
     assert log.dropped == {"title other than the item's first: items": 1}
@@ -123,6 +123,7 @@ def test_csv_keeps_an_items_first_title_and_counts_the_items_with_others(tmp_pat
         (HEADER + "u,i,1,A\n ,i,2,A\n", "line 3: user is empty"),
         (HEADER + "u,,1,A\n", "line 2: item is empty"),
         (HEADER + "u,i,,A\n", "line 2: timestamp is empty"),
+        (HEADER + "u,i,1,   \n", "line 2: title is empty"),
         (HEADER + 'u,i,1,"A" B\n', "line 2: "),
         (HEADER + 'u,i,1,"A\nu,i,2,B\n', "unexpected end of data"),
         (HEADER.encode() + b"u,i,1,\xff\xfe\n", "is not utf-8 text"),

@@ -29,7 +29,15 @@ def _edit_names(folder, **names) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["The Salt Harbour", "naïve 🦊 fox \U0001f468\u200d\U0001f469\u200d\U0001f467", " two  spaces ", "日本語\n", "\x00\x7f", ""]
+    "text",
+    [
+        "The Salt Harbour",
+        "naïve 🦊 fox \U0001f468\u200d\U0001f469\u200d\U0001f467",
+        " two  spaces ",
+        "日本語\n",
+        "\x00\x7f",
+        "",
+    ],
 )
 def test_a_trained_tokenizer_gives_back_any_text(trained, text):
     assert trained.decode(trained.encode([text])[0]) == text

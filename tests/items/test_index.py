@@ -63,7 +63,7 @@ def test_a_file_names_candidates_line_by_line(tmp_path):
 def test_a_file_with_unknown_items_or_no_file_is_bad_input(tmp_path):
     path = tmp_path / "in_stock.txt"
     path.write_text("item3\nitem77\nitem78\n", encoding="utf-8")
-    with pytest.raises(InputError, match="2 item ids .* 'item77'"):
+    with pytest.raises(InputError, match=r"2 item ids .* 'item77'"):
         choose_candidates(str(path), IDS, TITLES, COUNTS)
     with pytest.raises(InputError, match="trian"):
         choose_candidates("trian", IDS, TITLES, COUNTS)

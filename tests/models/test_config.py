@@ -180,7 +180,7 @@ def test_named_takes_another_vocabulary():
 
 
 def test_unknown_name_lists_the_names():
-    with pytest.raises(InputError, match=r"'gpt5'; expected one of nano, mini, qwen2\.5-0\.5b"):
+    with pytest.raises(InputError, match=r"'gpt5'; expected one of pico, nano, mini, qwen2\.5-0\.5b"):
         named("gpt5")
 
 

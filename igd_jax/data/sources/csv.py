@@ -23,8 +23,8 @@ def read(path: Path) -> Interactions:
     renamed: set[str] = set()
     for line, cells in csv_rows(path, _COLUMNS):
         user, item, when, title = map(str.strip, cells)
-        if not (user and item and when):
-            empty = _COLUMNS[(user, item, when).index("")]
+        if "" in (user, item, when, title):
+            empty = _COLUMNS[(user, item, when, title).index("")]
             raise InputError(f"{path} line {line}: {empty} is empty; fill it or remove the row")
         try:
             log.add(user, item, parse_timestamp(when))
@@ -33,10 +33,7 @@ def read(path: Path) -> Interactions:
                 f"{path} line {line}: cannot read timestamp {when!r} ({error}); expected 2018-01-31,"
                 " 2018-01-31T12:00:00 or epoch seconds"
             ) from None
-        known = titles.get(item)
-        if not known:
-            titles[item] = title
-        elif title and title != known:
+        if titles.setdefault(item, title) != title:
             renamed.add(item)
     if not titles:
         raise InputError(f"{path} has a header but no rows")

@@ -1,0 +1,152 @@
+"""What the side-by-side programs share: the run, the published trie, timing, memory, and the record they leave."""
+
+import math
+import multiprocessing
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, redirect_stdout
+from datetime import UTC, datetime
+from importlib.metadata import version
+from io import StringIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from absl import flags
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+from configs import igd
+from igd_jax.core.io import Workdir, write_json
+from igd_jax.data.prepared import save
+from igd_jax.data.sources import d3
+from igd_jax.run import Run, set_up
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Node:
+    """One prefix of the trie of dictionaries; `entropy` is the mass ``-p ln p`` of all titles below it, in nats."""
+
+    def __init__(self) -> None:
+        self.children: dict[int, Node] = {}
+        self.entropy = 0.0
+
+
+def build_dict_trie(run: Run) -> Node:
+    """The candidates' trie in the published way: title by title, each adding its mass to every node on its path."""
+    catalog, root = run.index.catalog, Node()
+    total = int(catalog.counts.sum())
+    for row, count in enumerate(catalog.counts.tolist()):
+        mass = -count / total * math.log(count / total) if count else 0.0
+        node = root
+        node.entropy += mass
+        for token in catalog.tokens[row].tolist():
+            node = node.children.setdefault(token, Node())
+            node.entropy += mass
+    return root
+
+
+def define_flags() -> None:
+    """``--data`` and ``--model``."""
+    shared = ROOT.parent / "shared"
+    flags.DEFINE_string("data", str(shared / "data" / "amazon_books"), "Folder of published splits (source d3).")
+    flags.DEFINE_string("model", str(shared / "models" / "tiny-qwen2-books"), "Hugging Face folder of a trained model.")
+
+
+@contextmanager
+def prepared_folder(source: str) -> Iterator[Path]:
+    """Published splits as a prepared folder that lives as long as the block."""
+    with TemporaryDirectory() as folder:
+        save(d3.read(Path(source)), Path(folder) / "data")
+        yield Path(folder) / "data"
+
+
+def make_run(data: Path, model: Path) -> Run:
+    """The published recipe for books on one device: authors' prompt, candidates = train targets, beta 0.1."""
+    config = igd.get_config("books")
+    config.data.dir, config.model.path, config.mesh.data = str(data), str(model), 1
+    return set_up(config, Workdir(str(data.parent / "run")))
+
+
+def torch_model(run: Run) -> PreTrainedModel:
+    """The same weights in transformers, float32."""
+    logging.disable_progress_bar()
+    return AutoModelForCausalLM.from_pretrained(run.config.model.path, dtype=torch.float32, local_files_only=True)
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def interleaved(sides: Mapping[str, Callable[[], Any]], *, repeats: int) -> dict[str, float]:
+    """Least seconds of each side over `repeats` turns, taken in turns: other load on the machine meets both."""
+    taken = [{name: seconds(work) for name, work in sides.items()} for _ in range(repeats)]
+    return {name: min(turn[name] for turn in taken) for name in sides}
+
+
+def added_peak_mb(prepare: Callable[..., Callable[[], Any]], *args: Any) -> int:
+    """Memory that ``prepare(*args)()`` adds at its peak, in a process of its own (Linux).
+
+    `prepare` reads the inputs; what it returns loads weights, compiles and runs, and only that is counted.
+    """
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_added_peak_mb, prepare, *args).result()
+
+
+def _added_peak_mb(prepare: Callable[..., Callable[[], Any]], *args: Any) -> int:
+    with redirect_stdout(StringIO()):  # the parent has said it all
+        work = prepare(*args)
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = _resident_kb("VmRSS")
+    work()
+    return round((_resident_kb("VmHWM") - before) * 1024 / 1e6)
+
+
+def _resident_kb(field: str) -> int:
+    """``VmRSS`` (now) or ``VmHWM`` (most so far)."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(field)).split()[1])
+
+
+def machine() -> dict[str, Any]:
+    """When, with what code and on what the figures were measured."""
+    command = ("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+    commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    cpu = [line.split(":")[1].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "commit": commit.stdout.strip() or None,
+        "cpu": cpu[0] if cpu else platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("jax", "flax", "torch", "transformers")},
+    }
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+def report(name: str, settings: Mapping[str, Any], sides: Mapping[str, Mapping[str, Any]], **result: Any) -> None:
+    """Print a table with a column a side, and write ``results/NAME.json`` beside this file."""
+    print(markdown(sides))
+    print(", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in result.items()))
+    record = {**machine(), **settings, **sides, **result}
+    write_json(ROOT / "benchmarks" / "results" / f"{name}.json", record)
+
+
+def markdown(sides: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table with a row a figure; a figure that a side lacks is left blank."""
+    figures = list(dict.fromkeys(figure for side in sides.values() for figure in side))
+    rows: list[Sequence[Any]] = [("", *sides), ("---",) * (len(sides) + 1)]
+    rows += [(figure.replace("_", " "), *(side.get(figure, "") for side in sides.values())) for figure in figures]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)

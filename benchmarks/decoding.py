@@ -1,0 +1,278 @@
+"""Recommending users: our search against Hugging Face `generate` with a trie of dictionaries, in one run.
+
+    python -m benchmarks.decoding [--users=64] [--alpha=0.2] [--data=FOLDER] [--model=HF_FOLDER]
+
+Both sides get the same weights, prompts and batches, in float32 on all cores, and must find the same titles with the
+same scores. The other side is the published way: every prompt is repeated for each beam before it is read, and at each
+step a logits processor walks each beam's tokens through the trie and weighs its children (spec/methods.md 1.4).
+"""
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias
+from unittest import mock
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+from absl import flags
+from flax import nnx
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+
+from benchmarks import common
+from benchmarks.common import Node
+from igd_jax.core.errors import InputError
+from igd_jax.core.errors import run as run_main
+from igd_jax.core.types import Batch, Ranked
+from igd_jax.data.batches import by_length, make_batch
+from igd_jax.data.examples import Examples
+from igd_jax.decoding.beam_search import SearchOptions
+from igd_jax.decoding.constraint import DeviceTrie, device_trie
+from igd_jax.models.decoder import Decoder
+from igd_jax.rank import search_options
+from igd_jax.run import Run, make_model
+
+REPEATS = 3
+TOLERANCE = 1e-3
+
+Found: TypeAlias = list[list[tuple[tuple[int, ...], float]]]
+"""For each user, best first: a title's tokens (none where it was cut before its end) and its score."""
+Groups: TypeAlias = Sequence[np.ndarray]
+"""Rows of each batch."""
+
+
+@dataclass
+class Work:
+    """What a side ran through its model: sequential calls, tokens, and those of them that are no padding."""
+
+    calls: int = 0
+    tokens: int = 0
+    real: int = 0
+
+    def add(self, tokens: int, real: int) -> None:
+        self.calls, self.tokens, self.real = self.calls + 1, self.tokens + int(tokens), self.real + int(real)
+
+
+class Ours:
+    """The method's own `recommend`, compiled once a batch shape."""
+
+    def __init__(self, run: Run):
+        self._run, self._options = run, search_options(run.config, run.index)
+        self._trie = device_trie(run.index.trie, run.index.gain, max_length=run.index.longest_title)
+        graph, self._params = nnx.split(make_model(run))
+
+        @jax.jit
+        def recommend(params: Any, batch: Batch, trie: DeviceTrie, options: SearchOptions) -> Ranked:
+            return run.method.recommend(nnx.merge(graph, params), batch, trie=trie, options=options)
+
+        self._recommend = recommend
+
+    def __call__(self, examples: Examples, groups: Groups) -> Found:
+        found: Found = []
+        size = self._run.config.decode.batch_size
+        for group in groups:
+            batch = make_batch(examples, group, self._run.index.item_tokens, {}, size=size)
+            ranked = jax.device_get(self._recommend(self._params, jax.device_put(batch), self._trie, self._options))
+            pairs = zip(ranked.rows[: len(group)].tolist(), ranked.scores[: len(group)].tolist(), strict=True)
+            found += [[(self._title(row), score) for row, score in zip(*user, strict=True)] for user in pairs]
+        return found
+
+    def _title(self, row: int) -> tuple[int, ...]:
+        return tuple(self._run.index.catalog.tokens[row].tolist()) if row >= 0 else ()
+
+
+@contextmanager
+def counting_ours() -> Iterator[Work]:
+    """Count the model calls of programs that are traced, and so made, within the block."""
+    work, plain = Work(), Decoder.__call__
+
+    def counted(model: Decoder, inputs: jax.Array, *, mask: jax.Array, **others: Any) -> Any:
+        real = jnp.diagonal(mask, axis1=1, axis2=2).sum()  # padding may not look at itself
+        jax.debug.callback(partial(work.add, inputs.size), real)
+        return plain(model, inputs, mask=mask, **others)
+
+    with mock.patch.object(Decoder, "__call__", counted):
+        yield work
+        jax.effects_barrier()
+
+
+class GainProcessor(LogitsProcessor):
+    """Scales each beam's legal next tokens by their gain among siblings, and forbids all others."""
+
+    def __init__(self, root: Node, *, prompt_width: int, alpha: float, spent: list[float]):
+        self._root, self._prompt_width, self._alpha, self._spent = root, prompt_width, alpha, spent
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        start = time.perf_counter()
+        weight = torch.full_like(scores, math.inf)
+        for beam, tokens in enumerate(input_ids[:, self._prompt_width :].tolist()):
+            node: Node | None = self._root
+            for token in tokens:
+                node = node.children.get(token) if node else None
+            if node and node.children:
+                weights = self._weights(node)
+                weight[beam, list(weights)] = torch.tensor(list(weights.values()))
+        scores = (scores - 1e-7) * weight
+        self._spent.append(time.perf_counter() - start)
+        return scores
+
+    def _weights(self, node: Node) -> dict[int, float]:
+        gain = {token: node.entropy - child.entropy for token, child in node.children.items()}
+        low, high = min(gain.values()), max(gain.values())
+        if high <= low:
+            return dict.fromkeys(gain, 1.0)
+        return {token: 1.0 - self._alpha * (g - low) / (high - low + 1e-7) for token, g in gain.items()}
+
+
+class Peer:
+    """transformers' beam search; `in_processor` holds the seconds of each call of its logits processor."""
+
+    def __init__(self, run: Run):
+        decode, self._eos = run.config.decode, run.tokenizer.eos
+        self.in_processor: list[float] = []
+        self._root, self._alpha, self._k = common.build_dict_trie(run), decode.alpha, decode.num_beams
+        self._model = common.torch_model(run).eval()
+        self._options = GenerationConfig(
+            num_beams=self._k,
+            num_return_sequences=self._k,
+            max_new_tokens=decode.max_new_tokens,
+            length_penalty=decode.length_penalty,
+            do_sample=False,
+            early_stopping=False,
+            eos_token_id=self._eos,
+            pad_token_id=self._eos,
+            return_dict_in_generate=True,
+        )
+
+    def __call__(self, examples: Examples, groups: Groups, *, with_scores: bool = False) -> Found:
+        return [user for group in groups for user in self._search(examples, group, with_scores)]
+
+    def _search(self, examples: Examples, group: np.ndarray, with_scores: bool) -> Found:
+        prompts = [torch.from_numpy(examples.prompt[row]).long() for row in group]
+        width = max(map(len, prompts))
+        ids, mask = torch.full((len(prompts), width), self._eos), torch.zeros(len(prompts), width, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            ids[row, width - len(prompt) :], mask[row, width - len(prompt) :] = prompt, 1
+        processor = GainProcessor(self._root, prompt_width=width, alpha=self._alpha, spent=self.in_processor)
+        self._options.output_scores = with_scores
+        out = self._model.generate(
+            ids,
+            attention_mask=mask,
+            generation_config=self._options,
+            logits_processor=LogitsProcessorList([processor]),
+        )
+        titles = [self._title(tokens) for tokens in out.sequences[:, width:].tolist()]
+        scores = out.sequences_scores.tolist() if with_scores else [math.nan] * len(titles)
+        pairs = list(zip(titles, scores, strict=True))
+        return [pairs[first : first + self._k] for first in range(0, len(pairs), self._k)]
+
+    def _title(self, tokens: list[int]) -> tuple[int, ...]:
+        return tuple(tokens[: tokens.index(self._eos) + 1]) if self._eos in tokens else ()
+
+    @contextmanager
+    def counting(self) -> Iterator[Work]:
+        """Count the model calls within the block."""
+        work = Work()
+
+        def count(_: torch.nn.Module, __: tuple, given: dict[str, Any]) -> None:
+            ids, mask = given["input_ids"], given["attention_mask"]
+            work.add(ids.numel(), int(mask[:, -ids.shape[1] :].sum()))
+
+        hook = self._model.register_forward_pre_hook(count, with_kwargs=True)
+        yield work
+        hook.remove()
+
+
+def choose_users(run: Run, n_users: int) -> tuple[Examples, Groups]:
+    """Random rows of the test split, and the batches that both sides get."""
+    rows = run.rows("test")
+    chosen = np.random.default_rng(0).choice(len(rows), min(n_users, len(rows)), replace=False)
+    examples = run.examples(rows.take(np.sort(chosen)))
+    return examples, list(by_length(examples, np.arange(len(examples)), run.config.decode.batch_size))
+
+
+def check(ours: Found, theirs: Found) -> dict[str, Any]:
+    """How far both sides agree: users whose lists hold the same titles in the same order, and scores by rank.
+
+    Raises:
+      InputError: scores differ by more than `TOLERANCE`. Titles that differ are counted: scores may tie.
+    """
+    same = sum([title for title, _ in a] == [title for title, _ in b] for a, b in zip(ours, theirs, strict=True))
+    scores = [np.array([[score for _, score in user] for user in side]) for side in (ours, theirs)]
+    worst = float(np.abs(scores[0] - scores[1]).max())
+    if not worst <= TOLERANCE:
+        raise InputError(f"scores differ by {worst:g}, more than {TOLERANCE:g}: a bug in one of the sides")
+    return {"same_lists": f"{same} of {len(ours)}", "largest_score_difference": worst}
+
+
+def prepare_one_batch(side: type[Ours] | type[Peer], data: Path, model: Path, alpha: float) -> Any:
+    """For `common.added_peak_mb`: read the inputs; what is returned loads the weights and recommends one batch."""
+    run = make_run(data, model, alpha=alpha)
+    examples, groups = choose_users(run, run.config.decode.batch_size)
+    return lambda: side(run)(examples, groups)
+
+
+def make_run(data: Path, model: Path, *, alpha: float) -> Run:
+    run = common.make_run(data, model)
+    run.config.decode.alpha = alpha
+    return run
+
+
+def compare(run: Run, *, n_users: int, repeats: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Check, count and time both sides: figures of ours, of the other, and of both."""
+    examples, groups = choose_users(run, n_users)
+    ours, peer = Ours(run), Peer(run)
+    found: list[Found] = []
+    first_pass = common.seconds(lambda: found.append(ours(examples, groups)))
+    with peer.counting() as their_work:
+        their_pass = common.seconds(lambda: found.append(peer(examples, groups, with_scores=True)))
+    in_processor = round(sum(peer.in_processor) / their_pass, 2)
+    agreement = check(*found)
+    with counting_ours() as our_work:
+        Ours(run)(examples, groups)
+    passes = {"ours": lambda: ours(examples, groups), "peer": lambda: peer(examples, groups)}
+    least = common.interleaved(passes, repeats=repeats)
+    our_extra = {"compile_seconds": round(first_pass - least["ours"], 1)}
+    their_extra = {"logits_processor_share_of_time": in_processor}
+    our_side, their_side = (
+        {
+            "users_per_second": round(len(examples) / least[name], 2),
+            "sequential_model_calls_a_batch": round(work.calls / len(groups), 1),
+            "tokens_through_the_model_a_user": round(work.tokens / len(examples)),
+            "of_them_no_padding": round(work.real / len(examples)),
+        }
+        for name, work in (("ours", our_work), ("peer", their_work))
+    )
+    both = {"users_per_second_ratio": round(least["peer"] / least["ours"], 2), **agreement}
+    return our_side | our_extra, their_side | their_extra, both
+
+
+def main() -> None:
+    """Entry point."""
+    values = flags.FLAGS
+    model = Path(values.model)
+    with common.prepared_folder(values.data) as data:
+        run = make_run(data, model, alpha=values.alpha)
+        ours, peer, both = compare(run, n_users=values.users, repeats=REPEATS)
+        for side, column in ((Ours, ours), (Peer, peer)):
+            column["peak_memory_mb"] = common.added_peak_mb(prepare_one_batch, side, data, model, values.alpha)
+    settings = {
+        "data": f"{Path(values.data).name} test",
+        "model": model.name,
+        "users": values.users,
+        **{field: run.config.decode[field] for field in ("batch_size", "num_beams", "alpha", "max_new_tokens")},
+    }
+    common.report("decoding", settings, {"igd_jax": ours, "transformers": peer}, **both)
+
+
+if __name__ == "__main__":
+    common.define_flags()
+    flags.DEFINE_integer("users", 64, "Users to recommend for, from the test split.", lower_bound=1)
+    flags.DEFINE_float("alpha", 0.2, "Discount of high-gain tokens.")
+    run_main(main)

@@ -1,0 +1,236 @@
+"""Fine-tuning with information-gain weights: our train step against a torch loop in the published way, in one run.
+
+    python -m benchmarks.training [--steps=2] [--examples=1024] [--data=FOLDER] [--model=HF_FOLDER]
+
+Both sides start from the same weights and see the same rows at each step (128, in micro-batches of 16), in float32 on
+all cores, and must have the same losses. The other side is the published way: micro-batches in random order padded to
+their longest row, logits at every position, and weights by a walk through a trie of dictionaries inside the loss
+(spec/methods.md 1.1 to 1.3). It differs from that in one point that costs nothing: the loss is divided once a step, as
+ours, and not once a micro-batch, so that both sides take the same steps.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from absl import flags
+from flax import nnx
+
+from benchmarks import common
+from igd_jax.core.errors import InputError
+from igd_jax.core.errors import run as run_main
+from igd_jax.core.types import Batch, LossSum
+from igd_jax.data.batches import rows_of_step
+from igd_jax.data.examples import Examples
+from igd_jax.run import Run, make_model
+from igd_jax.train import micro_batches, train_step
+from igd_jax.training.optimizer import make_optimizer, make_schedule
+from igd_jax.training.step import Params, init_state, make_step
+
+REPEATS = 3
+FIRST_TOLERANCE, LATER_TOLERANCE = 1e-4, 1e-3
+IGNORED = -100
+
+
+class Ours:
+    """The functions of `igd_jax.train`."""
+
+    def __init__(self, run: Run, examples: Examples):
+        self._run, self._examples, self._per_item = run, examples, run.method.annotate(run.index)
+        train = run.config.train
+        self._micro = train.micro_batch_size
+        graph, params = nnx.split(make_model(run))
+        schedule = make_schedule("constant", learning_rate=train.learning_rate, warmup_steps=0, num_steps=0)
+        optimizer = make_optimizer(schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay)
+
+        def loss(params: Params, batch: Batch) -> LossSum:
+            return run.method.loss(nnx.merge(graph, params), batch)
+
+        self._functions = make_step(loss, optimizer)
+        self._state = init_state(params, optimizer)
+
+    def __call__(self, steps: Sequence[np.ndarray]) -> list[float]:
+        """Take steps, each over the given rows; the loss of each, before its update."""
+        losses = []
+        for rows in steps:
+            batches = micro_batches(self._run, self._examples, rows, self._per_item, self._micro)
+            self._state, metrics = train_step(self._functions, self._state, batches)
+            losses.append(metrics["loss"])
+        return jax.device_get(jax.block_until_ready((losses, self._state))[0])
+
+    def tokens(self, rows: np.ndarray) -> int:
+        """Tokens through the model in one step, padding included."""
+        batches = micro_batches(self._run, self._examples, rows, self._per_item, self._micro)
+        return sum(batch["prompt"].size + batch["target"].size for batch in batches)
+
+
+class Peer:
+    """A torch loop."""
+
+    def __init__(self, run: Run, examples: Examples):
+        self._run, self._examples, self._train = run, examples, run.config.train
+        self._beta, self._root = run.config.method.args.beta, common.build_dict_trie(run)
+        self._model = common.torch_model(run).train()
+        self._optimizer = torch.optim.AdamW(
+            self._model.parameters(), lr=self._train.learning_rate, weight_decay=self._train.weight_decay
+        )
+
+    def __call__(self, steps: Sequence[np.ndarray]) -> list[float]:
+        """Take steps, each over the given rows; the loss of each, before its update."""
+        return [self._step(rows) for rows in steps]
+
+    def tokens(self, rows: np.ndarray) -> int:
+        """Tokens through the model in one step, padding included."""
+        return sum(self._collate(group)[0].numel() for group in self._groups(rows))
+
+    def _step(self, rows: np.ndarray) -> float:
+        loss_sum = weight_sum = 0.0
+        for group in self._groups(rows):
+            loss, weight = self._loss(*self._collate(group))
+            loss.backward()
+            loss_sum, weight_sum = loss_sum + float(loss), weight_sum + weight
+        parameters = list(self._model.parameters())
+        for parameter in parameters:
+            parameter.grad /= weight_sum
+        torch.nn.utils.clip_grad_norm_(parameters, self._train.clip_norm)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return loss_sum / weight_sum
+
+    def _groups(self, rows: np.ndarray) -> list[np.ndarray]:
+        size = self._train.micro_batch_size
+        return [rows[first : first + size] for first in range(0, len(rows), size)]
+
+    def _collate(self, group: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Ids, mask and labels, padded on the right to a multiple of 8."""
+        prompts = [self._examples.prompt[row] for row in group]
+        targets = [self._run.index.item_tokens[item] for item in self._examples.target[group]]
+        longest = max(len(prompt) + len(target) for prompt, target in zip(prompts, targets, strict=True))
+        shape = (len(group), -(-longest // 8) * 8)
+        ids, labels = torch.full(shape, self._run.tokenizer.eos), torch.full(shape, IGNORED)
+        mask = torch.zeros(shape, dtype=torch.long)
+        for row, (prompt, target) in enumerate(zip(prompts, targets, strict=True)):
+            begin, end = len(prompt), len(prompt) + len(target)
+            ids[row, :end] = torch.from_numpy(np.concatenate([prompt, target]))
+            labels[row, begin:end], mask[row, :end] = ids[row, begin:end], 1
+        return ids, mask, labels
+
+    def _loss(self, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Weighted sum of cross-entropies, and the sum of the weights."""
+        logits = self._model(input_ids=ids, attention_mask=mask).logits[:, :-1]
+        labels = labels[:, 1:]
+        nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+        weights = [weight for row in labels for weight in self._weights(row[row != IGNORED].tolist())]
+        weight = torch.zeros_like(nll)
+        weight[labels != IGNORED] = torch.tensor(weights)
+        return (weight * nll).sum(), sum(weights)
+
+    def _weights(self, tokens: list[int]) -> list[float]:
+        """1 where the gain is above 0, else beta; beta throughout when the title leaves the trie."""
+        weights, node = [], self._root
+        for token in tokens:
+            child = node.children.get(token)
+            if child is None:
+                return [self._beta] * len(tokens)
+            weights.append(1.0 if node.entropy - child.entropy else self._beta)
+            node = child
+        return weights
+
+
+def choose_examples(run: Run, n_examples: int) -> Examples:
+    """Random rows of the train split."""
+    rows = run.rows("train")
+    chosen = np.random.default_rng(0).choice(len(rows), min(n_examples, len(rows)), replace=False)
+    return run.examples(rows.take(np.sort(chosen)))
+
+
+def rows_of_steps(run: Run, examples: Examples, n_steps: int) -> list[np.ndarray]:
+    """The rows of the first steps, the same for both sides."""
+    train = run.config.train
+    return [
+        rows_of_step(len(examples), batch_size=train.global_batch_size, seed=train.seed, step=step)
+        for step in range(n_steps)
+    ]
+
+
+def check(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """How far the losses of the same steps differ: the first is that of the same weights, later ones of both updates.
+
+    Raises:
+      InputError: by more than `FIRST_TOLERANCE` or `LATER_TOLERANCE`.
+    """
+    differ = np.abs(np.array(ours) - np.array(theirs))
+    if not (differ[0] <= FIRST_TOLERANCE and differ.max() <= LATER_TOLERANCE):
+        raise InputError(f"losses {ours} and {theirs} differ: a bug in one of the sides")
+    return {
+        "loss": round(float(ours[0]), 6),
+        "loss_difference": float(differ[0]),
+        "later": float(differ[1:].max(initial=0.0)),
+    }
+
+
+def prepare_one_step(side: type[Ours] | type[Peer], data: Path, model: Path, n_examples: int) -> Any:
+    """For `common.added_peak_mb`: read the inputs; what is returned loads the weights and takes one step."""
+    run = common.make_run(data, model)
+    examples = choose_examples(run, n_examples)
+    return lambda: side(run, examples)(rows_of_steps(run, examples, 1))
+
+
+def compare(
+    run: Run, *, n_steps: int, n_examples: int, repeats: int
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Check and time both sides: figures of ours, of the other, and of both."""
+    examples = choose_examples(run, n_examples)
+    steps = rows_of_steps(run, examples, n_steps)
+    n_rows = sum(map(len, steps))
+    ours, peer = Ours(run, examples), Peer(run, examples)
+    losses: list[list[float]] = []
+    first_pass = common.seconds(lambda: losses.append(ours(steps)))
+    losses.append(peer(steps))
+    agreement = check(*losses)
+    least = common.interleaved({"ours": lambda: ours(steps), "peer": lambda: peer(steps)}, repeats=repeats)
+    our_side, their_side = (
+        {
+            "examples_per_second": round(n_rows / least[name], 1),
+            "tokens_through_the_model_an_example": round(sum(map(side.tokens, steps)) / n_rows),
+        }
+        for name, side in (("ours", ours), ("peer", peer))
+    )
+    used = np.concatenate(steps)
+    real = examples.prompt.lengths[used] + run.index.item_tokens.lengths[examples.target[used]]
+    both = {
+        "examples_per_second_ratio": round(least["peer"] / least["ours"], 2),
+        "tokens_an_example_without_padding": round(float(real.mean())),
+        **agreement,
+    }
+    return our_side | {"compile_seconds": round(first_pass - least["ours"], 1)}, their_side, both
+
+
+def main() -> None:
+    """Entry point."""
+    values = flags.FLAGS
+    model = Path(values.model)
+    with common.prepared_folder(values.data) as data:
+        run = common.make_run(data, model)
+        ours, peer, both = compare(run, n_steps=values.steps, n_examples=values.examples, repeats=REPEATS)
+        for side, column in ((Ours, ours), (Peer, peer)):
+            column["peak_memory_mb"] = common.added_peak_mb(prepare_one_step, side, data, model, values.examples)
+    settings = {
+        "data": f"{Path(values.data).name} train",
+        "model": model.name,
+        "steps": values.steps,
+        "examples": values.examples,
+        **{field: run.config.train[field] for field in ("global_batch_size", "micro_batch_size")},
+        "beta": run.config.method.args.beta,
+    }
+    common.report("training", settings, {"igd_jax": ours, "torch": peer}, **both)
+
+
+if __name__ == "__main__":
+    common.define_flags()
+    flags.DEFINE_integer("steps", 2, "Steps a side takes before the other's turn.", lower_bound=1)
+    flags.DEFINE_integer("examples", 1024, "Rows of the train split that steps draw from.", lower_bound=128)
+    run_main(main)

@@ -1,0 +1,96 @@
+"""Files are written whole or not at all; a run's folder has fixed names."""
+
+import json
+
+import pytest
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir, atomic_folder, fingerprint, read_json, write_json, write_text
+
+
+def test_json_comes_back_as_it_was_written_and_can_be_read_by_eye(tmp_path):
+    value = {"b": 1, "a": [1.5, None, "Löwe"]}
+    write_json(tmp_path / "new" / "x.json", value)
+    assert read_json(tmp_path / "new" / "x.json") == value
+    assert (tmp_path / "new" / "x.json").read_text(encoding="utf-8").splitlines()[1] == '  "b": 1,'
+    assert "Löwe" in (tmp_path / "new" / "x.json").read_text(encoding="utf-8")
+
+
+def test_missing_and_broken_json_are_bad_input(tmp_path):
+    with pytest.raises(InputError, match=r"x\.json does not exist"):
+        read_json(tmp_path / "x.json")
+    (tmp_path / "x.json").write_text('{"a": ')
+    with pytest.raises(InputError, match=r"x\.json is not valid JSON"):
+        read_json(tmp_path / "x.json")
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path):
+    write_text(tmp_path / "x.txt", "old")
+    with pytest.raises(UnicodeEncodeError):
+        write_text(tmp_path / "x.txt", "new \ud800")  # half a surrogate pair cannot be written
+    assert (tmp_path / "x.txt").read_text() == "old"
+
+
+def _fill(folder, text):
+    with atomic_folder(folder) as partial:
+        (partial / text).write_text(text)
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    _fill(tmp_path / "out", "first")
+    _fill(tmp_path / "out", "second")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "second"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("had", [True, False])
+def test_a_folder_that_is_not_finished_leaves_no_trace(tmp_path, error, had):
+    if had:
+        _fill(tmp_path / "out", "first")
+
+    def fail():
+        with atomic_folder(tmp_path / "out") as partial:
+            (partial / "half").write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert [path.name for path in tmp_path.rglob("*")] == (["out", "first"] if had else [])
+
+
+def test_remains_of_a_killed_process_do_not_get_into_the_next_folder(tmp_path):
+    (tmp_path / "out.partial").mkdir()
+    (tmp_path / "out.partial" / "half").write_text("half")
+    _fill(tmp_path / "out", "whole")
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
+
+
+def test_the_fingerprint_changes_with_parts_order_and_borders():
+    parts = [("ab", "c"), ("a", "bc"), ("abc",), ("c", "ab"), ("ab", "c", "")]
+    assert len({fingerprint(*each) for each in parts}) == len(parts)
+    assert fingerprint("ab", b"c") == fingerprint(b"ab", "c") == "43ee655579de01ca"
+
+
+def test_names_in_a_workdir_are_fixed_and_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    workdir = Workdir("runs/../one")
+    assert workdir.path == tmp_path / "one"
+    names = {
+        "config": "config.json",
+        "env": "env.json",
+        "metrics": "metrics.jsonl",
+        "tensorboard": "tb",
+        "tokenizer": "tokenizer",
+        "checkpoints": "checkpoints",
+    }
+    assert {name: getattr(workdir, name) for name in names} == {k: tmp_path / "one" / v for k, v in names.items()}
+    assert workdir.eval("valid") == tmp_path / "one" / "eval" / "valid"
+
+
+def test_the_environment_is_json_and_names_versions_and_devices():
+    from igd_jax.core.environment import environment
+
+    found = json.loads(json.dumps(environment()))
+    assert found["packages"]["jax"]
+    assert found["devices"] == ["cpu"] * 8
+    assert found["backend"] == "cpu"

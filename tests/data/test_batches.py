@@ -1,0 +1,92 @@
+"""Which rows a step sees, and how they are padded."""
+
+import numpy as np
+import pytest
+from plain_trie import EOS
+
+from igd_jax.data.batches import PROMPT_WIDTHS, TARGET_WIDTHS, by_length, make_batch, rows_of_step, steps_per_epoch
+from igd_jax.data.examples import Examples
+from igd_jax.items.catalog import Ragged
+
+N_ROWS, SIZE = 23, 5
+ITEM_TOKENS = Ragged.from_lists([[7, EOS], [7, 8, 9, EOS]])
+EXAMPLES = Examples(Ragged.from_lists([[1, 2, 3], [4], [5, 6]]), np.array([1, 0, 1], np.int32), n_cut=0)
+
+
+def _epoch(epoch: int, *, seed: int = 0) -> list[list[int]]:
+    n = steps_per_epoch(N_ROWS, SIZE)
+    return [rows_of_step(N_ROWS, batch_size=SIZE, seed=seed, step=epoch * n + i).tolist() for i in range(n)]
+
+
+def test_every_epoch_shows_every_row_once_and_its_last_batch_may_be_short():
+    for epoch in range(3):
+        batches = _epoch(epoch)
+        assert [len(rows) for rows in batches] == [5, 5, 5, 5, 3]
+        assert sorted(sum(batches, [])) == list(range(N_ROWS))
+
+
+def test_epochs_and_seeds_have_orders_of_their_own():
+    orders = [_epoch(0), _epoch(1), _epoch(0, seed=1), _epoch(1, seed=1)]
+    assert all(a != b for i, a in enumerate(orders) for b in orders[:i])
+
+
+def test_a_step_does_not_depend_on_those_before_it():
+    forward = {step: rows_of_step(N_ROWS, batch_size=SIZE, seed=3, step=step).tolist() for step in range(12)}
+    np.random.default_rng(0).random()
+    backward = {step: rows_of_step(N_ROWS, batch_size=SIZE, seed=3, step=step).tolist() for step in reversed(range(12))}
+    assert forward == backward
+
+
+@pytest.mark.parametrize(("n_rows", "expected"), [(1, 1), (5, 1), (6, 2), (10, 2)])
+def test_steps_of_an_epoch_round_up(n_rows, expected):
+    assert steps_per_epoch(n_rows, 5) == expected
+
+
+def test_groups_hold_each_row_once_and_prompts_of_like_length():
+    rows = np.array([2, 0, 1])
+    groups = [group.tolist() for group in by_length(EXAMPLES, rows, 2)]
+    assert groups == [[1, 2], [0]]
+
+
+def test_prompts_are_padded_left_and_targets_right_and_filler_rows_hold_nothing():
+    per_item = {"weight": np.array([[0.5, 1.0, 0.0, 0.0], [0.1, 0.2, 0.3, 0.4]], np.float32)}
+    batch = make_batch(EXAMPLES, np.array([2, 1]), ITEM_TOKENS, per_item, size=3)
+    assert {name: (array.shape, array.dtype) for name, array in batch.items()} == {
+        "prompt": ((3, 32), np.int32),
+        "prompt_mask": ((3, 32), np.bool_),
+        "target": ((3, 16), np.int32),
+        "target_mask": ((3, 16), np.bool_),
+        "weight": ((3, 16), np.float32),
+    }
+    assert batch["prompt"][:, -3:].tolist() == [[0, 5, 6], [0, 0, 4], [0, 0, 0]]
+    assert batch["prompt_mask"][:, -3:].tolist() == [[False, True, True], [False, False, True], [False] * 3]
+    assert batch["target"][:, :5].tolist() == [[7, 8, 9, EOS, 0], [7, EOS, 0, 0, 0], [0] * 5]
+    assert batch["target_mask"][:, :5].tolist() == [[True] * 4 + [False], [True] * 2 + [False] * 3, [False] * 5]
+    np.testing.assert_array_equal(
+        batch["weight"][:, :5], np.float32([[0.1, 0.2, 0.3, 0.4, 0], [0.5, 1, 0, 0, 0], [0] * 5])
+    )
+    for name, first in (("prompt", 29), ("prompt_mask", 29), ("target", 0), ("target_mask", 0), ("weight", 0)):
+        outside = np.delete(batch[name], np.s_[first : first + 5], axis=1)
+        assert not outside.any(), name
+
+
+def test_per_item_arrays_wider_than_the_batch_lose_only_padding():
+    per_item = {"weight": np.pad(np.ones((2, 4), np.float32), ((0, 0), (0, 60)))}
+    batch = make_batch(EXAMPLES, np.array([0]), ITEM_TOKENS, per_item, size=1)
+    assert batch["weight"].shape == (1, 16)
+    assert batch["weight"].sum() == 4
+
+
+@pytest.mark.parametrize(
+    ("n_prompt", "n_target", "widths"),
+    [
+        (PROMPT_WIDTHS[0], TARGET_WIDTHS[0], (PROMPT_WIDTHS[0], TARGET_WIDTHS[0])),
+        (PROMPT_WIDTHS[0] + 1, TARGET_WIDTHS[0] + 1, PROMPT_WIDTHS[1:2] + TARGET_WIDTHS[1:2]),
+        (PROMPT_WIDTHS[-1] + 1, TARGET_WIDTHS[-1] + 1, (2 * PROMPT_WIDTHS[-1], 2 * TARGET_WIDTHS[-1])),
+    ],
+)
+def test_widths_come_from_a_short_list(n_prompt, n_target, widths):
+    examples = Examples(Ragged.from_lists([[1] * n_prompt]), np.array([0], np.int32), n_cut=0)
+    batch = make_batch(examples, np.array([0]), Ragged.from_lists([[2] * n_target]), {}, size=2)
+    assert (batch["prompt"].shape[1], batch["target"].shape[1]) == widths
+    assert (batch["prompt_mask"].sum(), batch["target_mask"].sum()) == (n_prompt, n_target)

@@ -1,0 +1,107 @@
+"""The authors' own decoding runs, title by title: alpha, length penalty and temperature on a small trained model."""
+
+import ast
+import csv
+import json
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from plain_trie import lists_of
+
+from igd_jax.core.types import Ranked
+from igd_jax.data.prompts import render
+from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
+from igd_jax.decoding.beam_search import SearchOptions
+from igd_jax.decoding.constraint import device_trie
+from igd_jax.items.index import ItemIndex, build_index
+from igd_jax.methods.base import load_method
+from igd_jax.models.hf_weights import load_decoder
+
+N_RUNS = 6
+MAX_NEW_TOKENS = 72
+
+
+class Golden(NamedTuple):
+    """What the authors' code was given and what it found, and the same made ready for ours."""
+
+    prompts: list[list[int]]
+    runs: list[dict]
+    test_rows: list[dict]
+    tokenizer: Tokenizer
+    index: ItemIndex
+    found: list[Ranked]
+
+
+@pytest.fixture(scope="module")
+def golden(shared) -> Golden:
+    folder, model_folder = shared / "golden" / "igd_amazon_books", shared / "models" / "tiny-qwen2-books"
+    given = json.loads((folder / "igd_decoding.json").read_text(encoding="utf-8"))
+    frequency = json.loads((folder / "item_frequency.json").read_text(encoding="utf-8"))
+    with (folder / "test_rows.csv").open(encoding="utf-8", newline="") as file:
+        test_rows = list(csv.DictReader(file))
+    tokenizer = load_tokenizer(model_folder)
+    titles = list(frequency)
+    index = build_index(
+        titles,
+        tokenizer.encode_titles(titles),
+        np.array(list(frequency.values())),
+        candidates=np.ones(len(titles), bool),
+    )
+    max_length = min(MAX_NEW_TOKENS, index.longest_title)
+    trie = device_trie(index.trie, index.gain, max_length=index.longest_title)
+    graph, weights = nnx.split(load_decoder(model_folder))
+    method = load_method("igd", {})
+
+    @jax.jit
+    def recommend(weights, batch, trie, options):
+        return method.recommend(nnx.merge(graph, weights), batch, trie=trie, options=options)
+
+    width = max(map(len, given["prompts"]))
+    batch = {
+        "prompt": jnp.array([[0] * (width - len(row)) + row for row in given["prompts"]], jnp.int32),
+        "prompt_mask": jnp.array([[False] * (width - len(row)) + [True] * len(row) for row in given["prompts"]]),
+    }
+    found = []
+    for run in given["runs"]:
+        assert run["max_new_tokens"] == MAX_NEW_TOKENS
+        options = SearchOptions(
+            alpha=jnp.float32(run["alpha"]),
+            temperature=jnp.float32(run["temperature"]),
+            length_penalty=run["length_penalty"],
+            num_beams=run["num_beams"],
+            max_length=max_length,
+        )
+        found.append(jax.tree.map(np.asarray, recommend(weights, batch, trie, options)))
+    return Golden(given["prompts"], given["runs"], test_rows, tokenizer, index, found)
+
+
+def test_golden_prompts_are_the_igd_template_over_the_histories(golden):
+    pieces = [render("igd", ast.literal_eval(row["history_item_title"]), category="books") for row in golden.test_rows]
+    assert lists_of(golden.tokenizer.encode_prompts(pieces)) == golden.prompts
+
+
+@pytest.mark.parametrize("number", range(N_RUNS))
+def test_golden_titles_come_in_the_authors_order_with_their_scores(golden, number):
+    run, ranked = golden.runs[number], golden.found[number]
+    assert len(golden.runs) == N_RUNS
+    for row, expected in enumerate(run["results"]):
+        titles = [golden.index.title_of_row(r) for r in ranked.rows[row].tolist()]
+        score_of = dict(zip(expected["titles"], expected["scores"], strict=True))
+        assert sorted(titles) == sorted(score_of)
+        # Titles whose golden scores differ by less than 1e-5 may swap.
+        np.testing.assert_allclose([score_of[title] for title in titles], expected["scores"], rtol=0, atol=1e-5)
+        np.testing.assert_allclose(ranked.scores[row], expected["scores"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("number", range(N_RUNS))
+def test_golden_titles_are_written_in_the_authors_tokens(golden, number):
+    eos = golden.tokenizer.eos
+    for row, expected in enumerate(golden.runs[number]["results"]):
+        tokens_of = dict(zip(expected["titles"], expected["tokens"], strict=True))
+        for r in golden.found[number].rows[row].tolist():
+            tokens = tokens_of[golden.index.title_of_row(r)]
+            assert golden.index.catalog.tokens[r].tolist() == tokens[: tokens.index(eos) + 1]

@@ -1,0 +1,93 @@
+"""The weighted cross-entropy against plain NumPy, its gradient, and what masks and zero weights do to them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from igd_jax.training.loss import weighted_cross_entropy
+from igd_jax.training.step import means
+
+RNG = np.random.default_rng(0)
+LOGITS = RNG.normal(0, 3, (2, 4, 5)).astype(np.float32)
+TARGET = np.array([[1, 4, 0, 0], [3, 3, 2, 0]], np.int32)
+WEIGHT = np.array([[1.0, 0.1, 1.0, 0.0], [0.1, 1.0, 0.25, 0.0]], np.float32)
+FORCED = np.array([[False, True, False, False], [True, False, False, False]])
+
+
+def _nll(logits: np.ndarray) -> np.ndarray:
+    logits = logits.astype(np.float64)
+    log_sum = np.log(np.exp(logits).sum(axis=-1))
+    return log_sum - np.take_along_axis(logits, TARGET[..., None], axis=-1)[..., 0]
+
+
+def _loss(logits, weight=WEIGHT):
+    return weighted_cross_entropy(
+        jnp.asarray(logits), jnp.asarray(TARGET), jnp.asarray(weight), parts={"forced": jnp.asarray(FORCED)}
+    )
+
+
+def test_sums_equal_those_of_plain_numpy():
+    total, nll = _loss(LOGITS), _nll(LOGITS)
+    np.testing.assert_allclose(total.loss, (WEIGHT * nll).sum(), rtol=1e-6)
+    np.testing.assert_allclose(total.weight, WEIGHT.sum(), rtol=1e-6)
+
+
+def test_parts_report_unweighted_means_of_their_tokens():
+    total, nll = _loss(LOGITS), _nll(LOGITS)
+    value, count = total.metrics["forced"]
+    assert count == 2
+    np.testing.assert_allclose(value, nll[FORCED].sum(), rtol=1e-6)
+    np.testing.assert_allclose(means(total)["forced"], nll[FORCED].mean(), rtol=1e-6)
+
+
+def test_the_gradient_is_weight_times_softmax_minus_target():
+    gradient = jax.grad(lambda logits: _loss(logits).loss)(LOGITS)
+    softmax = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=-1, keepdims=True)
+    np.testing.assert_allclose(gradient, WEIGHT[..., None] * (softmax - np.eye(5)[TARGET]), atol=1e-6)
+    assert not gradient[WEIGHT == 0].any()
+
+
+def test_without_any_weight_loss_and_gradient_are_zero_not_nan():
+    def mean(logits):
+        return means(_loss(logits, np.zeros_like(WEIGHT)))["loss"]
+
+    value, gradient = jax.value_and_grad(mean)(LOGITS)
+    assert value == 0
+    assert np.isfinite(gradient).all()
+    assert not gradient.any()
+
+
+def test_huge_logits_of_padding_do_not_spoil_the_sums():
+    logits = np.where(WEIGHT[..., None] == 0, np.float32(1e30), LOGITS)
+    total, gradient = _loss(logits), jax.grad(lambda logits: _loss(logits).loss)(logits)
+    np.testing.assert_allclose(total.loss, _loss(LOGITS).loss, rtol=1e-6)
+    assert np.isfinite(gradient).all()
+
+
+def test_the_softmax_of_bfloat16_logits_is_float32():
+    logits = jnp.asarray(LOGITS, jnp.bfloat16)
+    total = _loss(logits)
+    assert total.loss.dtype == jnp.float32
+    np.testing.assert_allclose(total.loss, (WEIGHT * _nll(np.asarray(logits, np.float32))).sum(), rtol=1e-6)
+
+
+def test_sums_add_up_over_parts_of_a_batch():
+    whole = _loss(LOGITS)
+    halves = [
+        weighted_cross_entropy(
+            jnp.asarray(LOGITS[rows]),
+            jnp.asarray(TARGET[rows]),
+            jnp.asarray(WEIGHT[rows]),
+            parts={"forced": jnp.asarray(FORCED[rows])},
+        )
+        for rows in (slice(0, 1), slice(1, 2))
+    ]
+    both = halves[0] + halves[1]
+    for ours, theirs in zip(jax.tree.leaves(both), jax.tree.leaves(whole), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-6)
+
+
+def test_means_without_weight_are_zero():
+    zero = jax.tree.map(jnp.zeros_like, _loss(LOGITS))
+    assert means(zero) == {"loss": pytest.approx(0.0), "forced": pytest.approx(0.0)}
