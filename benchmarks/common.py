@@ -6,7 +6,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
@@ -38,18 +38,25 @@ class Node:
         self.entropy = 0.0
 
 
-def build_dict_trie(run: Run) -> Node:
-    """The candidates' trie in the published way: title by title, each adding its mass to every node on its path."""
-    catalog, root = run.index.catalog, Node()
-    total = int(catalog.counts.sum())
-    for row, count in enumerate(catalog.counts.tolist()):
+def dict_trie(titles: Iterable[list[int]], counts: Sequence[int]) -> Node:
+    """The trie in the published way: title by title, each adding its mass to every node on its path."""
+    root, total = Node(), sum(counts)
+    for tokens, count in zip(titles, counts, strict=True):
         mass = -count / total * math.log(count / total) if count else 0.0
         node = root
         node.entropy += mass
-        for token in catalog.tokens[row].tolist():
-            node = node.children.setdefault(token, Node())
+        for token in tokens:
+            if token not in node.children:
+                node.children[token] = Node()
+            node = node.children[token]
             node.entropy += mass
     return root
+
+
+def build_dict_trie(run: Run) -> Node:
+    """The candidates' trie of dictionaries."""
+    catalog = run.index.catalog
+    return dict_trie((catalog.tokens[row].tolist() for row in range(len(catalog))), catalog.counts.tolist())
 
 
 def define_flags() -> None:

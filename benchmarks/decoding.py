@@ -30,7 +30,7 @@ from benchmarks.common import Node
 from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
 from igd_jax.core.types import Batch, Ranked
-from igd_jax.data.batches import by_length, make_batch
+from igd_jax.data.batches import by_length, in_groups, make_batch
 from igd_jax.data.examples import Examples
 from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.decoding.constraint import DeviceTrie, device_trie
@@ -194,7 +194,7 @@ def choose_users(run: Run, n_users: int) -> tuple[Examples, Groups]:
     rows = run.rows("test")
     chosen = np.random.default_rng(0).choice(len(rows), min(n_users, len(rows)), replace=False)
     examples = run.examples(rows.take(np.sort(chosen)))
-    return examples, list(by_length(examples, np.arange(len(examples)), run.config.decode.batch_size))
+    return examples, list(in_groups(by_length(examples, np.arange(len(examples))), run.config.decode.batch_size))
 
 
 def check(ours: Found, theirs: Found) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from igd_jax.data.examples import Examples
 from igd_jax.run import Run, make_model
 from igd_jax.train import micro_batches, train_step
 from igd_jax.training.optimizer import make_optimizer, make_schedule
+from igd_jax.training.sharding import replicated
 from igd_jax.training.step import Params, init_state, make_step
 
 REPEATS = 3
@@ -50,7 +51,7 @@ class Ours:
             return run.method.loss(nnx.merge(graph, params), batch)
 
         self._functions = make_step(loss, optimizer)
-        self._state = init_state(params, optimizer)
+        self._state = jax.device_put(init_state(params, optimizer), replicated(run.mesh))
 
     def __call__(self, steps: Sequence[np.ndarray]) -> list[float]:
         """Take steps, each over the given rows; the loss of each, before its update."""
@@ -91,7 +92,7 @@ class Peer:
         for group in self._groups(rows):
             loss, weight = self._loss(*self._collate(group))
             loss.backward()
-            loss_sum, weight_sum = loss_sum + float(loss), weight_sum + weight
+            loss_sum, weight_sum = loss_sum + loss.item(), weight_sum + weight
         parameters = list(self._model.parameters())
         for parameter in parameters:
             parameter.grad /= weight_sum
@@ -120,10 +121,10 @@ class Peer:
 
     def _loss(self, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Weighted sum of cross-entropies, and the sum of the weights."""
-        logits = self._model(input_ids=ids, attention_mask=mask).logits[:, :-1]
-        labels = labels[:, 1:]
-        nll = torch.nn.functional.cross_entropy(logits.transpose(1, 2), labels, ignore_index=IGNORED, reduction="none")
+        logits = self._model(input_ids=ids, attention_mask=mask).logits
         weights = [weight for row in labels for weight in self._weights(row[row != IGNORED].tolist())]
+        labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()
+        nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels, ignore_index=IGNORED, reduction="none")
         weight = torch.zeros_like(nll)
         weight[labels != IGNORED] = torch.tensor(weights)
         return (weight * nll).sum(), sum(weights)

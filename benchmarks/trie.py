@@ -1,31 +1,26 @@
-"""Trie and information gain of a million titles: our arrays against a trie of dictionaries, in one run.
+"""Trie and information gain of a million titles: our arrays against a trie of dictionaries, both in one run.
 
-    python benchmarks/trie.py [--titles=1000000] [--real=FOLDER]
+    python -m benchmarks.trie [--titles=1000000] [--data=FOLDER] [--tokenizer=HF_FOLDER]
 
-Both sides start from token ids. The dictionary side is the published way (spec/performance.md 3c): titles go in one by
-one, and each adds its ``-p ln p`` to every node on its path. Titles are drawn from a token chain over real titles, the
-Amazon Books of `--real` with the Qwen tokenizer, or over those of the synthetic source where that folder is missing.
+Both sides start from token ids and must give the same gains. The other side is the published way: titles go in one by
+one, and each adds its mass to every node on its path (spec/methods.md 1.3). The titles are walks along pairs of tokens
+of real ones, Amazon Books with the Qwen tokenizer, or of the synthetic source's where those folders are missing.
 """
 
-import math
-import multiprocessing
-import os
-import platform
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from absl import flags
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from igd_jax.core.errors import InputError, run
-from igd_jax.core.io import write_json
+from benchmarks import common
+from benchmarks.common import Node
+from igd_jax.core.errors import InputError
+from igd_jax.core.errors import run as run_main
 from igd_jax.data.sources import synthetic
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from igd_jax.decoding.constraint import device_trie
@@ -33,47 +28,44 @@ from igd_jax.items.catalog import Catalog, Ragged, build_catalog, sort_rows
 from igd_jax.items.info_gain import EdgeGain, edge_gain
 from igd_jax.items.trie import Trie, build_trie
 
-ROOT = Path(__file__).resolve().parents[1]
-_TITLES = flags.DEFINE_integer("titles", 1_000_000, "distinct titles to build from", lower_bound=1)
-_REAL = flags.DEFINE_string("real", str(ROOT.parent / "shared" / "data"), "holds amazon_books/ and qwen2.5-tokenizer/")
-
-_GOES_ON = 0.25  # chance that a drawn title that ends goes on with another: about 17 tokens a title on Amazon Books
-_OURS_A_ROUND, _ROUNDS = 3, 2
+_SHARED = common.ROOT.parent / "shared" / "data"
+_LONGEST = 100  # tokens of a drawn title
+_GOES_ON = 0.2  # chance that a drawn title goes on where a real one ends: about 17 tokens a title on Amazon Books
+_ROUNDS, _OURS_A_ROUND = 2, 3
 _CHECKED = 2000
 
 
-class Node:
-    """One node of the trie of dictionaries; `entropy` is the mass H below it, in nats."""
-
-    def __init__(self) -> None:
-        self.children: dict[int, Node] = {}
-        self.entropy = 0.0
-
-
-def build_dict_trie(titles: list[list[int]], counts: list[int]) -> Node:
-    """Insert title by title."""
-    root, total = Node(), sum(counts)
-    for tokens, count in zip(titles, counts, strict=True):
-        p = count / total
-        mass = -p * math.log(p) if count else 0.0
-        node = root
-        node.entropy += mass
-        for token in tokens:
-            if token not in node.children:
-                node.children[token] = Node()
-            node = node.children[token]
-            node.entropy += mass
-    return root
+def source_titles(data: Path, tokenizer: Path) -> tuple[str, Tokenizer, list[str]]:
+    """What the drawn titles are like: name, tokenizer and titles."""
+    path = data / "Amazon_Books.info.txt"
+    if path.is_file() and tokenizer.is_dir():
+        titles = [line.rsplit("\t", 1)[0] for line in path.read_text(encoding="utf-8").splitlines()]
+        return "Amazon Books, Qwen2.5 tokenizer", load_tokenizer(tokenizer), titles
+    titles = list(synthetic.read(n_items=5000, n_users=5000, n_events=50_000).titles)
+    return "synthetic source, its own tokenizer", train_tokenizer(titles, vocab_size=4096), titles
 
 
-def dict_gain(root: Node, tokens: list[int]) -> list[float]:
-    """Gain of each token of one title, nats."""
-    gain, node = [], root
-    for token in tokens:
-        child = node.children[token]
-        gain.append(node.entropy - child.entropy)
-        node = child
-    return gain
+def draw_titles(real: Ragged, n_titles: int, rng: np.random.Generator) -> Ragged:
+    """Distinct titles: each begins like a real one and goes on with a token that follows the last one somewhere."""
+    by_token = np.argsort(real.ids[:-1], kind="stable")
+    known, following = real.ids[:-1][by_token], real.ids[1:][by_token]
+    first, newline, eos = real.ids[real.start[:-1]], real.ids[-2], real.ids[-1]
+    here = rng.choice(first, 2 * n_titles)  # half of them are to spare, since some come out equal
+    alive, columns = np.ones(len(here), bool), []
+    for _ in range(_LONGEST - 2):
+        columns.append(np.where(alive, here, -1))
+        low, high = np.searchsorted(known, here, "left"), np.searchsorted(known, here, "right")
+        here = following[low + (rng.random(len(here)) * (high - low)).astype(np.int64)]
+        ends = (here == newline) | (here == eos)
+        alive &= ~ends | (rng.random(len(here)) < _GOES_ON)
+        here = np.where(ends, rng.choice(first, len(here)), here)
+    table = np.stack([*columns, np.full(len(here), newline), np.full(len(here), eos)], axis=1)
+    rows = Ragged(table[table >= 0], np.append(0, np.cumsum((table >= 0).sum(axis=1))))
+    order, _, is_new = sort_rows(rows)
+    distinct = np.sort(order[is_new])[:n_titles]
+    if len(distinct) < n_titles:
+        raise InputError(f"only {len(distinct):,} titles came out distinct; ask for fewer with --titles")
+    return rows.take(distinct)
 
 
 def build_arrays(rows: Ragged, counts: Int[np.ndarray, " N"]) -> tuple[Catalog, Trie, EdgeGain]:
@@ -83,136 +75,97 @@ def build_arrays(rows: Ragged, counts: Int[np.ndarray, " N"]) -> tuple[Catalog, 
     return catalog, trie, edge_gain(trie, catalog.counts)
 
 
-def source_titles(folder: Path) -> tuple[str, Tokenizer, list[str]]:
-    """Where the chain learns: name, tokenizer, titles."""
-    path = folder / "amazon_books" / "Amazon_Books.info.txt"
-    if path.is_file():
-        titles = [line.rsplit("\t", 1)[0] for line in path.read_text(encoding="utf-8").splitlines()]
-        return "Amazon Books, Qwen2.5 tokenizer", load_tokenizer(folder / "qwen2.5-tokenizer"), titles
-    titles = synthetic.read(n_items=5000, n_users=5000, n_events=50_000).titles
-    return "synthetic source, its own tokenizer", train_tokenizer(titles, vocab_size=4096), titles
-
-
-def draw_titles(real: Ragged, n_titles: int, rng: np.random.Generator) -> Ragged:
-    """Distinct titles, each a walk along pairs of neighbouring tokens of the real ones."""
-    token = real.ids[:-1].astype(np.int64)
-    by_token = np.argsort(token, kind="stable")
-    known, following = token[by_token], real.ids[1:][by_token]
-    first, newline, eos = real.ids[real.start[:-1]], real.ids[-2], real.ids[-1]
-    here = rng.choice(first, 2 * n_titles)
-    columns, alive = [], np.ones(len(here), bool)
-    for _ in range(100):
-        columns.append(np.where(alive, here, -1))
-        low, high = np.searchsorted(known, here, "left"), np.searchsorted(known, here, "right")
-        here = following[low + (rng.random(len(here)) * (high - low)).astype(np.int64)]
-        ends = (here == newline) | (here == eos)
-        goes_on = ends & (rng.random(len(here)) < _GOES_ON)
-        here = np.where(ends, rng.choice(first, len(here)), here)
-        alive &= ~ends | goes_on
-    columns += [np.full(len(here), newline), np.full(len(here), eos)]
-    table = np.stack(columns, axis=1)
-    rows = Ragged(
-        table[table >= 0].astype(np.int32), np.append(0, np.cumsum((table >= 0).sum(axis=1))).astype(np.int64)
-    )
-    order, _, is_new = sort_rows(rows)
-    distinct = np.sort(order[is_new])[:n_titles]
-    if len(distinct) < n_titles:
-        raise InputError(f"the chain gave only {len(distinct):,} distinct titles; ask for fewer with --titles")
-    return rows.take(distinct)
-
-
-def seconds(build: Callable[..., Any], *inputs: Any) -> tuple[float, Any]:
-    """Wall time of one build, and what it built."""
-    start = time.perf_counter()
-    built = build(*inputs)
-    return time.perf_counter() - start, built
-
-
-def _resident(field: str) -> int:
-    """Bytes of this process by /proc/self/status: ``VmRSS`` now, ``VmHWM`` at most so far."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) * 1024
-
-
-def added_peak(path: str) -> int:
-    """In a fresh process: bytes by which building from a saved input lifts the most memory ever resident."""
+def prepare_arrays(path: str) -> Callable[[], Any]:
+    """For `common.added_peak_mb`: read saved rows and counts; what is returned builds from them."""
     saved = np.load(path, allow_pickle=False)
     rows, counts = Ragged(saved["ids"], saved["start"]), saved["counts"]
-    before = _resident("VmHWM")
-    build_arrays(rows, counts)
-    return _resident("VmHWM") - before
+    return lambda: build_arrays(rows, counts)
 
 
-def peak_in_fresh_process(rows: Ragged, counts: Int[np.ndarray, " N"]) -> int:
-    """`added_peak` of our side, bytes."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = str(Path(folder) / "input.npz")
+def peak_mb(rows: Ragged, counts: Int[np.ndarray, " N"]) -> int:
+    """Memory that our side adds at its peak."""
+    with TemporaryDirectory() as folder:
+        path = str(Path(folder) / "rows.npz")
         np.savez(path, ids=rows.ids, start=rows.start, counts=counts)
-        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            return pool.submit(added_peak, path).result()
+        return common.added_peak_mb(prepare_arrays, path)
 
 
-def check(rows: Ragged, trie: Trie, gain: EdgeGain, root: Node, sample: Int[np.ndarray, " r"]) -> float:
-    """Largest relative difference of gains; raises `InputError` unless both sides agree."""
-    chosen = rows.take(sample)
-    mask = np.arange(chosen.lengths.max()) < chosen.lengths[:, None]
-    _, edge = trie.walk(chosen.pad(mask.shape[1]), mask)
+def cpu_seconds(build: Callable[..., Any], *inputs: Any) -> tuple[float, Any]:
+    """Processor time of one build and what it built. Either side is one thread, so other load matters little."""
+    start = time.process_time()
+    built = build(*inputs)
+    return time.process_time() - start, built
+
+
+def dict_gain(root: Node, tokens: list[int]) -> list[float]:
+    """Gain of each token of one title, nats."""
+    gain, node = [], root
+    for token in tokens:
+        gain.append(node.entropy - node.children[token].entropy)
+        node = node.children[token]
+    return gain
+
+
+def check(rows: Ragged, trie: Trie, gain: EdgeGain, root: Node) -> float:
+    """The largest relative difference of gains over the given titles.
+
+    Raises:
+      InputError: it is above 1e-6, or the sides differ in which tokens have no gain.
+    """
+    mask = np.arange(rows.lengths.max()) < rows.lengths[:, None]
+    _, edge = trie.walk(rows.pad(mask.shape[1]), mask)
     ours, forced = (table[mask] for table in gain.along(edge, mask))
-    theirs: Float[np.ndarray, " total"] = np.concatenate(
-        [dict_gain(root, chosen[r].tolist()) for r in range(len(chosen))]
-    )
+    theirs = np.concatenate([dict_gain(root, rows[row].tolist()) for row in range(len(rows))])
     if ((theirs == 0) != forced).any() or not np.allclose(ours, theirs, rtol=1e-6, atol=0):
-        raise InputError("the two sides disagree: a bug in one of them")
-    return float((np.abs(ours - theirs)[~forced] / theirs[~forced]).max())
-
-
-def machine() -> dict[str, Any]:
-    """What the figures were measured with."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "commit": commit.stdout.strip() if commit.returncode == 0 else None,
-        "cores": os.cpu_count(),
-        "machine": platform.machine(),
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-    }
+        raise InputError("the two sides differ in their gains: one of them is wrong")
+    return float((np.abs(ours - theirs) / np.where(forced, 1, theirs)).max())
 
 
 def main() -> None:
-    rng = np.random.default_rng(0)
-    name, tokenizer, titles = source_titles(Path(_REAL.value))
-    rows = draw_titles(tokenizer.encode_titles(titles), _TITLES.value, rng)
+    """Draw titles, build both ways in turns, compare, report."""
+    values, rng = flags.FLAGS, np.random.default_rng(0)
+    source, tokenizer, titles = source_titles(Path(values.data), Path(values.tokenizer))
+    rows = draw_titles(tokenizer.encode_titles(titles), values.titles, rng)
     counts = rng.zipf(1.5, len(rows)).clip(max=10_000) - 1
-    lists, count_list = [rows[r].tolist() for r in range(len(rows))], counts.tolist()
+    lists, count_list = [rows[row].tolist() for row in range(len(rows))], counts.tolist()
 
-    peak = peak_in_fresh_process(rows, counts)
-    ours, theirs = [], []
+    peak, ours, theirs = peak_mb(rows, counts), [], []
     for _ in range(_ROUNDS):
         root = None  # one trie of dictionaries at a time: it takes gigabytes
         for _ in range(_OURS_A_ROUND):
-            spent, (catalog, trie, gain) = seconds(build_arrays, rows, counts)
+            spent, (catalog, trie, gain) = cpu_seconds(build_arrays, rows, counts)
             ours.append(spent)
-        spent, root = seconds(build_dict_trie, lists, count_list)
+        spent, root = cpu_seconds(common.dict_trie, lists, count_list)
         theirs.append(spent)
-    worst = check(rows, trie, gain, root, rng.choice(len(rows), min(_CHECKED, len(rows)), replace=False))
-    on_device = device_trie(trie, gain, max_length=int(catalog.tokens.lengths.max())).nbytes
-    figures = {
-        "source": name,
-        "titles": len(catalog),
-        "tokens": len(rows.ids),
-        "nodes": len(trie.token),
-        "dictionaries_seconds": round(min(theirs), 2),
-        "arrays_seconds": round(min(ours), 3),
-        "ratio": round(min(theirs) / min(ours), 1),
-        "arrays_peak_mb": round(peak / 1e6),
-        "device_mb_per_100k_titles": round(on_device / len(catalog) / 10, 2),
-        "worst_relative_gain_difference": worst,
-    }
-    print("| " + " | ".join(figures) + " |\n" + "|---" * len(figures) + "|")
-    print("| " + " | ".join(map(str, figures.values())) + " |")
-    write_json(ROOT / "benchmarks" / "results" / "trie.json", {**machine(), **figures})
+
+    sample = rng.choice(len(rows), min(_CHECKED, len(rows)), replace=False)
+    difference = check(rows.take(sample), trie, gain, root)
+    on_device = device_trie(trie, gain, max_length=int(catalog.lengths.max())).nbytes
+    common.report(
+        "trie",
+        {
+            "numpy": np.__version__,
+            "source": source,
+            "titles": len(catalog),
+            "tokens": len(rows.ids),
+            "nodes": len(trie.token),
+        },
+        {
+            "igd_jax": {
+                "cpu_seconds": round(min(ours), 3),
+                "added_peak_mb": peak,
+                "device_mb_per_100k_titles": round(on_device / len(catalog) / 10, 2),
+            },
+            "dictionaries": {"cpu_seconds": round(min(theirs), 1)},
+        },
+        ratio=round(min(theirs) / min(ours), 1),
+        titles_compared=len(sample),
+        largest_relative_gain_difference=difference,
+    )
 
 
 if __name__ == "__main__":
-    run(main)
+    flags.DEFINE_integer("titles", 1_000_000, "Distinct titles to build from.", lower_bound=1)
+    flags.DEFINE_string("data", str(_SHARED / "amazon_books"), "Holds Amazon_Books.info.txt.")
+    flags.DEFINE_string("tokenizer", str(_SHARED / "qwen2.5-tokenizer"), "Hugging Face folder of a tokenizer.")
+    run_main(main)

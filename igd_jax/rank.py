@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import Progress
 from igd_jax.core.types import Batch, Ranked
-from igd_jax.data.batches import by_length, make_batch
+from igd_jax.data.batches import by_length, in_groups, make_batch
 from igd_jax.data.examples import Examples
 from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.decoding.constraint import DeviceTrie, device_trie
@@ -68,7 +68,7 @@ def rank(
     scores = np.full(rows.shape, -np.inf, np.float32)
     nodes = np.full(rows.shape, -1, np.int32)
     progress, done = Progress("recommend", len(examples), "users"), 0
-    for group in by_length(examples, np.arange(len(examples)), size):
+    for group in in_groups(by_length(examples, np.arange(len(examples))), size):
         batch = make_batch(examples, group, run.index.item_tokens, {}, size=size)
         ranked = jax.device_get(recommend(params, jax.device_put(batch, by_row(run.mesh)), trie, options))
         for out, found in ((rows, ranked.rows), (scores, ranked.scores), (nodes, ranked.nodes)):

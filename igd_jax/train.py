@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json, write_json
 from igd_jax.core.log import MetricsWriter, Progress, plot_losses, say
 from igd_jax.core.types import Batch, LossSum
-from igd_jax.data.batches import by_length, make_batch, rows_of_step, steps_per_epoch
+from igd_jax.data.batches import by_length, in_groups, make_batch, rows_of_step, steps_per_epoch
 from igd_jax.data.examples import Examples
 from igd_jax.run import Run, check_fingerprint, config_json, define_config_flag, make_model, set_up
 from igd_jax.training.checkpoint import Checkpoints
@@ -79,53 +80,51 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     run.tokenizer.save(workdir.tokenizer)
     write_json(workdir.config, config_json(config))
     write_json(workdir.env, environment())
-    checkpoints = Checkpoints(workdir.checkpoints)
     progress: dict[str, Any] = {"fingerprint": run.fingerprint, "best_loss": None, "best_step": 0, "worse": 0}
-    found = checkpoints.restore_last(state)
-    if found is not None:
-        state, progress = found
-        check_fingerprint(progress, run, workdir)
-        say(f"resuming from step {int(state.step)} of {plan.num_steps}")
-    metrics = MetricsWriter(workdir.metrics, workdir.tensorboard)
-    metrics.truncate(int(state.step))
-    log = TrainLog(metrics, schedule, plan)
+    with closing(Checkpoints(workdir.checkpoints)) as checkpoints:  # waits for what is still being written
+        if (found := checkpoints.restore_last(state)) is not None:
+            state, progress = found
+            check_fingerprint(progress, run, workdir)
+            say(f"resuming from step {int(state.step)} of {plan.num_steps}")
+        start = int(state.step)
+        metrics = MetricsWriter(workdir.metrics, workdir.tensorboard)
+        metrics.truncate(start)
+        log = TrainLog(metrics, schedule, plan)
 
-    # ------------------------------------------------------------------------------------------------------- train loop
-    terminated = catch_sigterm()
-    stopped_early = plan.patience and progress["worse"] >= plan.patience
-    for step in range(int(state.step), 0 if stopped_early else plan.num_steps):
-        rows = rows_of_step(
-            len(examples["train"]), batch_size=plan.global_batch_size, seed=config.train.seed, step=step
-        )
-        state, values = train_step(
-            functions, state, micro_batches(run, examples["train"], rows, per_item, plan.micro_batch_size)
-        )
-        log.add(step + 1, values, n_rows=len(rows))
-        if (step + 1) % plan.eval_every_steps == 0 or step + 1 == plan.num_steps:
-            log.flush()
-            valid = evaluate_loss(run, functions, state.params, examples["valid"], per_item, plan.micro_batch_size)
-            check_finite(valid, step + 1)
-            metrics.write(step + 1, **valid)
-            progress = judge(progress, valid["valid_loss"], step + 1)
-            say(f"step {step + 1}: valid loss {valid['valid_loss']:.4f} (best {progress['best_loss']:.4f})")
-            if progress["worse"] == 0:
-                checkpoints.save_best(step + 1, state.params, progress)
-            if plan.patience and progress["worse"] >= plan.patience:
-                say(f"stopping early: {progress['worse']} evaluation(s) without a better loss")
-                break
-        if terminated or (step + 1) % plan.checkpoint_every_steps == 0:
-            log.flush()
-            checkpoints.save_last(state, progress)
-        if terminated:
-            checkpoints.close()
-            say(f"terminated: step {step + 1} is saved; the same command resumes")
-            sys.exit(TERMINATED)
+        # --------------------------------------------------------------------------------------------------- train loop
+        terminated = catch_sigterm()
+        stopped_early = plan.patience and progress["worse"] >= plan.patience
+        for step in range(start, 0 if stopped_early else plan.num_steps):
+            rows = rows_of_step(
+                len(examples["train"]), batch_size=plan.global_batch_size, seed=config.train.seed, step=step
+            )
+            state, values = train_step(
+                functions, state, micro_batches(run, examples["train"], rows, per_item, plan.micro_batch_size)
+            )
+            log.add(step + 1, values, n_rows=len(rows))
+            if (step + 1) % plan.eval_every_steps == 0 or step + 1 == plan.num_steps:
+                log.flush()
+                valid = evaluate_loss(run, functions, state.params, examples["valid"], per_item, plan.micro_batch_size)
+                check_finite(valid, step + 1)
+                metrics.write(step + 1, **valid)
+                progress = judge(progress, valid["valid_loss"], step + 1)
+                say(f"step {step + 1}: valid loss {valid['valid_loss']:.4f} (best {progress['best_loss']:.4f})")
+                if progress["worse"] == 0:
+                    checkpoints.save_best(step + 1, state.params, progress)
+                if plan.patience and progress["worse"] >= plan.patience:
+                    say(f"stopping early: {progress['worse']} evaluation(s) without a better loss")
+                    break
+            if terminated or (step + 1) % plan.checkpoint_every_steps == 0:
+                log.flush()
+                checkpoints.save_last(state, progress)
+            if terminated:
+                say(f"terminated: saving step {step + 1}; the same command resumes from it")
+                sys.exit(TERMINATED)
+        checkpoints.save_last(state, progress)
 
     # ----------------------------------------------------------------------------------------------------------- result
-    checkpoints.save_last(state, progress)
-    checkpoints.close()
     plot_losses(workdir.metrics, workdir.picture)
-    if found is not None and int(found[0].step) == int(state.step):
+    if start == int(state.step):
         say(f"nothing left to train: step {int(state.step)} was the last")
     say(f"best valid loss {progress['best_loss']:.4f} at step {progress['best_step']}; next:")
     say(f"  python -m igd_jax.evaluate --workdir={workdir.path}")
@@ -249,8 +248,10 @@ def print_example(run: Run, examples: Examples, per_item: dict[str, np.ndarray])
 def micro_batches(
     run: Run, examples: Examples, rows: np.ndarray, per_item: dict[str, np.ndarray], size: int
 ) -> Iterator[Batch]:
-    """The micro-batches of a step, on the devices."""
-    for group in by_length(examples, rows, size):
+    """The micro-batches of a step, on the devices; by length, unless the objective depends on who shares one."""
+    if run.config.loss.normalizer == "global":
+        rows = by_length(examples, rows)
+    for group in in_groups(rows, size):
         batch = make_batch(examples, group, run.index.item_tokens, per_item, size=size)
         yield jax.device_put(batch, by_row(run.mesh))
 

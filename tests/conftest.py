@@ -31,7 +31,7 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def tiny(tmp_path_factory) -> Path:
     """A folder with ``data`` (prepared) and ``model`` (Hugging Face), both of `tiny_run`."""
-    import tiny_run  # only now: what is imported before the tests is not type-checked
+    import tiny_run  # slow, and most tests do without
 
     folder = tmp_path_factory.mktemp("tiny")
     tiny_run.save_data(folder / "data")

@@ -31,9 +31,13 @@ def rows_of_step(n_rows: int, *, batch_size: int, seed: int, step: int) -> Int[n
     return order[place * batch_size : (place + 1) * batch_size]
 
 
-def by_length(examples: Examples, rows: Int[np.ndarray, " b"], size: int) -> Iterator[Int[np.ndarray, " s"]]:
-    """Cut `rows` into groups of `size`, by prompt length, so that little is padding; the last group may be short."""
-    rows = rows[np.argsort(examples.prompt.lengths[rows], kind="stable")]
+def by_length(examples: Examples, rows: Int[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
+    """Order rows by prompt length, so that neighbours pad little."""
+    return rows[np.argsort(examples.prompt.lengths[rows], kind="stable")]
+
+
+def in_groups(rows: Int[np.ndarray, " b"], size: int) -> Iterator[Int[np.ndarray, " s"]]:
+    """Cut rows into groups of `size`; the last may be short."""
     for begin in range(0, len(rows), size):
         yield rows[begin : begin + size]
 

@@ -5,6 +5,7 @@ length that each row shares with the row before it falls out of the same compari
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 
 import numpy as np
@@ -78,14 +79,16 @@ class Catalog:
     """Distinct title rows in token order, with the items and the train counts behind each.
 
     Attributes:
-      tokens: the N rows, ids of ``title + newline`` then EOS; int32.
+      given: the candidates' rows, ids of ``title + newline`` then EOS, in the order of the items; int32.
+      first: the given row that each catalogue row stands for; int64.
       lcp: tokens that a row shares with the row before it; -1 for row 0, so that row 0 also owns the root. int32.
       counts: how often the row's items were train targets, summed; int64.
       item_start, item: the items of row r are ``item[item_start[r]:item_start[r + 1]]``, ascending; int32.
       row_of_item: row of each item of the data set, -1 for items that are no candidates; int32.
     """
 
-    tokens: Ragged
+    given: Ragged
+    first: Int[np.ndarray, " N"]
     lcp: Int[np.ndarray, " N"]
     counts: Int[np.ndarray, " N"]
     item_start: Int[np.ndarray, " N_plus_1"]
@@ -98,7 +101,17 @@ class Catalog:
     @property
     def eos(self) -> int:
         """The token id that ends every row, and stands nowhere else."""
-        return int(self.tokens.ids[-1])
+        return int(self.given.ids[-1])
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " N"]:
+        """Tokens of each row, EOS included; int32."""
+        return self.given.lengths[self.first]
+
+    @cached_property
+    def tokens(self) -> Ragged:
+        """The N rows, in their order; a copy that building the trie does without."""
+        return self.given.take(self.first)
 
     def items_of(self, row: int) -> Int[np.ndarray, " n"]:
         """Items that share the row's title, ascending."""
@@ -134,7 +147,8 @@ def build_catalog(
     row_of_item[chosen[order]] = row
     n_rows = len(first)
     return Catalog(
-        tokens=tokens.take(first),
+        given=tokens,
+        first=first,
         lcp=lcp[is_new],
         counts=np.bincount(row, weights=counts[chosen[order]], minlength=n_rows).astype(np.int64),
         item_start=np.append(np.flatnonzero(is_new), len(order)).astype(np.int32),
@@ -177,15 +191,16 @@ def sort_rows(
         run = np.cumsum(~tied) - 1
         width = (63 - int(run[-1]).bit_length()) // bits
         key = run << (width * bits) | _pack(rows, order[active], depth, width=width, bits=bits)
-        by_key = np.argsort(key, kind="stable")
+        by_key = np.argsort(key)
         order[active] = order[active[by_key]]
         key, before = key[by_key][tied], key[by_key][np.flatnonzero(tied) - 1]
         lcp[active[tied]] = depth + _shared(key, before, width=width, bits=bits)
-        is_same, ended = key == before, key & ((1 << bits) - 1) == 0
-        is_new[active[tied]] = ~(is_same & ended)
-        tied[tied] = is_same & ~ended
+        is_new[active[tied]] = key != before  # where they agree but go on, a later round will tell
+        tied[tied] = (key == before) & (key & ((1 << bits) - 1) > 0)
         keep = tied | np.append(tied[1:], False)
         active, tied, depth = active[keep], tied[keep], depth + width
+    # Equal rows have come out in any order: sort by place and then by row, both in one integer.
+    order = np.sort(np.cumsum(is_new) << 32 | order) & (2**32 - 1)
     return order, lcp, is_new
 
 

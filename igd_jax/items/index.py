@@ -51,7 +51,7 @@ class ItemIndex:
     @property
     def longest_title(self) -> int:
         """Tokens of the longest candidate, EOS included."""
-        return int(self.catalog.tokens.lengths.max())
+        return int(self.catalog.lengths.max())
 
     def title_of_row(self, row: int) -> str:
         """The title that a catalogue row stands for."""

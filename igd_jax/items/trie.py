@@ -92,7 +92,7 @@ def _find(sorted_values: Int[np.ndarray, " n"], wanted: Int[np.ndarray, " r"]) -
 
 def build_trie(catalog: Catalog) -> Trie:
     """Build the trie of a catalogue; time and memory linear in tokens."""
-    lcp, length = catalog.lcp, catalog.tokens.lengths
+    lcp, length = catalog.lcp, catalog.lengths
     n_rows = len(lcp)
     node_start = np.zeros(n_rows + 1, np.int64)
     np.cumsum(length - lcp, out=node_start[1:])
@@ -100,21 +100,23 @@ def build_trie(catalog: Catalog) -> Trie:
     # Row r >= 1 leaves the row before it at a branching node of depth lcp[r]. That node belongs to the last earlier
     # row that shares less; the child begun by r ends where a later row shares no more than r does.
     split = np.arange(1, n_rows)
-    owner = _jump(np.arange(n_rows) - 1, lcp, operator.ge)[1:]
-    end = _jump(np.arange(1, n_rows + 1), np.append(lcp, -2).astype(np.int32), operator.gt)[1:]
-    parent = node_start[owner] + lcp[1:] - lcp[owner] - 1
+    owner = _jump(np.arange(n_rows) - 1, lcp, operator.ge)
+    end = _jump(np.arange(1, n_rows + 1), np.append(lcp, -2).astype(np.int32), operator.gt)
+    parent = node_start[owner[1:]] + lcp[1:] - lcp[owner[1:]] - 1
 
-    by_parent = np.argsort(parent, kind="stable")
-    is_first = np.diff(parent[by_parent], prepend=-1) != 0
-    branch = parent[by_parent][is_first]
+    key = np.sort(parent << 32 | split)  # by parent and then by row, both in one integer
+    parent, split = key >> 32, key & (2**32 - 1)
+    owner, end = owner[split], end[split]
+    is_first = np.diff(parent, prepend=-1) != 0
+    branch = parent[is_first]
     # Each branching node has one child more than splits: the one its owner goes on with, always the next node.
     first = np.flatnonzero(is_first) + np.arange(len(branch))
     rest = np.arange(n_rows - 1) + np.cumsum(is_first)
     child = np.empty(n_rows - 1 + len(branch), np.int32)
     low, high = np.empty_like(child), np.empty_like(child)
-    child[first], child[rest] = branch + 1, node_start[split[by_parent]]
-    low[first], low[rest] = owner[by_parent][is_first], split[by_parent]
-    high[first], high[rest] = split[by_parent][is_first], end[by_parent]
+    child[first], child[rest] = branch + 1, node_start[split]
+    low[first], low[rest] = owner[is_first], split
+    high[first], high[rest] = split[is_first], end
     return Trie(
         token=_edge_tokens(catalog, node_start),
         branch=branch.astype(np.int32),
@@ -146,5 +148,5 @@ def _edge_tokens(catalog: Catalog, node_start: Int[np.ndarray, " N_plus_1"]) -> 
     """The token into every node: the unshared part of every row, after the root."""
     owned = np.diff(node_start)
     owned[0] -= 1  # the root has no token
-    begin = catalog.tokens.start[:-1] + np.maximum(catalog.lcp, 0)
-    return np.append(np.int32(-1), catalog.tokens.ids[ragged_index(begin, owned)])
+    begin = catalog.given.start[catalog.first] + np.maximum(catalog.lcp, 0)
+    return np.append(np.int32(-1), catalog.given.ids[ragged_index(begin, owned)])

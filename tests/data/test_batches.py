@@ -4,7 +4,15 @@ import numpy as np
 import pytest
 from plain_trie import EOS
 
-from igd_jax.data.batches import PROMPT_WIDTHS, TARGET_WIDTHS, by_length, make_batch, rows_of_step, steps_per_epoch
+from igd_jax.data.batches import (
+    PROMPT_WIDTHS,
+    TARGET_WIDTHS,
+    by_length,
+    in_groups,
+    make_batch,
+    rows_of_step,
+    steps_per_epoch,
+)
 from igd_jax.data.examples import Examples
 from igd_jax.items.catalog import Ragged
 
@@ -44,7 +52,7 @@ def test_steps_of_an_epoch_round_up(n_rows, expected):
 
 def test_groups_hold_each_row_once_and_prompts_of_like_length():
     rows = np.array([2, 0, 1])
-    groups = [group.tolist() for group in by_length(EXAMPLES, rows, 2)]
+    groups = [group.tolist() for group in in_groups(by_length(EXAMPLES, rows), 2)]
     assert groups == [[1, 2], [0]]
 
 

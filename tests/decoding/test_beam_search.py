@@ -280,6 +280,12 @@ def test_some_titles_are_cut_and_some_are_not():
     assert (rows >= 0).any()
 
 
+def test_a_sure_token_still_costs_as_much_as_in_the_reference():
+    built = build("one title")
+    ranked = run(built, np.zeros((N_ROWS, len(built.nodes)), np.float32), 0.0, 1.0)
+    np.testing.assert_allclose(ranked.scores[:, 0], -3e-7, rtol=1e-5)
+
+
 def test_temperature_alone_rescales_scores_and_keeps_the_order():
     built = build("many titles")
     table = smooth(built, 29)

@@ -1,0 +1,233 @@
+"""Evaluation from a trained run, or a model folder, to metrics.json and predictions.jsonl."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tiny_run
+from command import run_here, run_process
+
+from igd_jax import evaluate as program
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir, read_json
+from igd_jax.data.prepared import load
+from igd_jax.data.tokenizer import load_tokenizer
+
+N_TEST = tiny_run.N_ROWS["test"]
+
+
+@pytest.fixture(scope="module")
+def evaluate(tiny, trained):
+    """Evaluate the trained run under a name, with some fields changed; returns its predictions and metrics."""
+
+    def run(name: str, changes: dict | None = None) -> tuple[list[dict], dict]:
+        program.evaluate(tiny_run.tiny_config(tiny, changes), Workdir(str(trained)), name=name)
+        return _read(trained, name)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def plain(evaluate):
+    """Predictions and metrics of the config as it is."""
+    return evaluate("plain")
+
+
+def _read(workdir, name):
+    lines = (workdir / "eval" / name / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines], read_json(workdir / "eval" / name / "metrics.json")
+
+
+def _titles(predictions):
+    return [[result["title"] for result in line["ranked"]] for line in predictions]
+
+
+def _scores(predictions):
+    return np.array([[result["score"] for result in line["ranked"]] for line in predictions])
+
+
+# ------------------------------------------------------------------------------------------------------ what is written
+def test_predictions_have_a_line_for_each_row_in_order(tiny, plain):
+    predictions, _ = plain
+    rows = load(tiny / "data").splits["test"]
+    assert [line["row"] for line in predictions] == list(range(N_TEST))
+    assert [line["user"] for line in predictions] == rows.user.tolist()
+    for line, target in zip(predictions, rows.target, strict=True):
+        assert list(line) == ["row", "user", "target", "ranked"]
+        assert line["target"] == {"items": [tiny_run.ITEM_IDS[target]], "title": tiny_run.TITLES[target]}
+
+
+def test_results_are_whole_titles_best_first_with_all_their_items(trained, plain):
+    predictions, _ = plain
+    tokenizer = load_tokenizer(trained / "tokenizer")
+    shared = tiny_run.TITLES[3]
+    for line in predictions:
+        assert len(line["ranked"]) == 4
+        for result in line["ranked"]:
+            assert list(result) == ["items", "title", "score", "tokens"]
+            named = [i for i, t in zip(tiny_run.ITEM_IDS, tiny_run.TITLES, strict=True) if t == result["title"]]
+            assert result["items"] == named
+            assert tokenizer.encode_titles([result["title"]])[0].tolist() == result["tokens"]
+        titles = [result["title"] for result in line["ranked"]]
+        assert len(set(titles)) == 4
+    assert {len(r["items"]) for line in predictions for r in line["ranked"] if r["title"] == shared} <= {2}
+    scores = _scores(predictions)
+    assert np.isfinite(scores).all()
+    assert (np.diff(scores, axis=1) <= 0).all()
+
+
+def test_metrics_hold_rates_counts_a_baseline_and_slices(plain):
+    predictions, metrics = plain
+    assert {*("hr@1", "hr@3", "ndcg@1", "ndcg@3", "mrr"), "n", "invalid", "popularity_baseline", "slices"} <= set(metrics)
+    assert (metrics["n"], metrics["invalid"], metrics["target_absent"]) == (N_TEST, 0, 0)
+    assert metrics["candidates"] == "catalogue"
+    hits = [line["target"]["title"] in titles[:3] for line, titles in zip(predictions, _titles(predictions), strict=True)]
+    assert metrics["hr@3"] == pytest.approx(np.mean(hits))
+    assert metrics["slices"]["cold"]["n"] == tiny_run.ABSENT_IN_TEST
+    assert metrics["slices"]["warm"]["n"] == N_TEST - tiny_run.ABSENT_IN_TEST
+
+
+def test_the_evaluation_keeps_its_own_config(trained, plain):
+    config = read_json(trained / "eval" / "plain" / "config.json")
+    assert (config["decode"]["alpha"], config["eval"]["ks"]) == (0.2, [1, 3])
+    assert {path.name for path in (trained / "eval" / "plain").iterdir()} == {
+        *("config.json", "metrics.json", "predictions.jsonl"),
+    }
+
+
+def test_an_evaluation_that_fails_leaves_the_older_one(tiny, trained, tmp_path, monkeypatch):
+    workdir = tmp_path / "run"
+    shutil.copytree(trained, workdir, ignore=shutil.ignore_patterns("eval"))
+    config = tiny_run.tiny_config(tiny, {"eval.max_examples": 2})
+    program.evaluate(config, Workdir(str(workdir)), name="test")
+    before = _read(workdir, "test")
+
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(program, "write_predictions", fail)
+    with pytest.raises(OSError, match="disk full"):
+        program.evaluate(config, Workdir(str(workdir)), name="test")
+    assert _read(workdir, "test") == before
+    assert {path.name for path in (workdir / "eval").iterdir()} == {"test"}
+
+
+# -------------------------------------------------------------------------------------------------- what changes nothing
+@pytest.mark.parametrize(
+    "changes",
+    [{"decode.batch_size": 4}, {"decode.batch_size": 16}, {"mesh.data": 8, "decode.batch_size": 8}],
+    ids=["4 users at a time", "16 users at a time", "8 devices"],
+)
+def test_how_users_are_dealt_out_changes_nothing(evaluate, plain, changes):
+    predictions, metrics = evaluate("dealt", changes)
+    assert _titles(predictions) == _titles(plain[0])
+    np.testing.assert_allclose(_scores(predictions), _scores(plain[0]), atol=1e-4)
+    assert metrics == plain[1]
+
+
+# ------------------------------------------------------------------------------------------------------- what can be set
+def test_candidates_seen_in_train_leave_cold_titles_out(evaluate, capsys):
+    changes = {"decode.candidates": "train", "decode.num_beams": 21}
+    predictions, metrics = evaluate("train only", changes)
+    told = capsys.readouterr().out
+    assert "candidates (train): 21 of 23 items, 20 titles (1 items merged into a title they share), 20 seen" in told
+    assert "22 rows, 2 with a target that is no candidate; 0 invalid results" in told
+    assert metrics["target_absent"] == tiny_run.ABSENT_IN_TEST
+    for titles in _titles(predictions):
+        assert sorted(titles) == sorted(tiny_run.TITLES[: tiny_run.N_SOLD])  # 21 beams find the 20 titles, no more
+
+
+def test_the_whole_catalogue_offers_cold_titles_too(evaluate):
+    predictions, metrics = evaluate("all", {"decode.num_beams": 22})
+    for titles in _titles(predictions):
+        assert sorted(titles) == sorted(tiny_run.TITLES[:22])
+    assert (metrics["invalid"], metrics["target_absent"]) == (0, 0)
+
+
+def test_a_file_of_items_is_all_there_is_to_recommend(evaluate, tmp_path):
+    (tmp_path / "stock.txt").write_text("sku3\n\nsku20\nsku7\n")
+    predictions, metrics = evaluate("stock", {"decode.candidates": str(tmp_path / "stock.txt"), "decode.num_beams": 5})
+    names = {tiny_run.TITLES[3]: ["sku3"], tiny_run.TITLES[20]: ["sku20"], tiny_run.TITLES[7]: ["sku7"]}
+    for line in predictions:
+        assert {result["title"]: result["items"] for result in line["ranked"]} == names
+    assert metrics["target_absent"] == N_TEST - sum(line["target"]["title"] in names for line in predictions)
+    assert metrics["invalid"] == 0
+
+
+def test_titles_cut_short_are_invalid_and_name_no_item(evaluate, plain):
+    predictions, metrics = evaluate("cut", {"decode.max_new_tokens": 2, "eval.max_examples": 3})
+    results = [result for line in predictions for result in line["ranked"]]
+    assert [(result["items"], result["title"], result["tokens"]) for result in results] == [([], "", [])] * 12
+    assert (metrics["invalid"], metrics["n"], metrics["hr@3"]) == (12, 3, 0)
+
+
+def test_more_tokens_than_the_longest_title_change_nothing(evaluate, plain):
+    assert _titles(evaluate("long", {"decode.max_new_tokens": 500})[0]) == _titles(plain[0])
+
+
+def test_without_discount_a_score_is_the_sum_and_the_penalty_divides_it_by_the_length(evaluate):
+    sums, _ = evaluate("sum", {"decode.alpha": 0.0, "decode.num_beams": 22, "eval.max_examples": 2})
+    means, _ = evaluate(
+        "mean", {"decode.alpha": 0.0, "decode.num_beams": 22, "eval.max_examples": 2, "decode.length_penalty": 1.0}
+    )
+    for ours, theirs in zip(means, sums, strict=True):
+        expected = {result["title"]: result["score"] / len(result["tokens"]) for result in theirs["ranked"]}
+        assert {result["title"]: result["score"] for result in ours["ranked"]} == pytest.approx(expected, rel=1e-4)
+
+
+def test_prompts_over_the_limit_are_counted_and_told(evaluate, capsys):
+    evaluate("short", {"data.max_length": 30, "eval.max_examples": 4})
+    assert "of 4 prompts cut: with target over 30 tokens" in capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------------ the command line
+def test_one_field_can_be_changed_on_the_command_line_of_a_trained_run(trained, evaluate):
+    done = run_process(
+        "evaluate", f"--workdir={trained}", "--name=shell", "--config.decode.alpha=0.4", "--config.eval.max_examples=6"
+    )
+    assert (done.code, done.err) == (0, "")
+    assert f"written to {trained / 'eval' / 'shell'}" in done.out
+    assert read_json(trained / "eval" / "shell" / "config.json")["decode"]["alpha"] == 0.4
+    ours, theirs = _read(trained, "shell")[0], evaluate("0.4", {"decode.alpha": 0.4, "eval.max_examples": 6})[0]
+    assert _titles(ours) == _titles(theirs)
+    np.testing.assert_allclose(_scores(ours), _scores(theirs), atol=1e-4)
+    assert np.abs(_scores(ours) - _scores(evaluate("0.2", {"eval.max_examples": 6})[0])).max() > 0.01
+
+
+def test_the_split_names_the_evaluation_unless_a_name_is_given(trained):
+    done = run_here(program, f"--workdir={trained}", "--split=valid", "--config.eval.max_examples=2")
+    assert (done.code, done.err) == (0, "")
+    predictions, metrics = _read(trained, "valid")
+    assert [line["user"] for line in predictions] == ["valid customer 0", "valid customer 1"]
+    assert metrics["n"] == 2
+    assert "checkpoint of step 18, valid loss" in done.out
+
+
+def test_a_model_folder_needs_no_training(tiny, tmp_path, capsys):
+    config = tiny_run.tiny_config(tiny, {"eval.max_examples": 2})
+    for name in ("first", "second"):
+        program.evaluate(config, Workdir(str(tmp_path / "run")), name=name)
+    assert f"no training: weights of {tiny / 'model'}" in capsys.readouterr().out
+    first, second = (_read(tmp_path / "run", name) for name in ("first", "second"))
+    assert first == second
+    assert len(first[0]) == 2
+
+
+# ------------------------------------------------------------------------------------------------------- what is refused
+@pytest.mark.parametrize("ks", [(1, 5), (), (0,)])
+def test_cut_offs_without_as_many_beams_are_bad_input(tiny, trained, ks):
+    with pytest.raises(InputError, match=r"config.eval.ks is .*, but 4 beams give lists of that length"):
+        program.evaluate(tiny_run.tiny_config(tiny, {"eval.ks": ks}), Workdir(str(trained)), name="none")
+    assert not (trained / "eval" / "none").exists()
+
+
+def test_a_run_without_a_checkpoint_is_bad_input(tiny, trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "eval"))
+    with pytest.raises(InputError, match=r"run has no checkpoint yet; let igd_jax.train reach its first evaluation"):
+        program.evaluate(tiny_run.tiny_config(tiny), Workdir(str(tmp_path / "run")), name="none")
+
+
+def test_an_unknown_split_lists_the_known_ones(tiny, trained):
+    with pytest.raises(InputError, match=r"no split 'dev'; expected one of train, valid, test"):
+        program.evaluate(tiny_run.tiny_config(tiny, {"eval.split": "dev"}), Workdir(str(trained)), name="none")
