@@ -154,7 +154,7 @@ class Peer:
         return [user for group in groups for user in self._search(examples, group, with_scores)]
 
     def _search(self, examples: Examples, group: np.ndarray, with_scores: bool) -> Found:
-        prompts = [torch.from_numpy(examples.prompt[row]).long() for row in group]
+        prompts = [torch.from_numpy(examples.prompt[row]).long() for row in group.tolist()]
         width = max(map(len, prompts))
         ids, mask = torch.full((len(prompts), width), self._eos), torch.zeros(len(prompts), width, dtype=torch.long)
         for row, prompt in enumerate(prompts):

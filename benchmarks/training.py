@@ -107,8 +107,8 @@ class Peer:
 
     def _collate(self, group: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Ids, mask and labels, padded on the right to a multiple of 8."""
-        prompts = [self._examples.prompt[row] for row in group]
-        targets = [self._run.index.item_tokens[item] for item in self._examples.target[group]]
+        prompts = [self._examples.prompt[row] for row in group.tolist()]
+        targets = [self._run.index.item_tokens[item] for item in self._examples.target[group].tolist()]
         longest = max(len(prompt) + len(target) for prompt, target in zip(prompts, targets, strict=True))
         shape = (len(group), -(-longest // 8) * 8)
         ids, labels = torch.full(shape, self._run.tokenizer.eos), torch.full(shape, IGNORED)

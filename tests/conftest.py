@@ -43,8 +43,24 @@ def tiny(tmp_path_factory) -> Path:
 def trained(tiny: Path) -> Path:
     """The workdir of a finished run. Tests may add evaluations to it, and nothing else."""
     import tiny_run
+
     from igd_jax.core.io import Workdir
     from igd_jax.train import train
 
     train(tiny_run.tiny_config(tiny), Workdir(str(tiny / "run")))
     return tiny / "run"
+
+
+@pytest.fixture(scope="session")
+def books(shared: Path, tmp_path_factory) -> Path:
+    """Amazon Books as published, prepared on the command line; the test split is only the rows of the golden search."""
+    from command import run_process
+
+    folder, source = tmp_path_factory.mktemp("books"), shared / "data" / "amazon_books"
+    (folder / "raw").mkdir()
+    for name in ("train.csv", "valid.csv", "info.txt"):
+        (folder / "raw" / f"Amazon_Books.{name}").symlink_to(source / f"Amazon_Books.{name}")
+    (folder / "raw" / "Amazon_Books.test.csv").symlink_to(shared / "golden" / "igd_amazon_books" / "test_rows.csv")
+    done = run_process("prepare", "--source=d3", f"--input={folder / 'raw'}", f"--output={folder / 'data'}")
+    assert (done.code, done.err) == (0, ""), done.err
+    return folder / "data"

@@ -53,7 +53,11 @@ def test_a_published_recipe_sets_prompt_noun_beta_and_candidates_together(catego
     config = igd.get_config(category)
     assert (config.data.prompt, config.decode.candidates, config.decode.max_new_tokens) == ("igd", "train", 72)
     assert (config.data.category, config.method.args.beta) == igd.PUBLISHED[category]
-    assert (config.train.global_batch_size, config.train.micro_batch_size, config.train.learning_rate) == (128, 16, 1e-4)
+    assert (config.train.global_batch_size, config.train.micro_batch_size, config.train.learning_rate) == (
+        128,
+        16,
+        1e-4,
+    )
 
 
 def test_an_unknown_recipe_lists_the_known_ones():

@@ -13,6 +13,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.data.prepared import load
 from igd_jax.data.tokenizer import load_tokenizer
+from igd_jax.run import set_up
 
 N_TEST = tiny_run.N_ROWS["test"]
 
@@ -79,10 +80,14 @@ def test_results_are_whole_titles_best_first_with_all_their_items(trained, plain
 
 def test_metrics_hold_rates_counts_a_baseline_and_slices(plain):
     predictions, metrics = plain
-    assert {*("hr@1", "hr@3", "ndcg@1", "ndcg@3", "mrr"), "n", "invalid", "popularity_baseline", "slices"} <= set(metrics)
+    assert {*("hr@1", "hr@3", "ndcg@1", "ndcg@3", "mrr"), "n", "invalid", "popularity_baseline", "slices"} <= set(
+        metrics
+    )
     assert (metrics["n"], metrics["invalid"], metrics["target_absent"]) == (N_TEST, 0, 0)
     assert metrics["candidates"] == "catalogue"
-    hits = [line["target"]["title"] in titles[:3] for line, titles in zip(predictions, _titles(predictions), strict=True)]
+    hits = [
+        line["target"]["title"] in titles[:3] for line, titles in zip(predictions, _titles(predictions), strict=True)
+    ]
     assert metrics["hr@3"] == pytest.approx(np.mean(hits))
     assert metrics["slices"]["cold"]["n"] == tiny_run.ABSENT_IN_TEST
     assert metrics["slices"]["warm"]["n"] == N_TEST - tiny_run.ABSENT_IN_TEST
@@ -113,7 +118,7 @@ def test_an_evaluation_that_fails_leaves_the_older_one(tiny, trained, tmp_path, 
     assert {path.name for path in (workdir / "eval").iterdir()} == {"test"}
 
 
-# -------------------------------------------------------------------------------------------------- what changes nothing
+# ------------------------------------------------------------------------------------------------- what changes nothing
 @pytest.mark.parametrize(
     "changes",
     [{"decode.batch_size": 4}, {"decode.batch_size": 16}, {"mesh.data": 8, "decode.batch_size": 8}],
@@ -126,7 +131,7 @@ def test_how_users_are_dealt_out_changes_nothing(evaluate, plain, changes):
     assert metrics == plain[1]
 
 
-# ------------------------------------------------------------------------------------------------------- what can be set
+# ------------------------------------------------------------------------------------------------------ what can be set
 def test_candidates_seen_in_train_leave_cold_titles_out(evaluate, capsys):
     changes = {"decode.candidates": "train", "decode.num_beams": 21}
     predictions, metrics = evaluate("train only", changes)
@@ -138,21 +143,29 @@ def test_candidates_seen_in_train_leave_cold_titles_out(evaluate, capsys):
         assert sorted(titles) == sorted(tiny_run.TITLES[: tiny_run.N_SOLD])  # 21 beams find the 20 titles, no more
 
 
-def test_the_whole_catalogue_offers_cold_titles_too(evaluate):
-    predictions, metrics = evaluate("all", {"decode.num_beams": 22})
-    for titles in _titles(predictions):
-        assert sorted(titles) == sorted(tiny_run.TITLES[:22])
-    assert (metrics["invalid"], metrics["target_absent"]) == (0, 0)
-
-
-def test_a_file_of_items_is_all_there_is_to_recommend(evaluate, tmp_path):
+@pytest.fixture
+def stock(tmp_path):
+    """Three candidates, by file, and more beams than that."""
     (tmp_path / "stock.txt").write_text("sku3\n\nsku20\nsku7\n")
-    predictions, metrics = evaluate("stock", {"decode.candidates": str(tmp_path / "stock.txt"), "decode.num_beams": 5})
+    return {"decode.candidates": str(tmp_path / "stock.txt"), "decode.num_beams": 5}
+
+
+def test_a_file_of_items_is_all_there_is_to_recommend(evaluate, stock):
+    predictions, metrics = evaluate("stock", stock)
     names = {tiny_run.TITLES[3]: ["sku3"], tiny_run.TITLES[20]: ["sku20"], tiny_run.TITLES[7]: ["sku7"]}
     for line in predictions:
         assert {result["title"]: result["items"] for result in line["ranked"]} == names
     assert metrics["target_absent"] == N_TEST - sum(line["target"]["title"] in names for line in predictions)
     assert metrics["invalid"] == 0
+
+
+def test_the_length_penalty_divides_sums_by_the_length(evaluate, stock):
+    stock |= {"decode.alpha": 0.0, "eval.max_examples": 2}
+    sums, _ = evaluate("sum", stock)
+    means, _ = evaluate("mean", stock | {"decode.length_penalty": 1.0})
+    for ours, theirs in zip(means, sums, strict=True):
+        expected = {result["title"]: result["score"] / len(result["tokens"]) for result in theirs["ranked"]}
+        assert {result["title"]: result["score"] for result in ours["ranked"]} == pytest.approx(expected, rel=1e-4)
 
 
 def test_titles_cut_short_are_invalid_and_name_no_item(evaluate, plain):
@@ -166,22 +179,14 @@ def test_more_tokens_than_the_longest_title_change_nothing(evaluate, plain):
     assert _titles(evaluate("long", {"decode.max_new_tokens": 500})[0]) == _titles(plain[0])
 
 
-def test_without_discount_a_score_is_the_sum_and_the_penalty_divides_it_by_the_length(evaluate):
-    sums, _ = evaluate("sum", {"decode.alpha": 0.0, "decode.num_beams": 22, "eval.max_examples": 2})
-    means, _ = evaluate(
-        "mean", {"decode.alpha": 0.0, "decode.num_beams": 22, "eval.max_examples": 2, "decode.length_penalty": 1.0}
-    )
-    for ours, theirs in zip(means, sums, strict=True):
-        expected = {result["title"]: result["score"] / len(result["tokens"]) for result in theirs["ranked"]}
-        assert {result["title"]: result["score"] for result in ours["ranked"]} == pytest.approx(expected, rel=1e-4)
+def test_prompts_over_the_limit_are_counted_and_told(tiny, trained, capsys):
+    run = set_up(tiny_run.tiny_config(tiny, {"data.max_length": 30}), Workdir(str(trained)))
+    examples = run.examples(run.rows("test"))
+    assert 0 < examples.n_cut <= N_TEST
+    assert f"{examples.n_cut} of {N_TEST} prompts cut: with target over 30 tokens" in capsys.readouterr().out
 
 
-def test_prompts_over_the_limit_are_counted_and_told(evaluate, capsys):
-    evaluate("short", {"data.max_length": 30, "eval.max_examples": 4})
-    assert "of 4 prompts cut: with target over 30 tokens" in capsys.readouterr().out
-
-
-# ------------------------------------------------------------------------------------------------------ the command line
+# ----------------------------------------------------------------------------------------------------- the command line
 def test_one_field_can_be_changed_on_the_command_line_of_a_trained_run(trained, evaluate):
     done = run_process(
         "evaluate", f"--workdir={trained}", "--name=shell", "--config.decode.alpha=0.4", "--config.eval.max_examples=6"
@@ -202,6 +207,7 @@ def test_the_split_names_the_evaluation_unless_a_name_is_given(trained):
     assert [line["user"] for line in predictions] == ["valid customer 0", "valid customer 1"]
     assert metrics["n"] == 2
     assert "checkpoint of step 18, valid loss" in done.out
+    assert "candidates (catalogue): 23 of 23 items, 22 titles" in done.out
 
 
 def test_a_model_folder_needs_no_training(tiny, tmp_path, capsys):
@@ -214,7 +220,7 @@ def test_a_model_folder_needs_no_training(tiny, tmp_path, capsys):
     assert len(first[0]) == 2
 
 
-# ------------------------------------------------------------------------------------------------------- what is refused
+# ------------------------------------------------------------------------------------------------------ what is refused
 @pytest.mark.parametrize("ks", [(1, 5), (), (0,)])
 def test_cut_offs_without_as_many_beams_are_bad_input(tiny, trained, ks):
     with pytest.raises(InputError, match=r"config.eval.ks is .*, but 4 beams give lists of that length"):

@@ -228,7 +228,9 @@ def test_a_valid_loss_that_is_not_finite_is_never_the_best(tiny, tmp_path):
 # ------------------------------------------------------------------------------------------------------------- refusing
 def test_a_workdir_of_another_config_is_refused_with_the_fields_that_differ(tiny, trained):
     before = (trained / "config.json").read_bytes()
-    with pytest.raises(InputError, match=r"another config: method.args, train.num_epochs, train.seed differ; use another"):
+    with pytest.raises(
+        InputError, match=r"another config: method.args, train.num_epochs, train.seed differ; use another"
+    ):
         _train(tiny, trained, {"train.seed": 1, "train.num_epochs": 1, "method.args.beta": 0.3})
     assert (trained / "config.json").read_bytes() == before
 

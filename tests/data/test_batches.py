@@ -30,7 +30,7 @@ def test_every_epoch_shows_every_row_once_and_its_last_batch_may_be_short():
     for epoch in range(3):
         batches = _epoch(epoch)
         assert [len(rows) for rows in batches] == [5, 5, 5, 5, 3]
-        assert sorted(sum(batches, [])) == list(range(N_ROWS))
+        assert sorted(row for rows in batches for row in rows) == list(range(N_ROWS))
 
 
 def test_epochs_and_seeds_have_orders_of_their_own():

@@ -1,0 +1,63 @@
+"""Both sides of each program agree on a made-up shop and a random model."""
+
+from pathlib import Path
+
+import pytest
+from tiny_run import tiny_config
+
+pytest.importorskip("torch")
+
+from benchmarks import common, decoding, training
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir
+from igd_jax.run import Run, set_up
+
+
+@pytest.fixture(scope="module")
+def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    changes = {"decode.alpha": 0.3, "decode.candidates": "train", "decode.max_new_tokens": 40}
+    return set_up(tiny_config(tiny, changes), Workdir(str(tmp_path_factory.mktemp("benchmarks"))))
+
+
+def test_both_searches_find_the_same_titles_with_the_same_scores(run: Run):
+    ours, peer, both = decoding.compare(run, n_users=11, repeats=1)
+    assert both["same_lists"] == "11 of 11"
+    assert both["largest_score_difference"] < 1e-4
+    assert ours["sequential_model_calls_a_batch"] == peer["sequential_model_calls_a_batch"]
+    assert ours["tokens_through_the_model_a_user"] < peer["tokens_through_the_model_a_user"]
+
+
+def test_both_trainings_take_the_same_steps(run: Run):
+    ours, _, both = training.compare(run, n_steps=3, n_examples=40, repeats=1)
+    assert both["loss_difference"] < 1e-5
+    assert both["later"] < 1e-4
+    assert ours["tokens_through_the_model_an_example"] >= both["tokens_an_example_without_padding"]
+
+
+def test_scores_or_losses_that_differ_are_told():
+    title = ((3, 0), -1.0)
+    assert decoding.check([[title]], [[title]])["same_lists"] == "1 of 1"
+    with pytest.raises(InputError, match="scores differ"):
+        decoding.check([[title]], [[((3, 0), -1.01)]])
+    with pytest.raises(InputError, match="scores differ"):
+        decoding.check([[title]], [[((3, 0), float("nan"))]])
+    with pytest.raises(InputError, match="differ"):
+        training.check([2.0, 1.0], [2.0002, 1.0])
+    with pytest.raises(InputError, match="differ"):
+        training.check([2.0, 1.0], [2.0, 1.01])
+
+
+def test_interleaved_times_are_the_least_of_each_side():
+    turns: list[str] = []
+    least = common.interleaved({"a": lambda: turns.append("a"), "b": lambda: turns.append("b")}, repeats=3)
+    assert turns == ["a", "b"] * 3
+    assert set(least) == {"a", "b"}
+
+
+def test_tables_leave_figures_of_one_side_blank_for_the_other():
+    assert common.markdown({"a": {"x_y": 1}, "b": {"x_y": 2, "z": 3}}).splitlines() == [
+        "|  | a | b |",
+        "| --- | --- | --- |",
+        "| x y | 1 | 2 |",
+        "| z |  | 3 |",
+    ]

@@ -1,0 +1,215 @@
+"""Whatever is wrong with the input: exit code 2, one line that says what, no traceback, and nothing written."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_run
+from command import ROOT, run_here, run_process
+from safetensors.numpy import load_file, save_file
+
+from igd_jax import evaluate, inspect, recommend, train
+
+
+@pytest.fixture
+def ask(tiny, tmp_path, monkeypatch):
+    """Run an entry point on good arguments and one bad change; returns the one line of the error."""
+    monkeypatch.chdir(ROOT)
+
+    def run(
+        module, *changes: str, workdir: Path = tmp_path / "run", model: Path = tiny / "model", config="igd.py"
+    ) -> str:
+        good = [f"--config=configs/{config}", f"--config.data.dir={tiny / 'data'}", f"--config.model.path={model}"]
+        done = run_here(module, *good, "--config.mesh.data=1", f"--workdir={workdir}", *changes)
+        return _one_line(done)
+
+    yield run
+    assert not (tmp_path / "run").exists()
+
+
+def _one_line(done) -> str:
+    assert done.code == 2, done.out
+    (line,) = done.err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+def _field(name: str, value: object) -> str:
+    return f"--config.{name}={value}"
+
+
+# -------------------------------------------------------------------------------------------------- flags and fields
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--confg=x"], "Unknown command line flag 'confg'"),
+        (["data"], "unexpected argument 'data': options are written --name=value"),
+        (["--config.train.learning_rte=1"], """no field 'learning_rte' Did you mean "learning_rate" instead"""),
+        (["--config.train.num_steps=many"], "flag --config.train.num_steps=many: "),
+        (["--config.method.args.gamma=1"], "no field 'gamma'"),
+        ([_field("data.dir", "nowhere")], "nowhere is not a prepared folder (no meta.json in it)"),
+        ([_field("data.dir", "")], "config.data.dir is not set; prepare a folder with igd_jax.prepare"),
+        ([_field("data.prompt", "story")], "config.data.prompt is 'story'; known prompts are igd, plain"),
+        ([_field("data.max_length", 9)], "config.data.max_length is 9, but the title '"),
+        ([_field("data.max_examples", -1)], "max_examples is -1; expected a number of rows, or 0 for all"),
+        ([_field("method.name", "idg")], "config.method.name is 'idg'; known methods are "),
+        ([_field("method.args.beta", 2.0)], "config.method.args.beta is 2.0; expected a weight from 0 to 1"),
+        (
+            [_field("decode.candidates", "nowhere.txt")],
+            "config.decode.candidates is 'nowhere.txt'; expected 'catalogue'",
+        ),
+        ([_field("tokenizer.path", "nowhere")], "nowhere holds no tokenizer.json"),
+        ([_field("model.path", "nowhere"), _field("tokenizer.path", "{tiny}/model")], "nowhere is not a folder"),
+        (
+            [_field("model.path", ""), _field("model.config", "huge")],
+            "no model is called 'huge'; expected one of nano, ",
+        ),
+        ([_field("model.dtype", "float8")], "config.model.dtype is 'float8'; expected one of float32, bfloat16"),
+        ([_field("mesh.data", 9)], "config.mesh.data is 9, but there are 8 devices"),
+        (
+            [_field("mesh.data", 8), _field("train.micro_batch_size", 4)],
+            "micro_batch_size is 4, which 8 devices do not",
+        ),
+        ([_field("train.micro_batch_size", 24)], "global_batch_size is 128, no multiple of micro_batch_size 24"),
+        ([_field("train.global_batch_size", 0)], "config.train.global_batch_size is 0; expected at least 1"),
+        ([_field("train.checkpoint_every_steps", 0)], "config.train.checkpoint_every_steps is 0; expected at least 1"),
+        ([_field("train.num_epochs", 0)], "config.train asks for 0 steps; raise num_epochs or num_steps"),
+        (
+            [_field("train.schedule", "exponential")],
+            "config.train.schedule is 'exponential'; known schedules are linear",
+        ),
+        ([_field("loss.normalizer", "row")], "config.loss.normalizer is 'row'; expected global or micro_batch"),
+    ],
+)
+def test_of_training(ask, tiny, changes, message):
+    assert message in ask(train, *(change.format(tiny=tiny) for change in changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ([_field("eval.ks", "(1,20)")], "config.eval.ks is (1, 20), but 10 beams give lists of that length"),
+        ([_field("decode.alpha", 1.5)], "config.decode.alpha is 1.5; expected a discount from 0 to 1"),
+        ([_field("decode.temperature", 0.0)], "config.decode.temperature is 0.0; expected a number above 0"),
+        ([_field("decode.batch_size", 0)], "config.decode.batch_size is 0, which 1 devices do not divide"),
+        ([_field("decode.num_beams", 0), _field("eval.ks", "(1,)")], "but 0 beams give lists of that length"),
+        ([_field("model.path", ""), _field("model.config", "nano")], "holds no run and config.model.path is not set"),
+        (["--split=dev"], "there is no split 'dev'; expected one of train, valid, test"),
+    ],
+)
+def test_of_evaluation(ask, changes, message):
+    assert message in ask(evaluate, *changes)
+
+
+def test_of_recommendation(ask):
+    assert "--k is 11, but the search has 10 beams" in ask(recommend, "--history=A", "--k=11")
+    assert "no --history is given; name at least one title" in ask(recommend)
+
+
+def test_of_inspection(tiny, tmp_path):
+    def look(data: Path, tokenizer: Path) -> str:
+        return _one_line(run_here(inspect, f"--data={data}", f"--tokenizer={tokenizer}", "--title=A"))
+
+    assert "is not a prepared folder" in look(tmp_path, tiny / "model")
+    assert "holds no tokenizer.json" in look(tiny / "data", tmp_path)
+
+
+def test_an_experiment_that_is_not_there_or_takes_no_such_name(ask):
+    assert "--config=configs/none.py: there is no such file; configs/ holds experiments" in ask(train, config="none.py")
+    assert "configs/igd.py:book is unknown; expected one of books, " in ask(train, config="igd.py:book")
+
+
+@pytest.mark.parametrize("module", [train, evaluate, recommend])
+def test_neither_an_experiment_nor_a_run(module, tmp_path):
+    line = _one_line(run_here(module, f"--workdir={tmp_path / 'none'}"))
+    assert "--config" in line
+    line = _one_line(run_here(module, f"--workdir={tmp_path / 'none'}", "--config.decode.alpha=0.1"))
+    assert "--config.FIELD is given, but neither --config=FILE nor the --workdir of a run" in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_field_of_the_run_in_the_workdir(trained):
+    line = _one_line(run_here(evaluate, f"--workdir={trained}", "--config.decode.alhpa=0.1"))
+    assert """the config has no field 'alhpa' Did you mean "alpha" instead""" in line
+
+
+def test_a_run_whose_config_is_broken(tmp_path):
+    (tmp_path / "config.json").write_text('{"data": ')
+    line = _one_line(run_here(evaluate, f"--workdir={tmp_path}"))
+    assert f"{tmp_path / 'config.json'} is not valid JSON" in line
+
+
+def test_a_workdir_of_another_config(ask, tiny, trained):
+    line = ask(train, _field("train.seed", 7), workdir=trained)
+    assert "holds a run of another config: " in line
+    assert "train.seed" in line
+    assert "; use another --workdir, or give the same values to resume it" in line
+
+
+# -------------------------------------------------------------------------------------------------------- model folders
+@pytest.fixture
+def folder(tiny, tmp_path) -> Path:
+    """A model folder that a test may spoil."""
+    return shutil.copytree(tiny / "model", tmp_path / "model")
+
+
+def _change_tensors(folder: Path, change) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file(tensors, folder / "model.safetensors")
+
+
+def _change_json(path: Path, **values) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+@pytest.mark.parametrize("module", [train, evaluate])
+def test_a_model_folder_without_weights(ask, folder, module):
+    (folder / "model.safetensors").unlink()
+    assert f"{folder} has no weights; expected model.safetensors or shards" in ask(module, model=folder)
+
+
+def test_missing_and_surplus_tensors_are_listed_together(ask, folder):
+    def change(tensors):
+        del tensors["model.layers.1.mlp.up_proj.weight"]
+        tensors["model.layers.0.adapter.weight"] = np.zeros((2, 2), np.float32)
+
+    _change_tensors(folder, change)
+    line = ask(train, model=folder)
+    assert "- model.layers.1.mlp.up_proj.weight + model.layers.0.adapter.weight" in line
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"model_type": "mamba"}, "the model is of type 'mamba'; expected one of qwen2, qwen3, llama"),
+        ({"new_switch": True}, "new_switch is not understood"),
+        ({"vocab_size": 299}, "model.embed_tokens.weight is (304, 32), expected (299, 32)"),
+    ],
+)
+def test_a_model_that_is_not_understood(ask, folder, values, message):
+    _change_json(folder / "config.json", **values)
+    assert message in ask(train, model=folder)
+
+
+def test_a_tokenizer_without_an_end(ask, folder):
+    _change_json(folder / "tokenizer_config.json", eos_token="</s>")
+    assert f"the tokenizer in {folder} has no end-of-text token (eos_token: '</s>')" in ask(train, model=folder)
+
+
+def test_a_tokenizer_with_more_ids_than_the_model(ask, folder):
+    _change_json(folder / "config.json", vocab_size=290)
+    _change_tensors(folder, lambda tensors: tensors.update({"model.embed_tokens.weight": np.zeros((290, 32), "f4")}))
+    assert "the tokenizer has 300 ids but the model in" in ask(train, model=folder)
+
+
+# ------------------------------------------------------------------------------------------------------- real processes
+def test_in_a_process_of_its_own(tiny, tmp_path):
+    arguments = [f"--config.data.dir={tiny / 'data'}", f"--workdir={tmp_path / 'run'}"]
+    done = run_process("train", "--config=configs/igd.py", *arguments, "--config.method.name=none")
+    assert "config.method.name is 'none'; known methods are " in _one_line(done)
+    done = run_process("evaluate", *arguments[1:])
+    assert "holds no run (no config.json in it); train one there, or give --config" in _one_line(done)
+    assert not (tmp_path / "run").exists()
