@@ -19,7 +19,7 @@ def get_config() -> ConfigDict:
     config.train.global_batch_size = 32
     config.train.micro_batch_size = 32
     config.train.learning_rate = 3e-3
-    config.train.num_steps = 700
+    config.train.num_steps = 500
     config.train.log_every_steps = 50
     config.train.patience = 0
     config.decode.batch_size = 32

@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -35,7 +36,9 @@ def run_here(module: ModuleType, *arguments: str) -> Done:
         mock.patch.object(sys, "argv", [module.__name__, *arguments]),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
+        warnings.catch_warnings(),
     ):
+        warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)  # ml_collections
         try:
             module.define_flags()
             errors.run(module.main)
@@ -54,6 +57,7 @@ def start(module: str, *arguments: str) -> subprocess.Popen[str]:
         "JAX_PLATFORMS": "cpu",
         "JAX_NUM_CPU_DEVICES": "1",
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".cache" / "jax"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
     }
     return subprocess.Popen(
         [sys.executable, "-m", f"igd_jax.{module}", *arguments],

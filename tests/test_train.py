@@ -172,7 +172,7 @@ def test_a_killed_process_leaves_a_run_that_ends_equal_to_the_bit(tiny, tmp_path
         "train.global_batch_size": 16,
         "train.micro_batch_size": 8,
         "train.learning_rate": 1e-2,
-        "train.num_steps": 60,
+        "train.num_steps": 40,
         "train.patience": 0,
         "train.checkpoint_every_steps": 2,
     }
@@ -181,16 +181,15 @@ def test_a_killed_process_leaves_a_run_that_ends_equal_to_the_bit(tiny, tmp_path
     command.append(f"--workdir={tmp_path / 'killed'}")
     rng = np.random.default_rng()  # any moment will do, and it is another one each time
     codes = []
-    for sign in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
+    for sign in (signal.SIGKILL, signal.SIGTERM):
         with start("train", *command) as process:
             _wait_for_a_new_checkpoint(process, tmp_path / "killed" / "checkpoints")
             time.sleep(rng.uniform(0, 1))
             process.send_signal(sign)
             process.communicate()
         codes.append(process.returncode)
-    assert codes[0] == -signal.SIGKILL
-    assert codes[1] in (-signal.SIGKILL, 0)  # 0: the end came first
-    assert codes[2] in (143, 0)
+    assert codes[0] in (-signal.SIGKILL, 0)  # 0: the end came first
+    assert codes[1] in (143, 0)
     done = run_process("train", *command)
     assert (done.code, done.err) == (0, "")
     _assert_same_run(tiny, tmp_path / "killed", tmp_path / "whole")

@@ -27,7 +27,8 @@ def bad_flags_told() -> Iterator[None]:
     try:
         yield
     except (AttributeError, KeyError) as error:
-        _fail(InputError(f"the config has no field {error.args[0]}; configs/common.py lists them all"))
+        inner = error.args[0] if isinstance(error.args[0], KeyError) else error
+        _fail(InputError(f"the config has no field {inner.args[0]}; configs/common.py lists them all"))
     except (flags.Error, InputError, OSError, TypeError, ValueError) as error:
         _fail(error)
 

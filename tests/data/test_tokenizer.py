@@ -132,7 +132,7 @@ def test_truncation_and_padding_set_in_the_file_are_ignored(folder, trained):
     assert load_tokenizer(folder).encode(TITLES) == trained.encode(TITLES)
 
 
-def test_golden_titles_and_prompts_get_the_ids_of_the_file_whatever_the_model_type_says(shared, tmp_path):
+def test_golden_titles_get_the_ids_of_the_file_whatever_the_model_type_says(shared, tmp_path):
     from transformers import PreTrainedTokenizerFast
 
     source = shared / "models" / "tiny-qwen2-books"

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from plain_trie import EOS, PlainNode, catalog_of, lists_of, plain_entropy, plain_trie, random_rows
+from plain_search import edge_scores, plain_factors, plain_search
+from plain_trie import EOS, PlainNode, catalog_of, lists_of, plain_trie, random_rows
 
 from igd_jax.core.types import Ranked
 from igd_jax.decoding.beam_search import (
@@ -66,7 +67,7 @@ every_case = pytest.mark.parametrize("name", CASES)
 
 
 class Built(NamedTuple):
-    """A case made ready: `search` takes (table, alpha, temperature, is_real) and is compiled once."""
+    """A case made ready: `search` takes (trie, table, alpha, temperature, is_real) and is compiled once."""
 
     case: Case
     nodes: list[PlainNode]
@@ -104,19 +105,12 @@ def table_scorer(table: jax.Array) -> Scorer:
     def look_up(children: Children) -> jax.Array:
         return jnp.take_along_axis(table[:, None], children.node, axis=2)
 
-    return Scorer(
-        start=lambda children: ((), look_up(children)), step=lambda carry, beams, children: (carry, look_up(children))
-    )
+    return Scorer(lambda children: ((), look_up(children)), lambda carry, _, children: (carry, look_up(children)))
 
 
 def run(built: Built, table: np.ndarray, alpha: float, temperature: float, is_real=ALL_REAL) -> Ranked:
     found = built.search(built.trie, table, np.float32(alpha), np.float32(temperature), jnp.asarray(is_real))
     return jax.tree.map(np.asarray, found)
-
-
-def assert_identical(ours: Ranked, theirs: Ranked) -> None:
-    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 def smooth(built: Built, seed: int) -> np.ndarray:
@@ -135,36 +129,11 @@ def tied(built: Built, seed: int) -> tuple[Built, np.ndarray]:
     return built._replace(trie=trie, factors=list(factors)), table
 
 
-def plain_factors(nodes: list[PlainNode], counts: list[int]) -> list[np.float32]:
-    """(IG - min) / (max - min + 1e-7) over siblings, for the edge into each node."""
-    factors = [np.float32(0)] * len(nodes)
-    for node in nodes:
-        gain = {child.number: plain_entropy(node, counts) - plain_entropy(child, counts) for child in node.by_token()}
-        for number, value in gain.items():
-            low, high = min(gain.values()), max(gain.values())
-            factors[number] = np.float32((value - low) / (high - low + 1e-7))
-    return factors
-
-
-def plain_search(built: Built, logp: np.ndarray, alpha: float, temperature: float) -> list[tuple[np.float32, int]]:
-    """Recurrence R: final score and node of each result, best first."""
-    case, one = built.case, np.float32(1)
-    score = [
-        (p / np.float32(temperature) - np.float32(1e-7)) * (one - np.float32(alpha) * factor)
-        for p, factor in zip(logp, built.factors, strict=True)
-    ]
-    running, finished = [(np.float32(0), built.nodes[0])], []
-    for length in range(1, case.max_length + 1):
-        penalty = np.float32(length) ** np.float32(case.length_penalty)
-        candidates = [(total + score[child.number], child) for total, node in running for child in node.by_token()]
-        kept = sorted(candidates, key=lambda pair: -pair[0])[: 2 * case.k]  # stable: earlier beam, then lower token
-        is_last = length == case.max_length
-        ends = [(total / penalty, child) for total, child in kept[: case.k] if child.token == EOS or is_last]
-        finished = sorted(finished + ends, key=lambda pair: -pair[0])[: case.k]
-        running = [(total, child) for total, child in kept if child.token != EOS][: case.k]
-        if not running or (len(finished) == case.k and finished[-1][0] >= running[0][0] / penalty):
-            break
-    return [(total, node.number) for total, node in finished]
+def expected_results(built: Built, logp: np.ndarray, alpha: float, temperature: float) -> list[tuple[np.float32, int]]:
+    """Score and node of each result of one row, best first."""
+    case = built.case
+    score = edge_scores(logp, built.factors, alpha=alpha, temperature=temperature)
+    return plain_search(built.nodes[0], score, k=case.k, max_length=case.max_length, length_penalty=case.length_penalty)
 
 
 def assert_results(ranked: Ranked, row: int, expected: list[tuple[np.float32, int]], built: Built) -> None:
@@ -185,7 +154,7 @@ def test_results_are_those_of_the_recurrence(name, seed):
     for alpha, temperature in SETTINGS:
         ranked = run(built, table, alpha, temperature)
         for row in range(N_ROWS):
-            assert_results(ranked, row, plain_search(built, table[row], alpha, temperature), built)
+            assert_results(ranked, row, expected_results(built, table[row], alpha, temperature), built)
 
 
 @every_case
@@ -195,7 +164,7 @@ def test_ties_go_to_the_earlier_beam_then_the_lower_token_then_the_earlier_finis
     for alpha in (0.0, 0.5, 1.0):
         ranked = run(built, table, alpha, 1.0)
         for row in range(N_ROWS):
-            assert_results(ranked, row, plain_search(built, table[row], alpha, 1.0), built)
+            assert_results(ranked, row, expected_results(built, table[row], alpha, 1.0), built)
 
 
 @pytest.mark.parametrize("name", ["many titles", "cut short"])
@@ -209,34 +178,33 @@ def test_the_compiled_loop_equals_a_python_loop_over_steps(name):
         state = first(options)
         while unfinished(state, options):
             state = step(state, options)
-        assert_identical(results(state, built.trie), run(built, table, alpha, 1.0, is_real))
+        jax.tree.map(np.testing.assert_array_equal, results(state, built.trie), run(built, table, alpha, 1.0, is_real))
 
 
 @pytest.mark.parametrize("name", ["one title", "as many titles as beams", "fewer titles than beams"])
 def test_with_a_beam_for_each_title_the_ranking_is_that_of_all_titles(name):
     built = build(name)
+    table = smooth(built, 11)
     for alpha, temperature in SETTINGS:
-        table = smooth(built, 11)
         ranked = run(built, table, alpha, temperature)
         for row in range(N_ROWS):
             final = {}
             for leaf in built.leaves:
                 path = built.nodes[leaf].path()
-                weight = [1 - alpha * built.factors[node.number] for node in path]
-                total = sum(table[row, node.number] / temperature * m for node, m in zip(path, weight, strict=True))
-                final[leaf] = total / len(path) ** built.case.length_penalty
-            found = ranked.nodes[row][: len(built.leaves)].tolist()
-            assert sorted(found) == built.leaves
-            scores = [final[leaf] for leaf in found]
-            np.testing.assert_allclose(scores, ranked.scores[row][: len(scores)], rtol=1e-5)
-            assert (np.diff(scores) <= 1e-5).all()
+                weighed = [table[row, node.number] * (1 - alpha * built.factors[node.number]) for node in path]
+                final[leaf] = sum(weighed) / temperature / len(path) ** built.case.length_penalty
+            best = sorted(final, key=lambda leaf: -final[leaf])
+            assert ranked.nodes[row][: len(best)].tolist() == best
+            np.testing.assert_allclose(ranked.scores[row][: len(best)], [final[leaf] for leaf in best], rtol=1e-5)
 
 
 @every_case
 def test_alpha_zero_is_plain_beam_search_to_the_bit(name):
     built = build(name)
     plain = built._replace(trie=built.trie.replace(factor=jnp.zeros_like(built.trie.factor)))
-    assert_identical(run(built, smooth(built, 13), 0.0, 1.0), run(plain, smooth(built, 13), 1.0, 1.0))
+    jax.tree.map(
+        np.testing.assert_array_equal, run(built, smooth(built, 13), 0.0, 1.0), run(plain, smooth(built, 13), 1.0, 1.0)
+    )
 
 
 @every_case
@@ -319,7 +287,7 @@ def test_beams_carry_the_state_of_their_parents_and_know_token_and_clock():
         table[node.number] = -1 - (before * 5 + node.token * 3) % 13
         path[node.number] = (before * 7 + node.token * len(node.path())) % 1009
     for row in range(N_ROWS):
-        assert_results(ranked, row, plain_search(built, table, 0.2, 1.0), built)
+        assert_results(ranked, row, expected_results(built, table, 0.2, 1.0), built)
 
 
 def test_one_trace_serves_all_weights_temperatures_and_batches():

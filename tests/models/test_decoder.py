@@ -28,6 +28,7 @@ TINY = ModelConfig(
     max_positions=64,
 )
 PUBLIC_SIZES = {
+    "pico": 164_416,
     "nano": 1_312_896,
     "mini": 9_969_920,
     "qwen2.5-0.5b": 494_032_768,
