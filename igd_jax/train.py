@@ -81,13 +81,13 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     write_json(workdir.config, config_json(config))
     write_json(workdir.env, environment())
     progress: dict[str, Any] = {"fingerprint": run.fingerprint, "best_loss": None, "best_step": 0, "worse": 0}
-    with closing(Checkpoints(workdir.checkpoints)) as checkpoints:  # waits for what is still being written
+    metrics = MetricsWriter(workdir.metrics, workdir.tensorboard)
+    with closing(Checkpoints(workdir.checkpoints)) as checkpoints, closing(metrics):  # wait for what is being written
         if (found := checkpoints.restore_last(state)) is not None:
             state, progress = found
             check_fingerprint(progress, run, workdir)
             say(f"resuming from step {int(state.step)} of {plan.num_steps}")
         start = int(state.step)
-        metrics = MetricsWriter(workdir.metrics, workdir.tensorboard)
         metrics.truncate(start)
         log = TrainLog(metrics, schedule, plan)
 

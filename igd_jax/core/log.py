@@ -25,7 +25,7 @@ class MetricsWriter:
                 from tensorboardX import SummaryWriter
             except ImportError:
                 return
-            self._tensorboard = SummaryWriter(str(tensorboard), flush_secs=1)  # its own flush() forgets its queue
+            self._tensorboard = SummaryWriter(str(tensorboard), flush_secs=10)
 
     def truncate(self, last_step: int) -> None:
         """Drop lines after `last_step`, among them one that a killed process left unfinished."""
@@ -47,6 +47,11 @@ class MetricsWriter:
         if self._tensorboard is not None:
             for name, value in values.items():
                 self._tensorboard.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Wait until TensorBoard's events are written, too."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
 
 def plot_losses(metrics: Path, picture: Path) -> None:

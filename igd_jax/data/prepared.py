@@ -15,6 +15,7 @@ from jaxtyping import Int, Int32, Int64, Shaped
 
 from igd_jax.core import io
 from igd_jax.core.errors import InputError
+from igd_jax.items.catalog import ragged_index
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
@@ -83,12 +84,6 @@ class Prepared:
 def starts_of(lengths: Int[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows+1"]:
     """Where each of several runs laid end to end starts, and where the last one ends."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
-
-
-def ragged_index(first: Int[np.ndarray, "rows"], lengths: Int[np.ndarray, "rows"]) -> Int64[np.ndarray, "total"]:
-    """``first[0], first[0] + 1, ... (lengths[0] of them), first[1], ...`` without a loop."""
-    starts = starts_of(lengths)
-    return np.repeat(first - starts[:-1], lengths) + np.arange(starts[-1])
 
 
 def assemble(

@@ -116,16 +116,12 @@ def attend(query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock]) -> Float[
         logits.append(jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min))
     weights = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1).astype(query.dtype)
     parts = jnp.split(weights, np.cumsum([mask.shape[-1] for _, _, mask in blocks])[:-1], axis=-1)
-    mixed = sum(
-        jnp.einsum(
-            "BGNS,BSGH->BGNH",
-            part.reshape(n_batch, n_kv_heads, -1, part.shape[-1]),
-            value,
-            preferred_element_type=jnp.float32,
-        )
+    parts = [part.reshape(n_batch, n_kv_heads, -1, part.shape[-1]) for part in parts]
+    products = [
+        jnp.einsum("BGNS,BSGH->BGNH", part, value, preferred_element_type=jnp.float32)
         for part, (_, value, _) in zip(parts, blocks, strict=True)
-    )
-    mixed = mixed.astype(query.dtype).reshape(query.shape).transpose(0, 3, 1, 2, 4)
+    ]
+    mixed = reduce(jnp.add, products).astype(query.dtype).reshape(query.shape).transpose(0, 3, 1, 2, 4)
     return mixed.reshape(n_batch, n_tokens, n_heads, head_dim)
 
 

@@ -28,7 +28,7 @@ from igd_jax.items.info_gain import edge_gain
 from igd_jax.items.trie import build_trie
 
 N_ROWS = 6
-ALL_REAL = np.ones(N_ROWS, bool)
+ALL_REAL = jnp.ones(N_ROWS, bool)
 LONG = 40
 SETTINGS = [(0.0, 1.0), (0.2, 1.0), (1.0, 1.0), (0.0, 0.7), (0.4, 2.0)]  # alpha, temperature
 
@@ -141,8 +141,8 @@ def assert_results(ranked: Ranked, row: int, expected: list[tuple[np.float32, in
     missing = built.case.k - len(expected)
     numbers = [number for _, number in expected]
     assert ranked.nodes[row].tolist() == numbers + [-1] * missing
-    leaves = built.leaves
-    assert ranked.rows[row].tolist() == [leaves.index(n) if n in leaves else -1 for n in numbers] + [-1] * missing
+    row_of = {leaf: r for r, leaf in enumerate(built.leaves)}
+    assert ranked.rows[row].tolist() == [row_of.get(number, -1) for number in numbers] + [-1] * missing
     np.testing.assert_allclose(ranked.scores[row], [total for total, _ in expected] + [-np.inf] * missing, rtol=1e-6)
 
 
@@ -211,13 +211,11 @@ def test_alpha_zero_is_plain_beam_search_to_the_bit(name):
 def test_rows_neither_see_their_neighbours_nor_rows_that_fill_up_the_batch(name):
     built = build(name)
     is_real = np.isin(np.arange(N_ROWS), [1, 4], invert=True)
-    table = smooth(built, 17)
-    all_real = run(built, table, 0.2, 1.0)
-    some_real = run(built, np.where(is_real[:, None], table, smooth(built, 18)), 0.2, 1.0, is_real)
+    all_real = run(built, smooth(built, 17), 0.2, 1.0)
+    some_real = run(built, np.where(is_real[:, None], smooth(built, 17), smooth(built, 18)), 0.2, 1.0, is_real)
     for alone, beside in zip(jax.tree.leaves(all_real), jax.tree.leaves(some_real), strict=True):
         np.testing.assert_array_equal(alone[is_real], beside[is_real])
-    assert (some_real.rows[~is_real] == -1).all()
-    assert (some_real.nodes[~is_real] == -1).all()
+    assert (np.stack([some_real.rows, some_real.nodes])[:, ~is_real] == -1).all()
     assert (some_real.scores[~is_real] == -np.inf).all()
 
 
@@ -256,8 +254,7 @@ def test_a_sure_token_still_costs_as_much_as_in_the_reference():
 
 def test_temperature_alone_rescales_scores_and_keeps_the_order():
     built = build("many titles")
-    table = smooth(built, 29)
-    cold, warm = run(built, table, 0.2, 1.0), run(built, table, 0.2, 4.0)
+    cold, warm = (run(built, smooth(built, 29), 0.2, temperature) for temperature in (1.0, 4.0))
     np.testing.assert_array_equal(cold.rows, warm.rows)
     np.testing.assert_allclose(cold.scores, 4 * warm.scores, rtol=1e-5)
 
@@ -277,17 +274,16 @@ def test_beams_carry_the_state_of_their_parents_and_know_token_and_clock():
         path = jnp.take_along_axis(path, beams.parent, axis=1) * 7 + beams.token * beams.clock
         return path % 1009, logp(path % 1009, children)
 
-    search = jax.jit(
-        lambda is_real: beam_search(Scorer(start, step), built.trie, options_of(built.case, 0.2, 1.0), is_real=is_real)
-    )
-    ranked = jax.tree.map(np.asarray, search(jnp.ones(N_ROWS, bool)))
+    options = options_of(built.case, 0.0, 1.0)
+    search = jax.jit(lambda is_real: beam_search(Scorer(start, step), built.trie, options, is_real=is_real))
+    ranked = jax.tree.map(np.asarray, search(ALL_REAL))
     path, table = {0: 0}, np.zeros(len(built.nodes), np.float32)
     for node in built.nodes[1:]:
         before = path[node.parent.number]
         table[node.number] = -1 - (before * 5 + node.token * 3) % 13
         path[node.number] = (before * 7 + node.token * len(node.path())) % 1009
     for row in range(N_ROWS):
-        assert_results(ranked, row, expected_results(built, table, 0.2, 1.0), built)
+        assert_results(ranked, row, expected_results(built, table, 0.0, 1.0), built)
 
 
 def test_one_trace_serves_all_weights_temperatures_and_batches():
@@ -297,7 +293,7 @@ def test_one_trace_serves_all_weights_temperatures_and_batches():
     def search(table, alpha, temperature):
         traces.append(1)
         options = options_of(built.case, alpha, temperature)
-        return beam_search(table_scorer(table), built.trie, options, is_real=jnp.ones(N_ROWS, bool))
+        return beam_search(table_scorer(table), built.trie, options, is_real=ALL_REAL)
 
     found = [search(smooth(built, seed), *map(np.float32, setting)) for seed in range(3) for setting in SETTINGS]
     assert len(traces) == 1
