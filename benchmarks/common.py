@@ -28,6 +28,8 @@ from igd_jax.data.sources import d3
 from igd_jax.run import Run, set_up
 
 ROOT = Path(__file__).resolve().parents[1]
+LOAD_AT_START = os.getloadavg()[0]
+"""Processes that wanted a core in the last minute, before the program itself did; near 0 on a quiet machine."""
 
 
 class Node:
@@ -134,6 +136,7 @@ def machine() -> dict[str, Any]:
         "commit": commit.stdout.strip() or None,
         "cpu": cpu[0] if cpu else platform.machine(),
         "cores": os.cpu_count(),
+        "load_at_start": round(LOAD_AT_START, 1),
         "python": platform.python_version(),
         **{package: version(package) for package in ("jax", "flax", "torch", "transformers")},
     }
