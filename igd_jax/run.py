@@ -33,6 +33,9 @@ from igd_jax.models.hf_weights import load_decoder
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.sharding import make_mesh
 
+FREE_TO_CHANGE = ("decode", "eval", "mesh")
+"""Sections of the config that may differ from those of the run in a workdir."""
+
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
@@ -117,6 +120,7 @@ def set_up(config: ConfigDict, workdir: Workdir) -> Run:
     Raises:
       InputError: anything in the config that cannot be had.
     """
+    check_workdir(config, workdir)
     if not config.data.dir:
         raise InputError("config.data.dir is not set; prepare a folder with igd_jax.prepare and pass it")
     method = load_method(config.method.name, config.method.args.to_dict())
@@ -133,6 +137,25 @@ def set_up(config: ConfigDict, workdir: Workdir) -> Run:
     mark = fingerprint(prepared.meta["fingerprint"], tokenizer.fingerprint, str(len(used)))
     mesh = make_mesh(data=config.mesh.data)
     return Run(config, prepared, tokenizer, counts, index, method, mesh, mark)
+
+
+def check_workdir(config: ConfigDict, workdir: Workdir) -> None:
+    """Raise `InputError` when the workdir holds a run of another config."""
+    if not workdir.config.is_file():
+        return
+    old, new = read_json(workdir.config), config_json(config)
+    differ = [
+        f"{section}.{field}"
+        for section in sorted(set(old) | set(new))
+        if section not in FREE_TO_CHANGE
+        for field in sorted(set(old.get(section, {})) | set(new.get(section, {})))
+        if old.get(section, {}).get(field) != new.get(section, {}).get(field)
+    ]
+    if differ:
+        raise InputError(
+            f"{workdir.path} holds a run of another config: {', '.join(differ)} differ; use another --workdir, or give "
+            "the same values to resume it"
+        )
 
 
 def _describe_index(which: str, candidates: np.ndarray, index: ItemIndex) -> str:

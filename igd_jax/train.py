@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from igd_jax.core import errors
 from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, read_json, write_json
+from igd_jax.core.io import Workdir, write_json
 from igd_jax.core.log import MetricsWriter, Progress, plot_losses, say
 from igd_jax.core.types import Batch, LossSum
 from igd_jax.data.batches import by_length, in_groups, make_batch, rows_of_step, steps_per_epoch
@@ -37,9 +37,6 @@ from igd_jax.training.step import NORMALIZERS, Params, StepFunctions, TrainState
 TERMINATED = 143
 """Exit code after SIGTERM: the state is saved, and the same command goes on from it."""
 
-FREE_TO_CHANGE = ("decode", "eval", "mesh")
-"""Sections of the config that may differ when a run is resumed."""
-
 
 def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     """Train to the end, or from where an earlier start was stopped; returns the final progress.
@@ -48,7 +45,6 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
       InputError: bad config or data, a workdir of another config, or a loss that is not finite.
     """
     # ------------------------------------------------------------------------------------------------------------- data
-    check_workdir(config, workdir)
     run = set_up(config, workdir)
     per_item = run.method.annotate(run.index)
     examples = {split: run.examples(run.rows(split)) for split in ("train", "valid")}
@@ -206,25 +202,6 @@ def check_finite(values: dict[str, float], step: int) -> None:
                 f"{name} is {value} at step {step}; try a lower config.train.learning_rate, more warmup_steps, or "
                 "model.dtype=float32. The last checkpoint is from before"
             )
-
-
-def check_workdir(config: ConfigDict, workdir: Workdir) -> None:
-    """Raise `InputError` when the workdir holds a run of another config."""
-    if not workdir.config.is_file():
-        return
-    old, new = read_json(workdir.config), config_json(config)
-    differ = [
-        f"{section}.{field}"
-        for section in sorted(set(old) | set(new))
-        if section not in FREE_TO_CHANGE
-        for field in sorted(set(old.get(section, {})) | set(new.get(section, {})))
-        if old.get(section, {}).get(field) != new.get(section, {}).get(field)
-    ]
-    if differ:
-        raise InputError(
-            f"{workdir.path} holds a run of another config: {', '.join(differ)} differ; use another --workdir, or give "
-            "the same values to resume it"
-        )
 
 
 def report_targets(run: Run, examples: dict[str, Examples]) -> None:
