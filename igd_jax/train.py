@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from igd_jax.core import errors
 from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, write_json
+from igd_jax.core.io import Workdir, read_json, write_json
 from igd_jax.core.log import MetricsWriter, Progress, plot_losses, say
 from igd_jax.core.types import Batch, LossSum
 from igd_jax.data.batches import by_length, in_groups, make_batch, rows_of_step, steps_per_epoch
@@ -46,6 +46,7 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     """
     # ------------------------------------------------------------------------------------------------------------- data
     run = set_up(config, workdir)
+    check_candidates(config, workdir)
     per_item = run.method.annotate(run.index)
     examples = {split: run.examples(run.rows(split)) for split in ("train", "valid")}
     report_targets(run, examples)
@@ -202,6 +203,14 @@ def check_finite(values: dict[str, float], step: int) -> None:
                 f"{name} is {value} at step {step}; try a lower config.train.learning_rate, more warmup_steps, or "
                 "model.dtype=float32. The last checkpoint is from before"
             )
+
+
+def check_candidates(config: ConfigDict, workdir: Workdir) -> None:
+    """Raise `InputError` when a run would go on with other candidates: the weights of its tokens come from them."""
+    if workdir.config.is_file():
+        old = read_json(workdir.config)["decode"]["candidates"]
+        if old != config.decode.candidates:
+            raise InputError(f"{workdir.path} was trained with decode.candidates={old}; keep it, or use another --workdir")
 
 
 def report_targets(run: Run, examples: dict[str, Examples]) -> None:
