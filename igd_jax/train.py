@@ -210,7 +210,7 @@ def check_candidates(config: ConfigDict, workdir: Workdir) -> None:
     if workdir.config.is_file():
         old = read_json(workdir.config)["decode"]["candidates"]
         if old != config.decode.candidates:
-            raise InputError(f"{workdir.path} was trained with decode.candidates={old}; keep it, or use another --workdir")
+            raise InputError(f"{workdir.path} was trained with decode.candidates={old}; keep it or change --workdir")
 
 
 def report_targets(run: Run, examples: dict[str, Examples]) -> None:
