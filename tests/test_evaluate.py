@@ -179,8 +179,8 @@ def test_more_tokens_than_the_longest_title_change_nothing(evaluate, plain):
     assert _titles(evaluate("long", {"decode.max_new_tokens": 500})[0]) == _titles(plain[0])
 
 
-def test_prompts_over_the_limit_are_counted_and_told(tiny, trained, capsys):
-    run = set_up(tiny_run.tiny_config(tiny, {"data.max_length": 30}), Workdir(str(trained)))
+def test_prompts_over_the_limit_are_counted_and_told(tiny, tmp_path, capsys):
+    run = set_up(tiny_run.tiny_config(tiny, {"data.max_length": 30}), Workdir(str(tmp_path)))
     examples = run.examples(run.rows("test"))
     assert 0 < examples.n_cut <= N_TEST
     assert f"{examples.n_cut} of {N_TEST} prompts cut: with target over 30 tokens" in capsys.readouterr().out

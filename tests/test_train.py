@@ -20,8 +20,8 @@ from igd_jax.core.io import Workdir, read_json
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluate import evaluate
 from igd_jax.models import config as model_config
-from igd_jax.models.hf_weights import load_config
-from igd_jax.run import config_json, make_model, set_up
+from igd_jax.models import hf_weights
+from igd_jax.run import config_json, load_config, make_model, set_up
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.step import init_state
@@ -50,9 +50,9 @@ def _without_speed(workdir: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if "second" not in name} for line in _lines(workdir)]
 
 
-def _saved(tiny: Path, workdir: Path) -> tuple:
+def _saved(workdir: Path) -> tuple:
     """The last state and the best parameters, each with its progress."""
-    config = tiny_run.tiny_config(tiny)
+    config = load_config(None, Workdir(str(workdir)))
     schedule = make_schedule("constant", learning_rate=1.0, warmup_steps=0, num_steps=1)
     params = nnx.state(make_model(set_up(config, Workdir(str(workdir)))))
     like = init_state(params, make_optimizer(schedule, clip_norm=1.0, weight_decay=0.0))
@@ -62,9 +62,9 @@ def _saved(tiny: Path, workdir: Path) -> tuple:
     return found
 
 
-def _assert_same_run(tiny: Path, ours: Path, theirs: Path) -> None:
+def _assert_same_run(ours: Path, theirs: Path) -> None:
     """Equal to the bit: parameters, optimizer, progress, and every line of the metrics but the speed."""
-    jax.tree.map(np.testing.assert_array_equal, _saved(tiny, ours), _saved(tiny, theirs))
+    jax.tree.map(np.testing.assert_array_equal, _saved(ours), _saved(theirs))
     assert _without_speed(ours) == _without_speed(theirs)
 
 
@@ -95,7 +95,7 @@ def test_the_workdir_holds_all_that_describes_the_run(tiny, trained):
     assert read_json(trained / "env.json")["devices"] == ["cpu"] * 8
     assert load_tokenizer(trained / "tokenizer").fingerprint == load_tokenizer(tiny / "model").fingerprint
     assert {path.name for path in (trained / "checkpoints").iterdir()} == {"best", "last"}
-    ((state, progress), (_, best)) = _saved(tiny, trained)
+    ((state, progress), (_, best)) = _saved(trained)
     assert int(state.step) == STEPS
     losses = {line["step"]: line["valid_loss"] for line in _lines(trained) if "valid_loss" in line}
     assert progress["best_step"] == min(losses, key=losses.get) == best["best_step"]
@@ -109,7 +109,7 @@ def test_a_second_start_says_it_resumes_and_trains_nothing_more(tiny, trained, t
     assert f"resuming from step {STEPS} of {STEPS}" in told
     assert f"nothing left to train: step {STEPS} was the last" in told
     assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (trained / "metrics.jsonl").read_bytes()
-    _assert_same_run(tiny, tmp_path / "run", trained)
+    _assert_same_run(tmp_path / "run", trained)
 
 
 # ------------------------------------------------------------------------------------------------------------- resuming
@@ -136,7 +136,7 @@ def test_a_crashed_run_goes_on_from_its_checkpoint_as_if_nothing_had_been(tiny, 
             _train(tiny, tmp_path)
     _train(tiny, tmp_path)
     assert f"resuming from step 8 of {STEPS}" in capsys.readouterr().out
-    _assert_same_run(tiny, tmp_path, trained)
+    _assert_same_run(tmp_path, trained)
 
 
 def test_sigterm_saves_the_step_and_the_same_command_goes_on_from_it(tiny, trained, tmp_path, monkeypatch, capsys):
@@ -149,7 +149,7 @@ def test_sigterm_saves_the_step_and_the_same_command_goes_on_from_it(tiny, train
     assert [line["step"] for line in _lines(tmp_path) if "loss" in line] == list(range(1, 11))
     _train(tiny, tmp_path)
     assert f"resuming from step 10 of {STEPS}" in capsys.readouterr().out
-    _assert_same_run(tiny, tmp_path, trained)
+    _assert_same_run(tmp_path, trained)
 
 
 def _wait_for_a_new_checkpoint(process, folder: Path) -> None:
@@ -192,7 +192,7 @@ def test_a_killed_process_leaves_a_run_that_ends_equal_to_the_bit(tiny, tmp_path
     assert codes[1] in (143, 0)
     done = run_process("train", *command)
     assert (done.code, done.err) == (0, "")
-    _assert_same_run(tiny, tmp_path / "killed", tmp_path / "whole")
+    _assert_same_run(tmp_path / "killed", tmp_path / "whole")
 
 
 # ------------------------------------------------------------------------------------------------------------- stopping
@@ -212,7 +212,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     with pytest.raises(InputError, match=r"^\w+ is (nan|inf) at step 3; try a lower config.train.learning_rate, more "):
         _train(tiny, tmp_path, changes)
     assert [line["step"] for line in _lines(tmp_path)] == [1, 2]
-    (state, _), best = _saved(tiny, tmp_path)
+    (state, _), best = _saved(tmp_path)
     assert int(state.step) == 2
     assert best is None
 
@@ -221,7 +221,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
 def test_a_valid_loss_that_is_not_finite_is_never_the_best(tiny, tmp_path):
     with pytest.raises(InputError, match=r"^valid_loss\w* is (nan|inf) at step 1; try a lower "):
         _train(tiny, tmp_path, SHORT | {"train.learning_rate": 1e30, "train.num_steps": 1})
-    assert _saved(tiny, tmp_path) == (None, None)
+    assert _saved(tmp_path) == (None, None)
 
 
 # ------------------------------------------------------------------------------------------------------------- refusing
@@ -240,6 +240,13 @@ def test_how_to_decode_and_evaluate_and_on_how_many_devices_may_change(tiny, tra
     _train(tiny, tmp_path / "run", changes)
     assert "nothing left to train" in capsys.readouterr().out
     assert read_json(tmp_path / "run" / "config.json")["mesh"]["data"] == 8
+
+
+def test_other_candidates_are_refused_because_the_weights_of_tokens_come_from_them(tiny, trained):
+    with pytest.raises(
+        InputError, match=r"run was trained with decode.candidates=catalogue; keep it or "
+    ):
+        _train(tiny, trained, {"decode.candidates": "train"})
 
 
 def test_other_data_under_the_same_name_is_refused(tiny, trained, tmp_path):
@@ -265,7 +272,7 @@ def test_eight_devices_train_like_one(tiny, tmp_path):
 
 
 def test_without_a_model_folder_weights_are_random_and_the_tokenizer_is_trained(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(model_config.NAMED, "nano", load_config(tiny / "model"))
+    monkeypatch.setitem(model_config.NAMED, "nano", hf_weights.load_config(tiny / "model"))
     changes = {**SHORT, "model.path": "", "model.config": "nano", "tokenizer.vocab_size": 280}
     _train(tiny, tmp_path, changes)
     tokenizer = load_tokenizer(tmp_path / "tokenizer")
