@@ -243,9 +243,7 @@ def test_how_to_decode_and_evaluate_and_on_how_many_devices_may_change(tiny, tra
 
 
 def test_other_candidates_are_refused_because_the_weights_of_tokens_come_from_them(tiny, trained):
-    with pytest.raises(
-        InputError, match=r"run was trained with decode.candidates=catalogue; keep it or "
-    ):
+    with pytest.raises(InputError, match=r"run was trained with decode.candidates=catalogue; keep it or "):
         _train(tiny, trained, {"decode.candidates": "train"})
 
 
