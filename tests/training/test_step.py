@@ -45,8 +45,8 @@ def _parts(rows: dict[str, np.ndarray], size: int) -> list[dict[str, np.ndarray]
 
 
 def _update(loss, params, batches, *, devices: int = 1, normalizer: str = "global"):
-    """Parameters and metrics after one step of plain gradient descent, in which the change is the gradient."""
-    mesh, optimizer = make_mesh(data=devices), optax.sgd(1.0)
+    """Parameters and metrics after one step of plain gradient descent, in which the change is half the gradient."""
+    mesh, optimizer = make_mesh(data=devices), optax.sgd(0.5)
     functions = make_step(loss, optimizer, normalizer=normalizer)
     state = jax.device_put(init_state(jax.tree.map(jnp.copy, params), optimizer), replicated(mesh))
     first, *rest = [jax.device_put(batch, by_row(mesh)) for batch in batches]
@@ -71,7 +71,7 @@ def test_the_step_divides_the_gradient_of_the_sum_by_all_weights():
         return total.loss / total.weight
 
     value, gradient = jax.jit(jax.value_and_grad(mean))(_params())
-    _assert_close(params["w"], _params()["w"] - gradient["w"], rtol=1e-5, atol=1e-6)
+    _assert_close(params["w"], _params()["w"] - 0.5 * gradient["w"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
     np.testing.assert_allclose(metrics["grad_norm"], jnp.linalg.norm(gradient["w"]), rtol=1e-5)
     odd = rows | {"weight": (rows["y"] % 2 == 1).astype(jnp.float32)}
@@ -118,7 +118,7 @@ def test_the_published_normalizer_averages_the_means_of_the_micro_batches():
         return sum(total.loss / total.weight for total in totals) / 4
 
     value, gradient = jax.jit(jax.value_and_grad(mean_of_means))(_params())
-    _assert_close(params["w"], _params()["w"] - gradient["w"], rtol=1e-5, atol=1e-6)
+    _assert_close(params["w"], _params()["w"] - 0.5 * gradient["w"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
     overall, _ = _update(_loss, _params(), batches)
     assert np.abs(overall["w"] - params["w"]).max() > 1e-3
