@@ -22,20 +22,16 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from absl import flags
-from flax import nnx
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from benchmarks import common
 from benchmarks.common import Node
 from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
-from igd_jax.core.types import Batch, Ranked
 from igd_jax.data.batches import by_length, in_groups, make_batch
 from igd_jax.data.examples import Examples
-from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.decoding.constraint import DeviceTrie, device_trie
 from igd_jax.models.decoder import Decoder
-from igd_jax.rank import search_options
+from igd_jax.rank import make_recommend
 from igd_jax.run import Run, make_model
 
 REPEATS = 3
@@ -63,22 +59,14 @@ class Ours:
     """The method's own `recommend`, compiled once a batch shape."""
 
     def __init__(self, run: Run):
-        self._run, self._options = run, search_options(run.config, run.index)
-        self._trie = device_trie(run.index.trie, run.index.gain, max_length=run.index.longest_title)
-        graph, self._params = nnx.split(make_model(run))
-
-        @jax.jit
-        def recommend(params: Any, batch: Batch, trie: DeviceTrie, options: SearchOptions) -> Ranked:
-            return run.method.recommend(nnx.merge(graph, params), batch, trie=trie, options=options)
-
-        self._recommend = recommend
+        self._run, self._recommend = run, make_recommend(run, make_model(run))
 
     def __call__(self, examples: Examples, groups: Groups) -> Found:
         found: Found = []
         size = self._run.config.decode.batch_size
         for group in groups:
             batch = make_batch(examples, group, self._run.index.item_tokens, {}, size=size)
-            ranked = jax.device_get(self._recommend(self._params, jax.device_put(batch), self._trie, self._options))
+            ranked = jax.device_get(self._recommend(batch))
             pairs = zip(ranked.rows[: len(group)].tolist(), ranked.scores[: len(group)].tolist(), strict=True)
             found += [[(self._title(row), score) for row, score in zip(*user, strict=True)] for user in pairs]
         return found

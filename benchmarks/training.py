@@ -17,19 +17,15 @@ import jax
 import numpy as np
 import torch
 from absl import flags
-from flax import nnx
 
 from benchmarks import common
 from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
-from igd_jax.core.types import Batch, LossSum
 from igd_jax.data.batches import rows_of_step
 from igd_jax.data.examples import Examples
-from igd_jax.run import Run, make_model
-from igd_jax.train import micro_batches, train_step
+from igd_jax.run import Run
+from igd_jax.train import micro_batches, start, train_step
 from igd_jax.training.optimizer import make_optimizer, make_schedule
-from igd_jax.training.sharding import replicated
-from igd_jax.training.step import Params, init_state, make_step
 
 REPEATS = 3
 FIRST_TOLERANCE, LATER_TOLERANCE = 1e-4, 1e-3
@@ -43,15 +39,9 @@ class Ours:
         self._run, self._examples, self._per_item = run, examples, run.method.annotate(run.index)
         train = run.config.train
         self._micro = train.micro_batch_size
-        graph, params = nnx.split(make_model(run))
         schedule = make_schedule("constant", learning_rate=train.learning_rate, warmup_steps=0, num_steps=0)
         optimizer = make_optimizer(schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay)
-
-        def loss(params: Params, batch: Batch) -> LossSum:
-            return run.method.loss(nnx.merge(graph, params), batch)
-
-        self._functions = make_step(loss, optimizer)
-        self._state = jax.device_put(init_state(params, optimizer), replicated(run.mesh))
+        self._state, self._functions = start(run, optimizer)
 
     def __call__(self, steps: Sequence[np.ndarray]) -> list[float]:
         """Take steps, each over the given rows; the loss of each, before its update."""
@@ -65,7 +55,9 @@ class Ours:
     def tokens(self, rows: np.ndarray) -> int:
         """Tokens through the model in one step, padding included."""
         batches = micro_batches(self._run, self._examples, rows, self._per_item, self._micro)
-        return sum(batch["prompt"].size + batch["target"].size for batch in batches)
+        once = sum(batch["header"].shape[1] for batch in batches if "header" in batch)
+        batches = micro_batches(self._run, self._examples, rows, self._per_item, self._micro)
+        return once + sum(batch["prompt"].size + batch["target"].size for batch in batches)
 
 
 class Peer:

@@ -23,7 +23,7 @@ from igd_jax.data.prepared import Rows
 from igd_jax.evaluation.ranking import Candidates, Targets
 from igd_jax.evaluation.ranking import evaluate as rank_metrics
 from igd_jax.evaluation.tables import evaluation_table
-from igd_jax.rank import describe_results, rank
+from igd_jax.rank import collaborative_source, describe_results, rank
 from igd_jax.run import Run, config_json, define_config_flag, first_rows, load_config, set_up, trained_model
 
 
@@ -39,10 +39,11 @@ def evaluate(config: ConfigDict, workdir: Workdir, *, name: str) -> dict[str, An
             "config.decode.num_beams or lower ks"
         )
     run = set_up(config, workdir)
-    model = trained_model(run, workdir)
     rows = first_rows(run.rows(config.eval.split), config.eval.max_examples)
+    source = collaborative_source(run, split=config.eval.split, n_rows=len(rows))
+    model = trained_model(run, workdir)
     start = time.monotonic()
-    ranked, scores, nodes = rank(run, model, run.examples(rows))
+    ranked, scores, nodes = rank(run, model, run.examples(rows), source)
     seconds = time.monotonic() - start
     catalog, target = run.index.catalog, rows.target
     metrics = rank_metrics(

@@ -1,5 +1,7 @@
 """Rank users by a run: batches through the method's `recommend`, and its results as items, titles and scores."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,12 +14,11 @@ from ml_collections import ConfigDict
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import Progress
 from igd_jax.core.types import Batch, Ranked
-from igd_jax.data.batches import by_length, in_groups, make_batch
+from igd_jax.data.batches import by_length, in_groups, make_batch, pad_rows
+from igd_jax.data.collaborative import Collaborative, load_collaborative, popularity
 from igd_jax.data.examples import Examples
 from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.decoding.constraint import DeviceTrie, device_trie
 from igd_jax.items.index import ItemIndex
-from igd_jax.models.decoder import Decoder
 from igd_jax.run import Run
 from igd_jax.training.sharding import by_row, check_divides, replicated
 
@@ -45,8 +46,45 @@ def search_options(config: ConfigDict, index: ItemIndex) -> SearchOptions:
     )
 
 
+def collaborative_source(run: Run, *, split: str | None, n_rows: int) -> Collaborative | None:
+    """The source that `config.decode.collaborative` names, for the first rows of a split; None where it is empty.
+
+    Args:
+      split: None for a history that is of no split.
+
+    Raises:
+      InputError: there is no such source, or it has no scores for these rows.
+    """
+    given = run.config.decode.collaborative
+    if not given:
+        return None
+    if given == "popularity":
+        return popularity(run.counts, n_rows)
+    if split is None:
+        raise InputError(
+            f"config.decode.collaborative is {given!r}, which has scores for the rows of a split only; for a new "
+            "history give 'popularity' or ''"
+        )
+    fingerprint = run.prepared.meta["fingerprint"]
+    return load_collaborative(Path(given), fingerprint=fingerprint, split=split, n_rows=n_rows, n_items=len(run.counts))
+
+
+def make_recommend(run: Run, model: nnx.Module) -> Callable[[dict[str, np.ndarray]], Ranked]:
+    """The method's `recommend` of a host batch, compiled once a batch shape; what it looks up is put on the devices."""
+    options, tables = search_options(run.config, run.index), run.method.tables(run.context, model)
+    graph, state = nnx.split(model)
+    held = jax.device_put((state, tables, options), replicated(run.mesh))
+
+    @jax.jit
+    def recommend(held: Any, batch: Batch) -> Ranked:
+        state, tables, options = held
+        return run.method.recommend(nnx.merge(graph, state), batch, tables=tables, options=options)
+
+    return lambda batch: recommend(held, jax.device_put(batch, by_row(run.mesh)))
+
+
 def rank(
-    run: Run, model: Decoder, examples: Examples
+    run: Run, model: nnx.Module, examples: Examples, collaborative: Collaborative | None = None
 ) -> tuple[Int[np.ndarray, "R K"], Float[np.ndarray, "R K"], Int[np.ndarray, "R K"]]:
     """Recommend for every example, in its order.
 
@@ -55,22 +93,16 @@ def rank(
     """
     size = run.config.decode.batch_size
     check_divides("config.decode.batch_size", size, run.mesh)
-    options = search_options(run.config, run.index)
-    trie = device_trie(run.index.trie, run.index.gain, max_length=run.index.longest_title)
-    graph, params = nnx.split(model)
-    params, trie, options = jax.device_put((params, trie, options), replicated(run.mesh))
-
-    @jax.jit
-    def recommend(params: Any, batch: Batch, trie: DeviceTrie, options: SearchOptions) -> Ranked:
-        return run.method.recommend(nnx.merge(graph, params), batch, trie=trie, options=options)
-
-    rows = np.full((len(examples), options.num_beams), -1, np.int32)
+    recommend = make_recommend(run, model)
+    rows = np.full((len(examples), run.config.decode.num_beams), -1, np.int32)
     scores = np.full(rows.shape, -np.inf, np.float32)
     nodes = np.full(rows.shape, -1, np.int32)
     progress, done = Progress("recommend", len(examples), "users"), 0
     for group in in_groups(by_length(examples, np.arange(len(examples))), size):
-        batch = make_batch(examples, group, run.index.item_tokens, {}, size=size)
-        ranked = jax.device_get(recommend(params, jax.device_put(batch, by_row(run.mesh)), trie, options))
+        batch = make_batch(examples, group, run.index.item_tokens, {}, size=size, inputs=run.method.inputs)
+        if collaborative is not None:
+            batch["collaborative"] = pad_rows(collaborative.scores(group), size)
+        ranked = jax.device_get(recommend(batch))
         for out, found in ((rows, ranked.rows), (scores, ranked.scores), (nodes, ranked.nodes)):
             out[group] = found[: len(group)]
         done += len(group)

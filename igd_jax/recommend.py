@@ -16,10 +16,11 @@ from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
-from igd_jax.data.examples import make_examples
+from igd_jax.data.examples import Examples, item_examples, make_examples
 from igd_jax.evaluation.tables import markdown_table
-from igd_jax.rank import describe_results, rank
-from igd_jax.run import define_config_flag, load_config, set_up, trained_model
+from igd_jax.items.catalog import Ragged
+from igd_jax.rank import collaborative_source, describe_results, rank
+from igd_jax.run import Run, define_config_flag, load_config, set_up, trained_model
 
 
 def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: int) -> list[dict[str, Any]]:
@@ -37,16 +38,30 @@ def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: in
         raise InputError("no --history is given; name at least one title, oldest first")
     config.decode.batch_size = config.mesh.data = 1
     run = set_up(config, workdir)
-    known = set(run.index.titles)
-    for title in history:
-        if title not in known:
-            say(f"note: {title!r} is no title of the catalogue; the model reads it as plain text")
-    unknown_target = np.zeros(1, np.int32)  # only its length is looked at
-    examples = make_examples(run.prompts([history]), unknown_target, run.index, max_length=config.data.max_length)
-    if examples.n_cut:
-        say(f"note: the history is cut to its newest part: with a title over {config.data.max_length} tokens")
-    rows, scores, nodes = rank(run, trained_model(run, workdir), examples)
+    source = collaborative_source(run, split=None, n_rows=1)
+    rows, scores, nodes = rank(run, trained_model(run, workdir), _example(run, history), source)
     return describe_results(run, rows[0], scores[0], nodes[0])[:k]
+
+
+def _example(run: Run, history: list[str]) -> Examples:
+    """One row for a history of titles; notes what of it the model cannot take as it is."""
+    item_of = {title: item for item, title in reversed(list(enumerate(run.index.titles)))}
+    unknown = [title for title in history if title not in item_of]
+    target = np.zeros(1, np.int32)  # no one knows it; only its length is looked at
+    if run.method.inputs == "items":
+        known = [item_of[title] for title in history if title in item_of]
+        for title in unknown:
+            say(f"note: {title!r} is no title of the catalogue, so the model cannot read it; it is left out")
+        if not known:
+            raise InputError("no --history is a title of the catalogue, and this model reads nothing else")
+        return item_examples(Ragged.from_lists([known]), target)
+    for title in unknown:
+        say(f"note: {title!r} is no title of the catalogue; the model reads it as plain text")
+    limit = run.config.data.max_length
+    examples = make_examples(run.context.prompts([history]), target, run.index, max_length=limit)
+    if examples.n_cut:
+        say(f"note: the history is cut to its newest part: with a title over {limit} tokens")
+    return examples
 
 
 def define_flags() -> None:

@@ -5,7 +5,6 @@ A run is described by its config and by the files of its workdir, nothing else.
 
 import json
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,13 @@ from ml_collections import ConfigDict, config_flags
 from igd_jax.core.errors import InputError, bad_flags_told
 from igd_jax.core.io import Workdir, fingerprint, read_json
 from igd_jax.core.log import say
-from igd_jax.data.examples import Examples, make_examples, title_tokens
+from igd_jax.data.examples import Examples, item_examples, make_examples, title_tokens
 from igd_jax.data.prepared import Prepared, Rows, headline, load
 from igd_jax.data.prompts import render
 from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_tokenizer
 from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import ItemIndex, build_index, choose_candidates
-from igd_jax.methods.base import Method, load_method
+from igd_jax.methods.base import Context, Method, load_method
 from igd_jax.models.config import named
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_weights import load_decoder
@@ -47,6 +46,7 @@ class Run:
       counts: train targets an item, over the train rows in use.
       index: over the candidates of `config.decode.candidates`.
       fingerprint: changes with the data, the tokenizer, and the train rows in use.
+      cache: folder for what is dear to compute.
     """
 
     config: ConfigDict
@@ -57,6 +57,23 @@ class Run:
     method: Method
     mesh: Mesh
     fingerprint: str
+    cache: Path
+
+    @property
+    def context(self) -> Context:
+        """What the method may know."""
+        data = self.config.data
+        return Context(
+            index=self.index,
+            counts=self.counts,
+            tokenizer=self.tokenizer,
+            template=data.prompt,
+            category=data.category,
+            backbone=lambda: make_backbone(self),
+            seed=self.config.train.seed,
+            cache=self.cache,
+            fingerprint=self.fingerprint,
+        )
 
     def rows(self, split: str) -> Rows:
         """The rows in use of a split: all, or of train the first `data.max_examples`."""
@@ -66,20 +83,16 @@ class Run:
         return first_rows(rows, self.config.data.max_examples if split == "train" else 0)
 
     def examples(self, rows: Rows) -> Examples:
-        """Tokenise rows, and say how many prompts the length limit cut."""
+        """Rows as the method reads them. Of text, say how many prompts the length limit cut."""
+        history = Ragged(rows.history_items, rows.history_start)
+        if self.method.inputs == "items":
+            return item_examples(history, rows.target)
         limit = self.config.data.max_length
-        histories = [[self.index.titles[item] for item in rows.history(row)] for row in range(len(rows))]
-        examples = make_examples(self.prompts(histories), rows.target, self.index, max_length=limit)
+        titles = [[self.index.titles[item] for item in rows.history(row)] for row in range(len(rows))]
+        examples = make_examples(self.context.prompts(titles), rows.target, self.index, max_length=limit)
         if examples.n_cut:
             say(f"{examples.n_cut:,} of {len(examples):,} prompts cut: with target over {limit} tokens")
         return examples
-
-    def prompts(self, histories: Sequence[Sequence[str]]) -> Ragged:
-        """Ids of the prompt for each history of titles, oldest first."""
-        data = self.config.data
-        return self.tokenizer.encode_prompts(
-            [render(data.prompt, history, category=data.category) for history in histories]
-        )
 
 
 def load_config(config: ConfigDict | None, workdir: Workdir) -> ConfigDict:
@@ -130,13 +143,14 @@ def set_up(config: ConfigDict, workdir: Workdir) -> Run:
     say(describe(tokenizer))
     used = first_rows(prepared.splits["train"], config.data.max_examples)
     counts = np.bincount(used.target, minlength=len(prepared.titles))
-    item_tokens = title_tokens(prepared.titles, tokenizer, cache=workdir.path / "cache")
+    cache = workdir.path / "cache"
+    item_tokens = title_tokens(prepared.titles, tokenizer, cache=cache)
     candidates = choose_candidates(config.decode.candidates, prepared.item_ids, prepared.titles, counts)
     index = build_index(prepared.titles, item_tokens, counts, candidates=candidates)
     say(_describe_index(config.decode.candidates, candidates, index))
     mark = fingerprint(prepared.meta["fingerprint"], tokenizer.fingerprint, str(len(used)))
     mesh = make_mesh(data=config.mesh.data)
-    return Run(config, prepared, tokenizer, counts, index, method, mesh, mark)
+    return Run(config, prepared, tokenizer, counts, index, method, mesh, mark, cache)
 
 
 def check_workdir(config: ConfigDict, workdir: Workdir) -> None:
@@ -187,8 +201,8 @@ def _tokenizer(config: ConfigDict, workdir: Workdir, prepared: Prepared) -> Toke
     return train_tokenizer(texts, vocab_size=config.tokenizer.vocab_size)
 
 
-def make_model(run: Run) -> Decoder:
-    """The backbone: weights of a Hugging Face folder, or random ones of a named size.
+def make_backbone(run: Run) -> Decoder:
+    """The decoder before any training: weights of a Hugging Face folder, or random ones of a named size.
 
     Raises:
       InputError: unknown size or dtype, unusable weights, or fewer embeddings than the tokenizer has ids.
@@ -211,18 +225,40 @@ def make_model(run: Run) -> Decoder:
     return nnx.jit(lambda: Decoder(config, rngs=nnx.Rngs(run.config.train.seed), **dtypes))()
 
 
-def trained_model(run: Run, workdir: Workdir) -> Decoder:
+def make_model(run: Run) -> nnx.Module:
+    """The method's model before any training."""
+    return run.method.make_model(run.context)
+
+
+def split_trainable(model: nnx.Module) -> tuple[Any, Any, Any]:
+    """Graph, variables that are trained (`nnx.Param`), and all others, which are frozen."""
+    graph, *states = nnx.split(model, nnx.Param, ...)
+    trained, frozen = states
+    return graph, trained, frozen
+
+
+def trained_model(run: Run, workdir: Workdir) -> nnx.Module:
     """The best checkpoint of the run in the workdir; without a run there, the Hugging Face folder of the config.
 
+    The run may have been trained by another method than the one that is to decode it, as long as both tune one kind of
+    model.
+
     Raises:
-      InputError: neither is there, or the checkpoint belongs to other data.
+      InputError: neither is there, the checkpoint belongs to other data, or the methods' models differ.
     """
     if not workdir.config.is_file():
         if not run.config.model.path:
             raise InputError(f"{workdir.path} holds no run and config.model.path is not set: there is no model")
         say(f"no training: weights of {run.config.model.path}")
         return make_model(run)
-    graph, params = nnx.split(make_model(run))
+    trained_by = ConfigDict(read_json(workdir.config)["method"])
+    method = load_method(trained_by.name, trained_by.args.to_dict())
+    if type(method).make_model is not type(run.method).make_model:
+        raise InputError(
+            f"{workdir.path} holds a model of {trained_by.name}, which {run.config.method.name} cannot decode; give "
+            "the run of a method that tunes the same kind of model"
+        )
+    graph, params, frozen = split_trainable(method.make_model(run.context))
     checkpoints = Checkpoints(workdir.checkpoints)
     found = checkpoints.restore_best(params)
     checkpoints.close()
@@ -231,7 +267,7 @@ def trained_model(run: Run, workdir: Workdir) -> Decoder:
     params, progress = found
     check_fingerprint(progress, run, workdir)
     say(f"checkpoint of step {progress['best_step']}, valid loss {progress['best_loss']:.4f}")
-    return nnx.merge(graph, params)
+    return nnx.merge(graph, params, frozen)
 
 
 def check_fingerprint(progress: dict[str, Any], run: Run, workdir: Workdir) -> None:

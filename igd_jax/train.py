@@ -15,7 +15,9 @@ from contextlib import closing
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 from absl import flags
 from flax import nnx
 from ml_collections import ConfigDict
@@ -26,9 +28,17 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json, write_json
 from igd_jax.core.log import MetricsWriter, Progress, plot_losses, say
 from igd_jax.core.types import Batch, LossSum
-from igd_jax.data.batches import by_length, in_groups, make_batch, rows_of_step, steps_per_epoch
+from igd_jax.data.batches import (
+    by_length,
+    in_groups,
+    make_batch,
+    noise_of_rows,
+    pad_rows,
+    rows_of_step,
+    steps_per_epoch,
+)
 from igd_jax.data.examples import Examples
-from igd_jax.run import Run, check_fingerprint, config_json, define_config_flag, make_model, set_up
+from igd_jax.run import Run, check_fingerprint, config_json, define_config_flag, make_model, set_up, split_trainable
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.sharding import by_row, check_divides, replicated
@@ -50,15 +60,13 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     per_item = run.method.annotate(run.index)
     examples = {split: run.examples(run.rows(split)) for split in ("train", "valid")}
     report_targets(run, examples)
-    print_example(run, examples["train"], per_item)
+    if "weight" in per_item:
+        print_example(run, examples["train"], per_item)
     plan = Plan(config, len(examples["train"]))
     say(str(plan))
     check_divides("config.train.micro_batch_size", plan.micro_batch_size, run.mesh)
 
     # ---------------------------------------------------------------------------------------------- model and optimizer
-    graph, params = nnx.split(make_model(run))
-    n_params = sum(leaf.size for leaf in jax.tree.leaves(params))
-    say(f"model: {n_params:,} parameters on {run.mesh.size} {jax.default_backend()} device(s)")
     schedule = make_schedule(
         config.train.schedule,
         learning_rate=config.train.learning_rate,
@@ -66,12 +74,9 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
         num_steps=plan.num_steps,
     )
     optimizer = make_optimizer(schedule, clip_norm=config.train.clip_norm, weight_decay=config.train.weight_decay)
-
-    def loss(params: Params, batch: Batch) -> LossSum:
-        return run.method.loss(nnx.merge(graph, params), batch)
-
-    functions = make_step(loss, optimizer, normalizer=config.loss.normalizer)
-    state = jax.device_put(init_state(params, optimizer), replicated(run.mesh))
+    state, functions = start(run, optimizer)
+    n_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    say(f"model: {n_params:,} parameters to train on {run.mesh.size} {jax.default_backend()} device(s)")
 
     # -------------------------------------------------------------------------------------------------- resume or start
     run.tokenizer.save(workdir.tokenizer)
@@ -84,24 +89,23 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
             state, progress = found
             check_fingerprint(progress, run, workdir)
             say(f"resuming from step {int(state.step)} of {plan.num_steps}")
-        start = int(state.step)
-        metrics.truncate(start)
+        first_step = int(state.step)
+        metrics.truncate(first_step)
         log = TrainLog(metrics, schedule, plan)
 
         # --------------------------------------------------------------------------------------------------- train loop
         terminated = catch_sigterm()
         stopped_early = plan.patience and progress["worse"] >= plan.patience
-        for step in range(start, 0 if stopped_early else plan.num_steps):
+        for step in range(first_step, 0 if stopped_early else plan.num_steps):
             rows = rows_of_step(
                 len(examples["train"]), batch_size=plan.global_batch_size, seed=config.train.seed, step=step
             )
-            state, values = train_step(
-                functions, state, micro_batches(run, examples["train"], rows, per_item, plan.micro_batch_size)
-            )
+            batches = micro_batches(run, examples["train"], rows, per_item, plan.micro_batch_size, step=step)
+            state, values = train_step(functions, state, batches)
             log.add(step + 1, values, n_rows=len(rows))
             if (step + 1) % plan.eval_every_steps == 0 or step + 1 == plan.num_steps:
                 log.flush()
-                valid = evaluate_loss(run, functions, state.params, examples["valid"], per_item, plan.micro_batch_size)
+                valid = evaluate_loss(run, functions, state, examples["valid"], per_item, plan.micro_batch_size)
                 check_finite(valid, step + 1)
                 metrics.write(step + 1, **valid)
                 progress = judge(progress, valid["valid_loss"], step + 1)
@@ -121,11 +125,27 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
 
     # ----------------------------------------------------------------------------------------------------------- result
     plot_losses(workdir.metrics, workdir.picture)
-    if start == int(state.step):
+    if first_step == int(state.step):
         say(f"nothing left to train: step {int(state.step)} was the last")
     say(f"best valid loss {progress['best_loss']:.4f} at step {progress['best_step']}; next:")
     say(f"  python -m igd_jax.evaluate --workdir={workdir.path}")
     return progress
+
+
+def start(run: Run, optimizer: optax.GradientTransformation) -> tuple[TrainState, StepFunctions]:
+    """The state before the first step, on the devices, and the compiled parts of a step."""
+    graph, params, frozen = split_trainable(make_model(run))
+    memory = {name: jnp.float32(value) for name, value in run.method.memory().items()}
+    state = init_state(params, optimizer, memory)
+    state, constants = jax.device_put((state, (frozen, run.method.constants(run.context))), replicated(run.mesh))
+
+    def loss(params: Params, constants: Any, batch: Batch) -> LossSum:
+        frozen, looked_up = constants
+        return run.method.loss(nnx.merge(graph, params, frozen), batch, looked_up)
+
+    normalizer = run.config.loss.normalizer
+    functions = make_step(loss, optimizer, constants=constants, remember=run.method.remember, normalizer=normalizer)
+    return state, functions
 
 
 class Plan:
@@ -232,13 +252,25 @@ def print_example(run: Run, examples: Examples, per_item: dict[str, np.ndarray])
 
 
 def micro_batches(
-    run: Run, examples: Examples, rows: np.ndarray, per_item: dict[str, np.ndarray], size: int
+    run: Run,
+    examples: Examples,
+    rows: np.ndarray,
+    per_item: dict[str, np.ndarray],
+    size: int,
+    *,
+    step: int | None = None,
 ) -> Iterator[Batch]:
-    """The micro-batches of a step, on the devices; by length, unless the objective depends on who shares one."""
+    """The micro-batches of a step, on the devices; by length, unless the objective depends on who shares one.
+
+    In training, at some `step`, methods that read items also get a seed for each row.
+    """
     if run.config.loss.normalizer == "global":
         rows = by_length(examples, rows)
+    inputs = run.method.inputs
     for group in in_groups(rows, size):
-        batch = make_batch(examples, group, run.index.item_tokens, per_item, size=size)
+        batch = make_batch(examples, group, run.index.item_tokens, per_item, size=size, inputs=inputs)
+        if step is not None and inputs == "items":
+            batch["noise"] = pad_rows(noise_of_rows(group, seed=run.config.train.seed, step=step), size)
         yield jax.device_put(batch, by_row(run.mesh))
 
 
@@ -246,23 +278,23 @@ def train_step(
     functions: StepFunctions, state: TrainState, batches: Iterator[Batch]
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """Accumulate all micro-batches, then update once."""
-    accumulator = functions.first(state.params, next(batches))
+    accumulator = functions.first(state, next(batches))
     for batch in batches:
-        accumulator = functions.add(state.params, accumulator, batch)
+        accumulator = functions.add(state, accumulator, batch)
     return functions.update(state, accumulator)
 
 
 def evaluate_loss(
     run: Run,
     functions: StepFunctions,
-    params: Params,
+    state: TrainState,
     examples: Examples,
     per_item: dict[str, np.ndarray],
     size: int,
 ) -> dict[str, float]:
     """The weighted loss over a whole split, divided once."""
     sums = [
-        functions.evaluate(params, batch)
+        functions.evaluate(state, batch)
         for batch in micro_batches(run, examples, np.arange(len(examples)), per_item, size)
     ]
     total = jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *jax.device_get(sums))

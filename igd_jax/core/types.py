@@ -3,6 +3,7 @@
 The only legend; einsums, annotations and names use these letters:
 
     B batch           S prompt length     T target length    K beams          V vocabulary
+    P prompt header   H items of history (in batches of items)
     N catalogue rows  M trie nodes        E trie edges       C children width
     L layers          D model width       F mlp width        Q query heads    G kv heads    H head dim
 """
@@ -14,14 +15,24 @@ from flax import struct
 from jaxtyping import Array, Float, Int, Scalar
 
 Batch: TypeAlias = dict[str, Array]
-"""Arrays that share their first axis B. Always present:
+"""Arrays that share their first axis B. For methods that read text:
 
-    prompt       Int[B S]    left-padded prompt ids
-    prompt_mask  Bool[B S]   True on real prompt ids
-    target       Int[B T]    right-padded ids of ``title + newline``, then EOS
-    target_mask  Bool[B T]   True on real target ids (all False on rows that only fill up the batch)
+    header         Int[B P]        ids that every prompt of the batch begins with, the same in each row; may be absent
+    prompt         Int[B S]        left-padded prompt ids after the header
+    prompt_mask    Bool[B S]       True on real prompt ids (all False on rows that only fill up the batch)
+    target         Int[B T]        right-padded ids of ``title + newline``, then EOS
+    target_mask    Bool[B T]       True on real target ids
 
-and whatever the method's ``annotate`` adds, e.g. ``weight`` Float[B T].
+For methods that read items:
+
+    history        Int[B H]        left-padded items, oldest first
+    history_mask   Bool[B H]       True on real items
+    target_item    Int[B]          the item that followed
+    is_real        Bool[B]         False on rows that only fill up the batch
+    noise          Int[B]          a seed for each row and step; only in training
+
+and whatever the method's ``annotate`` adds, e.g. ``weight`` Float[B T]. When recommending, ``collaborative``
+Float[B items] where `config.decode.collaborative` names a source of scores.
 """
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import fingerprint
@@ -22,11 +22,17 @@ class Examples:
       prompt: ids of each prompt, cut from the left where prompt and target exceed the limit.
       target: item to be named; its tokens are those of the title.
       n_cut: prompts that were cut.
+      header: ids that prompts begin with whatever their history; empty where there are none, or only one prompt.
+      has_header: prompts that do begin with it: all but those that were cut.
+      history: items behind each prompt, oldest first; None where only text is known.
     """
 
     prompt: Ragged
     target: Int[np.ndarray, " R"]
     n_cut: int
+    header: Int[np.ndarray, " P"]
+    has_header: Bool[np.ndarray, " R"]
+    history: Ragged | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -51,7 +57,13 @@ def title_tokens(titles: Sequence[str], tokenizer: Tokenizer, *, cache: Path) ->
     return rows
 
 
-def make_examples(prompt: Ragged, target: Int[np.ndarray, " R"], index: ItemIndex, *, max_length: int) -> Examples:
+def make_examples(
+    prompt: Ragged,
+    target: Int[np.ndarray, " R"],
+    index: ItemIndex,
+    *,
+    max_length: int,
+) -> Examples:
     """Fit prompts and targets into a limit.
 
     Args:
@@ -68,4 +80,23 @@ def make_examples(prompt: Ragged, target: Int[np.ndarray, " R"], index: ItemInde
             f"config.data.max_length is {max_length}, but the title {title!r} alone has "
             f"{max_length - room.min()} tokens; raise it"
         )
-    return Examples(prompt.keep_last(room), target, int((prompt.lengths > room).sum()))
+    is_cut = prompt.lengths > room
+    prompt = prompt.keep_last(room)
+    return Examples(prompt, target, int(is_cut.sum()), shared_prefix(prompt, ~is_cut), ~is_cut)
+
+
+def item_examples(history: Ragged, target: Int[np.ndarray, " R"]) -> Examples:
+    """Rows for a method that reads items: no text at all."""
+    n_rows = len(target)
+    no_text = Ragged(np.zeros(0, np.int32), np.zeros(n_rows + 1, np.int64))
+    return Examples(no_text, target, 0, np.zeros(0, np.int32), np.zeros(n_rows, bool), history)
+
+
+def shared_prefix(rows: Ragged, which: Bool[np.ndarray, " R"]) -> Int[np.ndarray, " P"]:
+    """The ids that all of the given rows begin with; at least one id is left to each, and one row shares nothing."""
+    if which.sum() < 2:
+        return np.zeros(0, np.int32)
+    chosen = rows.take(np.flatnonzero(which))
+    starts = chosen.pad(int(chosen.lengths.min()) - 1)
+    same = (starts == starts[:1]).all(axis=0)
+    return starts[0, : len(same) if same.all() else int(same.argmin())]

@@ -8,37 +8,35 @@ from collections.abc import Callable, Sequence
 from igd_jax.core.errors import InputError
 
 
-def _igd(history: Sequence[str], category: str) -> tuple[str, ...]:
-    """The prompt of the IGD authors, byte for byte (spec/methods.md 1.1); titles unquoted, two pieces."""
+def _igd(history: Sequence[str] | None, category: str) -> tuple[str, ...]:
+    """The prompt of the IGD authors, byte for byte (spec/methods.md 1.1, 4.1); titles unquoted, two pieces."""
     instruction = (
         "Below is an instruction that describes a task, paired with an input that provides further context. "
         "Write a response that appropriately completes the request. \n\n"
         "### Instruction:\n"
         f"Given a list of {category} the user recetenly enjoy, please write a new {category} that the user may bought\n"
     )
-    request = (
-        "### User Input: \n"
-        f"The user has palyed the following {category}s before: {', '.join(history)}\n\n"
-        "### Response: \n"
-    )
-    return instruction, request
+    told = "Unknow"
+    if history is not None:
+        told = f"The user has palyed the following {category}s before: {', '.join(history)}"
+    return instruction, f"### User Input: \n{told}\n\n### Response: \n"
 
 
-def _plain(history: Sequence[str], category: str) -> tuple[str, ...]:
+def _plain(history: Sequence[str] | None, category: str) -> tuple[str, ...]:
     """Ours: one title a line, oldest first, and few words around them, since every token costs time."""
-    titles = "\n".join(history)
+    titles = "unknown" if history is None else "\n".join(history)
     return (f"Past {category}, oldest first:\n{titles}\n\nNext:\n",)
 
 
-TEMPLATES: dict[str, Callable[[Sequence[str], str], tuple[str, ...]]] = {"igd": _igd, "plain": _plain}
+TEMPLATES: dict[str, Callable[[Sequence[str] | None, str], tuple[str, ...]]] = {"igd": _igd, "plain": _plain}
 
 
-def render(template: str, history: Sequence[str], *, category: str) -> tuple[str, ...]:
+def render(template: str, history: Sequence[str] | None, *, category: str) -> tuple[str, ...]:
     """The pieces of one prompt.
 
     Args:
       template: `config.data.prompt`.
-      history: titles, oldest first.
+      history: titles, oldest first; None for the counterfactual prompt, which says that they are not known.
       category: the noun for the items, e.g. ``books``.
 
     Raises:

@@ -11,7 +11,9 @@ score s' / (t + 1)^length_penalty; the first K others run on. A row stops when K
 beam can still enter, or when nothing runs.
 """
 
+import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -20,10 +22,14 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.types import Ranked
-from igd_jax.decoding.constraint import DeviceTrie
+from igd_jax.decoding.constraint import Children, DeviceTrie
 
 Carry: TypeAlias = Any
 """What a scorer keeps between steps (a KV cache, say); any pytree."""
+
+
+USUAL_LENGTH = 32
+"""Tokens of a title that few exceed; sizes the first of the two loops and changes no result."""
 
 
 class Beams(NamedTuple):
@@ -42,23 +48,18 @@ class Beams(NamedTuple):
     clock: Int[Array, ""]
 
 
-class Children(NamedTuple):
-    """Candidates for the next token: trie nodes and the tokens into them. Illegal places hold any valid index."""
-
-    node: Int[Array, "B K C"]
-    token: Int[Array, "B K C"]
-
-
 class Scorer(NamedTuple):
     """The model, as the search sees it: natural log-probabilities of the children asked for, float32.
 
     Attributes:
       start: ``(children [B 1 C]) -> (carry, logp [B 1 C])``, after the prompt.
       step: ``(carry, beams, children [B K C]) -> (carry, logp [B K C])``.
+      reserve: ``(carry, length) -> carry`` with room for every step up to titles of that length.
     """
 
     start: Callable[[Children], tuple[Carry, Float[Array, "B 1 C"]]]
     step: Callable[[Carry, Beams, Children], tuple[Carry, Float[Array, "B K C"]]]
+    reserve: Callable[[Carry, int], Carry] = lambda carry, _: carry
 
 
 @struct.dataclass
@@ -104,15 +105,17 @@ class SearchOptions:
 def beam_search(scorer: Scorer, trie: DeviceTrie, options: SearchOptions, *, is_real: Bool[Array, " B"]) -> Ranked:
     """Search all rows at once; `is_real` False marks rows that only fill up the batch, which find nothing."""
     state = begin(scorer, trie, options, is_real=is_real)
-    state = jax.lax.while_loop(
-        lambda state: unfinished(state, options), lambda state: beam_step(state, scorer, trie, options), state
-    )
+    # Most batches are done after a few dozen tokens: the first loop carries, and looks at, that little room only.
+    step = partial(beam_step, scorer=scorer, trie=trie, options=options)
+    for length in sorted({min(USUAL_LENGTH, options.max_length), options.max_length}):
+        state = dataclasses.replace(state, carry=scorer.reserve(state.carry, length))
+        state = jax.lax.while_loop(partial(unfinished, length=length), step, state)
     return results(state, trie)
 
 
-def unfinished(state: SearchState, options: SearchOptions) -> Bool[Array, ""]:
-    """Whether any row of the batch has a step to make."""
-    return state.is_open.any() & (state.beams.clock < options.max_length)
+def unfinished(state: SearchState, length: int) -> Bool[Array, ""]:
+    """Whether any row of the batch has a step to make before its titles are of that length."""
+    return state.is_open.any() & (state.beams.clock < length)
 
 
 def results(state: SearchState, trie: DeviceTrie) -> Ranked:
@@ -132,25 +135,23 @@ def begin(scorer: Scorer, trie: DeviceTrie, options: SearchOptions, *, is_real: 
         done_node=jnp.full((n_rows, k), -1, jnp.int32),
         is_open=is_real,
     )
-    node, factor, legal = trie.children(root, trie.root_width)
-    children = Children(node, trie.token[node])
+    children = trie.children(root, trie.root_width)
     carry, logp = scorer.start(children)
-    return _advance(state, carry, children, _edge_score(logp, factor, legal, options), trie, options)
+    return _advance(state, carry, children, _edge_score(logp, children, trie, options), trie, options)
 
 
 def beam_step(state: SearchState, scorer: Scorer, trie: DeviceTrie, options: SearchOptions) -> SearchState:
     """Lengthen every running beam by one token. Pure: a Python loop over it equals the compiled search."""
-    node, factor, legal = trie.children(state.beams.node, trie.width)
-    children = Children(node, trie.token[node])
+    children = trie.children(state.beams.node, trie.width)
     carry, logp = scorer.step(state.carry, state.beams, children)
-    return _advance(state, carry, children, _edge_score(logp, factor, legal, options), trie, options)
+    return _advance(state, carry, children, _edge_score(logp, children, trie, options), trie, options)
 
 
 def _edge_score(
-    logp: Float[Array, "B K C"], factor: Float[Array, "B K C"], legal: Bool[Array, "B K C"], options: SearchOptions
+    logp: Float[Array, "B K C"], children: Children, trie: DeviceTrie, options: SearchOptions
 ) -> Float[Array, "B K C"]:
-    score = (logp / options.temperature - 1e-7) * (1.0 - options.alpha * factor)
-    return jnp.where(legal, score, -jnp.inf)
+    score = (logp / options.temperature - 1e-7) * (1.0 - options.alpha * trie.factor[children.edge])
+    return jnp.where(children.legal, score, -jnp.inf)
 
 
 def _advance(

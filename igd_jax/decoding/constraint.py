@@ -4,6 +4,8 @@ A node that has one child needs no entry: the child is the next node. Which node
 running count of those bits finds a node's list of children, so 100,000 titles take about 8 MB.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,21 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from igd_jax.items.info_gain import EdgeGain
 from igd_jax.items.trie import Trie
+
+
+class Children(NamedTuple):
+    """Candidates for the next token. Places that are not legal hold any valid index.
+
+    Attributes:
+      node: trie nodes, and `token` the tokens into them.
+      edge: index among the edges out of branching nodes; `DeviceTrie.n_edges` for the only child of its parent.
+      legal: whether there is such a child.
+    """
+
+    node: Int[Array, "B K C"]
+    token: Int[Array, "B K C"]
+    edge: Int[Array, "B K C"]
+    legal: Bool[Array, "B K C"]
 
 
 @struct.dataclass
@@ -23,9 +40,10 @@ class DeviceTrie:
       branch_bits: bit ``n % 32`` of word ``n // 32`` says that node n branches.
       branch_rank: branching nodes before each word.
       child_start: first edge of each branching node.
-      child, factor: node below each edge, and its gain factor.
+      child, factor: node below each edge, and its gain factor; 0 beyond the last edge.
       leaf: node that ends each catalogue row.
       eos: the token that ends every title.
+      n_edges: edges out of branching nodes; also the place that stands for every other edge.
       root_width, width: most children of the root, and of any other node.
       max_length: tokens of the longest title, EOS included.
     """
@@ -38,6 +56,7 @@ class DeviceTrie:
     factor: Float[Array, " E_plus_width"]
     leaf: Int[Array, " N"]
     eos: int = struct.field(pytree_node=False)
+    n_edges: int = struct.field(pytree_node=False)
     root_width: int = struct.field(pytree_node=False)
     width: int = struct.field(pytree_node=False)
     max_length: int = struct.field(pytree_node=False)
@@ -47,10 +66,8 @@ class DeviceTrie:
         """Bytes of all arrays."""
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self))
 
-    def children(
-        self, node: Int[Array, "B K"], width: int
-    ) -> tuple[Int[Array, "B K {width}"], Float[Array, "B K {width}"], Bool[Array, "B K {width}"]]:
-        """The first `width` children of each node, by token: node, gain factor, and whether there is one.
+    def children(self, node: Int[Array, "B K"], width: int) -> Children:
+        """The first `width` children of each node, by token.
 
         Node -1 (no beam) has no children. Nodes that end a title must not be asked for.
         """
@@ -63,10 +80,9 @@ class DeviceTrie:
         count = jnp.where(is_branch, self.child_start[branch + 1] - start, 1)
         column = jnp.arange(width)[None, None]
         start, count, is_branch, at = (x[:, :, None] for x in (start, count, is_branch, at))
-        child = jnp.where(is_branch, self.child[start + column], at + 1)
-        factor = jnp.where(is_branch, self.factor[start + column], 0.0)
-        legal = (column < count) & (node >= 0)[:, :, None]
-        return child, factor, legal
+        edge = jnp.where(is_branch, start + column, self.n_edges)
+        child = jnp.where(is_branch, self.child[edge], at + 1)
+        return Children(child, self.token[child], edge, (column < count) & (node >= 0)[:, :, None])
 
     def row_of(self, node: Int[Array, "B K"]) -> Int[Array, "B K"]:
         """The catalogue row that ends at each node, -1 where none does."""
@@ -85,15 +101,20 @@ def device_trie(trie: Trie, gain: EdgeGain, *, max_length: int) -> DeviceTrie:
     in_word = np.bincount(trie.branch >> 5, minlength=len(words))
     rank = np.concatenate([[0], np.cumsum(in_word)[:-1]])
     pad = max(width, root_width)
+
+    def padded(array: np.ndarray) -> jax.Array:
+        return jnp.asarray(np.append(array, np.zeros(pad, array.dtype)))
+
     return DeviceTrie(
         token=jnp.asarray(trie.token),
         branch_bits=jnp.asarray(words),
         branch_rank=jnp.asarray(rank, jnp.int32),
         child_start=jnp.asarray(np.append(trie.child_start, trie.child_start[-1:])),
-        child=jnp.asarray(np.append(trie.child, np.zeros(pad, np.int32))),
-        factor=jnp.asarray(np.append(gain.factor, np.zeros(pad, np.float32))),
+        child=padded(trie.child),
+        factor=padded(gain.factor),
         leaf=jnp.asarray(trie.leaf),
         eos=int(trie.token[trie.leaf[0]]),
+        n_edges=len(trie.child),
         root_width=root_width,
         width=width,
         max_length=max_length,

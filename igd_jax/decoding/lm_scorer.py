@@ -11,9 +11,9 @@ from flax import struct
 from jaxtyping import Array, Bool, Float
 
 from igd_jax.core.types import Batch
-from igd_jax.decoding.beam_search import Beams, Children, Scorer
+from igd_jax.decoding.beam_search import Beams, Scorer
+from igd_jax.decoding.constraint import Children
 from igd_jax.models.decoder import Decoder, KVCache
-from igd_jax.models.layers import causal_mask, positions_of
 
 
 @struct.dataclass
@@ -21,7 +21,7 @@ class SlotCache:
     """Keys and values of the prompt and of every token written so far.
 
     Attributes:
-      kv: [L B S + slots G H]; the prompt first.
+      kv: [L B G S + slots H]; the whole prompt first.
       prompt_mask: real prompt tokens.
       path: the slots on each beam's path.
     """
@@ -31,24 +31,29 @@ class SlotCache:
     path: Bool[Array, "B K slots"]
 
 
-def lm_scorer(model: Decoder, batch: Batch, *, num_beams: int, max_length: int) -> Scorer:
+def lm_scorer(model: Decoder, batch: Batch, *, num_beams: int, temperature: Float[Array, ""] | float = 1.0) -> Scorer:
     """Score children by the model's log-probability over its whole vocabulary, in float32.
 
     Args:
-      batch: `prompt` and `prompt_mask`, left-padded; see `core.types.Batch`.
+      batch: `header`, `prompt` and `prompt_mask`; see `core.types.Batch`.
       num_beams: K, and so K slots for each token that is fed back.
-      max_length: longest title in tokens; the last one is never fed back.
+      temperature: divides logits before they are normalised (the search divides log-probabilities after it).
     """
-    prompt, prompt_mask = batch["prompt"], batch["prompt_mask"]
-    n_rows, width = prompt.shape
-    length = prompt_mask.sum(axis=1, dtype=jnp.int32)
-    n_slots = num_beams * (max_length - 1)
+    header, prompt, prompt_mask = batch.get("header"), batch["prompt"], batch["prompt_mask"]
+    n_rows = len(prompt)
+    if header is not None:
+        prompt_mask = jnp.concatenate([jnp.ones(header.shape, bool), prompt_mask], axis=1)
+    width, length = prompt_mask.shape[1], prompt_mask.sum(axis=1, dtype=jnp.int32)
 
     def start(children: Children) -> tuple[SlotCache, Float[Array, "B 1 C"]]:
-        hidden, kv = model(prompt, positions=positions_of(prompt_mask), mask=causal_mask(prompt_mask))
-        kv = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, n_slots), (0, 0), (0, 0))), kv)
-        path = jnp.zeros((n_rows, num_beams, n_slots), bool)
-        return SlotCache(kv, prompt_mask, path), _child_logp(model, hidden[:, -1:], children)
+        hidden, kv = model.after_prefix(header, prompt, batch["prompt_mask"])
+        path = jnp.zeros((n_rows, num_beams, 0), bool)
+        return SlotCache(kv, prompt_mask, path), _child_logp(model, hidden[:, -1:], children, temperature)
+
+    def reserve(cache: SlotCache, length: int) -> SlotCache:
+        more = num_beams * (length - 1) - cache.path.shape[2]  # the last token is never fed back
+        kv = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more), (0, 0))), cache.kv)
+        return SlotCache(kv, cache.prompt_mask, jnp.pad(cache.path, ((0, 0), (0, 0), (0, more))))
 
     def step(cache: SlotCache, beams: Beams, children: Children) -> tuple[SlotCache, Float[Array, "B K C"]]:
         path = jnp.take_along_axis(cache.path, beams.parent[:, :, None], axis=1)
@@ -62,16 +67,18 @@ def lm_scorer(model: Decoder, batch: Batch, *, num_beams: int, max_length: int) 
         )
         slot = (beams.clock - 1) * num_beams
         kv = jax.tree.map(
-            lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, width + slot, axis=2), cache.kv, new
+            lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, width + slot, axis=3), cache.kv, new
         )
-        own = jnp.arange(n_slots)[None, None] == (slot + jnp.arange(num_beams))[None, :, None]
-        return SlotCache(kv, cache.prompt_mask, path | own), _child_logp(model, hidden, children)
+        own = jnp.arange(path.shape[2])[None, None] == (slot + jnp.arange(num_beams))[None, :, None]
+        return SlotCache(kv, cache.prompt_mask, path | own), _child_logp(model, hidden, children, temperature)
 
-    return Scorer(start, step)
+    return Scorer(start, step, reserve)
 
 
-def _child_logp(model: Decoder, hidden: Float[Array, "B K D"], children: Children) -> Float[Array, "B K C"]:
+def _child_logp(
+    model: Decoder, hidden: Float[Array, "B K D"], children: Children, temperature: Float[Array, ""] | float
+) -> Float[Array, "B K C"]:
     """Natural log-probability of each child's token."""
-    logits = model.logits(hidden)
+    logits = model.logits(hidden) / temperature
     total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
     return jnp.take_along_axis(logits, children.token, axis=-1) - total

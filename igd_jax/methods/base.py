@@ -1,43 +1,114 @@
-"""The seam between methods and everything else: three functions a method (DESIGN section 4).
+"""The seam between methods and everything else (DESIGN section 4).
 
-A method is one module of this folder, named as `config.method.name`, whose ``METHOD`` is its class. A class is either
-this abstract one or final; methods never import one another.
+A method is one module of this folder, named as `config.method.name`, whose ``METHOD`` is its class. It must write
+`annotate`, `loss` and `recommend`; the other functions have an answer here that suits a method which tunes the backbone
+to write titles, and is replaced as a whole. Methods never import one another.
 """
 
 import abc
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from flax import nnx
+from jaxtyping import Array, Float, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.types import Batch, LossSum, Ranked
-from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.decoding.constraint import DeviceTrie
+from igd_jax.data.prompts import render
+from igd_jax.data.tokenizer import Tokenizer
+from igd_jax.decoding.beam_search import SearchOptions, beam_search
+from igd_jax.decoding.constraint import device_trie
+from igd_jax.decoding.lm_scorer import lm_scorer
+from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import ItemIndex
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.layers import causal_mask, positions_of
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may know beside the batch.
+
+    Attributes:
+      index: the items, over the candidates.
+      counts: train targets an item.
+      tokenizer: of titles and prompts.
+      template, category: of prompts; see `data.prompts.render`.
+      backbone: builds the decoder as it is before any training: a Hugging Face folder, or random weights.
+      seed: of random weights.
+      cache: a folder for what is dear to compute, named by `fingerprint`.
+      fingerprint: changes with the data, the tokenizer, and the train rows in use.
+    """
+
+    index: ItemIndex
+    counts: Int[np.ndarray, " items"]
+    tokenizer: Tokenizer
+    template: str
+    category: str
+    backbone: Callable[[], Decoder]
+    seed: int
+    cache: Path
+    fingerprint: str
+
+    def prompts(self, histories: Sequence[Sequence[str] | None]) -> Ragged:
+        """Ids of the prompt for each history of titles, oldest first; None is the prompt with its history removed."""
+        return self.tokenizer.encode_prompts(
+            [render(self.template, history, category=self.category) for history in histories]
+        )
 
 
 class Method(abc.ABC):
-    """What a method says of titles, of a batch, and of users."""
+    """What a method says of titles, of a batch, and of users.
+
+    Attributes:
+      inputs: what its batches hold, ``text`` or ``items``; see `core.types.Batch`.
+    """
+
+    inputs: ClassVar[str] = "text"
 
     @abc.abstractmethod
     def annotate(self, index: ItemIndex) -> dict[str, np.ndarray]:
         """On the host, once: arrays [items, T] aligned with the items' title tokens, looked up into each batch."""
 
     @abc.abstractmethod
-    def loss(self, model: Decoder, batch: Batch) -> LossSum:
+    def loss(self, model: Any, batch: Batch, constants: Any) -> LossSum:
         """On the device: the weighted loss of a batch as sums, never a mean."""
 
     @abc.abstractmethod
-    def recommend(self, model: Decoder, batch: Batch, *, trie: DeviceTrie, options: SearchOptions) -> Ranked:
-        """On the device: the best K titles of each row. Rows without a prompt find nothing."""
+    def recommend(self, model: Any, batch: Batch, *, tables: Any, options: SearchOptions) -> Ranked:
+        """On the device: the best K titles of each row. Rows that only fill up the batch find nothing."""
+
+    def make_model(self, context: Context) -> nnx.Module:
+        """The untrained model. Its `nnx.Param` variables are trained, all others are frozen."""
+        return context.backbone()
+
+    def constants(self, context: Context) -> Any:
+        """Arrays that `loss` looks up, beside the model."""
+        return {}
+
+    def memory(self) -> dict[str, float]:
+        """Scalars that `loss` finds in its batch under their names, before the first step."""
+        return {}
+
+    def remember(self, memory: dict[str, jax.Array], total: LossSum) -> dict[str, jax.Array]:
+        """On the device: those scalars after a step, from the sums over all its rows."""
+        return memory
+
+    def tables(self, context: Context, model: Any) -> Any:
+        """Arrays that `recommend` looks up, beside the model; built once a model."""
+        return device_trie(context.index.trie, context.index.gain, max_length=context.index.longest_title)
+
+
+def search_titles(model: Decoder, batch: Batch, *, tables: Any, options: SearchOptions) -> Ranked:
+    """Trie-constrained beam search with gain-scaled token scores; `tables` is the trie."""
+    scorer = lm_scorer(model, batch, num_beams=options.num_beams)
+    return beam_search(scorer, tables, options, is_real=batch["prompt_mask"].any(axis=1))
 
 
 def target_logits(model: Decoder, batch: Batch) -> Float[Array, "B T V"]:
@@ -45,7 +116,7 @@ def target_logits(model: Decoder, batch: Batch) -> Float[Array, "B T V"]:
     width = batch["prompt"].shape[1]
     tokens = jnp.concatenate([batch["prompt"], batch["target"]], axis=1)
     valid = jnp.concatenate([batch["prompt_mask"], batch["target_mask"]], axis=1)
-    hidden, _ = model(tokens, positions=positions_of(valid), mask=causal_mask(valid))
+    hidden, _ = model.after_prefix(batch.get("header"), tokens, valid)
     return model.logits(hidden[:, width - 1 : -1])
 
 

@@ -5,15 +5,15 @@ Decoding: the log-probability of a token is scaled by 1 - alpha * factor, see `d
 `config.decode.alpha`.
 """
 
+from typing import Any
+
 import numpy as np
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.types import Batch, LossSum, Ranked
-from igd_jax.decoding.beam_search import SearchOptions, beam_search
-from igd_jax.decoding.constraint import DeviceTrie
-from igd_jax.decoding.lm_scorer import lm_scorer
+from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.items.index import ItemIndex
-from igd_jax.methods.base import Method, target_logits
+from igd_jax.methods.base import Method, search_titles, target_logits
 from igd_jax.models.decoder import Decoder
 from igd_jax.training.loss import weighted_cross_entropy
 
@@ -37,15 +37,14 @@ class IGD(Method):
         weight = np.where(walk.forced, self._beta, 1.0).astype(np.float32)
         return {"weight": np.where(walk.mask, weight, np.float32(0)), "forced": walk.forced & walk.mask}
 
-    def loss(self, model: Decoder, batch: Batch) -> LossSum:
+    def loss(self, model: Decoder, batch: Batch, constants: Any) -> LossSum:
         """Equation 7 of the paper, summed: weight times cross-entropy over all target tokens."""
         parts = {"loss_forced": batch["forced"], "loss_deciding": batch["target_mask"] & ~batch["forced"]}
         return weighted_cross_entropy(target_logits(model, batch), batch["target"], batch["weight"], parts=parts)
 
-    def recommend(self, model: Decoder, batch: Batch, *, trie: DeviceTrie, options: SearchOptions) -> Ranked:
+    def recommend(self, model: Decoder, batch: Batch, *, tables: Any, options: SearchOptions) -> Ranked:
         """Trie-constrained beam search with gain-scaled token scores."""
-        scorer = lm_scorer(model, batch, num_beams=options.num_beams, max_length=options.max_length)
-        return beam_search(scorer, trie, options, is_real=batch["prompt_mask"].any(axis=1))
+        return search_titles(model, batch, tables=tables, options=options)
 
 
 METHOD = IGD

@@ -9,7 +9,17 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.models.config import ModelConfig
-from igd_jax.models.layers import MLP, Attention, KeyBlock, RMSNorm, Rotation, normal_init, rotation_of
+from igd_jax.models.layers import (
+    MLP,
+    Attention,
+    KeyBlock,
+    RMSNorm,
+    Rotation,
+    causal_mask,
+    normal_init,
+    positions_of,
+    rotation_of,
+)
 
 
 @no_type_check  # as a pytree it also holds shapes, shardings or axes
@@ -20,8 +30,8 @@ class KVCache:
     The order of the slots has no meaning: positions are in the keys, and masks say who may look where.
     """
 
-    key: Float[Array, "L B S G H"]
-    value: Float[Array, "L B S G H"]
+    key: Float[Array, "L B G S H"]
+    value: Float[Array, "L B G S H"]
 
 
 class Layer(nnx.Module):
@@ -40,7 +50,7 @@ class Layer(nnx.Module):
         rotation: Rotation,
         mask: Bool[Array, "B T T"],
         past: KeyBlock | None,
-    ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B T G H"], Float[Array, "B T G H"]]]:
+    ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B G T H"], Float[Array, "B G T H"]]]:
         """Returns the new residual stream, and the new tokens' keys and values."""
         mixed, new = self.attention(self.attention_norm(hidden), rotation=rotation, mask=mask, past=past)
         hidden = hidden + mixed
@@ -101,7 +111,7 @@ class Decoder(nnx.Module):
           cache_mask: [b, query, slot]; given exactly when `cache` is.
 
         Returns:
-          Hidden states after the final norm, in the model's dtype, and the new tokens' keys and values [L B T G H].
+          Hidden states after the final norm, in the model's dtype, and the new tokens' keys and values [L B G T H].
           A token that may look nowhere, itself included, gets finite values without meaning.
         """
         if (cache is None) != (cache_mask is None):
@@ -121,6 +131,33 @@ class Decoder(nnx.Module):
         # Four layers a turn: each turn costs a CPU some idle time and a copy of the weights' gradients.
         hidden, (key, value) = jax.lax.scan(run_layer, hidden.astype(self.dtype), (weights, cached), unroll=4)
         return self.norm(hidden), KVCache(key=key, value=value)
+
+    def after_prefix(
+        self, prefix: Int[Array, "B P"] | None, tokens: Int[Array, "B T"], valid: Bool[Array, "B T"]
+    ) -> tuple[Float[Array, "B T D"], KVCache]:
+        """Run tokens causally after a prefix that is the same in all rows, and so is computed once.
+
+        Args:
+          prefix: token ids; only the first row is read. None where rows share nothing.
+          valid: real tokens; padding may lie on either side.
+
+        Returns:
+          Hidden states of `tokens`, and keys and values of prefix and tokens together [L B G P+T H].
+        """
+        if prefix is None:
+            return self(tokens, positions=positions_of(valid), mask=causal_mask(valid))
+        n_rows, n_prefix = prefix.shape
+        whole = jnp.ones((1, n_prefix), bool)
+        _, kv = self(prefix[:1], positions=positions_of(whole), mask=causal_mask(whole))
+        past = jax.tree.map(lambda x: jnp.broadcast_to(x, (x.shape[0], n_rows, *x.shape[2:])), kv)
+        hidden, new = self(
+            tokens,
+            positions=positions_of(valid) + n_prefix,
+            mask=causal_mask(valid),
+            cache=past,
+            cache_mask=jnp.ones((*tokens.shape, n_prefix), bool),
+        )
+        return hidden, jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=3), past, new)
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Float32 logits over the vocabulary from hidden states after the final norm."""

@@ -21,7 +21,7 @@ normal_init = jax.nn.initializers.normal(0.02)
 Rotation: TypeAlias = tuple[Float[Array, "B T half"], Float[Array, "B T half"]]
 """Cosine and sine of each token's angles, float32; half = H / 2."""
 
-KeyBlock: TypeAlias = tuple[Float[Array, "B _S G H"], Float[Array, "B _S G H"], Bool[Array, "B T _S"]]
+KeyBlock: TypeAlias = tuple[Float[Array, "B G _S H"], Float[Array, "B G _S H"], Bool[Array, "B T _S"]]
 """Keys (rotated) and values of S tokens, and which of them each of T queries may look at. S is each block's own."""
 
 
@@ -79,7 +79,7 @@ class Attention(nnx.Module):
 
     def __call__(
         self, x: Float[Array, "B T D"], *, rotation: Rotation, mask: Bool[Array, "B T T"], past: KeyBlock | None
-    ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B T G H"], Float[Array, "B T G H"]]]:
+    ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B G T H"], Float[Array, "B G T H"]]]:
         """Returns the mixed values, and the new tokens' keys (rotated) and values."""
         n_batch, n_tokens, _ = x.shape
         split = (n_batch, n_tokens, -1, self.head_dim)
@@ -87,6 +87,8 @@ class Attention(nnx.Module):
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = rotate(query, rotation), rotate(key, rotation)
+        # Heads before tokens, as the products of attention want them: a cache is never turned again.
+        key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
         own = (key, value, mask)
         mixed = attend(query, [own] if past is None else [past, own])
         return self.o(mixed.reshape(n_batch, n_tokens, -1)), (key, value)
@@ -103,14 +105,14 @@ def attend(query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock]) -> Float[
       Mixed values in the dtype of `query`. A query that may look nowhere gets some finite average.
     """
     n_batch, n_tokens, n_heads, head_dim = query.shape
-    n_kv_heads = blocks[0][0].shape[2]
-    # Heads before tokens, and the heads of a group in one axis with their tokens: plain batched products, which every
-    # backend runs at full speed, with no copy of keys for the heads that share them.
+    n_kv_heads = blocks[0][0].shape[1]
+    # The heads of a group in one axis with their tokens: plain batched products, which every backend runs at full
+    # speed, with no copy of keys for the heads that share them.
     query = query.reshape(n_batch, n_tokens, n_kv_heads, -1, head_dim).transpose(0, 2, 3, 1, 4)
     flat = query.reshape(n_batch, n_kv_heads, -1, head_dim)
     logits = []
     for key, _, mask in blocks:
-        scores = jnp.einsum("BGNH,BSGH->BGNS", flat, key, preferred_element_type=jnp.float32) * head_dim**-0.5
+        scores = jnp.einsum("BGNH,BGSH->BGNS", flat, key, preferred_element_type=jnp.float32) * head_dim**-0.5
         scores = scores.reshape(*query.shape[:4], -1)
         # The least finite number, not -inf: a row without any True would be inf - inf.
         logits.append(jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min))
@@ -118,7 +120,7 @@ def attend(query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock]) -> Float[
     parts = jnp.split(weights, np.cumsum([mask.shape[-1] for _, _, mask in blocks])[:-1], axis=-1)
     parts = [part.reshape(n_batch, n_kv_heads, -1, part.shape[-1]) for part in parts]
     products = [
-        jnp.einsum("BGNS,BSGH->BGNH", part, value, preferred_element_type=jnp.float32)
+        jnp.einsum("BGNS,BGSH->BGNH", part, value, preferred_element_type=jnp.float32)
         for part, (_, value, _) in zip(parts, blocks, strict=True)
     ]
     mixed = reduce(jnp.add, products).astype(query.dtype).reshape(query.shape).transpose(0, 3, 1, 2, 4)

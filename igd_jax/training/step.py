@@ -18,6 +18,10 @@ from igd_jax.core.types import Batch, LossSum
 
 Params: TypeAlias = Any
 """Any pytree of float arrays."""
+Memory: TypeAlias = dict[str, Array]
+"""Scalars that the loss finds in its batch under their names, and that a method renews after each step."""
+Loss: TypeAlias = Callable[[Params, Any, Batch], LossSum]
+"""``(params, constants, batch) -> LossSum``."""
 
 NORMALIZERS = ("global", "micro_batch")
 
@@ -29,11 +33,13 @@ class TrainState:
 
     Attributes:
       params, opt_state: of the model and of optax.
+      memory: what the method remembers from step to step, scalars by name.
       step: updates made, int32.
     """
 
     params: Params
     opt_state: optax.OptState
+    memory: Memory
     step: Int[Array, ""]
 
 
@@ -49,50 +55,54 @@ class StepFunctions(NamedTuple):
     """Compiled functions, one trace a batch shape.
 
     Attributes:
-      first: ``(params, batch) -> Accumulator`` for the first micro-batch of a step.
-      add: ``(params, accumulator, batch) -> Accumulator``; the old accumulator is consumed.
+      first: ``(state, batch) -> Accumulator`` for the first micro-batch of a step.
+      add: ``(state, accumulator, batch) -> Accumulator``; the old accumulator is consumed.
       update: ``(state, accumulator) -> (state, metrics)``; the old state is consumed.
-      evaluate: ``(params, batch) -> LossSum`` without gradient.
+      evaluate: ``(state, batch) -> LossSum`` without gradient.
     """
 
-    first: Callable[[Params, Batch], Accumulator]
-    add: Callable[[Params, Accumulator, Batch], Accumulator]
+    first: Callable[[TrainState, Batch], Accumulator]
+    add: Callable[[TrainState, Accumulator, Batch], Accumulator]
     update: Callable[[TrainState, Accumulator], tuple[TrainState, dict[str, Float[Array, ""]]]]
-    evaluate: Callable[[Params, Batch], LossSum]
+    evaluate: Callable[[TrainState, Batch], LossSum]
 
 
-def init_state(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+def init_state(params: Params, optimizer: optax.GradientTransformation, memory: Memory | None = None) -> TrainState:
     """The state before the first update."""
-    return TrainState(params, optimizer.init(params), jnp.int32(0))
+    return TrainState(params, optimizer.init(params), memory or {}, jnp.int32(0))
 
 
 def make_step(
-    loss: Callable[[Params, Batch], LossSum],
+    loss: Loss,
     optimizer: optax.GradientTransformation,
     *,
+    constants: Any = None,
+    remember: Callable[[Memory, LossSum], Memory] = lambda memory, _: memory,
     normalizer: str = "global",
 ) -> StepFunctions:
     """Compile the parts of a step.
 
     Args:
       loss: a method's loss sum.
+      constants: arrays that training never changes, handed to the loss: frozen weights, look-up tables.
+      remember: the memory after a step, from that before it and the step's sums.
       normalizer: ``global`` divides once over the whole batch; ``micro_batch`` divides each micro-batch by its own
         weight and averages, as the published code does.
     """
 
-    def loss_sum(params: Params, batch: Batch) -> tuple[Float[Array, ""], LossSum]:
-        total = loss(params, batch)
+    def loss_sum(params: Params, constants: Any, batch: Batch) -> tuple[Float[Array, ""], LossSum]:
+        total = loss(params, constants, batch)
         if normalizer == "micro_batch":
             mean = total.loss / jnp.maximum(total.weight, 1e-9)
             total = LossSum(mean, (total.weight > 0).astype(jnp.float32), total.metrics)
         return total.loss, total
 
-    def first(params: Params, batch: Batch) -> Accumulator:
-        grads, total = jax.grad(loss_sum, has_aux=True)(params, batch)
+    def first(state: TrainState, constants: Any, batch: Batch) -> Accumulator:
+        grads, total = jax.grad(loss_sum, has_aux=True)(state.params, constants, batch | state.memory)
         return Accumulator(grads, total)
 
-    def add(params: Params, accumulator: Accumulator, batch: Batch) -> Accumulator:
-        return jax.tree.map(jnp.add, accumulator, first(params, batch))
+    def add(state: TrainState, accumulator: Accumulator, constants: Any, batch: Batch) -> Accumulator:
+        return jax.tree.map(jnp.add, accumulator, first(state, constants, batch))
 
     def update(state: TrainState, accumulator: Accumulator) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         total = accumulator.total
@@ -102,13 +112,17 @@ def make_step(
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {**means(total), "grad_norm": optax.tree.norm(grads)}
-        return TrainState(params, opt_state, state.step + 1), metrics
+        return TrainState(params, opt_state, remember(state.memory, total), state.step + 1), metrics
 
+    def evaluate(state: TrainState, constants: Any, batch: Batch) -> LossSum:
+        return loss(state.params, constants, batch | state.memory)
+
+    run_first, run_add, run_evaluate = jax.jit(first), jax.jit(add, donate_argnums=1), jax.jit(evaluate)
     return StepFunctions(
-        first=jax.jit(first),
-        add=jax.jit(add, donate_argnums=1),
+        first=lambda state, batch: run_first(state, constants, batch),
+        add=lambda state, accumulator, batch: run_add(state, accumulator, constants, batch),
         update=jax.jit(update, donate_argnums=0),
-        evaluate=jax.jit(loss),
+        evaluate=lambda state, batch: run_evaluate(state, constants, batch),
     )
 
 

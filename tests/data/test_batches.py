@@ -18,7 +18,14 @@ from igd_jax.items.catalog import Ragged
 
 N_ROWS, SIZE = 23, 5
 ITEM_TOKENS = Ragged.from_lists([[7, EOS], [7, 8, 9, EOS]])
-EXAMPLES = Examples(Ragged.from_lists([[1, 2, 3], [4], [5, 6]]), np.array([1, 0, 1], np.int32), n_cut=0)
+
+
+def _examples(prompts: list[list[int]], target: list[int], header: list[int] = []) -> Examples:  # noqa: B006
+    has_header = np.array([prompt[: len(header)] == header for prompt in prompts])
+    return Examples(Ragged.from_lists(prompts), np.array(target, np.int32), 0, np.array(header, np.int32), has_header)
+
+
+EXAMPLES = _examples([[1, 2, 3], [4], [5, 6]], [1, 0, 1])
 
 
 def _epoch(epoch: int, *, seed: int = 0) -> list[list[int]]:
@@ -94,7 +101,7 @@ def test_per_item_arrays_wider_than_the_batch_lose_only_padding():
     ],
 )
 def test_widths_come_from_a_short_list(n_prompt, n_target, widths):
-    examples = Examples(Ragged.from_lists([[1] * n_prompt]), np.array([0], np.int32), n_cut=0)
+    examples = _examples([[1] * n_prompt], [0])
     batch = make_batch(examples, np.array([0]), Ragged.from_lists([[2] * n_target]), {}, size=2)
     assert (batch["prompt"].shape[1], batch["target"].shape[1]) == widths
     assert (batch["prompt_mask"].sum(), batch["target_mask"].sum()) == (n_prompt, n_target)

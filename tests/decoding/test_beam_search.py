@@ -14,7 +14,6 @@ from plain_trie import EOS, PlainNode, catalog_of, lists_of, plain_trie, random_
 from igd_jax.core.types import Ranked
 from igd_jax.decoding.beam_search import (
     Beams,
-    Children,
     Scorer,
     SearchOptions,
     beam_search,
@@ -23,7 +22,7 @@ from igd_jax.decoding.beam_search import (
     results,
     unfinished,
 )
-from igd_jax.decoding.constraint import DeviceTrie, device_trie
+from igd_jax.decoding.constraint import Children, DeviceTrie, device_trie
 from igd_jax.items.info_gain import edge_gain
 from igd_jax.items.trie import build_trie
 
@@ -123,7 +122,8 @@ def tied(built: Built, seed: int) -> tuple[Built, np.ndarray]:
     """Log-probabilities of few whole numbers, and factors of halves: sums are exact in any program, and often equal."""
     rng = np.random.default_rng(seed)
     factors = (rng.integers(0, 3, len(built.nodes)) / 2).astype(np.float32)
-    factors[[node.number for node in built.nodes if node.parent and len(node.parent.children) == 1]] = 0
+    forced = [node.number for node in built.nodes if node.parent and len(node.parent.children) == 1]
+    factors[[0, *forced]] = 0
     trie = built.trie.replace(factor=jnp.asarray(factors)[built.trie.child])
     table = -rng.integers(2, 5, (N_ROWS, len(built.nodes))).astype(np.float32)
     return built._replace(trie=trie, factors=list(factors)), table
@@ -176,7 +176,7 @@ def test_the_compiled_loop_equals_a_python_loop_over_steps(name):
     for alpha in (0.0, 0.5, 1.0):
         options = options_of(built.case, alpha, 1.0)
         state = first(options)
-        while unfinished(state, options):
+        while unfinished(state, options.max_length):
             state = step(state, options)
         jax.tree.map(np.testing.assert_array_equal, results(state, built.trie), run(built, table, alpha, 1.0, is_real))
 

@@ -58,7 +58,7 @@ def golden(shared) -> Golden:
 
     @jax.jit
     def recommend(weights, batch, trie, options):
-        return method.recommend(nnx.merge(graph, weights), batch, trie=trie, options=options)
+        return method.recommend(nnx.merge(graph, weights), batch, tables=trie, options=options)
 
     width = max(map(len, given["prompts"]))
     batch = {

@@ -8,8 +8,8 @@ from flax import nnx
 from plain_trie import catalog_of, lists_of, plain_trie, random_rows
 
 from igd_jax.core.types import Batch
-from igd_jax.decoding.beam_search import Beams, Children, SearchOptions, beam_search
-from igd_jax.decoding.constraint import device_trie
+from igd_jax.decoding.beam_search import Beams, SearchOptions, beam_search
+from igd_jax.decoding.constraint import Children, device_trie
 from igd_jax.decoding.lm_scorer import lm_scorer
 from igd_jax.items.info_gain import edge_gain
 from igd_jax.items.trie import build_trie
@@ -72,16 +72,17 @@ def plain_logp(model: Decoder, sequences: list[list[int]]) -> np.ndarray:
 def children_of(rng: np.random.Generator, beams: int) -> Children:
     """Any tokens; the model knows nothing of nodes."""
     token = jnp.asarray(rng.integers(0, VOCAB, (len(PROMPTS), beams, 4)), jnp.int32)
-    return Children(jnp.zeros_like(token), token)
+    return Children(jnp.zeros_like(token), token, jnp.zeros_like(token), jnp.ones(token.shape, bool))
 
 
 @pytest.mark.parametrize("width", [5, 9])
 def test_children_score_as_after_a_full_pass_over_their_beam_whatever_its_parents_and_padding(model, width):
     rng = np.random.default_rng(1)
-    scorer = lm_scorer(model, batch_of(PROMPTS, width), num_beams=K, max_length=LENGTH)
+    scorer = lm_scorer(model, batch_of(PROMPTS, width), num_beams=K)
     start, step = jax.jit(scorer.start), jax.jit(scorer.step)
     children = children_of(rng, 1)
     cache, logp = start(children)
+    cache = scorer.reserve(cache, LENGTH)
     expected = plain_logp(model, PROMPTS)[:, None]
     np.testing.assert_allclose(logp, np.take_along_axis(expected, np.asarray(children.token), 2), rtol=1e-5, atol=1e-4)
     written = [[prompt] * K for prompt in PROMPTS]
@@ -107,7 +108,7 @@ def test_the_whole_search_finds_the_titles_that_full_passes_would_rank_best(mode
     trie = device_trie(host, edge_gain(host, catalog.counts), max_length=LENGTH)
     k = len(catalog)  # a beam for each title: the search ranks them all
     options = SearchOptions(jnp.float32(0), jnp.float32(1), 1.0, num_beams=k, max_length=LENGTH)
-    scorer = lm_scorer(model, batch_of(PROMPTS, 6), num_beams=k, max_length=LENGTH)
+    scorer = lm_scorer(model, batch_of(PROMPTS, 6), num_beams=k)
     search = jax.jit(lambda options: beam_search(scorer, trie, options, is_real=jnp.ones(len(PROMPTS), bool)))
     ranked = search(options)
     nodes = plain_trie(lists_of(catalog.tokens))[1:]

@@ -38,6 +38,19 @@ def test_an_unknown_argument_lists_those_it_takes():
         load_method("igd", {"gamma": 1.0, "beta": 0.5, "alpha": 2})
 
 
+def test_a_header_apart_gives_the_logits_of_whole_prompts():
+    rng = np.random.default_rng(0)
+    model = nnx.jit(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)))()
+    header = rng.integers(0, 300, 4).astype(np.int32)
+    prompt = rng.integers(0, 300, (3, 5)).astype(np.int32)
+    rest = {"target": rng.integers(0, 300, (3, 3)).astype(np.int32), "target_mask": np.ones((3, 3), bool)}
+    apart = rest | {"header": np.tile(header, (3, 1)), "prompt": prompt, "prompt_mask": np.ones((3, 5), bool)}
+    whole = np.concatenate([apart["header"], prompt], axis=1)
+    joined = rest | {"prompt": whole, "prompt_mask": np.ones(whole.shape, bool)}
+    ours, theirs = (nnx.jit(target_logits)(model, jax.tree.map(jnp.asarray, batch)) for batch in (apart, joined))
+    np.testing.assert_allclose(ours, theirs, atol=1e-5)
+
+
 def test_target_logits_are_those_of_a_run_over_everything_shifted_by_one():
     rng = np.random.default_rng(0)
     model = nnx.jit(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)))()

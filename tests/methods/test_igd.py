@@ -12,7 +12,7 @@ from tiny_run import HF_CONFIG
 
 from igd_jax.core.errors import InputError
 from igd_jax.data.batches import make_batch
-from igd_jax.data.examples import Examples
+from igd_jax.data.examples import Examples, shared_prefix
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import build_index
@@ -28,6 +28,12 @@ from igd_jax.training.step import means
 TOKENS = Ragged.from_lists([[1, 9, EOS], [2, 9, EOS], [3, 9, EOS], [3, 4, 9, EOS], [1, 5, 9, EOS]])
 COUNTS = np.array([3, 1, 2, 0, 0])
 DECIDING = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]], bool)
+
+
+def examples_of(prompts: Ragged) -> Examples:
+    """One row a prompt, whose target is the item of its number."""
+    all_rows = np.ones(len(prompts), bool)
+    return Examples(prompts, np.arange(len(prompts), dtype=np.int32), 0, shared_prefix(prompts, all_rows), all_rows)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +59,7 @@ def test_a_beta_outside_zero_to_one_is_bad_input(beta):
 def test_at_beta_one_the_loss_is_plain_fine_tuning_to_the_bit(index):
     model = nnx.jit(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)))()
     prompt = Ragged.from_lists([[11, 12], [13], [14, 15, 16], [17], [18, 19]])
-    examples = Examples(prompt, np.arange(5, dtype=np.int32), n_cut=0)
+    examples = examples_of(prompt)
     method = IGD(beta=1.0)
     batch = make_batch(examples, np.arange(5), TOKENS, method.annotate(index), size=6)
 
@@ -62,7 +68,7 @@ def test_at_beta_one_the_loss_is_plain_fine_tuning_to_the_bit(index):
         plain = weighted_cross_entropy(
             target_logits(model, batch), batch["target"], batch["target_mask"].astype(jnp.float32), parts={}
         )
-        return method.loss(model, batch), plain
+        return method.loss(model, batch, {}), plain
 
     ours, plain = both(model, batch)
     assert float(ours.weight) == float(plain.weight) == TOKENS.lengths.sum()
@@ -93,10 +99,10 @@ def golden(shared):
 
 def test_losses_equal_those_of_the_published_code(golden):
     prompts, targets, index, model, losses = golden
-    examples = Examples(Ragged.from_lists(prompts), np.arange(8, dtype=np.int32), n_cut=0)
+    examples = examples_of(Ragged.from_lists(prompts))
     index = dataclasses.replace(index, item_tokens=targets)
     assert index.walk(targets).on_trie.tolist() == [True] * 7 + [False]
-    loss = nnx.jit(lambda model, batch: means(IGD().loss(model, batch))["loss"])  # beta is in the batch
+    loss = nnx.jit(lambda model, batch: means(IGD().loss(model, batch, {}))["loss"])  # beta is in the batch
     ours = {}
     for beta in losses:
         per_item = IGD(beta=float(beta)).annotate(index)
@@ -109,9 +115,9 @@ def test_losses_equal_those_of_the_published_code(golden):
 
 def test_the_published_batch_gives_the_same_loss_in_micro_batches(golden):
     prompts, targets, index, model, losses = golden
-    examples = Examples(Ragged.from_lists(prompts), np.arange(8, dtype=np.int32), n_cut=0)
+    examples = examples_of(Ragged.from_lists(prompts))
     per_item = IGD(beta=0.1).annotate(dataclasses.replace(index, item_tokens=targets))
-    loss = nnx.jit(lambda model, batch: IGD().loss(model, batch))
+    loss = nnx.jit(lambda model, batch: IGD().loss(model, batch, {}))
     first, second = (
         loss(model, make_batch(examples, np.arange(8)[rows], targets, per_item, size=4))
         for rows in (slice(0, 4), slice(4, 8))

@@ -115,9 +115,9 @@ def test_attention_over_blocks_is_one_softmax_per_head():
         logits = keys[b, mask[b, t], head // 2] @ query[b, t, head] / math.sqrt(8)
         share = np.exp(logits) / np.exp(logits).sum()
         expected[b, t, head] = share @ values[b, mask[b, t], head // 2]
-    key, value = jnp.asarray(keys, jnp.float32), jnp.asarray(values, jnp.float32)
+    key, value = (jnp.asarray(x.transpose(0, 2, 1, 3), jnp.float32) for x in (keys, values))
     pieces = [slice(0, 4), slice(4, 5), slice(5, 7)]
-    blocks = [(key[:, piece], value[:, piece], jnp.asarray(mask[:, :, piece])) for piece in pieces]
+    blocks = [(key[:, :, piece], value[:, :, piece], jnp.asarray(mask[:, :, piece])) for piece in pieces]
     close(jax.jit(attend)(jnp.asarray(query, jnp.float32), blocks), expected)
 
 
@@ -150,7 +150,7 @@ def test_llama3_scaling_keeps_fast_and_divides_slow_frequencies():
 def test_token_by_token_with_a_cache_equals_one_pass(decoder: Decoder):
     expected, expected_cache = run_causal(decoder, IDS)
     n_tokens = IDS.shape[1]
-    shape = (TINY.num_layers, 2, n_tokens, TINY.num_kv_heads, TINY.head_dim)
+    shape = (TINY.num_layers, 2, TINY.num_kv_heads, n_tokens, TINY.head_dim)
     cache = KVCache(key=jnp.zeros(shape), value=jnp.zeros(shape))
     for t in range(n_tokens):
         cache_mask = jnp.broadcast_to(jnp.arange(n_tokens) < t, (2, 1, n_tokens))
@@ -163,7 +163,7 @@ def test_token_by_token_with_a_cache_equals_one_pass(decoder: Decoder):
             cache_mask=cache_mask,
         )
         close(hidden[:, 0], expected[:, t])
-        cache = jax.tree.map(lambda old, piece, t=t: old.at[:, :, t].set(piece[:, :, 0]), cache, new)
+        cache = jax.tree.map(lambda old, piece, t=t: old.at[:, :, :, t].set(piece[:, :, :, 0]), cache, new)
     jax.tree.map(close, cache, expected_cache)
 
 
@@ -172,6 +172,22 @@ def test_left_padding_changes_nothing(decoder: Decoder):
     valid = jnp.broadcast_to(jnp.arange(9) >= 3, (2, 9))
     padded, _ = run_causal(decoder, jnp.pad(IDS, ((0, 0), (3, 0)), constant_values=11), valid)
     close(padded[:, 3:], expected)
+
+
+def test_a_prefix_that_all_rows_share_is_as_good_as_whole_rows(decoder: Decoder):
+    whole = jnp.concatenate([jnp.broadcast_to(jnp.arange(5, 10), (2, 5)).astype(jnp.int32), IDS], axis=1)
+    expected, expected_cache = run_causal(decoder, whole)
+    pad = ((0, 0), (2, 0))
+    tokens, valid = jnp.pad(IDS, pad), jnp.pad(jnp.ones(IDS.shape, bool), pad)
+    after = nnx.jit(lambda decoder, prefix: decoder.after_prefix(prefix, tokens, valid))
+    hidden, cache = after(decoder, whole[:, :5])
+    close(hidden[:, 2:], expected[:, 5:])
+    # Two slots of padding lie between the prefix and the tokens.
+    jax.tree.map(
+        lambda ours, theirs: close(jnp.delete(ours, jnp.asarray([5, 6]), axis=3), theirs), cache, expected_cache
+    )
+    alone, _ = nnx.jit(lambda decoder: decoder.after_prefix(None, tokens, valid))(decoder)
+    close(alone[:, 2:], run_causal(decoder, IDS)[0])
 
 
 def test_tree_in_any_slot_order_equals_separate_sequences(decoder: Decoder):
@@ -188,7 +204,7 @@ def test_tree_in_any_slot_order_equals_separate_sequences(decoder: Decoder):
         cache_mask=jnp.ones((1, 2, 3), bool),
     )
     close(heads[0], first[jnp.asarray([1, 0]), 3])
-    store = jax.tree.map(lambda new, old: jnp.concatenate([new, old], axis=2)[:, :, ::-1], stored, prompt)
+    store = jax.tree.map(lambda new, old: jnp.concatenate([new, old], axis=3)[:, :, :, ::-1], stored, prompt)
     tails, _ = run(  # slots: c b a d g
         decoder,
         jnp.asarray([[i, e, f, h]], jnp.int32),

@@ -29,7 +29,7 @@ def _rows(seed: int = 0, n: int = N_ROWS, width: int = 3) -> dict[str, np.ndarra
     }
 
 
-def _loss(params, batch) -> LossSum:
+def _loss(params, constants, batch) -> LossSum:
     parts = {"odd": batch["y"] % 2 == 1}
     logits = jnp.einsum("BTF,FV->BTV", batch["x"], params["w"])
     return weighted_cross_entropy(logits, batch["y"], batch["weight"], parts=parts)
@@ -50,9 +50,9 @@ def _update(loss, params, batches, *, devices: int = 1, normalizer: str = "globa
     functions = make_step(loss, optimizer, normalizer=normalizer)
     state = jax.device_put(init_state(jax.tree.map(jnp.copy, params), optimizer), replicated(mesh))
     first, *rest = [jax.device_put(batch, by_row(mesh)) for batch in batches]
-    accumulator = functions.first(state.params, first)
+    accumulator = functions.first(state, first)
     for batch in rest:
-        accumulator = functions.add(state.params, accumulator, batch)
+        accumulator = functions.add(state, accumulator, batch)
     state, metrics = functions.update(state, accumulator)
     assert int(state.step) == 1
     return jax.device_get((state.params, metrics))
@@ -67,7 +67,7 @@ def test_the_step_divides_the_gradient_of_the_sum_by_all_weights():
     params, metrics = _update(_loss, _params(), _parts(_rows(), 8))
 
     def mean(params):
-        total = _loss(params, rows)
+        total = _loss(params, None, rows)
         return total.loss / total.weight
 
     value, gradient = jax.jit(jax.value_and_grad(mean))(_params())
@@ -75,7 +75,7 @@ def test_the_step_divides_the_gradient_of_the_sum_by_all_weights():
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
     np.testing.assert_allclose(metrics["grad_norm"], jnp.linalg.norm(gradient["w"]), rtol=1e-5)
     odd = rows | {"weight": (rows["y"] % 2 == 1).astype(jnp.float32)}
-    np.testing.assert_allclose(metrics["odd"], means(jax.jit(_loss)(_params(), odd))["loss"], rtol=1e-5)
+    np.testing.assert_allclose(metrics["odd"], means(jax.jit(_loss)(_params(), None, odd))["loss"], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "devices"), [(8, 1), (4, 1), (32, 8), (8, 8), (16, 4)])
@@ -101,8 +101,8 @@ def test_a_model_under_the_weighted_loss_takes_the_same_step_on_one_and_on_eight
         "weight": np.where(forced, 0.1, 1.0).astype(np.float32) * target_mask,
     }
 
-    def loss(params, batch) -> LossSum:
-        return IGD(beta=0.1).loss(nnx.merge(graph, params), batch)
+    def loss(params, constants, batch) -> LossSum:
+        return IGD(beta=0.1).loss(nnx.merge(graph, params), batch, constants)
 
     whole = _update(loss, params, _parts(rows, 32))
     assert whole[1]["grad_norm"] > 0.1
@@ -114,7 +114,7 @@ def test_the_published_normalizer_averages_the_means_of_the_micro_batches():
     params, metrics = _update(_loss, _params(), batches, normalizer="micro_batch")
 
     def mean_of_means(params):
-        totals = [_loss(params, jax.tree.map(jnp.asarray, batch)) for batch in batches]
+        totals = [_loss(params, None, jax.tree.map(jnp.asarray, batch)) for batch in batches]
         return sum(total.loss / total.weight for total in totals) / 4
 
     value, gradient = jax.jit(jax.value_and_grad(mean_of_means))(_params())
@@ -142,27 +142,27 @@ def test_a_batch_without_any_weight_leaves_the_parameters(normalizer):
 def test_each_shape_is_traced_once():
     shapes = []
 
-    def loss(params, batch) -> LossSum:
+    def loss(params, constants, batch) -> LossSum:
         shapes.append(batch["x"].shape)
-        return _loss(params, batch)
+        return _loss(params, constants, batch)
 
     optimizer = optax.sgd(0.1)
     functions = make_step(loss, optimizer)
     state = init_state(_params(), optimizer)
     for step, width in enumerate((3, 3, 5, 3, 5)):
         first, *rest = _parts(_rows(step, width=width), 8)
-        accumulator = functions.first(state.params, first)
+        accumulator = functions.first(state, first)
         for batch in rest:
-            accumulator = functions.add(state.params, accumulator, batch)
+            accumulator = functions.add(state, accumulator, batch)
         state, _ = functions.update(state, accumulator)
-        functions.evaluate(state.params, first)
+        functions.evaluate(state, first)
     # Once in each of first, add and evaluate.
     assert sorted(shapes) == sorted(3 * [(8, 3, N_FEATURES), (8, 5, N_FEATURES)])
 
 
 def test_evaluation_gives_the_sums_without_changing_anything():
     functions = make_step(_loss, optax.sgd(1.0), normalizer="micro_batch")
-    totals = [functions.evaluate(_params(), batch) for batch in _parts(_rows(), 8)]
-    whole = _loss(_params(), jax.tree.map(jnp.asarray, _rows()))
+    totals = [functions.evaluate(init_state(_params(), optax.sgd(1.0)), batch) for batch in _parts(_rows(), 8)]
+    whole = _loss(_params(), None, jax.tree.map(jnp.asarray, _rows()))
     both = means(totals[0] + totals[1] + totals[2] + totals[3])
     _assert_close(both, means(whole), rtol=1e-5)

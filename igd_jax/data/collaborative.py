@@ -1,0 +1,83 @@
+"""A collaborative source: what other users' behaviour says of every item, for the rows of one split.
+
+Scores are inner products of a vector a row and a vector an item, so a file holds two small matrices and not one number
+for each pair. Popularity is the same with vectors of length one.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from igd_jax.core.errors import InputError
+
+FILE = "collaborative.safetensors"
+
+
+@dataclass(frozen=True)
+class Collaborative:
+    """Unnormalised log-probabilities of items, as ``users @ items.T``.
+
+    Attributes:
+      users: hidden state of each row, float32.
+      items: embedding of each item of the data set, float32.
+    """
+
+    users: Float[np.ndarray, "R D"]
+    items: Float[np.ndarray, "I D"]
+
+    def scores(self, rows: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b I"]:
+        """Scores of all items for some rows, natural log up to a constant a row."""
+        return self.users[rows] @ self.items.T
+
+
+def popularity(counts: Int[np.ndarray, " I"], n_rows: int) -> Collaborative:
+    """The log of each item's train count, the same for every row; -inf where it is 0."""
+    with np.errstate(divide="ignore"):
+        return Collaborative(np.ones((n_rows, 1), np.float32), np.log(counts.astype(np.float32))[:, None])
+
+
+def save_collaborative(source: Collaborative, path: Path, *, fingerprint: str, split: str) -> None:
+    """Write users, items, and whose they are.
+
+    Args:
+      fingerprint: of the prepared data.
+      split: whose rows, from the first on.
+    """
+    tensors = {"users": np.ascontiguousarray(source.users), "items": np.ascontiguousarray(source.items)}
+    save_file(tensors, path, metadata={"fingerprint": fingerprint, "split": split})
+
+
+def load_collaborative(folder: Path, *, fingerprint: str, split: str, n_rows: int, n_items: int) -> Collaborative:
+    """Read what an evaluation of a collaborative run left in its folder.
+
+    Raises:
+      InputError: no such file, or it was made for other data, another split, or too few rows.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise InputError(
+            f"config.decode.collaborative is {str(folder)!r}, which holds no {FILE}; expected 'popularity' or the "
+            "evaluation of a collaborative run: python -m igd_jax.train --config=configs/sasrec.py ..., then evaluate"
+        )
+    try:
+        with safe_open(path, framework="numpy") as file:
+            found = file.metadata() or {}
+            users, items = file.get_tensor("users"), file.get_tensor("items")
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}); evaluate the collaborative run again") from None
+    for name, wanted in (("fingerprint", fingerprint), ("split", split)):
+        if found.get(name) != wanted:
+            raise InputError(
+                f"{path} has scores of {name} {found.get(name)}, but the rows to rank are of {name} {wanted}; evaluate "
+                "the collaborative run on the same data and split"
+            )
+    if len(users) < n_rows or len(items) != n_items:
+        raise InputError(
+            f"{path} has {len(users):,} rows of {len(items):,} items, but {n_rows:,} rows of {n_items:,} items are to "
+            "be ranked; evaluate the collaborative run without a smaller eval.max_examples"
+        )
+    return Collaborative(users[:n_rows], items)
