@@ -17,8 +17,10 @@ from igd_jax.core.types import Batch, Ranked
 from igd_jax.data.batches import by_length, in_groups, make_batch, pad_rows
 from igd_jax.data.collaborative import Collaborative, load_collaborative, popularity
 from igd_jax.data.examples import Examples
+from igd_jax.data.prepared import Rows
 from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.items.index import ItemIndex
+from igd_jax.methods.base import Method
 from igd_jax.run import Run
 from igd_jax.training.sharding import by_row, check_divides, replicated
 
@@ -108,6 +110,26 @@ def rank(
         done += len(group)
         progress.update(done)
     return rows, scores, nodes
+
+
+def collaborative_vectors(run: Run, model: nnx.Module, split_rows: Rows) -> Collaborative | None:
+    """What the method's `vectors` says of every row, in their order, and of all items; None where it says nothing."""
+    if type(run.method).vectors is Method.vectors:
+        return None
+    examples = run.examples(split_rows)
+    graph, state = nnx.split(model)
+    held = jax.device_put(state, replicated(run.mesh))
+
+    @jax.jit
+    def vectors(state: Any, batch: Batch) -> Any:
+        return run.method.vectors(nnx.merge(graph, state), batch)
+
+    users, items, size = [], None, run.config.decode.batch_size
+    for group in in_groups(np.arange(len(examples)), size):
+        batch = make_batch(examples, group, run.index.item_tokens, {}, size=size, inputs=run.method.inputs)
+        found, items = vectors(held, jax.device_put(batch, by_row(run.mesh)))
+        users.append(jax.device_get(found)[: len(group)])
+    return Collaborative(np.concatenate(users), jax.device_get(items))
 
 
 def describe_results(

@@ -20,7 +20,7 @@ from igd_jax.data.examples import Examples, item_examples, make_examples
 from igd_jax.evaluation.tables import markdown_table
 from igd_jax.items.catalog import Ragged
 from igd_jax.rank import collaborative_source, describe_results, rank
-from igd_jax.run import Run, define_config_flag, load_config, set_up, trained_model
+from igd_jax.run import Run, define_config_flag, define_decode_as_flag, load_config, set_up, trained_model
 
 
 def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: int) -> list[dict[str, Any]]:
@@ -70,6 +70,7 @@ def define_flags() -> None:
     flags.DEFINE_multi_string("history", [], "A past title; repeat, oldest first.")
     flags.DEFINE_integer("k", 10, "Recommendations to print.")
     flags.DEFINE_bool("json", False, "Print JSON only.")
+    define_decode_as_flag()
     define_config_flag()
 
 

@@ -4,6 +4,7 @@ A run is described by its config and by the files of its workdir, nothing else.
 """
 
 import json
+import runpy
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Int
@@ -32,8 +34,11 @@ from igd_jax.models.hf_weights import load_decoder
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.sharding import make_mesh
 
-FREE_TO_CHANGE = ("decode", "eval", "mesh")
-"""Sections of the config that may differ from those of the run in a workdir."""
+FREE_TO_CHANGE = ("decode", "eval", "mesh", "method")
+"""Sections of the config that may differ from those of the run in a workdir: what `decode_as` changes, and sizes."""
+
+HOW_TO_SCORE = ("alpha", "length_penalty", "temperature", "collaborative")
+"""Fields of `config.decode` that belong to a method, and not to the candidates and the length of lists."""
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -110,15 +115,39 @@ def define_config_flag() -> None:
     So ``--config.decode.alpha=0.2`` overrides a field in either case. Unknown fields are errors.
     """
     with bad_flags_told():
-        file, folder = _option("--config"), _option("--workdir")
-        if file is not None and not Path(file.split(":", 1)[0]).is_file():
-            raise InputError(f"--config={file}: there is no such file; configs/ holds experiments")
+        file, folder, other = (_option(name) for name in ("--config", "--workdir", "--decode_as"))
+        for name, given in (("config", file), ("decode_as", other)):
+            if given is not None and not Path(given.split(":", 1)[0]).is_file():
+                raise InputError(f"--{name}={given}: there is no such file; configs/ holds experiments")
         if file is None and folder is not None and (path := Workdir(folder).config).is_file():
-            config_flags.DEFINE_config_dict("config", ConfigDict(read_json(path)), lock_config=True)
+            config = ConfigDict(read_json(path))
+            if other is not None:
+                decode_as(config, read_config(other))
+            config_flags.DEFINE_config_dict("config", config, lock_config=True)
             return
+        if other is not None:
+            raise InputError("--decode_as is given, but no --workdir of a run alone; it says how to decode that run")
         if file is None and any(word.startswith("--config.") for word in sys.argv):
             raise InputError("--config.FIELD is given, but neither --config=FILE nor the --workdir of a run")
         config_flags.DEFINE_config_file("config", None, "Experiment file.", lock_config=True)
+
+
+def define_decode_as_flag() -> None:
+    """Define ``--decode_as``, which `define_config_flag` reads."""
+    flags.DEFINE_string("decode_as", None, "Experiment file whose method decodes the run in the workdir.")
+
+
+def read_config(file: str) -> ConfigDict:
+    """The config of an experiment file, ``FILE.py`` or ``FILE.py:ARGUMENT``."""
+    path, *argument = file.split(":", 1)
+    return ConfigDict(runpy.run_path(path)["get_config"](*argument))
+
+
+def decode_as(config: ConfigDict, other: ConfigDict) -> None:
+    """Have another experiment's method decode the run of `config`: same model, candidates and lists, other scores."""
+    config.method = other.method
+    for field in HOW_TO_SCORE:
+        config.decode[field] = other.decode[field]
 
 
 def _option(name: str) -> str | None:

@@ -200,6 +200,30 @@ def test_one_field_can_be_changed_on_the_command_line_of_a_trained_run(trained, 
     assert np.abs(_scores(ours) - _scores(evaluate("0.2", {"eval.max_examples": 6})[0])).max() > 0.01
 
 
+def test_another_experiment_can_decode_a_run_and_keeps_its_candidates(tiny, trained, tmp_path):
+    other = tmp_path / "other.py"
+    other.write_text(
+        "from configs import common\n\n\ndef get_config(lam='1'):\n    config = common.get_config()\n"
+        "    config.method.name, config.method.args.lam = 'd3', float(lam)\n"
+        "    config.decode.alpha, config.decode.num_beams = 0.0, 7\n    return config\n"
+    )
+    given = ("--name=other", f"--decode_as={other}:0.25", "--config.decode.collaborative=popularity")
+    done = run_here(program, f"--workdir={trained}", *given)
+    assert (done.code, done.err) == (0, "")
+    made = read_json(trained / "eval" / "other" / "config.json")
+    assert made["method"] == {"name": "d3", "args": {"lam": 0.25}}
+    assert (made["decode"]["alpha"], made["decode"]["num_beams"]) == (0.0, 4)
+    assert run_here(program, f"--workdir={trained}", "--decode_as=no.py").code == 2
+    needs_run = run_here(program, f"--workdir={tmp_path / 'none'}", f"--decode_as={other}")
+    assert (needs_run.code, "--decode_as" in needs_run.err) == (2, True)
+
+
+def test_a_model_of_another_kind_cannot_be_decoded(trained):
+    done = run_here(program, f"--workdir={trained}", "--decode_as=configs/sasrec.py")
+    assert done.code == 2
+    assert "holds a model of igd, which sasrec cannot decode" in done.err
+
+
 def test_the_split_names_the_evaluation_unless_a_name_is_given(trained):
     done = run_here(program, f"--workdir={trained}", "--split=valid", "--config.eval.max_examples=2")
     assert (done.code, done.err) == (0, "")

@@ -1,4 +1,4 @@
-"""The layer rule: a module imports lower ranks or its own folder; methods only their base; nobody an entry point."""
+"""The layer rule: a module imports lower ranks or its own folder; methods only their base; only sweep entry points."""
 
 import ast
 from pathlib import Path
@@ -8,15 +8,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "igd_jax"
 RANKS = {"core": 0, "items": 1, "models": 1, "evaluation": 1, "data": 2, "training": 2, "decoding": 2, "methods": 3}
-SHARED_BY_ENTRY_POINTS = {"run": 4, "rank": 5}
+SHARED_BY_ENTRY_POINTS = {"grid": 4, "run": 4, "rank": 5}
 ENTRY_POINT = 6
+STARTS_ENTRY_POINTS = {"sweep": 7}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def place(module: str) -> tuple[str, int]:
     """Folder (or module) directly under igd_jax, and its rank."""
     part = module.split(".")[1] if "." in module else ""
-    return part, RANKS.get(part, SHARED_BY_ENTRY_POINTS.get(part, ENTRY_POINT))
+    return part, (RANKS | SHARED_BY_ENTRY_POINTS | STARTS_ENTRY_POINTS).get(part, ENTRY_POINT)
 
 
 def imports(path: Path) -> set[str]:

@@ -12,6 +12,8 @@ from safetensors.numpy import save_file
 from configs import igd
 from igd_jax.data.prepared import SPLITS, Rows, assemble, save, starts_of
 from igd_jax.data.tokenizer import train_tokenizer
+from igd_jax.items.index import ItemIndex
+from igd_jax.methods.base import Context
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_weights import NAMES
@@ -94,6 +96,22 @@ def _random_tensors() -> dict[str, np.ndarray]:
             value = 1.0 if path.endswith("scale") else 0.0 if path.endswith("bias") else random
             tensors[name.format(layer=layer)] = np.full(random.shape, value, np.float32)
     return tensors
+
+
+def context_of(index: ItemIndex, **changes: Any) -> Context:
+    """What a method may know, for tests that need little of it."""
+    known = {
+        "index": index,
+        "counts": np.ones(len(index.titles), np.int64),
+        "tokenizer": train_tokenizer(TITLES, vocab_size=300),
+        "template": "plain",
+        "category": "items",
+        "backbone": lambda: nnx.jit(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)))(),
+        "seed": 0,
+        "cache": Path("no such folder") / "cache",
+        "fingerprint": "0" * 16,
+    }
+    return Context(**known | changes)
 
 
 def tiny_config(folder: Path, changes: dict[str, Any] | None = None) -> ConfigDict:

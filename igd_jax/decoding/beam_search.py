@@ -125,55 +125,76 @@ def results(state: SearchState, trie: DeviceTrie) -> Ranked:
 
 def begin(scorer: Scorer, trie: DeviceTrie, options: SearchOptions, *, is_real: Bool[Array, " B"]) -> SearchState:
     """The state after the first token: the best children of the root."""
-    n_rows, k = len(is_real), options.num_beams
+    state = root_state(is_real, num_beams=options.num_beams)
+    children = trie.children(state.beams.node, trie.root_width)
+    carry, logp = scorer.start(children)
+    return _choose(state, carry, children, logp, trie, options)
+
+
+def root_state(is_real: Bool[Array, " B"], *, num_beams: int) -> SearchState:
+    """The state before the first token, with no carry yet: the root alone runs, in every row that is real."""
+    n_rows = len(is_real)
     root = jnp.zeros((n_rows, 1), jnp.int32)
-    state = SearchState(
+    return SearchState(
         carry=None,
         beams=Beams(parent=root, node=root, token=root, clock=jnp.int32(0)),
         score=jnp.zeros((n_rows, 1), jnp.float32),
-        done_score=jnp.full((n_rows, k), -jnp.inf, jnp.float32),
-        done_node=jnp.full((n_rows, k), -1, jnp.int32),
+        done_score=jnp.full((n_rows, num_beams), -jnp.inf, jnp.float32),
+        done_node=jnp.full((n_rows, num_beams), -1, jnp.int32),
         is_open=is_real,
     )
-    children = trie.children(root, trie.root_width)
-    carry, logp = scorer.start(children)
-    return _advance(state, carry, children, _edge_score(logp, children, trie, options), trie, options)
 
 
 def beam_step(state: SearchState, scorer: Scorer, trie: DeviceTrie, options: SearchOptions) -> SearchState:
     """Lengthen every running beam by one token. Pure: a Python loop over it equals the compiled search."""
     children = trie.children(state.beams.node, trie.width)
     carry, logp = scorer.step(state.carry, state.beams, children)
-    return _advance(state, carry, children, _edge_score(logp, children, trie, options), trie, options)
+    return _choose(state, carry, children, logp, trie, options)
 
 
-def _edge_score(
-    logp: Float[Array, "B K C"], children: Children, trie: DeviceTrie, options: SearchOptions
-) -> Float[Array, "B K C"]:
-    score = (logp / options.temperature - 1e-7) * (1.0 - options.alpha * trie.factor[children.edge])
-    return jnp.where(children.legal, score, -jnp.inf)
-
-
-def _advance(
+def _choose(
     state: SearchState,
     carry: Carry,
     children: Children,
-    edge_score: Float[Array, "B K C"],
+    logp: Float[Array, "B K C"],
     trie: DeviceTrie,
     options: SearchOptions,
 ) -> SearchState:
-    """Choose among all children: who is finished, who runs on, which rows stop."""
+    score = (logp / options.temperature - 1e-7) * (1.0 - options.alpha * trie.factor[children.edge])
+    score = jnp.where(children.legal, score, -jnp.inf)
+    return advance(
+        state, carry, node=children.node, token=children.token, edge_score=score, eos=trie.eos, options=options
+    )
+
+
+def advance(
+    state: SearchState,
+    carry: Carry,
+    *,
+    node: Int[Array, "B K C"],
+    token: Int[Array, "B K C"],
+    edge_score: Float[Array, "B K C"],
+    eos: int,
+    options: SearchOptions,
+) -> SearchState:
+    """Choose among all children of the running beams: who is finished, who runs on, which rows stop.
+
+    Args:
+      carry: the scorer's, after this step.
+      node: any number of 0 or more that names the text which the child ends; it is kept, and never read.
+      token: the child's token; in order, so that ties go to the lower one.
+      edge_score: the child's token score; -inf where there is no such child.
+    """
     k, length = options.num_beams, state.beams.clock + 1
     n_rows, _, width = edge_score.shape
     total = (state.score[:, :, None] + edge_score).reshape(n_rows, -1)
     score, flat = _top_k(total, 2 * k)
-    node = jnp.take_along_axis(children.node.reshape(n_rows, -1), flat, axis=1)
-    token = trie.token[node]
+    node, token = (jnp.take_along_axis(x.reshape(n_rows, -1), flat, axis=1) for x in (node, token))
     exists = score > -jnp.inf
     place = jnp.arange(2 * k)[None]
 
     # Finished: a title's end among the best K, or anything there once no token is left to write.
-    ends = (token == trie.eos) | (length == options.max_length)
+    ends = (token == eos) | (length == options.max_length)
     enters = exists & ends & (place < k) & state.is_open[:, None]
     penalty = length.astype(jnp.float32) ** options.length_penalty
     done_score = jnp.concatenate([state.done_score, jnp.where(enters, score / penalty, -jnp.inf)], axis=1)

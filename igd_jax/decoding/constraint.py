@@ -4,7 +4,7 @@ A node that has one child needs no entry: the child is the next node. Which node
 running count of those bits finds a node's list of children, so 100,000 titles take about 8 MB.
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,7 @@ class Children(NamedTuple):
     legal: Bool[Array, "B K C"]
 
 
+@no_type_check  # as a pytree it also holds shardings or axes
 @struct.dataclass
 class DeviceTrie:
     """Arrays of `Trie` and `EdgeGain` that the search looks up; every gather of `width` children is in bounds.

@@ -8,7 +8,7 @@ when beams are reordered, only their path masks are.
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.types import Batch
 from igd_jax.decoding.beam_search import Beams, Scorer
@@ -22,7 +22,7 @@ class SlotCache:
 
     Attributes:
       kv: [L B G S + slots H]; the whole prompt first.
-      prompt_mask: real prompt tokens.
+      prompt_mask: real prompt tokens, header included.
       path: the slots on each beam's path.
     """
 
@@ -39,40 +39,60 @@ def lm_scorer(model: Decoder, batch: Batch, *, num_beams: int, temperature: Floa
       num_beams: K, and so K slots for each token that is fed back.
       temperature: divides logits before they are normalised (the search divides log-probabilities after it).
     """
-    header, prompt, prompt_mask = batch.get("header"), batch["prompt"], batch["prompt_mask"]
-    n_rows = len(prompt)
-    if header is not None:
-        prompt_mask = jnp.concatenate([jnp.ones(header.shape, bool), prompt_mask], axis=1)
-    width, length = prompt_mask.shape[1], prompt_mask.sum(axis=1, dtype=jnp.int32)
 
     def start(children: Children) -> tuple[SlotCache, Float[Array, "B 1 C"]]:
-        hidden, kv = model.after_prefix(header, prompt, batch["prompt_mask"])
-        path = jnp.zeros((n_rows, num_beams, 0), bool)
-        return SlotCache(kv, prompt_mask, path), _child_logp(model, hidden[:, -1:], children, temperature)
-
-    def reserve(cache: SlotCache, length: int) -> SlotCache:
-        more = num_beams * (length - 1) - cache.path.shape[2]  # the last token is never fed back
-        kv = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more), (0, 0))), cache.kv)
-        return SlotCache(kv, cache.prompt_mask, jnp.pad(cache.path, ((0, 0), (0, 0), (0, more))))
+        cache, hidden = read_prompt(model, batch, num_beams=num_beams)
+        return cache, _child_logp(model, hidden, children, temperature)
 
     def step(cache: SlotCache, beams: Beams, children: Children) -> tuple[SlotCache, Float[Array, "B K C"]]:
-        path = jnp.take_along_axis(cache.path, beams.parent[:, :, None], axis=1)
-        seen = jnp.broadcast_to(cache.prompt_mask[:, None, :], (n_rows, num_beams, width))
-        hidden, new = model(
-            beams.token,
-            positions=jnp.broadcast_to(length[:, None] + beams.clock - 1, beams.token.shape),
-            mask=jnp.broadcast_to(jnp.eye(num_beams, dtype=bool), (n_rows, num_beams, num_beams)),
-            cache=cache.kv,
-            cache_mask=jnp.concatenate([seen, path], axis=2),
-        )
-        slot = (beams.clock - 1) * num_beams
-        kv = jax.tree.map(
-            lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, width + slot, axis=3), cache.kv, new
-        )
-        own = jnp.arange(path.shape[2])[None, None] == (slot + jnp.arange(num_beams))[None, :, None]
-        return SlotCache(kv, cache.prompt_mask, path | own), _child_logp(model, hidden, children, temperature)
+        cache, hidden = read_beams(model, cache, beams)
+        return cache, _child_logp(model, hidden, children, temperature)
 
     return Scorer(start, step, reserve)
+
+
+def read_prompt(model: Decoder, batch: Batch, *, num_beams: int) -> tuple[SlotCache, Float[Array, "B 1 D"]]:
+    """A cache without slots, and the hidden state of each prompt's last token."""
+    header, prompt_mask = batch.get("header"), batch["prompt_mask"]
+    hidden, kv = model.after_prefix(header, batch["prompt"], prompt_mask)
+    if header is not None:
+        prompt_mask = jnp.concatenate([jnp.ones(header.shape, bool), prompt_mask], axis=1)
+    return SlotCache(kv, prompt_mask, jnp.zeros((len(prompt_mask), num_beams, 0), bool)), hidden[:, -1:]
+
+
+def reserve(cache: SlotCache, length: int) -> SlotCache:
+    """Room for texts of `length` tokens: the last is never fed back.
+
+    There is room for one step at least, which is compiled also where no text has a second token.
+    """
+    _, num_beams, slots = cache.path.shape
+    more = num_beams * max(length - 1, 1) - slots
+    kv = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more), (0, 0))), cache.kv)
+    return SlotCache(kv, cache.prompt_mask, jnp.pad(cache.path, ((0, 0), (0, 0), (0, more))))
+
+
+def first_slot(clock: Int[Array, ""], num_beams: int) -> Int[Array, ""]:
+    """The slot of beam 0 when `clock` tokens are written; those of the other beams follow."""
+    return (clock - 1) * num_beams
+
+
+def read_beams(model: Decoder, cache: SlotCache, beams: Beams) -> tuple[SlotCache, Float[Array, "B K D"]]:
+    """Feed each beam's last token into its slot; returns the cache and the tokens' hidden states."""
+    (n_rows, num_beams), width = beams.token.shape, cache.prompt_mask.shape[1]
+    path = jnp.take_along_axis(cache.path, beams.parent[:, :, None], axis=1)
+    seen = jnp.broadcast_to(cache.prompt_mask[:, None, :], (n_rows, num_beams, width))
+    n_before = cache.prompt_mask.sum(axis=1, dtype=jnp.int32) + beams.clock - 1
+    hidden, new = model(
+        beams.token,
+        positions=jnp.broadcast_to(n_before[:, None], beams.token.shape),
+        mask=jnp.broadcast_to(jnp.eye(num_beams, dtype=bool), (n_rows, num_beams, num_beams)),
+        cache=cache.kv,
+        cache_mask=jnp.concatenate([seen, path], axis=2),
+    )
+    slot = first_slot(beams.clock, num_beams)
+    kv = jax.tree.map(lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, width + slot, axis=3), cache.kv, new)
+    own = jnp.arange(path.shape[2])[None, None] == (slot + jnp.arange(num_beams))[None, :, None]
+    return SlotCache(kv, cache.prompt_mask, path | own), hidden
 
 
 def _child_logp(

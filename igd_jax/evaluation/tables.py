@@ -44,23 +44,48 @@ def evaluation_table(metrics: Mapping[str, Any]) -> str:
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> str:
-    """What `compare.compare` returned: a row a metric; each run after the first with its difference to the first."""
-    runs: Mapping[str, Mapping[str, Any]] = comparison["runs"]
-    header = ["metric"]
-    rows = [[name] for name in runs[comparison["reference"]]]
-    for label, metrics in runs.items():
+    """What `compare.compare` returned: a row a metric; each method after the first with its difference to the first."""
+    header, rows = ["metric"], [[name] for name in comparison["popularity"]]
+    for label, metrics in comparison["runs"].items():
+        n_seeds = len(comparison["evaluations"][label])
+        header.append(f"{label} ({n_seeds} seeds)" if n_seeds > 1 else label)
         is_reference = label == comparison["reference"]
-        header += [label] if is_reference else [label, "difference"]
+        header += [] if is_reference else ["difference"]
         for row in rows:
             metric = metrics[row[0]]
-            row.append(_cell(metric["value"]))
+            row.append(_value(metric, wins=comparison["winner"][row[0]] == label))
             if not is_reference:
-                mark = "*" if metric["excludes_zero"] else " "
+                mark = "*" if metric["significant"] else " "
                 row.append(f"{metric['difference']:+.4f} [{metric['low']:+.4f}, {metric['high']:+.4f}] {mark}")
-    legend = (
-        f"{comparison['n']:,} rows. Difference to the first run with its {comparison['confidence']:.0%} interval "
-        f"(paired bootstrap, {comparison['n_resamples']:,} resamples); * = the interval excludes 0."
-    )
+    header.append("popularity")
+    for row in rows:
+        row.append(_cell(comparison["popularity"][row[0]]))
+    return f"{markdown_table(header, rows)}\n\n{_legend(comparison)}"
+
+
+def _value(metric: Mapping[str, Any], *, wins: bool) -> str:
+    """Mean and, of several seeds, their spread; bold where the method wins."""
+    text = _cell(metric["value"]) + (f" ± {metric['spread']:.4f}" if "spread" in metric else "")
+    return f"**{text}**" if wins else text
+
+
+def _legend(comparison: Mapping[str, Any]) -> str:
+    confidence, several = comparison["confidence"], any(len(e) > 1 for e in comparison["evaluations"].values())
+    parts = [f"{comparison['n']:,} rows."]
+    if len(comparison["runs"]) == 1:
+        parts.append("There is one method only, so nothing to compare: name an evaluation of another config.")
+    else:
+        parts.append(
+            f"Difference to the first with its {confidence:.0%} interval (bootstrap over rows, "
+            f"{comparison['n_resamples']:,} resamples); * = differs from the first, bold = beats the second best, "
+            f"both at {1 - confidence:.0%} after correction for all {comparison['n_comparisons']:,} comparisons (pairs "
+            "of methods times metrics, step-down maximum)."
+        )
+    if several:
+        parts.append(
+            "± = standard deviation over seeds; differences are of means over seeds, and rows are resampled, seeds are "
+            "not."
+        )
     if comparison["ks_skipped"]:
-        legend += f" k = {', '.join(map(str, comparison['ks_skipped']))} left out: not in every evaluation."
-    return f"{markdown_table(header, rows)}\n\n{legend}"
+        parts.append(f"k = {', '.join(map(str, comparison['ks_skipped']))} left out: not in every evaluation.")
+    return " ".join(parts)

@@ -29,6 +29,7 @@ from igd_jax.decoding.lm_scorer import lm_scorer
 from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import ItemIndex
 from igd_jax.models.decoder import Decoder
+from igd_jax.training.loss import weighted_cross_entropy
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,23 @@ class Method(abc.ABC):
     def tables(self, context: Context, model: Any) -> Any:
         """Arrays that `recommend` looks up, beside the model; built once a model."""
         return device_trie(context.index.trie, context.index.gain, max_length=context.index.longest_title)
+
+    def vectors(self, model: Any, batch: Batch) -> tuple[Float[Array, "B D"], Float[Array, "items D"]] | None:
+        """On the device: users and all items, whose inner products are scores; None where there are none."""
+        return None
+
+
+def gain_weights(index: ItemIndex, *, beta: float) -> dict[str, np.ndarray]:
+    """`weight` float32, `beta` on tokens without gain and else 1, and `forced`, those tokens; 0 after a title's end."""
+    walk = index.walk(index.item_tokens)
+    weight = np.where(walk.forced, beta, 1.0).astype(np.float32)
+    return {"weight": np.where(walk.mask, weight, np.float32(0)), "forced": walk.forced & walk.mask}
+
+
+def title_loss(model: Decoder, batch: Batch) -> LossSum:
+    """Cross-entropy of the target tokens by the batch's `weight`; its parts by `forced` are reported."""
+    parts = {"loss_forced": batch["forced"], "loss_deciding": batch["target_mask"] & ~batch["forced"]}
+    return weighted_cross_entropy(target_logits(model, batch), batch["target"], batch["weight"], parts=parts)
 
 
 def search_titles(model: Decoder, batch: Batch, *, tables: Any, options: SearchOptions) -> Ranked:

@@ -13,9 +13,8 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.types import Batch, LossSum, Ranked
 from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.items.index import ItemIndex
-from igd_jax.methods.base import Method, search_titles, target_logits
+from igd_jax.methods.base import Method, gain_weights, search_titles, title_loss
 from igd_jax.models.decoder import Decoder
-from igd_jax.training.loss import weighted_cross_entropy
 
 
 class IGD(Method):
@@ -33,14 +32,11 @@ class IGD(Method):
 
     def annotate(self, index: ItemIndex) -> dict[str, np.ndarray]:
         """`weight` float32 and `forced` bool; both 0 after a title's end."""
-        walk = index.walk(index.item_tokens)
-        weight = np.where(walk.forced, self._beta, 1.0).astype(np.float32)
-        return {"weight": np.where(walk.mask, weight, np.float32(0)), "forced": walk.forced & walk.mask}
+        return gain_weights(index, beta=self._beta)
 
     def loss(self, model: Decoder, batch: Batch, constants: Any) -> LossSum:
         """Equation 7 of the paper, summed: weight times cross-entropy over all target tokens."""
-        parts = {"loss_forced": batch["forced"], "loss_deciding": batch["target_mask"] & ~batch["forced"]}
-        return weighted_cross_entropy(target_logits(model, batch), batch["target"], batch["weight"], parts=parts)
+        return title_loss(model, batch)
 
     def recommend(self, model: Decoder, batch: Batch, *, tables: Any, options: SearchOptions) -> Ranked:
         """Trie-constrained beam search with gain-scaled token scores."""

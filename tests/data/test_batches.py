@@ -10,10 +10,11 @@ from igd_jax.data.batches import (
     by_length,
     in_groups,
     make_batch,
+    noise_of_rows,
     rows_of_step,
     steps_per_epoch,
 )
-from igd_jax.data.examples import Examples
+from igd_jax.data.examples import Examples, item_examples
 from igd_jax.items.catalog import Ragged
 
 N_ROWS, SIZE = 23, 5
@@ -105,3 +106,32 @@ def test_widths_come_from_a_short_list(n_prompt, n_target, widths):
     batch = make_batch(examples, np.array([0]), Ragged.from_lists([[2] * n_target]), {}, size=2)
     assert (batch["prompt"].shape[1], batch["target"].shape[1]) == widths
     assert (batch["prompt_mask"].sum(), batch["target_mask"].sum()) == (n_prompt, n_target)
+
+
+def test_what_all_prompts_begin_with_stands_apart_unless_a_row_of_the_batch_lacks_it():
+    examples = _examples([[8, 9, 1, 2], [8, 9, 3], [5, 6]], [0, 0, 0], header=[8, 9])
+    batch = make_batch(examples, np.array([1, 0]), ITEM_TOKENS, {}, size=3)
+    assert batch["header"].tolist() == [[8, 9], [8, 9], [0, 0]]  # the first row is always a real one
+    assert batch["prompt"][:, -2:].tolist() == [[0, 3], [1, 2], [0, 0]]
+    whole = make_batch(examples, np.array([1, 2]), ITEM_TOKENS, {}, size=2)
+    assert "header" not in whole
+    assert whole["prompt"][:, -3:].tolist() == [[8, 9, 3], [0, 5, 6]]
+
+
+def test_items_are_padded_left_to_the_longest_history_of_the_split():
+    history = Ragged.from_lists([[0], [4, 5, 6], [7, 0]])
+    examples = item_examples(history, np.array([3, 2, 1], np.int32))
+    batch = make_batch(examples, np.array([2, 0]), ITEM_TOKENS, {}, size=3, inputs="items")
+    assert batch["history"].tolist() == [[0, 7, 0], [0, 0, 0], [0, 0, 0]]
+    assert batch["history_mask"].tolist() == [[False, True, True], [False, False, True], [False] * 3]
+    assert batch["target_item"].tolist() == [1, 3, 0]
+    assert batch["is_real"].tolist() == [True, True, False]
+
+
+def test_the_noise_of_a_row_depends_on_seed_step_and_row_alone():
+    rows = np.arange(1000)
+    noise = noise_of_rows(rows, seed=1, step=2)
+    np.testing.assert_array_equal(noise[[7, 3]], noise_of_rows(np.array([7, 3]), seed=1, step=2))
+    assert len(set(noise.tolist())) == 1000
+    for seed, step in ((1, 3), (2, 2)):
+        assert (noise != noise_of_rows(rows, seed=seed, step=step)).mean() > 0.99

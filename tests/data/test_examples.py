@@ -5,7 +5,7 @@ import pytest
 from plain_trie import EOS, lists_of
 
 from igd_jax.core.errors import InputError
-from igd_jax.data.examples import make_examples, title_tokens
+from igd_jax.data.examples import make_examples, shared_prefix, title_tokens
 from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
 from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import build_index
@@ -27,6 +27,21 @@ def test_prompts_lose_their_oldest_tokens_and_are_counted(index):
     assert examples.n_cut == 3
     assert len(examples) == 4
     assert examples.target is TARGET
+
+
+def test_the_header_is_what_all_prompts_that_were_not_cut_begin_with(index):
+    examples = make_examples(PROMPTS, TARGET, index, max_length=7)
+    assert lists_of(examples.prompt) == [[1, 2, 3, 4, 5], [1, 2], [3, 4, 5], [1, 2, 3]]
+    assert examples.header.tolist() == [1]  # a token is left to the shortest
+    assert examples.has_header.tolist() == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("rows", "prefix"),
+    [([[1, 2, 3], [1, 2, 4]], [1, 2]), ([[1, 2], [3, 2]], []), ([[1, 2, 3]], []), ([[5], [5]], []), ([], [])],
+)
+def test_a_shared_prefix_leaves_a_token_to_each_row_and_needs_two_rows(rows, prefix):
+    assert shared_prefix(Ragged.from_lists(rows), np.ones(len(rows), bool)).tolist() == prefix
 
 
 def test_nothing_is_cut_where_there_is_room(index):

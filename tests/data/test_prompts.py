@@ -21,6 +21,13 @@ def test_the_plain_prompt_is_one_title_a_line():
     )
 
 
+def test_without_a_history_the_igd_prompt_says_so_in_the_authors_word():
+    instruction, request = render("igd", None, category="books")
+    assert instruction == render("igd", ["First"], category="books")[0]
+    assert request == "### User Input: \nUnknow\n\n### Response: \n"
+    assert render("plain", None, category="films") == ("Past films, oldest first:\nunknown\n\nNext:\n",)
+
+
 def test_an_unknown_prompt_is_bad_input_that_names_the_known_ones():
     with pytest.raises(InputError, match="'idg'; known prompts are igd, plain"):
         render("idg", ["First"], category="books")

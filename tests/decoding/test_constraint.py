@@ -40,11 +40,13 @@ def test_every_inner_node_has_the_children_factors_and_tokens_of_the_host_trie(r
     factor_of = dict(zip(trie.child.tolist(), gain.factor.tolist(), strict=True))
     width = max(on_device.root_width, on_device.width)
     asked = jnp.array([[node.number for node in inner], [-1] * len(inner)], jnp.int32)
-    child, factor, legal = (np.asarray(x) for x in children_of(on_device, asked, width))
+    child, token, edge, legal = (np.asarray(x) for x in children_of(on_device, asked, width))
+    factor = np.asarray(on_device.factor)[edge]
     for i, node in enumerate(inner):
         children = node.by_token()
         assert child[0, i][legal[0, i]].tolist() == [below.number for below in children]
-        assert np.asarray(on_device.token)[child[0, i][legal[0, i]]].tolist() == [below.token for below in children]
+        assert token[0, i][legal[0, i]].tolist() == [below.token for below in children]
+        assert (edge[0, i][legal[0, i]] == on_device.n_edges).all() == (len(children) == 1)
         assert factor[0, i][legal[0, i]].tolist() == [factor_of.get(below.number, 0.0) for below in children]
     assert not legal[1].any()  # node -1 is no beam
     assert (child >= 0).all()

@@ -41,25 +41,65 @@ def test_left_out_cut_offs_are_told():
     assert "left out" not in evaluation_table(small_evaluation([1]))
 
 
-def test_comparison_marks_intervals_without_zero():
-    comparison = {
+def small_comparison():
+    """Two methods, the second with two seeds."""
+    against = {"spread": 0.01, "difference": 0.05, "low": 0.01, "high": 0.09, "p": 0.04, "significant": True}
+    return {
         "n": 1200,
         "ks_skipped": [20],
         "confidence": 0.95,
         "n_resamples": 10_000,
+        "n_comparisons": 2,
         "reference": "a",
+        "evaluations": {"a": ["a"], "b*": ["b1", "b2"]},
+        "popularity": {"hr@1": 0.05, "hr@5": None},
+        "winner": {"hr@1": "b*", "hr@5": None},
         "runs": {
             "a": {"hr@1": {"value": 0.1}, "hr@5": {"value": 0.2}},
-            "b": {
-                "hr@1": {"value": 0.15, "difference": 0.05, "low": 0.01, "high": 0.09, "excludes_zero": True},
-                "hr@5": {"value": 0.19, "difference": -0.01, "low": -0.04, "high": 0.02, "excludes_zero": False},
+            "b*": {
+                "hr@1": {"value": 0.15, **against},
+                "hr@5": {
+                    **against,
+                    "value": 0.19,
+                    "difference": -0.01,
+                    "low": -0.04,
+                    "high": -0.0,
+                    "significant": False,
+                },
             },
         },
     }
-    lines = comparison_table(comparison).splitlines()
-    assert lines[0].split("|")[1:-1] == [" metric ", "      a ", "      b ", "                   difference "]
-    assert lines[2] == "| hr@1   | 0.1000 | 0.1500 | +0.0500 [+0.0100, +0.0900] * |"
-    assert lines[3] == "| hr@5   | 0.2000 | 0.1900 | -0.0100 [-0.0400, +0.0200]   |"
-    assert "1,200 rows" in lines[-1]
-    assert "95% interval" in lines[-1]
-    assert "k = 20 left out" in lines[-1]
+
+
+def cells(text):
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines() if line.startswith("|")]
+
+
+def test_comparison_shows_spread_winner_and_popularity_and_marks_what_is_significant():
+    text = comparison_table(small_comparison())
+    header, _, *rows = cells(text)
+    assert header == ["metric", "a", "b* (2 seeds)", "difference", "popularity"]
+    assert rows == [
+        ["hr@1", "0.1000", "**0.1500 ± 0.0100**", "+0.0500 [+0.0100, +0.0900] *", "0.0500"],
+        ["hr@5", "0.2000", "0.1900 ± 0.0100", "-0.0100 [-0.0400, -0.0000]", "-"],
+    ]
+    legend = text.splitlines()[-1]
+    for told in ("1,200 rows", "95% interval", "all 2 comparisons", "standard deviation over seeds", "k = 20 left out"):
+        assert told in legend
+
+
+def test_comparison_of_single_seeds_says_nothing_of_seeds():
+    comparison = small_comparison()
+    comparison["evaluations"]["b*"] = ["b1"]
+    text = comparison_table(comparison)
+    assert cells(text)[0][2] == "b*"
+    assert "seeds" not in text
+
+
+def test_one_method_is_told_to_be_one():
+    comparison = small_comparison()
+    del comparison["runs"]["b*"], comparison["evaluations"]["b*"]
+    text = comparison_table(comparison)
+    assert cells(text)[0] == ["metric", "a", "popularity"]
+    assert "one method only" in text
+    assert "interval" not in text

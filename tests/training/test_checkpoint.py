@@ -16,11 +16,11 @@ OPTIMIZER = optax.adamw(1e-3)
 def _state(step: int) -> TrainState:
     """A state whose every leaf is its own, at `step` updates."""
     params = {"w": jnp.zeros((3, 2)), "half": jnp.zeros(4, jnp.bfloat16)}
-    state = init_state(params, OPTIMIZER)
+    state = init_state(params, OPTIMIZER, {"tau": jnp.float32(0)})
     leaves, tree = jax.tree.flatten(state)
     leaves = [jnp.full_like(leaf, i + step) for i, leaf in enumerate(leaves)]
     state = jax.tree.unflatten(tree, leaves)
-    return TrainState(state.params, state.opt_state, jnp.int32(step))
+    return TrainState(state.params, state.opt_state, state.memory, jnp.int32(step))
 
 
 @pytest.fixture

@@ -1,0 +1,23 @@
+"""D3: plain fine-tuning, decoded by a mixture of the language model and a collaborative source (arXiv 2406.14900).
+
+    python -m igd_jax.evaluate --workdir=RUN --decode_as=configs/d3.py --name=d3 \
+        --config.decode.collaborative=SASREC/eval/test --config.method.args.lam=0.5
+
+RUN is any run that tuned a model to write titles (sft, igd, cft, ...); SASREC a run of configs/sasrec.py, evaluated on
+the same split; popularity is a source, too. Trained by itself, this config is configs/sft.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config() -> ConfigDict:
+    """The mixture at equal shares, scores summed."""
+    config = common.get_config()
+    config.method.name = "d3"
+    config.method.args.lam = 0.5  # share of the language model, 0 to 1; choose it on validation (evaluate --choose)
+    config.decode.alpha = 0.0
+    config.decode.length_penalty = 0.0
+    config.decode.collaborative = "popularity"
+    return config

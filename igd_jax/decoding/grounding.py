@@ -1,0 +1,154 @@
+"""Grounding of free texts: the titles of the catalogue that are nearest to what a model wrote.
+
+With e the last hidden state of a text at its last token, and W what other users say of an item (BIGRec, arXiv
+2308.08434; spec/methods.md 2.4):
+
+    D(u, i)  = |e(u) - e(i)|
+    D~(u, i) = (D - min_i D) / (max_i D - min_i D) * (1 + W(u, i))^-gamma
+"""
+
+from typing import no_type_check
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from igd_jax.models.decoder import Decoder
+from igd_jax.models.layers import causal_mask, positions_of
+
+GOES_ON, NOTHING = -2, -1
+"""What `cut` finds of tokens that end no text, and of those that end it and leave nothing."""
+
+CHUNK = 16_384
+"""Titles a matrix product: at the highest precision an accelerator splits its operands into several copies."""
+
+
+@no_type_check  # as a pytree it also holds shardings
+@struct.dataclass
+class Titles:
+    """Embeddings of the catalogue, ready for distances.
+
+    Attributes:
+      centred: embeddings minus `mean`, float32: what all titles share would only cost digits.
+      square: squared length of each centred row.
+      mean: of all embeddings.
+    """
+
+    centred: Float[Array, "N D"]
+    square: Float[Array, " N"]
+    mean: Float[Array, " D"]
+
+
+def make_titles(embeddings: Float[np.ndarray, "N D"]) -> Titles:
+    """Centre the catalogue and put it on the device."""
+    mean = embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
+    centred = embeddings - mean
+    return Titles(jnp.asarray(centred), jnp.asarray(np.square(centred).sum(axis=1)), jnp.asarray(mean))
+
+
+def cut(
+    tokens: Int[Array, "n T"], lengths: Int[Array, " n"], ends: Int[Array, " V"]
+) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
+    """Cut texts before their first newline or EOS; at least one token is kept.
+
+    A token may hold the newline and what stands before it. With ``ends[")\\n"] = ")"`` and ``ends[EOS] = NOTHING``:
+
+        Red  Fox  )\\n  EOS      Red  Fox  )
+        Red  \\n   Fox  )        Red
+        \\n   EOS  .    .        \\n
+
+    Args:
+      lengths: tokens of each text; what lies beyond is padding.
+      ends: by token, `GOES_ON`, or the token that stays of it, or `NOTHING`.
+
+    Returns:
+      Tokens, where those beyond the new lengths have no meaning, and lengths; 1 also for a text without any token.
+    """
+    place = jnp.arange(tokens.shape[1])[None]
+    left = ends[tokens]
+    is_end = (left != GOES_ON) & (place < lengths[:, None])
+    first = jnp.where(is_end.any(axis=1), is_end.argmax(axis=1), lengths)
+    stays = is_end & (left != NOTHING) & (place == first[:, None])
+    return jnp.where(stays, left, tokens), jnp.maximum(first + stays.any(axis=1).astype(jnp.int32), 1)
+
+
+def embed_texts(
+    model: Decoder, tokens: Int[Array, "n T"], lengths: Int[Array, " n"], *, bos: int | None
+) -> Float[Array, "n D"]:
+    """Hidden state of each text, after the final norm, at its last token; float32.
+
+    Args:
+      tokens: right-padded texts of one token or more, without newline and EOS; see `cut`.
+      bos: read before each text, by models that have one.
+    """
+    if bos is not None:
+        tokens = jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=bos)
+        lengths = lengths + 1
+    valid = jnp.arange(tokens.shape[1])[None] < lengths[:, None]
+    hidden, _ = model(tokens, positions=positions_of(valid), mask=causal_mask(valid))
+    return jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0].astype(jnp.float32)
+
+
+def distances(texts: Float[Array, "n D"], titles: Titles, *, chunk: int = CHUNK) -> Float[Array, "n N"]:
+    """Euclidean distance of each text to each title of the catalogue, which is read in chunks of some rows."""
+    texts = texts - titles.mean[None]
+    parts = [
+        jnp.matmul(texts, titles.centred[begin : begin + chunk].T, precision=jax.lax.Precision.HIGHEST)
+        for begin in range(0, len(titles.centred), chunk)
+    ]
+    squares = jnp.square(texts).sum(axis=1)[:, None] + titles.square[None] - 2.0 * jnp.concatenate(parts, axis=1)
+    return jnp.sqrt(jnp.maximum(squares, 0.0))
+
+
+def min_max(values: Float[Array, "... N"]) -> Float[Array, "... N"]:
+    """Each row to 0 at its lowest finite value and 1 at its highest; -inf is 0 too, and so are rows of one value."""
+    finite = jnp.isfinite(values)
+    low = jnp.where(finite, values, jnp.inf).min(axis=-1, keepdims=True)
+    high = jnp.where(finite, values, -jnp.inf).max(axis=-1, keepdims=True)
+    spread = high - low
+    return jnp.where(finite & (spread > 0), (values - low) / jnp.where(spread > 0, spread, 1.0), 0.0)
+
+
+def adjusted(
+    distance: Float[Array, "B K N"], weight: Float[Array, "B N"], gamma: float | Float[Array, ""]
+) -> Float[Array, "B K N"]:
+    """D~ of the module's head. The nearest title of a text stays the nearest, whatever gamma is.
+
+    Args:
+      distance: of each of a user's K texts.
+      weight: W, 0 to 1.
+      gamma: 0 or more; 0 keeps the order of the distances.
+    """
+    return min_max(distance) * jnp.exp(-gamma * jnp.log1p(weight))[:, None]
+
+
+def nearest(
+    distance: Float[Array, "B K N"], exists: Bool[Array, "B K"], *, k: int
+) -> tuple[Int[Array, "B {k}"], Float[Array, "B {k}"]]:
+    """The k titles nearest to any of a user's texts, text by text in turn (CFT; spec/methods.md 4.4).
+
+    The nearest title of each text comes first, text after text, then the second of each, and so on; a title counts
+    where it first stands. Of one text these are its k nearest titles, ties by row.
+
+    Args:
+      exists: texts that there are.
+
+    Returns:
+      Catalogue rows, -1 where there is none, and the distance that brought each in, inf where there is none.
+    """
+    n_rows, n_texts, n_titles = distance.shape
+    depth = min(k, n_titles)
+    negative, row = jax.lax.top_k(-distance, depth)
+    row, distance = (x.transpose(0, 2, 1).reshape(n_rows, -1) for x in (row, -negative))  # text by text in turn
+    place = jnp.arange(depth * n_texts)
+    earlier = (place[None, :] < place[:, None])[None]
+    there = jnp.tile(exists, (1, depth))
+    again = ((row[:, :, None] == row[:, None, :]) & there[:, None, :] & earlier).any(axis=2)
+    order, first = jax.lax.top_k(jnp.where(there & ~again, len(place) - place[None], 0), depth)
+    kept = order > 0
+    row = jnp.where(kept, jnp.take_along_axis(row, first, axis=1), -1)
+    distance = jnp.where(kept, jnp.take_along_axis(distance, first, axis=1), jnp.inf)
+    missing = ((0, 0), (0, k - depth))
+    return jnp.pad(row, missing, constant_values=-1), jnp.pad(distance, missing, constant_values=jnp.inf)

@@ -1,0 +1,97 @@
+"""Values to try for a field of the config, ``decode.alpha=0,0.2``, and all points of several such lists.
+
+What `sweep` and `evaluate --choose` share.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from igd_jax.core.errors import InputError
+
+PARSERS: dict[type, flags.ArgumentParser] = {
+    float: flags.FloatParser(),
+    int: flags.IntegerParser(),
+    bool: flags.BooleanParser(),
+}
+
+
+class Axis(NamedTuple):
+    """A field of the config by its full name, and the values to try, in the order given."""
+
+    field: str
+    values: list[Any]
+
+
+def parse_axis(text: str, config: ConfigDict, *, option: str, under: Sequence[str] = ()) -> Axis:
+    """Read ``FIELD=VALUE,VALUE``, each value as the field's own type: a number, true or false, or a text.
+
+    Args:
+      option: the option that `text` belongs to, for messages.
+      under: what the field's name must begin with, one of these; empty = any field.
+
+    Raises:
+      InputError: no such field, one that may not be varied here, no value, a value twice, or one that is not of its
+        type.
+    """
+    given, (field, _, values) = f"{option}={text}", text.partition("=")
+    if not values:
+        raise InputError(f"{given} has no values; write {option}=FIELD=VALUE,VALUE")
+    kind = _type_of(field, config, given)
+    if under and not field.startswith(tuple(under)):
+        raise InputError(f"{given}: {field} cannot be varied here; expected a field of {', '.join(under)}")
+    if kind is not str and kind not in PARSERS:
+        raise InputError(f"{given}: {field} is a {kind.__name__}; only numbers, true or false, and texts can be varied")
+    parsed = [_parse(kind, value, given) for value in values.split(",")]
+    if twice := [value for place, value in enumerate(parsed) if value in parsed[:place]]:
+        raise InputError(f"{given} has {twice[0]!r} twice; give each value once")
+    return Axis(field, parsed)
+
+
+def _type_of(field: str, config: ConfigDict, given: str) -> type:
+    *sections, last = field.split(".")
+    for section in sections:
+        config = config.get(section) if isinstance(config, ConfigDict) else None
+    if not isinstance(config, ConfigDict) or last not in config:
+        raise InputError(f"{given}: the config has no field {field}; configs/common.py lists them all")
+    kind: type = config.get_type(last)
+    return kind
+
+
+def _parse(kind: type, value: str, given: str) -> Any:
+    if kind is str:
+        return value
+    try:
+        return PARSERS[kind].parse(value)
+    except ValueError:
+        raise InputError(f"{given}: {value!r} cannot be read as {kind.__name__}") from None
+
+
+def points(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
+    """Every combination of one value an axis, the last axis fastest; a single empty one where there is no axis.
+
+    Raises:
+      InputError: a field has two axes.
+    """
+    fields = [axis.field for axis in axes]
+    if len(set(fields)) < len(fields):
+        raise InputError(f"a field is varied twice ({', '.join(fields)}); give all its values in one list")
+    for values in itertools.product(*(axis.values for axis in axes)):
+        yield dict(zip(fields, values, strict=True))
+
+
+def changed(config: ConfigDict, point: dict[str, Any]) -> ConfigDict:
+    """A copy of the config with these fields set."""
+    copy = config.copy_and_resolve_references()
+    copy.update_from_flattened_dict(point)
+    return copy
+
+
+def name_of(point: dict[str, Any]) -> str:
+    """A folder's name: ``alpha=0.2,seed=1``. Fields go by their last part where that is enough to tell them apart."""
+    short = [field.rsplit(".", 1)[-1] for field in point]
+    names = short if len(set(short)) == len(short) else list(point)
+    return ",".join(f"{name}={value}" for name, value in zip(names, point.values(), strict=True)).replace("/", "_")

@@ -1,0 +1,184 @@
+"""MSL: a softmax over the legal next tokens instead of the vocabulary (arXiv 2504.04178; spec/methods.md 7).
+
+With y a target token, z its logits and A its legal alternatives, itself included: the children of a node of the trie,
+
+    l = ln(sum over v in A of exp(z_v / tau)) - z_y / tau        L = mean of l
+
+so a token that has no alternative costs nothing. With an adaptive temperature the mean is over deciding tokens, those
+that have one, and L = tau * mean of l. The temperature follows first tokens: d is the mean of z_y less the mean of all
+z_v, s^2 the variance of the z_v, n the number of legal first tokens, and C = ln(0.25 n):
+
+    tau* = (d + sqrt(max(d^2 - 2 C s^2, 0))) / (2 C), kept within 1.5 and 5        tau <- 0.95 tau + 0.05 tau*
+
+The published code renews tau by the batch and then takes the loss of that batch. Here a step's loss uses the tau of the
+steps before, one step late, so that it is the same over micro-batches as over the whole.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.types import Batch, LossSum, Ranked
+from igd_jax.decoding.beam_search import SearchOptions
+from igd_jax.decoding.constraint import DeviceTrie
+from igd_jax.items.index import ItemIndex
+from igd_jax.methods.base import Context, Method, search_titles, target_logits
+from igd_jax.models.decoder import Decoder
+
+DENOMINATORS = ("all", "deciding")
+
+ETA = 0.25
+"""Share of the legal first tokens in C."""
+TAU_RANGE = (1.5, 5.0)
+RATE = 0.05
+
+
+class MSL(Method):
+    """Cross-entropy among legal tokens.
+
+    A target that is no candidate has no legal path: it weighs nothing, and the share of such rows is reported.
+
+    Args:
+      tau: temperature, above 0; published: 4.5. With `adaptive` the one to start from; published: 1.5.
+      adaptive: let the temperature follow the logits; needs `denominator` deciding.
+      denominator: tokens in the mean: ``all`` of the title, or only ``deciding`` ones.
+    """
+
+    def __init__(self, *, tau: float = 4.5, adaptive: bool = False, denominator: str = "all"):
+        if not 0.0 < tau < float("inf"):
+            raise InputError(f"config.method.args.tau is {tau}; expected a temperature above 0")
+        if denominator not in DENOMINATORS:
+            raise InputError(f"config.method.args.denominator is {denominator!r}; expected {' or '.join(DENOMINATORS)}")
+        if adaptive and denominator != "deciding":
+            raise InputError(
+                f"config.method.args.denominator is {denominator!r}; expected deciding, since adaptive is True"
+            )
+        self._tau, self._adaptive, self._denominator = tau, adaptive, denominator
+
+    def annotate(self, index: ItemIndex) -> dict[str, np.ndarray]:
+        """`parent` int32: the trie node before each token; -1 after a title's end, and throughout one off the trie."""
+        lengths = index.item_tokens.lengths
+        width = int(lengths.max(initial=1))
+        mask = np.arange(width) < lengths[:, None]
+        node, _ = index.trie.walk(index.item_tokens.pad(width), mask)
+        on_trie = np.all((node >= 0) | ~mask, axis=1)
+        before = np.pad(node[:, :-1], ((0, 0), (1, 0)))
+        return {"parent": np.where(mask & on_trie[:, None], before, np.int32(-1))}
+
+    def constants(self, context: Context) -> DeviceTrie:
+        """The trie.
+
+        Raises:
+          InputError: an adaptive temperature is not defined, as there are so few legal first tokens that C <= 0.
+        """
+        trie = self.tables(context, None)
+        if self._adaptive and ETA * trie.root_width <= 1.0:
+            raise InputError(
+                f"config.method.args.adaptive is True, but titles begin with {trie.root_width} different token(s); it "
+                f"needs more than {1 / ETA:.0f}: give a fixed config.method.args.tau"
+            )
+        return trie
+
+    def memory(self) -> dict[str, float]:
+        """The temperature, where it changes."""
+        return {"tau": self._tau} if self._adaptive else {}
+
+    def remember(self, memory: dict[str, jax.Array], total: LossSum) -> dict[str, jax.Array]:
+        """Move the temperature by the first tokens of a step; it stays where no target was on the trie."""
+        if not self._adaptive:
+            return memory
+        (target, n_rows), (legal, n_legal), (square, _) = (
+            total.metrics[name] for name in ("first_target", "first_legal", "first_legal_square")
+        )
+        tau = renewed_tau(
+            memory["tau"],
+            mean_target=target / jnp.maximum(n_rows, 1.0),
+            mean_legal=legal / jnp.maximum(n_legal, 1.0),
+            mean_square=square / jnp.maximum(n_legal, 1.0),
+            n_first=n_legal / jnp.maximum(n_rows, 1.0),
+        )
+        return {"tau": jnp.where(n_rows > 0, tau, memory["tau"])}
+
+    def loss(self, model: Decoder, batch: Batch, constants: DeviceTrie) -> LossSum:
+        """Sum of l over target tokens, times tau where it is adaptive."""
+        logits = target_logits(model, batch)
+        parent = jnp.where(batch["target_mask"], batch["parent"], -1)  # rows that fill up the batch hold zeros
+        tau = batch["tau"] if self._adaptive else jnp.float32(self._tau)
+        target = jnp.take_along_axis(logits, batch["target"][..., None], axis=-1)[..., 0]
+        first, first_legal = legal_logits(logits[:, :1], parent[:, :1], constants, width=constants.root_width)
+        rest, rest_legal = legal_logits(logits[:, 1:], parent[:, 1:], constants, width=constants.width)
+        nll = jnp.concatenate(
+            [
+                legal_nll(first, first_legal, target[:, :1], tau),
+                legal_nll(rest, rest_legal, target[:, 1:], tau),
+            ],
+            axis=1,
+        )
+        is_deciding = jnp.concatenate([has_choice(first_legal), has_choice(rest_legal)], axis=1)
+        counted = is_deciding if self._denominator == "deciding" else parent >= 0
+        is_real = batch["target_mask"][:, 0]
+        metrics = {"off_trie": (_count(is_real & (parent[:, 0] < 0)), _count(is_real))}
+        if not self._adaptive:
+            return LossSum(nll.sum(), _count(counted), metrics)
+        n_rows, n_legal = _count(parent[:, 0] >= 0), _count(first_legal)
+        metrics |= {
+            "tau": (tau * n_rows, n_rows),
+            "first_target": (jnp.where(parent[:, 0] >= 0, target[:, 0], 0.0).sum(), n_rows),
+            "first_legal": (jnp.where(first_legal, first, 0.0).sum(), n_legal),
+            "first_legal_square": (jnp.where(first_legal, jnp.square(first), 0.0).sum(), n_legal),
+        }
+        return LossSum(tau * nll.sum(), _count(counted), metrics)
+
+    def recommend(self, model: Decoder, batch: Batch, *, tables: Any, options: SearchOptions) -> Ranked:
+        """Trie-constrained beam search."""
+        return search_titles(model, batch, tables=tables, options=options)
+
+
+METHOD = MSL
+
+
+def legal_logits(
+    logits: Float[Array, "B T V"], parent: Int[Array, "B T"], trie: DeviceTrie, *, width: int
+) -> tuple[Float[Array, "B T C"], Bool[Array, "B T C"]]:
+    """Logits of the first `width` children of each node, and which of the C places are children; none of node -1."""
+    children = trie.children(parent, width)
+    return jnp.take_along_axis(logits, children.token, axis=-1), children.legal
+
+
+def has_choice(legal: Bool[Array, "B T C"]) -> Bool[Array, "B T"]:
+    """Where more than one token is legal."""
+    return legal.sum(axis=-1) > 1
+
+
+def legal_nll(
+    logits: Float[Array, "B T C"],
+    legal: Bool[Array, "B T C"],
+    target: Float[Array, "B T"],
+    tau: Float[Array, ""],
+) -> Float[Array, "B T"]:
+    """``logsumexp(logits / tau) - target / tau`` over legal places, in nats; 0 where there is no choice."""
+    # The least finite number, not -inf: a place without any legal token would have a gradient of NaN.
+    masked = jnp.where(legal, logits / tau, jnp.finfo(jnp.float32).min)
+    return jnp.where(has_choice(legal), jax.nn.logsumexp(masked, axis=-1) - target / tau, 0.0)
+
+
+def renewed_tau(
+    tau: Float[Array, ""],
+    *,
+    mean_target: Float[Array, ""],
+    mean_legal: Float[Array, ""],
+    mean_square: Float[Array, ""],
+    n_first: Float[Array, ""],
+) -> Float[Array, ""]:
+    """The temperature after a step, from means over the logits of its first tokens and the number of legal ones."""
+    lead, variance, c = mean_target - mean_legal, mean_square - jnp.square(mean_legal), jnp.log(ETA * n_first)
+    wanted = (lead + jnp.sqrt(jnp.maximum(jnp.square(lead) - 2.0 * c * variance, 0.0))) / (2.0 * c)
+    return (1.0 - RATE) * tau + RATE * jnp.clip(wanted, *TAU_RANGE)
+
+
+def _count(mask: Bool[Array, "..."]) -> Float[Array, ""]:
+    return mask.astype(jnp.float32).sum()

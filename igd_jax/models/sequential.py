@@ -1,0 +1,120 @@
+"""SASRec: the state of a user after a history of items (Kang & McAuley, arXiv 1808.09781; spec/methods.md 8.2).
+
+    x_0 = item + position;   x = x + attention(norm(x));   x = x + W2 relu(W1 norm(x));   user = norm(x at the end)
+    score(user, item) = user . item
+
+Attention is causal. Histories are padded on the left, so the last item is always in the last column, and positions
+count from there: the newest item has the same position whatever the padding. Nothing is asked of the other columns, so
+the last block computes only keys and values for them.
+"""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from igd_jax.models.layers import Linear, attend, causal_mask, normal_init
+
+
+@dataclass(frozen=True)
+class SASRecConfig:
+    """Sizes.
+
+    Attributes:
+      n_items: of the data set; item 0 is one of them.
+      max_history: newest items that are read.
+      width: of embeddings and states.
+      dropout: share of embeddings and of what each layer adds that is zeroed in training.
+    """
+
+    n_items: int
+    max_history: int
+    width: int
+    num_blocks: int
+    num_heads: int
+    dropout: float
+
+
+class Block(nnx.Module):
+    """Causal self-attention and a feed-forward layer, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config: SASRecConfig, *, rngs: nnx.Rngs):
+        width = config.width
+        self.num_heads, self.dropout = config.num_heads, config.dropout
+        self.attention_norm, self.feed_norm = nnx.LayerNorm(width, rngs=rngs), nnx.LayerNorm(width, rngs=rngs)
+        self.q, self.k, self.v, self.o, self.inner, self.outer = (
+            Linear(width, width, rngs=rngs, param_dtype=jnp.float32, bias=True) for _ in range(6)
+        )
+
+    def __call__(
+        self,
+        hidden: Float[Array, "B H D"],
+        valid: Bool[Array, "B H"],
+        *,
+        n_last: int,
+        keys: Key[Array, " B"] | None = None,
+    ) -> Float[Array, "B n D"]:
+        """The new states of the last `n_last` columns. Columns that are no item get finite values without meaning."""
+        n_batch, _, width = hidden.shape
+        heads = (n_batch, -1, self.num_heads, width // self.num_heads)
+        x = self.attention_norm(hidden)
+        query = self.q(x[:, -n_last:]).reshape(heads)
+        key, value = (project(x).reshape(heads).transpose(0, 2, 1, 3) for project in (self.k, self.v))
+        mixed = attend(query, [(key, value, causal_mask(valid)[:, -n_last:])]).reshape(n_batch, n_last, width)
+        hidden = hidden[:, -n_last:] + drop(self.o(mixed), _site(keys, 0), rate=self.dropout)
+        added = self.outer(jax.nn.relu(self.inner(self.feed_norm(hidden))))
+        return hidden + drop(added, _site(keys, 1), rate=self.dropout)
+
+
+class SASRec(nnx.Module):
+    """Users and items as vectors whose inner product scores what comes next; float32."""
+
+    def __init__(self, config: SASRecConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        self.embed = nnx.Param(normal_init(rngs.params(), (config.n_items, config.width), jnp.float32))
+        self.position = nnx.Param(normal_init(rngs.params(), (config.max_history, config.width), jnp.float32))
+        self.blocks = nnx.List([Block(config, rngs=rngs) for _ in range(config.num_blocks)])
+        self.norm = nnx.LayerNorm(config.width, rngs=rngs)
+
+    def __call__(
+        self, history: Int[Array, "B H"], valid: Bool[Array, "B H"], noise: Int[Array, " B"] | None = None
+    ) -> Float[Array, "B D"]:
+        """The vector of each user, after the last column of `history`.
+
+        Args:
+          history: left-padded items, oldest first; only the newest `max_history` columns are read.
+          valid: True on real items. A row without any gets a finite vector without meaning.
+          noise: a seed a row, from which its dropout follows, whatever rows are beside it; no dropout without.
+        """
+        history, valid = history[:, -self.config.max_history :], valid[:, -self.config.max_history :]
+        keys = None if noise is None else jax.vmap(jax.random.key)(noise)
+        hidden = self.embed[...][history] + self.position[...][None, -history.shape[1] :]
+        hidden = drop(hidden, _site(keys, 0), rate=self.config.dropout)
+        for number, block in enumerate(self.blocks, start=1):
+            n_last = 1 if number == len(self.blocks) else hidden.shape[1]
+            hidden = block(hidden, valid, n_last=n_last, keys=_site(keys, number))
+        return self.norm(hidden[:, -1])
+
+    def items(self) -> Float[Array, "I D"]:
+        """The vector of each item: that which histories are read with."""
+        return self.embed[...]
+
+
+def scores_of(users: Float[Array, "B D"], items: Float[Array, "I D"]) -> Float[Array, "B I"]:
+    """Inner products, in full float32 on every device: they decide the order."""
+    return jnp.einsum("BD,ID->BI", users, items, precision=jax.lax.Precision.HIGHEST)
+
+
+def drop(x: Float[Array, "B *rest"], keys: Key[Array, " B"] | None, *, rate: float) -> Float[Array, "B *rest"]:
+    """Zero each number with probability `rate` and scale the others up; row b draws from ``keys[b]`` alone."""
+    if keys is None:
+        return x
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys)
+    return jnp.where(keep, x / (1.0 - rate), 0.0)
+
+
+def _site(keys: Key[Array, " B"] | None, number: int) -> Key[Array, " B"] | None:
+    """Keys of one place among those that share the given ones."""
+    return None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)

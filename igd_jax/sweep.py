@@ -1,0 +1,95 @@
+"""Train and evaluate every combination of some fields, then compare them. Started again, a sweep goes on.
+
+    python -m igd_jax.sweep --config=configs/igd.py --config.data.dir=DATA --output=ROOT \\
+        --grid=method.args.beta=0.1,0.5 --grid=train.seed=1,2 [--evaluate=decode.alpha=0,0.2] [--config.FIELD=VALUE ...]
+
+Each run is a folder under ROOT that train and evaluate know as their --workdir, named by its values:
+ROOT/beta=0.1,seed=1 with its evaluations under eval/alpha=0.2; without --evaluate there is one, named as the split. An
+evaluation that is there and was made with the same config is not made again.
+"""
+
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+
+from absl import flags
+from ml_collections import ConfigDict
+
+from igd_jax.compare import compare_folders
+from igd_jax.core import errors
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir, read_json
+from igd_jax.core.log import say
+from igd_jax.evaluate import evaluate
+from igd_jax.evaluation.tables import comparison_table
+from igd_jax.grid import Axis, changed, name_of, parse_axis, points
+from igd_jax.run import check_workdir, config_json, define_config_flag
+from igd_jax.train import train
+
+DECODING = ("decode.", "eval.", "method.args.")
+"""Fields that --evaluate may vary: how a trained model is decoded."""
+
+
+def sweep(config: ConfigDict, output: Path, *, grid: Sequence[Axis], evaluations: Sequence[Axis]) -> list[Path]:
+    """Train every point of `grid`, evaluate it at every point of `evaluations`; returns the evaluations' folders.
+
+    Raises:
+      InputError: what `train` or `evaluate` raises ends the sweep; what is finished stays.
+    """
+    runs, folders = list(points(grid)), []
+    for number, point in enumerate(runs, start=1):
+        asked, workdir = changed(config, point), Workdir(str(output / name_of(point)))
+        check_workdir(asked, workdir)
+        todo = {}
+        for decoding in points(evaluations):
+            name, trial = name_of(decoding) or asked.eval.split, changed(asked, decoding)
+            folders.append(workdir.eval(name))
+            if not is_finished(folders[-1], trial):
+                todo[name] = trial
+        say(f"run {number} of {len(runs)}: {name_of(point)}, evaluations to make: {', '.join(todo) or 'none'}")
+        if todo:
+            train_only(asked, workdir)
+        for name, trial in todo.items():
+            evaluate(trial, workdir, name=name)
+    return folders
+
+
+def is_finished(folder: Path, config: ConfigDict) -> bool:
+    """Whether the folder holds an evaluation by this config; folders of evaluations are whole or not there."""
+    made = (folder / "metrics.json").is_file() and (folder / "config.json").is_file()
+    return made and read_json(folder / "config.json") == config_json(config)
+
+
+def train_only(config: ConfigDict, workdir: Workdir) -> None:
+    """`train`, whose answer to SIGTERM (stop at the next step) must not outlive it: an evaluation would not stop."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        train(config, workdir)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def define_flags() -> None:
+    """``--config``, ``--output``, and the fields to vary."""
+    flags.DEFINE_string("output", None, "Folder of the sweep; a folder a run.", required=True)
+    flags.DEFINE_multi_string("grid", [], "FIELD=VALUE,VALUE: train with each; repeat for more fields.")
+    flags.DEFINE_multi_string("evaluate", [], "FIELD=VALUE,VALUE: decode every run with each; repeat for more fields.")
+    define_config_flag()
+
+
+def main() -> None:
+    """Entry point."""
+    config = flags.FLAGS.config
+    if not config:
+        raise InputError("--config is not set; start with --config=configs/igd.py or --config=configs/quickstart.py")
+    if not flags.FLAGS.grid:
+        raise InputError("--grid is not set; give the fields to vary, such as --grid=train.seed=1,2")
+    grid = [parse_axis(text, config, option="--grid") for text in flags.FLAGS.grid]
+    evaluations = [parse_axis(text, config, option="--evaluate", under=DECODING) for text in flags.FLAGS.evaluate]
+    folders = sweep(config, Path(flags.FLAGS.output), grid=grid, evaluations=evaluations)
+    say(f"\n{comparison_table(compare_folders(folders))}")
+
+
+if __name__ == "__main__":
+    define_flags()
+    errors.run(main)

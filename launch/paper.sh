@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# All methods on one footing: the same data, prompt, backbone, candidates, rows and seeds, and one table at the end.
+#
+#   launch/paper.sh SOURCE INPUT OUT [--config.FIELD=VALUE ...]
+#
+# SOURCE and INPUT as igd_jax.prepare takes them (d3 FOLDER, movielens FOLDER, csv FILE, ...), OUT where runs go. Further
+# flags go to every title-writing method alike: the backbone (--config.model.path or --config.model.config), the rows of
+# train and test (--config.data.max_examples, --config.eval.max_examples), steps, batch. Environment: SEEDS (1,2,3), LAMS
+# and ALPHAS, the values among which D3's share and IGD's alpha are chosen on validation, CHOOSE_ROWS rows of it, and
+# SASREC, flags of the collaborative source. Started again, it goes on: what is finished is skipped.
+set -euo pipefail
+source=$1 input=$2 out=$3
+shift 3
+seeds=${SEEDS:-1,2,3} lams=${LAMS:-0.2,0.5,0.8} alphas=${ALPHAS:-0,0.1,0.2,0.4} rows=${CHOOSE_ROWS:-200}
+sweep() { # NAME CONFIG FLAGS...: train each seed, evaluate each
+  python -m igd_jax.sweep --output="$out/$1" --config="$2" --grid=train.seed="$seeds" "${@:3}"
+}
+decode() { # RUN NAME FLAGS...: one more evaluation of a trained run
+  test -f "$1/eval/$2/metrics.json" || python -m igd_jax.evaluate --workdir="$1" --name="$2" --choose_examples="$rows" "${@:3}"
+}
+
+test -f "$out/data/meta.json" || python -m igd_jax.prepare --source="$source" --input="$input" --output="$out/data"
+data=(--config.data.dir="$out/data")
+for split in valid test; do
+  # shellcheck disable=SC2086
+  sweep sasrec configs/sasrec.py "${data[@]}" --config.eval.split=$split ${SASREC:-}
+done
+for method in sft igd pos cft msl; do
+  sweep $method configs/$method.py "${data[@]}" --config.decode.alpha=0 --config.decode.length_penalty=0 "$@"
+done
+for seed in ${seeds//,/ }; do
+  decode "$out/sft/seed=$seed" penalty --config.decode.length_penalty=1
+  decode "$out/sft/seed=$seed" bigrec --decode_as=configs/bigrec.py
+  decode "$out/sft/seed=$seed" d3 --decode_as=configs/d3.py --choose=method.args.lam="$lams" \
+    --config.decode.collaborative="$out/sasrec/seed=$seed/eval/test"
+  for method in sft igd cft; do
+    decode "$out/$method/seed=$seed" alpha --choose=decode.alpha="$alphas"
+  done
+done
+python -m igd_jax.compare "$out"/{sasrec,sft,igd,pos,cft,msl}/seed=*/eval/test "$out"/{sft,igd,cft}/seed=*/eval/alpha \
+  "$out"/sft/seed=*/eval/{penalty,bigrec,d3} | tee "$out/table.md"

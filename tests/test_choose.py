@@ -1,0 +1,137 @@
+"""`evaluate --choose`: the value that ranks valid best is the one the split is ranked with."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import tiny_run
+from command import run_here
+
+from igd_jax import evaluate as program
+from igd_jax.core.io import Workdir, read_json
+from igd_jax.grid import Axis
+
+METRIC = "ndcg@3"
+"""NDCG at the largest k of tiny_run."""
+
+
+def _predictions(workdir, name):
+    lines = (workdir / "eval" / name / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+# --------------------------------------------------------------------------------------------------------- the choice
+@pytest.fixture
+def trials(monkeypatch):
+    """Replaces `score` by a table of values; collects the configs that were tried."""
+    tried = []
+
+    def use(values: list[float]) -> list:
+        def score(config, _):
+            tried.append(config)
+            return SimpleNamespace(
+                metrics={"ndcg@1": 1 - values[len(tried) - 1], METRIC: values[len(tried) - 1], "n": 1}
+            )
+
+        monkeypatch.setattr(program, "score", score)
+        return tried
+
+    return use
+
+
+ALPHAS = Axis("decode.alpha", [0.5, 0.0, 0.1, 0.3])
+
+
+@pytest.mark.parametrize(("values", "chosen"), [([0.2, 0.1, 0.4, 0.3], 0.1), ([0.1, 0.4, 0.4, 0.4], 0.0)])
+def test_the_best_value_wins_and_of_equals_the_first(tiny, trials, values, chosen):
+    trials(values)
+    config = tiny_run.tiny_config(tiny)
+    better = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=0)
+    assert (better.decode.alpha, config.decode.alpha) == (chosen, 0.2)
+
+
+@pytest.mark.parametrize("split", ["test", "valid", "train"])
+def test_only_rows_of_valid_are_ever_tried(tiny, trials, split):
+    tried = trials([0.1] * 4)
+    config = tiny_run.tiny_config(tiny, {"eval.split": split, "eval.max_examples": 5})
+    better = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=7)
+    assert [(c.eval.split, c.eval.max_examples, c.decode.alpha) for c in tried] == [
+        ("valid", 7, alpha) for alpha in ALPHAS.values
+    ]
+    assert (better.eval.split, better.eval.max_examples) == (split, 5)
+
+
+@pytest.mark.parametrize(
+    ("source", "tried_with"),
+    [
+        ("runs/sasrec/eval/test", "runs/sasrec/eval/valid"),
+        ("runs/sasrec/eval/best", "runs/sasrec/eval/best"),
+        ("popularity", "popularity"),
+        ("", ""),
+    ],
+)
+def test_scores_of_the_split_give_way_to_those_of_valid(tiny, trials, source, tried_with):
+    tried = trials([0.1] * 4)
+    config = tiny_run.tiny_config(tiny, {"decode.collaborative": source})
+    better = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=0)
+    assert {c.decode.collaborative for c in tried} == {tried_with}
+    assert better.decode.collaborative == source
+
+
+# --------------------------------------------------------------------------------------------------- the command line
+def test_the_split_is_ranked_with_the_chosen_value_which_is_recorded(tiny, trained):
+    def evaluate(name, changes):
+        program.evaluate(tiny_run.tiny_config(tiny, changes), Workdir(str(trained)), name=name)
+        return read_json(trained / "eval" / name / "metrics.json")[METRIC]
+
+    alphas = [0.9, 0.0, 0.5]
+    on_valid = [
+        evaluate(f"valid {a}", {"decode.alpha": a, "eval.split": "valid", "eval.max_examples": 11}) for a in alphas
+    ]
+    best = alphas[on_valid.index(max(on_valid))]
+
+    done = run_here(
+        program, f"--workdir={trained}", "--choose=decode.alpha=0.9,0,0.5", "--choose_examples=11", "--name=chosen",
+        "--config.eval.max_examples=9",
+    )  # fmt: skip
+    assert (done.code, done.err) == (0, "")
+    config = read_json(trained / "eval" / "chosen" / "config.json")
+    assert (config["decode"]["alpha"], config["eval"]["split"], config["eval"]["max_examples"]) == (best, "test", 9)
+    for alpha, value in zip(alphas, on_valid, strict=True):
+        assert f"decode.alpha={alpha}: ndcg@3 {value:.4f} on 11 rows of valid" in done.out
+    assert f"chosen decode.alpha={best} by ndcg@3 of valid" in done.out
+
+    evaluate("same", {"decode.alpha": best, "eval.max_examples": 9})
+    titles = [
+        [[result["title"] for result in line["ranked"]] for line in _predictions(trained, name)]
+        for name in ("chosen", "same")
+    ]
+    assert titles[0] == titles[1]
+
+
+def test_an_argument_of_the_method_can_be_chosen(trained):
+    done = run_here(
+        program, f"--workdir={trained}", "--choose=method.args.beta=0.3,0.4", "--choose_examples=2", "--name=beta",
+        "--config.eval.max_examples=2",
+    )  # fmt: skip
+    assert (done.code, done.err) == (0, "")
+    assert read_json(trained / "eval" / "beta" / "config.json")["method"]["args"]["beta"] == 0.3
+
+
+@pytest.mark.parametrize(
+    ("choose", "message"),
+    [
+        ("decode.alpha=", "--choose=decode.alpha= has no values"),
+        ("", "--choose= has no values"),
+        ("method.args.gamma=0", "the config has no field method.args.gamma"),
+        ("eval.split=test", "eval.split cannot be varied here"),
+        ("train.seed=1", "train.seed cannot be varied here; expected a field of decode., method.args."),
+        ("decode.alpha=0.1,2", "config.decode.alpha is 2.0; expected a discount from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_chosen_is_bad_input_and_writes_nothing(trained, choose, message):
+    done = run_here(program, f"--workdir={trained}", f"--choose={choose}", "--choose_examples=1", "--name=refused")
+    assert done.code == 2
+    (line,) = done.err.splitlines()
+    assert message in line
+    assert not (trained / "eval" / "refused").exists()
