@@ -1,0 +1,41 @@
+"""SETRec: a few vectors an item in place of its title, and one forward pass for a list.
+
+    python -m igd_jax.train --config=configs/setrec.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
+        --config.method.args.collaborative=SASREC_RUN/eval/test
+    python -m igd_jax.train --config=configs/setrec.py:t5 ... --config.method.args.t5=T5_DIR
+        --config.tokenizer.path=T5_DIR
+
+The recipe is the published one for Toys, but all weights of the backbone are tuned, where the authors tune a decoder by
+LoRA: a large one may want a lower learning rate. Runs with their times and scores are in LOG.md.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common
+
+
+def get_config(backbone: str = "") -> ConfigDict:
+    """SETRec; `backbone` is empty (a decoder) or ``t5``."""
+    if backbone not in ("", "t5"):
+        raise ValueError(f"configs/setrec.py:{backbone} is unknown; expected t5 or nothing")
+    config = common.get_config()
+    config.method.name = "setrec"
+    config.method.args.n_semantic = 4 if backbone else 6  # semantic tokens an item; published: 4 (T5), 6 (Qwen)
+    config.method.args.alpha = 0.7 if backbone else 0.5  # weight of the autoencoder's error; published
+    config.method.args.beta = 0.1  # weight of the semantic scores when ranking, 0 to 1; published (Qwen): 0.1
+    config.method.args.collaborative = ""  # RUN/eval/SPLIT of a SASRec run; empty = vectors trained here
+    config.method.args.features = ""  # safetensors file with "features"; empty = titles read by the backbone
+    config.method.args.missing = ""  # zero = features that are not finite count as zeros; empty = refuse them
+    config.method.args.sampled_items = 0  # items of a training softmax beside the batch's targets; 0 = all, published
+    config.method.args.positions = "contiguous"  # published: padding counts, and a gap follows the history
+    config.method.args.t5 = ""  # Hugging Face folder of a T5 in place of model.path
+    config.method.args.published = False  # a T5 attends as the published code does, not as the paper says
+    config.train.global_batch_size = 512
+    config.train.micro_batch_size = 128 if backbone else 64
+    config.train.learning_rate = 1e-3 if backbone else 3e-4
+    config.train.num_epochs = 30 if backbone else 20
+    config.train.schedule = "cosine"
+    config.train.warmup_steps = 100
+    config.train.eval_every_steps = 200 if backbone else 100
+    config.train.patience = 10 if backbone else 5
+    return config

@@ -1,0 +1,327 @@
+"""SETRec: an item is a set of vectors, and one forward pass ranks them all (arXiv 2502.10833; spec/methods.md 5).
+
+    L = mean over rows b and tokens k of CE(<o_bk, t_ik> over items i, target of b)  +  alpha * MSE(features, rebuilt)
+    score of item i = (1 - beta) <o_b0, t_i0> + beta * (<o_b1, t_i1> + ... + <o_bN, t_iN>)
+
+o_bk is the output of query k, t_ik token k of item i: 0 is collaborative, 1 to N are semantic; see `models.set_tokens`.
+All weights of the backbone are tuned. Scores are inner products and no log-probabilities.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import fingerprint
+from igd_jax.core.log import say
+from igd_jax.core.types import Batch, LossSum, Ranked
+from igd_jax.data.batches import TARGET_WIDTHS, pad_rows
+from igd_jax.data.collaborative import FILE
+from igd_jax.decoding.beam_search import SearchOptions
+from igd_jax.items.catalog import Catalog, Ragged
+from igd_jax.items.index import ItemIndex
+from igd_jax.methods.base import Context, Method
+from igd_jax.models.decoder import Decoder
+from igd_jax.models.set_tokens import ItemTokens, SetModel, best_rows, title_reader
+from igd_jax.models.t5 import T5, load_t5
+
+INSTRUCTION, RESPONSE = "What would user be likely to purchase next after buying items", "?;"
+"""Around the history; published."""
+TABLE_WIDTH = 64
+"""Of the trained vectors behind collaborative tokens; that of the published SASRec."""
+CHUNK = 4096
+"""Items that are scored at a time."""
+POSITIONS = ("contiguous", "published")
+MISSING = ("", "zero")
+
+
+class SETRec(Method):
+    """Sets of tokens.
+
+    Args:
+      n_semantic: N, semantic tokens an item; the authors use 4 with T5 and 6 with Qwen.
+      alpha: weight of the autoencoder's error.
+      beta: weight of the semantic scores, 0 to 1; it may change when decoding. 0 where N is 0.
+      collaborative: the folder of an evaluation of a SASRec run, whose item vectors stay as they are; empty: vectors of
+        our own are trained, so that nothing collaborative is known beforehand.
+      features: a safetensors file with ``features`` [items, any width], in the order of the items; its metadata may
+        hold a ``fingerprint``, that of `core.io.fingerprint` over all titles. Empty: mean hidden states of the titles
+        by the backbone before training.
+      missing: ``zero`` takes rows of features that are not finite as zeros; empty refuses them.
+      sampled_items: items of a softmax beside the targets of a micro-batch, drawn uniformly at each step, with no
+        correction for how they were drawn; 0 = all items.
+      positions: ``contiguous``, or ``published`` with padding counted and a gap after the history.
+      t5: the Hugging Face folder of a T5 that takes the backbone's place; its tokenizer is `config.tokenizer.path`.
+      published: the T5's attention as published: dense, with queries that see each other.
+    """
+
+    inputs = "items"
+
+    def __init__(
+        self,
+        *,
+        n_semantic: int = 6,
+        alpha: float = 0.5,
+        beta: float = 0.1,
+        collaborative: str = "",
+        features: str = "",
+        missing: str = "",
+        sampled_items: int = 0,
+        positions: str = "contiguous",
+        t5: str = "",
+        published: bool = False,
+    ):
+        def check(name: str, value: Any, is_good: bool, expected: str) -> None:
+            if not is_good:
+                raise InputError(f"config.method.args.{name} is {value!r}; expected {expected}")
+
+        check("n_semantic", n_semantic, n_semantic >= 0, "a number of tokens, or 0 for the collaborative one alone")
+        check("alpha", alpha, 0.0 <= alpha < float("inf"), "a weight of 0 or more")
+        check("beta", beta, 0.0 <= beta <= 1.0, "a weight from 0 to 1")
+        check("beta", beta, beta == 0.0 or n_semantic > 0, "0 where n_semantic is 0")
+        check("sampled_items", sampled_items, sampled_items >= 0, "a number of items, or 0 for all")
+        check("positions", positions, positions in POSITIONS, " or ".join(POSITIONS))
+        check("missing", missing, missing in MISSING, "'zero' or nothing")
+        check("published", published, bool(t5) or not published, "False unless t5 is a folder")
+        self._n_semantic, self._alpha, self._beta, self._sampled = n_semantic, alpha, beta, sampled_items
+        self._collaborative, self._features, self._missing = collaborative, features, missing
+        self._gap, self._t5, self._published = positions == "published", t5, published
+
+    def annotate(self, index: ItemIndex) -> dict[str, np.ndarray]:
+        """Nothing: batches hold items."""
+        return {}
+
+    def make_model(self, context: Context) -> SetModel:
+        """The backbone, with new queries, projector and autoencoder.
+
+        Raises:
+          InputError: vectors or features that are missing, broken or of another catalogue, or a T5 whose embedding is
+            smaller than the tokenizer.
+        """
+        backbone = load_t5(self._t5) if self._t5 else context.backbone()
+        rngs, titles = nnx.Rngs(context.seed), context.index.titles
+        if self._t5 and backbone.config.vocab_size < context.tokenizer.vocab_size:
+            raise InputError(
+                f"the tokenizer has {context.tokenizer.vocab_size:,} ids but the model in {self._t5} embeds "
+                f"{backbone.config.vocab_size:,}; give its folder to config.tokenizer.path too"
+            )
+        if self._collaborative:
+            vectors = jnp.asarray(read_vectors(Path(self._collaborative), n_items=len(titles)))
+        else:
+            say("collaborative tokens: trained here, from a random table; config.method.args.collaborative is not set")
+            vectors = 0.1 * jax.random.normal(rngs.params(), (len(titles), TABLE_WIDTH))
+        instruction, response = (
+            jnp.asarray(ids, jnp.int32) for ids in context.tokenizer.encode([INSTRUCTION, RESPONSE])
+        )
+        tokens = ItemTokens(
+            vectors,
+            jnp.asarray(self._item_features(context, backbone)) if self._n_semantic else None,
+            trains_vectors=not self._collaborative,
+            n_semantic=self._n_semantic,
+            width=backbone.config.hidden_size,
+            rngs=rngs,
+        )
+        return SetModel(
+            backbone,
+            tokens,
+            instruction=instruction,
+            response=response,
+            n_tokens=self._n_semantic + 1,
+            gap=self._gap,
+            query_scale=0.02 if self._t5 else 1.0,
+            rngs=rngs,
+            published=self._published,
+        )
+
+    def loss(self, model: SetModel, batch: Batch, constants: Any) -> LossSum:
+        """Sums over the real rows: the mean over tokens of each row's cross-entropy, and alpha times the error.
+
+        Cross-entropy is that of spec/methods.md 5.3, summed. The error there is a mean over all items of all
+        histories; that of a micro-batch counts here once for each of its rows, so that a step of several micro-batches
+        averages their means by their rows.
+        """
+        history, mask, target = batch["history"], batch["history_mask"], batch["target_item"]
+        n_rows = batch["is_real"].astype(jnp.float32).sum()
+        if self._sampled:
+            items, allowed = self._sample(batch, model.tokens.n_items)
+            all_tokens = model.tokens(jnp.concatenate([history.reshape(-1), items]))
+            read, table = jnp.split(all_tokens, [history.size])
+            read, column = read.reshape(*history.shape, *read.shape[1:]), jnp.arange(len(target))
+        else:
+            table = model.tokens(jnp.arange(model.tokens.n_items))
+            allowed = jnp.ones((len(target), len(table)), bool)
+            read, column = table[history], target
+        asked = model(read, mask)
+        logits = jnp.einsum("BZD,IZD->BZI", asked, table, preferred_element_type=jnp.float32)
+        logits = jnp.where(allowed[:, None], logits, -jnp.inf)
+        own = jnp.take_along_axis(logits, column[:, None, None], axis=-1)[..., 0]
+        nll = (jax.nn.logsumexp(logits, axis=-1) - own).mean(axis=1)
+        nll = jnp.where(batch["is_real"], nll, 0.0).sum()
+        error = jnp.where(mask, model.tokens.rebuild_error(history, read), 0.0).sum()
+        n_read = mask.astype(jnp.float32).sum()
+        loss = nll + self._alpha * n_rows * error / jnp.maximum(n_read, 1.0)
+        return LossSum(loss, n_rows, {"loss_items": (nll, n_rows), "loss_rebuilt": (error, n_read)})
+
+    def _sample(self, batch: Batch, n_items: int) -> tuple[Int[Array, " I"], Bool[Array, "B I"]]:
+        """The targets of the batch and then items drawn uniformly; in each row, its target counts once."""
+        target = batch["target_item"]
+        # The first row is always real. Without a seed, the loss of a split is to be the same each time.
+        seed = batch["noise"][0] if "noise" in batch else 0
+        items = jnp.concatenate([target, jax.random.randint(jax.random.key(seed), (self._sampled,), 0, n_items)])
+        is_own = jnp.eye(len(target), len(items), dtype=bool)
+        is_real = jnp.pad(batch["is_real"], (0, self._sampled), constant_values=True)
+        return items, is_own | (is_real[None] & (items[None] != target[:, None]))
+
+    def tables(self, context: Context, model: SetModel) -> dict[str, Array]:
+        """Tokens of all candidates [chunks, items, Z * D] by catalogue row, with `row` and `is_item`; and `leaf`."""
+        catalog = context.index.catalog
+        items, rows = in_chunks(catalog, CHUNK)
+        graph, state = nnx.split(model.tokens)
+        tokens = jax.jit(lambda state, items: nnx.merge(graph, state)(items).reshape(len(items), -1))
+        return {
+            "tokens": jnp.stack([tokens(state, chunk) for chunk in np.maximum(items, 0)]),
+            "row": jnp.asarray(rows),
+            "is_item": jnp.asarray(items >= 0),
+            "leaf": jnp.asarray(context.index.trie.leaf),
+        }
+
+    def recommend(self, model: SetModel, batch: Batch, *, tables: Any, options: SearchOptions) -> Ranked:
+        """One forward pass, then the best titles by their best items, chunk after chunk."""
+        asked = model(model.tokens(batch["history"]), batch["history_mask"])
+        weight = jnp.full(asked.shape[1], self._beta).at[0].set(1.0 - self._beta)
+        asked = (asked * weight[None, :, None]).reshape(len(asked), -1)
+        scores, rows = best_rows(asked, tables, k=options.num_beams)
+        is_found = batch["is_real"][:, None] & jnp.isfinite(scores)
+        return Ranked(
+            rows=jnp.where(is_found, rows, -1),
+            scores=jnp.where(is_found, scores, -jnp.inf),
+            nodes=jnp.where(is_found, tables["leaf"][rows], -1),
+        )
+
+    def _item_features(self, context: Context, backbone: Decoder | T5) -> Float[np.ndarray, "I W"]:
+        """From the file, from the cache, or computed; items without any are named."""
+        titles = context.index.titles
+        if self._features:
+            features = read_features(Path(self._features), titles, missing=self._missing)
+        else:
+            features = title_features(context, backbone)
+        if len(empty := np.flatnonzero(~features.any(axis=1))):
+            named = ", ".join(repr(titles[item]) for item in empty[:3])
+            say(f"{len(empty):,} of {len(titles):,} items have no features, such as {named}; theirs are zeros")
+        return features
+
+
+def in_chunks(catalog: Catalog, size: int) -> tuple[Int[np.ndarray, "chunks I"], Int[np.ndarray, "chunks I"]]:
+    """Candidates by catalogue row, in chunks of one size that never part the items of a row.
+
+    Returns:
+      item, -1 where a chunk is not full; and its catalogue row, there that of the last item.
+    """
+    start = catalog.item_start.astype(np.int64)
+    size = max(min(size, int(start[-1])), int(np.diff(start).max()))
+    bounds = [0]
+    while bounds[-1] < start[-1]:
+        bounds.append(int(start[np.searchsorted(start, bounds[-1] + size, side="right") - 1]))
+    chunks = Ragged(catalog.item, np.array(bounds, np.int64))
+    rows = np.repeat(np.arange(len(catalog), dtype=np.int32), np.diff(start))
+    padded = np.maximum.accumulate(Ragged(rows, chunks.start).pad(size), axis=1)
+    return chunks.pad(size, fill=-1), padded
+
+
+def read_vectors(folder: Path, *, n_items: int) -> Float[np.ndarray, "I C"]:
+    """Item vectors of an evaluated SASRec run.
+
+    Raises:
+      InputError: there are none, they are of another catalogue, or not finite.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise InputError(
+            f"config.method.args.collaborative is {str(folder)!r}, which holds no {FILE}; expected the evaluation of a "
+            "collaborative run: python -m igd_jax.train --config=configs/sasrec.py ..., then evaluate"
+        )
+    vectors, _ = _read(path, "items")
+    if len(vectors) != n_items or not np.isfinite(vectors).all():
+        raise InputError(
+            f"{path} has {len(vectors):,} vectors, {int((~np.isfinite(vectors).all(axis=1)).sum()):,} of them not "
+            f"finite, for {n_items:,} items; evaluate a collaborative run on the same data"
+        )
+    return vectors
+
+
+def read_features(path: Path, titles: Sequence[str], *, missing: str) -> Float[np.ndarray, "I W"]:
+    """Features of a file, for the items in their order.
+
+    Raises:
+      InputError: no such file, features of other titles, or, unless `missing` is ``zero``, rows that are not finite.
+    """
+    features, found = _read(path, "features")
+    of_titles = fingerprint(*titles)
+    if len(features) != len(titles) or found.get("fingerprint", of_titles) != of_titles:
+        raise InputError(
+            f"{path} has features of {len(features):,} items, fingerprint {found.get('fingerprint', 'not given')}, but "
+            f"the data has {len(titles):,} items, fingerprint {of_titles}; make them from these titles in this order"
+        )
+    is_broken = ~np.isfinite(features).all(axis=1)
+    if is_broken.any() and missing != "zero":
+        first = titles[int(is_broken.argmax())]
+        raise InputError(
+            f"{path} has features that are not finite for {int(is_broken.sum()):,} items, such as {first!r}; mend "
+            "them, or take them as zeros with config.method.args.missing=zero"
+        )
+    return np.where(is_broken[:, None], np.float32(0), features)
+
+
+def _read(path: Path, name: str) -> tuple[Float[np.ndarray, "I W"], dict[str, str]]:
+    """A float32 matrix of a safetensors file, and the file's metadata."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            tensors, found = set(file.keys()), file.metadata() or {}
+            array = file.get_tensor(name) if name in tensors else np.zeros(0, np.float32)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} cannot be read as safetensors ({error}); make it again") from None
+    if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
+        raise InputError(f"{path} has tensors {', '.join(sorted(tensors))}; expected {name!r}, a matrix of floats")
+    return array.astype(np.float32), found
+
+
+def title_features(context: Context, backbone: Decoder | T5, *, batch_size: int = 64) -> Float[np.ndarray, "I D"]:
+    """Mean over each title's tokens of the backbone's last hidden states, kept in the context's cache.
+
+    The cache is written only beside something, as that of title tokens.
+    """
+    # A few numbers of each weight tell models apart, exactly and on any device.
+    weights = [leaf.reshape(-1)[:: max(1, leaf.size // 64)] for leaf in jax.tree.leaves(nnx.state(backbone))]
+    model = [np.asarray(part.astype(jnp.float32)).tobytes() for part in weights]
+    mark = fingerprint(context.tokenizer.fingerprint, *context.index.titles, *model)
+    path = context.cache / f"features-{mark}.safetensors"
+    if path.is_file():
+        return _read(path, "features")[0]
+    tokens = context.index.item_tokens
+    lengths = tokens.lengths - 1  # without the EOS
+    run, features = title_reader(backbone), np.zeros((len(tokens), backbone.config.hidden_size), np.float32)
+    order = np.argsort(lengths, kind="stable")
+    for begin in range(0, len(order), batch_size):
+        items = order[begin : begin + batch_size]
+        longest = int(lengths[items].max(initial=1))
+        width = next((width for width in TARGET_WIDTHS if width >= longest), longest)
+        valid = np.arange(width) < lengths[items][:, None]
+        ids = np.where(valid, tokens.take(items).pad(width), 0)
+        features[items] = run(pad_rows(ids, batch_size), pad_rows(valid, batch_size))[: len(items)]
+    if context.cache.parent.is_dir():
+        context.cache.mkdir(exist_ok=True)
+        partial = path.with_suffix(".partial")
+        save_file({"features": features}, partial)
+        partial.replace(path)
+    return features
+
+
+METHOD = SETRec

@@ -1,0 +1,175 @@
+"""Sets of tokens: where they stand, who sees whom, and what padding and order change: nothing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tiny_run import HF_CONFIG
+
+from igd_jax.models.config import from_hf
+from igd_jax.models.decoder import Decoder
+from igd_jax.models.set_tokens import ItemTokens, SetModel, apart, best_rows, lay_out, title_reader
+from igd_jax.models.t5 import T5, T5Config
+
+N_ITEMS, N_TOKENS, WIDTH = 12, 3, 32
+T5_CONFIG = T5Config(
+    vocab_size=40, hidden_size=WIDTH, mlp_size=48, num_layers=2, num_decoder_layers=2, num_heads=2, head_dim=8,
+    num_buckets=8, max_distance=20, eps=1e-6, gated=False,
+)  # fmt: skip
+MASK = jnp.asarray([[False, True, True], [True, True, True]])
+
+
+def make(kind: str, *, gap: bool = False) -> SetModel:
+    """A model with weights large enough for every token to be seen."""
+    rng = np.random.default_rng(0)
+    rngs = nnx.Rngs(0)
+    backbone = Decoder(from_hf(HF_CONFIG), rngs=rngs) if kind == "decoder" else T5(T5_CONFIG, rngs=rngs)
+    state = nnx.state(backbone)
+    nnx.update(backbone, jax.tree.map(lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), x.dtype), state))
+    tokens = ItemTokens(
+        *(jnp.asarray(rng.normal(size=(N_ITEMS, width)), jnp.float32) for width in (5, 7)),
+        trains_vectors=False, n_semantic=N_TOKENS - 1, width=WIDTH, rngs=rngs,
+    )  # fmt: skip
+    return SetModel(
+        backbone, tokens, instruction=jnp.asarray([4, 5]), response=jnp.asarray([6]), n_tokens=N_TOKENS, gap=gap,
+        query_scale=1.0, rngs=rngs,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=["decoder", "t5"])
+def model(request) -> SetModel:
+    return make(request.param)
+
+
+@pytest.fixture(scope="module")
+def history() -> jax.Array:
+    return jnp.asarray(np.random.default_rng(1).normal(size=(2, 3, N_TOKENS, WIDTH)), jnp.float32)
+
+
+@nnx.jit
+def ask(model, history, mask):
+    return model(history, mask)
+
+
+def differs(a, b) -> np.ndarray:
+    """Queries whose output is another, in any row."""
+    return np.abs(np.asarray(a - b)).max(axis=(0, 2)) > 1e-4
+
+
+# -------------------------------------------------------------------------------------------------------------- layout
+def test_positions_and_groups_are_the_rows_of_the_docstring():
+    mask = jnp.asarray([[False, True, True]])
+    expected = {False: [0, 0, 0, 1, 1, 2, 2, 3, 4, 5], True: [0, 1, 1, 2, 2, 3, 3, 7, 8, 9]}
+    for gap, rows in expected.items():
+        layout = lay_out(mask, n_instruction=1, n_response=1, n_tokens=2, gap=gap)
+        assert layout.group.tolist() == [0, 1, 1, 2, 2, 3, 3, 4]
+        assert layout.valid[0].tolist() == [True, False, False, True, True, True, True, True]
+        assert [*layout.positions[0].tolist(), *layout.query_positions[0].tolist()] == rows
+
+
+def test_tokens_of_a_group_see_themselves_alone():
+    seen = np.asarray(apart(jnp.asarray([0, 1, 1, 2])))
+    assert seen.astype(int).tolist() == [[1, 1, 1, 1], [1, 1, 0, 1], [1, 0, 1, 1], [1, 1, 1, 1]]
+
+
+# ------------------------------------------------------------------------------------------------------- who sees whom
+def test_a_query_changes_its_own_output_alone(model, history):
+    before = ask(model, history, MASK)
+    graph, state = nnx.split(model)
+    for query in range(N_TOKENS):
+        other = nnx.merge(graph, jax.tree.map(lambda x: x, state))
+        other.queries[...] = other.queries[...].at[query].add(1.0)
+        assert differs(ask(other, history, MASK), before).tolist() == [k == query for k in range(N_TOKENS)]
+
+
+def test_the_order_of_tokens_in_an_item_changes_nothing(model, history):
+    turned = history.at[:, 1].set(history[:, 1, ::-1])
+    np.testing.assert_allclose(ask(model, turned, MASK), ask(model, history, MASK), atol=1e-4)
+    swapped = history[:, jnp.asarray([0, 2, 1])]
+    assert differs(ask(model, swapped, MASK), ask(model, history, MASK)).all()
+
+
+def test_a_token_of_an_item_does_not_reach_the_others_of_its_item():
+    model = make("decoder")
+    items = np.random.default_rng(1).normal(size=(1, 1, N_TOKENS, WIDTH)).astype(np.float32)
+    seen: list[jax.Array] = []
+    run = model.backbone.__class__.__call__
+
+    def watch(self, *args, **kwargs):
+        hidden, cache = run(self, *args, **kwargs)
+        seen.append(hidden[0, 2 : 2 + N_TOKENS])
+        return hidden, cache
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Decoder, "__call__", watch)
+        model(jnp.asarray(items), jnp.ones((1, 1), bool))
+        model(jnp.asarray(items).at[0, 0, 1].add(1.0), jnp.ones((1, 1), bool))
+    changed = np.abs(np.asarray(seen[1] - seen[0])).max(axis=1) > 1e-4
+    assert changed.tolist() == [False, True, False]
+
+
+def test_every_item_of_the_history_counts_and_padding_does_not(model, history):
+    before = ask(model, history, MASK)
+    for item in range(3):
+        after = ask(model, history.at[:, item].add(1.0), MASK)
+        assert (np.abs(after[1] - before[1]) > 1e-4).any()
+        assert (np.abs(after[0] - before[0]) > 1e-4).any() == (item > 0)
+
+
+@pytest.mark.parametrize("kind", ["decoder", "t5"])
+def test_more_padding_changes_nothing_unless_positions_are_as_published(kind, history):
+    wide = jnp.pad(history, ((0, 0), (2, 0), (0, 0), (0, 0)))
+    wide_mask = jnp.pad(MASK, ((0, 0), (2, 0)))
+    model = make(kind)
+    np.testing.assert_allclose(ask(model, wide, wide_mask), ask(model, history, MASK), atol=1e-4)
+    published = make(kind, gap=True)
+    assert differs(ask(published, wide, wide_mask), ask(published, history, MASK)).any()
+
+
+def test_an_empty_history_has_finite_answers(model, history):
+    assert np.isfinite(ask(model, history, jnp.zeros((2, 3), bool))).all()
+
+
+# --------------------------------------------------------------------------------------------------------- item tokens
+def test_tokens_are_projected_vectors_and_then_the_pieces_of_the_encoded_features(model):
+    tokens = model.tokens
+    found = tokens(jnp.asarray([[7, 2]]))
+    assert found.shape == (1, 2, N_TOKENS, WIDTH)
+    vector = tokens.vectors[...][7] @ tokens.project.kernel[...] + tokens.project.bias[...]
+    np.testing.assert_allclose(found[0, 0, 0], vector, atol=1e-5)
+    x = tokens.features[...][7]
+    for layer in tokens.encoder.layers[:-1]:
+        x = jnp.maximum(x @ layer.kernel[...] + layer.bias[...], 0)
+    last = tokens.encoder.layers[-1]
+    np.testing.assert_allclose(found[0, 0, 1:].reshape(-1), x @ last.kernel[...] + last.bias[...], atol=1e-5)
+    assert [layer.kernel.shape[1] for layer in tokens.encoder.layers] == [512, 256, 128, 2 * WIDTH]
+    assert [layer.kernel.shape[1] for layer in tokens.decoder.layers] == [128, 256, 512, 7]
+
+
+# ---------------------------------------------------------------------------------------------------- lists, and titles
+def test_the_best_rows_are_those_of_their_best_items_over_all_chunks():
+    rng = np.random.default_rng(0)
+    row = np.array([[0, 0, 1, 2], [3, 4, 4, 4], [5, 6, 6, 6]])
+    is_item = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]], bool)
+    tokens, asked = rng.normal(size=(3, 4, 6)), rng.normal(size=(5, 6))
+    of_rows = np.full((5, 7), -np.inf)
+    for chunk, place in zip(*np.nonzero(is_item), strict=True):
+        score = asked @ tokens[chunk, place]
+        of_rows[:, row[chunk, place]] = np.maximum(of_rows[:, row[chunk, place]], score)
+    tables = {"tokens": jnp.asarray(tokens, jnp.float32), "row": jnp.asarray(row), "is_item": jnp.asarray(is_item)}
+    scores, rows = jax.jit(best_rows, static_argnames="k")(jnp.asarray(asked, jnp.float32), tables, k=6)
+    order = np.argsort(-of_rows, axis=1)[:, :6]
+    np.testing.assert_array_equal(rows, order)
+    np.testing.assert_allclose(scores, np.take_along_axis(of_rows, order, 1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["decoder", "t5"])
+def test_a_title_is_the_mean_over_its_own_tokens_whatever_its_padding(kind):
+    read = title_reader(make(kind).backbone)
+    ids, valid = np.array([[3, 4, 5, 0]], np.int32), np.array([[True, True, True, False]])
+    short = read(ids[:, :3], valid[:, :3])
+    np.testing.assert_allclose(read(ids, valid), short, atol=1e-5)
+    assert np.isfinite(read(ids, np.zeros_like(valid))).all()
+    other = read(np.array([[3, 4, 6]], np.int32), valid[:, :3])
+    assert np.abs(other - short).max() > 1e-3
