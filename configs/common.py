@@ -57,14 +57,15 @@ def get_config() -> ConfigDict:
     config.decode.temperature = 1.0  # divides log-probabilities; no effect on the order under IGD
     config.decode.num_beams = 10  # and so the longest list; published: 10
     config.decode.max_new_tokens = 0  # longest title that can be written, tokens with EOS; 0 = the longest candidate
-    config.decode.candidates = "catalogue"  # items to choose from: catalogue, train (published IGD), or a file of ids
+    config.decode.candidates = "catalogue"  # also train (warm titles, as the published IGD), cold, or a file of ids
     config.decode.collaborative = ""  # scores of items for D3 and BIGRec: popularity, or RUN/eval/SPLIT of a SASRec run
     config.decode.batch_size = 16  # users at a time; published: 16
 
     config.eval = ConfigDict()
     config.eval.split = "test"  # rows that are ranked: test, valid or train
-    config.eval.max_examples = 0  # first rows of the split; 0 = all
-    config.eval.ks = (1, 3, 5, 10)  # cut-offs of HR@k and NDCG@k
+    config.eval.protocol = "rows"  # each row has one target (rows), or each user all of theirs (users; SETRec)
+    config.eval.max_examples = 0  # first rows of the split, or first users; 0 = all
+    config.eval.ks = (1, 3, 5, 10)  # cut-offs of HR@k, or Recall@k of users, and NDCG@k
 
     config.mesh = ConfigDict()
     config.mesh.data = -1  # devices among which rows are dealt; -1 = all

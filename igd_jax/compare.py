@@ -124,6 +124,11 @@ def read_evaluation(label: str, folder: Path) -> Evaluation:
     metrics = read_json(metrics_path)
     if not isinstance(metrics, dict):
         raise InputError(f"{metrics_path} holds no metrics by name; run evaluate again")
+    if (protocol := metrics.get("protocol", "rows")) != "rows":
+        raise InputError(
+            f"{folder} was evaluated by the protocol {protocol}, but compare reads evaluations by rows only; evaluate "
+            "again with --config.eval.protocol=rows, or name others as RUN/eval/NAME"
+        )
     ks = {int(name[3:]) for name in metrics if re.fullmatch(r"hr@\d+", name)}
     rows = list(_read_rows(predictions_path))
     if not rows:

@@ -3,14 +3,17 @@
     python -m igd_jax.evaluate --workdir=RUN [--split=test] [--name=NAME] [--config.decode.alpha=0.2]
     python -m igd_jax.evaluate --config=configs/igd.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
     python -m igd_jax.evaluate --workdir=RUN --choose=decode.alpha=0,0.1,0.2,0.4 [--choose_examples=500]
+    python -m igd_jax.evaluate --workdir=RUN --config.eval.protocol=users [--config.decode.candidates=train|cold]
 
 Writes RUN/eval/NAME/{metrics.json, predictions.jsonl, config.json}, whole or not at all; a method with vectors of users
 and items, as SASRec, adds collaborative.safetensors. With --choose, the field first takes the value that ranks the rows
-of valid best; the split is then ranked with that one.
+of valid best; the split is then ranked with that one. By the protocol users, each user of the split is asked once, and
+all that they took in it is right.
 """
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +28,12 @@ from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, atomic_folder, write_json
 from igd_jax.core.log import say
-from igd_jax.data.collaborative import FILE, save_collaborative
-from igd_jax.data.prepared import Rows
-from igd_jax.evaluation.ranking import Candidates, Targets
-from igd_jax.evaluation.ranking import evaluate as rank_metrics
+from igd_jax.data.collaborative import FILE, Collaborative, save_collaborative
+from igd_jax.data.prepared import Rows, starts_of
+from igd_jax.evaluation import ground_truth, ranking
 from igd_jax.evaluation.tables import evaluation_table
 from igd_jax.grid import Axis, changed, parse_axis
+from igd_jax.items.catalog import Ragged
 from igd_jax.rank import collaborative_source, collaborative_vectors, describe_results, rank
 from igd_jax.run import (
     Run,
@@ -48,6 +51,28 @@ VARIED = ("decode.", "method.args.")
 """Fields that --choose may vary: how a trained model is decoded."""
 
 
+PROTOCOLS = ("rows", "users")
+"""What a query is: each row of the split, with its one target; or each user, with all the targets of theirs."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What is asked, and what was right.
+
+    Attributes:
+      rows: rows of the split, from the first one on.
+      asked: the row whose history each query shows.
+      targets: items that were right for each query, oldest first.
+    """
+
+    rows: Rows
+    asked: Int[np.ndarray, "Q"]
+    targets: Ragged
+
+    def __len__(self) -> int:
+        return len(self.asked)
+
+
 @dataclass(frozen=True)
 class Scored:
     """Recommendations for some rows of a split, and how good they are.
@@ -61,10 +86,10 @@ class Scored:
 
     run: Run
     model: nnx.Module
-    rows: Rows
-    ranked: Int[np.ndarray, "R K"]
-    scores: Float[np.ndarray, "R K"]
-    nodes: Int[np.ndarray, "R K"]
+    queries: Queries
+    ranked: Int[np.ndarray, "Q K"]
+    scores: Float[np.ndarray, "Q K"]
+    nodes: Int[np.ndarray, "Q K"]
     metrics: dict[str, Any]
     rows_per_second: float
 
@@ -78,13 +103,13 @@ def evaluate(config: ConfigDict, workdir: Workdir, *, name: str) -> dict[str, An
     found = score(config, workdir)
     say(f"\n{config.eval.split} of {config.data.dir}, {found.rows_per_second:.1f} users/s")
     say(evaluation_table(found.metrics))
-    vectors = collaborative_vectors(found.run, found.model, found.rows)
+    vectors = collaborative_vectors(found.run, found.model, found.queries.rows)
     folder = workdir.eval(name)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as partial:
         write_json(partial / "metrics.json", found.metrics)
         write_json(partial / "config.json", config_json(config))
-        write_predictions(partial / "predictions.jsonl", found.run, found.rows, found.ranked, found.scores, found.nodes)
+        write_predictions(partial / "predictions.jsonl", found)
         if vectors is not None:
             mark = found.run.prepared.meta["fingerprint"]
             save_collaborative(vectors, partial / FILE, fingerprint=mark, split=config.eval.split)
@@ -93,7 +118,7 @@ def evaluate(config: ConfigDict, workdir: Workdir, *, name: str) -> dict[str, An
 
 
 def score(config: ConfigDict, workdir: Workdir) -> Scored:
-    """Recommend for the first rows of `config.eval.split` and compute the metrics; nothing is written.
+    """Recommend for the queries of `config.eval` and compute the metrics; nothing is written.
 
     Raises:
       InputError: bad config, no model, or a cut-off beyond the number of beams.
@@ -103,23 +128,58 @@ def score(config: ConfigDict, workdir: Workdir) -> Scored:
             f"config.eval.ks is {config.eval.ks}, but {config.decode.num_beams} beams give lists of that length; raise "
             "config.decode.num_beams or lower ks"
         )
+    if config.eval.protocol not in PROTOCOLS:
+        raise InputError(f"config.eval.protocol is {config.eval.protocol!r}; expected {' or '.join(PROTOCOLS)}")
     run = set_up(config, workdir)
-    rows = first_rows(run.rows(config.eval.split), config.eval.max_examples)
-    source = collaborative_source(run, split=config.eval.split, n_rows=len(rows))
+    queries = read_queries(run)
+    source = collaborative_source(run, split=config.eval.split, n_rows=len(queries.rows))
+    if source is not None:
+        source = Collaborative(source.users[queries.asked], source.items)
     model = trained_model(run, workdir)
     start = time.monotonic()
-    ranked, scores, nodes = rank(run, model, run.examples(rows), source)
+    ranked, scores, nodes = rank(run, model, run.examples(queries.rows.take(queries.asked)), source)
     seconds = time.monotonic() - start
-    catalog, target = run.index.catalog, rows.target
-    metrics = rank_metrics(
-        ranked,
-        targets=Targets(catalog.row_of_item[target], target, title_counts(run)[target]),
-        candidates=Candidates(catalog.counts, catalog.item_start, catalog.item),
-        ks=config.eval.ks,
-        n_invalid=int(((nodes >= 0) & (ranked < 0)).sum()),
-    )
-    metrics = {**metrics, "candidates": config.decode.candidates}
-    return Scored(run, model, rows, ranked, scores, nodes, metrics, len(rows) / seconds)
+    n_invalid = int(((nodes >= 0) & (ranked < 0)).sum())
+    metrics = {
+        **compute_metrics(run, queries, ranked, n_invalid=n_invalid),
+        "protocol": config.eval.protocol,
+        "candidates": config.decode.candidates,
+    }
+    return Scored(run, model, queries, ranked, scores, nodes, metrics, len(queries) / seconds)
+
+
+def read_queries(run: Run) -> Queries:
+    """The first rows of `config.eval.split`; by users, its first users at their earliest row, and all they took in it."""
+    asked, rows = run.config.eval, run.rows(run.config.eval.split)
+    if asked.protocol == "rows":
+        rows = first_rows(rows, asked.max_examples)
+        return Queries(rows, np.arange(len(rows)), Ragged(rows.target, np.arange(len(rows) + 1)))
+    first, user = ground_truth.group_by_user(rows.user, rows.timestamp)
+    n_users = len(first_rows(rows.take(first), asked.max_examples))
+    order = np.lexsort((rows.timestamp, user))
+    order = order[user[order] < n_users]
+    start = starts_of(np.bincount(user[order], minlength=n_users))
+    return Queries(rows, first[:n_users], Ragged(rows.target[order], start))
+
+
+def compute_metrics(run: Run, queries: Queries, ranked: Int[np.ndarray, "Q K"], *, n_invalid: int) -> dict[str, Any]:
+    """What `ranking` or `ground_truth` says of the results, as `config.eval` asks."""
+    catalog, target, ks = run.index.catalog, queries.targets.ids, run.config.eval.ks
+    title = number_titles(run.index.titles)
+    count = np.bincount(title, weights=run.counts).astype(np.int64)
+    if run.config.eval.protocol == "rows":
+        return ranking.evaluate(
+            ranked,
+            targets=ranking.Targets(catalog.row_of_item[target], target, count[title[target]]),
+            candidates=ranking.Candidates(catalog.counts, catalog.item_start, catalog.item),
+            ks=ks,
+            n_invalid=n_invalid,
+        )
+    row = np.full(len(count), -1)
+    np.maximum.at(row, title, catalog.row_of_item)
+    user = np.repeat(np.arange(len(queries)), queries.targets.lengths)
+    truth = ground_truth.merge_titles(user, title[target], row=row, is_warm=count > 0)
+    return ground_truth.evaluate(ranked, truth=truth, count=catalog.counts, ks=ks, n_invalid=n_invalid)
 
 
 def choose(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int) -> ConfigDict:
@@ -129,7 +189,7 @@ def choose(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: in
     split, ``RUN/eval/test``, gives way to its sibling ``RUN/eval/valid``.
 
     Args:
-      max_examples: first rows of valid that are ranked; 0 = all.
+      max_examples: first rows, or users, of valid that are ranked; 0 = all.
 
     Raises:
       InputError: see `score`.
@@ -143,33 +203,36 @@ def choose(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: in
             trial.decode.collaborative = str(source.with_name(CHOSEN_ON))
         found = score(trial, workdir)
         values.append(found.metrics[metric])
-        say(f"{axis.field}={value}: {metric} {values[-1]:.4f} on {found.metrics['n']:,} rows of {CHOSEN_ON}")
+        say(
+            f"{axis.field}={value}: {metric} {values[-1]:.4f} on {found.metrics['n']:,} "
+            f"{config.eval.protocol} of {CHOSEN_ON}"
+        )
     best = axis.values[int(np.argmax(values))]
     told = ", ".join(f"{value}: {number:.4f}" for value, number in zip(axis.values, values, strict=True))
     say(f"chosen {axis.field}={best} by {metric} of {CHOSEN_ON} ({told})\n")
     return changed(config, {axis.field: best})
 
 
-def title_counts(run: Run) -> np.ndarray:
-    """Train targets of each item's title: items that share a title share their counts."""
-    totals: dict[str, int] = {}
-    for title, count in zip(run.index.titles, run.counts, strict=True):
-        totals[title] = totals.get(title, 0) + int(count)
-    return np.array([totals[title] for title in run.index.titles])
+def number_titles(titles: Sequence[str]) -> Int[np.ndarray, " items"]:
+    """A number for each item's title, from 0: items that share a title share their number."""
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(title, len(numbers)) for title in titles])
 
 
-def write_predictions(
-    path: Path, run: Run, rows: Rows, ranked: np.ndarray, scores: np.ndarray, nodes: np.ndarray
-) -> None:
-    """One JSON line a row, in the split's order; a title that was cut before its end has no items."""
+def write_predictions(path: Path, found: Scored) -> None:
+    """One JSON line a query, in order, with its row in the split; a title that was cut before its end has no items."""
+    run, rows = found.run, found.queries.rows
     with path.open("w", encoding="utf-8") as file:
-        for r in range(len(rows)):
-            target = int(rows.target[r])
+        for q, r in enumerate(found.queries.asked.tolist()):
+            target = list(dict.fromkeys(found.queries.targets[q].tolist()))
             line = {
                 "row": r,
                 "user": rows.user[r],
-                "target": {"items": [run.prepared.item_ids[target]], "title": run.index.titles[target]},
-                "ranked": describe_results(run, ranked[r], scores[r], nodes[r]),
+                "target": {
+                    "items": [run.prepared.item_ids[item] for item in target],
+                    "title": run.index.titles[target[0]],
+                },
+                "ranked": describe_results(run, found.ranked[q], found.scores[q], found.nodes[q]),
             }
             file.write(json.dumps(line, ensure_ascii=False) + "\n")
 
@@ -180,7 +243,7 @@ def define_flags() -> None:
     flags.DEFINE_string("split", None, "Rows to rank: test, valid or train; default config.eval.split.")
     flags.DEFINE_string("name", None, "Name of the evaluation; default the split.")
     flags.DEFINE_string("choose", None, "FIELD=VALUE,VALUE: take the value that ranks valid best.")
-    flags.DEFINE_integer("choose_examples", 0, "First rows of valid that --choose ranks; 0 = all.")
+    flags.DEFINE_integer("choose_examples", 0, "First rows, or users, of valid that --choose ranks; 0 = all.")
     define_decode_as_flag()
     define_config_flag()
 

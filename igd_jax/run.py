@@ -6,6 +6,7 @@ A run is described by its config and by the files of its workdir, nothing else.
 import json
 import runpy
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,10 @@ from igd_jax.models.hf_weights import load_decoder
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.sharding import make_mesh
 
-FREE_TO_CHANGE = ("decode", "eval", "mesh", "method")
-"""Sections of the config that may differ from those of the run in a workdir: what `decode_as` changes, and sizes."""
+FREE_TO_CHANGE = ("decode", "eval", "mesh")
+"""Sections of the config that may differ from those of the run in a workdir."""
+FREE_TO_DECODE = (*FREE_TO_CHANGE, "method")
+"""The same where the run is only decoded: see `decode_as`."""
 
 HOW_TO_SCORE = ("alpha", "length_penalty", "temperature", "collaborative")
 """Fields of `config.decode` that belong to a method, and not to the candidates and the length of lists."""
@@ -156,13 +159,16 @@ def _option(name: str) -> str | None:
     return words[words.index(name) + 1] if name in words[:-1] else None
 
 
-def set_up(config: ConfigDict, workdir: Workdir) -> Run:
+def set_up(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] = FREE_TO_DECODE) -> Run:
     """Read the data, choose the tokenizer, build the items' trie; say what was found, merged and left out.
+
+    Args:
+      free: sections of the config that may differ from those of the run in the workdir.
 
     Raises:
       InputError: anything in the config that cannot be had.
     """
-    check_workdir(config, workdir)
+    check_workdir(config, workdir, free=free)
     if not config.data.dir:
         raise InputError("config.data.dir is not set; prepare a folder with igd_jax.prepare and pass it")
     method = load_method(config.method.name, config.method.args.to_dict())
@@ -182,15 +188,15 @@ def set_up(config: ConfigDict, workdir: Workdir) -> Run:
     return Run(config, prepared, tokenizer, counts, index, method, mesh, mark, cache)
 
 
-def check_workdir(config: ConfigDict, workdir: Workdir) -> None:
-    """Raise `InputError` when the workdir holds a run of another config."""
+def check_workdir(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] = FREE_TO_CHANGE) -> None:
+    """Raise `InputError` when the workdir holds a run of another config, but for the sections that are free."""
     if not workdir.config.is_file():
         return
     old, new = read_json(workdir.config), config_json(config)
     differ = [
         f"{section}.{field}"
         for section in sorted(set(old) | set(new))
-        if section not in FREE_TO_CHANGE
+        if section not in free
         for field in sorted(set(old.get(section, {})) | set(new.get(section, {})))
         if old.get(section, {}).get(field) != new.get(section, {}).get(field)
     ]

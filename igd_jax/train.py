@@ -6,7 +6,6 @@ Reads like the run: data, model, state, loop, result. Writes config.json, env.js
 checkpoints/ into the workdir. SIGTERM saves and exits with code 143.
 """
 
-import json
 import math
 import signal
 import sys
@@ -39,7 +38,16 @@ from igd_jax.data.batches import (
     steps_per_epoch,
 )
 from igd_jax.data.examples import Examples
-from igd_jax.run import Run, check_fingerprint, config_json, define_config_flag, make_model, set_up, split_trainable
+from igd_jax.run import (
+    FREE_TO_CHANGE,
+    Run,
+    check_fingerprint,
+    config_json,
+    define_config_flag,
+    make_model,
+    set_up,
+    split_trainable,
+)
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.sharding import by_row, check_divides, replicated
@@ -56,8 +64,8 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
       InputError: bad config or data, a workdir of another config, or a loss that is not finite.
     """
     # ------------------------------------------------------------------------------------------------------------- data
-    run = set_up(config, workdir)
-    check_training(config, workdir)
+    run = set_up(config, workdir, free=FREE_TO_CHANGE)
+    check_candidates(config, workdir)
     per_item = run.method.annotate(run.index)
     examples = {split: run.examples(run.rows(split)) for split in ("train", "valid")}
     report_targets(run, examples)
@@ -226,21 +234,12 @@ def check_finite(values: dict[str, float], step: int) -> None:
             )
 
 
-def check_training(config: ConfigDict, workdir: Workdir) -> None:
-    """Raise `InputError` when a run would go on with what only decoding may change: its method, or the candidates,
-    from which the weights of its tokens come."""
-    if not workdir.config.is_file():
-        return
-    old, new = read_json(workdir.config), config_json(config)
-    for name, before, now in (
-        ("method", old["method"], new["method"]),
-        ("decode.candidates", old["decode"]["candidates"], new["decode"]["candidates"]),
-    ):
-        if before != now:
-            raise InputError(
-                f"{workdir.path} holds a run of another config: it was trained with {name}={json.dumps(before)}, not "
-                f"{json.dumps(now)}; keep it or change --workdir"
-            )
+def check_candidates(config: ConfigDict, workdir: Workdir) -> None:
+    """Raise `InputError` when a run would go on with other candidates: the weights of its tokens come from them."""
+    if workdir.config.is_file():
+        old = read_json(workdir.config)["decode"]["candidates"]
+        if old != config.decode.candidates:
+            raise InputError(f"{workdir.path} was trained with decode.candidates={old}; keep it or change --workdir")
 
 
 def report_targets(run: Run, examples: dict[str, Examples]) -> None:

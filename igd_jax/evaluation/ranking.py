@@ -118,6 +118,25 @@ def popularity_third(target_count: Int[np.ndarray, "R"], count: Int[np.ndarray, 
     return (3 * above >= mass[-1]).astype(np.int64) + (3 * above >= 2 * mass[-1])
 
 
+def most_popular(count: Int[np.ndarray, "N"], n_results: int) -> Int[np.ndarray, "P"]:
+    """The catalogue rows most frequent in train, at most `n_results`; of equal counts in catalogue order."""
+    return np.argsort(-count, kind="stable")[:n_results]
+
+
+def kept_cutoffs(ks: Sequence[int], *, n_rows: int, n_results: int) -> list[int]:
+    """The cut-offs that `n_results` results a row allow, ascending.
+
+    Raises:
+      InputError: there is none, or no row.
+    """
+    kept = sorted({k for k in ks if 1 <= k <= n_results})
+    if n_rows == 0:
+        raise InputError("the split has no rows to evaluate; choose another split or raise eval.max_examples")
+    if not kept:
+        raise InputError(f"eval.ks is {list(ks)} with {n_results} results a row; give a k from 1 to {n_results}")
+    return kept
+
+
 def _slices(rank: np.ndarray, targets: Targets, *, count: np.ndarray, ks: Sequence[int]) -> dict[str, Any]:
     third = popularity_third(targets.count, count)
     masks = {name: third == i for i, name in enumerate(POPULARITY_THIRDS)}
@@ -144,7 +163,7 @@ def evaluate(
       ``hr@k``, ``ndcg@k``, ``mrr`` (over all K results) and ``coverage`` at the largest k, where a result hits when it
       has the target's title; ``n`` rows; ``invalid``; ``target_absent``, rows whose target is no candidate;
       ``ks_skipped``; the same metrics as ``id_exact`` (only the target's own item hits, `rank_of_item`), as
-      ``popularity_baseline`` (every row gets the K rows most frequent in train, ties in catalogue order), and as
+      ``popularity_baseline`` (every row gets `most_popular`), and as
       ``slices``, each with its ``n``: head + mid + tail (`popularity_third`) and warm + cold (seen as train target or
       not) each add up to all rows; metrics of an empty slice are None.
 
@@ -153,17 +172,13 @@ def evaluate(
     """
     n, n_results = ranked.shape
     n_catalogue = candidates.count.size
-    kept = sorted({k for k in ks if 1 <= k <= n_results})
-    if n == 0:
-        raise InputError("the split has no rows to evaluate; choose another split or raise eval.max_examples")
-    if not kept:
-        raise InputError(f"eval.ks is {list(ks)} with {n_results} results a row; give a k from 1 to {n_results}")
+    kept = kept_cutoffs(ks, n_rows=n, n_results=n_results)
 
     def metrics(ranked: np.ndarray, rank: np.ndarray) -> dict[str, Any]:
         return {**mean_metrics(rank, kept), f"coverage@{kept[-1]}": coverage(ranked, n_catalogue, kept[-1])}
 
     rank = rank_of_target(ranked, targets.row)
-    popular = np.argsort(-candidates.count, kind="stable")[:n_results]
+    popular = most_popular(candidates.count, n_results)
     popular = np.broadcast_to(popular, (n, popular.size))
     return {
         **metrics(ranked, rank),

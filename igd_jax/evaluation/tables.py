@@ -30,17 +30,22 @@ def _columns(columns: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> 
 
 
 def evaluation_table(metrics: Mapping[str, Any]) -> str:
-    """What `ranking.evaluate` returned: counts, the model beside the popularity baseline, and the slices."""
-    counts = (
-        f"{metrics['n']:,} rows, {metrics['target_absent']:,} with a target that is no candidate; "
-        f"{metrics['invalid']:,} invalid results"
-    )
+    """An evaluation by rows (`ranking.evaluate`) or by users (`ground_truth.evaluate`): counts, the model beside the
+    popularity baseline, and the slices."""
+    n, absent, main = metrics["n"], metrics["target_absent"], {"model": metrics}
+    if "ground_truth" in metrics:
+        titles = metrics["ground_truth"]
+        counts = f"{n:,} users, {titles['mean']:.2f} titles each to find, at most {titles['max']:,}; "
+        counts += f"{absent:,} of them are no candidate; "
+    else:
+        counts = f"{n:,} rows, {absent:,} with a target that is no candidate; "
+        main["model, id-exact"] = metrics["id_exact"]
+    counts += f"{metrics['invalid']:,} invalid results"
     if metrics["ks_skipped"]:
         counts += f"; k = {', '.join(map(str, metrics['ks_skipped']))} left out: not from 1 to the results of a row"
-    names = list(metrics["popularity_baseline"])
-    main = {"model": metrics, "model, id-exact": metrics["id_exact"], "popularity": metrics["popularity_baseline"]}
-    in_slices = ["n", *metrics["id_exact"]]
-    return "\n\n".join([counts, _columns(main, names), _columns(metrics["slices"], in_slices)])
+    main["popularity"] = metrics["popularity_baseline"]
+    slices = metrics["slices"]
+    return "\n\n".join([counts, _columns(main, list(main["popularity"])), _columns(slices, list(slices["warm"]))])
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> str:

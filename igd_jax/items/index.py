@@ -94,21 +94,22 @@ def choose_candidates(
     """The items that may be recommended.
 
     Args:
-      which: ``catalogue`` (all, as D3), ``train`` (titles that are a train target, as the published IGD), or the path
-        of a text file with one item id a line.
+      which: ``catalogue`` (all, as D3), ``train`` (titles that are a train target, as the published IGD), ``cold``
+        (the other titles), or the path of a text file with one item id a line.
 
     Raises:
       InputError: the file is missing or names an item that is not in the data.
     """
     if which == "catalogue":
         return np.ones(len(item_ids), bool)
-    if which == "train":
+    if which in ("train", "cold"):
         seen = {title for title, count in zip(titles, counts, strict=True) if count}
-        return np.fromiter((title in seen for title in titles), bool, len(titles))
+        return np.fromiter(((title in seen) == (which == "train") for title in titles), bool, len(titles))
     path = Path(which)
     if not path.is_file():
         raise InputError(
-            f"config.decode.candidates is {which!r}; expected 'catalogue', 'train' or a file with one item id a line"
+            f"config.decode.candidates is {which!r}; expected 'catalogue', 'train', 'cold' or a file with one item id "
+            "a line"
         )
     wanted = {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
     unknown = sorted(wanted.difference(item_ids))

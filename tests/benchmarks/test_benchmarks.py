@@ -23,15 +23,16 @@ def test_both_searches_find_the_same_titles_with_the_same_scores(run: Run):
     ours, peer, both = decoding.compare(run, n_users=11, repeats=1)
     assert both["same_lists"] == "11 of 11"
     assert both["largest_score_difference"] < 1e-4
-    assert ours["sequential_model_calls_a_batch"] == peer["sequential_model_calls_a_batch"]
+    # One call more, for what all prompts begin with.
+    assert ours["sequential_model_calls_a_batch"] == peer["sequential_model_calls_a_batch"] + 1
     assert ours["tokens_through_the_model_a_user"] < peer["tokens_through_the_model_a_user"]
 
 
 def test_both_trainings_take_the_same_steps(run: Run):
-    ours, _, both = training.compare(run, n_steps=3, n_examples=40, repeats=1)
+    ours, peer, both = training.compare(run, n_steps=3, n_examples=40, repeats=1)
     assert both["loss_difference"] < 1e-5
     assert both["later"] < 1e-4
-    assert ours["tokens_through_the_model_an_example"] >= both["tokens_an_example_without_padding"]
+    assert 0 < ours["tokens_through_the_model_an_example"] < peer["tokens_through_the_model_an_example"]
 
 
 def test_scores_or_losses_that_differ_are_told():
