@@ -4,7 +4,7 @@
 
 Both sides have the same sizes, rows of each step, learning rate and number of epochs, in float32 on all cores: softmax
 over all items, tied embeddings, last state only. The other side is the usual way: every position through
-``nn.TransformerEncoderLayer``, and Adam. HR@10 ranks all items for the rows of test, seen or not.
+``nn.TransformerEncoderLayer``, AdamW without clipping. HR@10 ranks all items for the rows of test, seen or not.
 """
 
 from collections.abc import Iterator, Sequence
@@ -93,7 +93,9 @@ class Peer:
         del args["loss"]
         self._examples, self._n_items = examples, len(run.counts)
         self._network = Network(self._n_items, **args)
-        self._optimizer = torch.optim.Adam(self._network.parameters(), lr=run.config.train.learning_rate)
+        self._optimizer = torch.optim.AdamW(
+            self._network.parameters(), lr=run.config.train.learning_rate, weight_decay=run.config.train.weight_decay
+        )
 
     def __call__(self, steps: Sequence[np.ndarray]) -> None:
         """Take steps, each over the given rows."""

@@ -19,5 +19,7 @@ def get_config(temperature: str = "fixed") -> ConfigDict:
     config.method.args.tau = 1.5 if is_adaptive else 4.5  # temperature, or the one to start from
     config.method.args.adaptive = is_adaptive
     config.method.args.denominator = "deciding" if is_adaptive else "all"  # tokens in the mean
+    if is_adaptive:
+        config.train.patience = 0  # the valid loss is taken at the temperature of the moment, and grows with it
     config.decode.alpha = 0.0
     return config

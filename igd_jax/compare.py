@@ -16,6 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +94,15 @@ def short_labels(folders: Sequence[Path]) -> list[str]:
 
 
 def method_of(config: Mapping[str, Any]) -> str:
-    """A config as text without its seed: neither as `train.seed` nor in a path, as seed=1, seed1, seed-1 or seed_1."""
-    text = json.dumps({**config, "train": {**config["train"], "seed": None}}, sort_keys=True)
+    """A config as text without its seed: neither as `train.seed` nor in a path, as seed=1, seed1, seed-1 or seed_1.
+
+    Where a value was chosen on validation, the way it was chosen stands for it: seeds may choose differently.
+    """
+    blank = json.loads(json.dumps(config))
+    for field in ("train.seed", *([config["chosen"]["field"]] if "chosen" in config else [])):
+        *sections, last = field.split(".")
+        reduce(dict.__getitem__, sections, blank)[last] = None
+    text = json.dumps(blank, sort_keys=True)
     return re.sub(rf"(seed[=_-]?){config['train']['seed']}(?!\d)", r"\1*", text)
 
 

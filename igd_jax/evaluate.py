@@ -50,7 +50,6 @@ CHOSEN_ON = "valid"
 VARIED = ("decode.", "method.args.")
 """Fields that --choose may vary: how a trained model is decoded."""
 
-
 PROTOCOLS = ("rows", "users")
 """What a query is: each row of the split, with its one target; or each user, with all the targets of theirs."""
 
@@ -94,7 +93,7 @@ class Scored:
     rows_per_second: float
 
 
-def evaluate(config: ConfigDict, workdir: Workdir, *, name: str) -> dict[str, Any]:
+def evaluate(config: ConfigDict, workdir: Workdir, *, name: str, chosen: Axis | None = None) -> dict[str, Any]:
     """Recommend for the rows of `config.eval.split`, score, print the table and write the folder of the evaluation.
 
     Raises:
@@ -108,7 +107,8 @@ def evaluate(config: ConfigDict, workdir: Workdir, *, name: str) -> dict[str, An
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as partial:
         write_json(partial / "metrics.json", found.metrics)
-        write_json(partial / "config.json", config_json(config))
+        how = {} if chosen is None else {"chosen": chosen._asdict()}
+        write_json(partial / "config.json", config_json(config) | how)
         write_predictions(partial / "predictions.jsonl", found)
         if vectors is not None:
             mark = found.run.prepared.meta["fingerprint"]
@@ -149,7 +149,7 @@ def score(config: ConfigDict, workdir: Workdir) -> Scored:
 
 
 def read_queries(run: Run) -> Queries:
-    """The first rows of `config.eval.split`; by users, its first users at their earliest row, and all they took in it."""
+    """The first rows of `config.eval.split`; by users, the first users, each at their earliest row with all targets."""
     asked, rows = run.config.eval, run.rows(run.config.eval.split)
     if asked.protocol == "rows":
         rows = first_rows(rows, asked.max_examples)
@@ -254,10 +254,11 @@ def main() -> None:
     config = load_config(flags.FLAGS.config, workdir)
     if flags.FLAGS.split:
         config.eval.split = flags.FLAGS.split
+    axis = None
     if flags.FLAGS.choose is not None:
         axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)
         config = choose(config, workdir, axis, max_examples=flags.FLAGS.choose_examples)
-    evaluate(config, workdir, name=flags.FLAGS.name or config.eval.split)
+    evaluate(config, workdir, name=flags.FLAGS.name or config.eval.split, chosen=axis)
 
 
 if __name__ == "__main__":

@@ -80,7 +80,7 @@ class Run:
             backbone=lambda: make_backbone(self),
             seed=self.config.train.seed,
             cache=self.cache,
-            fingerprint=self.fingerprint,
+            data_fingerprint=self.prepared.meta["fingerprint"],
         )
 
     def rows(self, split: str) -> Rows:
@@ -143,7 +143,11 @@ def define_decode_as_flag() -> None:
 def read_config(file: str) -> ConfigDict:
     """The config of an experiment file, ``FILE.py`` or ``FILE.py:ARGUMENT``."""
     path, *argument = file.split(":", 1)
-    return ConfigDict(runpy.run_path(path)["get_config"](*argument))
+    try:
+        get_config = runpy.run_path(path)["get_config"]
+    except (KeyError, SyntaxError) as error:
+        raise InputError(f"{path} is no experiment file ({error}); expected one like those of configs/") from None
+    return ConfigDict(get_config(*argument))
 
 
 def decode_as(config: ConfigDict, other: ConfigDict) -> None:
@@ -282,8 +286,10 @@ def trained_model(run: Run, workdir: Workdir) -> nnx.Module:
       InputError: neither is there, the checkpoint belongs to other data, or the methods' models differ.
     """
     if not workdir.config.is_file():
-        if not run.config.model.path:
-            raise InputError(f"{workdir.path} holds no run and config.model.path is not set: there is no model")
+        is_backbone = type(run.method).make_model is Method.make_model
+        if not (run.config.model.path and is_backbone):
+            lacks = "config.model.path is not set" if is_backbone else f"{run.config.method.name} has to be trained"
+            raise InputError(f"{workdir.path} holds no run and {lacks}: there is no model")
         say(f"no training: weights of {run.config.model.path}")
         return make_model(run)
     trained_by = ConfigDict(read_json(workdir.config)["method"])
@@ -293,6 +299,8 @@ def trained_model(run: Run, workdir: Workdir) -> nnx.Module:
             f"{workdir.path} holds a model of {trained_by.name}, which {run.config.method.name} cannot decode; give "
             "the run of a method that tunes the same kind of model"
         )
+    if trained_by.name == run.config.method.name:
+        check_decoding_args(method, trained_by.args.to_dict(), run.config.method.args.to_dict())
     graph, params, frozen = split_trainable(method.make_model(run.context))
     checkpoints = Checkpoints(workdir.checkpoints)
     found = checkpoints.restore_best(params)
@@ -303,6 +311,16 @@ def trained_model(run: Run, workdir: Workdir) -> nnx.Module:
     check_fingerprint(progress, run, workdir)
     say(f"checkpoint of step {progress['best_step']}, valid loss {progress['best_loss']:.4f}")
     return nnx.merge(graph, params, frozen)
+
+
+def check_decoding_args(method: Method, trained: dict[str, Any], given: dict[str, Any]) -> None:
+    """Raise `InputError` when an argument that only training reads differs from the run's."""
+    differ = sorted(name for name in set(trained) | set(given) if trained.get(name) != given.get(name))
+    if fixed := [name for name in differ if name not in method.decoding_args]:
+        raise InputError(
+            f"config.method.args.{fixed[0]} is {given.get(fixed[0])!r}, but the run was trained with "
+            f"{trained.get(fixed[0])!r}, and decoding does not read it; leave it as it is, or train another run"
+        )
 
 
 def check_fingerprint(progress: dict[str, Any], run: Run, workdir: Workdir) -> None:

@@ -163,6 +163,8 @@ class Plan:
     def __init__(self, config: ConfigDict, n_rows: int):
         train = config.train
         self.n_rows = n_rows
+        if train.seed < 0:
+            raise InputError(f"config.train.seed is {train.seed}; expected 0 or more")
         for field in ("global_batch_size", "micro_batch_size", "checkpoint_every_steps", "log_every_steps"):
             if train[field] < 1:
                 raise InputError(f"config.train.{field} is {train[field]}; expected at least 1")

@@ -4,14 +4,15 @@
 #   launch/paper.sh SOURCE INPUT OUT [--config.FIELD=VALUE ...]
 #
 # SOURCE and INPUT as igd_jax.prepare takes them (d3 FOLDER, movielens FOLDER, csv FILE, ...), OUT where runs go. Further
-# flags go to every title-writing method alike: the backbone (--config.model.path or --config.model.config), the rows of
-# train and test (--config.data.max_examples, --config.eval.max_examples), steps, batch. Environment: SEEDS (1,2,3), LAMS
-# and ALPHAS, the values among which D3's share and IGD's alpha are chosen on validation, CHOOSE_ROWS rows of it, and
-# SASREC, flags of the collaborative source. Started again, it goes on: what is finished is skipped.
+# flags go to every title-writing method alike: the backbone (--config.model.path or --config.model.config), steps, batch.
+# Environment: SEEDS (1,2,3); ROWS and TEST_ROWS, the first rows of train and test that all methods get (0: all); LAMS and
+# ALPHAS, the values among which D3's share and IGD's alpha are chosen on CHOOSE_ROWS rows of validation; SASREC, flags of
+# the collaborative source; BIGREC, of BIGRec's decoding. Started again, it goes on: finished runs are skipped; after
+# changing LAMS, ALPHAS or CHOOSE_ROWS, delete OUT/*/*/eval/{alpha,d3} first.
 set -euo pipefail
 source=$1 input=$2 out=$3
 shift 3
-seeds=${SEEDS:-1,2,3} lams=${LAMS:-0.2,0.5,0.8} alphas=${ALPHAS:-0,0.1,0.2,0.4} rows=${CHOOSE_ROWS:-200}
+seeds=${SEEDS:-1,2,3} train_rows=${ROWS:-0} test_rows=${TEST_ROWS:-0} lams=${LAMS:-0.2,0.5,0.8} alphas=${ALPHAS:-0,0.1,0.2,0.4} rows=${CHOOSE_ROWS:-200}
 sweep() { # NAME CONFIG FLAGS...: train each seed, evaluate each
   python -m igd_jax.sweep --output="$out/$1" --config="$2" --grid=train.seed="$seeds" "${@:3}"
 }
@@ -20,7 +21,7 @@ decode() { # RUN NAME FLAGS...: one more evaluation of a trained run
 }
 
 test -f "$out/data/meta.json" || python -m igd_jax.prepare --source="$source" --input="$input" --output="$out/data"
-data=(--config.data.dir="$out/data")
+data=(--config.data.dir="$out/data" --config.data.max_examples="$train_rows" --config.eval.max_examples="$test_rows")
 for split in valid test; do
   # shellcheck disable=SC2086
   sweep sasrec configs/sasrec.py "${data[@]}" --config.eval.split=$split ${SASREC:-}
@@ -30,7 +31,8 @@ for method in sft igd pos cft msl; do
 done
 for seed in ${seeds//,/ }; do
   decode "$out/sft/seed=$seed" penalty --config.decode.length_penalty=1
-  decode "$out/sft/seed=$seed" bigrec --decode_as=configs/bigrec.py
+  # shellcheck disable=SC2086
+  decode "$out/sft/seed=$seed" bigrec --decode_as=configs/bigrec.py ${BIGREC:-}
   decode "$out/sft/seed=$seed" d3 --decode_as=configs/d3.py --choose=method.args.lam="$lams" \
     --config.decode.collaborative="$out/sasrec/seed=$seed/eval/test"
   for method in sft igd cft; do

@@ -97,6 +97,7 @@ def test_the_split_is_ranked_with_the_chosen_value_which_is_recorded(tiny, train
     assert (done.code, done.err) == (0, "")
     config = read_json(trained / "eval" / "chosen" / "config.json")
     assert (config["decode"]["alpha"], config["eval"]["split"], config["eval"]["max_examples"]) == (best, "test", 9)
+    assert config["chosen"] == {"field": "decode.alpha", "values": alphas}
     for alpha, value in zip(alphas, on_valid, strict=True):
         assert f"decode.alpha={alpha}: ndcg@3 {value:.4f} on 11 rows of valid" in done.out
     assert f"chosen decode.alpha={best} by ndcg@3 of valid" in done.out
@@ -109,13 +110,15 @@ def test_the_split_is_ranked_with_the_chosen_value_which_is_recorded(tiny, train
     assert titles[0] == titles[1]
 
 
-def test_an_argument_of_the_method_can_be_chosen(trained):
-    done = run_here(
-        program, f"--workdir={trained}", "--choose=method.args.beta=0.3,0.4", "--choose_examples=2", "--name=beta",
-        "--config.eval.max_examples=2",
-    )  # fmt: skip
+def test_an_argument_of_the_method_can_be_chosen_if_decoding_reads_it(trained):
+    given = (f"--workdir={trained}", "--choose_examples=2", "--name=lam", "--config.eval.max_examples=2")
+    source = ("--decode_as=configs/d3.py", "--choose=method.args.lam=0.3,0.4")
+    done = run_here(program, *given, *source)
     assert (done.code, done.err) == (0, "")
-    assert read_json(trained / "eval" / "beta" / "config.json")["method"]["args"]["beta"] == 0.3
+    assert read_json(trained / "eval" / "lam" / "config.json")["method"]["args"]["lam"] in (0.3, 0.4)
+    done = run_here(program, *given, "--choose=method.args.beta=0.3,0.4")
+    assert done.code == 2
+    assert "config.method.args.beta is 0.3, but the run was trained with 0.1, and decoding does not read it" in done.err
 
 
 @pytest.mark.parametrize(

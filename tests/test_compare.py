@@ -199,6 +199,9 @@ def test_paths_may_follow_the_seed_but_nothing_else_may_differ(tmp_path):
     assert n_methods(config_of(1, source="seed12"), config_of(2, source="seed22")) == 2
     assert n_methods(config_of(1, source="v1"), config_of(2, source="v2")) == 2
     assert n_methods(config_of(1), config_of(2, beta=0.2)) == 2
+    chosen = {"chosen": {"field": "method.args.beta", "values": [0.1, 0.2]}}
+    assert n_methods(config_of(1) | chosen, config_of(2, beta=0.2) | chosen) == 1
+    assert n_methods(config_of(1) | chosen, config_of(2)) == 2
 
 
 def test_the_same_seed_again_begins_another_method(tmp_path):

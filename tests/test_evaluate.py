@@ -2,18 +2,22 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import tiny_run
 from command import run_here, run_process
 
+from igd_jax import compare
 from igd_jax import evaluate as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
-from igd_jax.data.prepared import load
+from igd_jax.data.collaborative import FILE, Collaborative, load_collaborative, save_collaborative
+from igd_jax.data.prepared import assemble, load, save
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.run import set_up
+from igd_jax.train import train
 
 N_TEST = tiny_run.N_ROWS["test"]
 
@@ -186,7 +190,122 @@ def test_prompts_over_the_limit_are_counted_and_told(tiny, tmp_path, capsys):
     assert f"{examples.n_cut} of {N_TEST} prompts cut: with target over 30 tokens" in capsys.readouterr().out
 
 
+# ------------------------------------------------------------------------------------------ several targets of a user
+@pytest.fixture(scope="module")
+def shoppers(tiny, tmp_path_factory):
+    """The data with the test rows dealt out among six users, latest first; two of the targets are cold."""
+    prepared = load(tiny / "data")
+    rows = prepared.splits["test"].take(np.arange(N_TEST)[::-1].copy())
+    rows = replace(rows, user=np.array([f"shopper {r % 6}" for r in range(N_TEST)], object))
+    splits = {**prepared.splits, "test": rows}
+    folder = tmp_path_factory.mktemp("shoppers")
+    data = assemble(item_ids=prepared.item_ids, titles=prepared.titles, splits=splits, dropped={}, notes={})
+    save(data, folder / "data")
+    return folder / "data", rows
+
+
+def _by_users(tiny, shoppers, workdir, changes=None):
+    data = {"data.dir": str(shoppers[0]), "eval.protocol": "users"}
+    program.evaluate(tiny_run.tiny_config(tiny, data | (changes or {})), Workdir(str(workdir)), name="users")
+    return _read(workdir, "users")
+
+
+def test_each_user_is_asked_once_and_all_they_took_is_right(tiny, shoppers, tmp_path):
+    predictions, metrics = _by_users(tiny, shoppers, tmp_path / "run")
+    rows = shoppers[1]
+    assert [line["row"] for line in predictions] == [16, 17, 18, 19, 20, 21]  # the rows are latest first
+    recall = []
+    for line in predictions:
+        assert line["user"] == rows.user[line["row"]]
+        theirs = [tiny_run.TITLES[t] for t in rows.target[rows.user == line["user"]][::-1]]
+        assert [tiny_run.TITLES[tiny_run.ITEM_IDS.index(item)] for item in line["target"]["items"]] == theirs
+        assert line["target"]["title"] == theirs[0]
+        recall.append(len({r["title"] for r in line["ranked"][:3]} & set(theirs)) / len(theirs))
+    assert metrics["recall@3"] == pytest.approx(np.mean(recall))
+    assert (metrics["n"], metrics["protocol"], metrics["target_absent"]) == (6, "users", 0)
+    assert metrics["ground_truth"] == {"mean": pytest.approx(N_TEST / 6), "max": 4}
+    cold = metrics["slices"]["cold"]
+    assert (cold["n"], cold["left_out"]) == (tiny_run.ABSENT_IN_TEST, 6 - tiny_run.ABSENT_IN_TEST)
+    assert metrics["slices"]["warm"]["n"] == 6
+
+
+def test_a_title_that_was_one_train_target_is_warm(tiny, shoppers, tmp_path):
+    _, metrics = _by_users(tiny, shoppers, tmp_path / "run", {"data.max_examples": 15})
+    rows, train = shoppers[1], load(shoppers[0]).splits["train"].target[:15]
+    assert (np.bincount(train) == 1).any()
+    for name, is_here in (("warm", np.isin(rows.target, train)), ("cold", ~np.isin(rows.target, train))):
+        assert metrics["slices"][name]["n"] == len(set(rows.user[is_here]))
+
+
+def test_a_user_is_shown_the_history_of_their_earliest_row(tiny, shoppers, tmp_path):
+    by_users, _ = _by_users(tiny, shoppers, tmp_path / "run")
+    changes = {"data.dir": str(shoppers[0])}
+    program.evaluate(tiny_run.tiny_config(tiny, changes), Workdir(str(tmp_path / "run")), name="rows")
+    by_rows, _ = _read(tmp_path / "run", "rows")
+    asked = [by_rows[line["row"]] for line in by_users]
+    assert _titles(by_users) == _titles(asked)
+    np.testing.assert_allclose(_scores(by_users), _scores(asked), atol=1e-4)
+
+
+def test_the_first_users_keep_all_their_targets(tiny, shoppers, tmp_path):
+    predictions, _ = _by_users(tiny, shoppers, tmp_path / "run")
+    some, metrics = _by_users(tiny, shoppers, tmp_path / "run", {"eval.max_examples": 2})
+    assert metrics["n"] == 2
+    assert [line["target"] for line in some] == [line["target"] for line in predictions[:2]]
+
+
+def test_users_with_one_row_each_are_the_rows(evaluate, plain):
+    predictions, metrics = evaluate("users", {"eval.protocol": "users"})
+    assert predictions == plain[0]
+    for name in ("1", "3"):
+        assert metrics[f"recall@{name}"] == plain[1][f"hr@{name}"]
+        assert metrics[f"ndcg@{name}"] == plain[1][f"ndcg@{name}"]
+    assert metrics["mrr"] == plain[1]["mrr"]
+    assert "hr@1" not in metrics
+
+
+def test_collaborative_scores_are_those_of_the_rows_asked(tiny, shoppers, tmp_path):
+    """The source gives every row its own target, and the method believes nothing else."""
+    rows, source = shoppers[1], tmp_path / "source"
+    source.mkdir()
+    users = np.full((N_TEST, len(tiny_run.TITLES)), -100.0, np.float32)
+    users[np.arange(N_TEST), rows.target] = 100.0
+    vectors = Collaborative(users, np.eye(len(tiny_run.TITLES), dtype=np.float32))
+    mark = load(shoppers[0]).meta["fingerprint"]
+    save_collaborative(vectors, source / FILE, fingerprint=mark, split="test")
+    changes = {"decode.collaborative": str(source), "method.name": "d3", "method.args": {"lam": 0.0}}
+    predictions, _ = _by_users(tiny, shoppers, tmp_path / "run", changes)
+    assert [line["ranked"][0]["title"] for line in predictions] == [line["target"]["title"] for line in predictions]
+
+
+def test_vectors_are_kept_of_every_row_whoever_is_asked(tiny, shoppers, tmp_path):
+    """So they can serve an evaluation by rows, and the rows of one by users are where it looks for them."""
+    sasrec = {"method.name": "sasrec", "method.args": {}, "train.num_steps": 1, "eval.max_examples": 2}
+    train(tiny_run.tiny_config(tiny, sasrec | {"data.dir": str(shoppers[0])}), Workdir(str(tmp_path / "run")))
+    _by_users(tiny, shoppers, tmp_path / "run", sasrec)
+    mark = load(shoppers[0]).meta["fingerprint"]
+    folder, n_items = tmp_path / "run" / "eval" / "users", len(tiny_run.TITLES)
+    kept = load_collaborative(folder, fingerprint=mark, split="test", n_rows=N_TEST, n_items=n_items)
+    assert len(kept.users) == N_TEST
+
+
 # ----------------------------------------------------------------------------------------------------- the command line
+def test_cold_users_on_the_command_line_which_compare_refuses(trained):
+    options = ("--config.eval.protocol=users", "--config.decode.candidates=cold", "--config.decode.num_beams=3")
+    done = run_here(program, f"--workdir={trained}", "--name=cold", *options)
+    assert (done.code, done.err) == (0, "")
+    assert "candidates (cold): 2 of 23 items" in done.out
+    assert "22 users, 1.00 titles each to find, at most 1; 20 titles that are no candidate" in done.out
+    predictions, metrics = _read(trained, "cold")
+    for titles in _titles(predictions):
+        assert sorted(titles) == sorted(tiny_run.TITLES[tiny_run.N_SOLD : -1])
+    assert (metrics["candidates"], metrics["slices"]["cold"]["n"]) == ("cold", tiny_run.ABSENT_IN_TEST)
+    assert metrics["slices"]["cold"]["recall@3"] == 1
+    assert metrics["slices"]["warm"]["recall@3"] == 0
+    with pytest.raises(InputError, match=r"by the protocol users, but compare reads evaluations by rows only"):
+        compare.read_evaluation("cold", trained / "eval" / "cold")
+
+
 def test_one_field_can_be_changed_on_the_command_line_of_a_trained_run(trained, evaluate):
     done = run_process(
         "evaluate", f"--workdir={trained}", "--name=shell", "--config.decode.alpha=0.4", "--config.eval.max_examples=6"
@@ -261,3 +380,8 @@ def test_a_run_without_a_checkpoint_is_bad_input(tiny, trained, tmp_path):
 def test_an_unknown_split_lists_the_known_ones(tiny, trained):
     with pytest.raises(InputError, match=r"no split 'dev'; expected one of train, valid, test"):
         program.evaluate(tiny_run.tiny_config(tiny, {"eval.split": "dev"}), Workdir(str(trained)), name="none")
+
+
+def test_an_unknown_protocol_lists_the_known_ones(tiny, trained):
+    with pytest.raises(InputError, match=r"config.eval.protocol is 'user'; expected rows or users"):
+        program.evaluate(tiny_run.tiny_config(tiny, {"eval.protocol": "user"}), Workdir(str(trained)), name="none")

@@ -109,7 +109,7 @@ def context_of(index: ItemIndex, **changes: Any) -> Context:
         "backbone": lambda: nnx.jit(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)))(),
         "seed": 0,
         "cache": Path("no such folder") / "cache",
-        "fingerprint": "0" * 16,
+        "data_fingerprint": "1" * 16,
     }
     return Context(**known | changes)
 

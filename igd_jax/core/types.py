@@ -32,7 +32,8 @@ For methods that read items:
     noise          Int[B]          a seed for each row and step; only in training
 
 and whatever the method's ``annotate`` adds, e.g. ``weight`` Float[B T]. When recommending, ``collaborative``
-Float[B items] where `config.decode.collaborative` names a source of scores.
+Float[B items] where `config.decode.collaborative` names a source of scores. The loss also finds the method's memory in
+it, scalars by name.
 """
 
 

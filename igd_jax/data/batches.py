@@ -38,7 +38,7 @@ def rows_of_step(n_rows: int, *, batch_size: int, seed: int, step: int) -> Int[n
 
 def noise_of_rows(rows: Int[np.ndarray, " b"], *, seed: int, step: int) -> Int[np.ndarray, " b"]:
     """A seed for each row at `step`: what is random about a row does not depend on the rows beside it."""
-    words = np.random.SeedSequence((seed, step)).generate_state(2)
+    words = np.random.SeedSequence((seed, step)).generate_state(2, np.uint64)
     mixed = (rows.astype(np.uint64) + words[0]) * np.uint64(0x9E3779B97F4A7C15) + words[1]
     return (mixed >> np.uint64(33)).astype(np.int32)
 

@@ -34,9 +34,9 @@ def evaluation_table(metrics: Mapping[str, Any]) -> str:
     popularity baseline, and the slices."""
     n, absent, main = metrics["n"], metrics["target_absent"], {"model": metrics}
     if "ground_truth" in metrics:
-        titles = metrics["ground_truth"]
-        counts = f"{n:,} users, {titles['mean']:.2f} titles each to find, at most {titles['max']:,}; "
-        counts += f"{absent:,} of them are no candidate; "
+        size = metrics["ground_truth"]
+        counts = f"{n:,} users, {size['mean']:.2f} titles each to find, at most {size['max']:,}; "
+        counts += f"{absent:,} titles that are no candidate; "
     else:
         counts = f"{n:,} rows, {absent:,} with a target that is no candidate; "
         main["model, id-exact"] = metrics["id_exact"]

@@ -43,8 +43,8 @@ class Context:
       template, category: of prompts; see `data.prompts.render`.
       backbone: builds the decoder as it is before any training: a Hugging Face folder, or random weights.
       seed: of random weights.
-      cache: a folder for what is dear to compute, named by `fingerprint`.
-      fingerprint: changes with the data, the tokenizer, and the train rows in use.
+      cache: a folder for what is dear to compute.
+      data_fingerprint: changes with the prepared data.
     """
 
     index: ItemIndex
@@ -55,7 +55,7 @@ class Context:
     backbone: Callable[[], Decoder]
     seed: int
     cache: Path
-    fingerprint: str
+    data_fingerprint: str
 
     def prompts(self, histories: Sequence[Sequence[str] | None]) -> Ragged:
         """Ids of the prompt for each history of titles, oldest first; None is the prompt with its history removed."""
@@ -69,9 +69,12 @@ class Method(abc.ABC):
 
     Attributes:
       inputs: what its batches hold, ``text`` or ``items``; see `core.types.Batch`.
+      decoding_args: arguments that `recommend` reads, and that may differ from those of training. The others have done
+        their work then.
     """
 
     inputs: ClassVar[str] = "text"
+    decoding_args: ClassVar[tuple[str, ...]] = ()
 
     @abc.abstractmethod
     def annotate(self, index: ItemIndex) -> dict[str, np.ndarray]:

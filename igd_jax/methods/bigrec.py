@@ -99,6 +99,8 @@ class BIGRec(Method):
         catalogue; empty = computed, and kept in the cache of this run.
     """
 
+    decoding_args = ("beams", "embed_by", "grounding", "statistic", "gamma", "embeddings")
+
     def __init__(
         self,
         *,

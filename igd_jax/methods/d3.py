@@ -54,6 +54,8 @@ class D3(Method):
       lam: share of the language model, 0 to 1. Below 1 a source must be named by `config.decode.collaborative`.
     """
 
+    decoding_args = ("lam",)
+
     def __init__(self, *, lam: float = 0.5):
         if not 0.0 <= lam <= 1.0:
             raise InputError(f"config.method.args.lam is {lam}; expected a share of the language model from 0 to 1")

@@ -44,7 +44,8 @@ class MSL(Method):
 
     Args:
       tau: temperature, above 0; published: 4.5. With `adaptive` the one to start from; published: 1.5.
-      adaptive: let the temperature follow the logits; needs `denominator` deciding.
+      adaptive: let the temperature follow the logits; needs `denominator` deciding. Losses of different steps are then
+        at different temperatures and cannot be compared: stop by steps, not by patience.
       denominator: tokens in the mean: ``all`` of the title, or only ``deciding`` ones.
     """
 

@@ -25,6 +25,7 @@ from igd_jax.core.log import say
 from igd_jax.core.types import Batch, LossSum, Ranked
 from igd_jax.data.batches import TARGET_WIDTHS, pad_rows
 from igd_jax.data.collaborative import FILE
+from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.items.catalog import Catalog, Ragged
 from igd_jax.items.index import ItemIndex
@@ -64,6 +65,7 @@ class SETRec(Method):
     """
 
     inputs = "items"
+    decoding_args = ("beta",)
 
     def __init__(
         self,
@@ -108,13 +110,10 @@ class SETRec(Method):
         """
         backbone = load_t5(self._t5) if self._t5 else context.backbone()
         rngs, titles = nnx.Rngs(context.seed), context.index.titles
-        if self._t5 and backbone.config.vocab_size < context.tokenizer.vocab_size:
-            raise InputError(
-                f"the tokenizer has {context.tokenizer.vocab_size:,} ids but the model in {self._t5} embeds "
-                f"{backbone.config.vocab_size:,}; give its folder to config.tokenizer.path too"
-            )
+        if self._t5:
+            check_tokenizer(Path(self._t5), context.tokenizer, n_embedded=backbone.config.vocab_size)
         if self._collaborative:
-            vectors = jnp.asarray(read_vectors(Path(self._collaborative), n_items=len(titles)))
+            vectors = jnp.asarray(read_vectors(Path(self._collaborative), len(titles), context.data_fingerprint))
         else:
             say("collaborative tokens: trained here, from a random table; config.method.args.collaborative is not set")
             vectors = 0.1 * jax.random.normal(rngs.params(), (len(titles), TABLE_WIDTH))
@@ -219,6 +218,16 @@ class SETRec(Method):
         return features
 
 
+def check_tokenizer(folder: Path, tokenizer: Tokenizer, *, n_embedded: int) -> None:
+    """Raise `InputError` unless a model of `folder` knows the ids of the tokenizer."""
+    other = (folder / "tokenizer.json").is_file() and load_tokenizer(folder).fingerprint != tokenizer.fingerprint
+    if other or n_embedded < tokenizer.vocab_size:
+        raise InputError(
+            f"the tokenizer has {tokenizer.vocab_size:,} ids and is not that of the model in {folder}, which embeds "
+            f"{n_embedded:,}; give that folder to config.tokenizer.path too"
+        )
+
+
 def in_chunks(catalog: Catalog, size: int) -> tuple[Int[np.ndarray, "chunks I"], Int[np.ndarray, "chunks I"]]:
     """Candidates by catalogue row, in chunks of one size that never part the items of a row.
 
@@ -236,8 +245,8 @@ def in_chunks(catalog: Catalog, size: int) -> tuple[Int[np.ndarray, "chunks I"],
     return chunks.pad(size, fill=-1), padded
 
 
-def read_vectors(folder: Path, *, n_items: int) -> Float[np.ndarray, "I C"]:
-    """Item vectors of an evaluated SASRec run.
+def read_vectors(folder: Path, n_items: int, data_fingerprint: str) -> Float[np.ndarray, "I C"]:
+    """Item vectors of an evaluated SASRec run, of whatever split.
 
     Raises:
       InputError: there are none, they are of another catalogue, or not finite.
@@ -248,7 +257,12 @@ def read_vectors(folder: Path, *, n_items: int) -> Float[np.ndarray, "I C"]:
             f"config.method.args.collaborative is {str(folder)!r}, which holds no {FILE}; expected the evaluation of a "
             "collaborative run: python -m igd_jax.train --config=configs/sasrec.py ..., then evaluate"
         )
-    vectors, _ = _read(path, "items")
+    vectors, found = _read(path, "items")
+    if (given := found.get("fingerprint")) != data_fingerprint:
+        raise InputError(
+            f"{path} has vectors of data {given}, but this run's data is {data_fingerprint}; evaluate a collaborative "
+            "run on the same data"
+        )
     if len(vectors) != n_items or not np.isfinite(vectors).all():
         raise InputError(
             f"{path} has {len(vectors):,} vectors, {int((~np.isfinite(vectors).all(axis=1)).sum()):,} of them not "

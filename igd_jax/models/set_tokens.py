@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from igd_jax.core.errors import InputError
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.layers import causal_mask, positions_of
 from igd_jax.models.t5 import T5, hide
@@ -197,6 +198,12 @@ class SetModel(nnx.Module):
         """Causal attention, and the queries are one more group."""
         assert isinstance(self.backbone, Decoder)
         n_rows, n_tokens = asked.shape[:2]
+        if (length := read.shape[1] + n_tokens) > self.backbone.config.max_positions:
+            raise InputError(
+                f"the instruction, the histories' tokens and the queries are {length:,} tokens, but the model was made "
+                f"for {self.backbone.config.max_positions:,} positions; lower config.method.args.n_semantic, or "
+                "prepare shorter histories"
+            )
         group = jnp.concatenate([layout.group, jnp.full(n_tokens, layout.group[-1] + 1)])
         valid = jnp.concatenate([layout.valid, jnp.ones((n_rows, n_tokens), bool)], axis=1)
         hidden, _ = self.backbone(
@@ -233,7 +240,8 @@ def best_rows(
     """The k catalogue rows with the highest score, that of a row's best item; -inf where there are fewer."""
 
     def add_chunk(best: tuple[Array, Array], chunk: dict[str, Array]) -> tuple[tuple[Array, Array], None]:
-        scores = jnp.einsum("BD,ID->IB", asked, chunk["tokens"], preferred_element_type=jnp.float32)
+        exact = jax.lax.Precision.HIGHEST  # these products decide the order
+        scores = jnp.einsum("BD,ID->IB", asked, chunk["tokens"], precision=exact, preferred_element_type=jnp.float32)
         scores = jnp.where(chunk["is_item"][:, None], scores, -jnp.inf)
         place = chunk["row"] - chunk["row"][0]  # the rows of a chunk are consecutive
         of_rows = jax.ops.segment_max(scores, place, num_segments=len(place), indices_are_sorted=True).T

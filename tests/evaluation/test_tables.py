@@ -1,5 +1,6 @@
 import numpy as np
 
+from igd_jax.evaluation import ground_truth
 from igd_jax.evaluation.ranking import Candidates, Targets, evaluate
 from igd_jax.evaluation.tables import comparison_table, evaluation_table, markdown_table
 
@@ -34,6 +35,21 @@ def test_evaluation_shows_model_baseline_and_slices():
     assert ["metric", "head", "mid", "tail", "warm", "cold"] in rows
     assert ["n", "2", "0", "0", "2", "0"] in rows
     assert ["hr@1", "0.5000", "-", "-", "0.5000", "-"] in rows
+
+
+def test_an_evaluation_by_users_shows_what_there_was_to_find():
+    truth = ground_truth.GroundTruth(np.array([0, 0, 1]), np.array([0, -1, 1]), np.array([True, True, True]))
+    ranked = np.array([[0, 1], [0, 1]])
+    metrics = ground_truth.evaluate(ranked, truth=truth, count=np.array([3, 1]), ks=[1, 5], n_invalid=0)
+    text = evaluation_table(metrics)
+    told, rows = text.splitlines()[0], cells(text)
+    assert told.startswith("2 users, 1.50 titles each to find, at most 2; 1 titles that are no candidate; 0 invalid")
+    assert "k = 5 left out" in told
+    assert ["metric", "model", "popularity"] in rows
+    assert ["recall@1", "0.2500", "0.2500"] in rows
+    assert ["metric", "warm", "cold"] in rows
+    assert ["left_out", "0", "2"] in rows
+    assert ["recall@1", "0.2500", "-"] in rows
 
 
 def test_left_out_cut_offs_are_told():

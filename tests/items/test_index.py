@@ -54,6 +54,18 @@ def test_catalogue_means_all_and_train_means_titles_that_someone_took():
     assert choose_candidates("train", IDS, TITLES, COUNTS).tolist() == [True, True, True, False, True]
 
 
+def test_cold_means_titles_that_nobody_took():
+    assert choose_candidates("cold", IDS, TITLES, COUNTS).tolist() == [False, False, False, True, False]
+    index = _index("cold")
+    assert [index.title_of_row(row) for row in range(len(index.catalog))] == ["C D"]
+
+
+def test_without_a_cold_title_no_candidate_is_left():
+    taken = np.ones(5, int)
+    with pytest.raises(InputError, match="no candidate"):
+        build_index(TITLES, TOKENS, taken, candidates=choose_candidates("cold", IDS, TITLES, taken))
+
+
 def test_a_file_names_candidates_line_by_line(tmp_path):
     path = tmp_path / "in_stock.txt"
     path.write_text("item3\n\n  item0 \nitem3\n", encoding="utf-8")

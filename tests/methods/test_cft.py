@@ -1,7 +1,6 @@
 """Pos and CFT: weights that fall along a title, and a second loss that costs one short pass, not a whole one."""
 
 import json
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 from plain_trie import EOS
-from tiny_run import HF_CONFIG
+from tiny_run import HF_CONFIG, context_of
 
 from configs import cft as cft_config
 from configs import pos as pos_config
@@ -21,7 +20,7 @@ from igd_jax.data.prompts import render
 from igd_jax.data.tokenizer import load_tokenizer, train_tokenizer
 from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import build_index
-from igd_jax.methods.base import Context, load_method, target_logits
+from igd_jax.methods.base import load_method, target_logits
 from igd_jax.methods.cft import CFT, Counterfactual, logits_without_history
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
@@ -140,17 +139,7 @@ def test_cft_at_alpha_zero_is_pos_and_runs_no_second_pass(index, model):
 
 def test_constants_are_the_prompt_without_history_and_the_longest_title_or_nothing_for_pos(index):
     tokenizer = train_tokenizer(["Past books, oldest first: unknown"], vocab_size=300)
-    context = Context(
-        index=index,
-        counts=COUNTS,
-        tokenizer=tokenizer,
-        template="plain",
-        category="books",
-        backbone=lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)),
-        seed=0,
-        cache=Path("cache"),
-        fingerprint="",
-    )
+    context = context_of(index, tokenizer=tokenizer, category="books")
     found = CFT().constants(context)
     assert tokenizer.decode(found.prompt.tolist()) == "Past books, oldest first:\nunknown\n\nNext:\n"
     assert found.longest == 6

@@ -1,7 +1,6 @@
 """MSL: equal to a sum written out over the legal tokens; its temperature moves by the formula, once a step."""
 
 import math
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +9,17 @@ import optax
 import pytest
 from flax import nnx
 from plain_trie import EOS, plain_trie
-from tiny_run import HF_CONFIG
+from tiny_run import HF_CONFIG, context_of
 
 from configs import msl as msl_config
 from igd_jax.core.errors import InputError
 from igd_jax.core.types import LossSum
 from igd_jax.data.batches import make_batch
 from igd_jax.data.examples import Examples, shared_prefix
-from igd_jax.data.tokenizer import train_tokenizer
 from igd_jax.decoding.constraint import device_trie
 from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import ItemIndex, build_index
-from igd_jax.methods.base import Context, load_method, target_logits
+from igd_jax.methods.base import load_method, target_logits
 from igd_jax.methods.msl import MSL, has_choice, legal_nll
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
@@ -288,17 +286,7 @@ def test_a_bad_argument_is_bad_input(args, told):
 
 @pytest.mark.parametrize(("n_first", "is_enough"), [(4, False), (5, True)])
 def test_an_adaptive_temperature_needs_more_than_four_first_tokens(n_first, is_enough):
-    context = Context(
-        index=make_index([[first, EOS] for first in range(1, n_first + 1)], np.ones(n_first, bool)),
-        counts=np.ones(n_first, int),
-        tokenizer=train_tokenizer(["A"], vocab_size=300),
-        template="plain",
-        category="books",
-        backbone=lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)),
-        seed=0,
-        cache=Path("cache"),
-        fingerprint="",
-    )
+    context = context_of(make_index([[first, EOS] for first in range(1, n_first + 1)], np.ones(n_first, bool)))
     assert MSL().constants(context).root_width == n_first
     adaptive = MSL(adaptive=True, denominator="deciding")
     if is_enough:

@@ -423,7 +423,8 @@ def test_vectors_of_a_collaborative_run_stay_as_they_are_or_are_bad_input(tmp_pa
     path, users = tmp_path / "collaborative.safetensors", np.zeros((2, 5), np.float32)
     with pytest.raises(InputError, match=r"holds no collaborative.safetensors; expected the evaluation of a collab"):
         make(collaborative=str(tmp_path))
-    save_file({"items": FEATURES, "users": users}, path)
+    mine = {"fingerprint": tiny_run.context_of(INDEX).data_fingerprint}
+    save_file({"items": FEATURES, "users": users}, path, metadata=mine)
     tokens = make(collaborative=str(tmp_path)).tokens
     assert not isinstance(tokens.vectors, nnx.Param)
     np.testing.assert_array_equal(tokens.vectors[...], FEATURES)
@@ -431,14 +432,18 @@ def test_vectors_of_a_collaborative_run_stay_as_they_are_or_are_bad_input(tmp_pa
     assert isinstance(make().tokens.vectors, nnx.Param)
     assert "collaborative tokens: trained here, from a random table" in capsys.readouterr().out
     for broken in (FEATURES[:-1], np.where(FEATURES > 2, np.float32("nan"), FEATURES)):
-        save_file({"items": broken, "users": users}, path)
+        save_file({"items": broken, "users": users}, path, metadata=mine)
         with pytest.raises(InputError, match=r"has \d+ vectors, \d+ of them not finite, for 23 items"):
             make(collaborative=str(tmp_path))
+    save_file({"items": FEATURES, "users": users}, path, metadata={"fingerprint": "abc"})
+    with pytest.raises(InputError, match=r"has vectors of data abc, but this run's data is 1111"):
+        make(collaborative=str(tmp_path))
 
 
 # ------------------------------------------------------------------------------------------------------ other backbones
 def test_a_t5_takes_the_place_of_the_backbone_if_it_knows_the_tokenizer(shared, tmp_path):
     golden_of(shared, "setrec_t5").backbone(tmp_path)
+    tiny_run.context_of(INDEX).tokenizer.save(tmp_path)
     method, context = SETRec(n_semantic=2, t5=str(tmp_path)), tiny_run.context_of(INDEX)
     model, batch = method.make_model(context), batch_of(4)
     assert model.tokens.features.shape == (len(tiny_run.TITLES), 64)
@@ -446,8 +451,10 @@ def test_a_t5_takes_the_place_of_the_backbone_if_it_knows_the_tokenizer(shared, 
     ranked = rank(method, model, batch, INDEX)
     assert (ranked.rows[:-1] >= 0).all()
     large = train_tokenizer([f"{word}x{word}" for word in range(20_000)], vocab_size=5_000)
-    with pytest.raises(InputError, match=r"the tokenizer has 5,000 ids but the model in .* embeds 4,096"):
-        method.make_model(dataclasses.replace(context, tokenizer=large))
+    other = train_tokenizer(["another"], vocab_size=260)
+    for tokenizer in (large, other):
+        with pytest.raises(InputError, match=r"the tokenizer has .* ids and is not that of the model in .* 4,096;"):
+            method.make_model(dataclasses.replace(context, tokenizer=tokenizer))
 
 
 def test_a_bfloat16_backbone_gives_nearly_the_same_loss_in_float32(model):
