@@ -84,7 +84,7 @@ def load_decoder(
     graph, state = nnx.split(template)
     shapes = traverse_util.flatten_dict(nnx.to_pure_dict(state), sep=".")
     with ExitStack() as stack:
-        tensors = _open(Path(folder), stack)
+        tensors = open_tensors(Path(folder), stack)
         if problems := _mismatches(tensors, _expected(shapes), config.tie_embeddings):
             raise InputError(
                 f"the weights in {folder} do not fit its config.json (- missing, + surplus, ! unusable):\n  "
@@ -117,7 +117,7 @@ def _weight_files(folder: Path) -> list[Path]:
     raise InputError(f"{folder} has no weights; expected model.safetensors or shards with {index.name}; download them")
 
 
-def _open(folder: Path, stack: ExitStack) -> dict[str, Any]:
+def open_tensors(folder: Path, stack: ExitStack) -> dict[str, Any]:
     """Every tensor's name with the open file that holds it; tensors are read when asked for."""
     tensors: dict[str, Any] = {}
     for path in _weight_files(folder):

@@ -264,7 +264,7 @@ def load_t5(folder: str | Path) -> T5:
     shapes = traverse_util.flatten_dict(nnx.to_pure_dict(state))
     arrays, problems = {}, []
     with ExitStack() as stack:
-        tensors = hf_weights._open(path, stack)
+        tensors = hf_weights.open_tensors(path, stack)
         for place, like in shapes.items():
             name, transposed = _name(place, gated=config.gated)
             if name not in tensors:
