@@ -54,9 +54,8 @@ class Ours:
 
     def tokens(self, rows: np.ndarray) -> int:
         """Tokens through the model in one step, padding included."""
-        batches = micro_batches(self._run, self._examples, rows, self._per_item, self._micro)
+        batches = list(micro_batches(self._run, self._examples, rows, self._per_item, self._micro))
         once = sum(batch["header"].shape[1] for batch in batches if "header" in batch)
-        batches = micro_batches(self._run, self._examples, rows, self._per_item, self._micro)
         return once + sum(batch["prompt"].size + batch["target"].size for batch in batches)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import fingerprint
+from igd_jax.core.io import atomic_file, fingerprint
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import ItemIndex
@@ -50,20 +50,12 @@ def title_tokens(titles: Sequence[str], tokenizer: Tokenizer, *, cache: Path) ->
     rows = tokenizer.encode_titles(titles)
     if not cache.parent.is_dir():
         return rows
-    cache.mkdir(exist_ok=True)
-    partial = path.with_suffix(".partial.npz")
-    np.savez(partial, ids=rows.ids, start=rows.start)
-    partial.replace(path)
+    with atomic_file(path) as partial, partial.open("wb") as file:
+        np.savez(file, ids=rows.ids, start=rows.start)
     return rows
 
 
-def make_examples(
-    prompt: Ragged,
-    target: Int[np.ndarray, " R"],
-    index: ItemIndex,
-    *,
-    max_length: int,
-) -> Examples:
+def make_examples(prompt: Ragged, target: Int[np.ndarray, " R"], index: ItemIndex, *, max_length: int) -> Examples:
     """Fit prompts and targets into a limit.
 
     Args:

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import fingerprint
+from igd_jax.core.io import atomic_file, fingerprint
 from igd_jax.core.log import Progress
 from igd_jax.core.types import Batch, LossSum, Ranked
 from igd_jax.data.batches import in_groups, pad_rows
@@ -245,10 +245,8 @@ def embed_rows(
 
 def save_embeddings(path: Path, embeddings: Float[np.ndarray, "N D"], marks: dict[str, str]) -> None:
     """Write embeddings, and of which model and catalogue they are."""
-    path.parent.mkdir(exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    save_file({"embeddings": embeddings}, partial, metadata=marks)
-    partial.replace(path)
+    with atomic_file(path) as partial:
+        save_file({"embeddings": embeddings}, partial, metadata=marks)
 
 
 def read_embeddings(path: Path, marks: dict[str, str]) -> Float[np.ndarray, "N D"]:

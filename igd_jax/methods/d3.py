@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 from igd_jax.core.errors import InputError
 from igd_jax.core.types import Batch, LossSum, Ranked
 from igd_jax.decoding.beam_search import Beams, Carry, Scorer, SearchOptions, beam_search
-from igd_jax.decoding.constraint import Children, DeviceTrie, device_trie
+from igd_jax.decoding.constraint import Children, DeviceTrie
 from igd_jax.decoding.lm_scorer import lm_scorer
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import Context, Method, gain_weights, title_loss
@@ -74,7 +74,7 @@ class D3(Method):
         index = context.index
         row = index.catalog.row_of_item
         return Tables(
-            trie=device_trie(index.trie, index.gain, max_length=index.longest_title),
+            trie=super().tables(context, model),
             row_of_item=jnp.asarray(np.where(row < 0, len(index.catalog), row)),
             low=jnp.asarray(index.trie.child_lo),
             high=jnp.asarray(index.trie.child_hi),

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import fingerprint
+from igd_jax.core.io import atomic_file, fingerprint
 from igd_jax.core.log import say
 from igd_jax.core.types import Batch, LossSum, Ranked
 from igd_jax.data.batches import TARGET_WIDTHS, pad_rows
@@ -331,10 +331,8 @@ def title_features(context: Context, backbone: Decoder | T5, *, batch_size: int 
         ids = np.where(valid, tokens.take(items).pad(width), 0)
         features[items] = run(pad_rows(ids, batch_size), pad_rows(valid, batch_size))[: len(items)]
     if context.cache.parent.is_dir():
-        context.cache.mkdir(exist_ok=True)
-        partial = path.with_suffix(".partial")
-        save_file({"features": features}, partial)
-        partial.replace(path)
+        with atomic_file(path) as partial:
+            save_file({"features": features}, partial)
     return features
 
 
