@@ -32,19 +32,11 @@ from igd_jax.data.collaborative import FILE, Collaborative, save_collaborative
 from igd_jax.data.prepared import Rows, starts_of
 from igd_jax.evaluation import ground_truth, ranking
 from igd_jax.evaluation.tables import evaluation_table
+from igd_jax.experiment import config_json, define_config_flag, define_decode_as_flag, load_config
 from igd_jax.grid import Axis, changed, parse_axis
 from igd_jax.items.catalog import Ragged
 from igd_jax.rank import collaborative_source, collaborative_vectors, describe_results, rank
-from igd_jax.run import (
-    Run,
-    config_json,
-    define_config_flag,
-    define_decode_as_flag,
-    first_rows,
-    load_config,
-    set_up,
-    trained_model,
-)
+from igd_jax.run import Run, first_rows, set_up, trained_model
 
 CHOSEN_ON = "valid"
 VARIED = ("decode.", "method.args.")
@@ -175,8 +167,7 @@ def compute_metrics(run: Run, queries: Queries, ranked: Int[np.ndarray, "Q K"], 
             ks=ks,
             n_invalid=n_invalid,
         )
-    row = np.full(len(count), -1)
-    np.maximum.at(row, title, catalog.row_of_item)
+    row = rows_of_titles(run, title)
     user = np.repeat(np.arange(len(queries)), queries.targets.lengths)
     truth = ground_truth.merge_titles(user, title[target], row=row, is_warm=count > 0)
     return ground_truth.evaluate(ranked, truth=truth, count=catalog.counts, ks=ks, n_invalid=n_invalid)
@@ -213,6 +204,13 @@ def choose(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: in
     return changed(config, {axis.field: best})
 
 
+def rows_of_titles(run: Run, title: Int[np.ndarray, " items"]) -> Int[np.ndarray, " titles"]:
+    """Catalogue row of each title by its number; -1 where it is no candidate."""
+    row = np.full(int(title.max()) + 1, -1)
+    np.maximum.at(row, title, run.index.catalog.row_of_item)
+    return row
+
+
 def number_titles(titles: Sequence[str]) -> Int[np.ndarray, " items"]:
     """A number for each item's title, from 0: items that share a title share their number."""
     numbers: dict[str, int] = {}
@@ -220,11 +218,17 @@ def number_titles(titles: Sequence[str]) -> Int[np.ndarray, " items"]:
 
 
 def write_predictions(path: Path, found: Scored) -> None:
-    """One JSON line a query, in order, with its row in the split; a title that was cut before its end has no items."""
+    """One JSON line a query, in order, with its row in the split; a title that was cut before its end has no items.
+
+    The target has one item for each title that was right.
+    """
     run, rows = found.run, found.queries.rows
+    title = number_titles(run.index.titles)
+    merged = ground_truth.number_merged(rows_of_titles(run, title))[title]
     with path.open("w", encoding="utf-8") as file:
         for q, r in enumerate(found.queries.asked.tolist()):
-            target = list(dict.fromkeys(found.queries.targets[q].tolist()))
+            targets = found.queries.targets[q]
+            target = targets[np.sort(np.unique(merged[targets], return_index=True)[1])].tolist()
             line = {
                 "row": r,
                 "user": rows.user[r],

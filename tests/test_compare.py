@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from igd_jax.compare import compare, compare_folders, find_evaluations, read_evaluation, short_labels
+from igd_jax.compare import compare, compare_folders
 from igd_jax.core.errors import InputError
 from igd_jax.evaluation.ranking import mean_metrics
+from igd_jax.evaluation.stored import find_evaluations, read_evaluation, short_labels
 
 N_ROWS, N_RESULTS = 60, 3
 
@@ -262,7 +263,8 @@ def test_hit_is_any_item_of_the_title_and_the_first_one_counts(tmp_path):
     entry = json.loads(path.read_text())
     entry["ranked"][2]["items"] = ["i0"]
     path.write_text(json.dumps(entry) + "\n")
-    assert read_evaluation("e", folder).rank.tolist() == [1]
+    assert read_evaluation("e", folder).by_row["hr@1"].tolist() == [0]
+    assert read_evaluation("e", folder).by_row["hr@3"].tolist() == [1]
 
 
 def test_only_cut_offs_in_common_are_compared(tmp_path):

@@ -217,7 +217,7 @@ def test_each_user_is_asked_once_and_all_they_took_is_right(tiny, shoppers, tmp_
     recall = []
     for line in predictions:
         assert line["user"] == rows.user[line["row"]]
-        theirs = [tiny_run.TITLES[t] for t in rows.target[rows.user == line["user"]][::-1]]
+        theirs = list(dict.fromkeys(tiny_run.TITLES[t] for t in rows.target[rows.user == line["user"]][::-1]))
         assert [tiny_run.TITLES[tiny_run.ITEM_IDS.index(item)] for item in line["target"]["items"]] == theirs
         assert line["target"]["title"] == theirs[0]
         recall.append(len({r["title"] for r in line["ranked"][:3]} & set(theirs)) / len(theirs))
@@ -227,6 +227,15 @@ def test_each_user_is_asked_once_and_all_they_took_is_right(tiny, shoppers, tmp_
     cold = metrics["slices"]["cold"]
     assert (cold["n"], cold["left_out"]) == (tiny_run.ABSENT_IN_TEST, 6 - tiny_run.ABSENT_IN_TEST)
     assert metrics["slices"]["warm"]["n"] == 6
+
+
+def test_compare_reads_users_as_evaluate_wrote_them(tiny, shoppers, tmp_path):
+    _, metrics = _by_users(tiny, shoppers, tmp_path / "a")
+    _, other = _by_users(tiny, shoppers, tmp_path / "b", {"decode.candidates": "train"})
+    found = compare.compare_folders([tmp_path / run / "eval" / "users" for run in "ab"])
+    assert (found["n"], found["protocol"]) == (6, "users")
+    for name in ("recall@1", "recall@3", "ndcg@1", "ndcg@3"):
+        assert [found["runs"][run][name]["value"] for run in "ab"] == pytest.approx([metrics[name], other[name]])
 
 
 def test_a_title_that_was_one_train_target_is_warm(tiny, shoppers, tmp_path):
@@ -245,6 +254,8 @@ def test_a_user_is_shown_the_history_of_their_earliest_row(tiny, shoppers, tmp_p
     asked = [by_rows[line["row"]] for line in by_users]
     assert _titles(by_users) == _titles(asked)
     np.testing.assert_allclose(_scores(by_users), _scores(asked), atol=1e-4)
+    with pytest.raises(InputError, match="users was evaluated by users, rows by rows; compare evaluations of the same"):
+        compare.compare_folders([tmp_path / "run" / "eval" / name for name in ("users", "rows")])
 
 
 def test_the_first_users_keep_all_their_targets(tiny, shoppers, tmp_path):
@@ -290,7 +301,7 @@ def test_vectors_are_kept_of_every_row_whoever_is_asked(tiny, shoppers, tmp_path
 
 
 # ----------------------------------------------------------------------------------------------------- the command line
-def test_cold_users_on_the_command_line_which_compare_refuses(trained):
+def test_cold_users_on_the_command_line(trained):
     options = ("--config.eval.protocol=users", "--config.decode.candidates=cold", "--config.decode.num_beams=3")
     done = run_here(program, f"--workdir={trained}", "--name=cold", *options)
     assert (done.code, done.err) == (0, "")
@@ -302,8 +313,6 @@ def test_cold_users_on_the_command_line_which_compare_refuses(trained):
     assert (metrics["candidates"], metrics["slices"]["cold"]["n"]) == ("cold", tiny_run.ABSENT_IN_TEST)
     assert metrics["slices"]["cold"]["recall@3"] == 1
     assert metrics["slices"]["warm"]["recall@3"] == 0
-    with pytest.raises(InputError, match=r"by the protocol users, but compare reads evaluations by rows only"):
-        compare.read_evaluation("cold", trained / "eval" / "cold")
 
 
 def test_one_field_can_be_changed_on_the_command_line_of_a_trained_run(trained, evaluate):

@@ -55,6 +55,11 @@ def group_by_user(
     return first[place], user_of_row
 
 
+def number_merged(row: Int[np.ndarray, "T"]) -> Int[np.ndarray, "T"]:
+    """A number for each title: titles of one catalogue row are one title, and those of no row (-1) stay apart."""
+    return np.where(row >= 0, row, row.size + np.arange(row.size))
+
+
 def merge_titles(
     user: Int[np.ndarray, "R"],
     title: Int[np.ndarray, "R"],
@@ -66,11 +71,10 @@ def merge_titles(
 
     Args:
       user, title: of each target.
-      row: catalogue row of each title; -1 = no candidate. Titles of one row are one title.
+      row: catalogue row of each title; -1 = no candidate.
       is_warm: of each title.
     """
-    merged = np.where(row >= 0, row, row.size + np.arange(row.size))[title]
-    _, kept = np.unique(np.stack([user, merged], axis=1), axis=0, return_index=True)
+    _, kept = np.unique(np.stack([user, number_merged(row)[title]], axis=1), axis=0, return_index=True)
     return GroundTruth(user[kept], row[title[kept]], is_warm[title[kept]])
 
 

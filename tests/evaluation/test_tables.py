@@ -62,6 +62,7 @@ def small_comparison():
     against = {"spread": 0.01, "difference": 0.05, "low": 0.01, "high": 0.09, "p": 0.04, "significant": True}
     return {
         "n": 1200,
+        "protocol": "rows",
         "ks_skipped": [20],
         "confidence": 0.95,
         "n_resamples": 10_000,
