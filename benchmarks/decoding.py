@@ -59,20 +59,26 @@ class Ours:
     """The method's own `recommend`, compiled once a batch shape."""
 
     def __init__(self, run: Run):
-        self._run, self._recommend = run, make_recommend(run, make_model(run))
+        self.run, self.model = run, make_model(run)
+        self._recommend = make_recommend(run, self.model)
 
     def __call__(self, examples: Examples, groups: Groups) -> Found:
         found: Found = []
-        size = self._run.config.decode.batch_size
         for group in groups:
-            batch = make_batch(examples, group, self._run.index.item_tokens, {}, size=size)
-            ranked = jax.device_get(self._recommend(batch))
+            ranked = jax.device_get(self._recommend(self.batch(examples, group)))
             pairs = zip(ranked.rows[: len(group)].tolist(), ranked.scores[: len(group)].tolist(), strict=True)
-            found += [[(self._title(row), score) for row, score in zip(*user, strict=True)] for user in pairs]
+            found += [[(self.title(row), score) for row, score in zip(*user, strict=True)] for user in pairs]
         return found
 
-    def _title(self, row: int) -> tuple[int, ...]:
-        return tuple(self._run.index.catalog.tokens[row].tolist()) if row >= 0 else ()
+    def batch(self, examples: Examples, group: np.ndarray) -> dict[str, np.ndarray]:
+        """Some users, as the method reads them."""
+        run = self.run
+        size, inputs = run.config.decode.batch_size, run.method.inputs
+        return make_batch(examples, group, run.index.item_tokens, {}, size=size, inputs=inputs)
+
+    def title(self, row: int) -> tuple[int, ...]:
+        """Tokens of a catalogue row; none for a result that is none."""
+        return tuple(self.run.index.catalog.tokens[row].tolist()) if row >= 0 else ()
 
 
 @contextmanager
@@ -82,7 +88,7 @@ def counting_ours() -> Iterator[Work]:
 
     def counted(model: Decoder, inputs: jax.Array, *, mask: jax.Array, **others: Any) -> Any:
         real = jnp.diagonal(mask, axis1=1, axis2=2).sum()  # padding may not look at itself
-        jax.debug.callback(partial(work.add, inputs.size), real)
+        jax.debug.callback(partial(work.add, mask.shape[0] * mask.shape[1]), real)
         return plain(model, inputs, mask=mask, **others)
 
     with mock.patch.object(Decoder, "__call__", counted):
@@ -212,6 +218,16 @@ def make_run(data: Path, model: Path, *, alpha: float) -> Run:
     return run
 
 
+def figures(work: Work, taken: float, *, n_users: int, n_batches: int) -> dict[str, float]:
+    """Those of a side that took so many seconds for all users."""
+    return {
+        "users_per_second": round(n_users / taken, 2),
+        "sequential_model_calls_a_batch": round(work.calls / n_batches, 1),
+        "tokens_through_the_model_a_user": round(work.tokens / n_users),
+        "of_them_no_padding": round(work.real / n_users),
+    }
+
+
 def compare(run: Run, *, n_users: int, repeats: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Check, count and time both sides: figures of ours, of the other, and of both."""
     examples, groups = choose_users(run, n_users)
@@ -229,12 +245,7 @@ def compare(run: Run, *, n_users: int, repeats: int) -> tuple[dict[str, Any], di
     our_extra = {"compile_seconds": round(first_pass - least["ours"], 1)}
     their_extra = {"logits_processor_share_of_time": in_processor}
     our_side, their_side = (
-        {
-            "users_per_second": round(len(examples) / least[name], 2),
-            "sequential_model_calls_a_batch": round(work.calls / len(groups), 1),
-            "tokens_through_the_model_a_user": round(work.tokens / len(examples)),
-            "of_them_no_padding": round(work.real / len(examples)),
-        }
+        figures(work, least[name], n_users=len(examples), n_batches=len(groups))
         for name, work in (("ours", our_work), ("peer", their_work))
     )
     both = {"users_per_second_ratio": round(least["peer"] / least["ours"], 2), **agreement}

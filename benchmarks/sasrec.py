@@ -38,7 +38,7 @@ class Ours:
         self._run, self._examples, self._step, train = run, examples, 0, run.config.train
         schedule = make_schedule("constant", learning_rate=train.learning_rate, warmup_steps=0, num_steps=0)
         optimizer = make_optimizer(schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay)
-        self._state, self._functions = start(run, optimizer)
+        self._state, self._functions, _ = start(run, optimizer)
         self._graph, _, self._frozen = split_trainable(make_model(run))
 
     def __call__(self, steps: Sequence[np.ndarray]) -> None:

@@ -41,7 +41,7 @@ class Ours:
         self._micro = train.micro_batch_size
         schedule = make_schedule("constant", learning_rate=train.learning_rate, warmup_steps=0, num_steps=0)
         optimizer = make_optimizer(schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay)
-        self._state, self._functions = start(run, optimizer)
+        self._state, self._functions, _ = start(run, optimizer)
 
     def __call__(self, steps: Sequence[np.ndarray]) -> list[float]:
         """Take steps, each over the given rows; the loss of each, before its update."""

@@ -26,6 +26,9 @@ def get_config() -> ConfigDict:
     config.model.config = "mini"  # named sizes of igd_jax/models/config.py, used when path is empty
     config.model.dtype = "float32"  # of the computation: float32 or bfloat16
     config.model.param_dtype = "float32"  # of the stored weights
+    config.model.lora_rank = 0  # r of low-rank adapters (LoRA) on a frozen decoder; 0 = all weights are tuned
+    config.model.lora_alpha = 16.0  # adapters are scaled by alpha / r; SETRec, BIGRec: 16 at r 8; IGD: 64 at r 32
+    config.model.lora_targets = "q,k,v,o,gate,up,down"  # as IGD (QLoRA); SETRec: q,v,o; BIGRec: q,v
     config.model.remat = False  # recompute layers in the backward pass: less memory, a third more time
 
     config.method = ConfigDict()

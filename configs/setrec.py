@@ -4,9 +4,11 @@
         --config.method.args.collaborative=SASREC_RUN/eval/test
     python -m igd_jax.train --config=configs/setrec.py:t5 ... --config.method.args.t5=T5_DIR
         --config.tokenizer.path=T5_DIR
+    python -m igd_jax.train --config=configs/setrec.py:t5 ... --config.method.args.t5=t5-pico      random weights
 
-The recipe is the published one for Toys, but all weights of the backbone are tuned, where the authors tune a decoder by
-LoRA: a large one may want a lower learning rate. Runs with their times and scores are in LOG.md.
+The recipe is the published one for Toys, but all weights of the backbone are tuned. The authors tune a decoder by LoRA:
+--config.model.lora_rank=8 --config.model.lora_targets=q,v,o, without their dropout of 0.02. Runs with their times and
+scores are in LOG.md.
 """
 
 from ml_collections import ConfigDict
@@ -28,7 +30,7 @@ def get_config(backbone: str = "") -> ConfigDict:
     config.method.args.missing = ""  # zero = features that are not finite count as zeros; empty = refuse them
     config.method.args.sampled_items = 0  # items of a training softmax beside the batch's targets; 0 = all, published
     config.method.args.positions = "contiguous"  # published: padding counts, and a gap follows the history
-    config.method.args.t5 = ""  # Hugging Face folder of a T5 in place of model.path
+    config.method.args.t5 = ""  # a T5 in place of model.path: its folder, or t5-pico, t5-small, t5-base at random
     config.method.args.published = False  # a T5 attends as the published code does, not as the paper says
     config.train.global_batch_size = 512
     config.train.micro_batch_size = 128 if backbone else 64

@@ -3,45 +3,36 @@
 A run is described by its config and by the files of its workdir, nothing else.
 """
 
-import json
-import runpy
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Int
-from ml_collections import ConfigDict, config_flags
+from ml_collections import ConfigDict
 
-from igd_jax.core.errors import InputError, bad_flags_told
+from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, fingerprint, read_json
 from igd_jax.core.log import say
 from igd_jax.data.examples import Examples, item_examples, make_examples, title_tokens
 from igd_jax.data.prepared import Prepared, Rows, headline, load
 from igd_jax.data.prompts import render
 from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_tokenizer
+from igd_jax.experiment import FREE_TO_DECODE, check_workdir
 from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import ItemIndex, build_index, choose_candidates
 from igd_jax.methods.base import Context, Method, load_method
 from igd_jax.models.config import named
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_weights import load_decoder
-from igd_jax.training.checkpoint import Checkpoints
+from igd_jax.models.lora import LoRA, add_lora, has_lora
+from igd_jax.training.checkpoint import Checkpoints, frozen_fingerprint
 from igd_jax.training.sharding import make_mesh
-
-FREE_TO_CHANGE = ("decode", "eval", "mesh")
-"""Sections of the config that may differ from those of the run in a workdir."""
-FREE_TO_DECODE = (*FREE_TO_CHANGE, "method")
-"""The same where the run is only decoded: see `decode_as`."""
-
-HOW_TO_SCORE = ("alpha", "length_penalty", "temperature", "collaborative")
-"""Fields of `config.decode` that belong to a method, and not to the candidates and the length of lists."""
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -103,66 +94,6 @@ class Run:
         return examples
 
 
-def load_config(config: ConfigDict | None, workdir: Workdir) -> ConfigDict:
-    """The given config, or that of the run in the workdir."""
-    if config is not None:
-        return config
-    if not workdir.config.is_file():
-        raise InputError(f"{workdir.path} holds no run (no config.json in it); train one there, or give --config")
-    return ConfigDict(read_json(workdir.config))
-
-
-def define_config_flag() -> None:
-    """Define ``--config``: a file if the command line names one, else the config of the run in its workdir.
-
-    So ``--config.decode.alpha=0.2`` overrides a field in either case. Unknown fields are errors.
-    """
-    with bad_flags_told():
-        file, folder, other = (_option(name) for name in ("--config", "--workdir", "--decode_as"))
-        for name, given in (("config", file), ("decode_as", other)):
-            if given is not None and not Path(given.split(":", 1)[0]).is_file():
-                raise InputError(f"--{name}={given}: there is no such file; configs/ holds experiments")
-        if file is None and folder is not None and (path := Workdir(folder).config).is_file():
-            config = ConfigDict(read_json(path))
-            if other is not None:
-                decode_as(config, read_config(other))
-            config_flags.DEFINE_config_dict("config", config, lock_config=True)
-            return
-        if other is not None:
-            raise InputError("--decode_as is given, but no --workdir of a run alone; it says how to decode that run")
-        if file is None and any(word.startswith("--config.") for word in sys.argv):
-            raise InputError("--config.FIELD is given, but neither --config=FILE nor the --workdir of a run")
-        config_flags.DEFINE_config_file("config", None, "Experiment file.", lock_config=True)
-
-
-def define_decode_as_flag() -> None:
-    """Define ``--decode_as``, which `define_config_flag` reads."""
-    flags.DEFINE_string("decode_as", None, "Experiment file whose method decodes the run in the workdir.")
-
-
-def read_config(file: str) -> ConfigDict:
-    """The config of an experiment file, ``FILE.py`` or ``FILE.py:ARGUMENT``."""
-    path, *argument = file.split(":", 1)
-    try:
-        get_config = runpy.run_path(path)["get_config"]
-    except (KeyError, SyntaxError) as error:
-        raise InputError(f"{path} is no experiment file ({error}); expected one like those of configs/") from None
-    return ConfigDict(get_config(*argument))
-
-
-def decode_as(config: ConfigDict, other: ConfigDict) -> None:
-    """Have another experiment's method decode the run of `config`: same model, candidates and lists, other scores."""
-    config.method = other.method
-    for field in HOW_TO_SCORE:
-        config.decode[field] = other.decode[field]
-
-
-def _option(name: str) -> str | None:
-    """Value of an option on the command line, before flags are parsed."""
-    words = [word for arg in sys.argv[1:] for word in arg.split("=", 1)]
-    return words[words.index(name) + 1] if name in words[:-1] else None
-
-
 def set_up(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] = FREE_TO_DECODE) -> Run:
     """Read the data, choose the tokenizer, build the items' trie; say what was found, merged and left out.
 
@@ -190,25 +121,6 @@ def set_up(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] = FREE_T
     mark = fingerprint(prepared.meta["fingerprint"], tokenizer.fingerprint, str(len(used)))
     mesh = make_mesh(data=config.mesh.data)
     return Run(config, prepared, tokenizer, counts, index, method, mesh, mark, cache)
-
-
-def check_workdir(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] = FREE_TO_CHANGE) -> None:
-    """Raise `InputError` when the workdir holds a run of another config, but for the sections that are free."""
-    if not workdir.config.is_file():
-        return
-    old, new = read_json(workdir.config), config_json(config)
-    differ = [
-        f"{section}.{field}"
-        for section in sorted(set(old) | set(new))
-        if section not in free
-        for field in sorted(set(old.get(section, {})) | set(new.get(section, {})))
-        if old.get(section, {}).get(field) != new.get(section, {}).get(field)
-    ]
-    if differ:
-        raise InputError(
-            f"{workdir.path} holds a run of another config: {', '.join(differ)} differ; use another --workdir, or give "
-            "the same values to resume it"
-        )
 
 
 def _describe_index(which: str, candidates: np.ndarray, index: ItemIndex) -> str:
@@ -243,10 +155,13 @@ def _tokenizer(config: ConfigDict, workdir: Workdir, prepared: Prepared) -> Toke
 def make_backbone(run: Run) -> Decoder:
     """The decoder before any training: weights of a Hugging Face folder, or random ones of a named size.
 
+    With `model.lora_rank`, those are frozen, and adapters are trained that change nothing yet.
+
     Raises:
-      InputError: unknown size or dtype, unusable weights, or fewer embeddings than the tokenizer has ids.
+      InputError: unknown size or dtype, unusable weights or adapters, or fewer embeddings than the tokenizer has ids.
     """
     model = run.config.model
+    lora = LoRA(model.lora_rank, model.lora_alpha, model.lora_targets)
     for field in ("dtype", "param_dtype"):
         if model[field] not in DTYPES:
             raise InputError(f"config.model.{field} is {model[field]!r}; expected one of {', '.join(DTYPES)}")
@@ -259,14 +174,23 @@ def make_backbone(run: Run) -> Decoder:
                 f"the tokenizer has {vocab_size:,} ids but the model in {model.path} embeds "
                 f"{decoder.config.vocab_size:,}; give the tokenizer that belongs to it"
             )
-        return decoder
-    config = named(model.config, vocab_size=vocab_size)
-    return nnx.jit(lambda: Decoder(config, rngs=nnx.Rngs(run.config.train.seed), **dtypes))()
+    else:
+        config = named(model.config, vocab_size=vocab_size)
+        decoder = nnx.jit(lambda: Decoder(config, rngs=nnx.Rngs(run.config.train.seed), **dtypes))()
+    if lora.rank:
+        add_lora(decoder, lora, rngs=nnx.Rngs(run.config.train.seed))
+    return decoder
 
 
 def make_model(run: Run) -> nnx.Module:
-    """The method's model before any training."""
-    return run.method.make_model(run.context)
+    """The method's model before any training; `InputError` if it has no decoder for the adapters that are asked for."""
+    model = run.method.make_model(run.context)
+    if run.config.model.lora_rank and not has_lora(model):
+        raise InputError(
+            f"config.model.lora_rank is {run.config.model.lora_rank}, but the model of {run.config.method.name} has no "
+            "decoder to adapt (a T5 and SASRec are tuned whole); set it to 0"
+        )
+    return model
 
 
 def split_trainable(model: nnx.Module) -> tuple[Any, Any, Any]:
@@ -302,13 +226,13 @@ def trained_model(run: Run, workdir: Workdir) -> nnx.Module:
     if trained_by.name == run.config.method.name:
         check_decoding_args(method, trained_by.args.to_dict(), run.config.method.args.to_dict())
     graph, params, frozen = split_trainable(method.make_model(run.context))
+    check = partial(check_fingerprints, marks=fingerprints(run, frozen), run=run, workdir=workdir)
     checkpoints = Checkpoints(workdir.checkpoints)
-    found = checkpoints.restore_best(params)
+    found = checkpoints.restore_best(params, check=check)
     checkpoints.close()
     if found is None:
         raise InputError(f"{workdir.path} has no checkpoint yet; let igd_jax.train reach its first evaluation")
     params, progress = found
-    check_fingerprint(progress, run, workdir)
     say(f"checkpoint of step {progress['best_step']}, valid loss {progress['best_loss']:.4f}")
     return nnx.merge(graph, params, frozen)
 
@@ -323,15 +247,20 @@ def check_decoding_args(method: Method, trained: dict[str, Any], given: dict[str
         )
 
 
-def check_fingerprint(progress: dict[str, Any], run: Run, workdir: Workdir) -> None:
-    """Raise `InputError` when a checkpoint was trained on other data or with another tokenizer."""
-    if progress["fingerprint"] != run.fingerprint:
+def fingerprints(run: Run, frozen: Any) -> dict[str, str]:
+    """What a checkpoint must fit: the data with the tokenizer, and the frozen variables of the model."""
+    return {"fingerprint": run.fingerprint, "frozen": frozen_fingerprint(frozen)}
+
+
+def check_fingerprints(progress: dict[str, Any], *, marks: dict[str, str], run: Run, workdir: Workdir) -> None:
+    """Raise `InputError` when a checkpoint was trained with other data, tokenizer or frozen arrays."""
+    if progress["fingerprint"] != marks["fingerprint"]:
         raise InputError(
             f"{workdir.path} was trained on other data or with another tokenizer than {run.config.data.dir} gives now; "
             "use the data it was trained on, or another --workdir"
         )
-
-
-def config_json(config: ConfigDict) -> Any:
-    """A config as plain JSON values."""
-    return json.loads(config.to_json())
+    if progress.get("frozen", marks["frozen"]) != marks["frozen"]:
+        raise InputError(
+            f"{workdir.path} was trained on top of other frozen weights, item vectors or item features than the files "
+            "that its config names hold now; restore those files, or train in another --workdir"
+        )

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from functools import partial
 from typing import Any
 
 import jax
@@ -38,16 +39,8 @@ from igd_jax.data.batches import (
     steps_per_epoch,
 )
 from igd_jax.data.examples import Examples
-from igd_jax.run import (
-    FREE_TO_CHANGE,
-    Run,
-    check_fingerprint,
-    config_json,
-    define_config_flag,
-    make_model,
-    set_up,
-    split_trainable,
-)
+from igd_jax.experiment import FREE_TO_CHANGE, config_json, define_config_flag
+from igd_jax.run import Run, check_fingerprints, fingerprints, make_model, set_up, split_trainable
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.sharding import by_row, check_divides, replicated
@@ -83,20 +76,22 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
         num_steps=plan.num_steps,
     )
     optimizer = make_optimizer(schedule, clip_norm=config.train.clip_norm, weight_decay=config.train.weight_decay)
-    state, functions = start(run, optimizer)
-    n_params = sum(leaf.size for leaf in jax.tree.leaves(state.params))
-    say(f"model: {n_params:,} parameters to train on {run.mesh.size} {jax.default_backend()} device(s)")
+    state, functions, frozen = start(run, optimizer)
+    n_params, n_frozen = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.params, frozen))
+    beside = f" beside {n_frozen:,} frozen numbers" if n_frozen else ""
+    say(f"model: {n_params:,} parameters to train{beside} on {run.mesh.size} {jax.default_backend()} device(s)")
 
     # -------------------------------------------------------------------------------------------------- resume or start
     run.tokenizer.save(workdir.tokenizer)
     write_json(workdir.config, config_json(config))
     write_json(workdir.env, environment())
-    progress: dict[str, Any] = {"fingerprint": run.fingerprint, "best_loss": None, "best_step": 0, "worse": 0}
+    marks = fingerprints(run, frozen)
+    progress: dict[str, Any] = {**marks, "best_loss": None, "best_step": 0, "worse": 0}
     metrics = MetricsWriter(workdir.metrics, workdir.tensorboard)
     with closing(Checkpoints(workdir.checkpoints)) as checkpoints, closing(metrics):  # wait for what is being written
-        if (found := checkpoints.restore_last(state)) is not None:
+        check = partial(check_fingerprints, marks=marks, run=run, workdir=workdir)
+        if (found := checkpoints.restore_last(state, check=check)) is not None:
             state, progress = found
-            check_fingerprint(progress, run, workdir)
             say(f"resuming from step {int(state.step)} of {plan.num_steps}")
         first_step = int(state.step)
         metrics.truncate(first_step)
@@ -141,8 +136,8 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     return progress
 
 
-def start(run: Run, optimizer: optax.GradientTransformation) -> tuple[TrainState, StepFunctions]:
-    """The state before the first step, on the devices, and the compiled parts of a step."""
+def start(run: Run, optimizer: optax.GradientTransformation) -> tuple[TrainState, StepFunctions, Any]:
+    """The state before the first step, on the devices; the compiled parts of a step; the frozen part of the model."""
     graph, params, frozen = split_trainable(make_model(run))
     memory = {name: jnp.float32(value) for name, value in run.method.memory().items()}
     state = init_state(params, optimizer, memory)
@@ -154,7 +149,7 @@ def start(run: Run, optimizer: optax.GradientTransformation) -> tuple[TrainState
 
     normalizer = run.config.loss.normalizer
     functions = make_step(loss, optimizer, constants=constants, remember=run.method.remember, normalizer=normalizer)
-    return state, functions
+    return state, functions, constants[0]
 
 
 class Plan:

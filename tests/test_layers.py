@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "igd_jax"
 RANKS = {"core": 0, "items": 1, "models": 1, "evaluation": 1, "data": 2, "training": 2, "decoding": 2, "methods": 3}
-SHARED_BY_ENTRY_POINTS = {"grid": 4, "run": 4, "rank": 5}
+SHARED_BY_ENTRY_POINTS = {"experiment": 3, "grid": 4, "run": 4, "rank": 5}
 ENTRY_POINT = 6
 STARTS_ENTRY_POINTS = {"sweep": 7}
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -11,17 +11,19 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
-from command import run_process, start
+from command import run_here, run_process, start
 from flax import nnx
 
+from igd_jax import evaluate as evaluation
 from igd_jax import train as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluate import evaluate
+from igd_jax.experiment import config_json, load_config
 from igd_jax.models import config as model_config
 from igd_jax.models import hf_weights
-from igd_jax.run import config_json, load_config, make_model, set_up
+from igd_jax.run import make_model, set_up
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.step import init_state
@@ -259,6 +261,20 @@ def test_other_data_under_the_same_name_is_refused(tiny, trained, tmp_path):
         _train(tmp_path, tmp_path / "run")
     with pytest.raises(InputError, match=r"run was trained on other data"):
         evaluate(tiny_run.tiny_config(tmp_path), Workdir(str(tmp_path / "run")), name="test")
+
+
+def test_a_run_older_than_a_field_goes_on_with_the_default_of_the_field(tiny, trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
+    config = read_json(trained / "config.json")
+    del config["model"]["lora_rank"], config["mesh"], config["eval"]["protocol"]
+    (tmp_path / "run" / "config.json").write_text(json.dumps(config))
+    done = run_here(evaluation, f"--workdir={tmp_path / 'run'}", "--config.model.lora_rank=0")
+    assert (done.code, done.err) == (0, ""), done.err
+    assert read_json(tmp_path / "run/eval/test/config.json")["eval"]["protocol"] == "rows"
+    _train(tiny, tmp_path / "run")
+    assert "nothing left to train" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"holds a run of another config: model.lora_rank differ"):
+        _train(tiny, tmp_path / "run", {"model.lora_rank": 4})
 
 
 # ------------------------------------------------------------------------------------------------------------- variants

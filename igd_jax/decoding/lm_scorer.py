@@ -21,13 +21,15 @@ class SlotCache:
     """Keys and values of the prompt and of every token written so far.
 
     Attributes:
-      kv: [L B G S + slots H]; the whole prompt first.
-      prompt_mask: real prompt tokens, header included.
+      prompt: [L B G S H], header included.
+      prompt_mask: its real tokens.
+      slots: [L B G slots H].
       path: the slots on each beam's path.
     """
 
-    kv: KVCache
+    prompt: KVCache
     prompt_mask: Bool[Array, "B S"]
+    slots: KVCache
     path: Bool[Array, "B K slots"]
 
 
@@ -57,7 +59,8 @@ def read_prompt(model: Decoder, batch: Batch, *, num_beams: int) -> tuple[SlotCa
     hidden, kv = model.after_prefix(header, batch["prompt"], prompt_mask)
     if header is not None:
         prompt_mask = jnp.concatenate([jnp.ones(header.shape, bool), prompt_mask], axis=1)
-    return SlotCache(kv, prompt_mask, jnp.zeros((len(prompt_mask), num_beams, 0), bool)), hidden[:, -1:]
+    slots = jax.tree.map(lambda x: x[..., :0, :], kv)
+    return SlotCache(kv, prompt_mask, slots, jnp.zeros((len(prompt_mask), num_beams, 0), bool)), hidden[:, -1:]
 
 
 def reserve(cache: SlotCache, length: int) -> SlotCache:
@@ -67,8 +70,8 @@ def reserve(cache: SlotCache, length: int) -> SlotCache:
     """
     _, num_beams, slots = cache.path.shape
     more = num_beams * max(length - 1, 1) - slots
-    kv = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more), (0, 0))), cache.kv)
-    return SlotCache(kv, cache.prompt_mask, jnp.pad(cache.path, ((0, 0), (0, 0), (0, more))))
+    slots = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more), (0, 0))), cache.slots)
+    return SlotCache(cache.prompt, cache.prompt_mask, slots, jnp.pad(cache.path, ((0, 0), (0, 0), (0, more))))
 
 
 def first_slot(clock: Int[Array, ""], num_beams: int) -> Int[Array, ""]:
@@ -86,13 +89,12 @@ def read_beams(model: Decoder, cache: SlotCache, beams: Beams) -> tuple[SlotCach
         beams.token,
         positions=jnp.broadcast_to(n_before[:, None], beams.token.shape),
         mask=jnp.broadcast_to(jnp.eye(num_beams, dtype=bool), (n_rows, num_beams, num_beams)),
-        cache=cache.kv,
-        cache_mask=jnp.concatenate([seen, path], axis=2),
+        past=[(cache.prompt, seen), (cache.slots, path)],
     )
     slot = first_slot(beams.clock, num_beams)
-    kv = jax.tree.map(lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, width + slot, axis=3), cache.kv, new)
+    slots = jax.tree.map(lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x, slot, axis=3), cache.slots, new)
     own = jnp.arange(path.shape[2])[None, None] == (slot + jnp.arange(num_beams))[None, :, None]
-    return SlotCache(kv, cache.prompt_mask, path | own), hidden
+    return SlotCache(cache.prompt, cache.prompt_mask, slots, path | own), hidden
 
 
 def _child_logp(

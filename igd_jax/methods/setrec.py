@@ -4,7 +4,7 @@
     score of item i = (1 - beta) <o_b0, t_i0> + beta * (<o_b1, t_i1> + ... + <o_bN, t_iN>)
 
 o_bk is the output of query k, t_ik token k of item i: 0 is collaborative, 1 to N are semantic; see `models.set_tokens`.
-All weights of the backbone are tuned. Scores are inner products and no log-probabilities.
+Scores are inner products and no log-probabilities.
 """
 
 from collections.abc import Sequence
@@ -30,9 +30,11 @@ from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.items.catalog import Catalog, Ragged
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import Context, Method
+from igd_jax.models import t5_config
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.set_tokens import ItemTokens, SetModel, best_rows, title_reader
 from igd_jax.models.t5 import T5, load_t5
+from igd_jax.training.checkpoint import few_numbers
 
 INSTRUCTION, RESPONSE = "What would user be likely to purchase next after buying items", "?;"
 """Around the history; published."""
@@ -60,7 +62,8 @@ class SETRec(Method):
       sampled_items: items of a softmax beside the targets of a micro-batch, drawn uniformly at each step, with no
         correction for how they were drawn; 0 = all items.
       positions: ``contiguous``, or ``published`` with padding counted and a gap after the history.
-      t5: the Hugging Face folder of a T5 that takes the backbone's place; its tokenizer is `config.tokenizer.path`.
+      t5: a T5 that takes the backbone's place: a Hugging Face folder, whose tokenizer is `config.tokenizer.path`, or a
+        name of `models.t5_config` for random weights.
       published: the T5's attention as published: dense, with queries that see each other.
     """
 
@@ -92,7 +95,7 @@ class SETRec(Method):
         check("sampled_items", sampled_items, sampled_items >= 0, "a number of items, or 0 for all")
         check("positions", positions, positions in POSITIONS, " or ".join(POSITIONS))
         check("missing", missing, missing in MISSING, "'zero' or nothing")
-        check("published", published, bool(t5) or not published, "False unless t5 is a folder")
+        check("published", published, bool(t5) or not published, "False unless t5 is given")
         self._n_semantic, self._alpha, self._beta, self._sampled = n_semantic, alpha, beta, sampled_items
         self._collaborative, self._features, self._missing = collaborative, features, missing
         self._gap, self._t5, self._published = positions == "published", t5, published
@@ -105,13 +108,11 @@ class SETRec(Method):
         """The backbone, with new queries, projector and autoencoder.
 
         Raises:
-          InputError: vectors or features that are missing, broken or of another catalogue, or a T5 whose embedding is
-            smaller than the tokenizer.
+          InputError: vectors or features that are missing, broken or of another catalogue; no such T5, or one of
+            another tokenizer.
         """
-        backbone = load_t5(self._t5) if self._t5 else context.backbone()
+        backbone = make_t5(self._t5, context) if self._t5 else context.backbone()
         rngs, titles = nnx.Rngs(context.seed), context.index.titles
-        if self._t5:
-            check_tokenizer(Path(self._t5), context.tokenizer, n_embedded=backbone.config.vocab_size)
         if self._collaborative:
             vectors = jnp.asarray(read_vectors(Path(self._collaborative), len(titles), context.data_fingerprint))
         else:
@@ -120,9 +121,11 @@ class SETRec(Method):
         instruction, response = (
             jnp.asarray(ids, jnp.int32) for ids in context.tokenizer.encode([INSTRUCTION, RESPONSE])
         )
+        features, made_from = self._item_features(context, backbone) if self._n_semantic else (None, "")
         tokens = ItemTokens(
             vectors,
-            jnp.asarray(self._item_features(context, backbone)) if self._n_semantic else None,
+            None if features is None else jnp.asarray(features),
+            features_from=made_from,
             trains_vectors=not self._collaborative,
             n_semantic=self._n_semantic,
             width=backbone.config.hidden_size,
@@ -205,17 +208,31 @@ class SETRec(Method):
             nodes=jnp.where(is_found, tables["leaf"][rows], -1),
         )
 
-    def _item_features(self, context: Context, backbone: Decoder | T5) -> Float[np.ndarray, "I W"]:
-        """From the file, from the cache, or computed; items without any are named."""
+    def _item_features(self, context: Context, backbone: Decoder | T5) -> tuple[Float[np.ndarray, "I W"], str]:
+        """From the file, from the cache, or computed, then with what from; items without any are named."""
         titles = context.index.titles
         if self._features:
-            features = read_features(Path(self._features), titles, missing=self._missing)
+            features, made_from = read_features(Path(self._features), titles, missing=self._missing), ""
         else:
-            features = title_features(context, backbone)
+            features, made_from = title_features(context, backbone)
         if len(empty := np.flatnonzero(~features.any(axis=1))):
             named = ", ".join(repr(titles[item]) for item in empty[:3])
             say(f"{len(empty):,} of {len(titles):,} items have no features, such as {named}; theirs are zeros")
-        return features
+        return features, made_from
+
+
+def make_t5(given: str, context: Context) -> T5:
+    """The T5 of a folder, or of a named size with random weights and an embedding for the tokenizer.
+
+    Raises:
+      InputError: neither, unusable weights, or a folder whose model has another tokenizer.
+    """
+    if Path(given).exists():
+        model = load_t5(given)
+        check_tokenizer(Path(given), context.tokenizer, n_embedded=model.config.vocab_size)
+        return model
+    config = t5_config.named(given, vocab_size=context.tokenizer.vocab_size)
+    return nnx.jit(lambda: T5(config, rngs=nnx.Rngs(context.seed)))()
 
 
 def check_tokenizer(folder: Path, tokenizer: Tokenizer, *, n_embedded: int) -> None:
@@ -307,18 +324,20 @@ def _read(path: Path, name: str) -> tuple[Float[np.ndarray, "I W"], dict[str, st
     return array.astype(np.float32), found
 
 
-def title_features(context: Context, backbone: Decoder | T5, *, batch_size: int = 64) -> Float[np.ndarray, "I D"]:
+def title_features(
+    context: Context, backbone: Decoder | T5, *, batch_size: int = 64
+) -> tuple[Float[np.ndarray, "I D"], str]:
     """Mean over each title's tokens of the backbone's last hidden states, kept in the context's cache.
 
     The cache is written only beside something, as that of title tokens.
+
+    Returns:
+      features, and a fingerprint of what they are made from: model, tokenizer and titles.
     """
-    # A few numbers of each weight tell models apart, exactly and on any device.
-    weights = [leaf.reshape(-1)[:: max(1, leaf.size // 64)] for leaf in jax.tree.leaves(nnx.state(backbone))]
-    model = [np.asarray(part.astype(jnp.float32)).tobytes() for part in weights]
-    mark = fingerprint(context.tokenizer.fingerprint, *context.index.titles, *model)
+    mark = fingerprint(context.tokenizer.fingerprint, *context.index.titles, *few_numbers(nnx.state(backbone)))
     path = context.cache / f"features-{mark}.safetensors"
     if path.is_file():
-        return _read(path, "features")[0]
+        return _read(path, "features")[0], mark
     tokens = context.index.item_tokens
     lengths = tokens.lengths - 1  # without the EOS
     run, features = title_reader(backbone), np.zeros((len(tokens), backbone.config.hidden_size), np.float32)
@@ -333,7 +352,7 @@ def title_features(context: Context, backbone: Decoder | T5, *, batch_size: int 
     if context.cache.parent.is_dir():
         with atomic_file(path) as partial:
             save_file({"features": features}, partial)
-    return features
+    return features, mark
 
 
 METHOD = SETRec

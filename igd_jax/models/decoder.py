@@ -1,6 +1,7 @@
 """One decoder-only transformer for Qwen2, Qwen2.5, Qwen3 and Llama 3; its layers are stacked and scanned."""
 
-from typing import no_type_check
+from collections.abc import Sequence
+from typing import TypeAlias, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,10 @@ class KVCache:
     value: Float[Array, "L B G S H"]
 
 
+Past: TypeAlias = tuple[KVCache, Bool[Array, "B T _S"]]
+"""Keys and values of S earlier tokens, and which of them each of T new ones may look at. S is each part's own."""
+
+
 class Layer(nnx.Module):
     """Attention and MLP, each behind a norm and added to the residual stream."""
 
@@ -49,7 +54,7 @@ class Layer(nnx.Module):
         *,
         rotation: Rotation,
         mask: Bool[Array, "B T T"],
-        past: KeyBlock | None,
+        past: Sequence[KeyBlock],
     ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B G T H"], Float[Array, "B G T H"]]]:
         """Returns the new residual stream, and the new tokens' keys and values."""
         mixed, new = self.attention(self.attention_norm(hidden), rotation=rotation, mask=mask, past=past)
@@ -95,39 +100,36 @@ class Decoder(nnx.Module):
         *,
         positions: Int[Array, "B T"],
         mask: Bool[Array, "B T T"],
-        cache: KVCache | None = None,
-        cache_mask: Bool[Array, "B T S"] | None = None,
+        past: Sequence[Past] = (),
     ) -> tuple[Float[Array, "B T D"], KVCache]:
-        """Run T new tokens, which look at each other by `mask` and at the cache by `cache_mask`.
+        """Run T new tokens, which look at each other by `mask` and at earlier ones by the masks of `past`.
 
-        The cache is only read. The caller writes the returned keys and values where it wants, so that one call serves
-        training, prefill, beams in an append-only store, and trees.
+        The past is only read. The caller writes the returned keys and values where it wants, so that one call serves
+        training, prefill, beams in an append-only store, and trees. It comes in parts so that one which never changes
+        can stay apart from one which is written at every step.
 
         Args:
           inputs: token ids, or embeddings in their place.
           positions: of the new tokens, from 0.
           mask: [b, query, key] among the new tokens.
-          cache: keys and values of S earlier tokens, in the model's dtype; finite in masked slots too.
-          cache_mask: [b, query, slot]; given exactly when `cache` is.
+          past: any number of parts, in the model's dtype; finite where they are masked, too.
 
         Returns:
           Hidden states after the final norm, in the model's dtype, and the new tokens' keys and values [L B G T H].
           A token that may look nowhere, itself included, gets finite values without meaning.
         """
-        if (cache is None) != (cache_mask is None):
-            raise ValueError("cache and cache_mask go together: give both or none")
         hidden = self.embed[...][inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
         rotation = rotation_of(positions, self.config)
         graph, weights = nnx.split(self.layers)
 
         def run_layer(hidden, layer):
             layer_weights, cached = layer
-            past = None if cached is None else (*cached, cache_mask)
-            return nnx.merge(graph, layer_weights)(hidden, rotation=rotation, mask=mask, past=past)
+            blocks = [(kv.key, kv.value, looks) for kv, (_, looks) in zip(cached, past, strict=True)]
+            return nnx.merge(graph, layer_weights)(hidden, rotation=rotation, mask=mask, past=blocks)
 
         if self.remat:
             run_layer = jax.checkpoint(run_layer, prevent_cse=False)
-        cached = None if cache is None else (cache.key, cache.value)
+        cached = [kv for kv, _ in past]
         # Four layers a turn: each turn costs a CPU some idle time and a copy of the weights' gradients.
         hidden, (key, value) = jax.lax.scan(run_layer, hidden.astype(self.dtype), (weights, cached), unroll=4)
         return self.norm(hidden), KVCache(key=key, value=value)
@@ -154,8 +156,7 @@ class Decoder(nnx.Module):
             tokens,
             positions=positions_of(valid) + n_prefix,
             mask=causal_mask(valid),
-            cache=past,
-            cache_mask=jnp.ones((*tokens.shape, n_prefix), bool),
+            past=[(past, jnp.ones((*tokens.shape, n_prefix), bool))],
         )
         return hidden, jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=3), past, new)
 

@@ -3,7 +3,7 @@
 Weights are kept in their own dtype and cast to that of the input; norm, rotation and softmax run in float32.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from typing import TypeAlias
 
@@ -25,8 +25,21 @@ KeyBlock: TypeAlias = tuple[Float[Array, "B G _S H"], Float[Array, "B G _S H"], 
 """Keys (rotated) and values of S tokens, and which of them each of T queries may look at. S is each block's own."""
 
 
+class Frozen(nnx.Variable[Array]):
+    """An array of a model that training leaves as it is, and that no checkpoint holds.
+
+    The metadata ``made_from`` may tell what it was computed from; see `training.checkpoint.frozen_fingerprint`.
+    """
+
+
 class Linear(nnx.Module):
-    """``y = x W + b`` with W stored as [in, out], biases optional."""
+    """``y = x W + b`` with W stored as [in, out], biases optional.
+
+    Attributes:
+      adapter: its value at x is added to y; see `models.lora`.
+    """
+
+    adapter: Callable[[Float[Array, "N I"]], Float[Array, "N O"]] | None = None
 
     def __init__(self, n_in: int, n_out: int, *, rngs: nnx.Rngs, param_dtype: DTypeLike, bias: bool = False):
         self.kernel = nnx.Param(normal_init(rngs.params(), (n_in, n_out), param_dtype))
@@ -34,7 +47,11 @@ class Linear(nnx.Module):
 
     def __call__(self, x: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
         # Tokens in one axis: the gradient over two of them is twice as slow on a CPU.
-        y = (x.reshape(-1, x.shape[-1]) @ self.kernel[...].astype(x.dtype)).reshape(*x.shape[:-1], -1)
+        flat = x.reshape(-1, x.shape[-1])
+        y = flat @ self.kernel[...].astype(x.dtype)
+        if self.adapter is not None:
+            y = y + self.adapter(flat)
+        y = y.reshape(*x.shape[:-1], -1)
         return y if self.bias is None else y + jnp.broadcast_to(self.bias[...].astype(x.dtype), y.shape)
 
 
@@ -78,7 +95,7 @@ class Attention(nnx.Module):
         self.k_norm = head_norm() if config.qk_norm else None
 
     def __call__(
-        self, x: Float[Array, "B T D"], *, rotation: Rotation, mask: Bool[Array, "B T T"], past: KeyBlock | None
+        self, x: Float[Array, "B T D"], *, rotation: Rotation, mask: Bool[Array, "B T T"], past: Sequence[KeyBlock]
     ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B G T H"], Float[Array, "B G T H"]]]:
         """Returns the mixed values, and the new tokens' keys (rotated) and values."""
         n_batch, n_tokens, _ = x.shape
@@ -89,8 +106,7 @@ class Attention(nnx.Module):
         query, key = rotate(query, rotation), rotate(key, rotation)
         # Heads before tokens, as the products of attention want them: a cache is never turned again.
         key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
-        own = (key, value, mask)
-        mixed = attend(query, [own] if past is None else [past, own])
+        mixed = attend(query, [*past, (key, value, mask)])
         return self.o(mixed.reshape(n_batch, n_tokens, -1)), (key, value)
 
 

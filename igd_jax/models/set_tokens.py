@@ -22,15 +22,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.layers import causal_mask, positions_of
+from igd_jax.models.layers import Frozen, causal_mask, positions_of
 from igd_jax.models.t5 import T5, hide
 
 AUTOENCODER = (512, 256, 128)
 """Widths between the features and the semantic tokens; published."""
-
-
-class Frozen(nnx.Variable):
-    """An array of a model that training leaves as it is, and that no checkpoint holds."""
 
 
 class MLP(nnx.Module):
@@ -56,6 +52,7 @@ class ItemTokens(nnx.Module):
       n_semantic: N; 0 goes with no features.
       width: of a token.
       hidden: widths of the autoencoder.
+      features_from: a fingerprint of what the features were computed from; empty = they are what they are.
     """
 
     def __init__(
@@ -68,12 +65,13 @@ class ItemTokens(nnx.Module):
         width: int,
         rngs: nnx.Rngs,
         hidden: tuple[int, ...] = AUTOENCODER,
+        features_from: str = "",
     ):
         self.width, self.n_items = width, len(vectors)
         self.vectors = nnx.Param(vectors) if trains_vectors else Frozen(vectors)
         self.project = nnx.Linear(vectors.shape[1], width, kernel_init=nnx.initializers.glorot_normal(), rngs=rngs)
         widths = () if features is None else (features.shape[1], *hidden, n_semantic * width)
-        self.features = None if features is None else Frozen(features)
+        self.features = None if features is None else Frozen(features, made_from=features_from)
         self.encoder = MLP(widths, rngs=rngs) if widths else None
         self.decoder = MLP(widths[::-1], rngs=rngs) if widths else None
 
@@ -151,7 +149,7 @@ class SetModel(nnx.Module):
     """Item tokens, query vectors, and the backbone that reads them.
 
     Args:
-      backbone: reads embeddings; trained with the rest.
+      backbone: reads embeddings; trained with the rest, or its adapters are.
       tokens: of items, as wide as the backbone.
       instruction, response: ids before and after the history.
       gap: positions as published.

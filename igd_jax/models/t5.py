@@ -7,7 +7,6 @@ method can share positions and hide tokens from one another.
 """
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,74 +19,24 @@ from jaxtyping import Array, Bool, Float, Int
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import read_json
 from igd_jax.models import hf_weights
-from igd_jax.models.layers import Linear, RMSNorm, normal_init
-
-FEED_FORWARD = {"relu": False, "gated-gelu": True}
-"""``feed_forward_proj`` of a config, and whether it is gated."""
+from igd_jax.models.layers import Linear, RMSNorm
+from igd_jax.models.t5_config import T5Config, from_hf
 
 
-@dataclass(frozen=True, kw_only=True)
-class T5Config:
-    """What fixes the maths of a T5.
-
-    Attributes:
-      vocab_size, hidden_size, mlp_size, num_heads, head_dim: as in `models.config`.
-      num_layers, num_decoder_layers: blocks.
-      num_buckets, max_distance: of relative positions; all beyond the distance share a bucket.
-      eps: added to the mean square in every norm.
-      gated: version 1.1.
-    """
-
-    vocab_size: int
-    hidden_size: int
-    mlp_size: int
-    num_layers: int
-    num_decoder_layers: int
-    num_heads: int
-    head_dim: int
-    num_buckets: int
-    max_distance: int
-    eps: float
-    gated: bool
-
-
-_FIELDS = {
-    "vocab_size": "vocab_size", "d_model": "hidden_size", "d_ff": "mlp_size", "num_layers": "num_layers",
-    "num_heads": "num_heads", "d_kv": "head_dim", "relative_attention_num_buckets": "num_buckets",
-    "relative_attention_max_distance": "max_distance", "layer_norm_epsilon": "eps",
-}  # fmt: skip
-_DEFAULTS = {"relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6}
-"""Fields that older configs leave out."""
-
-
-def from_hf(config: dict[str, Any]) -> T5Config:
-    """Read a Hugging Face config of ``model_type`` t5.
-
-    Raises:
-      InputError: another type, a field that is missing or no number, or another feed-forward.
-    """
-    if config.get("model_type") != "t5":
-        raise InputError(f"the model is of type {config.get('model_type')!r}; expected t5; choose such a model")
-    given = _DEFAULTS | config
-    if wrong := [name for name in _FIELDS if not isinstance(given.get(name), int | float) or given[name] <= 0]:
-        raise InputError(f"the t5 config has no positive {', '.join(wrong)}; correct it or choose another model")
-    if (kind := config.get("feed_forward_proj", "relu")) not in FEED_FORWARD:
-        raise InputError(f"the t5 config has feed_forward_proj {kind!r}; expected one of {', '.join(FEED_FORWARD)}")
-    sizes = {ours: given[theirs] for theirs, ours in _FIELDS.items()}
-    depth = config.get("num_decoder_layers") or sizes["num_layers"]
-    return T5Config(**sizes, num_decoder_layers=depth, gated=FEED_FORWARD[kind])
+def linear(n_in: int, n_out: int, *, rngs: nnx.Rngs, scale: float = 1.0) -> Linear:
+    """A map without biases, at first normal(`scale` / sqrt(n_in))."""
+    made = Linear(n_in, n_out, rngs=rngs, param_dtype=jnp.float32)
+    made.kernel[...] = scale * n_in**-0.5 * jax.random.normal(rngs.params(), (n_in, n_out))
+    return made
 
 
 class FeedForward(nnx.Module):
     """``relu(x W_gate) W_down``, or ``(gelu(x W_gate) * x W_up) W_down`` (tanh approximation, as published)."""
 
     def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
-        def linear(n_in: int, n_out: int) -> Linear:
-            return Linear(n_in, n_out, rngs=rngs, param_dtype=jnp.float32)
-
-        self.gate = linear(config.hidden_size, config.mlp_size)
-        self.up = linear(config.hidden_size, config.mlp_size) if config.gated else None
-        self.down = linear(config.mlp_size, config.hidden_size)
+        self.gate = linear(config.hidden_size, config.mlp_size, rngs=rngs)
+        self.up = linear(config.hidden_size, config.mlp_size, rngs=rngs) if config.gated else None
+        self.down = linear(config.mlp_size, config.hidden_size, rngs=rngs)
 
     def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         if self.up is None:
@@ -100,10 +49,10 @@ class Attention(nnx.Module):
 
     def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
         width, self.head_dim = config.num_heads * config.head_dim, config.head_dim
-        self.q, self.k, self.v = (
-            Linear(config.hidden_size, width, rngs=rngs, param_dtype=jnp.float32) for _ in range(3)
-        )
-        self.o = Linear(width, config.hidden_size, rngs=rngs, param_dtype=jnp.float32)
+        # Smaller queries stand in for the scale by the width of a head.
+        self.q = linear(config.hidden_size, width, rngs=rngs, scale=config.head_dim**-0.5)
+        self.k, self.v = (linear(config.hidden_size, width, rngs=rngs) for _ in range(2))
+        self.o = linear(width, config.hidden_size, rngs=rngs)
 
     def __call__(
         self, x: Float[Array, "B T D"], memory: Float[Array, "B S D"], bias: Float[Array, "B Q T S"]
@@ -148,7 +97,8 @@ class Stack(nnx.Module):
     def __init__(self, config: T5Config, *, is_decoder: bool, rngs: nnx.Rngs):
         n_layers = config.num_decoder_layers if is_decoder else config.num_layers
         self.config, self.is_decoder = config, is_decoder
-        self.bias = nnx.Param(normal_init(rngs.params(), (config.num_buckets, config.num_heads), jnp.float32))
+        table = jax.random.normal(rngs.params(), (config.num_buckets, config.num_heads))
+        self.bias = nnx.Param(config.hidden_size**-0.5 * table)
         self.layers = nnx.List(Layer(config, crosses=is_decoder, rngs=rngs) for _ in range(n_layers))
         self.norm = RMSNorm(config.hidden_size, eps=config.eps, param_dtype=jnp.float32)
 
@@ -179,14 +129,15 @@ class T5(nnx.Module):
 
     Args:
       config: sizes and switches.
-      rngs: source of the initial weights: normal(0.02), norms one.
+      rngs: source of the initial weights, those of the published code as in transformers (``initializer_factor`` 1):
+        embedding normal(1), maps by their inputs (`linear`), position biases normal(1 / sqrt(hidden)), norms one.
     """
 
     dtype = jnp.dtype(jnp.float32)
 
     def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
         self.config = config
-        self.embed = nnx.Param(normal_init(rngs.params(), (config.vocab_size, config.hidden_size), jnp.float32))
+        self.embed = nnx.Param(jax.random.normal(rngs.params(), (config.vocab_size, config.hidden_size)))
         self.encoder = Stack(config, is_decoder=False, rngs=rngs)
         self.decoder = Stack(config, is_decoder=True, rngs=rngs)
 

@@ -1,12 +1,19 @@
 """Checkpoints: the last state to resume from, and the best parameters to use. The only module that knows Orbax."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
+from flax import nnx
 
+from igd_jax.core.io import fingerprint
 from igd_jax.training.step import Params, TrainState
+
+Check: TypeAlias = Callable[[dict[str, Any]], None]
+"""Is shown the progress of a checkpoint before its arrays are read, and raises where it does not fit."""
 
 
 class Checkpoints:
@@ -28,13 +35,15 @@ class Checkpoints:
         """Save the parameters of the best evaluation so far."""
         self._save(self._best, step, params, progress)
 
-    def restore_last(self, like: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    def restore_last(
+        self, like: TrainState, *, check: Check = lambda _: None
+    ) -> tuple[TrainState, dict[str, Any]] | None:
         """The last state in the shapes, dtypes and shardings of `like`, or None when there is none."""
-        return self._restore(self._last, like)
+        return self._restore(self._last, like, check)
 
-    def restore_best(self, like: Params) -> tuple[Params, dict[str, Any]] | None:
+    def restore_best(self, like: Params, *, check: Check = lambda _: None) -> tuple[Params, dict[str, Any]] | None:
         """The best parameters, or None when there are none yet."""
-        return self._restore(self._best, like)
+        return self._restore(self._best, like, check)
 
     def close(self) -> None:
         """Wait until all is written."""
@@ -50,11 +59,30 @@ class Checkpoints:
         manager.save(step, args=args, force=True)
 
     @staticmethod
-    def _restore(manager: ocp.CheckpointManager, like: Any) -> tuple[Any, dict[str, Any]] | None:
+    def _restore(manager: ocp.CheckpointManager, like: Any, check: Check) -> tuple[Any, dict[str, Any]] | None:
         step = manager.latest_step()
         if step is None:
             return None
+        progress = manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
+        check(progress)
         abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        args = ocp.args.Composite(tree=ocp.args.StandardRestore(abstract), progress=ocp.args.JsonRestore())
-        found = manager.restore(step, args=args)
-        return found["tree"], found["progress"]
+        tree = manager.restore(step, args=ocp.args.Composite(tree=ocp.args.StandardRestore(abstract)))["tree"]
+        return tree, progress
+
+
+def few_numbers(tree: Any) -> list[bytes]:
+    """64 to 127 numbers of each array of a tree, or all of a small one: they tell models apart, on any device alike."""
+    parts = [leaf.reshape(-1)[:: max(1, leaf.size // 64)] for leaf in jax.tree.leaves(tree)]
+    return [np.asarray(part).tobytes() for part in parts]
+
+
+def frozen_fingerprint(frozen: Any) -> str:
+    """Changes with the variables that training leaves as they are, and that no checkpoint holds.
+
+    Variables that say what they were ``made_from`` count as that: computed on another device, they may differ a little.
+    """
+    parts: list[bytes | str] = []
+    for variable in jax.tree.leaves(frozen, is_leaf=lambda node: isinstance(node, nnx.Variable)):
+        made_from = variable.get_metadata().get("made_from")
+        parts += [made_from] if made_from else few_numbers(variable)
+    return fingerprint(*parts)

@@ -7,7 +7,7 @@ from tiny_run import tiny_config
 
 pytest.importorskip("torch")
 
-from benchmarks import common, decoding, training
+from benchmarks import common, decoding, setrec, training
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.run import Run, set_up
@@ -33,6 +33,20 @@ def test_both_trainings_take_the_same_steps(run: Run):
     assert both["loss_difference"] < 1e-5
     assert both["later"] < 1e-4
     assert 0 < ours["tokens_through_the_model_an_example"] < peer["tokens_through_the_model_an_example"]
+
+
+def test_one_pass_ranks_as_a_sort_of_all_titles_does(tiny: Path, tmp_path: Path):
+    runs = setrec.make_runs(tiny_config(tiny), Workdir(str(tmp_path)))
+    columns, both = setrec.compare(runs, n_users=11, repeats=1)
+    assert both["same_lists"] == "8 of 8"
+    assert both["largest_score_difference"] < 1e-4
+    ours, search = columns["setrec"], columns["igd"]
+    assert ours["sequential_model_calls_a_batch"] == 1 < search["sequential_model_calls_a_batch"]
+    assert 0 < ours["of_them_no_padding"] < ours["tokens_through_the_model_a_user"]
+    beta = runs["setrec"].config.method.args.beta
+    runs["setrec"].config.method.args.beta = 1 - beta  # of the sort alone
+    with pytest.raises(InputError, match="scores differ"):
+        setrec.compare(runs, n_users=11, repeats=1)
 
 
 def test_scores_or_losses_that_differ_are_told():

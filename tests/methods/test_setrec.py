@@ -342,7 +342,7 @@ def best(scores: np.ndarray) -> np.ndarray:
         ({"sampled_items": -3}, "sampled_items is -3; expected a number of items, or 0 for all"),
         ({"positions": "raw"}, "positions is 'raw'; expected contiguous or published"),
         ({"missing": "mean"}, "missing is 'mean'; expected 'zero' or nothing"),
-        ({"published": True}, "published is True; expected False unless t5 is a folder"),
+        ({"published": True}, "published is True; expected False unless t5 is given"),
     ],
 )
 def test_a_value_out_of_its_range_is_bad_input(args, message):
@@ -457,6 +457,19 @@ def test_a_t5_takes_the_place_of_the_backbone_if_it_knows_the_tokenizer(shared, 
             method.make_model(dataclasses.replace(context, tokenizer=tokenizer))
 
 
+def test_a_t5_of_a_named_size_embeds_the_tokenizer_and_is_that_of_its_seed():
+    context = tiny_run.context_of(INDEX)
+    first, again, other = (
+        SETRec(n_semantic=1, t5="t5-pico").make_model(dataclasses.replace(context, seed=seed)).backbone
+        for seed in (0, 0, 1)
+    )
+    assert first.embed.shape == (context.tokenizer.vocab_size, 64)
+    np.testing.assert_array_equal(first.embed[...], again.embed[...])
+    assert np.abs(first.embed[...] - other.embed[...]).max() > 0.1
+    with pytest.raises(InputError, match=r"no T5 folder or size is called '/models/t5'; expected a folder or one of"):
+        SETRec(n_semantic=1, t5="/models/t5").make_model(context)
+
+
 def test_a_bfloat16_backbone_gives_nearly_the_same_loss_in_float32(model):
     def backbone():
         decoder = tiny_run.context_of(INDEX).backbone()
@@ -471,7 +484,8 @@ def test_a_bfloat16_backbone_gives_nearly_the_same_loss_in_float32(model):
 
 
 # ---------------------------------------------------------------------------------------------------------- a whole run
-def test_a_run_learns_to_recommend_and_its_command_lines_agree(tiny, tmp_path):
+@pytest.mark.parametrize(("t5", "num_steps"), [("", 150), ("t5-pico", 150)])
+def test_a_run_learns_to_recommend_and_its_command_lines_agree(t5, num_steps, tiny, tmp_path):
     workdir, config = tmp_path / "run", tmp_path / "setrec.py"
     config.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
@@ -479,8 +493,8 @@ def test_a_run_learns_to_recommend_and_its_command_lines_agree(tiny, tmp_path):
         "def get_config():\n"
         f"    config = tiny_config(Path({str(tiny)!r}))\n"
         "    config.method = setrec.get_config().method\n"
-        "    config.method.args.n_semantic = 1\n"
-        "    config.train.update(learning_rate=5e-3, num_steps=150, checkpoint_every_steps=150)\n"
+        f"    config.method.args.update(n_semantic=1, t5={t5!r})\n"
+        f"    config.train.update(learning_rate=5e-3, num_steps={num_steps}, checkpoint_every_steps={num_steps})\n"
         "    return config\n",
         encoding="utf-8",
     )
@@ -493,7 +507,7 @@ def test_a_run_learns_to_recommend_and_its_command_lines_agree(tiny, tmp_path):
     done = run_here(evaluate, f"--workdir={workdir}")
     assert (done.code, done.err) == (0, ""), done.err
     (features,) = (workdir / "cache").glob("features-*.safetensors")
-    assert load_file(features)["features"].shape == (len(tiny_run.TITLES), 32)
+    assert load_file(features)["features"].shape == (len(tiny_run.TITLES), 64 if t5 else 32)
     metrics = json.loads((workdir / "eval/test/metrics.json").read_text(encoding="utf-8"))
     assert metrics["hr@3"] > 0.5
 

@@ -153,14 +153,13 @@ def test_token_by_token_with_a_cache_equals_one_pass(decoder: Decoder):
     shape = (TINY.num_layers, 2, TINY.num_kv_heads, n_tokens, TINY.head_dim)
     cache = KVCache(key=jnp.zeros(shape), value=jnp.zeros(shape))
     for t in range(n_tokens):
-        cache_mask = jnp.broadcast_to(jnp.arange(n_tokens) < t, (2, 1, n_tokens))
+        seen = jnp.broadcast_to(jnp.arange(n_tokens) < t, (2, 1, n_tokens))
         hidden, new = run(
             decoder,
             IDS[:, t : t + 1],
             positions=jnp.full((2, 1), t, jnp.int32),
             mask=jnp.ones((2, 1, 1), bool),
-            cache=cache,
-            cache_mask=cache_mask,
+            past=[(cache, seen)],
         )
         close(hidden[:, 0], expected[:, t])
         cache = jax.tree.map(lambda old, piece, t=t: old.at[:, :, :, t].set(piece[:, :, :, 0]), cache, new)
@@ -200,20 +199,21 @@ def test_tree_in_any_slot_order_equals_separate_sequences(decoder: Decoder):
         jnp.asarray([[g, d]], jnp.int32),
         positions=jnp.full((1, 2), 3, jnp.int32),
         mask=jnp.eye(2, dtype=bool)[None],
-        cache=prompt,
-        cache_mask=jnp.ones((1, 2, 3), bool),
+        past=[(prompt, jnp.ones((1, 2, 3), bool))],
     )
     close(heads[0], first[jnp.asarray([1, 0]), 3])
     store = jax.tree.map(lambda new, old: jnp.concatenate([new, old], axis=3)[:, :, :, ::-1], stored, prompt)
-    tails, _ = run(  # slots: c b a d g
-        decoder,
-        jnp.asarray([[i, e, f, h]], jnp.int32),
-        positions=jnp.asarray([[5, 4, 5, 4]], jnp.int32),
-        mask=jnp.asarray([[[1, 0, 0, 1], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]], bool),
-        cache=store,
-        cache_mask=jnp.asarray([[[1, 1, 1, 0, 1], [1, 1, 1, 1, 0], [1, 1, 1, 1, 0], [1, 1, 1, 0, 1]]], bool),
-    )
-    close(tails[0], jnp.stack([first[1, 5], first[0, 4], first[0, 5], first[1, 4]]))
+    seen = jnp.asarray([[[1, 1, 1, 0, 1], [1, 1, 1, 1, 0], [1, 1, 1, 1, 0], [1, 1, 1, 0, 1]]], bool)
+    halves = [(jax.tree.map(lambda x, at=at: x[:, :, :, at], store), seen[..., at]) for at in (slice(2), slice(2, 5))]
+    for past in ([(store, seen)], halves):
+        tails, _ = run(  # slots: c b a d g
+            decoder,
+            jnp.asarray([[i, e, f, h]], jnp.int32),
+            positions=jnp.asarray([[5, 4, 5, 4]], jnp.int32),
+            mask=jnp.asarray([[[1, 0, 0, 1], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]], bool),
+            past=past,
+        )
+        close(tails[0], jnp.stack([first[1, 5], first[0, 4], first[0, 5], first[1, 4]]))
 
 
 def test_embeddings_in_equal_tokens_in(decoder: Decoder):
@@ -290,9 +290,3 @@ def test_logits_are_products_with_the_rows_of_the_head(tied: bool):
     head = model.embed if tied else model.head
     close(model.logits(hidden), np.asarray(hidden) @ np.asarray(head[...]).T)
     close(model.logits(hidden[0]), model.logits(hidden)[0])
-
-
-def test_cache_without_its_mask_is_refused(decoder: Decoder):
-    _, cache = run_causal(decoder, IDS)
-    with pytest.raises(ValueError, match="go together"):
-        run(decoder, IDS, positions=IDS, mask=jnp.ones((2, 6, 6), bool), cache=cache)

@@ -10,7 +10,8 @@ from tiny_run import HF_CONFIG
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.set_tokens import ItemTokens, SetModel, apart, best_rows, lay_out, title_reader
-from igd_jax.models.t5 import T5, T5Config
+from igd_jax.models.t5 import T5
+from igd_jax.models.t5_config import T5Config
 
 N_ITEMS, N_TOKENS, WIDTH = 12, 3, 32
 T5_CONFIG = T5Config(

@@ -12,7 +12,8 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from igd_jax.core.errors import InputError
-from igd_jax.models.t5 import T5, T5Config, bucket_of, from_hf, hide, load_t5
+from igd_jax.models.t5 import T5, bucket_of, hide, load_t5
+from igd_jax.models.t5_config import NAMED, T5Config, from_hf, named
 
 SIZES = {
     "vocab_size": 60,
@@ -62,8 +63,7 @@ def run(model: T5, ids, valid, written):
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_hidden_states_are_those_of_transformers(version, tmp_path):
-    import torch
-
+    torch = pytest.importorskip("torch")
     theirs = save_random(version, tmp_path)
     rng = np.random.default_rng(0)
     ids, written = rng.integers(0, 60, (2, 45)), rng.integers(0, 60, (2, 30))
@@ -93,6 +93,35 @@ def test_buckets_are_those_of_transformers(both_sides):
             torch.from_numpy(distance), bidirectional=both_sides, num_buckets=n, max_distance=far
         )
         np.testing.assert_array_equal(bucket_of(jnp.asarray(distance), config, both_sides=both_sides), theirs.numpy())
+
+
+@pytest.mark.parametrize(("name", "n_weights"), [("t5-small", 60_506_624), ("t5-base", 222_903_552)])
+def test_named_sizes_have_their_public_numbers_of_weights(name, n_weights):
+    state = nnx.state(nnx.eval_shape(lambda: T5(NAMED[name], rngs=nnx.Rngs(0))))
+    assert sum(leaf.size for leaf in jax.tree.leaves(state)) == n_weights
+    config = named(name, vocab_size=300)
+    assert T5Config(**{**vars(config), "vocab_size": 32_128}) == NAMED[name]
+    assert config.vocab_size == 300
+
+
+def test_a_size_of_no_name_is_bad_input():
+    with pytest.raises(InputError, match=r"called 't5-huge'; expected a folder or one of t5-pico, t5-small, t5-base$"):
+        named("t5-huge", vocab_size=300)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_first_weights_spread_as_those_of_transformers(version, tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    torch.manual_seed(0)
+    sizes = SIZES | {"vocab_size": 300, "d_model": 64, "d_ff": 192, "num_heads": 6, "d_kv": 16}
+    transformers.T5Model(transformers.T5Config(**sizes, **VERSIONS[version])).save_pretrained(tmp_path)
+    theirs = load_t5(tmp_path)
+    ours = nnx.jit(lambda: T5(theirs.config, rngs=nnx.Rngs(0)))()
+    pairs = zip(nnx.to_flat_state(nnx.state(ours)), nnx.to_flat_state(nnx.state(theirs)), strict=True)
+    for (path, mine), (same, other) in pairs:
+        assert path == same
+        spread, expected = (float(jnp.sqrt(jnp.square(x[...]).mean())) for x in (mine, other))
+        assert spread == pytest.approx(expected, rel=5 / mine.size**0.5), path  # five standard errors
 
 
 @pytest.fixture(scope="module")

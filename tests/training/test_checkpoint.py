@@ -5,8 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax import nnx
 
-from igd_jax.training.checkpoint import Checkpoints
+from igd_jax.core.errors import InputError
+from igd_jax.models.layers import Frozen
+from igd_jax.training.checkpoint import Checkpoints, few_numbers, frozen_fingerprint
 from igd_jax.training.sharding import make_mesh, replicated
 from igd_jax.training.step import TrainState, init_state
 
@@ -94,3 +97,41 @@ def test_a_state_lands_on_the_devices_of_the_one_it_is_asked_for(folder):
     checkpoints.close()
     assert {leaf.sharding for leaf in jax.tree.leaves(state)} == {replicated(mesh)}
     _assert_same(state, _state(8))
+
+
+def test_what_does_not_fit_is_told_before_arrays_are_read(folder):
+    def refuse(progress: dict) -> None:
+        raise InputError(f"not {progress}")
+
+    checkpoints, other = Checkpoints(folder), {"another": jnp.zeros(7)}
+    with pytest.raises(InputError, match=r"not {'worse': 1, 'best_loss': 2.5, 'fingerprint': 'x'}"):
+        checkpoints.restore_last(_state(0).replace(params=other), check=refuse)
+    with pytest.raises(InputError, match=r"not {'best_step': 4}"):
+        checkpoints.restore_best(other, check=refuse)
+    checkpoints.close()
+
+
+# --------------------------------------------------------------------------------------------------------- fingerprints
+def test_few_numbers_are_all_of_a_small_array_and_some_of_a_large_one_in_its_own_dtype():
+    large = jnp.arange(1_000_000, dtype=jnp.bfloat16).reshape(1000, 10, 100)
+    small, some = few_numbers([jnp.arange(5), large])
+    assert small == np.arange(5, dtype=np.int32).tobytes()
+    assert some == np.asarray(large).reshape(-1)[:: 1_000_000 // 64].tobytes()
+    assert 2 * 64 <= len(some) < 2 * 128
+
+
+def _mark(*arrays: np.ndarray, **metadata: str) -> str:
+    return frozen_fingerprint(nnx.State({str(i): Frozen(jnp.asarray(x), **metadata) for i, x in enumerate(arrays)}))
+
+
+def test_the_fingerprint_of_frozen_variables_changes_with_numbers_dtype_and_order():
+    a, b = np.arange(300, dtype=np.float32).reshape(3, 100), np.ones(4, np.int32)
+    marks = [_mark(a, b), _mark(b, a), _mark(a), _mark(), _mark(a * 1.0001, b), _mark(a.astype(np.float16), b)]
+    assert len(set(marks)) == len(marks)
+    assert _mark(a, b) == marks[0]
+
+
+def test_what_was_computed_counts_as_what_it_was_made_from():
+    a = np.ones(5, np.float32)
+    assert _mark(a, made_from="x") == _mark(a + 1e-6, made_from="x") != _mark(a, made_from="y")
+    assert _mark(a, made_from="") == _mark(a)

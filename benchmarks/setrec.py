@@ -1,0 +1,113 @@
+"""Recommending users: one pass of SETRec against our trie beam search over titles, in one run.
+
+    python -m benchmarks.setrec [--users=64] [--size=NAME] [--data=FOLDER] [--model=HF_FOLDER]
+
+Both sides have the same backbone, candidates, users, size of batches and length of lists, in float32 on all cores. They
+take turns, and the speed is that of the median turn, without compilation. SETRec's own parts are random, and with
+``--size`` the backbone is too: that changes what is recommended, but hardly how fast. What a side knows beforehand
+(features of all titles, items' tokens, the trie) is not timed. SETRec's lists must be those of a full ranking in NumPy.
+
+Its authors report 15 times the speed of identifiers that are token sequences, on Toys (arXiv 2502.10833).
+"""
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from flax import nnx
+from ml_collections import ConfigDict
+
+from benchmarks import common
+from benchmarks.decoding import Found, Ours, check, choose_users, counting_ours, figures
+from configs import igd, setrec
+from igd_jax.core.errors import run as run_main
+from igd_jax.core.io import Workdir
+from igd_jax.data.examples import Examples
+from igd_jax.models.set_tokens import SetModel
+from igd_jax.run import Run, set_up
+
+REPEATS = 5
+
+
+def make_config(data: Path, model: Path, *, size: str) -> ConfigDict:
+    """IGD as published for books, on one device; a `size` has random weights, and only the tokenizer of `model`."""
+    config = igd.get_config("books")
+    config.data.dir, config.tokenizer.path, config.mesh.data = str(data), str(model), 1
+    config.model.path, config.model.config = ("", size) if size else (str(model), "")
+    return config
+
+
+def make_runs(config: ConfigDict, workdir: Workdir) -> dict[str, Run]:
+    """The same run by either method."""
+    one_pass = config.copy_and_resolve_references()
+    one_pass.method = setrec.get_config().method
+    return {"setrec": set_up(one_pass, workdir), "igd": set_up(config, workdir)}
+
+
+def rank_all(side: Ours, examples: Examples, group: np.ndarray) -> Found:
+    """SETRec's lists for some users by a sort of all candidates in float64, from the model's queries and tokens."""
+
+    @nnx.jit
+    def vectors(model: SetModel, history: jnp.ndarray, mask: jnp.ndarray) -> tuple[jnp.ndarray, jnp.ndarray]:
+        return model(model.tokens(history), mask), model.tokens(jnp.arange(model.tokens.n_items))
+
+    batch, catalog = side.batch(examples, group), side.run.index.catalog
+    asked, table = (np.asarray(x, np.float64) for x in vectors(side.model, batch["history"], batch["history_mask"]))
+    beta, k = side.run.config.method.args.beta, side.run.config.decode.num_beams
+    of_items = (1 - beta) * asked[:, 0] @ table[:, 0].T
+    of_items += beta * np.einsum("BZD,IZD->BI", asked[:, 1:], table[:, 1:], optimize=True)
+    of_rows = np.full((len(group), len(catalog)), -np.inf)
+    for item, row in enumerate(catalog.row_of_item.tolist()):
+        if row >= 0:
+            of_rows[:, row] = np.maximum(of_rows[:, row], of_items[: len(group), item])
+    best = np.argsort(-of_rows, axis=1, kind="stable")[:, :k].tolist()
+    return [[(side.title(row), float(scores[row])) for row in rows] for rows, scores in zip(best, of_rows, strict=True)]
+
+
+def compare(runs: dict[str, Run], *, n_users: int, repeats: int) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Check, count and time both sides: figures of each, and of both."""
+    sides = {name: Ours(run) for name, run in runs.items()}
+    users = {name: choose_users(run, n_users) for name, run in runs.items()}
+    work = {}
+    for name, run in runs.items():
+        counted = Ours(run)
+        with counting_ours() as work[name]:
+            counted(*users[name])
+    examples, groups = users["setrec"]
+    agreement = check(sides["setrec"](examples, groups[:1]), rank_all(sides["setrec"], examples, groups[0]))
+    passes = {name: lambda name=name: sides[name](*users[name]) for name in sides}
+    common.interleaved(passes, repeats=1)  # compiles
+    turns = [common.interleaved(passes, repeats=1) for _ in range(repeats)]
+    median = {name: statistics.median(turn[name] for turn in turns) for name in sides}
+    columns = {name: figures(work[name], median[name], n_users=len(examples), n_batches=len(groups)) for name in sides}
+    return columns, {"users_per_second_ratio": round(median["igd"] / median["setrec"], 2), **agreement}
+
+
+def main() -> None:
+    """Entry point."""
+    values = flags.FLAGS
+    with common.prepared_folder(values.data) as data:
+        config = make_config(data, Path(values.model), size=values.size)
+        runs = make_runs(config, Workdir(str(data.parent)))  # a folder that is there keeps the features
+        columns, both = compare(runs, n_users=values.users, repeats=REPEATS)
+    args = runs["setrec"].config.method.args
+    settings = {
+        "data": f"{Path(values.data).name} test",
+        "model": values.size or Path(values.model).name,
+        "users": values.users,
+        "titles": len(runs["igd"].index.catalog),
+        **{field: config.decode[field] for field in ("batch_size", "num_beams", "alpha", "max_new_tokens")},
+        "n_semantic": args.n_semantic,
+        "beta": args.beta,
+    }
+    common.report("setrec", settings, columns, **both)
+
+
+if __name__ == "__main__":
+    common.define_flags()
+    flags.DEFINE_integer("users", 64, "Users to recommend for, from the test split.", lower_bound=1)
+    flags.DEFINE_string("size", "", "Named size of igd_jax/models/config.py with random weights; empty = --model.")
+    run_main(main)

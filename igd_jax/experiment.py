@@ -1,0 +1,118 @@
+"""The config of a run: of an experiment file, or of the run in a workdir, with fields changed on the command line."""
+
+import json
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from igd_jax.core.errors import InputError, bad_flags_told
+from igd_jax.core.io import Workdir, read_json
+
+FREE_TO_CHANGE = ("decode", "eval", "mesh")
+"""Sections of the config that may differ from those of the run in a workdir."""
+FREE_TO_DECODE = (*FREE_TO_CHANGE, "method")
+"""The same where the run is only decoded: see `decode_as`."""
+
+HOW_TO_SCORE = ("alpha", "length_penalty", "temperature", "collaborative")
+"""Fields of `config.decode` that belong to a method, and not to the candidates and the length of lists."""
+
+DEFAULTS = Path(__file__).resolve().parents[1] / "configs" / "common.py"
+"""Every field of a config, in a checkout; an installed package comes without."""
+
+
+def load_config(config: ConfigDict | None, workdir: Workdir) -> ConfigDict:
+    """The given config, or that of the run in the workdir."""
+    if config is not None:
+        return config
+    if not workdir.config.is_file():
+        raise InputError(f"{workdir.path} holds no run (no config.json in it); train one there, or give --config")
+    return run_config(workdir)
+
+
+def run_config(workdir: Workdir) -> ConfigDict:
+    """The config of the run in a workdir; fields that are younger than the run have the values of `DEFAULTS`."""
+    config = read_json(workdir.config)
+    if DEFAULTS.is_file():
+        for section, fields in config_json(read_config(str(DEFAULTS))).items():
+            config[section] = fields | config.get(section, {})
+    return ConfigDict(config)
+
+
+def define_config_flag() -> None:
+    """Define ``--config``: a file if the command line names one, else the config of the run in its workdir.
+
+    So ``--config.decode.alpha=0.2`` overrides a field in either case. Unknown fields are errors.
+    """
+    with bad_flags_told():
+        file, folder, other = (_option(name) for name in ("--config", "--workdir", "--decode_as"))
+        for name, given in (("config", file), ("decode_as", other)):
+            if given is not None and not Path(given.split(":", 1)[0]).is_file():
+                raise InputError(f"--{name}={given}: there is no such file; configs/ holds experiments")
+        if file is None and folder is not None and Workdir(folder).config.is_file():
+            config = run_config(Workdir(folder))
+            if other is not None:
+                decode_as(config, read_config(other))
+            config_flags.DEFINE_config_dict("config", config, lock_config=True)
+            return
+        if other is not None:
+            raise InputError("--decode_as is given, but no --workdir of a run alone; it says how to decode that run")
+        if file is None and any(word.startswith("--config.") for word in sys.argv):
+            raise InputError("--config.FIELD is given, but neither --config=FILE nor the --workdir of a run")
+        config_flags.DEFINE_config_file("config", None, "Experiment file.", lock_config=True)
+
+
+def define_decode_as_flag() -> None:
+    """Define ``--decode_as``, which `define_config_flag` reads."""
+    flags.DEFINE_string("decode_as", None, "Experiment file whose method decodes the run in the workdir.")
+
+
+def read_config(file: str) -> ConfigDict:
+    """The config of an experiment file, ``FILE.py`` or ``FILE.py:ARGUMENT``."""
+    path, *argument = file.split(":", 1)
+    try:
+        get_config = runpy.run_path(path)["get_config"]
+    except (KeyError, SyntaxError) as error:
+        raise InputError(f"{path} is no experiment file ({error}); expected one like those of configs/") from None
+    return ConfigDict(get_config(*argument))
+
+
+def decode_as(config: ConfigDict, other: ConfigDict) -> None:
+    """Have another experiment's method decode the run of `config`: same model, candidates and lists, other scores."""
+    config.method = other.method
+    for field in HOW_TO_SCORE:
+        config.decode[field] = other.decode[field]
+
+
+def check_workdir(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] = FREE_TO_CHANGE) -> None:
+    """Raise `InputError` when the workdir holds a run of another config, but for the sections that are free."""
+    if not workdir.config.is_file():
+        return
+    old, new = config_json(run_config(workdir)), config_json(config)
+    differ = [
+        f"{section}.{field}"
+        for section in sorted(set(old) | set(new))
+        if section not in free
+        for field in sorted(set(old.get(section, {})) | set(new.get(section, {})))
+        if old.get(section, {}).get(field) != new.get(section, {}).get(field)
+    ]
+    if differ:
+        raise InputError(
+            f"{workdir.path} holds a run of another config: {', '.join(differ)} differ; use another --workdir, or give "
+            "the same values to resume it"
+        )
+
+
+def config_json(config: ConfigDict) -> Any:
+    """A config as plain JSON values."""
+    return json.loads(config.to_json())
+
+
+def _option(name: str) -> str | None:
+    """Value of an option on the command line, before flags are parsed."""
+    words = [word for arg in sys.argv[1:] for word in arg.split("=", 1)]
+    return words[words.index(name) + 1] if name in words[:-1] else None

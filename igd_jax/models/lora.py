@@ -1,0 +1,96 @@
+"""Low-rank adapters on the linear maps of a decoder (LoRA, Hu et al., arXiv 2106.09685).
+
+    y = x W + (alpha / r) (x A) B
+
+W is frozen; A and B are trained. B is zero at first, so a new adapter changes nothing. There is no dropout before A,
+where the authors of IGD, BIGRec and SETRec have some: a train step has no random draws.
+
+Letters beside those of `core.types`: I in, O out, r rank.
+"""
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from igd_jax.core.errors import InputError
+from igd_jax.models.decoder import Decoder
+from igd_jax.models.layers import Frozen, Linear
+
+TARGETS = {
+    **dict.fromkeys(("q", "k", "v", "o"), "attention"),
+    **dict.fromkeys(("gate", "up", "down"), "mlp"),
+}
+"""Linear maps that can have an adapter, each with the part of a layer that holds it."""
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """Which maps are adapted, and how much.
+
+    Attributes:
+      rank: r; 0 = none are, and all weights are tuned.
+      alpha: the adapter's product is scaled by alpha / r.
+      targets: names of `TARGETS`, separated by commas.
+
+    Raises:
+      InputError: a value out of its range, or a name that is unknown, missing, or given twice.
+    """
+
+    rank: int
+    alpha: float
+    targets: str
+
+    def __post_init__(self) -> None:
+        if self.rank < 0:
+            raise InputError(f"config.model.lora_rank is {self.rank}; expected a rank, or 0 to tune all weights")
+        if not 0.0 < self.alpha < math.inf:
+            raise InputError(f"config.model.lora_alpha is {self.alpha}; expected a number above 0")
+        if not set(self.names) <= set(TARGETS) or len(set(self.names)) < len(self.names):
+            raise InputError(
+                f"config.model.lora_targets is {self.targets!r}; expected some of {','.join(TARGETS)}, each once, "
+                "separated by commas"
+            )
+
+    @property
+    def names(self) -> list[str]:
+        """The targets, one by one."""
+        return self.targets.split(",")
+
+
+class LowRank(nnx.Module):
+    """``(alpha / r) (x A) B`` in the dtype of x, for one linear map of all L layers; A and B are float32.
+
+    A is uniform within ``1 / sqrt(I)``, as PEFT has it (He et al., arXiv 1502.01852, with slope sqrt(5)), and of its
+    own in each layer.
+    """
+
+    def __init__(self, n_layers: int, n_in: int, n_out: int, *, rank: int, alpha: float, rngs: nnx.Rngs):
+        # Scaled at the end, so that every device has the same numbers: the draw itself has none to round.
+        drawn = jax.random.uniform(rngs.params(), (n_layers, n_in, rank), jnp.float32, minval=-1.0, maxval=1.0)
+        self.a: nnx.Param[Array] = nnx.Param(drawn * n_in**-0.5)
+        self.b: nnx.Param[Array] = nnx.Param(jnp.zeros((n_layers, rank, n_out), jnp.float32))
+        self.scale = alpha / rank
+
+    def __call__(self, x: Float[Array, "N I"]) -> Float[Array, "N O"]:
+        """The adapter of one layer, whose A [I r] and B [r O] the scan over layers has picked."""
+        return x @ self.a[...].astype(x.dtype) @ self.b[...].astype(x.dtype) * self.scale
+
+
+def add_lora(decoder: Decoder, lora: LoRA, *, rngs: nnx.Rngs) -> None:
+    """Freeze all weights of the decoder and put new adapters beside its targets; rank is 1 or more."""
+    for module in [module for _, module in nnx.iter_modules(decoder)]:
+        for name, value in list(vars(module).items()):
+            if isinstance(value, nnx.Param):
+                setattr(module, name, Frozen(value[...]))
+    for name in lora.names:
+        linear: Linear = getattr(getattr(decoder.layers, TARGETS[name]), name)
+        linear.adapter = LowRank(*linear.kernel.shape, rank=lora.rank, alpha=lora.alpha, rngs=rngs)
+
+
+def has_lora(model: nnx.Module) -> bool:
+    """Whether any map in the model has an adapter."""
+    return any(isinstance(module, LowRank) for _, module in nnx.iter_modules(model))

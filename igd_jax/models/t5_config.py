@@ -1,0 +1,83 @@
+"""Sizes and switches of a T5, by name or from a Hugging Face ``config.json``."""
+
+import dataclasses
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from igd_jax.core.errors import InputError
+
+FEED_FORWARD = {"relu": False, "gated-gelu": True}
+"""``feed_forward_proj`` of a config, and whether it is gated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class T5Config:
+    """What fixes the maths of a T5.
+
+    Attributes:
+      vocab_size, hidden_size, mlp_size, num_heads, head_dim: as in `models.config`.
+      num_layers, num_decoder_layers: blocks.
+      num_buckets, max_distance: of relative positions; all beyond the distance share a bucket.
+      eps: added to the mean square in every norm.
+      gated: version 1.1.
+    """
+
+    vocab_size: int
+    hidden_size: int
+    mlp_size: int
+    num_layers: int
+    num_decoder_layers: int
+    num_heads: int
+    head_dim: int
+    num_buckets: int
+    max_distance: int
+    eps: float
+    gated: bool
+
+
+_T5 = partial(T5Config, vocab_size=32_128, num_buckets=32, max_distance=128, eps=1e-6, gated=False)
+NAMED: dict[str, T5Config] = {
+    "t5-pico": _T5(hidden_size=64, mlp_size=192, num_layers=2, num_decoder_layers=2, num_heads=4, head_dim=16),
+    "t5-small": _T5(hidden_size=512, mlp_size=2048, num_layers=6, num_decoder_layers=6, num_heads=8, head_dim=64),
+    "t5-base": _T5(hidden_size=768, mlp_size=3072, num_layers=12, num_decoder_layers=12, num_heads=12, head_dim=64),
+}
+"""Version 1.0 at its public sizes (arXiv 1910.10683; google-t5 on Hugging Face), and a small one for smoke runs."""
+
+
+def named(name: str, *, vocab_size: int) -> T5Config:
+    """The config called `name` in `NAMED`, with `vocab_size` rows.
+
+    Raises:
+      InputError: no such name; the message lists those there are.
+    """
+    if name not in NAMED:
+        raise InputError(f"no T5 folder or size is called {name!r}; expected a folder or one of {', '.join(NAMED)}")
+    return dataclasses.replace(NAMED[name], vocab_size=vocab_size)
+
+
+_FIELDS = {
+    "vocab_size": "vocab_size", "d_model": "hidden_size", "d_ff": "mlp_size", "num_layers": "num_layers",
+    "num_heads": "num_heads", "d_kv": "head_dim", "relative_attention_num_buckets": "num_buckets",
+    "relative_attention_max_distance": "max_distance", "layer_norm_epsilon": "eps",
+}  # fmt: skip
+_DEFAULTS = {"relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6}
+"""Fields that older configs leave out."""
+
+
+def from_hf(config: dict[str, Any]) -> T5Config:
+    """Read a Hugging Face config of ``model_type`` t5.
+
+    Raises:
+      InputError: another type, a field that is missing or no number, or another feed-forward.
+    """
+    if config.get("model_type") != "t5":
+        raise InputError(f"the model is of type {config.get('model_type')!r}; expected t5; choose such a model")
+    given = _DEFAULTS | config
+    if wrong := [name for name in _FIELDS if not isinstance(given.get(name), int | float) or given[name] <= 0]:
+        raise InputError(f"the t5 config has no positive {', '.join(wrong)}; correct it or choose another model")
+    if (kind := config.get("feed_forward_proj", "relu")) not in FEED_FORWARD:
+        raise InputError(f"the t5 config has feed_forward_proj {kind!r}; expected one of {', '.join(FEED_FORWARD)}")
+    sizes = {ours: given[theirs] for theirs, ours in _FIELDS.items()}
+    depth = config.get("num_decoder_layers") or sizes["num_layers"]
+    return T5Config(**sizes, num_decoder_layers=depth, gated=FEED_FORWARD[kind])
