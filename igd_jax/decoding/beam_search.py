@@ -28,8 +28,8 @@ Carry: TypeAlias = Any
 """What a scorer keeps between steps (a KV cache, say); any pytree."""
 
 
-USUAL_LENGTH = 32
-"""Tokens of a title that few exceed; sizes the first of the two loops and changes no result."""
+USUAL_LENGTHS = (16, 32)
+"""Tokens of a title that many, and then few, exceed; they size the first loops and change no result."""
 
 
 class Beams(NamedTuple):
@@ -105,9 +105,9 @@ class SearchOptions:
 def beam_search(scorer: Scorer, trie: DeviceTrie, options: SearchOptions, *, is_real: Bool[Array, " B"]) -> Ranked:
     """Search all rows at once; `is_real` False marks rows that only fill up the batch, which find nothing."""
     state = begin(scorer, trie, options, is_real=is_real)
-    # Most batches are done after a few dozen tokens: the first loop carries, and looks at, that little room only.
+    # Each loop carries, and looks at, room for its own length only; most batches never come to the last one.
     step = partial(beam_step, scorer=scorer, trie=trie, options=options)
-    for length in sorted({min(USUAL_LENGTH, options.max_length), options.max_length}):
+    for length in sorted({min(n, options.max_length) for n in (*USUAL_LENGTHS, options.max_length)}):
         state = dataclasses.replace(state, carry=scorer.reserve(state.carry, length))
         state = jax.lax.while_loop(partial(unfinished, length=length), step, state)
     return results(state, trie)
