@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
+from igd_jax.data.matrices import read_matrices
 
 FILE = "collaborative.safetensors"
+AGAIN = "evaluate the collaborative run again"
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,8 @@ def load_collaborative(folder: Path, *, fingerprint: str, split: str, n_rows: in
     Raises:
       InputError: no such file, or it was made for other data, another split, or too few rows.
     """
-    path = folder / FILE
-    if not path.is_file():
-        raise InputError(
-            f"config.decode.collaborative is {str(folder)!r}, which holds no {FILE}; expected 'popularity' or the "
-            "evaluation of a collaborative run: python -m igd_jax.train --config=configs/sasrec.py ..., then evaluate"
-        )
-    try:
-        with safe_open(path, framework="numpy") as file:
-            found = file.metadata() or {}
-            users, items = file.get_tensor("users"), file.get_tensor("items")
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error}); evaluate the collaborative run again") from None
+    path = _file_of(folder, asked_by="decode.collaborative", expected="'popularity' or the evaluation")
+    (users, items), found = read_matrices(path, "users", "items", remedy=AGAIN)
     for name, wanted in (("fingerprint", fingerprint), ("split", split)):
         if found.get(name) != wanted:
             raise InputError(
@@ -81,3 +72,33 @@ def load_collaborative(folder: Path, *, fingerprint: str, split: str, n_rows: in
             "be ranked; evaluate the collaborative run without a smaller eval.max_examples"
         )
     return Collaborative(users[:n_rows], items)
+
+
+def load_item_vectors(folder: Path, *, fingerprint: str, n_items: int) -> Float[np.ndarray, "I D"]:
+    """The item vectors alone of such a folder, of whatever split, for `config.method.args.collaborative`.
+
+    Raises:
+      InputError: there are none, they are of another catalogue, or not finite.
+    """
+    path = _file_of(folder, asked_by="method.args.collaborative", expected="the evaluation")
+    (vectors,), found = read_matrices(path, "items", remedy=AGAIN)
+    if (given := found.get("fingerprint")) != fingerprint:
+        raise InputError(
+            f"{path} has vectors of data {given}, but this run's data is {fingerprint}; evaluate a collaborative run "
+            "on the same data"
+        )
+    if len(vectors) != n_items or not np.isfinite(vectors).all():
+        raise InputError(
+            f"{path} has {len(vectors):,} vectors, {int((~np.isfinite(vectors).all(axis=1)).sum()):,} of them not "
+            f"finite, for {n_items:,} items; evaluate a collaborative run on the same data"
+        )
+    return vectors
+
+
+def _file_of(folder: Path, *, asked_by: str, expected: str) -> Path:
+    if not (path := folder / FILE).is_file():
+        raise InputError(
+            f"config.{asked_by} is {str(folder)!r}, which holds no {FILE}; expected {expected} of a collaborative run: "
+            "python -m igd_jax.train --config=configs/sasrec.py ..., then evaluate"
+        )
+    return path

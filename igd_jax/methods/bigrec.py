@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 from jaxtyping import Array, Float, Int
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
@@ -25,6 +24,7 @@ from igd_jax.core.io import atomic_file, fingerprint
 from igd_jax.core.log import Progress
 from igd_jax.core.types import Batch, LossSum, Ranked
 from igd_jax.data.batches import in_groups, pad_rows
+from igd_jax.data.matrices import read_matrices
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.decoding.free_search import free_search
@@ -255,15 +255,8 @@ def read_embeddings(path: Path, marks: dict[str, str]) -> Float[np.ndarray, "N D
     Raises:
       InputError: no such file, or it is of another model or catalogue than `marks` says.
     """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            found = file.metadata() or {}
-            embeddings = file.get_tensor("embeddings")
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} cannot be read as a file of embeddings ({error}); expected one from RUN/cache; leave "
-            "config.method.args.embeddings empty, and delete the file if it is this run's own"
-        ) from None
+    remedy = "leave config.method.args.embeddings empty, and delete the file if it is of this run's cache"
+    (embeddings,), found = read_matrices(path, "embeddings", remedy=remedy)
     differ = [name for name, mark in marks.items() if found.get(name) != mark]
     if differ:
         raise InputError(

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
@@ -24,7 +23,8 @@ from igd_jax.core.io import atomic_file, fingerprint
 from igd_jax.core.log import say
 from igd_jax.core.types import Batch, LossSum, Ranked
 from igd_jax.data.batches import TARGET_WIDTHS, pad_rows
-from igd_jax.data.collaborative import FILE
+from igd_jax.data.collaborative import load_item_vectors
+from igd_jax.data.matrices import read_matrices
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.items.catalog import Catalog, Ragged
@@ -114,7 +114,8 @@ class SETRec(Method):
         backbone = make_t5(self._t5, context) if self._t5 else context.backbone()
         rngs, titles = nnx.Rngs(context.seed), context.index.titles
         if self._collaborative:
-            vectors = jnp.asarray(read_vectors(Path(self._collaborative), len(titles), context.data_fingerprint))
+            source = Path(self._collaborative)
+            vectors = load_item_vectors(source, fingerprint=context.data_fingerprint, n_items=len(titles))
         else:
             say("collaborative tokens: trained here, from a random table; config.method.args.collaborative is not set")
             vectors = 0.1 * jax.random.normal(rngs.params(), (len(titles), TABLE_WIDTH))
@@ -123,7 +124,7 @@ class SETRec(Method):
         )
         features, made_from = self._item_features(context, backbone) if self._n_semantic else (None, "")
         tokens = ItemTokens(
-            vectors,
+            jnp.asarray(vectors),
             None if features is None else jnp.asarray(features),
             features_from=made_from,
             trains_vectors=not self._collaborative,
@@ -262,39 +263,13 @@ def in_chunks(catalog: Catalog, size: int) -> tuple[Int[np.ndarray, "chunks I"],
     return chunks.pad(size, fill=-1), padded
 
 
-def read_vectors(folder: Path, n_items: int, data_fingerprint: str) -> Float[np.ndarray, "I C"]:
-    """Item vectors of an evaluated SASRec run, of whatever split.
-
-    Raises:
-      InputError: there are none, they are of another catalogue, or not finite.
-    """
-    path = folder / FILE
-    if not path.is_file():
-        raise InputError(
-            f"config.method.args.collaborative is {str(folder)!r}, which holds no {FILE}; expected the evaluation of a "
-            "collaborative run: python -m igd_jax.train --config=configs/sasrec.py ..., then evaluate"
-        )
-    vectors, found = _read(path, "items")
-    if (given := found.get("fingerprint")) != data_fingerprint:
-        raise InputError(
-            f"{path} has vectors of data {given}, but this run's data is {data_fingerprint}; evaluate a collaborative "
-            "run on the same data"
-        )
-    if len(vectors) != n_items or not np.isfinite(vectors).all():
-        raise InputError(
-            f"{path} has {len(vectors):,} vectors, {int((~np.isfinite(vectors).all(axis=1)).sum()):,} of them not "
-            f"finite, for {n_items:,} items; evaluate a collaborative run on the same data"
-        )
-    return vectors
-
-
 def read_features(path: Path, titles: Sequence[str], *, missing: str) -> Float[np.ndarray, "I W"]:
     """Features of a file, for the items in their order.
 
     Raises:
       InputError: no such file, features of other titles, or, unless `missing` is ``zero``, rows that are not finite.
     """
-    features, found = _read(path, "features")
+    (features,), found = read_matrices(path, "features", remedy="make it again")
     of_titles = fingerprint(*titles)
     if len(features) != len(titles) or found.get("fingerprint", of_titles) != of_titles:
         raise InputError(
@@ -311,19 +286,6 @@ def read_features(path: Path, titles: Sequence[str], *, missing: str) -> Float[n
     return np.where(is_broken[:, None], np.float32(0), features)
 
 
-def _read(path: Path, name: str) -> tuple[Float[np.ndarray, "I W"], dict[str, str]]:
-    """A float32 matrix of a safetensors file, and the file's metadata."""
-    try:
-        with safe_open(path, framework="numpy") as file:
-            tensors, found = set(file.keys()), file.metadata() or {}
-            array = file.get_tensor(name) if name in tensors else np.zeros(0, np.float32)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} cannot be read as safetensors ({error}); make it again") from None
-    if array.ndim != 2 or not np.issubdtype(array.dtype, np.floating):
-        raise InputError(f"{path} has tensors {', '.join(sorted(tensors))}; expected {name!r}, a matrix of floats")
-    return array.astype(np.float32), found
-
-
 def title_features(
     context: Context, backbone: Decoder | T5, *, batch_size: int = 64
 ) -> tuple[Float[np.ndarray, "I D"], str]:
@@ -337,7 +299,7 @@ def title_features(
     mark = fingerprint(context.tokenizer.fingerprint, *context.index.titles, *few_numbers(nnx.state(backbone)))
     path = context.cache / f"features-{mark}.safetensors"
     if path.is_file():
-        return _read(path, "features")[0], mark
+        return read_matrices(path, "features", remedy="delete it")[0][0], mark
     tokens = context.index.item_tokens
     lengths = tokens.lengths - 1  # without the EOS
     run, features = title_reader(backbone), np.zeros((len(tokens), backbone.config.hidden_size), np.float32)
