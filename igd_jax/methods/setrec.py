@@ -115,7 +115,8 @@ class SETRec(Method):
         rngs, titles = nnx.Rngs(context.seed), context.index.titles
         if self._collaborative:
             source = Path(self._collaborative)
-            vectors = load_item_vectors(source, fingerprint=context.data_fingerprint, n_items=len(titles))
+            given = load_item_vectors(source, fingerprint=context.data_fingerprint, n_items=len(titles))
+            vectors = jnp.asarray(given)
         else:
             say("collaborative tokens: trained here, from a random table; config.method.args.collaborative is not set")
             vectors = 0.1 * jax.random.normal(rngs.params(), (len(titles), TABLE_WIDTH))
@@ -124,7 +125,7 @@ class SETRec(Method):
         )
         features, made_from = self._item_features(context, backbone) if self._n_semantic else (None, "")
         tokens = ItemTokens(
-            jnp.asarray(vectors),
+            vectors,
             None if features is None else jnp.asarray(features),
             features_from=made_from,
             trains_vectors=not self._collaborative,
