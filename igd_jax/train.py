@@ -6,10 +6,8 @@ Reads like the run: data, model, state, loop, result. Writes config.json, env.js
 checkpoints/ into the workdir. SIGTERM saves and exits with code 143.
 """
 
-import math
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -27,7 +25,7 @@ from igd_jax.core import errors
 from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json, write_json
-from igd_jax.core.log import MetricsWriter, Progress, plot_losses, say
+from igd_jax.core.log import MetricsWriter, plot_losses, say
 from igd_jax.core.types import Batch, LossSum
 from igd_jax.data.batches import (
     by_length,
@@ -45,6 +43,7 @@ from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.sharding import by_row, check_divides, replicated
 from igd_jax.training.step import NORMALIZERS, Params, StepFunctions, TrainState, init_state, make_step, means
+from igd_jax.training.train_log import TrainLog, check_finite
 
 TERMINATED = 143
 """Exit code after SIGTERM: the state is saved, and the same command goes on from it."""
@@ -96,7 +95,7 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
             say(f"resuming from step {int(state.step)} of {plan.num_steps}")
         first_step = int(state.step)
         metrics.truncate(first_step)
-        log = TrainLog(metrics, schedule, plan)
+        log = TrainLog(metrics, schedule, num_steps=plan.num_steps, every_steps=plan.log_every_steps)
 
         # --------------------------------------------------------------------------------------------------- train loop
         terminated = catch_sigterm()
@@ -187,49 +186,6 @@ class Plan:
             f"plan: {self.num_steps:,} steps of {self.global_batch_size} rows ({self.epoch:,} steps an epoch of "
             f"{self.n_rows:,} rows), micro-batches of {self.micro_batch_size}"
         )
-
-
-class TrainLog:
-    """Keeps the metrics of recent steps on the device and reads them in one go: no step waits for its log."""
-
-    def __init__(self, metrics: MetricsWriter, schedule: Any, plan: Plan):
-        self._metrics, self._schedule, self._every = metrics, schedule, plan.log_every_steps
-        self._progress = Progress("train", plan.num_steps, "steps", every_seconds=2.0)
-        self._waiting: list[tuple[int, dict[str, jax.Array]]] = []
-        self._n_rows, self._since = 0, time.monotonic()
-
-    def add(self, step: int, values: dict[str, jax.Array], *, n_rows: int) -> None:
-        """Note a step; every `log_every_steps` steps, write and print what is waiting."""
-        self._waiting.append((step, values))
-        self._n_rows += n_rows
-        if step % self._every == 0:
-            self.flush()
-
-    def flush(self) -> None:
-        """Write the waiting steps to metrics.jsonl; raises `InputError` at the first that is not finite."""
-        if not self._waiting:
-            return
-        waiting = jax.device_get(self._waiting)
-        rate = self._n_rows / max(time.monotonic() - self._since, 1e-9)
-        for step, values in waiting:
-            numbers = {name: float(value) for name, value in values.items()}
-            check_finite(numbers, step)
-            numbers["learning_rate"] = float(self._schedule(step - 1))
-            self._metrics.write(step, **numbers, examples_per_second=rate)
-        mean = {name: float(np.mean([values[name] for _, values in waiting])) for name in waiting[0][1]}
-        note = ", ".join(f"{name} {value:.3f}" for name, value in mean.items())
-        self._progress.update(waiting[-1][0], f"{note}, {rate:.1f} examples/s")
-        self._waiting, self._n_rows, self._since = [], 0, time.monotonic()
-
-
-def check_finite(values: dict[str, float], step: int) -> None:
-    """Raise `InputError` at the first metric of a step that is not finite."""
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise InputError(
-                f"{name} is {value} at step {step}; try a lower config.train.learning_rate, more warmup_steps, or "
-                "model.dtype=float32. The last checkpoint is from before"
-            )
 
 
 def check_candidates(config: ConfigDict, workdir: Workdir) -> None:
