@@ -138,7 +138,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load_at_start": round(LOAD_AT_START, 1),
         "python": platform.python_version(),
-        **{package: version(package) for package in ("jax", "flax", "torch", "transformers")},
+        "versions": {package: version(package) for package in ("jax", "flax", "torch", "transformers")},
     }
 
 

@@ -51,7 +51,7 @@ def get_config() -> ConfigDict:
     config.train.seed = 42  # of the row order and of random weights
     config.train.patience = 1  # evaluations without a better loss before stopping; 0 = never stop early; published: 1
     config.train.eval_every_steps = 0  # updates between evaluations of the loss; 0 = once an epoch, as published
-    config.train.eval_examples = 0  # first rows of valid whose loss that is; 0 = all
+    config.train.eval_examples = 0  # rows of valid whose loss that is, evenly spread; 0 = all
     config.train.checkpoint_every_steps = 200  # updates between checkpoints for resuming
     config.train.log_every_steps = 10  # updates between lines of the log
 
@@ -68,7 +68,7 @@ def get_config() -> ConfigDict:
     config.eval = ConfigDict()
     config.eval.split = "test"  # rows that are ranked: test, valid or train
     config.eval.protocol = "rows"  # each row has one target (rows), or each user all of theirs (users; SETRec)
-    config.eval.max_examples = 0  # first rows of the split, or first users; 0 = all
+    config.eval.max_examples = 0  # rows of the split, or users, evenly spread; 0 = all
     config.eval.ks = (1, 3, 5, 10)  # cut-offs of HR@k, or Recall@k of users, and NDCG@k
 
     config.mesh = ConfigDict()

@@ -1,6 +1,6 @@
 """Compare evaluations of the same rows, or users: one table, with a bootstrap interval for each difference.
 
-    python -m igd_jax.compare RUN_A RUN_B [RUN_C ...] [--json]
+    python -m igd_jax.compare RUN_A RUN_B [RUN_C ...] [--targets=warm|cold] [--json]
 
 Each RUN is a run's folder, whose evaluations all take part, or the folder of one evaluation, RUN/eval/NAME. Evaluations
 whose configs differ by train.seed alone are one method: its metrics are means over the seeds, row by row. The first
@@ -123,8 +123,8 @@ def _runs(
             runs[label][name]["value"] = float(columns[-1].mean())
             if len(seeds) > 1:
                 runs[label][name]["spread"] = float(np.std([values.mean() for values in seeds], ddof=1))
-    by_row = np.stack(columns, axis=1)
-    means, samples = by_row.mean(axis=0), resampled_means(by_row, n_resamples=N_RESAMPLES)
+    by_row, user = np.stack(columns, axis=1), np.array([key["user"] for key in next(iter(methods.values()))[0].keys])
+    means, samples = by_row.mean(axis=0), resampled_means(by_row, user, n_resamples=N_RESAMPLES)
     p = adjusted_p(means, samples, [(a * n + m, b * n + m) for a, b, m in pairs])
     p_of = dict(zip(pairs, p.tolist(), strict=True))
     for b, label in enumerate(labels[1:], start=1):
@@ -146,10 +146,11 @@ def _runs(
     return runs, winner
 
 
-def compare_folders(folders: Sequence[Path]) -> dict[str, Any]:
-    """`compare` of the evaluations in these folders."""
+def compare_folders(folders: Sequence[Path], *, group: str = "") -> dict[str, Any]:
+    """`compare` of the evaluations in these folders; of their warm or cold targets alone if `group` says so."""
     labels = short_labels(folders)
-    return compare([read_evaluation(label, folder) for label, folder in zip(labels, folders, strict=True)])
+    found = [read_evaluation(label, folder, group=group) for label, folder in zip(labels, folders, strict=True)]
+    return compare(found) | {"targets": group or "all"}
 
 
 def main(runs: Sequence[str]) -> None:
@@ -158,7 +159,7 @@ def main(runs: Sequence[str]) -> None:
     if len(found) < 2:
         named = ", ".join(map(str, found.values())) or "none"
         raise InputError(f"compare needs two evaluations or more, got {named}; name another run")
-    result = compare_folders(list(found.values()))
+    result = compare_folders(list(found.values()), group=flags.FLAGS.targets or "")
     if flags.FLAGS.json:
         say(json.dumps(result, indent=2, ensure_ascii=False))
         return
@@ -168,6 +169,7 @@ def main(runs: Sequence[str]) -> None:
 def define_flags() -> None:
     """Define this command's own flags."""
     flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+    flags.DEFINE_enum("targets", None, ["warm", "cold"], "Targets that were a train target, or never; default all.")
 
 
 if __name__ == "__main__":

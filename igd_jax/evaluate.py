@@ -13,7 +13,6 @@ all that they took in it is right.
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +35,7 @@ from igd_jax.experiment import config_json, define_config_flag, define_decode_as
 from igd_jax.grid import Axis, changed, parse_axis
 from igd_jax.items.catalog import Ragged
 from igd_jax.rank import collaborative_source, collaborative_vectors, describe_results, rank
-from igd_jax.run import Run, first_rows, set_up, trained_model
+from igd_jax.run import Run, set_up, spread, trained_model
 
 CHOSEN_ON = "valid"
 VARIED = ("decode.", "method.args.")
@@ -51,7 +50,7 @@ class Queries:
     """What is asked, and what was right.
 
     Attributes:
-      rows: rows of the split, from the first one on.
+      rows: all rows of the split.
       asked: the row whose history each query shows.
       targets: items that were right for each query, oldest first.
     """
@@ -141,35 +140,34 @@ def score(config: ConfigDict, workdir: Workdir) -> Scored:
 
 
 def read_queries(run: Run) -> Queries:
-    """The first rows of `config.eval.split`; by users, the first users, each at their earliest row with all targets."""
-    asked, rows = run.config.eval, run.rows(run.config.eval.split)
-    if asked.protocol == "rows":
-        rows = first_rows(rows, asked.max_examples)
-        return Queries(rows, np.arange(len(rows)), Ragged(rows.target, np.arange(len(rows) + 1)))
-    first, user = ground_truth.group_by_user(rows.user, rows.timestamp)
-    n_users = len(first_rows(rows.take(first), asked.max_examples))
-    order = np.lexsort((rows.timestamp, user))
-    order = order[user[order] < n_users]
-    start = starts_of(np.bincount(user[order], minlength=n_users))
-    return Queries(rows, first[:n_users], Ragged(rows.target[order], start))
+    """Rows of `config.eval.split`; by users, users, each at their earliest row with all targets."""
+    rows, by_rows = run.rows(run.config.eval.split), run.config.eval.protocol == "rows"
+    first, query = np.arange(len(rows)), np.arange(len(rows))
+    if not by_rows:
+        first, query = ground_truth.group_by_user(rows.user, rows.timestamp)
+    chosen = spread(len(first), run.config.eval.max_examples, field="eval.max_examples")
+    place = np.full(len(first), -1)
+    place[chosen] = np.arange(len(chosen))
+    order = np.lexsort((rows.timestamp, query))
+    order = order[place[query[order]] >= 0]
+    start = starts_of(np.bincount(place[query[order]], minlength=len(chosen)))
+    return Queries(rows, first[chosen], Ragged(rows.target[order], start))
 
 
 def compute_metrics(run: Run, queries: Queries, ranked: Int[np.ndarray, "Q K"], *, n_invalid: int) -> dict[str, Any]:
     """What `ranking` or `ground_truth` says of the results, as `config.eval` asks."""
     catalog, target, ks = run.index.catalog, queries.targets.ids, run.config.eval.ks
-    title = number_titles(run.index.titles)
-    count = np.bincount(title, weights=run.counts).astype(np.int64)
+    titles = number_titles(run)
     if run.config.eval.protocol == "rows":
         return ranking.evaluate(
             ranked,
-            targets=ranking.Targets(catalog.row_of_item[target], target, count[title[target]]),
+            targets=ranking.Targets(catalog.row_of_item[target], target, titles.count[titles.of_item[target]]),
             candidates=ranking.Candidates(catalog.counts, catalog.item_start, catalog.item),
             ks=ks,
             n_invalid=n_invalid,
         )
-    row = rows_of_titles(run, title)
     user = np.repeat(np.arange(len(queries)), queries.targets.lengths)
-    truth = ground_truth.merge_titles(user, title[target], row=row, is_warm=count > 0)
+    truth = ground_truth.merge_titles(user, titles.of_item[target], row=titles.row, is_warm=titles.count > 0)
     return ground_truth.evaluate(ranked, truth=truth, count=catalog.counts, ks=ks, n_invalid=n_invalid)
 
 
@@ -180,7 +178,7 @@ def choose(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: in
     split, ``RUN/eval/test``, gives way to its sibling ``RUN/eval/valid``.
 
     Args:
-      max_examples: first rows, or users, of valid that are ranked; 0 = all.
+      max_examples: rows, or users, of valid that are ranked, evenly spread; 0 = all.
 
     Raises:
       InputError: see `score`.
@@ -204,37 +202,49 @@ def choose(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: in
     return changed(config, {axis.field: best})
 
 
-def rows_of_titles(run: Run, title: Int[np.ndarray, " items"]) -> Int[np.ndarray, " titles"]:
-    """Catalogue row of each title by its number; -1 where it is no candidate."""
-    row = np.full(int(title.max()) + 1, -1)
-    np.maximum.at(row, title, run.index.catalog.row_of_item)
-    return row
+@dataclass(frozen=True)
+class Titles:
+    """Distinct titles, by number.
+
+    Attributes:
+      of_item: number of each item's title; items that share a title share their number.
+      row: catalogue row; -1 where it is no candidate.
+      count: how often it is a train target.
+    """
+
+    of_item: Int[np.ndarray, " items"]
+    row: Int[np.ndarray, " T"]
+    count: Int[np.ndarray, " T"]
 
 
-def number_titles(titles: Sequence[str]) -> Int[np.ndarray, " items"]:
-    """A number for each item's title, from 0: items that share a title share their number."""
+def number_titles(run: Run) -> Titles:
+    """The titles of all items."""
     numbers: dict[str, int] = {}
-    return np.array([numbers.setdefault(title, len(numbers)) for title in titles])
+    of_item = np.array([numbers.setdefault(title, len(numbers)) for title in run.index.titles])
+    row = np.full(len(numbers), -1)
+    np.maximum.at(row, of_item, run.index.catalog.row_of_item)
+    return Titles(of_item, row, np.bincount(of_item, weights=run.counts).astype(np.int64))
 
 
 def write_predictions(path: Path, found: Scored) -> None:
     """One JSON line a query, in order, with its row in the split; a title that was cut before its end has no items.
 
-    The target has one item for each title that was right.
+    The target has one item for each title that was right, and says which of them are warm: ever a train target.
     """
     run, rows = found.run, found.queries.rows
-    title = number_titles(run.index.titles)
-    merged = ground_truth.number_merged(rows_of_titles(run, title))[title]
+    titles = number_titles(run)
+    merged, is_warm = ground_truth.number_merged(titles.row)[titles.of_item], titles.count[titles.of_item] > 0
     with path.open("w", encoding="utf-8") as file:
         for q, r in enumerate(found.queries.asked.tolist()):
             targets = found.queries.targets[q]
-            target = targets[np.sort(np.unique(merged[targets], return_index=True)[1])].tolist()
+            target = targets[np.sort(np.unique(merged[targets], return_index=True)[1])]
             line = {
                 "row": r,
                 "user": rows.user[r],
                 "target": {
                     "items": [run.prepared.item_ids[item] for item in target],
                     "title": run.index.titles[target[0]],
+                    "warm": is_warm[target].tolist(),
                 },
                 "ranked": describe_results(run, found.ranked[q], found.scores[q], found.nodes[q]),
             }
@@ -247,7 +257,7 @@ def define_flags() -> None:
     flags.DEFINE_string("split", None, "Rows to rank: test, valid or train; default config.eval.split.")
     flags.DEFINE_string("name", None, "Name of the evaluation; default the split.")
     flags.DEFINE_string("choose", None, "FIELD=VALUE,VALUE: take the value that ranks valid best.")
-    flags.DEFINE_integer("choose_examples", 0, "First rows, or users, of valid that --choose ranks; 0 = all.")
+    flags.DEFINE_integer("choose_examples", 0, "Rows, or users, of valid that --choose ranks, evenly spread; 0 = all.")
     define_decode_as_flag()
     define_config_flag()
 

@@ -1,5 +1,6 @@
 """Rank users by a run: batches through the method's `recommend`, and its results as items, titles and scores."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,8 +35,10 @@ def search_options(config: ConfigDict, index: ItemIndex) -> SearchOptions:
     decode = config.decode
     if not 0.0 <= decode.alpha <= 1.0:
         raise InputError(f"config.decode.alpha is {decode.alpha}; expected a discount from 0 to 1")
-    if decode.temperature <= 0.0:
+    if not 0.0 < decode.temperature < math.inf:
         raise InputError(f"config.decode.temperature is {decode.temperature}; expected a number above 0")
+    if not math.isfinite(decode.length_penalty):
+        raise InputError(f"config.decode.length_penalty is {decode.length_penalty}; expected a number, 0 for sums")
     if decode.num_beams < 1:
         raise InputError(f"config.decode.num_beams is {decode.num_beams}; expected at least 1")
     longest = index.longest_title
@@ -49,7 +52,7 @@ def search_options(config: ConfigDict, index: ItemIndex) -> SearchOptions:
 
 
 def collaborative_source(run: Run, *, split: str | None, n_rows: int) -> Collaborative | None:
-    """The source that `config.decode.collaborative` names, for the first rows of a split; None where it is empty.
+    """The source that `config.decode.collaborative` names, for all rows of a split; None where it is empty.
 
     Args:
       split: None for a history that is of no split.

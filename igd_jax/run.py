@@ -30,9 +30,12 @@ from igd_jax.methods.base import Context, Method, load_method
 from igd_jax.models.config import named
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_weights import load_decoder
-from igd_jax.models.lora import LoRA, add_lora, has_lora
+from igd_jax.models.lora import LoRA, add_lora
 from igd_jax.training.checkpoint import Checkpoints, frozen_fingerprint
 from igd_jax.training.sharding import make_mesh
+
+ONLY_FOR_A_DECODER = {"lora_rank": 0, "dtype": "float32", "param_dtype": "float32", "remat": False}
+"""Fields of `config.model` that other models do not read, each with the value that suits them."""
 
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
@@ -79,7 +82,7 @@ class Run:
         if split not in self.prepared.splits:
             raise InputError(f"there is no split {split!r}; expected one of {', '.join(self.prepared.splits)}")
         rows = self.prepared.splits[split]
-        return first_rows(rows, self.config.data.max_examples if split == "train" else 0)
+        return first_rows(rows, self.config.data.max_examples) if split == "train" else rows
 
     def examples(self, rows: Rows) -> Examples:
         """Rows as the method reads them. Of text, say how many prompts the length limit cut."""
@@ -137,8 +140,21 @@ def _describe_index(which: str, candidates: np.ndarray, index: ItemIndex) -> str
 def first_rows(rows: Rows, limit: int) -> Rows:
     """The first `limit` rows; all of them when it is 0."""
     if limit < 0:
-        raise InputError(f"max_examples is {limit}; expected a number of rows, or 0 for all")
+        raise InputError(f"config.data.max_examples is {limit}; expected a number of rows, or 0 for all")
     return rows.take(np.arange(min(limit, len(rows)))) if limit else rows
+
+
+def spread(n: int, limit: int, *, field: str) -> Int[np.ndarray, " chosen"]:
+    """Numbers of `limit` rows of n, evenly spread, ascending; all n when it is 0 or more than there are.
+
+    A split is in order of time, so its first rows are a few users of one day; these are of all days.
+
+    Args:
+      field: of the config, for the error of a limit below 0.
+    """
+    if limit < 0:
+        raise InputError(f"config.{field} is {limit}; expected a number of rows, or 0 for all")
+    return np.arange(limit) * n // limit if 0 < limit < n else np.arange(n)
 
 
 def _tokenizer(config: ConfigDict, workdir: Workdir, prepared: Prepared) -> Tokenizer:
@@ -183,13 +199,16 @@ def make_backbone(run: Run) -> Decoder:
 
 
 def make_model(run: Run) -> nnx.Module:
-    """The method's model before any training; `InputError` if it has no decoder for the adapters that are asked for."""
+    """The method's model before any training; `InputError` if what is asked for needs a decoder and it has none."""
     model = run.method.make_model(run.context)
-    if run.config.model.lora_rank and not has_lora(model):
-        raise InputError(
-            f"config.model.lora_rank is {run.config.model.lora_rank}, but the model of {run.config.method.name} has no "
-            "decoder to adapt (a T5 and SASRec are tuned whole); set it to 0"
-        )
+    asked = run.config.model
+    if not any(isinstance(module, Decoder) for _, module in nnx.iter_modules(model)):
+        for field, value in ONLY_FOR_A_DECODER.items():
+            if asked[field] != value:
+                raise InputError(
+                    f"config.model.{field} is {asked[field]!r}, but the model of {run.config.method.name} has no "
+                    f"decoder (a T5 and SASRec are tuned whole, in float32); set it to {value!r}"
+                )
     return model
 
 

@@ -38,7 +38,7 @@ from igd_jax.data.batches import (
 )
 from igd_jax.data.examples import Examples
 from igd_jax.experiment import FREE_TO_CHANGE, config_json, define_config_flag
-from igd_jax.run import Run, check_fingerprints, fingerprints, first_rows, make_model, set_up, split_trainable
+from igd_jax.run import Run, check_fingerprints, fingerprints, make_model, set_up, split_trainable, spread
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.sharding import by_row, check_divides, replicated
@@ -59,7 +59,9 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     run = set_up(config, workdir, free=FREE_TO_CHANGE)
     check_candidates(config, workdir)
     per_item = run.method.annotate(run.index)
-    rows_of = {"train": run.rows("train"), "valid": first_rows(run.rows("valid"), config.train.eval_examples)}
+    rows_of = {split: run.rows(split) for split in ("train", "valid")}
+    judged = spread(len(rows_of["valid"]), config.train.eval_examples, field="train.eval_examples")
+    rows_of["valid"] = rows_of["valid"].take(judged)
     examples = {split: run.examples(rows) for split, rows in rows_of.items()}
     report_targets(run, examples)
     if "weight" in per_item:

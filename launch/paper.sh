@@ -5,10 +5,10 @@
 #
 # SOURCE and INPUT as igd_jax.prepare takes them (d3 FOLDER, movielens FOLDER, csv FILE, ...), OUT where runs go. Further
 # flags go to every title-writing method alike: the backbone (--config.model.path or --config.model.config), steps, batch.
-# Environment: SEEDS (1,2,3); ROWS and TEST_ROWS, the first rows of train and test that all methods get (0: all); LAMS and
-# ALPHAS, the values among which D3's share and IGD's alpha are chosen on CHOOSE_ROWS rows of validation; SASREC, flags of
-# the collaborative source; BIGREC, of BIGRec's decoding. Started again, it goes on: finished runs are skipped; after
-# changing LAMS, ALPHAS or CHOOSE_ROWS, delete OUT/*/*/eval/{alpha,d3} first.
+# Environment: SEEDS (1,2,3); ROWS, the first rows of train, and TEST_ROWS, rows spread over test, that all methods get
+# (0: all); LAMS and ALPHAS, the values among which D3's share and IGD's alpha are chosen on CHOOSE_ROWS rows of
+# validation; SASREC, flags of the collaborative source; BIGREC, of BIGRec's decoding. Started again, it goes on: finished
+# runs are skipped; after changing LAMS, ALPHAS or CHOOSE_ROWS, delete OUT/*/*/eval/{alpha,d3} first.
 set -euo pipefail
 source=$1 input=$2 out=$3
 shift 3

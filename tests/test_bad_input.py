@@ -52,7 +52,8 @@ def _field(name: str, value: object) -> str:
         ([_field("data.dir", "")], "config.data.dir is not set; prepare a folder with igd_jax.prepare"),
         ([_field("data.prompt", "story")], "config.data.prompt is 'story'; known prompts are igd, plain"),
         ([_field("data.max_length", 9)], "config.data.max_length is 9, but the title '"),
-        ([_field("data.max_examples", -1)], "max_examples is -1; expected a number of rows, or 0 for all"),
+        ([_field("data.max_examples", -1)], "data.max_examples is -1; expected a number of rows, or 0 for all"),
+        ([_field("train.eval_examples", -1)], "train.eval_examples is -1; expected a number of rows, or 0 for all"),
         ([_field("method.name", "idg")], "config.method.name is 'idg'; known methods are "),
         ([_field("method.args.beta", 2.0)], "config.method.args.beta is 2.0; expected a weight from 0 to 1"),
         (
@@ -92,6 +93,8 @@ def test_of_training(ask, tiny, changes, message):
         ([_field("eval.ks", "(1,20)")], "config.eval.ks is (1, 20), but 10 beams give lists of that length"),
         ([_field("decode.alpha", 1.5)], "config.decode.alpha is 1.5; expected a discount from 0 to 1"),
         ([_field("decode.temperature", 0.0)], "config.decode.temperature is 0.0; expected a number above 0"),
+        ([_field("decode.temperature", "nan")], "config.decode.temperature is nan; expected a number above 0"),
+        ([_field("decode.length_penalty", "inf")], "config.decode.length_penalty is inf; expected a number"),
         ([_field("decode.batch_size", 0)], "config.decode.batch_size is 0, which 1 devices do not divide"),
         ([_field("decode.num_beams", 0), _field("eval.ks", "(1,)")], "but 0 beams give lists of that length"),
         ([_field("model.path", ""), _field("model.config", "nano")], "holds no run and config.model.path is not set"),

@@ -25,7 +25,7 @@ def write_evaluation(folder: Path, rank, *, ks=(1, 3), user="u", with_metrics=Tr
         ]
         if place >= 0:
             ranked[place]["items"] = ["other", f"i{row}"]
-        target = {"items": [f"i{row}"], "title": f"Title {row}"}
+        target = {"items": [f"i{row}"], "title": f"Title {row}", "warm": [row % 2 == 0]}
         lines.append(json.dumps({"row": row, "user": f"{user}{row}", "target": target, "ranked": ranked}) + "\n")
     (folder / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
     if with_metrics:
@@ -319,3 +319,15 @@ def test_missing_and_malformed_files_are_named(tmp_path):
     (folder / "predictions.jsonl").unlink()
     with pytest.raises(InputError, match=r"predictions.jsonl does not exist"):
         read_evaluation("a", folder)
+
+
+def test_targets_of_one_kind_alone(runs):
+    """Even rows are warm; `a` hits 5 of them first and 5 second."""
+    folders = [runs / name / "eval" / "test" for name in "ab"]
+    found = compare_folders(folders, group="warm")
+    assert (found["n"], found["targets"]) == (30, "warm")
+    assert [found["runs"][name]["hr@1"]["value"] for name in "ab"] == [5 / 30, 20 / 30]
+    assert found["popularity"]["hr@1"] is None
+    result = run_command(runs, "a", "b", "--targets=cold")
+    assert "30 rows, cold targets." in result.stdout
+    assert_one_line_error(run_command(runs, "a", "b", "--targets=new"), "--targets", "warm|cold")

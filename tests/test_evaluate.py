@@ -16,6 +16,7 @@ from igd_jax.core.io import Workdir, read_json
 from igd_jax.data.collaborative import FILE, Collaborative, load_collaborative, save_collaborative
 from igd_jax.data.prepared import assemble, load, save
 from igd_jax.data.tokenizer import load_tokenizer
+from igd_jax.evaluation.stored import read_evaluation
 from igd_jax.run import set_up
 from igd_jax.train import train
 
@@ -60,7 +61,9 @@ def test_predictions_have_a_line_for_each_row_in_order(tiny, plain):
     assert [line["user"] for line in predictions] == rows.user.tolist()
     for line, target in zip(predictions, rows.target, strict=True):
         assert list(line) == ["row", "user", "target", "ranked"]
-        assert line["target"] == {"items": [tiny_run.ITEM_IDS[target]], "title": tiny_run.TITLES[target]}
+        warm = [bool((load(tiny / "data").splits["train"].target == target).any())]
+        named = {"items": [tiny_run.ITEM_IDS[target]], "title": tiny_run.TITLES[target]}
+        assert line["target"] == named | {"warm": warm}
 
 
 def test_results_are_whole_titles_best_first_with_all_their_items(trained, plain):
@@ -258,11 +261,19 @@ def test_a_user_is_shown_the_history_of_their_earliest_row(tiny, shoppers, tmp_p
         compare.compare_folders([tmp_path / "run" / "eval" / name for name in ("users", "rows")])
 
 
-def test_the_first_users_keep_all_their_targets(tiny, shoppers, tmp_path):
+def test_some_users_keep_all_their_targets(tiny, shoppers, tmp_path):
     predictions, _ = _by_users(tiny, shoppers, tmp_path / "run")
     some, metrics = _by_users(tiny, shoppers, tmp_path / "run", {"eval.max_examples": 2})
     assert metrics["n"] == 2
-    assert [line["target"] for line in some] == [line["target"] for line in predictions[:2]]
+    # Evenly spread over six.
+    assert [line["target"] for line in some] == [predictions[0]["target"], predictions[3]["target"]]
+
+
+def test_some_rows_are_spread_over_the_split(evaluate, plain):
+    predictions, metrics = evaluate("some", {"eval.max_examples": 4})
+    assert metrics["n"] == 4
+    assert [line["row"] for line in predictions] == [0, N_TEST // 4, N_TEST // 2, 3 * N_TEST // 4]
+    assert [line["target"] for line in predictions] == [plain[0][line["row"]]["target"] for line in predictions]
 
 
 def test_users_with_one_row_each_are_the_rows(evaluate, plain):
@@ -313,6 +324,9 @@ def test_cold_users_on_the_command_line(trained):
     assert (metrics["candidates"], metrics["slices"]["cold"]["n"]) == ("cold", tiny_run.ABSENT_IN_TEST)
     assert metrics["slices"]["cold"]["recall@3"] == 1
     assert metrics["slices"]["warm"]["recall@3"] == 0
+    found = [read_evaluation("cold", trained / "eval" / "cold", group=group) for group in ("warm", "cold")]
+    assert [len(e.keys) for e in found] == [metrics["slices"][name]["n"] for name in ("warm", "cold")]
+    assert [e.by_row["recall@3"].mean() for e in found] == [0, 1]
 
 
 def test_one_field_can_be_changed_on_the_command_line_of_a_trained_run(trained, evaluate):
@@ -356,7 +370,7 @@ def test_the_split_names_the_evaluation_unless_a_name_is_given(trained):
     done = run_here(program, f"--workdir={trained}", "--split=valid", "--config.eval.max_examples=2")
     assert (done.code, done.err) == (0, "")
     predictions, metrics = _read(trained, "valid")
-    assert [line["user"] for line in predictions] == ["valid customer 0", "valid customer 1"]
+    assert [line["user"] for line in predictions] == ["valid customer 0", "valid customer 6"]
     assert metrics["n"] == 2
     assert "checkpoint of step 18, valid loss" in done.out
     assert "candidates (catalogue): 23 of 23 items, 22 titles" in done.out

@@ -46,7 +46,7 @@ def save_collaborative(source: Collaborative, path: Path, *, fingerprint: str, s
 
     Args:
       fingerprint: of the prepared data.
-      split: whose rows, from the first on.
+      split: whose rows.
     """
     tensors = {"users": np.ascontiguousarray(source.users), "items": np.ascontiguousarray(source.items)}
     save_file(tensors, path, metadata={"fingerprint": fingerprint, "split": split})
@@ -68,8 +68,8 @@ def load_collaborative(folder: Path, *, fingerprint: str, split: str, n_rows: in
             )
     if len(users) < n_rows or len(items) != n_items:
         raise InputError(
-            f"{path} has {len(users):,} rows of {len(items):,} items, but {n_rows:,} rows of {n_items:,} items are to "
-            "be ranked; evaluate the collaborative run without a smaller eval.max_examples"
+            f"{path} has {len(users):,} rows of {len(items):,} items, but {n_rows:,} rows of {n_items:,} items are in "
+            f"that split; {AGAIN}"
         )
     return Collaborative(users[:n_rows], items)
 

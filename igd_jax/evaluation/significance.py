@@ -1,10 +1,10 @@
-"""Which methods differ: a bootstrap over rows that all of them answered, corrected for the number of comparisons.
+"""Which methods differ: a bootstrap over users whom all of them answered, corrected for the number of comparisons.
 
-Rows are resampled for all methods and metrics at once (Efron and Tibshirani 1993, ch. 13), so a row's answers stay
-together. The correction is the step-down maximum of studentized differences (Westfall and Young 1993; Romano and Wolf
-2005): the chance that any comparison without a true difference is called one is held at the level asked for. HR and
-NDCG at neighbouring cut-offs, and pairs that share a method, move together; the maximum knows that, where Holm's method
-would pay for each as if it stood alone.
+Users are resampled with all their rows, for all methods and metrics at once (Efron and Tibshirani 1993, ch. 8 and 13):
+rows of one user are alike, and a row's answers stay together. The correction is the step-down maximum of studentized
+differences (Westfall and Young 1993; Romano and Wolf 2005): the chance that any comparison without a true difference is
+called one is held at the level asked for. HR and NDCG at neighbouring cut-offs, and pairs that share a method, move
+together; the maximum knows that, where Holm's method would pay for each as if it stood alone.
 
 Axes: R rows, X columns (one metric of one method each), S resamples, P comparisons.
 """
@@ -12,7 +12,7 @@ Axes: R rows, X columns (one metric of one method each), S resamples, P comparis
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
 MAX_CHUNK = 1 << 22
 """Draws held in memory at once (8 bytes each)."""
@@ -22,21 +22,26 @@ ROUNDING = 1e-12
 
 
 def resampled_means(
-    columns: Float[np.ndarray, "R X"], *, n_resamples: int = 10_000, seed: int = 0
+    columns: Float[np.ndarray, "R X"], user: Shaped[np.ndarray, "R"], *, n_resamples: int = 10_000, seed: int = 0
 ) -> Float[np.ndarray, "X S"]:
-    """Means of the columns over rows drawn with replacement, the same rows for all columns.
+    """Means of the columns over the rows of users drawn with replacement, the same users for all columns.
 
-    That is one multinomial draw over the distinct rows, of which metrics at a cut-off have few: the same distribution
-    as drawing row numbers, at a cost that hardly depends on the number of rows.
+    That is one multinomial draw over users with distinct sums, of whom metrics at a cut-off have few: the same
+    distribution as drawing user numbers, at a cost that hardly depends on how many there are.
+
+    Args:
+      user: whose row it is.
     """
-    values, counts = np.unique(columns, axis=0, return_counts=True)
-    rng, n = np.random.default_rng(seed), len(columns)
-    chunk = max(1, MAX_CHUNK // len(values))
-    means = [
-        rng.multinomial(n, counts / n, size=min(chunk, n_resamples - start)) @ values / n
-        for start in range(0, n_resamples, chunk)
-    ]
-    return np.ascontiguousarray(np.concatenate(means).T)
+    _, group = np.unique(user, return_inverse=True)
+    sums = np.zeros((int(group.max()) + 1, 1 + columns.shape[1]))
+    np.add.at(sums, group, np.concatenate([np.ones((len(columns), 1)), columns], axis=1))
+    values, counts = np.unique(sums, axis=0, return_counts=True)
+    rng, n = np.random.default_rng(seed), len(sums)
+    chunk, drawn = max(1, MAX_CHUNK // len(values)), []
+    for start in range(0, n_resamples, chunk):
+        totals = rng.multinomial(n, counts / n, size=min(chunk, n_resamples - start)) @ values
+        drawn.append(totals[:, 1:] / totals[:, :1])
+    return np.ascontiguousarray(np.concatenate(drawn).T)
 
 
 def interval(samples: Float[np.ndarray, "S"], *, confidence: float) -> tuple[float, float]:

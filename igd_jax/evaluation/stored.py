@@ -1,14 +1,15 @@
 """Evaluations as `evaluate` wrote them into folders, read back for comparison."""
 
+import itertools
 import json
 import math
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from jaxtyping import Float
@@ -22,6 +23,10 @@ FILES = ("metrics.json", "predictions.jsonl")
 HITS = {"rows": "hr", "users": "recall"}
 """Protocols of evaluations, and what each calls the share of hits."""
 SCRATCH = (".partial", ".old")  # what `core.io.atomic_folder` leaves behind when it is killed
+
+
+Row: TypeAlias = tuple[dict[str, Any], list[int]]
+"""What was asked, and the place of each item of the target in the list; -1 = missed."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,8 @@ def method_of(config: Mapping[str, Any]) -> str:
     return re.sub(rf"(seed[=_-]?){config['train']['seed']}(?!\d)", r"\1*", text)
 
 
-def _read_rows(path: Path) -> Iterator[tuple[dict[str, Any], list[int]]]:
-    """Key of each line of a predictions.jsonl, and the place of each item of its target in the list; -1 = missed."""
+def _read_rows(path: Path) -> Iterator[Row]:
+    """The lines of a predictions.jsonl."""
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -104,18 +109,38 @@ def _read_rows(path: Path) -> Iterator[tuple[dict[str, Any], list[int]]]:
                 for rank, result in enumerate(entry["ranked"]):
                     place |= {item: rank for item in result["items"] if item not in place}
                 key = {name: entry[name] for name in ("row", "user", "target")}
-                if not (ranks := [place.get(item, -1) for item in entry["target"]["items"]]):
-                    raise ValueError("a target without items")
+                ranks = [place.get(item, -1) for item in entry["target"]["items"]]
+                if len(ranks) != len(entry["target"]["warm"]) or not ranks:
+                    raise ValueError("a target needs items, and for each whether it is warm")
                 yield key, ranks
             except (KeyError, TypeError, ValueError) as error:
                 raise InputError(f"{path} line {number} is no prediction ({error!r}); run evaluate again") from None
 
 
-def read_evaluation(label: str, folder: Path) -> Evaluation:
+def _metrics(rows: Sequence[Row], protocol: str, ks: Iterable[int]) -> dict[str, Float[np.ndarray, "R"]]:
+    """Every metric of every row."""
+    rank, row = (np.array(x) for x in zip(*((r, q) for q, (_, ranks) in enumerate(rows) for r in ranks), strict=True))
+    return row_metrics(rank, sorted(ks)) if protocol == "rows" else user_metrics(rank, row, sorted(ks))
+
+
+def only(rows: Sequence[Row], group: str) -> list[Row]:
+    """Rows with those of their targets alone that are ``warm``, or ``cold``; without rows that have none."""
+    kept = []
+    for key, ranks in rows:
+        wanted = [warm == (group == "warm") for warm in key["target"]["warm"]]
+        if any(wanted):
+            kept.append((key, list(itertools.compress(ranks, wanted))))
+    return kept
+
+
+def read_evaluation(label: str, folder: Path, *, group: str = "") -> Evaluation:
     """Read one evaluation; metrics are recomputed from its predictions and must agree with its metrics.json.
 
+    Args:
+      group: ``warm`` or ``cold``: only targets that ever were a train target, or never; empty = all.
+
     Raises:
-      InputError: a file is missing or malformed, or the two files are not of one evaluation.
+      InputError: a file is missing or malformed, the two files are not of one evaluation, or no target is in the group.
     """
     metrics_path, predictions_path = (folder / name for name in FILES)
     for path in (metrics_path, predictions_path):
@@ -130,19 +155,19 @@ def read_evaluation(label: str, folder: Path) -> Evaluation:
     rows = list(_read_rows(predictions_path))
     if not rows:
         raise InputError(f"{predictions_path} has no rows; run python -m igd_jax.evaluate again")
-    rank, row = (np.array(x) for x in zip(*((r, q) for q, (_, ranks) in enumerate(rows) for r in ranks), strict=True))
-    by_row = row_metrics(rank, sorted(ks)) if protocol == "rows" else user_metrics(rank, row, sorted(ks))
-    means = {name: float(values.mean()) for name, values in by_row.items()}
+    means = {name: float(values.mean()) for name, values in _metrics(rows, protocol, ks).items()}
     for name, value in {"n": len(rows), **means}.items():
         told = metrics.get(name)
         if not isinstance(told, int | float) or not math.isclose(told, value, rel_tol=0, abs_tol=1e-6):
             raise InputError(f"{predictions_path} gives {name} {value}, {metrics_path} {told}; run evaluate again")
-    popularity = metrics.get("popularity_baseline", {})
+    if group and not (rows := only(rows, group)):
+        raise InputError(f"{predictions_path} has no target that is {group}; compare all of them, without --targets")
+    popularity = {} if group else metrics.get("popularity_baseline", {})
     keys, method, seed = [key for key, _ in rows], str(folder), None
     if (folder / "config.json").exists():
         config = read_json(folder / "config.json")
         method, seed = method_of(config), config["train"]["seed"]
-    return Evaluation(label, protocol, keys, by_row, ks, popularity, method, seed)
+    return Evaluation(label, protocol, keys, _metrics(rows, protocol, ks), ks, popularity, method, seed)
 
 
 def check_same_rows(evaluations: Sequence[Evaluation]) -> None:

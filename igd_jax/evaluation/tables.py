@@ -76,21 +76,20 @@ def _value(metric: Mapping[str, Any], *, wins: bool) -> str:
 
 def _legend(comparison: Mapping[str, Any]) -> str:
     confidence, several = comparison["confidence"], any(len(e) > 1 for e in comparison["evaluations"].values())
-    queries = comparison["protocol"]
-    parts = [f"{comparison['n']:,} {queries}."]
+    parts = [f"{comparison['n']:,} {comparison['protocol']}, {comparison['targets']} targets."]
     if len(comparison["runs"]) == 1:
         parts.append("There is one method only, so nothing to compare: name an evaluation of another config.")
     else:
         parts.append(
-            f"Difference to the first with its {confidence:.0%} interval (bootstrap over {queries}, "
+            f"Difference to the first with its {confidence:.0%} interval (bootstrap over users, "
             f"{comparison['n_resamples']:,} resamples); * = differs from the first, bold = beats the second best, "
             f"both at {1 - confidence:.0%} after correction for all {comparison['n_comparisons']:,} comparisons (pairs "
             "of methods times metrics, step-down maximum)."
         )
     if several:
         parts.append(
-            f"± = standard deviation over seeds; differences are of means over seeds, and {queries} are resampled, "
-            "seeds are not."
+            "± = standard deviation over seeds; differences are of means over seeds, and users are resampled, seeds "
+            "are not."
         )
     if comparison["ks_skipped"]:
         parts.append(f"k = {', '.join(map(str, comparison['ks_skipped']))} left out: not in every evaluation.")

@@ -89,8 +89,3 @@ def add_lora(decoder: Decoder, lora: LoRA, *, rngs: nnx.Rngs) -> None:
     for name in lora.names:
         linear: Linear = getattr(getattr(decoder.layers, TARGETS[name]), name)
         linear.adapter = LowRank(*linear.kernel.shape, rank=lora.rank, alpha=lora.alpha, rngs=rngs)
-
-
-def has_lora(model: nnx.Module) -> bool:
-    """Whether any map in the model has an adapter."""
-    return any(isinstance(module, LowRank) for _, module in nnx.iter_modules(model))

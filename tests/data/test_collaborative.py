@@ -43,8 +43,8 @@ def test_the_first_rows_can_be_read_alone(source, folder):
     [
         ({"fingerprint": "xyz"}, "has scores of fingerprint abc, but the rows to rank are of fingerprint xyz"),
         ({"split": "valid"}, "has scores of split test, but the rows to rank are of split valid"),
-        ({"n_rows": 5}, "has 4 rows of 5 items, but 5 rows of 5 items are to be ranked"),
-        ({"n_items": 6}, "has 4 rows of 5 items, but 4 rows of 6 items are to be ranked"),
+        ({"n_rows": 5}, "has 4 rows of 5 items, but 5 rows of 5 items are in that split"),
+        ({"n_items": 6}, "has 4 rows of 5 items, but 4 rows of 6 items are in that split"),
     ],
 )
 def test_scores_of_something_else_are_bad_input(folder, changes, told):

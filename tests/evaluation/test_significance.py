@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 
 from igd_jax.evaluation import significance
-from igd_jax.evaluation.significance import adjusted_p, interval, resampled_means
+from igd_jax.evaluation.significance import adjusted_p, interval
+
+
+def resampled_means(columns, user=None, **options):
+    """Each row is of a user of its own, unless something else is said."""
+    return significance.resampled_means(columns, np.arange(len(columns)) if user is None else user, **options)
 
 
 def hits(rng, n, *rates):
@@ -45,6 +50,28 @@ def test_spread_equals_that_of_drawn_row_numbers():
     ours = resampled_means(columns, n_resamples=20_000)
     np.testing.assert_allclose(np.cov(ours), np.cov(drawn), rtol=0.1, atol=2e-5)
     assert interval(ours[0], confidence=0.95) == pytest.approx(np.quantile(drawn[0], [0.025, 0.975]), abs=0.006)
+
+
+def test_users_are_drawn_with_all_their_rows():
+    rng = np.random.default_rng(6)
+    size = rng.integers(1, 6, 80)
+    user = rng.permutation(np.repeat([f"u{u}" for u in range(80)], size))
+    columns = hits(rng, len(user), 0.3, 0.4)
+    rows = [np.flatnonzero(user == name) for name in np.unique(user)]
+    drawn = []
+    for chosen in rng.integers(0, 80, (4_000, 80)):
+        drawn.append(columns[np.concatenate([rows[u] for u in chosen])].mean(axis=0))
+    ours = resampled_means(columns, user, n_resamples=20_000)
+    np.testing.assert_allclose(np.cov(ours), np.cov(np.array(drawn).T), rtol=0.15, atol=5e-5)
+    np.testing.assert_allclose(ours.mean(axis=1), columns.mean(axis=0), atol=0.01)
+
+
+def test_many_rows_of_a_few_users_are_not_many_observations():
+    rng = np.random.default_rng(10)
+    by_user = hits(rng, 10, 0.5, 0.5)
+    columns, user = np.repeat(by_user, 50, axis=0), np.repeat(np.arange(10), 50)
+    alone, together = resampled_means(columns).std(axis=1), resampled_means(columns, user).std(axis=1)
+    np.testing.assert_allclose(together, alone * 50**0.5, rtol=0.05)
 
 
 def test_interval_covers_the_true_difference_about_as_often_as_it_says():

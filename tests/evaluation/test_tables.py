@@ -63,6 +63,7 @@ def small_comparison():
     return {
         "n": 1200,
         "protocol": "rows",
+        "targets": "all",
         "ks_skipped": [20],
         "confidence": 0.95,
         "n_resamples": 10_000,
