@@ -79,6 +79,10 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     )
     optimizer = make_optimizer(schedule, clip_norm=config.train.clip_norm, weight_decay=config.train.weight_decay)
     state, functions, frozen = start(run, optimizer)
+    # A method tells what does not fit its model when a batch is traced: here, while nothing is written.
+    longest = by_length(examples["train"], np.arange(plan.n_rows))[-plan.micro_batch_size :]
+    batches = micro_batches(run, examples["train"], longest, per_item, plan.micro_batch_size, step=0)
+    jax.eval_shape(functions.first, state, next(batches))
     n_params, n_frozen = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.params, frozen))
     beside = f" beside {n_frozen:,} frozen numbers" if n_frozen else ""
     say(f"model: {n_params:,} parameters to train{beside} on {run.mesh.size} {jax.default_backend()} device(s)")

@@ -215,3 +215,12 @@ def test_in_a_process_of_its_own(tiny, tmp_path):
     done = run_process("evaluate", *arguments[1:])
     assert "holds no run (no config.json in it); train one there, or give --config" in _one_line(done)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [("cft.py", "the prompt without history has "), ("setrec.py", "the instruction, the histories")],
+)
+def test_a_model_with_too_few_positions(ask, folder, config, message):
+    _change_json(folder / "config.json", max_position_embeddings=16)
+    assert message in ask(train, model=folder, config=config)
