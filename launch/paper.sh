@@ -33,11 +33,13 @@ for seed in ${seeds//,/ }; do
   decode "$out/sft/seed=$seed" penalty --config.decode.length_penalty=1
   # shellcheck disable=SC2086
   decode "$out/sft/seed=$seed" bigrec --decode_as=configs/bigrec.py ${BIGREC:-}
-  decode "$out/sft/seed=$seed" d3 --decode_as=configs/d3.py --choose=method.args.lam="$lams" \
-    --config.decode.collaborative="$out/sasrec/seed=$seed/eval/test"
+  d3=(--decode_as=configs/d3.py --choose=method.args.lam="$lams")
+  d3+=(--config.decode.collaborative="$out/sasrec/seed=$seed/eval/test")
+  decode "$out/sft/seed=$seed" d3 "${d3[@]}"
+  decode "$out/igd/seed=$seed" d3 "${d3[@]}" --config.decode.alpha=0.2
   for method in sft igd cft; do
     decode "$out/$method/seed=$seed" alpha --choose=decode.alpha="$alphas"
   done
 done
 python -m igd_jax.compare "$out"/{sasrec,sft,igd,pos,cft,msl}/seed=*/eval/test "$out"/{sft,igd,cft}/seed=*/eval/alpha \
-  "$out"/sft/seed=*/eval/{penalty,bigrec,d3} | tee "$out/table.md"
+  "$out"/sft/seed=*/eval/{penalty,bigrec,d3} "$out"/igd/seed=*/eval/d3 | tee "$out/table.md"
