@@ -22,7 +22,7 @@ def get_config(grounding: str = "bigrec") -> ConfigDict:
     config.method.args.embed_by = "tuned" if is_cft else "base"  # base says little where weights start at random
     config.method.args.grounding = "interleaved" if is_cft else "first"  # texts that are grounded
     config.method.args.statistic = ""  # popularity or collaborative; empty = distance alone
-    config.method.args.gamma = 0.0  # weight of the statistic; the authors choose 0.01 to 99 on validation
+    config.method.args.gamma = 0.0  # weight of the statistic; published: 0.01 to 99, by metric and K on validation
     config.method.args.embeddings = ""  # file of another run's cache; empty = computed
     config.decode.alpha = 0.0  # no effect: nothing is decoded along the trie
     config.decode.length_penalty = 1.0  # published: mean of log-probabilities

@@ -22,4 +22,5 @@ def get_config(temperature: str = "fixed") -> ConfigDict:
     if is_adaptive:
         config.train.patience = 0  # the valid loss is taken at the temperature of the moment, and grows with it
     config.decode.alpha = 0.0
+    config.decode.length_penalty = 0.0  # sums; published: 1.0, the default of transformers
     return config

@@ -1,6 +1,7 @@
 """Every experiment file resolves, holds only known fields, and can be read back from JSON."""
 
 import importlib
+import inspect
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from igd_jax.methods.base import load_method
 from igd_jax.models.config import named
 
 FILES = sorted(path.stem for path in Path(common.__file__).parent.glob("[!_]*.py"))
-CASES = [(name, ()) for name in FILES] + [("igd", (category,)) for category in igd.PUBLISHED]
+ARGUMENTS = {"bigrec": ("bigrec", "cft"), "igd": tuple(igd.PUBLISHED), "msl": ("fixed", "adaptive"), "setrec": ("t5",)}
+CASES = [(name, ()) for name in FILES] + [(name, (given,)) for name in ARGUMENTS for given in ARGUMENTS[name]]
 
 
 def _fields(config: ConfigDict) -> set[tuple[str, str]]:
@@ -23,6 +25,17 @@ def _fields(config: ConfigDict) -> set[tuple[str, str]]:
 
 def _get(name: str, arguments: tuple[str, ...]) -> ConfigDict:
     return importlib.import_module(f"configs.{name}").get_config(*arguments)
+
+
+def test_every_config_with_an_argument_is_tested_with_all_that_it_may_be():
+    takes_one = {
+        name for name in FILES if inspect.signature(importlib.import_module(f"configs.{name}").get_config).parameters
+    }
+    assert takes_one == ARGUMENTS.keys()
+    for name, arguments in ARGUMENTS.items():
+        with pytest.raises(ValueError, match=rf"configs/{name}.py:another is unknown; expected ") as caught:
+            _get(name, ("another",))
+        assert all(given in str(caught.value) for given in arguments)
 
 
 @pytest.mark.parametrize(("name", "arguments"), CASES)

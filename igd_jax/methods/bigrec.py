@@ -84,17 +84,20 @@ class BIGRec(Method):
     """Writing freely and grounding.
 
     Items that share a title are one row of the catalogue, so each has the best rank of them all. Lists are as long as
-    `config.decode.num_beams`, and texts as `config.decode.max_new_tokens` or the longest candidate;
-    `config.decode.alpha` has no effect.
+    `config.decode.num_beams`, and texts at most as long as `config.decode.max_new_tokens` and the longest candidate,
+    whichever is less; `config.decode.alpha` has no effect. The loss is over the title; BIGRec's published runs took the
+    tokens of the prompt into it, too (spec/methods.md 2.2).
 
     Args:
       beams: texts that are written.
       embed_by: the model whose hidden states are compared: ``base``, the backbone before training (BIGRec), or
         ``tuned`` (CFT).
-      grounding: ``first``, by the best text alone (BIGRec), or ``interleaved``, by all of them in turn (CFT).
+      grounding: ``first``, by the best text alone (BIGRec), or ``interleaved``, by all of them in turn (CFT, whose
+        published texts have at least 4 tokens; ours may be shorter).
       statistic: where W comes from: ``popularity``, train targets of the title; ``collaborative``, the scores of
         `config.decode.collaborative`; each scaled to 0 to 1. Or empty.
-      gamma: power of 1 + W, 0 or more; 0 = by distance alone. The authors choose it on validation, from 0.01 to 99.
+      gamma: power of 1 + W, 0 or more; 0 = by distance alone. The authors choose it on validation, from 0.01 to 99,
+        for each metric and each length of list; here one value serves them all.
       embeddings: a file of the catalogue's embeddings from the cache of another run, with the same embedding model and
         catalogue; empty = computed, and kept in the cache of this run.
     """

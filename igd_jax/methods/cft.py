@@ -42,7 +42,8 @@ class CFT(Method):
     """Position weights, and a second cross-entropy on what the history adds to the logits.
 
     The validation loss is the same sum, where the published code watches its first half or the unweighted mean; the two
-    halves are reported apart.
+    halves are reported apart. Published lists are of texts of at least 4 tokens that are written freely and grounded
+    (spec/methods.md 4.4): the method `bigrec` decodes a run so, but for that least length.
 
     Args:
       alpha: weight of the second loss, at least 0; published: 0.1. At 0 there is no second forward pass (Pos).

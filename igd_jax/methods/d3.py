@@ -50,6 +50,8 @@ class Tables(NamedTuple):
 class D3(Method):
     """The mixture.
 
+    The authors put titles in double quotes, in prompts and as targets (spec/methods.md 3.1); ours have none, as in IGD.
+
     Args:
       lam: share of the language model, 0 to 1. Below 1 a source must be named by `config.decode.collaborative`.
     """

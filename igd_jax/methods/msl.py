@@ -40,7 +40,9 @@ RATE = 0.05
 class MSL(Method):
     """Cross-entropy among legal tokens.
 
-    A target that is no candidate has no legal path: it weighs nothing, and the share of such rows is reported.
+    A target that is no candidate has no legal path: it weighs nothing, and the share of such rows is reported. The
+    authors decode with a length penalty of 1, the default of transformers (spec/methods.md 7); ours is that of
+    `config.decode.length_penalty`.
 
     Args:
       tau: temperature, above 0; published: 4.5. With `adaptive` the one to start from; published: 1.5.

@@ -7,7 +7,6 @@ o_bk is the output of query k, t_ik token k of item i: 0 is collaborative, 1 to 
 Scores are inner products and no log-probabilities.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
-from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import atomic_file, fingerprint
+from igd_jax.core.io import fingerprint
 from igd_jax.core.log import say
 from igd_jax.core.types import Batch, LossSum, Ranked
-from igd_jax.data.batches import TARGET_WIDTHS, pad_rows
 from igd_jax.data.collaborative import load_item_vectors
-from igd_jax.data.matrices import read_matrices
+from igd_jax.data.item_features import load_text_model, read_features, title_features
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.items.catalog import Catalog, Ragged
@@ -32,7 +29,7 @@ from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import Context, Method
 from igd_jax.models import t5_config
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.set_tokens import ItemTokens, SetModel, best_rows, title_reader
+from igd_jax.models.set_tokens import ItemTokens, SetModel, best_rows
 from igd_jax.models.t5 import T5, load_t5
 from igd_jax.training.checkpoint import few_numbers
 
@@ -44,6 +41,7 @@ CHUNK = 4096
 """Items that are scored at a time."""
 POSITIONS = ("contiguous", "published")
 MISSING = ("", "zero")
+POOLINGS = ("mean", "last")
 
 
 class SETRec(Method):
@@ -56,8 +54,11 @@ class SETRec(Method):
       collaborative: the folder of an evaluation of a SASRec run, whose item vectors stay as they are; empty: vectors of
         our own are trained, so that nothing collaborative is known beforehand.
       features: a safetensors file with ``features`` [items, any width], in the order of the items; its metadata may
-        hold a ``fingerprint``, that of `core.io.fingerprint` over all titles. Empty: mean hidden states of the titles
-        by the backbone before training.
+        hold a ``fingerprint``, that of `core.io.fingerprint` over all titles. Empty: last hidden states of the titles
+        before training. The authors' are of title, description, brand and categories.
+      pooling: of hidden states: ``mean`` over a title's tokens, or ``last``, those of its last token, the newline.
+      text_model: a Hugging Face folder of a decoder or a T5, which reads titles by its own tokenizer and has no other
+        part in the model; empty = the backbone.
       missing: ``zero`` takes rows of features that are not finite as zeros; empty refuses them.
       sampled_items: items of a softmax beside the targets of a micro-batch, drawn uniformly at each step, with no
         correction for how they were drawn; 0 = all items.
@@ -78,6 +79,8 @@ class SETRec(Method):
         beta: float = 0.1,
         collaborative: str = "",
         features: str = "",
+        pooling: str = "mean",
+        text_model: str = "",
         missing: str = "",
         sampled_items: int = 0,
         positions: str = "contiguous",
@@ -95,9 +98,13 @@ class SETRec(Method):
         check("sampled_items", sampled_items, sampled_items >= 0, "a number of items, or 0 for all")
         check("positions", positions, positions in POSITIONS, " or ".join(POSITIONS))
         check("missing", missing, missing in MISSING, "'zero' or nothing")
+        check("pooling", pooling, pooling in POOLINGS, " or ".join(POOLINGS))
+        check("pooling", pooling, pooling == "mean" or not features, "mean where features are given")
+        check("text_model", text_model, not text_model or not features, "nothing where features are given")
         check("published", published, bool(t5) or not published, "False unless t5 is given")
         self._n_semantic, self._alpha, self._beta, self._sampled = n_semantic, alpha, beta, sampled_items
         self._collaborative, self._features, self._missing = collaborative, features, missing
+        self._pooling, self._text_model = pooling, text_model
         self._gap, self._t5, self._published = positions == "published", t5, published
 
     def annotate(self, index: ItemIndex) -> dict[str, np.ndarray]:
@@ -108,8 +115,8 @@ class SETRec(Method):
         """The backbone, with new queries, projector and autoencoder.
 
         Raises:
-          InputError: vectors or features that are missing, broken or of another catalogue; no such T5, or one of
-            another tokenizer.
+          InputError: vectors or features that are missing, broken or of another catalogue; no such T5 or text model,
+            or one of another tokenizer.
         """
         backbone = make_t5(self._t5, context) if self._t5 else context.backbone()
         rngs, titles = nnx.Rngs(context.seed), context.index.titles
@@ -216,11 +223,23 @@ class SETRec(Method):
         if self._features:
             features, made_from = read_features(Path(self._features), titles, missing=self._missing), ""
         else:
-            features, made_from = title_features(context, backbone)
+            features, made_from = self._title_features(context, backbone)
         if len(empty := np.flatnonzero(~features.any(axis=1))):
             named = ", ".join(repr(titles[item]) for item in empty[:3])
             say(f"{len(empty):,} of {len(titles):,} items have no features, such as {named}; theirs are zeros")
         return features, made_from
+
+    def _title_features(self, context: Context, backbone: Decoder | T5) -> tuple[Float[np.ndarray, "I W"], str]:
+        """By the text model or the backbone, with a fingerprint of model, tokenizer, titles and pooling."""
+        model, tokenizer, tokens = backbone, context.tokenizer, context.index.item_tokens
+        if self._text_model:
+            model, tokenizer = load_text_model(Path(self._text_model))
+            tokens = tokenizer.encode_titles(context.index.titles)
+        # The mean goes unnamed, so that runs from before there was a choice find and accept their features.
+        pooled = () if self._pooling == "mean" else (self._pooling,)
+        weights = few_numbers(nnx.state(model))
+        mark = fingerprint(tokenizer.fingerprint, *context.index.titles, *weights, *pooled)
+        return title_features(model, tokens, pooling=self._pooling, cache=context.cache, mark=mark), mark
 
 
 def make_t5(given: str, context: Context) -> T5:
@@ -262,60 +281,6 @@ def in_chunks(catalog: Catalog, size: int) -> tuple[Int[np.ndarray, "chunks I"],
     rows = np.repeat(np.arange(len(catalog), dtype=np.int32), np.diff(start))
     padded = np.maximum.accumulate(Ragged(rows, chunks.start).pad(size), axis=1)
     return chunks.pad(size, fill=-1), padded
-
-
-def read_features(path: Path, titles: Sequence[str], *, missing: str) -> Float[np.ndarray, "I W"]:
-    """Features of a file, for the items in their order.
-
-    Raises:
-      InputError: no such file, features of other titles, or, unless `missing` is ``zero``, rows that are not finite.
-    """
-    (features,), found = read_matrices(path, "features", remedy="make it again")
-    of_titles = fingerprint(*titles)
-    if len(features) != len(titles) or found.get("fingerprint", of_titles) != of_titles:
-        raise InputError(
-            f"{path} has features of {len(features):,} items, fingerprint {found.get('fingerprint', 'not given')}, but "
-            f"the data has {len(titles):,} items, fingerprint {of_titles}; make them from these titles in this order"
-        )
-    is_broken = ~np.isfinite(features).all(axis=1)
-    if is_broken.any() and missing != "zero":
-        first = titles[int(is_broken.argmax())]
-        raise InputError(
-            f"{path} has features that are not finite for {int(is_broken.sum()):,} items, such as {first!r}; mend "
-            "them, or take them as zeros with config.method.args.missing=zero"
-        )
-    return np.where(is_broken[:, None], np.float32(0), features)
-
-
-def title_features(
-    context: Context, backbone: Decoder | T5, *, batch_size: int = 64
-) -> tuple[Float[np.ndarray, "I D"], str]:
-    """Mean over each title's tokens of the backbone's last hidden states, kept in the context's cache.
-
-    The cache is written only beside something, as that of title tokens.
-
-    Returns:
-      features, and a fingerprint of what they are made from: model, tokenizer and titles.
-    """
-    mark = fingerprint(context.tokenizer.fingerprint, *context.index.titles, *few_numbers(nnx.state(backbone)))
-    path = context.cache / f"features-{mark}.safetensors"
-    if path.is_file():
-        return read_matrices(path, "features", remedy="delete it")[0][0], mark
-    tokens = context.index.item_tokens
-    lengths = tokens.lengths - 1  # without the EOS
-    run, features = title_reader(backbone), np.zeros((len(tokens), backbone.config.hidden_size), np.float32)
-    order = np.argsort(lengths, kind="stable")
-    for begin in range(0, len(order), batch_size):
-        items = order[begin : begin + batch_size]
-        longest = int(lengths[items].max(initial=1))
-        width = next((width for width in TARGET_WIDTHS if width >= longest), longest)
-        valid = np.arange(width) < lengths[items][:, None]
-        ids = np.where(valid, tokens.take(items).pad(width), 0)
-        features[items] = run(pad_rows(ids, batch_size), pad_rows(valid, batch_size))[: len(items)]
-    if context.cache.parent.is_dir():
-        with atomic_file(path) as partial:
-            save_file({"features": features}, partial)
-    return features, mark
 
 
 METHOD = SETRec

@@ -253,9 +253,13 @@ def best_rows(
     return jax.lax.scan(add_chunk, nothing, chunks)[0]
 
 
-def title_reader(backbone: Decoder | T5) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """A compiled function of ids and their mask: the mean of each row's last hidden states [B D], float32."""
-    graph, state = nnx.split(backbone)
+def title_reader(model: Decoder | T5, *, pooling: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A compiled function of ids and their mask: each row's last hidden states, pooled [B D], float32.
+
+    Args:
+      pooling: ``mean`` over the row's tokens, or ``last``, those of its last token; zeros where there is none.
+    """
+    graph, state = nnx.split(model)
 
     @jax.jit
     def run(state: Any, ids: Int[Array, "B T"], valid: Bool[Array, "B T"]) -> Float[Array, "B D"]:
@@ -265,7 +269,9 @@ def title_reader(backbone: Decoder | T5) -> Callable[[np.ndarray, np.ndarray], n
             hidden = model.encode(ids, positions=positions_of(valid), mask=mask)
         else:
             hidden, _ = model(ids, positions=positions_of(valid), mask=causal_mask(valid))
-        total = jnp.where(valid[..., None], hidden.astype(jnp.float32), 0.0).sum(axis=1)
-        return total / jnp.maximum(valid.sum(axis=1), 1).astype(jnp.float32)[:, None]
+        is_last = jnp.cumsum(valid, axis=1) == valid.sum(axis=1, keepdims=True)
+        counted = valid & is_last if pooling == "last" else valid
+        total = jnp.where(counted[..., None], hidden.astype(jnp.float32), 0.0).sum(axis=1)
+        return total / jnp.maximum(counted.sum(axis=1), 1).astype(jnp.float32)[:, None]
 
     return lambda ids, valid: np.asarray(run(state, ids, valid))

@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
 from jaxtyping import Array, Bool, Float, Int
+from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import read_json
+from igd_jax.core.io import atomic_file, read_json, write_json
 from igd_jax.models import hf_weights
 from igd_jax.models.layers import Linear, RMSNorm
-from igd_jax.models.t5_config import T5Config, from_hf
+from igd_jax.models.t5_config import T5Config, from_hf, to_hf
 
 
 def linear(n_in: int, n_out: int, *, rngs: nnx.Rngs, scale: float = 1.0) -> Linear:
@@ -233,6 +234,20 @@ def load_t5(folder: str | Path) -> T5:
         )
     nnx.replace_by_pure_dict(state, traverse_util.unflatten_dict(arrays))
     return nnx.merge(graph, state)
+
+
+def save_t5(model: T5, folder: Path) -> None:
+    """Write what `load_t5` and transformers' T5Model read: ``model.safetensors`` (float32), then ``config.json``.
+
+    Each is replaced as a whole; other files of the folder, such as its tokenizer, stay as they are.
+    """
+    tensors = {}
+    for place, array in traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model))).items():
+        name, transposed = _name(place, gated=model.config.gated)
+        tensors[name] = np.ascontiguousarray(np.asarray(array).T if transposed else array)
+    with atomic_file(folder / "model.safetensors") as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})  # transformers asks for the word
+    write_json(folder / "config.json", to_hf(model.config))
 
 
 def _name(place: tuple[Any, ...], *, gated: bool) -> tuple[str, bool]:

@@ -81,3 +81,17 @@ def from_hf(config: dict[str, Any]) -> T5Config:
     sizes = {ours: given[theirs] for theirs, ours in _FIELDS.items()}
     depth = config.get("num_decoder_layers") or sizes["num_layers"]
     return T5Config(**sizes, num_decoder_layers=depth, gated=FEED_FORWARD[kind])
+
+
+def to_hf(config: T5Config) -> dict[str, Any]:
+    """The Hugging Face config that `from_hf` reads as `config`; of a model with one embedding and no head."""
+    (kind,) = [kind for kind, gated in FEED_FORWARD.items() if gated == config.gated]
+    sizes = {theirs: getattr(config, ours) for theirs, ours in _FIELDS.items()}
+    return {
+        "architectures": ["T5Model"],
+        "model_type": "t5",
+        **sizes,
+        "num_decoder_layers": config.num_decoder_layers,
+        "feed_forward_proj": kind,
+        "tie_word_embeddings": True,
+    }

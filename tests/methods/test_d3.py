@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from plain_trie import EOS, lists_of, plain_trie, random_rows
+from plain_search import edge_scores, plain_factors, plain_search
+from plain_trie import EOS, PlainNode, lists_of, plain_trie, random_rows
 from tiny_run import HF_CONFIG, context_of
 
 from igd_jax.core.errors import InputError
@@ -115,6 +116,45 @@ def test_at_lam_zero_the_ranking_is_that_of_the_source_alone(tiny):
         np.testing.assert_allclose(ranked.scores[row], np.log(by_row[order]), atol=1e-4)
 
 
+def plain_mixture(
+    model: Decoder, prompt: list[int], nodes: list[PlainNode], by_row: np.ndarray, *, lam: float, temperature: float
+):
+    """Mixed score of the edge into each node, by one causal pass over the prompt and the node's path."""
+    paths = [[node.token for node in one.path()] for one in nodes]
+    width = len(prompt) + max(map(len, paths))
+    tokens = jnp.asarray([(prompt + path + [EOS] * width)[:width] for path in paths], jnp.int32)
+    hidden, _ = nnx.jit(lambda model, tokens, valid: model.after_prefix(None, tokens, valid))(
+        model, tokens, jnp.ones(tokens.shape, bool)
+    )
+    logp = np.asarray(jax.nn.log_softmax(model.logits(hidden) / temperature))
+    mixed = [np.float32(0)]
+    for node, path, logp_of in zip(nodes[1:], paths[1:], logp[1:], strict=True):
+        share = by_row[node.rows].sum() / by_row[node.parent.rows].sum()
+        mixed.append(np.float32(lam * logp_of[len(prompt) + len(path) - 2, node.token] + (1 - lam) * np.log(share)))
+    return mixed
+
+
+@pytest.mark.parametrize(("alpha", "penalty", "temperature"), [(0.3, 0.0, 1.0), (0.8, 1.0, 1.0), (0.5, 0.0, 2.0)])
+def test_gain_factors_scale_the_mixture_as_in_the_plain_search(alpha, penalty, temperature, tiny):
+    model, index, batch = tiny
+    nodes, lam = plain_trie(lists_of(index.catalog.tokens)), 0.6
+    factors = plain_factors(nodes, index.catalog.counts.tolist())
+    options = options_of(k=5, max_length=index.longest_title, alpha=alpha, penalty=penalty, temperature=temperature)
+    ranked, without = (
+        recommend(D3(lam=lam), tiny, options),
+        recommend(D3(lam=lam), tiny, options.replace(alpha=jnp.float32(0))),
+    )
+    assert np.abs(ranked.scores - without.scores).max() > 0.1
+    for row in range(3):
+        p = np.exp(np.asarray(batch["collaborative"][row], np.float64))
+        by_row = np.bincount(index.catalog.row_of_item, weights=p / p.sum())
+        mixed = plain_mixture(model, batch["prompt"][row].tolist(), nodes, by_row, lam=lam, temperature=temperature)
+        scores = edge_scores(np.asarray(mixed), factors, alpha=alpha, temperature=1.0)
+        expected = plain_search(nodes[0], scores, k=5, max_length=options.max_length, length_penalty=penalty)
+        assert ranked.nodes[row].tolist() == [node for _, node in expected]
+        np.testing.assert_allclose(ranked.scores[row], [score for score, _ in expected], atol=1e-4)
+
+
 def test_temperature_renormalises_the_model_and_leaves_the_source(tiny):
     _, index, _ = tiny
     k = len(index.catalog)
@@ -171,5 +211,7 @@ def test_golden_lists_and_scores_are_the_authors(shared):
         for row, expected in enumerate(run["results"]):
             score_of = dict(zip(expected["titles"], expected["scores"], strict=True))
             found = [index.title_of_row(r) for r in ranked.rows[row].tolist()]
-            np.testing.assert_allclose([score_of[t] for t in found], expected["scores"], rtol=0, atol=1e-4)
-            np.testing.assert_allclose(ranked.scores[row], expected["scores"], rtol=0, atol=2e-4)
+            assert sorted(found) == sorted(score_of)
+            # Titles whose golden scores differ by less than 1e-5 may swap.
+            np.testing.assert_allclose([score_of[t] for t in found], expected["scores"], rtol=0, atol=1e-5)
+            np.testing.assert_allclose(ranked.scores[row], expected["scores"], rtol=0, atol=1e-4)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -20,9 +21,11 @@ from igd_jax.data.tokenizer import train_tokenizer
 from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.setrec import SETRec, in_chunks
+from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_weights import load_decoder
 from igd_jax.models.set_tokens import ItemTokens, SetModel
-from igd_jax.models.t5 import load_t5
+from igd_jax.models.t5 import T5, load_t5, save_t5
+from igd_jax.models.t5_config import named
 from igd_jax.training.step import means
 
 OPTIONS = SearchOptions(alpha=jnp.float32(0), temperature=jnp.float32(1), length_penalty=0.0, num_beams=8, max_length=8)
@@ -342,6 +345,9 @@ def best(scores: np.ndarray) -> np.ndarray:
         ({"sampled_items": -3}, "sampled_items is -3; expected a number of items, or 0 for all"),
         ({"positions": "raw"}, "positions is 'raw'; expected contiguous or published"),
         ({"missing": "mean"}, "missing is 'mean'; expected 'zero' or nothing"),
+        ({"pooling": "max"}, "pooling is 'max'; expected mean or last"),
+        ({"pooling": "last", "features": "f"}, "pooling is 'last'; expected mean where features are given"),
+        ({"text_model": "m", "features": "f"}, "text_model is 'm'; expected nothing where features are given"),
         ({"published": True}, "published is True; expected False unless t5 is given"),
     ],
 )
@@ -350,32 +356,87 @@ def test_a_value_out_of_its_range_is_bad_input(args, message):
         SETRec(**args)
 
 
+def features_of(context, **args) -> jax.Array:
+    return SETRec(n_semantic=1, **args).make_model(context).tokens.features[...]
+
+
+def hidden_states(model: Decoder | T5, tokens: Sequence[int]) -> jax.Array:
+    """Of all tokens of one title, by a plain pass over it alone."""
+    ids, place, mask = (
+        jnp.asarray(tokens)[None],
+        jnp.arange(len(tokens))[None],
+        jnp.ones((1, len(tokens), len(tokens)), bool),
+    )
+    if isinstance(model, T5):
+        return nnx.jit(lambda model, *given: model.encode(given[0], positions=given[1], mask=given[2]))(
+            model, ids, place, mask
+        )[0]
+    return nnx.jit(lambda model, *given: model(given[0], positions=given[1], mask=given[2])[0])(
+        model, ids, place, jnp.tril(mask)
+    )[0]
+
+
 def test_features_are_mean_hidden_states_of_titles_and_come_back_from_the_cache(tmp_path, monkeypatch):
     context = tiny_run.context_of(INDEX, cache=tmp_path / "cache")
-    features = SETRec(n_semantic=1).make_model(context).tokens.features[...]
-    backbone, tokens = context.backbone(), INDEX.item_tokens[7][:-1]
-    valid = jnp.ones((1, len(tokens)), bool)
-    mask = jnp.tril(jnp.ones((1, len(tokens), len(tokens)), bool))
-    hidden, _ = backbone(jnp.asarray(tokens)[None], positions=jnp.cumsum(valid, axis=1) - 1, mask=mask)
-    np.testing.assert_allclose(features[7], hidden[0].mean(axis=0), atol=1e-5)
+    features = features_of(context)
+    hidden = hidden_states(context.backbone(), INDEX.item_tokens[7][:-1])
+    np.testing.assert_allclose(features[7], hidden.mean(axis=0), atol=1e-5)
 
     (kept,) = (tmp_path / "cache").iterdir()
-    monkeypatch.setattr("igd_jax.methods.setrec.title_reader", None)
-    again = SETRec(n_semantic=1).make_model(context).tokens.features[...]
-    np.testing.assert_array_equal(again, features)
+    monkeypatch.setattr("igd_jax.data.item_features.title_reader", None)
+    np.testing.assert_array_equal(features_of(context), features)
     save_file({"features": np.asarray(features) + 1}, kept)
-    changed = SETRec(n_semantic=1).make_model(context).tokens.features[...]
-    np.testing.assert_array_equal(changed, features + 1)
+    np.testing.assert_array_equal(features_of(context), features + 1)
 
     monkeypatch.undo()
     other = tiny_run.context_of(INDEX, cache=tmp_path / "cache", backbone=lambda: _moved(context.backbone()))
-    assert np.abs(SETRec(n_semantic=1).make_model(other).tokens.features[...] - features).max() > 1e-3
+    assert np.abs(features_of(other) - features).max() > 1e-3
     assert len(list((tmp_path / "cache").iterdir())) == 2
+    np.testing.assert_allclose(features_of(context, pooling="last")[7], hidden[-1], atol=1e-5)
+    assert len(list((tmp_path / "cache").iterdir())) == 3
 
 
 def _moved(decoder):
     decoder.layers.mlp.down.kernel[...] = decoder.layers.mlp.down.kernel[...] + 0.1
     return decoder
+
+
+@pytest.mark.parametrize("kind", ["decoder", "t5"])
+def test_a_text_model_reads_titles_by_its_own_tokenizer_and_is_no_part_of_the_model(kind, tmp_path):
+    context, folder = tiny_run.context_of(INDEX, cache=tmp_path / "cache"), tmp_path / "text"
+    tiny_run.save_model(folder)
+    if kind == "t5":
+        save_t5(nnx.jit(lambda: T5(named("t5-pico", vocab_size=300), rngs=nnx.Rngs(0)))(), folder)
+    tokenizer = train_tokenizer(["another"], vocab_size=260)
+    tokenizer.save(folder)
+    reader = load_t5(folder) if kind == "t5" else load_decoder(folder)
+    hidden = hidden_states(reader, tokenizer.encode([tiny_run.TITLES[7] + "\n"])[0])
+    for pooling, expected in {"mean": hidden.mean(axis=0), "last": hidden[-1]}.items():
+        model = SETRec(n_semantic=1, pooling=pooling, text_model=str(folder)).make_model(context)
+        np.testing.assert_allclose(model.tokens.features[...][7], expected, atol=1e-5)
+        jax.tree.map(
+            np.testing.assert_array_equal,
+            *(nnx.to_pure_dict(nnx.state(backbone)) for backbone in (model.backbone, context.backbone())),
+        )
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_a_folder_that_cannot_read_titles_is_bad_input(tmp_path):
+    def expect(message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            make(text_model=str(tmp_path / "text"))
+
+    expect(
+        r"text_model is '.*text', which holds no config.json and no tokenizer.json; expected the Hugging Face folder"
+    )
+    tiny_run.save_model(tmp_path / "text")
+    train_tokenizer([f"{word}x{word}" for word in range(2_000)], vocab_size=900).save(tmp_path / "text")
+    expect(r"text_model is '.*text', whose tokenizer has 900 ids, but whose model embeds 304; give a folder whose two")
+    (tmp_path / "text" / "tokenizer.json").unlink()
+    expect(r"which holds no tokenizer.json; expected")
+    (tmp_path / "text" / "tokenizer.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "text" / "config.json").write_text("[]", encoding="utf-8")
+    expect(r"config.json holds a list; expected an object")
 
 
 FEATURES = np.random.default_rng(0).normal(size=(len(tiny_run.TITLES), 5)).astype(np.float32)

@@ -1,5 +1,7 @@
 """Sets of tokens: where they stand, who sees whom, and what padding and order change: nothing."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,20 +23,23 @@ T5_CONFIG = T5Config(
 MASK = jnp.asarray([[False, True, True], [True, True, True]])
 
 
-def make(kind: str, *, gap: bool = False) -> SetModel:
+def make(
+    kind: str, *, gap: bool = False, published: bool = False, n_tokens: int = N_TOKENS, t5: T5Config = T5_CONFIG
+) -> SetModel:
     """A model with weights large enough for every token to be seen."""
     rng = np.random.default_rng(0)
     rngs = nnx.Rngs(0)
-    backbone = Decoder(from_hf(HF_CONFIG), rngs=rngs) if kind == "decoder" else T5(T5_CONFIG, rngs=rngs)
+    backbone = Decoder(from_hf(HF_CONFIG), rngs=rngs) if kind == "decoder" else T5(t5, rngs=rngs)
     state = nnx.state(backbone)
     nnx.update(backbone, jax.tree.map(lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), x.dtype), state))
+    vectors, features = (jnp.asarray(rng.normal(size=(N_ITEMS, width)), jnp.float32) for width in (5, 7))
     tokens = ItemTokens(
-        *(jnp.asarray(rng.normal(size=(N_ITEMS, width)), jnp.float32) for width in (5, 7)),
-        trains_vectors=False, n_semantic=N_TOKENS - 1, width=WIDTH, rngs=rngs,
+        vectors, features if n_tokens > 1 else None, trains_vectors=False, n_semantic=n_tokens - 1, width=WIDTH,
+        rngs=rngs,
     )  # fmt: skip
     return SetModel(
-        backbone, tokens, instruction=jnp.asarray([4, 5]), response=jnp.asarray([6]), n_tokens=N_TOKENS, gap=gap,
-        query_scale=1.0, rngs=rngs,
+        backbone, tokens, instruction=jnp.asarray([4, 5]), response=jnp.asarray([6]), n_tokens=n_tokens, gap=gap,
+        query_scale=1.0, rngs=rngs, published=published,
     )  # fmt: skip
 
 
@@ -110,6 +115,45 @@ def test_a_token_of_an_item_does_not_reach_the_others_of_its_item():
     assert changed.tolist() == [False, True, False]
 
 
+@pytest.mark.parametrize("published", [False, True])
+def test_in_a_layer_of_the_encoder_a_token_reaches_all_but_the_others_of_its_item_unless_as_published(published):
+    # With a second layer it would reach them, too, by way of tokens that may look at both.
+    model = make("t5", published=published, t5=dataclasses.replace(T5_CONFIG, num_layers=1))
+    items, mask = (
+        np.random.default_rng(1).normal(size=(1, 2, N_TOKENS, WIDTH)).astype(np.float32),
+        jnp.ones((1, 2), bool),
+    )
+    seen: list[jax.Array] = []
+    run = T5.encode
+
+    def watch(self, *args, **kwargs):
+        seen.append(run(self, *args, **kwargs)[0])
+        return seen[-1][None]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(T5, "encode", watch)
+        model(jnp.asarray(items), mask)
+        model(jnp.asarray(items).at[0, 1, 1].add(1.0), mask)
+    changed = np.abs(np.asarray(seen[1] - seen[0])).max(axis=1) > 1e-4
+    others_of_its_item = [published, True, published]
+    assert changed.tolist() == [True] * 2 + [True] * 3 + others_of_its_item + [True]
+
+
+def test_with_one_token_an_item_a_query_is_the_next_token_of_a_plain_causal_decoder(history):
+    model = make("decoder", n_tokens=1)
+    found = ask(model, history[:, :, :1], MASK)
+    embed = model.backbone.embed[...]
+    for row, is_read in enumerate(np.asarray(MASK)):
+        words = embed[model.instruction[...]], history[row, is_read, 0], embed[model.response[...]], model.queries[...]
+        read = jnp.concatenate(words)[None]
+        n = read.shape[1]
+        mask = jnp.tril(jnp.ones((1, n, n), bool))
+        hidden, _ = nnx.jit(lambda decoder, x, n, mask: decoder(x, positions=n, mask=mask))(
+            model.backbone, read, jnp.arange(n)[None], mask
+        )
+        np.testing.assert_allclose(found[row, 0], hidden[0, -1], atol=1e-5)
+
+
 def test_every_item_of_the_history_counts_and_padding_does_not(model, history):
     before = ask(model, history, MASK)
     for item in range(3):
@@ -165,12 +209,13 @@ def test_the_best_rows_are_those_of_their_best_items_over_all_chunks():
     np.testing.assert_allclose(scores, np.take_along_axis(of_rows, order, 1), rtol=1e-5)
 
 
+@pytest.mark.parametrize("pooling", ["mean", "last"])
 @pytest.mark.parametrize("kind", ["decoder", "t5"])
-def test_a_title_is_the_mean_over_its_own_tokens_whatever_its_padding(kind):
-    read = title_reader(make(kind).backbone)
+def test_a_title_is_pooled_over_its_own_tokens_whatever_its_padding(kind, pooling):
+    read = title_reader(make(kind).backbone, pooling=pooling)
     ids, valid = np.array([[3, 4, 5, 0]], np.int32), np.array([[True, True, True, False]])
     short = read(ids[:, :3], valid[:, :3])
     np.testing.assert_allclose(read(ids, valid), short, atol=1e-5)
-    assert np.isfinite(read(ids, np.zeros_like(valid))).all()
+    assert (read(ids, np.zeros_like(valid)) == 0).all()
     other = read(np.array([[3, 4, 6]], np.int32), valid[:, :3])
     assert np.abs(other - short).max() > 1e-3

@@ -1,5 +1,6 @@
 """Our T5 against tiny random models of the transformers library, through the folders that it saves."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from igd_jax.core.errors import InputError
-from igd_jax.models.t5 import T5, bucket_of, hide, load_t5
+from igd_jax.models.t5 import T5, bucket_of, hide, load_t5, save_t5
 from igd_jax.models.t5_config import NAMED, T5Config, from_hf, named
 
 SIZES = {
@@ -133,6 +134,33 @@ def model() -> T5:
     graph, state = nnx.split(nnx.eval_shape(lambda: T5(config, rngs=nnx.Rngs(0))))
     random = np.random.default_rng(0)
     return nnx.merge(graph, jax.tree.map(lambda x: jnp.asarray(random.normal(size=x.shape), x.dtype), state))
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_saved_model_comes_back_and_leaves_the_other_files_of_its_folder(gated, model, tmp_path):
+    config = dataclasses.replace(model.config, gated=gated, num_decoder_layers=3, eps=0.01)
+    saved = nnx.jit(lambda: T5(config, rngs=nnx.Rngs(1)))()
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    save_t5(model, tmp_path)
+    save_t5(saved, tmp_path)
+    found = load_t5(tmp_path)
+    assert found.config == config
+    jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(nnx.state(found)), nnx.to_pure_dict(nnx.state(saved)))
+    assert {path.name for path in tmp_path.iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_transformers_finds_every_weight_of_a_saved_model(version, tmp_path):
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    theirs = save_random(version, tmp_path / "theirs")
+    save_t5(load_t5(tmp_path / "theirs"), tmp_path / "ours")
+    read, report = transformers.T5Model.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    ids = torch.tensor([[3, 14, 15, 9, 2]])
+    with torch.no_grad():
+        found = read.eval()(input_ids=ids, decoder_input_ids=ids).last_hidden_state
+        expected = theirs(input_ids=ids, decoder_input_ids=ids, output_hidden_states=True).decoder_hidden_states[-1]
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5)
 
 
 IDS = jnp.asarray([[3, 14, 15, 9, 2]], jnp.int32)
