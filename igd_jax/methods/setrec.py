@@ -235,10 +235,8 @@ class SETRec(Method):
         if self._text_model:
             model, tokenizer = load_text_model(Path(self._text_model))
             tokens = tokenizer.encode_titles(context.index.titles)
-        # The mean goes unnamed, so that runs from before there was a choice find and accept their features.
-        pooled = () if self._pooling == "mean" else (self._pooling,)
         weights = few_numbers(nnx.state(model))
-        mark = fingerprint(tokenizer.fingerprint, *context.index.titles, *weights, *pooled)
+        mark = fingerprint(self._pooling, tokenizer.fingerprint, *context.index.titles, *weights)
         return title_features(model, tokens, pooling=self._pooling, cache=context.cache, mark=mark), mark
 
 
