@@ -46,6 +46,21 @@ PROTOCOLS = ("rows", "users")
 
 
 @dataclass(frozen=True)
+class Titles:
+    """Distinct titles, by number.
+
+    Attributes:
+      of_item: number of each item's title; items that share a title share their number.
+      row: catalogue row; -1 where it is no candidate.
+      count: how often it is a train target.
+    """
+
+    of_item: Int[np.ndarray, " items"]
+    row: Int[np.ndarray, " T"]
+    count: Int[np.ndarray, " T"]
+
+
+@dataclass(frozen=True)
 class Queries:
     """What is asked, and what was right.
 
@@ -53,11 +68,13 @@ class Queries:
       rows: all rows of the split.
       asked: the row whose history each query shows.
       targets: items that were right for each query, oldest first.
+      titles: those of all items.
     """
 
     rows: Rows
     asked: Int[np.ndarray, "Q"]
     targets: Ragged
+    titles: Titles
 
     def __len__(self) -> int:
         return len(self.asked)
@@ -151,13 +168,13 @@ def read_queries(run: Run) -> Queries:
     order = np.lexsort((rows.timestamp, query))
     order = order[place[query[order]] >= 0]
     start = starts_of(np.bincount(place[query[order]], minlength=len(chosen)))
-    return Queries(rows, first[chosen], Ragged(rows.target[order], start))
+    return Queries(rows, first[chosen], Ragged(rows.target[order], start), number_titles(run))
 
 
 def compute_metrics(run: Run, queries: Queries, ranked: Int[np.ndarray, "Q K"], *, n_invalid: int) -> dict[str, Any]:
     """What `ranking` or `ground_truth` says of the results, as `config.eval` asks."""
     catalog, target, ks = run.index.catalog, queries.targets.ids, run.config.eval.ks
-    titles = number_titles(run)
+    titles = queries.titles
     if run.config.eval.protocol == "rows":
         return ranking.evaluate(
             ranked,
@@ -202,21 +219,6 @@ def choose(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: in
     return changed(config, {axis.field: best})
 
 
-@dataclass(frozen=True)
-class Titles:
-    """Distinct titles, by number.
-
-    Attributes:
-      of_item: number of each item's title; items that share a title share their number.
-      row: catalogue row; -1 where it is no candidate.
-      count: how often it is a train target.
-    """
-
-    of_item: Int[np.ndarray, " items"]
-    row: Int[np.ndarray, " T"]
-    count: Int[np.ndarray, " T"]
-
-
 def number_titles(run: Run) -> Titles:
     """The titles of all items."""
     numbers: dict[str, int] = {}
@@ -231,8 +233,7 @@ def write_predictions(path: Path, found: Scored) -> None:
 
     The target has one item for each title that was right, and says which of them are warm: ever a train target.
     """
-    run, rows = found.run, found.queries.rows
-    titles = number_titles(run)
+    run, rows, titles = found.run, found.queries.rows, found.queries.titles
     merged, is_warm = ground_truth.number_merged(titles.row)[titles.of_item], titles.count[titles.of_item] > 0
     with path.open("w", encoding="utf-8") as file:
         for q, r in enumerate(found.queries.asked.tolist()):

@@ -59,10 +59,9 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     run = set_up(config, workdir, free=FREE_TO_CHANGE)
     check_candidates(config, workdir)
     per_item = run.method.annotate(run.index)
-    rows_of = {split: run.rows(split) for split in ("train", "valid")}
-    judged = spread(len(rows_of["valid"]), config.train.eval_examples, field="train.eval_examples")
-    rows_of["valid"] = rows_of["valid"].take(judged)
-    examples = {split: run.examples(rows) for split, rows in rows_of.items()}
+    judged = run.rows("valid")
+    judged = judged.take(spread(len(judged), config.train.eval_examples, field="train.eval_examples"))
+    examples = {"train": run.examples(run.rows("train")), "valid": run.examples(judged)}
     report_targets(run, examples)
     if "weight" in per_item:
         print_example(run, examples["train"], per_item)

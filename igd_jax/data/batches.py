@@ -99,8 +99,8 @@ def _texts_of(
     header = examples.header if examples.has_header[rows].all() else examples.header[:0]
     prompts = prompts.keep_last(prompts.lengths - len(header))
     targets = item_tokens.take(items)
-    width = _width(int(prompts.lengths.max()), PROMPT_WIDTHS)
-    target_width = _width(int(targets.lengths.max()), TARGET_WIDTHS)
+    width = padded_width(int(prompts.lengths.max()), PROMPT_WIDTHS)
+    target_width = padded_width(int(targets.lengths.max()), TARGET_WIDTHS)
     prompt_mask = np.arange(width) >= width - prompts.lengths[:, None]
     prompt = np.zeros((len(rows), width), np.int32)
     prompt[prompt_mask] = prompts.ids
@@ -122,6 +122,6 @@ def _columns(array: np.ndarray, width: int) -> np.ndarray:
     return np.pad(array[:, :width], ((0, 0), (0, max(0, width - array.shape[1]))))
 
 
-def _width(longest: int, widths: tuple[int, ...]) -> int:
+def padded_width(longest: int, widths: tuple[int, ...]) -> int:
     """The first width that fits; beyond the list, the next multiple of its last."""
     return next((width for width in widths if width >= longest), -(-longest // widths[-1]) * widths[-1])

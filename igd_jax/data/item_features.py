@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import atomic_file, fingerprint, read_json
-from igd_jax.data.batches import TARGET_WIDTHS, in_groups, pad_rows
+from igd_jax.data.batches import TARGET_WIDTHS, in_groups, pad_rows, padded_width
 from igd_jax.data.matrices import read_matrices
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.items.catalog import Ragged
@@ -84,8 +84,7 @@ def title_features(
     lengths = titles.lengths - 1
     run, features = title_reader(model, pooling=pooling), np.zeros((len(titles), model.config.hidden_size), np.float32)
     for items in in_groups(np.argsort(lengths, kind="stable"), TITLES_AT_ONCE):
-        longest = int(lengths[items].max(initial=1))
-        width = next((width for width in TARGET_WIDTHS if width >= longest), longest)
+        width = padded_width(int(lengths[items].max(initial=1)), TARGET_WIDTHS)
         valid = np.arange(width) < lengths[items][:, None]
         ids = np.where(valid, titles.take(items).pad(width), 0)
         features[items] = run(pad_rows(ids, TITLES_AT_ONCE), pad_rows(valid, TITLES_AT_ONCE))[: len(items)]

@@ -155,19 +155,22 @@ def read_evaluation(label: str, folder: Path, *, group: str = "") -> Evaluation:
     rows = list(_read_rows(predictions_path))
     if not rows:
         raise InputError(f"{predictions_path} has no rows; run python -m igd_jax.evaluate again")
-    means = {name: float(values.mean()) for name, values in _metrics(rows, protocol, ks).items()}
+    by_row = _metrics(rows, protocol, ks)
+    means = {name: float(values.mean()) for name, values in by_row.items()}
     for name, value in {"n": len(rows), **means}.items():
         told = metrics.get(name)
         if not isinstance(told, int | float) or not math.isclose(told, value, rel_tol=0, abs_tol=1e-6):
             raise InputError(f"{predictions_path} gives {name} {value}, {metrics_path} {told}; run evaluate again")
-    if group and not (rows := only(rows, group)):
-        raise InputError(f"{predictions_path} has no target that is {group}; compare all of them, without --targets")
+    if group:
+        if not (rows := only(rows, group)):
+            raise InputError(f"{predictions_path} has no target that is {group}; compare all, without --targets")
+        by_row = _metrics(rows, protocol, ks)
     popularity = {} if group else metrics.get("popularity_baseline", {})
     keys, method, seed = [key for key, _ in rows], str(folder), None
     if (folder / "config.json").exists():
         config = read_json(folder / "config.json")
         method, seed = method_of(config), config["train"]["seed"]
-    return Evaluation(label, protocol, keys, _metrics(rows, protocol, ks), ks, popularity, method, seed)
+    return Evaluation(label, protocol, keys, by_row, ks, popularity, method, seed)
 
 
 def check_same_rows(evaluations: Sequence[Evaluation]) -> None:
