@@ -26,9 +26,9 @@ def get_config(backbone: str = "") -> ConfigDict:
     config.method.args.alpha = 0.7 if backbone else 0.5  # weight of the autoencoder's error; published
     config.method.args.beta = 0.1  # weight of the semantic scores when ranking, 0 to 1; published (Qwen): 0.1
     config.method.args.collaborative = ""  # RUN/eval/SPLIT of a SASRec run; empty = vectors trained here
-    config.method.args.features = ""  # safetensors file with "features"; empty = titles, read before training
-    config.method.args.pooling = "mean"  # of a title's hidden states: over its tokens (published), or last = its last
-    config.method.args.text_model = ""  # Hugging Face folder (decoder, T5) that reads titles; empty = the backbone
+    config.method.args.features = ""  # safetensors file with "features"; empty = the items' texts, read first
+    config.method.args.pooling = "mean"  # of a text's hidden states: over its tokens (published), or last = its last
+    config.method.args.text_model = ""  # Hugging Face folder (decoder, T5) that reads texts; empty = the backbone
     config.method.args.missing = ""  # zero = features that are not finite count as zeros; empty = refuse them
     config.method.args.sampled_items = 0  # items of a training softmax beside the batch's targets; 0 = all, published
     config.method.args.positions = "contiguous"  # published: padding counts, and a gap follows the history

@@ -5,6 +5,7 @@ import inspect
 import os
 import pkgutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def prepare(source: str, *, path: Path | None, options: dict[str, Any]) -> Prepa
     result = read(path, **own)
     prepared = result if is_published else to_prepared(result, **shared)
     origin = {"source": source, "options": {"input": path and str(path), **own, **shared}}
-    return Prepared(prepared.item_ids, prepared.titles, prepared.splits, origin | prepared.meta)
+    return replace(prepared, meta=origin | prepared.meta)
 
 
 def _defaults(function: Callable) -> dict[str, Any]:
@@ -81,6 +82,7 @@ def _defaults(function: Callable) -> dict[str, Any]:
 def describe(meta: dict[str, Any]) -> list[str]:
     """What the entry point says about the data: one line of counts, then all that was left out, and what to know."""
     lines = [headline(meta)]
+    lines += [f"  text            {count:>10,}  items with a {name}" for name, count in meta["items_with_text"].items()]
     lines += [f"  dropped or cut  {count:>10,}  {reason}" for reason, count in meta["dropped"].items()]
     lines += [f"  note            {fact}: {value}" for fact, value in meta["notes"].items()]
     if meta["titles_shared_by_several_items"]:

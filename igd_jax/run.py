@@ -67,6 +67,7 @@ class Run:
         data = self.config.data
         return Context(
             index=self.index,
+            texts=self.prepared.texts,
             counts=self.counts,
             tokenizer=self.tokenizer,
             template=data.prompt,

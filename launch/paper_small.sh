@@ -24,7 +24,8 @@ tables() { # CATEGORY SOURCE INPUT EPOCHS: one data set, SASRec for that many ep
   paper "$1" scratch --config.model.config=pico --config.train.num_steps=150 --config.train.global_batch_size=32 \
     --config.train.micro_batch_size=32 --config.train.learning_rate=3e-3
 }
-tables books d3 amazon_books 15 &
-books=$!
-tables movies movielens ml-100k 12
-wait "$books"
+tables books d3 amazon_books 15 & pids=$!
+tables movies movielens ml-100k 12 & pids+=" $!"
+failed=0
+for pid in $pids; do wait "$pid" || failed=1; done
+exit $failed

@@ -102,6 +102,7 @@ def context_of(index: ItemIndex, **changes: Any) -> Context:
     """What a method may know, for tests that need little of it."""
     known = {
         "index": index,
+        "texts": {},
         "counts": np.ones(len(index.titles), np.int64),
         "tokenizer": train_tokenizer(TITLES, vocab_size=300),
         "template": "plain",

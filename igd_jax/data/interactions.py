@@ -23,6 +23,7 @@ class Interactions:
       user, item: indices into `user_ids` and `item_ids`; each id has at least one event.
       timestamp: epoch seconds UTC.
       titles: by item; blank where the source has none.
+      texts: as in `Prepared`.
       dropped: how many of what was left out so far, ``{"reason: unit": count}``.
       notes: other facts about the data that belong in its record.
     """
@@ -33,6 +34,7 @@ class Interactions:
     user_ids: list[str]
     item_ids: list[str]
     titles: list[str]
+    texts: dict[str, list[str]] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
     notes: dict[str, str | int] = field(default_factory=dict)
 
@@ -56,6 +58,7 @@ def select(log: Interactions, keep: Bool[np.ndarray, "events"], *, reason: str) 
         user_ids=[log.user_ids[code] for code in users],
         item_ids=[log.item_ids[code] for code in items],
         titles=[log.titles[code] for code in items],
+        texts={name: [column[code] for code in items] for name, column in log.texts.items()},
         dropped={**log.dropped, **counts},
         notes=log.notes,
     )
@@ -182,6 +185,7 @@ def to_prepared(log: Interactions, *, k_core: int = 0, split: str = "time", max_
     return assemble(
         item_ids=log.item_ids,
         titles=log.titles,
+        texts=log.texts,
         splits=SPLITTERS[split](rows),
         dropped={**log.dropped, **counts},
         notes=log.notes,

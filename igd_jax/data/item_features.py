@@ -1,24 +1,27 @@
-"""Features of items: those of a file, or what a model makes of their titles (SETRec; spec/methods.md 5.1)."""
+"""Features of items: those of a file, or what a model makes of their texts (SETRec; spec/methods.md 5.1)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import atomic_file, fingerprint, read_json
+from igd_jax.core.log import say
 from igd_jax.data.batches import TARGET_WIDTHS, in_groups, pad_rows, padded_width
 from igd_jax.data.matrices import read_matrices
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.items.catalog import Ragged
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_weights import load_decoder
-from igd_jax.models.set_tokens import title_reader
+from igd_jax.models.set_tokens import text_reader
 from igd_jax.models.t5 import T5, load_t5
 
-TITLES_AT_ONCE = 64
+LONGEST_TEXT = 2048
+"""Tokens of a text that are read, unless the model was made for fewer; published."""
+TOKENS_AT_ONCE = 8192
 
 
 def read_features(path: Path, titles: Sequence[str], *, missing: str) -> Float[np.ndarray, "I W"]:
@@ -67,28 +70,57 @@ def load_text_model(folder: Path) -> tuple[Decoder | T5, Tokenizer]:
     return model, tokenizer
 
 
-def title_features(
-    model: Decoder | T5, titles: Ragged, *, pooling: str, cache: Path, mark: str
+def text_features(
+    model: Decoder | T5,
+    tokenizer: Tokenizer,
+    titles: Sequence[str],
+    texts: Mapping[str, Sequence[str]],
+    *,
+    pooling: str,
+    cache: Path,
+    mark: str,
 ) -> Float[np.ndarray, "I D"]:
-    """Last hidden states of titles, pooled, kept in a cache that is written only beside something.
+    """Last hidden states of an item's title and other texts, each pooled, then their mean.
+
+    Each text is read alone, with a newline and no EOS; of a T5 the encoder reads it. Texts that an item lacks do not
+    count. The result is kept in a cache that is written only beside something.
 
     Args:
-      model: reads a title and its newline, without the EOS; of a T5 the encoder does.
-      titles: as by `Tokenizer.encode_titles`.
-      pooling: as in `title_reader`.
+      texts: by field, in the order of the items; blank where an item has none.
+      pooling: as in `models.set_tokens.text_reader`.
       mark: a fingerprint of all that features are made from.
     """
     path = cache / f"features-{mark}.safetensors"
     if path.is_file():
         return read_matrices(path, "features", remedy="delete it")[0][0]
-    lengths = titles.lengths - 1
-    run, features = title_reader(model, pooling=pooling), np.zeros((len(titles), model.config.hidden_size), np.float32)
-    for items in in_groups(np.argsort(lengths, kind="stable"), TITLES_AT_ONCE):
-        width = padded_width(int(lengths[items].max(initial=1)), TARGET_WIDTHS)
-        valid = np.arange(width) < lengths[items][:, None]
-        ids = np.where(valid, titles.take(items).pad(width), 0)
-        features[items] = run(pad_rows(ids, TITLES_AT_ONCE), pad_rows(valid, TITLES_AT_ONCE))[: len(items)]
+    longest = min(LONGEST_TEXT, model.config.max_positions) if isinstance(model, Decoder) else LONGEST_TEXT
+    total = np.zeros((len(titles), model.config.hidden_size), np.float32)
+    n_read = np.zeros((len(titles), 1), np.float32)
+    reader = text_reader(model, pooling=pooling)
+    for name, column in {"title": titles, **texts}.items():
+        items = np.array([item for item, text in enumerate(column) if text or name == "title"], np.int64)
+        rows = Ragged.from_lists(tokenizer.encode([column[item] + "\n" for item in items]))
+        n_cut = int((rows.lengths > longest).sum())
+        if texts or n_cut:
+            say(f"features: reading {len(items):,} texts ({name}), {n_cut:,} of them cut to {longest:,} tokens")
+        for width, group in _groups(np.minimum(rows.lengths, longest)):
+            size = max(1, TOKENS_AT_ONCE // width)
+            part = rows.take(group)
+            valid = np.arange(width) < np.minimum(part.lengths, longest)[:, None]
+            ids = np.where(valid, part.pad(width), 0)
+            total[items[group]] += reader(pad_rows(ids, size), pad_rows(valid, size))[: len(group)]
+        n_read[items] += 1
+    features = total / n_read
     if cache.parent.is_dir():
         with atomic_file(path) as partial:
             save_file({"features": features}, partial)
     return features
+
+
+def _groups(lengths: Int[np.ndarray, " R"]) -> Iterator[tuple[int, Int[np.ndarray, " r"]]]:
+    """Rows of similar length, as many as `TOKENS_AT_ONCE` holds, with the width that they are padded to."""
+    order = np.argsort(lengths, kind="stable")
+    widths = np.array([padded_width(max(1, length), TARGET_WIDTHS) for length in lengths[order].tolist()])
+    for width in np.unique(widths).tolist():
+        for group in in_groups(order[widths == width], max(1, TOKENS_AT_ONCE // width)):
+            yield width, group

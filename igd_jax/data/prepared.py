@@ -3,7 +3,8 @@
 import json
 import os
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from igd_jax.items.catalog import ragged_index
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
+TEXT_FIELDS = ("description", "brand", "category")
+"""What else may be known of items in words, in the order in which it is kept."""
 
 _ITEMS_SCHEMA = pa.schema([("item", pa.int32()), ("id", pa.string()), ("title", pa.string())])
 _ROWS_SCHEMA = pa.schema(
@@ -73,17 +76,25 @@ class Prepared:
       titles: item titles, by catalogue index; several items may share one.
       splits: "train", "valid" and "test".
       meta: what meta.json holds: counts, dates, everything dropped by reason, fingerprint, and where it came from.
+      texts: those of `TEXT_FIELDS` that the source has, by catalogue index; blank where an item has none.
     """
 
     item_ids: list[str]
     titles: list[str]
     splits: dict[str, Rows]
     meta: dict[str, Any]
+    texts: dict[str, list[str]] = field(default_factory=dict)
 
 
 def starts_of(lengths: Int[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows+1"]:
     """Where each of several runs laid end to end starts, and where the last one ends."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+
+
+def align_texts(texts: Mapping[str, Mapping[str, str]], item_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Texts by field and item id as lists in the order of the items; fields that no item has are left out."""
+    found = {name: [texts[name].get(item, "") for item in item_ids] for name in TEXT_FIELDS if name in texts}
+    return {name: column for name, column in found.items() if any(column)}
 
 
 def assemble(
@@ -93,6 +104,7 @@ def assemble(
     splits: dict[str, Rows],
     dropped: dict[str, int],
     notes: dict[str, str | int],
+    texts: dict[str, list[str]] | None = None,
 ) -> Prepared:
     """Put a catalogue and its splits together and describe them in `meta`.
 
@@ -103,7 +115,7 @@ def assemble(
     if not all(counts.values()):
         told = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise InputError(f"every split needs at least one row, but there are {told}; give more events or filter less")
-    times = np.concatenate([rows.timestamp for rows in splits.values()])
+    times, texts = np.concatenate([rows.timestamp for rows in splits.values()]), texts or {}
     meta = {
         "schema_version": SCHEMA_VERSION,
         "users": len(set().union(*(rows.user for rows in splits.values()))),
@@ -112,11 +124,12 @@ def assemble(
         "dates": [iso_time(int(times.min())), iso_time(int(times.max()))],
         "dropped": {reason: count for reason, count in dropped.items() if count},
         "notes": notes,
+        "items_with_text": {name: sum(map(bool, column)) for name, column in texts.items()},
         "titles_shared_by_several_items": sum(count > 1 for count in Counter(titles).values()),
         "train_rows_after_first_test_row": int((splits["train"].timestamp > splits["test"].timestamp.min()).sum()),
-        "fingerprint": _fingerprint(item_ids, titles, splits),
+        "fingerprint": _fingerprint(item_ids, titles, splits, texts),
     }
-    return Prepared(item_ids=item_ids, titles=titles, splits=splits, meta=meta)
+    return Prepared(item_ids=item_ids, titles=titles, splits=splits, meta=meta, texts=texts)
 
 
 def headline(meta: dict[str, Any]) -> str:
@@ -159,10 +172,11 @@ def save(prepared: Prepared, folder: Path) -> None:
         "item": pa.array(np.arange(len(prepared.item_ids), dtype=np.int32)),
         "id": pa.array(prepared.item_ids, pa.string()),
         "title": pa.array(prepared.titles, pa.string()),
+        **{name: pa.array(column, pa.string()) for name, column in prepared.texts.items()},
     }
     try:
         with io.atomic_folder(folder) as partial:
-            pq.write_table(pa.table(items, schema=_ITEMS_SCHEMA), partial / "items.parquet")
+            pq.write_table(pa.table(items), partial / "items.parquet")
             for split, rows in prepared.splits.items():
                 pq.write_table(_rows_table(rows), partial / f"{split}.parquet")
             io.write_json(partial / "meta.json", prepared.meta)
@@ -184,16 +198,17 @@ def load(folder: Path) -> Prepared:
         raise InputError(
             f"{folder} has schema version {version}; this program reads {SCHEMA_VERSION}: run igd_jax.prepare again"
         )
-    items = _read_table(folder / "items.parquet", _ITEMS_SCHEMA)
+    items = _read_table(folder / "items.parquet", _ITEMS_SCHEMA, further=TEXT_FIELDS)
     item_ids, titles = items["id"].to_pylist(), items["title"].to_pylist()
+    texts = {name: items[name].to_pylist() for name in items.column_names if name in TEXT_FIELDS}
     splits = {split: _table_rows(_read_table(folder / f"{split}.parquet", _ROWS_SCHEMA)) for split in SPLITS}
-    found = _fingerprint(item_ids, titles, splits)
+    found = _fingerprint(item_ids, titles, splits, texts)
     if found != meta.get("fingerprint"):
         raise InputError(
             f"{folder} was altered: meta.json says fingerprint {meta.get('fingerprint')}, the files have {found};"
             " run igd_jax.prepare again"
         )
-    return Prepared(item_ids=item_ids, titles=titles, splits=splits, meta=meta)
+    return Prepared(item_ids=item_ids, titles=titles, splits=splits, meta=meta, texts=texts)
 
 
 def _rows_table(rows: Rows) -> pa.Table:
@@ -218,7 +233,8 @@ def _table_rows(table: pa.Table) -> Rows:
     )
 
 
-def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
+def _read_table(path: Path, schema: pa.Schema, *, further: Sequence[str] = ()) -> pa.Table:
+    """The table of `schema`, which may end in columns of text called `further`."""
     if not path.is_file():
         raise InputError(f"{path} is missing; run igd_jax.prepare again")
     try:
@@ -226,13 +242,14 @@ def _read_table(path: Path, schema: pa.Schema) -> pa.Table:
             table = file.read()
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is damaged ({error}); run igd_jax.prepare again") from None
-    if not table.schema.equals(schema) or any(column.null_count for column in table.columns):
+    texts = [pa.field(name, pa.string()) for name in further if name in table.column_names]
+    if not table.schema.equals(pa.schema([*schema, *texts])) or any(column.null_count for column in table.columns):
         raise InputError(f"{path} does not hold the columns {', '.join(schema.names)}; run igd_jax.prepare again")
     return table
 
 
-def _fingerprint(item_ids: list[str], titles: list[str], splits: dict[str, Rows]) -> str:
-    parts: list[bytes | str] = [json.dumps(item_ids), json.dumps(titles)]
+def _fingerprint(item_ids: list[str], titles: list[str], splits: dict[str, Rows], texts: dict[str, list[str]]) -> str:
+    parts: list[bytes | str] = [json.dumps(item_ids), json.dumps(titles), *([json.dumps(texts)] if texts else [])]
     for split in SPLITS:
         rows = splits[split]
         arrays = (rows.history_items, rows.history_start, rows.target, rows.timestamp)

@@ -3,7 +3,7 @@
 import csv
 import io
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -16,6 +16,7 @@ from jaxtyping import Int32
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import Progress
 from igd_jax.data.interactions import Interactions
+from igd_jax.data.prepared import align_texts
 
 _PROGRESS_LINES = 1000
 
@@ -33,10 +34,13 @@ def reading(path: Path) -> Iterator[None]:
         raise InputError(f"cannot read {path} ({error})") from None
 
 
-def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Give (line number, the cells of `columns`) for each row of a UTF-8 csv file; blank lines are no rows.
+def csv_rows(
+    path: Path, columns: tuple[str, ...], *, optional: tuple[str, ...] = ()
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Give (line number, the cells of `columns`, then of `optional`) for each row of a UTF-8 csv file.
 
-    Cells stay the text they are: "None" and "NA" are titles like any other.
+    Blank lines are no rows. Cells of an optional column that is not there are empty. All others stay the text they are:
+    "None" and "NA" are titles like any other.
 
     Raises:
       InputError: no such file, empty, a column is missing, or a row has too few, too many or badly quoted cells.
@@ -50,12 +54,12 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[
             if missing:
                 found = ", ".join(header) or "nothing"
                 raise InputError(f"{path} line 1: no column {', '.join(missing)}; the header has {found}")
-            pick = itemgetter(*(header.index(name) for name in columns))
+            pick = itemgetter(*(header.index(name) if name in header else -1 for name in (*columns, *optional)))
             for cells in reader:
                 if reader.line_num % _PROGRESS_LINES == 0:
                     progress.update(raw.tell() - 1)
                 if len(cells) == len(header):
-                    yield reader.line_num, pick(cells)
+                    yield reader.line_num, pick([*cells, ""])
                 elif cells:
                     raise InputError(
                         f"{path} line {reader.line_num}: {len(cells)} cells where the header has {len(header)};"
@@ -126,14 +130,18 @@ class EventLog:
         self._item.append(self._items.code(item))
         self._timestamp.append(timestamp)
 
-    def finish(self, titles: dict[str, str], *, dropped: dict[str, int]) -> Interactions:
-        """The log, with `titles` by item id; an item that has none there gets a blank one."""
+    def finish(
+        self, titles: dict[str, str], *, texts: Mapping[str, Mapping[str, str]], dropped: dict[str, int]
+    ) -> Interactions:
+        """The log, with `titles` by item id and `texts` by field and item id; an item without one gets a blank."""
+        item_ids = self._items.ids()
         return Interactions(
             user=np.array(self._user, np.int32),
             item=np.array(self._item, np.int32),
             timestamp=np.array(self._timestamp, np.int64),
             user_ids=self._users.ids(),
-            item_ids=self._items.ids(),
-            titles=[titles.get(item, "") for item in self._items.ids()],
+            item_ids=item_ids,
+            titles=[titles.get(item, "") for item in item_ids],
+            texts=align_texts(texts, item_ids),
             dropped=dropped,
         )

@@ -38,6 +38,7 @@ class Context:
 
     Attributes:
       index: the items, over the candidates.
+      texts: of the items beside their titles; as in `data.prepared.Prepared`.
       counts: train targets an item.
       tokenizer: of titles and prompts.
       template, category: of prompts; see `data.prompts.render`.
@@ -48,6 +49,7 @@ class Context:
     """
 
     index: ItemIndex
+    texts: Mapping[str, Sequence[str]]
     counts: Int[np.ndarray, " items"]
     tokenizer: Tokenizer
     template: str

@@ -21,7 +21,7 @@ from igd_jax.core.io import fingerprint
 from igd_jax.core.log import say
 from igd_jax.core.types import Batch, LossSum, Ranked
 from igd_jax.data.collaborative import load_item_vectors
-from igd_jax.data.item_features import load_text_model, read_features, title_features
+from igd_jax.data.item_features import load_text_model, read_features, text_features
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.items.catalog import Catalog, Ragged
@@ -54,10 +54,11 @@ class SETRec(Method):
       collaborative: the folder of an evaluation of a SASRec run, whose item vectors stay as they are; empty: vectors of
         our own are trained, so that nothing collaborative is known beforehand.
       features: a safetensors file with ``features`` [items, any width], in the order of the items; its metadata may
-        hold a ``fingerprint``, that of `core.io.fingerprint` over all titles. Empty: last hidden states of the titles
-        before training. The authors' are of title, description, brand and categories.
-      pooling: of hidden states: ``mean`` over a title's tokens, or ``last``, those of its last token, the newline.
-      text_model: a Hugging Face folder of a decoder or a T5, which reads titles by its own tokenizer and has no other
+        hold a ``fingerprint``, that of `core.io.fingerprint` over all titles. Empty: last hidden states before training
+        of an item's title, and of its description, brand and category where the data has them, each read alone; their
+        mean (published for Qwen; for the T5 the authors let another model read them as one text).
+      pooling: of hidden states: ``mean`` over a text's tokens, or ``last``, those of its last token, the newline.
+      text_model: a Hugging Face folder of a decoder or a T5, which reads texts by its own tokenizer and has no other
         part in the model; empty = the backbone.
       missing: ``zero`` takes rows of features that are not finite as zeros; empty refuses them.
       sampled_items: items of a softmax beside the targets of a micro-batch, drawn uniformly at each step, with no
@@ -223,21 +224,22 @@ class SETRec(Method):
         if self._features:
             features, made_from = read_features(Path(self._features), titles, missing=self._missing), ""
         else:
-            features, made_from = self._title_features(context, backbone)
+            features, made_from = self._text_features(context, backbone)
         if len(empty := np.flatnonzero(~features.any(axis=1))):
             named = ", ".join(repr(titles[item]) for item in empty[:3])
             say(f"{len(empty):,} of {len(titles):,} items have no features, such as {named}; theirs are zeros")
         return features, made_from
 
-    def _title_features(self, context: Context, backbone: Decoder | T5) -> tuple[Float[np.ndarray, "I W"], str]:
-        """By the text model or the backbone, with a fingerprint of model, tokenizer, titles and pooling."""
-        model, tokenizer, tokens = backbone, context.tokenizer, context.index.item_tokens
+    def _text_features(self, context: Context, backbone: Decoder | T5) -> tuple[Float[np.ndarray, "I W"], str]:
+        """By the text model or the backbone, with a fingerprint of model, tokenizer, texts and pooling."""
+        model, tokenizer, titles, texts = backbone, context.tokenizer, context.index.titles, context.texts
         if self._text_model:
             model, tokenizer = load_text_model(Path(self._text_model))
-            tokens = tokenizer.encode_titles(context.index.titles)
-        weights = few_numbers(nnx.state(model))
-        mark = fingerprint(self._pooling, tokenizer.fingerprint, *context.index.titles, *weights)
-        return title_features(model, tokens, pooling=self._pooling, cache=context.cache, mark=mark), mark
+        read = [*titles, *(text for name, column in texts.items() for text in (name, *column))]
+        mark = fingerprint(self._pooling, tokenizer.fingerprint, *read, *few_numbers(nnx.state(model)))
+        return text_features(
+            model, tokenizer, titles, texts, pooling=self._pooling, cache=context.cache, mark=mark
+        ), mark
 
 
 def make_t5(given: str, context: Context) -> T5:

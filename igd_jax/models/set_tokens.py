@@ -253,7 +253,7 @@ def best_rows(
     return jax.lax.scan(add_chunk, nothing, chunks)[0]
 
 
-def title_reader(model: Decoder | T5, *, pooling: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+def text_reader(model: Decoder | T5, *, pooling: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """A compiled function of ids and their mask: each row's last hidden states, pooled [B D], float32.
 
     Args:

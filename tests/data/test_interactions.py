@@ -1,5 +1,7 @@
 """The vectorised event log against plain loops over events, and the edges of its rules."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -200,3 +202,11 @@ def test_unknown_split_is_an_input_error():
 def test_empty_split_is_an_input_error():
     with pytest.raises(InputError, match="train 1, valid 0, test 1"):
         to_prepared(make_log([("a", "i", 1), ("a", "j", 2), ("a", "k", 3)]))
+
+
+def test_texts_follow_their_items_into_the_prepared_data():
+    events = [("a", item, time) for time, item in enumerate("ijkikikikikik")]
+    log = dataclasses.replace(make_log(events, titles={"j": ""}), texts={"brand": ["I", "J", ""]})
+    prepared = to_prepared(log)
+    assert (prepared.item_ids, prepared.texts) == (["i", "k"], {"brand": ["I", ""]})
+    assert prepared.meta["items_with_text"] == {"brand": 1}

@@ -72,6 +72,27 @@ def test_files_have_the_agreed_columns(saved):
     assert rows.schema.field("history").type == pa.list_(pa.int32())
 
 
+def test_texts_come_back_if_there_are_any_and_belong_to_the_fingerprint(small, tmp_path):
+    known = {"item_ids": small.item_ids, "titles": small.titles, "splits": small.splits, "dropped": {}, "notes": {}}
+    texts = {"description": ["a, b", "", "", "", "書"], "category": ["x"] * 5}
+    worded = assemble(**known, texts=texts)
+    assert worded.meta["items_with_text"] == {"description": 2, "category": 5}
+    save(worded, tmp_path / "data")
+    assert load(tmp_path / "data").texts == texts
+    assert load(tmp_path / "data").meta == worded.meta
+    marks = [small, worded, assemble(**known, texts=texts | {"category": ["y"] * 5})]
+    assert len({one.meta["fingerprint"] for one in marks}) == 3
+    table = pq.read_table(tmp_path / "data" / "items.parquet")
+    for broken, message in (
+        (table.set_column(3, "description", table["category"]), "was altered"),
+        (table.append_column("author", table["title"]), "does not hold the columns item, id, title"),
+        (table.set_column(3, "description", pa.array(range(5))), "does not hold the columns item, id, title"),
+    ):
+        pq.write_table(broken, tmp_path / "data" / "items.parquet")
+        with pytest.raises(InputError, match=message):
+            load(tmp_path / "data")
+
+
 def test_meta_counts_the_data(small):
     meta = small.meta
     assert (meta["users"], meta["items"]) == (3, 5)

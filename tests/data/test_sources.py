@@ -109,6 +109,12 @@ def test_csv_keeps_an_items_first_title_and_counts_the_items_with_others(tmp_pat
     assert log.dropped == {"title other than the item's first: items": 1}
 
 
+def test_csv_keeps_an_items_first_words_and_leaves_out_fields_that_no_item_has(tmp_path):
+    text = "user,item,timestamp,title,brand,category,description\nu,i,1,A,,x,\nu,j,2,B,,,\nu,i,3,A, Wing ,y,\n"
+    log = csv.read(write(tmp_path / "my.csv", text))
+    assert log.texts == {"brand": ["Wing", ""], "category": ["x", ""]}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -233,12 +239,15 @@ def test_d3_reads_amazon_books_exactly(shared):
 def test_movielens_reads_both_layouts(tmp_path, million):
     part, bar = ("::", "::") if million else ("\t", "|")
     ratings = "".join(part.join(row) + "\n" for row in [("5", "20", "3", "881250949"), ("6", "3", "1", "881250950")])
-    movies = f"3{bar}Les Misérables, (1995){bar}Drama\n20{bar}NA{bar}x\n99{bar}Never rated{bar}x\n"
+    flags = ["0|" * 5 + "1|0|0|1" + "|0" * 10, "1" + "|0" * 18]  # comedy and drama; unknown
+    genres = ["Drama", "x|y"] if million else [f"1-Jan-95|||{films}" for films in flags]
+    movies = f"3{bar}Les Misérables, (1995){bar}{genres[0]}\n20{bar}NA{bar}{genres[1]}\n99{bar}Never rated{bar}x\n"
     write(tmp_path / ("ratings.dat" if million else "u.data"), ratings)
     write(tmp_path / ("movies.dat" if million else "u.item"), movies.encode("latin-1"))
     log = movielens.read(tmp_path)
     assert events_of(log) == [("5", "20", 881250949), ("6", "3", 881250950)]
     assert log.titles == ["NA", "Les Misérables, (1995)"]
+    assert log.texts == ({"category": ["x, y", "Drama"]} if million else {"category": ["", "Comedy, Drama"]})
 
 
 @pytest.mark.parametrize(
@@ -263,6 +272,7 @@ def test_movielens_100k_is_read_whole(shared):
     log = movielens.read(shared / "data/ml-100k")
     assert (len(log), len(log.user_ids), len(log.item_ids)) == (100_000, 943, 1_682)
     assert log.titles[log.item_ids.index("1")] == "Toy Story (1995)"
+    assert log.texts["category"][log.item_ids.index("1")] == "Animation, Children's, Comedy"
     assert to_prepared(log).meta["rows"] == {"train": 79_245, "valid": 9_906, "test": 9_906}
 
 
@@ -311,6 +321,24 @@ def test_amazon_cleans_titles_and_counts_those_it_refuses(tmp_path):
         "titles of more than 20 words": 1,
         "metadata records after an item's first": 1,
         "items without metadata": 1,
+    }
+
+
+def test_amazon_texts_are_plain_and_of_the_items_that_are_left(tmp_path):
+    metas = [
+        {"asin": "a", "title": "Title a", "brand": "A &amp; B", "category": ["Toys", "Toys", "</span> <b>Kites"]},
+        {"asin": "b", "title": "x", "brand": "Dropped with its item"},
+        {"asin": "c", "title": "Title c", "description": ["<p>Flies</p>\n<br>high", "", "far"], "category": None},
+        {"asin": "a", "brand": "Second record"},
+    ]
+    folder = amazon(tmp_path, [review("u", item, seconds(2018)) for item in "abc"], [])
+    write(folder / "meta_Toys.json.gz", gzip.compress("".join(json.dumps(meta) + "\n" for meta in metas).encode()))
+    log = amazon2018.read(folder, k_core=0, min_items=1)
+    assert log.item_ids == ["a", "c"]
+    assert log.texts == {
+        "description": ["", "Flies high, far"],
+        "brand": ["A & B", ""],
+        "category": ["Toys, Kites", ""],
     }
 
 
@@ -398,8 +426,9 @@ def test_amazon_gift_cards_equal_a_loop_over_records(shared):
         with gzip.open(shared / "data/amazon_raw" / name, "rt", encoding="utf-8") as file:
             return [json.loads(line) for line in file]
 
-    titles = {}
+    titles, brands = {}, {}
     for meta in records("meta_Gift_Cards.json.gz"):
+        brands.setdefault(meta["asin"], meta.get("brand") or "")
         title = meta.get("title", "<span id").replace("&quot;", '"').replace("&amp;", "&").strip(" ").strip('"')
         if "<span id" not in meta.get("title", "<span id") and len(title) > 1 and len(title.split(" ")) <= 20:
             titles.setdefault(meta["asin"], title)
@@ -416,4 +445,6 @@ def test_amazon_gift_cards_equal_a_loop_over_records(shared):
     log = amazon2018.read(shared / "data/amazon_raw")
     assert events_of(log) == events
     assert log.titles == [titles[item] for item in log.item_ids]
+    assert log.texts["brand"] == [brands[item] for item in log.item_ids]
+    assert sum(map(bool, log.texts["brand"])) == 118
     assert to_prepared(log).meta["rows"] == {"train": 2003, "valid": 250, "test": 251}

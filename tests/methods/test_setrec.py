@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -21,11 +20,9 @@ from igd_jax.data.tokenizer import train_tokenizer
 from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.setrec import SETRec, in_chunks
-from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_weights import load_decoder
 from igd_jax.models.set_tokens import ItemTokens, SetModel
-from igd_jax.models.t5 import T5, load_t5, save_t5
-from igd_jax.models.t5_config import named
+from igd_jax.models.t5 import load_t5
 from igd_jax.training.step import means
 
 OPTIONS = SearchOptions(alpha=jnp.float32(0), temperature=jnp.float32(1), length_penalty=0.0, num_beams=8, max_length=8)
@@ -356,89 +353,6 @@ def test_a_value_out_of_its_range_is_bad_input(args, message):
         SETRec(**args)
 
 
-def features_of(context, **args) -> jax.Array:
-    return SETRec(n_semantic=1, **args).make_model(context).tokens.features[...]
-
-
-def hidden_states(model: Decoder | T5, tokens: Sequence[int]) -> jax.Array:
-    """Of all tokens of one title, by a plain pass over it alone."""
-    ids, place, mask = (
-        jnp.asarray(tokens)[None],
-        jnp.arange(len(tokens))[None],
-        jnp.ones((1, len(tokens), len(tokens)), bool),
-    )
-    if isinstance(model, T5):
-        return nnx.jit(lambda model, *given: model.encode(given[0], positions=given[1], mask=given[2]))(
-            model, ids, place, mask
-        )[0]
-    return nnx.jit(lambda model, *given: model(given[0], positions=given[1], mask=given[2])[0])(
-        model, ids, place, jnp.tril(mask)
-    )[0]
-
-
-def test_features_are_mean_hidden_states_of_titles_and_come_back_from_the_cache(tmp_path, monkeypatch):
-    context = tiny_run.context_of(INDEX, cache=tmp_path / "cache")
-    features = features_of(context)
-    hidden = hidden_states(context.backbone(), INDEX.item_tokens[7][:-1])
-    np.testing.assert_allclose(features[7], hidden.mean(axis=0), atol=1e-5)
-
-    (kept,) = (tmp_path / "cache").iterdir()
-    monkeypatch.setattr("igd_jax.data.item_features.title_reader", None)
-    np.testing.assert_array_equal(features_of(context), features)
-    save_file({"features": np.asarray(features) + 1}, kept)
-    np.testing.assert_array_equal(features_of(context), features + 1)
-
-    monkeypatch.undo()
-    other = tiny_run.context_of(INDEX, cache=tmp_path / "cache", backbone=lambda: _moved(context.backbone()))
-    assert np.abs(features_of(other) - features).max() > 1e-3
-    assert len(list((tmp_path / "cache").iterdir())) == 2
-    np.testing.assert_allclose(features_of(context, pooling="last")[7], hidden[-1], atol=1e-5)
-    assert len(list((tmp_path / "cache").iterdir())) == 3
-
-
-def _moved(decoder):
-    decoder.layers.mlp.down.kernel[...] = decoder.layers.mlp.down.kernel[...] + 0.1
-    return decoder
-
-
-@pytest.mark.parametrize("kind", ["decoder", "t5"])
-def test_a_text_model_reads_titles_by_its_own_tokenizer_and_is_no_part_of_the_model(kind, tmp_path):
-    context, folder = tiny_run.context_of(INDEX, cache=tmp_path / "cache"), tmp_path / "text"
-    tiny_run.save_model(folder)
-    if kind == "t5":
-        save_t5(nnx.jit(lambda: T5(named("t5-pico", vocab_size=300), rngs=nnx.Rngs(0)))(), folder)
-    tokenizer = train_tokenizer(["another"], vocab_size=260)
-    tokenizer.save(folder)
-    reader = load_t5(folder) if kind == "t5" else load_decoder(folder)
-    hidden = hidden_states(reader, tokenizer.encode([tiny_run.TITLES[7] + "\n"])[0])
-    for pooling, expected in {"mean": hidden.mean(axis=0), "last": hidden[-1]}.items():
-        model = SETRec(n_semantic=1, pooling=pooling, text_model=str(folder)).make_model(context)
-        np.testing.assert_allclose(model.tokens.features[...][7], expected, atol=1e-5)
-        jax.tree.map(
-            np.testing.assert_array_equal,
-            *(nnx.to_pure_dict(nnx.state(backbone)) for backbone in (model.backbone, context.backbone())),
-        )
-    assert len(list((tmp_path / "cache").iterdir())) == 2
-
-
-def test_a_folder_that_cannot_read_titles_is_bad_input(tmp_path):
-    def expect(message: str) -> None:
-        with pytest.raises(InputError, match=message):
-            make(text_model=str(tmp_path / "text"))
-
-    expect(
-        r"text_model is '.*text', which holds no config.json and no tokenizer.json; expected the Hugging Face folder"
-    )
-    tiny_run.save_model(tmp_path / "text")
-    train_tokenizer([f"{word}x{word}" for word in range(2_000)], vocab_size=900).save(tmp_path / "text")
-    expect(r"text_model is '.*text', whose tokenizer has 900 ids, but whose model embeds 304; give a folder whose two")
-    (tmp_path / "text" / "tokenizer.json").unlink()
-    expect(r"which holds no tokenizer.json; expected")
-    (tmp_path / "text" / "tokenizer.json").write_text("{}", encoding="utf-8")
-    (tmp_path / "text" / "config.json").write_text("[]", encoding="utf-8")
-    expect(r"config.json holds a list; expected an object")
-
-
 FEATURES = np.random.default_rng(0).normal(size=(len(tiny_run.TITLES), 5)).astype(np.float32)
 
 
@@ -455,29 +369,38 @@ def test_features_of_a_file_are_taken_as_they_are_and_items_without_are_named(tm
     assert f"4 of 23 items have no features, such as {titles}; theirs are zeros" in capsys.readouterr().out
     given[4, 1] = np.nan
     save_file({"features": given}, path)
-    with pytest.raises(InputError, match=r"not finite for 1 items, such as 'Little Fox \(print\)'; mend them"):
-        make(features=path)
     np.testing.assert_array_equal(make(features=path, missing="zero").tokens.features[4], np.zeros(5))
     assert "5 of 23 items have no features" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("tensors", "metadata", "message"),
-    [
-        ({"features": FEATURES[:-1]}, {}, "features of 22 items, fingerprint not given, but the data has 23 items"),
-        ({"features": FEATURES}, {"fingerprint": "abc"}, "features of 23 items, fingerprint abc, but the data has 23"),
-        ({"vectors": FEATURES}, {}, "has tensors vectors; expected 'features', a matrix of floats"),
-        ({"features": FEATURES[0]}, {}, "has tensors features; expected 'features', a matrix of floats"),
-        ({"features": np.ones((23, 2), np.int32)}, {}, "has tensors features; expected 'features', a matrix of floats"),
-        (None, {}, "cannot be read as safetensors"),
-    ],
-)
-def test_features_that_do_not_fit_are_bad_input(tensors, metadata, message, tmp_path):
-    path = tmp_path / "features.safetensors"
-    if tensors is not None:
-        save_file(tensors, path, metadata=metadata)
-    with pytest.raises(InputError, match=message):
-        make(features=str(path))
+def test_features_come_from_texts_and_are_made_again_for_others(tmp_path):
+    def features_of(texts=None, **args):
+        context = tiny_run.context_of(INDEX, cache=tmp_path / "cache", texts=texts or {})
+        return SETRec(n_semantic=1, **args).make_model(context).tokens.features[...]
+
+    tiny_run.save_model(tmp_path / "text")
+    seen = [
+        features_of(),
+        features_of(pooling="last"),
+        features_of({"brand": ["Wing"] * 23}),
+        features_of({"category": ["Wing"] * 23}),
+        features_of(text_model=str(tmp_path / "text")),
+    ]
+    assert len(list((tmp_path / "cache").iterdir())) == len(seen)
+    np.testing.assert_array_equal(features_of({"brand": ["Wing"] * 23}), seen[2])
+    np.testing.assert_array_equal(seen[2], seen[3])
+    for number, features in enumerate(seen[:3]):
+        assert all(np.abs(features - other).max() > 1e-3 for other in seen[number + 1 : 3])
+
+
+def test_a_text_model_is_no_part_of_the_model(tmp_path):
+    context = tiny_run.context_of(INDEX)
+    tiny_run.save_model(tmp_path / "text")
+    model = SETRec(n_semantic=1, text_model=str(tmp_path / "text")).make_model(context)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        *(nnx.to_pure_dict(nnx.state(backbone)) for backbone in (model.backbone, context.backbone())),
+    )
 
 
 def test_vectors_of_a_collaborative_run_stay_as_they_are_or_are_bad_input(tmp_path, capsys):

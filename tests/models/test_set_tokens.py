@@ -11,7 +11,7 @@ from tiny_run import HF_CONFIG
 
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.set_tokens import ItemTokens, SetModel, apart, best_rows, lay_out, title_reader
+from igd_jax.models.set_tokens import ItemTokens, SetModel, apart, best_rows, lay_out, text_reader
 from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import T5Config
 
@@ -212,7 +212,7 @@ def test_the_best_rows_are_those_of_their_best_items_over_all_chunks():
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 @pytest.mark.parametrize("kind", ["decoder", "t5"])
 def test_a_title_is_pooled_over_its_own_tokens_whatever_its_padding(kind, pooling):
-    read = title_reader(make(kind).backbone, pooling=pooling)
+    read = text_reader(make(kind).backbone, pooling=pooling)
     ids, valid = np.array([[3, 4, 5, 0]], np.int32), np.array([[True, True, True, False]])
     short = read(ids[:, :3], valid[:, :3])
     np.testing.assert_allclose(read(ids, valid), short, atol=1e-5)

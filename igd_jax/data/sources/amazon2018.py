@@ -6,8 +6,10 @@ and not in the local zone, a title is cleaned once, and items are numbered in th
 being shuffled.
 """
 
+import html
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,18 +21,23 @@ import pyarrow.json as pj
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import Progress
 from igd_jax.data.interactions import Interactions, core_events, drop_untitled, take_core, window
+from igd_jax.data.prepared import align_texts
 from igd_jax.data.reading import IdCodes, reading
 
 _REVIEWS = pa.schema([("reviewerID", pa.string()), ("asin", pa.string()), ("unixReviewTime", pa.int64())])
 _META = pa.schema([("asin", pa.string()), ("title", pa.string())])
+_WORDS = pa.list_(pa.string())
+_TEXTS = pa.schema([("asin", pa.string()), ("description", _WORDS), ("brand", pa.string()), ("category", _WORDS)])
 _BLOCK_BYTES = 1 << 24  # longer than any one record
 _END = int(datetime(2018, 11, 1, tzinfo=UTC).timestamp())
 _MAX_WORDS = 20
 
 
 def read(path: Path, *, k_core: int = 5, min_items: int = 10_000) -> Interactions:
-    """Read one category. The window opens on 1 October 2017, or on that day of the latest earlier year from which at
-    least `min_items` items survive the k-core, or else takes in all reviews up to its end.
+    """Read one category, with descriptions, brands and categories of its items.
+
+    The window opens on 1 October 2017, or on that day of the latest earlier year from which at least `min_items` items
+    survive the k-core, or else takes in all reviews up to its end.
 
     Raises:
       InputError: the two files are not there once each, or one is damaged or cut short, or nothing survives.
@@ -39,7 +46,8 @@ def read(path: Path, *, k_core: int = 5, min_items: int = 10_000) -> Interaction
     log, codes = _read_reviews(reviews)
     titles, notes = _read_titles(meta, codes)
     log = drop_untitled(replace(log, titles=titles, notes=notes))
-    return _widen(log, k_core=k_core, min_items=min_items)
+    core = _widen(log, k_core=k_core, min_items=min_items)
+    return replace(core, texts=_read_texts(meta, core.item_ids))
 
 
 def _find(folder: Path) -> tuple[Path, Path]:
@@ -126,6 +134,26 @@ def clean_title(raw: str) -> tuple[str, str]:
     if len(title.split(" ")) > _MAX_WORDS:
         return "", f"titles of more than {_MAX_WORDS} words"
     return title, ""
+
+
+def _read_texts(path: Path, item_ids: Sequence[str]) -> dict[str, list[str]]:
+    """Texts of the items that are left, as `Prepared.texts`, from each item's first metadata record."""
+    left = set(item_ids)
+    texts: dict[str, dict[str, str]] = {name: {} for name in _TEXTS.names[1:]}
+    for batch in _batches(path, _TEXTS):
+        for record in batch.to_pylist():
+            if (item := record.pop("asin")) in left:
+                left.remove(item)
+                for name, value in record.items():
+                    texts[name][item] = clean_text(value or "")
+    return align_texts(texts, item_ids)
+
+
+def clean_text(raw: str | list[str]) -> str:
+    """Text without HTML, on one line; of a list, its distinct members, parted by commas."""
+    parts = [raw] if isinstance(raw, str) else [part or "" for part in raw]
+    plain = (" ".join(re.sub(r"<[^>]*>", " ", html.unescape(part)).split()) for part in parts)
+    return ", ".join(dict.fromkeys(filter(None, plain)))
 
 
 def _widen(log: Interactions, *, k_core: int, min_items: int) -> Interactions:

@@ -1,0 +1,165 @@
+"""Features of items: hidden states of their texts by a plain pass over each, the cache, and files that do not fit."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_run
+from flax import nnx
+from safetensors.numpy import load_file, save_file
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import fingerprint
+from igd_jax.data.item_features import load_text_model, read_features, text_features
+from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
+from igd_jax.models.config import from_hf
+from igd_jax.models.decoder import Decoder
+from igd_jax.models.t5 import T5, load_t5, save_t5
+from igd_jax.models.t5_config import named
+
+TITLES = tiny_run.TITLES
+TOKENIZER = train_tokenizer(TITLES, vocab_size=300)
+FEATURES = np.random.default_rng(0).normal(size=(len(TITLES), 5)).astype(np.float32)
+
+
+def make_decoder(max_positions: int = 512) -> Decoder:
+    config = from_hf(tiny_run.HF_CONFIG | {"max_position_embeddings": max_positions})
+    return nnx.jit(lambda: Decoder(config, rngs=nnx.Rngs(0)))()
+
+
+def make_t5() -> T5:
+    return nnx.jit(lambda: T5(named("t5-pico", vocab_size=300), rngs=nnx.Rngs(0)))()
+
+
+def features_of(
+    model: Decoder | T5,
+    texts: Mapping[str, Sequence[str]] | None = None,
+    *,
+    tokenizer: Tokenizer = TOKENIZER,
+    pooling: str = "mean",
+    cache: Path = Path("no such folder/cache"),
+    mark: str = "mark",
+) -> np.ndarray:
+    return text_features(model, tokenizer, TITLES, texts or {}, pooling=pooling, cache=cache, mark=mark)
+
+
+def hidden_states(model: Decoder | T5, text: str, *, tokenizer: Tokenizer = TOKENIZER, longest: int = 512) -> jax.Array:
+    """Of all tokens of one text and its newline, by a plain pass over it alone."""
+    tokens = tokenizer.encode([text + "\n"])[0][:longest]
+    ids, place = jnp.asarray(tokens)[None], jnp.arange(len(tokens))[None]
+    mask = jnp.ones((1, len(tokens), len(tokens)), bool)
+    if isinstance(model, T5):
+        run = nnx.jit(lambda model: model.encode(ids, positions=place, mask=mask))
+    else:
+        run = nnx.jit(lambda model: model(ids, positions=place, mask=jnp.tril(mask))[0])
+    return run(model)[0]
+
+
+# -------------------------------------------------------------------------------------------------------------- by text
+@pytest.mark.parametrize("make", [make_decoder, make_t5])
+def test_features_are_pooled_hidden_states_of_each_title_alone(make):
+    model = make()
+    hidden = hidden_states(model, TITLES[7])
+    np.testing.assert_allclose(features_of(model)[7], hidden.mean(axis=0), atol=1e-5)
+    np.testing.assert_allclose(features_of(model, pooling="last")[7], hidden[-1], atol=1e-5)
+
+
+def test_features_are_the_mean_over_the_texts_that_an_item_has(capsys):
+    model, n = make_decoder(), len(TITLES)
+    texts = {"description": ["", "Red and soft"] + [""] * (n - 2), "brand": ["", "Wing"] + ["Tail"] * (n - 2)}
+    features = features_of(model, texts)
+    means = {text: hidden_states(model, text).mean(axis=0) for text in (*TITLES[:3], "Red and soft", "Wing", "Tail")}
+    np.testing.assert_allclose(features[0], means[TITLES[0]], atol=1e-5)
+    np.testing.assert_allclose(features[1], (means[TITLES[1]] + means["Red and soft"] + means["Wing"]) / 3, atol=1e-5)
+    np.testing.assert_allclose(features[2], (means[TITLES[2]] + means["Tail"]) / 2, atol=1e-5)
+    said = capsys.readouterr().out
+    assert "reading 23 texts (title), 0 of them cut" in said
+    assert "reading 1 texts (description), 0 of them cut" in said
+    assert "reading 22 texts (brand), 0 of them cut" in said
+
+
+def test_long_texts_are_cut_to_the_positions_of_the_model_and_counted(capsys, monkeypatch):
+    model, long = make_decoder(max_positions=20), "Red Fox and Grey Heron on a wall " * 9
+    features = features_of(model, {"description": [long] + [""] * 21 + ["Short"]})
+    whole, title = hidden_states(model, long, longest=20), hidden_states(model, TITLES[0])
+    np.testing.assert_allclose(features[0], (whole.mean(axis=0) + title.mean(axis=0)) / 2, atol=1e-5)
+    assert "reading 2 texts (description), 1 of them cut to 20 tokens" in capsys.readouterr().out
+    monkeypatch.setattr("igd_jax.data.item_features.TOKENS_AT_ONCE", 40)
+    np.testing.assert_allclose(features_of(model, {"description": [long] + [""] * 21 + ["Short"]}), features, atol=1e-5)
+
+
+def test_features_come_back_from_the_cache_of_their_mark(tmp_path, monkeypatch):
+    model, cache = make_decoder(), tmp_path / "cache"
+    features = features_of(model, cache=cache)
+    (kept,) = cache.iterdir()
+    monkeypatch.setattr("igd_jax.data.item_features.text_reader", None)
+    np.testing.assert_array_equal(features_of(model, cache=cache), features)
+    save_file({"features": load_file(kept)["features"] + 1}, kept)
+    np.testing.assert_array_equal(features_of(model, cache=cache), features + 1)
+    monkeypatch.undo()
+    np.testing.assert_array_equal(features_of(model, cache=cache, mark="other"), features)
+
+
+# --------------------------------------------------------------------------------------------------------- a text model
+@pytest.mark.parametrize("kind", ["decoder", "t5"])
+def test_a_text_model_reads_by_its_own_tokenizer(kind, tmp_path):
+    folder = tmp_path / "text"
+    tiny_run.save_model(folder)
+    if kind == "t5":
+        save_t5(make_t5(), folder)
+    train_tokenizer(["another"], vocab_size=260).save(folder)
+    model, tokenizer = load_text_model(folder)
+    assert tokenizer.vocab_size < TOKENIZER.vocab_size
+    hidden = hidden_states(load_t5(folder) if kind == "t5" else model, TITLES[7], tokenizer=tokenizer)
+    np.testing.assert_allclose(features_of(model, tokenizer=tokenizer)[7], hidden.mean(axis=0), atol=1e-5)
+
+
+def test_a_folder_that_cannot_read_texts_is_bad_input(tmp_path):
+    def expect(message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            load_text_model(tmp_path / "text")
+
+    expect(
+        r"text_model is '.*text', which holds no config.json and no tokenizer.json; expected the Hugging Face folder"
+    )
+    tiny_run.save_model(tmp_path / "text")
+    train_tokenizer([f"{word}x{word}" for word in range(2_000)], vocab_size=900).save(tmp_path / "text")
+    expect(r"text_model is '.*text', whose tokenizer has 900 ids, but whose model embeds 304; give a folder whose two")
+    (tmp_path / "text" / "tokenizer.json").unlink()
+    expect(r"which holds no tokenizer.json; expected")
+    (tmp_path / "text" / "tokenizer.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "text" / "config.json").write_text("[]", encoding="utf-8")
+    expect(r"config.json holds a list; expected an object")
+
+
+# --------------------------------------------------------------------------------------------------------------- a file
+def test_rows_that_are_not_finite_are_refused_or_zeros(tmp_path):
+    path, given = tmp_path / "features.safetensors", FEATURES.copy()
+    given[4, 1] = np.nan
+    save_file({"features": given}, path, metadata={"fingerprint": fingerprint(*TITLES)})
+    with pytest.raises(InputError, match=r"not finite for 1 items, such as 'Little Fox \(print\)'; mend them"):
+        read_features(path, TITLES, missing="")
+    given[4] = 0
+    np.testing.assert_array_equal(read_features(path, TITLES, missing="zero"), given)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "metadata", "message"),
+    [
+        ({"features": FEATURES[:-1]}, {}, "features of 22 items, fingerprint not given, but the data has 23 items"),
+        ({"features": FEATURES}, {"fingerprint": "abc"}, "features of 23 items, fingerprint abc, but the data has 23"),
+        ({"vectors": FEATURES}, {}, "has tensors vectors; expected 'features', a matrix of floats"),
+        ({"features": FEATURES[0]}, {}, "has tensors features; expected 'features', a matrix of floats"),
+        ({"features": np.ones((23, 2), np.int32)}, {}, "has tensors features; expected 'features', a matrix of floats"),
+        (None, {}, "cannot be read as safetensors"),
+    ],
+)
+def test_features_that_do_not_fit_are_bad_input(tensors, metadata, message, tmp_path):
+    path = tmp_path / "features.safetensors"
+    if tensors is not None:
+        save_file(tensors, path, metadata=metadata)
+    with pytest.raises(InputError, match=message):
+        read_features(path, TITLES, missing="")
