@@ -4,25 +4,26 @@
 #
 #   launch/paper_small.sh DATA MODEL OUT
 #
-# DATA holds amazon_books (the published csv layout) and ml-100k, MODEL is a Hugging Face folder, OUT gets a folder and a
-# log a table: OUT/{books,movies}-{trained,scratch}. Started again, it goes on.
+# DATA holds amazon_books (the published csv layout) and ml-100k, MODEL is a Hugging Face folder, OUT gets a folder a data
+# set, OUT/{books,movies}, with a folder, a log and a table a backbone. Started again, it goes on.
 set -euo pipefail
 data=$1 model=$2 out=$3
-export SEEDS=1,2,3 TEST_ROWS=500 CHOOSE_ROWS=100 LAMS=0.3,0.7 ALPHAS=0,0.2
-mkdir -p "$out"
-paper() { # CATEGORY BACKBONE FLAGS...: one table, of the source and input that the caller set
-  launch/paper.sh "$source" "$data/$input" "$out/$1-$2" --config.data.category="$1" --config.train.patience=0 \
-    --config.train.eval_examples=512 --config.decode.batch_size=32 "${@:3}" >>"$out/$1-$2.log" 2>&1
-  echo "$1, $2 backbone: $out/$1-$2/table.md after $SECONDS s"
-}
+export SEEDS=1,2,3 TEST_ROWS=300 CHOOSE_ROWS=64 LAMS=0.3,0.7 ALPHAS=0,0.2
 tables() { # CATEGORY SOURCE INPUT EPOCHS: one data set, SASRec for that many epochs, both backbones
-  local source=$2 input=$3
+  local category=$1 source=$2 input=$3 folder=$out/$1
   export SASREC="--config.train.num_epochs=$4"
-  paper "$1" trained --config.model.path="$model" --config.data.prompt=igd --config.train.num_steps=16 \
+  mkdir -p "$folder"
+  paper trained --config.model.path="$model" --config.data.prompt=igd --config.train.num_steps=12 \
     --config.train.global_batch_size=64 --config.train.micro_batch_size=64 --config.train.learning_rate=3e-4 \
     --config.train.warmup_steps=2
-  paper "$1" scratch --config.model.config=pico --config.train.num_steps=150 --config.train.global_batch_size=32 \
+  paper scratch --config.model.config=pico --config.train.num_steps=100 --config.train.global_batch_size=32 \
     --config.train.micro_batch_size=32 --config.train.learning_rate=3e-3
+}
+paper() { # BACKBONE FLAGS...: one table of the data set
+  RUNS=$folder/$1 launch/paper.sh "$source" "$data/$input" "$folder" --config.data.category="$category" \
+    --config.train.patience=0 --config.train.eval_examples=256 --config.decode.batch_size=32 "${@:2}" \
+    >>"$folder/$1.log" 2>&1
+  echo "$category, $1 backbone, after $SECONDS s: $folder/$1/table.md"
 }
 tables books d3 amazon_books 15 & pids=$!
 tables movies movielens ml-100k 12 & pids+=" $!"
