@@ -61,7 +61,7 @@ def get_config() -> ConfigDict:
     config.decode.temperature = 1.0  # divides log-probabilities; no effect on the order under IGD
     config.decode.num_beams = 10  # and so the longest list; published: 10
     config.decode.max_new_tokens = 0  # longest title that can be written, tokens with EOS; 0 = the longest candidate
-    config.decode.candidates = "catalogue"  # also train (warm titles, as the published IGD), cold, or a file of ids
+    config.decode.candidates = "catalogue"  # also train (targets, as the published IGD), warm, cold, or a file of ids
     config.decode.collaborative = ""  # scores of items for D3 and BIGRec: popularity, or RUN/eval/SPLIT of a SASRec run
     config.decode.batch_size = 16  # users at a time; published: 16
 

@@ -169,7 +169,7 @@ def main(runs: Sequence[str]) -> None:
 def define_flags() -> None:
     """Define this command's own flags."""
     flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
-    flags.DEFINE_enum("targets", None, ["warm", "cold"], "Targets that were a train target, or never; default all.")
+    flags.DEFINE_enum("targets", None, ["warm", "cold"], "Targets that training saw, or not; default all.")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python -m igd_jax.evaluate --workdir=RUN [--split=test] [--name=NAME] [--config.decode.alpha=0.2]
     python -m igd_jax.evaluate --config=configs/igd.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
     python -m igd_jax.evaluate --workdir=RUN --choose=decode.alpha=0,0.1,0.2,0.4 [--choose_examples=500]
-    python -m igd_jax.evaluate --workdir=RUN --config.eval.protocol=users [--config.decode.candidates=train|cold]
+    python -m igd_jax.evaluate --workdir=RUN --config.eval.protocol=users [--config.decode.candidates=warm|cold]
 
 Writes RUN/eval/NAME/{metrics.json, predictions.jsonl, config.json}, whole or not at all; a method with vectors of users
 and items, as SASRec, adds collaborative.safetensors. With --choose, the field first takes the value that ranks the rows
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 from flax import nnx
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from ml_collections import ConfigDict
 
 from igd_jax.core import errors
@@ -53,11 +53,13 @@ class Titles:
       of_item: number of each item's title; items that share a title share their number.
       row: catalogue row; -1 where it is no candidate.
       count: how often it is a train target.
+      is_warm: training saw it, as a target or in a history.
     """
 
     of_item: Int[np.ndarray, " items"]
     row: Int[np.ndarray, " T"]
     count: Int[np.ndarray, " T"]
+    is_warm: Bool[np.ndarray, " T"]
 
 
 @dataclass(frozen=True)
@@ -176,15 +178,16 @@ def compute_metrics(run: Run, queries: Queries, ranked: Int[np.ndarray, "Q K"], 
     catalog, target, ks = run.index.catalog, queries.targets.ids, run.config.eval.ks
     titles = queries.titles
     if run.config.eval.protocol == "rows":
+        title = titles.of_item[target]
         return ranking.evaluate(
             ranked,
-            targets=ranking.Targets(catalog.row_of_item[target], target, titles.count[titles.of_item[target]]),
+            targets=ranking.Targets(catalog.row_of_item[target], target, titles.count[title], titles.is_warm[title]),
             candidates=ranking.Candidates(catalog.counts, catalog.item_start, catalog.item),
             ks=ks,
             n_invalid=n_invalid,
         )
     user = np.repeat(np.arange(len(queries)), queries.targets.lengths)
-    truth = ground_truth.merge_titles(user, titles.of_item[target], row=titles.row, is_warm=titles.count > 0)
+    truth = ground_truth.merge_titles(user, titles.of_item[target], row=titles.row, is_warm=titles.is_warm)
     return ground_truth.evaluate(ranked, truth=truth, count=catalog.counts, ks=ks, n_invalid=n_invalid)
 
 
@@ -225,16 +228,17 @@ def number_titles(run: Run) -> Titles:
     of_item = np.array([numbers.setdefault(title, len(numbers)) for title in run.index.titles])
     row = np.full(len(numbers), -1)
     np.maximum.at(row, of_item, run.index.catalog.row_of_item)
-    return Titles(of_item, row, np.bincount(of_item, weights=run.counts).astype(np.int64))
+    counts, seen = (np.bincount(of_item, weights=each) for each in (run.counts, run.seen))
+    return Titles(of_item, row, counts.astype(np.int64), seen > 0)
 
 
 def write_predictions(path: Path, found: Scored) -> None:
     """One JSON line a query, in order, with its row in the split; a title that was cut before its end has no items.
 
-    The target has one item for each title that was right, and says which of them are warm: ever a train target.
+    The target has one item for each title that was right, and says which of them are warm: seen in training.
     """
     run, rows, titles = found.run, found.queries.rows, found.queries.titles
-    merged, is_warm = ground_truth.number_merged(titles.row)[titles.of_item], titles.count[titles.of_item] > 0
+    merged, is_warm = ground_truth.number_merged(titles.row)[titles.of_item], titles.is_warm[titles.of_item]
     with path.open("w", encoding="utf-8") as file:
         for q, r in enumerate(found.queries.asked.tolist()):
             targets = found.queries.targets[q]

@@ -48,6 +48,9 @@ def define_config_flag() -> None:
 
     So ``--config.decode.alpha=0.2`` overrides a field in either case. Unknown fields are errors.
     """
+    root = str(DEFAULTS.parents[1])
+    if root not in sys.path:
+        sys.path.append(root)  # experiments import `configs.common`, wherever the command is typed
     with bad_flags_told():
         file, folder, other = (_option(name) for name in ("--config", "--workdir", "--decode_as"))
         for name, given in (("config", file), ("decode_as", other)):

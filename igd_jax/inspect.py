@@ -28,8 +28,9 @@ def inspect(data: Path, tokenizer_folder: Path, title: str, *, candidates: str, 
     if not title.strip():
         raise InputError("--title is empty; give the title as it stands in the catalogue")
     prepared, tokenizer = load(data), load_tokenizer(tokenizer_folder)
-    counts = np.bincount(prepared.splits["train"].target, minlength=len(prepared.titles))
-    chosen = choose_candidates(candidates, prepared.item_ids, prepared.titles, counts)
+    train, n_items = prepared.splits["train"], len(prepared.titles)
+    counts, seen = np.bincount(train.target, minlength=n_items), train.seen(n_items)
+    chosen = choose_candidates(candidates, prepared.item_ids, prepared.titles, counts=counts, seen=seen)
     item_tokens = tokenizer.encode_titles(prepared.titles)
     index = build_index(prepared.titles, item_tokens, counts, candidates=chosen)
     walk = index.walk(tokenizer.encode_titles([title]))

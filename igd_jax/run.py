@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from ml_collections import ConfigDict
 
 from igd_jax.core.errors import InputError
@@ -46,6 +46,7 @@ class Run:
 
     Attributes:
       counts: train targets an item, over the train rows in use.
+      seen: items that those rows have as a target or in a history.
       index: over the candidates of `config.decode.candidates`.
       fingerprint: changes with the data, the tokenizer, and the train rows in use.
       cache: folder for what is dear to compute.
@@ -55,6 +56,7 @@ class Run:
     prepared: Prepared
     tokenizer: Tokenizer
     counts: Int[np.ndarray, " items"]
+    seen: Bool[np.ndarray, " items"]
     index: ItemIndex
     method: Method
     mesh: Mesh
@@ -116,24 +118,25 @@ def set_up(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] = FREE_T
     tokenizer = _tokenizer(config, workdir, prepared)
     say(describe(tokenizer))
     used = first_rows(prepared.splits["train"], config.data.max_examples)
-    counts = np.bincount(used.target, minlength=len(prepared.titles))
+    counts, seen = np.bincount(used.target, minlength=len(prepared.titles)), used.seen(len(prepared.titles))
     cache = workdir.path / "cache"
     item_tokens = title_tokens(prepared.titles, tokenizer, cache=cache)
-    candidates = choose_candidates(config.decode.candidates, prepared.item_ids, prepared.titles, counts)
+    which, ids, titles = config.decode.candidates, prepared.item_ids, prepared.titles
+    candidates = choose_candidates(which, ids, titles, counts=counts, seen=seen)
     index = build_index(prepared.titles, item_tokens, counts, candidates=candidates)
-    say(_describe_index(config.decode.candidates, candidates, index))
+    say(_describe_index(which, candidates, index))
     mark = fingerprint(prepared.meta["fingerprint"], tokenizer.fingerprint, str(len(used)))
     mesh = make_mesh(data=config.mesh.data)
-    return Run(config, prepared, tokenizer, counts, index, method, mesh, mark, cache)
+    return Run(config, prepared, tokenizer, counts, seen, index, method, mesh, mark, cache)
 
 
 def _describe_index(which: str, candidates: np.ndarray, index: ItemIndex) -> str:
     lengths, merged = index.catalog.tokens.lengths, int(candidates.sum()) - len(index.catalog)
-    seen = int((index.catalog.counts > 0).sum())
+    n_targets = int((index.catalog.counts > 0).sum())
     share = 1.0 - len(index.trie.child) / max(len(index.trie.token) - 1, 1)
     return (
         f"candidates ({which}): {int(candidates.sum()):,} of {len(candidates):,} items, {len(index.catalog):,} titles "
-        f"({merged:,} items merged into a title they share), {seen:,} seen in train; "
+        f"({merged:,} items merged into a title they share), {n_targets:,} of them train targets; "
         f"title tokens mean {lengths.mean():.1f}, longest {lengths.max()}; {share:.0%} of trie edges are forced"
     )
 

@@ -4,8 +4,8 @@
 #   launch/setrec.sh OUT [--config.FIELD=VALUE ...]
 #
 # Flags go to SETRec alone: the backbone as for paper.sh, and its own steps, batch and rate.
-# Environment: RUNS, SEEDS, ROWS, TEST_ROWS, CHOOSE_ROWS as for paper.sh; BETAS, the shares of the semantic scores among which
-# one is chosen on CHOOSE_ROWS rows of validation; T5, the folder or the named size of the T5 (t5-pico), and TOKENIZER,
+# Environment: RUNS, SEEDS, ROWS, TEST_ROWS, CHOOSE_ROWS as for paper.sh; BETAS, the shares of the semantic scores among
+# which one is chosen on CHOOSE_ROWS rows of validation; T5, the folder or the named size of the T5 (t5-pico), and TOKENIZER,
 # its tokenizer's folder (empty: that of the decoder). Prints the rows of test, and then users with all their
 # targets: all, warm and cold targets among all items, warm ones among warm items, cold ones among cold items. Started
 # again, it goes on.
@@ -27,7 +27,7 @@ for seed in ${seeds//,/ }; do
   train setrec configs/setrec.py "$seed" "$@"
   train setrec_t5 configs/setrec.py:t5 "$seed" "$@" --config.method.args.t5="$t5" --config.tokenizer.path="$tokenizer"
   for method in "$out/sasrec" "$runs"/{sft,igd,setrec,setrec_t5}; do
-    for candidates in catalogue train cold; do
+    for candidates in catalogue warm cold; do
       decode "$method/seed=$seed" "users-$candidates" --config.eval.protocol=users \
         --config.decode.candidates=$candidates
     done
@@ -43,7 +43,7 @@ users() { # CANDIDATES FLAGS...
 {
   users catalogue
   users catalogue --targets=warm
-  users train --targets=warm
+  users warm --targets=warm
   users catalogue --targets=cold
   users cold --targets=cold
 } | tee "$runs/setrec_users.md"

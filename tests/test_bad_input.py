@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +123,22 @@ def test_of_inspection(tiny, tmp_path):
 def test_an_experiment_that_is_not_there_or_takes_no_such_name(ask):
     assert "--config=configs/none.py: there is no such file; configs/ holds experiments" in ask(train, config="none.py")
     assert "configs/igd.py:book is unknown; expected one of books, " in ask(train, config="igd.py:book")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("import nowhere", "No module named 'nowhere'"), ("def get_config(:", "invalid syntax (broken.py, line 1)")],
+)
+def test_an_experiment_that_is_broken(text, message, tmp_path):
+    (tmp_path / "broken.py").write_text(text, encoding="utf-8")
+    assert message in _one_line(run_here(train, f"--config={tmp_path / 'broken.py'}", f"--workdir={tmp_path / 'run'}"))
+
+
+def test_an_experiment_can_be_named_from_anywhere(tmp_path):
+    experiment = ROOT / "configs" / "igd.py"
+    command = [sys.executable, "-m", "igd_jax.train", f"--config={experiment}", "--workdir=run"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, "config.data.dir is not set" in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.parametrize("module", [train, evaluate, recommend])

@@ -23,13 +23,13 @@ def _fail(error: BaseException) -> None:
 
 @contextmanager
 def bad_flags_told() -> Iterator[None]:
-    """A bad flag or an unknown config field is bad input like any other: one line, and exit code 2."""
+    """Bad flags, unknown config fields and broken experiments are bad input like any other: one line, exit code 2."""
     try:
         yield
     except (AttributeError, KeyError) as error:
         inner = error.args[0] if isinstance(error.args[0], KeyError) else error
         _fail(InputError(f"the config has no field {inner.args[0]}; configs/common.py lists them all"))
-    except (flags.Error, InputError, OSError, TypeError, ValueError) as error:
+    except (flags.Error, ImportError, InputError, OSError, SyntaxError, TypeError, ValueError) as error:
         _fail(error)
 
 

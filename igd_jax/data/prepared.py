@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from jaxtyping import Int, Int32, Int64, Shaped
+from jaxtyping import Bool, Int, Int32, Int64, Shaped
 
 from igd_jax.core import io
 from igd_jax.core.errors import InputError
@@ -54,6 +54,10 @@ class Rows:
     def history(self, row: int) -> Int32[np.ndarray, "length"]:
         """The items before row `row`'s target, oldest first."""
         return self.history_items[self.history_start[row] : self.history_start[row + 1]]
+
+    def seen(self, n_items: int) -> Bool[np.ndarray, "n_items"]:
+        """Items that these rows have as a target or in a history."""
+        return np.bincount(np.concatenate([self.target, self.history_items]), minlength=n_items) > 0
 
     def take(self, index: Int[np.ndarray, "taken"]) -> "Rows":
         """The rows at `index`, in that order."""

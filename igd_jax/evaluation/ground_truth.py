@@ -27,7 +27,7 @@ class GroundTruth:
     Attributes:
       user: whose; at least one title a user.
       row: catalogue row with the title; -1 where no candidate has it, which is always a miss.
-      is_warm: the title is a train target, whether it is a candidate or not.
+      is_warm: training saw the title, as a target or in a history, whether it is a candidate or not.
     """
 
     user: Int[np.ndarray, "G"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from igd_jax.core.errors import InputError
 
@@ -39,11 +39,13 @@ class Targets:
       row: catalogue row with the target's title; -1 where no candidate has it, which is always a miss.
       item: the target's own item number.
       count: how often the target's title is a train target, whether it is a candidate or not.
+      is_warm: training saw the target's title, as a target or in a history.
     """
 
     row: Int[np.ndarray, "R"]
     item: Int[np.ndarray, "R"]
     count: Int[np.ndarray, "R"]
+    is_warm: Bool[np.ndarray, "R"]
 
 
 def rank_of_target(ranked: Int[np.ndarray, "R K"], target: Int[np.ndarray, "R"]) -> Int[np.ndarray, "R"]:
@@ -140,7 +142,7 @@ def kept_cutoffs(ks: Sequence[int], *, n_rows: int, n_results: int) -> list[int]
 def _slices(rank: np.ndarray, targets: Targets, *, count: np.ndarray, ks: Sequence[int]) -> dict[str, Any]:
     third = popularity_third(targets.count, count)
     masks = {name: third == i for i, name in enumerate(POPULARITY_THIRDS)}
-    masks |= {"warm": targets.count > 0, "cold": targets.count == 0}
+    masks |= {"warm": targets.is_warm, "cold": ~targets.is_warm}
     return {name: {"n": int(mask.sum()), **mean_metrics(rank[mask], ks)} for name, mask in masks.items()}
 
 
@@ -164,7 +166,7 @@ def evaluate(
       has the target's title; ``n`` rows; ``invalid``; ``target_absent``, rows whose target is no candidate;
       ``ks_skipped``; the same metrics as ``id_exact`` (only the target's own item hits, `rank_of_item`), as
       ``popularity_baseline`` (every row gets `most_popular`), and as
-      ``slices``, each with its ``n``: head + mid + tail (`popularity_third`) and warm + cold (seen as train target or
+      ``slices``, each with its ``n``: head + mid + tail (`popularity_third`) and warm + cold (seen in training or
       not) each add up to all rows; metrics of an empty slice are None.
 
     Raises:

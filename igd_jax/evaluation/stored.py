@@ -137,7 +137,7 @@ def read_evaluation(label: str, folder: Path, *, group: str = "") -> Evaluation:
     """Read one evaluation; metrics are recomputed from its predictions and must agree with its metrics.json.
 
     Args:
-      group: ``warm`` or ``cold``: only targets that ever were a train target, or never; empty = all.
+      group: ``warm`` or ``cold``: only targets whose titles training saw, or not; empty = all.
 
     Raises:
       InputError: a file is missing or malformed, the two files are not of one evaluation, or no target is in the group.

@@ -89,27 +89,36 @@ def build_index(
 
 
 def choose_candidates(
-    which: str, item_ids: Sequence[str], titles: Sequence[str], counts: Int[np.ndarray, " items"]
+    which: str,
+    item_ids: Sequence[str],
+    titles: Sequence[str],
+    *,
+    counts: Int[np.ndarray, " items"],
+    seen: Bool[np.ndarray, " items"],
 ) -> Bool[np.ndarray, " items"]:
     """The items that may be recommended.
 
     Args:
-      which: ``catalogue`` (all, as D3), ``train`` (titles that are a train target, as the published IGD), ``cold``
-        (the other titles), or the path of a text file with one item id a line.
+      which: ``catalogue`` (all, as D3), ``train`` (titles that are a train target, as the published IGD), ``warm``
+        (titles that training saw, as SETRec), ``cold`` (those that it did not), or the path of a text file with one
+        item id a line.
+      counts: train targets an item.
+      seen: items that training saw, as a target or in a history.
 
     Raises:
       InputError: the file is missing or names an item that is not in the data.
     """
     if which == "catalogue":
         return np.ones(len(item_ids), bool)
-    if which in ("train", "cold"):
-        seen = {title for title, count in zip(titles, counts, strict=True) if count}
-        return np.fromiter(((title in seen) == (which == "train") for title in titles), bool, len(titles))
+    if which in ("train", "warm", "cold"):
+        members = counts > 0 if which == "train" else seen
+        named = {title for title, is_member in zip(titles, members, strict=True) if is_member}
+        return np.fromiter(((title in named) == (which != "cold") for title in titles), bool, len(titles))
     path = Path(which)
     if not path.is_file():
         raise InputError(
-            f"config.decode.candidates is {which!r}; expected 'catalogue', 'train', 'cold' or a file with one item id "
-            "a line"
+            f"config.decode.candidates is {which!r}; expected 'catalogue', 'train', 'warm', 'cold' or a file with one "
+            "item id a line"
         )
     wanted = {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
     unknown = sorted(wanted.difference(item_ids))

@@ -109,6 +109,11 @@ def test_take_gathers_whole_rows_in_the_asked_order(small):
     assert len(small.splits["train"].take(np.array([], np.int64))) == 0
 
 
+def test_seen_items_are_targets_or_in_a_history(small):
+    assert small.splits["train"].seen(6).tolist() == [True, True, True, True, True, False]
+    assert small.splits["valid"].seen(5).tolist() == [False, False, True, True, True]
+
+
 def test_fingerprint_sees_every_part(small):
     train = small.splits["train"]
     shifted = dataclasses.replace(train, history_start=np.array([0, 2, 4, 6]))

@@ -79,7 +79,7 @@ def test_one_title_a_user_gives_the_metrics_of_the_rows(seed):
     n = count.size
     rows = ranking.evaluate(
         ranked,
-        targets=ranking.Targets(truth.row, truth.row, truth.is_warm.astype(np.int64)),
+        targets=ranking.Targets(truth.row, truth.row, truth.is_warm.astype(np.int64), truth.is_warm),
         candidates=ranking.Candidates(count, np.arange(n + 1), np.arange(n)),
         ks=[1, 3, 6],
         n_invalid=0,

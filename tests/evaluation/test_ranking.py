@@ -35,7 +35,11 @@ def random_case(seed, *, n_rows=40, n_results=6, n_catalogue=9):
     item = np.array([rng.choice(candidates.row_item[row_start[r] : row_start[r + 1]]) if r >= 0 else 99 for r in row])
     ranked = np.stack([rng.permutation(n_catalogue)[:n_results] for _ in range(n_rows)])
     ranked[rng.random(ranked.shape) < 0.2] = -1
-    return ranked, Targets(row, item, np.where(row >= 0, candidates.count[row], 0)), candidates
+    return (
+        ranked,
+        Targets(row, item, np.where(row >= 0, candidates.count[row], 0), rng.random(n_rows) < 0.6),
+        candidates,
+    )
 
 
 def test_rank_counts_from_zero_and_is_minus_one_on_a_miss():
@@ -133,7 +137,12 @@ def test_without_any_train_target_everything_is_tail():
 def test_evaluation_by_hand():
     ranked = ints(0, 1, 1, 3, 3, -1, 2, 0).reshape(4, 2)
     # Row 0 hits at 1; row 1 hits the title at 2 with its third item; row 2 misses; row 3's target is no candidate.
-    targets = Targets(row=ints(0, 3, 2, -1), item=ints(6, 5, 1, 8), count=ints(5, 2, 2, 0))
+    targets = Targets(
+        row=ints(0, 3, 2, -1),
+        item=ints(6, 5, 1, 8),
+        count=ints(5, 2, 2, 0),
+        is_warm=np.array([True, True, True, False]),
+    )
     result = evaluate(ranked, targets=targets, candidates=SHARED, ks=[2, 1, 5], n_invalid=1)
 
     discount = 1 / np.log2(3)
@@ -183,7 +192,7 @@ def test_one_item_a_title_makes_exact_and_merged_equal():
     ranked, targets, candidates = random_case(1)
     n = candidates.count.size
     single = Candidates(candidates.count, np.arange(n + 1), np.arange(n))
-    targets = Targets(targets.row, targets.row, targets.count)
+    targets = Targets(targets.row, targets.row, targets.count, targets.is_warm)
     ranked = np.sort(ranked, axis=1)[:, ::-1].copy()  # "none" last: it takes a place among titles, none among items
     result = evaluate(ranked, targets=targets, candidates=single, ks=[1, 6], n_invalid=0)
     assert result["id_exact"] == {name: result[name] for name in result["id_exact"]}
@@ -191,7 +200,7 @@ def test_one_item_a_title_makes_exact_and_merged_equal():
 
 def test_more_results_than_candidates():
     ranked = np.tile(ints(0, 1, 2, 3, -1, -1), (2, 1))
-    targets = Targets(ints(3, 0), ints(5, 6), ints(2, 5))
+    targets = Targets(ints(3, 0), ints(5, 6), ints(2, 5), np.array([True, True]))
     result = evaluate(ranked, targets=targets, candidates=SHARED, ks=[6], n_invalid=0)
     assert result["hr@6"] == result["popularity_baseline"]["hr@6"] == 1.0
     assert result["coverage@6"] == result["popularity_baseline"]["coverage@6"] == 1.0
@@ -199,7 +208,7 @@ def test_more_results_than_candidates():
 
 def test_bad_requests_are_told_in_one_line():
     ranked, targets, candidates = random_case(0)
-    none = Targets(ints(), ints(), ints())
+    none = Targets(ints(), ints(), ints(), np.zeros(0, bool))
     with pytest.raises(InputError, match="no rows"):
         evaluate(ranked[:0], targets=none, candidates=candidates, ks=[1], n_invalid=0)
     with pytest.raises(InputError, match=r"\[10, 20\] with 6 results a row"):

@@ -20,7 +20,7 @@ def test_a_bar_in_a_cell_does_not_split_it():
 
 def small_evaluation(ks):
     ranked = np.array([[0, 1], [1, 0]])
-    targets = Targets(np.array([0, 0]), np.array([0, 0]), np.array([3, 3]))
+    targets = Targets(np.array([0, 0]), np.array([0, 0]), np.array([3, 3]), np.array([True, True]))
     candidates = Candidates(np.array([3, 1]), np.arange(3), np.arange(2))
     return evaluate(ranked, targets=targets, candidates=candidates, ks=ks, n_invalid=1)
 

@@ -11,11 +11,16 @@ from igd_jax.items.index import build_index, choose_candidates
 TITLES = ["B", "A", "A", "C D", "C"]
 TOKENS = Ragged.from_lists([[2, 9, EOS], [1, 9, EOS], [1, 9, EOS], [3, 4, 9, EOS], [3, 9, EOS]])
 COUNTS = np.array([2, 1, 0, 0, 3])
+SEEN = np.array([True, True, False, False, True])
 IDS = [f"item{number}" for number in range(5)]
 
 
+def _choose(which: str, *, counts=COUNTS, seen=SEEN):
+    return choose_candidates(which, IDS, TITLES, counts=counts, seen=seen)
+
+
 def _index(which: str = "catalogue"):
-    return build_index(TITLES, TOKENS, COUNTS, candidates=choose_candidates(which, IDS, TITLES, COUNTS))
+    return build_index(TITLES, TOKENS, COUNTS, candidates=_choose(which))
 
 
 def test_rows_know_their_title_and_the_longest_length():
@@ -49,36 +54,38 @@ def test_a_title_off_the_trie_gains_nothing_on_all_its_tokens():
 
 
 def test_catalogue_means_all_and_train_means_titles_that_someone_took():
-    assert choose_candidates("catalogue", IDS, TITLES, COUNTS).all()
+    assert _choose("catalogue").all()
     # Item 2 was never taken itself, but its title was.
-    assert choose_candidates("train", IDS, TITLES, COUNTS).tolist() == [True, True, True, False, True]
+    assert _choose("train").tolist() == [True, True, True, False, True]
 
 
-def test_cold_means_titles_that_nobody_took():
-    assert choose_candidates("cold", IDS, TITLES, COUNTS).tolist() == [False, False, False, True, False]
+def test_warm_means_titles_that_training_saw_and_cold_the_others():
+    assert _choose("warm").tolist() == [True, True, True, False, True]
+    assert _choose("cold").tolist() == [False, False, False, True, False]
+    assert _choose("cold", seen=SEEN & (np.arange(5) > 0)).tolist() == [True, False, False, True, False]
+    assert _choose("train", seen=np.zeros(5, bool)).tolist() == [True, True, True, False, True]
     index = _index("cold")
     assert [index.title_of_row(row) for row in range(len(index.catalog))] == ["C D"]
 
 
 def test_without_a_cold_title_no_candidate_is_left():
-    taken = np.ones(5, int)
     with pytest.raises(InputError, match="no candidate"):
-        build_index(TITLES, TOKENS, taken, candidates=choose_candidates("cold", IDS, TITLES, taken))
+        build_index(TITLES, TOKENS, COUNTS, candidates=_choose("cold", seen=np.ones(5, bool)))
 
 
 def test_a_file_names_candidates_line_by_line(tmp_path):
     path = tmp_path / "in_stock.txt"
     path.write_text("item3\n\n  item0 \nitem3\n", encoding="utf-8")
-    assert choose_candidates(str(path), IDS, TITLES, COUNTS).tolist() == [True, False, False, True, False]
+    assert _choose(str(path)).tolist() == [True, False, False, True, False]
 
 
 def test_a_file_with_unknown_items_or_no_file_is_bad_input(tmp_path):
     path = tmp_path / "in_stock.txt"
     path.write_text("item3\nitem77\nitem78\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"2 item ids .* 'item77'"):
-        choose_candidates(str(path), IDS, TITLES, COUNTS)
+        _choose(str(path))
     with pytest.raises(InputError, match="trian"):
-        choose_candidates("trian", IDS, TITLES, COUNTS)
+        _choose("trian")
 
 
 def test_an_empty_file_leaves_no_candidate(tmp_path):
