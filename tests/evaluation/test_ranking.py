@@ -35,11 +35,8 @@ def random_case(seed, *, n_rows=40, n_results=6, n_catalogue=9):
     item = np.array([rng.choice(candidates.row_item[row_start[r] : row_start[r + 1]]) if r >= 0 else 99 for r in row])
     ranked = np.stack([rng.permutation(n_catalogue)[:n_results] for _ in range(n_rows)])
     ranked[rng.random(ranked.shape) < 0.2] = -1
-    return (
-        ranked,
-        Targets(row, item, np.where(row >= 0, candidates.count[row], 0), rng.random(n_rows) < 0.6),
-        candidates,
-    )
+    count, is_warm = np.where(row >= 0, candidates.count[row], 0), rng.random(n_rows) < 0.6
+    return ranked, Targets(row, item, count, is_warm), candidates
 
 
 def test_rank_counts_from_zero_and_is_minus_one_on_a_miss():
