@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pj
 
 from igd_jax.core.errors import InputError
@@ -138,14 +139,13 @@ def clean_title(raw: str) -> tuple[str, str]:
 
 def _read_texts(path: Path, item_ids: Sequence[str]) -> dict[str, list[str]]:
     """Texts of the items that are left, as `Prepared.texts`, from each item's first metadata record."""
-    left = set(item_ids)
+    left = pa.array(item_ids, pa.string())
     texts: dict[str, dict[str, str]] = {name: {} for name in _TEXTS.names[1:]}
     for batch in _batches(path, _TEXTS):
-        for record in batch.to_pylist():
-            if (item := record.pop("asin")) in left:
-                left.remove(item)
-                for name, value in record.items():
-                    texts[name][item] = clean_text(value or "")
+        for record in batch.filter(pc.is_in(batch["asin"], value_set=left)).to_pylist():
+            item = record.pop("asin")
+            for name, value in record.items():
+                texts[name].setdefault(item, clean_text(value or ""))
     return align_texts(texts, item_ids)
 
 
