@@ -103,8 +103,7 @@ def text_features(
         n_cut = int((rows.lengths > longest).sum())
         if texts or n_cut:
             say(f"features: reading {len(items):,} texts ({name}), {n_cut:,} of them cut to {longest:,} tokens")
-        for width, group in _groups(np.minimum(rows.lengths, longest)):
-            size = max(1, TOKENS_AT_ONCE // width)
+        for width, size, group in _groups(np.minimum(rows.lengths, longest)):
             part = rows.take(group)
             valid = np.arange(width) < np.minimum(part.lengths, longest)[:, None]
             ids = np.where(valid, part.pad(width), 0)
@@ -117,10 +116,11 @@ def text_features(
     return features
 
 
-def _groups(lengths: Int[np.ndarray, " R"]) -> Iterator[tuple[int, Int[np.ndarray, " r"]]]:
-    """Rows of similar length, as many as `TOKENS_AT_ONCE` holds, with the width that they are padded to."""
+def _groups(lengths: Int[np.ndarray, " R"]) -> Iterator[tuple[int, int, Int[np.ndarray, " r"]]]:
+    """Rows of similar length after the width and the number of rows, by `TOKENS_AT_ONCE`, that they are padded to."""
     order = np.argsort(lengths, kind="stable")
     widths = np.array([padded_width(max(1, length), TARGET_WIDTHS) for length in lengths[order].tolist()])
     for width in np.unique(widths).tolist():
-        for group in in_groups(order[widths == width], max(1, TOKENS_AT_ONCE // width)):
-            yield width, group
+        size = max(1, TOKENS_AT_ONCE // width)
+        for group in in_groups(order[widths == width], size):
+            yield width, size, group

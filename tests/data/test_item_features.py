@@ -114,7 +114,8 @@ def test_a_text_model_reads_by_its_own_tokenizer(kind, tmp_path):
     model, tokenizer = load_text_model(folder)
     assert tokenizer.vocab_size < TOKENIZER.vocab_size
     hidden = hidden_states(load_t5(folder) if kind == "t5" else model, TITLES[7], tokenizer=tokenizer)
-    np.testing.assert_allclose(features_of(model, tokenizer=tokenizer)[7], hidden.mean(axis=0), atol=1e-5)
+    for pooling, expected in {"mean": hidden.mean(axis=0), "last": hidden[-1]}.items():
+        np.testing.assert_allclose(features_of(model, tokenizer=tokenizer, pooling=pooling)[7], expected, atol=1e-5)
 
 
 def test_a_folder_that_cannot_read_texts_is_bad_input(tmp_path):
