@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, atomic_folder, write_json
+from igd_jax.core.io import Workdir, atomic_folder, check_name, check_replaceable, write_json
 from igd_jax.core.log import say
 from igd_jax.data.collaborative import FILE, Collaborative, save_collaborative
 from igd_jax.data.prepared import Rows, starts_of
@@ -107,14 +107,14 @@ def evaluate(config: ConfigDict, workdir: Workdir, *, name: str, chosen: Axis | 
     """Recommend for the rows of `config.eval.split`, score, print the table and write the folder of the evaluation.
 
     Raises:
-      InputError: bad config, no model, or a cut-off beyond the number of beams.
+      InputError: bad config, no model, a cut-off beyond the number of beams, or a name whose folder is not ours.
     """
+    check_name(name, option="--name")
+    check_replaceable(folder := workdir.eval(name))
     found = score(config, workdir)
     say(f"\n{config.eval.split} of {config.data.dir}, {found.rows_per_second:.1f} users/s")
     say(evaluation_table(found.metrics))
     vectors = collaborative_vectors(found.run, found.model, found.queries.rows)
-    folder = workdir.eval(name)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as partial:
         write_json(partial / "metrics.json", found.metrics)
         how = {} if chosen is None else {"chosen": chosen._asdict()}

@@ -4,6 +4,7 @@ What `sweep` and `evaluate --choose` share.
 """
 
 import itertools
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -94,4 +95,5 @@ def name_of(point: dict[str, Any]) -> str:
     """A folder's name: ``alpha=0.2,seed=1``. Fields go by their last part where that is enough to tell them apart."""
     short = [field.rsplit(".", 1)[-1] for field in point]
     names = short if len(set(short)) == len(short) else list(point)
-    return ",".join(f"{name}={value}" for name, value in zip(names, point.values(), strict=True)).replace("/", "_")
+    text = ",".join(f"{name}={value}" for name, value in zip(names, point.values(), strict=True))
+    return re.sub(r"[^A-Za-z0-9._=,-]", "_", text)

@@ -13,10 +13,11 @@ from absl import flags
 
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
+from igd_jax.core.io import check_replaceable
 from igd_jax.core.log import say
 from igd_jax.data import sources
 from igd_jax.data.interactions import SPLITTERS, to_prepared
-from igd_jax.data.prepared import Prepared, check_output, headline, save
+from igd_jax.data.prepared import Prepared, headline, save
 
 FLAGS = flags.FLAGS
 _OPTIONS = ("k_core", "split", "max_history", "min_items", "n_items", "n_users", "n_events", "seed")
@@ -104,7 +105,7 @@ def main() -> None:
         if not FLAGS[name].value:
             raise InputError(f"--{name} is missing; sources are {', '.join(source_names())}, output is a new folder")
     output = Path(os.path.abspath(FLAGS.output))
-    check_output(output)
+    check_replaceable(output)
     given = {name: FLAGS[name].value for name in _OPTIONS if FLAGS[name].value is not None}
     prepared = prepare(FLAGS.source, path=Path(FLAGS.input) if FLAGS.input else None, options=given)
     save(prepared, output)

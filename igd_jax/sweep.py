@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from igd_jax.compare import compare_folders
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, read_json
+from igd_jax.core.io import Workdir, check_name, read_json
 from igd_jax.core.log import say
 from igd_jax.evaluate import evaluate
 from igd_jax.evaluation.tables import comparison_table
@@ -37,6 +37,8 @@ def sweep(config: ConfigDict, output: Path, *, grid: Sequence[Axis], evaluations
       InputError: what `train` or `evaluate` raises ends the sweep; what is finished stays.
     """
     runs, folders = list(points(grid)), []
+    for point in (*runs, *filter(None, points(evaluations))):
+        check_name(name_of(point), option="the name of a run or evaluation")
     for number, point in enumerate(runs, start=1):
         asked, workdir = changed(config, point), Workdir(str(output / name_of(point)))
         check_workdir(asked, workdir)

@@ -12,7 +12,7 @@ from command import run_here, run_process
 from igd_jax import compare
 from igd_jax import evaluate as program
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, read_json
+from igd_jax.core.io import MARK, Workdir, read_json
 from igd_jax.data.collaborative import FILE, Collaborative, load_collaborative, save_collaborative
 from igd_jax.data.prepared import assemble, load, save
 from igd_jax.data.tokenizer import load_tokenizer
@@ -104,8 +104,23 @@ def test_the_evaluation_keeps_its_own_config(trained, plain):
     config = read_json(trained / "eval" / "plain" / "config.json")
     assert (config["decode"]["alpha"], config["eval"]["ks"]) == (0.2, [1, 3])
     assert {path.name for path in (trained / "eval" / "plain").iterdir()} == {
-        *("config.json", "metrics.json", "predictions.jsonl"),
+        *("config.json", "metrics.json", "predictions.jsonl", MARK),
     }
+
+
+@pytest.mark.parametrize("name", ["../checkpoints", ".", "..", "../../victim", "../config.json", "{folder}", "link"])
+def test_a_name_that_leads_elsewhere_deletes_nothing(trained, tmp_path, name):
+    (tmp_path / "thesis.tex").write_text("mine")
+    if name == "link":
+        (trained / "eval").mkdir(exist_ok=True)
+        (trained / "eval" / "link").symlink_to(tmp_path)
+    before = sorted(trained.parent.rglob("*"))
+    done = run_here(program, f"--workdir={trained}", f"--name={name.format(folder=tmp_path)}")
+    assert (done.code, done.out) == (2, "")
+    assert done.err.startswith("error: ")
+    assert done.err.count("\n") == 1
+    assert (sorted(trained.parent.rglob("*")), (tmp_path / "thesis.tex").read_text()) == (before, "mine")
+    (trained / "eval" / "link").unlink(missing_ok=True)
 
 
 def test_an_evaluation_that_fails_leaves_the_older_one(tiny, trained, tmp_path, monkeypatch):
@@ -141,7 +156,7 @@ def test_how_users_are_dealt_out_changes_nothing(evaluate, plain, changes):
 # ------------------------------------------------------------------------------------------------------ what can be set
 def test_candidates_seen_in_train_leave_cold_titles_out(evaluate, capsys):
     changes = {"decode.candidates": "train", "decode.num_beams": 21}
-    predictions, metrics = evaluate("train only", changes)
+    predictions, metrics = evaluate("train-only", changes)
     told = capsys.readouterr().out
     assert "candidates (train): 21 of 23 items, 20 titles (1 items merged into a title they share), 20 of them" in told
     assert "22 rows, 2 with a target that is no candidate; 0 invalid results" in told

@@ -56,7 +56,7 @@ def test_csv_becomes_a_prepared_folder_and_all_is_told(tmp_path):
     ("arguments", "message"),
     [
         (["--source=csv", "--input=bad.csv", "--output=out"], "bad.csv line 2: cannot read timestamp 'soon'"),
-        (["--source=synthetic", "--output=mine"], "mine exists and is not a prepared folder (it holds 'thesis.tex')"),
+        (["--source=synthetic", "--output=mine"], "mine holds 'thesis.tex', which this program did not write"),
         (["--source=synthetic", "--output=out", "--split=random"], "--split=random"),
         (["--source=synthetic", "--output=out", "--outptu=x"], "'outptu'"),
         (["--source=csv"], "--output is missing"),

@@ -3,7 +3,9 @@
 import hashlib
 import json
 import os
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,20 +44,53 @@ def write_json(path: Path, value: Any) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+MARK = ".igd_jax"
+"""A file in each folder that `atomic_folder` writes, a JSON list of all others: nothing else is ever replaced."""
+
+
+def check_replaceable(path: Path) -> None:
+    """Raise `InputError` unless `atomic_folder` may take this path: nothing there, an empty folder, or one of ours."""
+    if path.is_symlink():
+        raise InputError(f"{path} is a symbolic link, which is never replaced; name another folder")
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise InputError(f"{path} is a file; name a folder that does not exist yet")
+    names = {entry.name for entry in path.iterdir()}
+    if foreign := names - _written(path):
+        raise InputError(
+            f"{path} holds {min(foreign)!r}, which this program did not write, and is left as it is; name another "
+            "folder, or remove it yourself"
+        )
+
+
+def _written(path: Path) -> set[str]:
+    """Names of what `atomic_folder` wrote into a folder; nothing where it did not."""
+    try:
+        names = json.loads((path / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return set()
+    return {MARK, *map(str, names)} if isinstance(names, list) else set()
+
+
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a scratch folder that becomes `path` only if the block ends without an error.
 
-    An older `path` is replaced as a whole; a process killed inside leaves `path` as it was.
+    An older folder of ours is replaced as a whole; a process killed inside leaves it as it was.
+
+    Raises:
+      InputError: what lies at `path` is not ours; see `check_replaceable`.
     """
-    partial = path.with_name(path.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    check_replaceable(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = _scratch(path, ".partial")
     try:
         yield partial
+        write_json(partial / MARK, sorted(entry.name for entry in partial.iterdir()))
+        check_replaceable(path)
         if path.exists():
-            old = path.with_name(path.name + ".old")
-            shutil.rmtree(old, ignore_errors=True)
+            old = _scratch(path, ".old")
             os.replace(path, old)
             os.replace(partial, path)
             shutil.rmtree(old)
@@ -64,6 +99,30 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+def _scratch(path: Path, suffix: str) -> Path:
+    """A new empty folder beside `path`, under a name that nobody else has."""
+    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent))
+    scratch.chmod(0o777 & ~_umask())
+    return scratch
+
+
+def _umask() -> int:
+    """The permissions that new files do not get; the system only tells them while they are set."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+def check_name(name: str, *, option: str) -> None:
+    """Raise `InputError` unless a name from `option` is one plain component of a path, at most 100 characters."""
+    if not re.fullmatch(r"[A-Za-z0-9._=,-]{1,100}", name) or name in (".", "..") or name.startswith("-"):
+        shown = name if len(name) <= 100 else name[:100] + "..."
+        raise InputError(
+            f"{option} is {shown!r}; expected the name of a folder to make: letters, digits, '.', '_', '-', '=' and "
+            "',', at most 100 of them, not '.' or '..'"
+        )
 
 
 def fingerprint(*parts: bytes | str) -> str:

@@ -27,7 +27,6 @@ _ITEMS_SCHEMA = pa.schema([("item", pa.int32()), ("id", pa.string()), ("title", 
 _ROWS_SCHEMA = pa.schema(
     [("user", pa.string()), ("history", pa.list_(pa.int32())), ("target", pa.int32()), ("timestamp", pa.int64())]
 )
-_FILES = {"items.parquet", "meta.json", *(f"{split}.parquet" for split in SPLITS)}
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,19 +150,6 @@ def iso_time(timestamp: int) -> str:
     return datetime.fromtimestamp(timestamp, UTC).isoformat().replace("+00:00", "Z")
 
 
-def check_output(folder: Path) -> None:
-    """Raise `InputError` unless `save` may take this name: nothing there, an empty folder, or an older prepared one."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise InputError(f"{folder} is a file; name a folder that does not exist yet")
-    found = {entry.name for entry in folder.iterdir()}
-    foreign = found - _FILES
-    if foreign or (found and "meta.json" not in found):
-        example = min(foreign or found)
-        raise InputError(f"{folder} exists and is not a prepared folder (it holds {example!r}); name another folder")
-
-
 def save(prepared: Prepared, folder: Path) -> None:
     """Write the folder whole or not at all; an older prepared folder of that name is replaced.
 
@@ -171,7 +157,7 @@ def save(prepared: Prepared, folder: Path) -> None:
       InputError: something else lies there, or it cannot be written.
     """
     folder = Path(os.path.abspath(folder))
-    check_output(folder)
+    io.check_replaceable(folder)
     items = {
         "item": pa.array(np.arange(len(prepared.item_ids), dtype=np.int32)),
         "id": pa.array(prepared.item_ids, pa.string()),

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, atomic_folder, fingerprint, read_json, write_json, write_text
+from igd_jax.core.io import MARK, Workdir, atomic_folder, check_name, fingerprint, read_json, write_json, write_text
 
 
 def test_json_comes_back_as_it_was_written_and_can_be_read_by_eye(tmp_path):
@@ -36,10 +36,14 @@ def _fill(folder, text):
         (partial / text).write_text(text)
 
 
+def _names(folder):
+    return sorted(path.name for path in folder.rglob("*"))
+
+
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
     _fill(tmp_path / "out", "first")
     _fill(tmp_path / "out", "second")
-    assert [path.name for path in tmp_path.rglob("*")] == ["out", "second"]
+    assert _names(tmp_path) == [MARK, "out", "second"]
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
@@ -55,14 +59,67 @@ def test_a_folder_that_is_not_finished_leaves_no_trace(tmp_path, error, had):
 
     with pytest.raises(error):
         fail()
-    assert [path.name for path in tmp_path.rglob("*")] == (["out", "first"] if had else [])
+    assert _names(tmp_path) == ([MARK, "first", "out"] if had else [])
 
 
-def test_remains_of_a_killed_process_do_not_get_into_the_next_folder(tmp_path):
-    (tmp_path / "out.partial").mkdir()
-    (tmp_path / "out.partial" / "half").write_text("half")
-    _fill(tmp_path / "out", "whole")
-    assert [path.name for path in tmp_path.rglob("*")] == ["out", "whole"]
+def test_neighbours_of_a_folder_are_left_alone_whatever_their_names(tmp_path):
+    for name in ("out.partial", "out.old"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "thesis.tex").write_text("mine")
+    _fill(tmp_path / "out", "first")
+    _fill(tmp_path / "out", "second")
+    assert _names(tmp_path) == [MARK, "out", "out.old", "out.partial", "second", "thesis.tex", "thesis.tex"]
+
+
+def _thesis(folder):
+    folder.mkdir()
+    (folder / "thesis.tex").write_text("mine")
+
+
+def _ours_with_a_thesis(folder):
+    _fill(folder, "first")
+    (folder / "thesis.tex").write_text("mine")
+
+
+def _link(folder):
+    _fill(folder.with_name("elsewhere"), "first")
+    folder.symlink_to(folder.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (_thesis, "holds 'thesis.tex', which this program did not write"),
+        (_ours_with_a_thesis, "holds 'thesis.tex', which this program did not write"),
+        (lambda folder: folder.write_text("mine"), "is a file"),
+        (_link, "is a symbolic link"),
+    ],
+)
+def test_what_this_program_did_not_write_is_never_replaced(tmp_path, make, message):
+    make(tmp_path / "out")
+    before = _names(tmp_path)
+    with pytest.raises(InputError, match=message):
+        _fill(tmp_path / "out", "second")
+    assert _names(tmp_path) == before
+
+
+def test_a_folder_has_the_permissions_of_any_new_folder(tmp_path):
+    _fill(tmp_path / "out", "first")
+    (tmp_path / "usual").mkdir()
+    assert (tmp_path / "out").stat().st_mode == (tmp_path / "usual").stat().st_mode
+
+
+@pytest.mark.parametrize("name", ["test", "alpha=0.2,seed=1", "a-b_c.d", "x" * 100, "..."])
+def test_a_plain_name_is_taken(name):
+    check_name(name, option="--name")
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "/home/me/thesis", "../checkpoints", "a/b", "a b", "x" * 101, "é", "a\n", "-x", "a\0"]
+)
+def test_a_name_that_is_no_plain_component_is_refused(name):
+    with pytest.raises(InputError, match="--name is .*; expected the name of a folder to make"):
+        check_name(name, option="--name")
 
 
 def test_the_fingerprint_changes_with_parts_order_and_borders():
