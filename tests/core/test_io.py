@@ -118,7 +118,7 @@ def test_a_plain_name_is_taken(name):
     "name", ["", ".", "..", "/home/me/thesis", "../checkpoints", "a/b", "a b", "x" * 101, "é", "a\n", "-x", "a\0"]
 )
 def test_a_name_that_is_no_plain_component_is_refused(name):
-    with pytest.raises(InputError, match="--name is .*; expected the name of a folder to make"):
+    with pytest.raises(InputError, match=r"--name is .*; expected the name of a folder to make"):
         check_name(name, option="--name")
 
 
