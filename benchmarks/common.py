@@ -25,7 +25,7 @@ from configs import igd
 from igd_jax.core.io import Workdir, write_json
 from igd_jax.data.prepared import save
 from igd_jax.data.sources import d3
-from igd_jax.run import Run, set_up
+from igd_jax.session.session import Run, set_up
 
 ROOT = Path(__file__).resolve().parents[1]
 LOAD_AT_START = os.getloadavg()[0]

@@ -31,8 +31,8 @@ from igd_jax.core.errors import run as run_main
 from igd_jax.data.batches import by_length, in_groups, make_batch
 from igd_jax.data.examples import Examples
 from igd_jax.models.decoder import Decoder
-from igd_jax.rank import make_recommend
-from igd_jax.run import Run, make_model
+from igd_jax.session.recommender import make_recommend
+from igd_jax.session.session import Run, make_model
 
 REPEATS = 3
 TOLERANCE = 1e-3

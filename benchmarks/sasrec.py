@@ -23,8 +23,8 @@ from igd_jax.core.errors import run as run_main
 from igd_jax.core.io import Workdir
 from igd_jax.data.batches import in_groups, make_batch, rows_of_step, steps_per_epoch
 from igd_jax.data.examples import Examples
-from igd_jax.models.sequential import scores_of
-from igd_jax.run import Run, set_up, split_trainable
+from igd_jax.models.sasrec import scores_of
+from igd_jax.session.session import Run, set_up, split_trainable
 from igd_jax.train import make_model, micro_batches, start, train_step
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 

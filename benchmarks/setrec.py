@@ -26,8 +26,8 @@ from configs import igd, setrec
 from igd_jax.core.errors import run as run_main
 from igd_jax.core.io import Workdir
 from igd_jax.data.examples import Examples
-from igd_jax.models.set_tokens import SetModel
-from igd_jax.run import Run, set_up
+from igd_jax.models.setrec import SetModel
+from igd_jax.session.session import Run, set_up
 
 REPEATS = 5
 

@@ -23,7 +23,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
 from igd_jax.data.batches import rows_of_step
 from igd_jax.data.examples import Examples
-from igd_jax.run import Run
+from igd_jax.session.session import Run
 from igd_jax.train import micro_batches, start, train_step
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 

@@ -21,10 +21,11 @@ from benchmarks import common
 from benchmarks.common import Node
 from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
+from igd_jax.core.ragged import Ragged
 from igd_jax.data.sources import synthetic
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from igd_jax.decoding.constraint import device_trie
-from igd_jax.items.catalog import Catalog, Ragged, build_catalog, sort_rows
+from igd_jax.decoding.device_trie import device_trie
+from igd_jax.items.catalog import Catalog, build_catalog, sort_rows
 from igd_jax.items.info_gain import EdgeGain, edge_gain
 from igd_jax.items.trie import Trie, build_trie
 

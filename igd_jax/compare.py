@@ -22,8 +22,15 @@ from absl import flags
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
+from igd_jax.evaluation.predictions import (
+    HITS,
+    Evaluation,
+    check_same_rows,
+    find_evaluations,
+    read_evaluation,
+    short_labels,
+)
 from igd_jax.evaluation.significance import adjusted_p, interval, resampled_means
-from igd_jax.evaluation.stored import HITS, Evaluation, check_same_rows, find_evaluations, read_evaluation, short_labels
 from igd_jax.evaluation.tables import comparison_table
 
 N_RESAMPLES = 10_000

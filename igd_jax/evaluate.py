@@ -27,15 +27,15 @@ from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, atomic_folder, check_name, check_replaceable, write_json
 from igd_jax.core.log import say
+from igd_jax.core.ragged import Ragged
 from igd_jax.data.collaborative import FILE, Collaborative, save_collaborative
 from igd_jax.data.prepared import Rows, starts_of
-from igd_jax.evaluation import ground_truth, ranking
+from igd_jax.evaluation import metrics, user_metrics
 from igd_jax.evaluation.tables import evaluation_table
-from igd_jax.experiment import config_json, define_config_flag, define_decode_as_flag, load_config
-from igd_jax.grid import Axis, changed, parse_axis
-from igd_jax.items.catalog import Ragged
-from igd_jax.rank import collaborative_source, collaborative_vectors, describe_results, rank
-from igd_jax.run import Run, set_up, spread, trained_model
+from igd_jax.session.config_flags import config_json, define_config_flag, define_decode_as_flag, load_config
+from igd_jax.session.config_grid import Axis, changed, parse_axis
+from igd_jax.session.recommender import collaborative_source, collaborative_vectors, describe_results, rank
+from igd_jax.session.session import Run, evenly_spaced, set_up, trained_model
 
 CHOSEN_ON = "valid"
 VARIED = ("decode.", "method.args.")
@@ -163,8 +163,8 @@ def read_queries(run: Run) -> Queries:
     rows, by_rows = run.rows(run.config.eval.split), run.config.eval.protocol == "rows"
     first, query = np.arange(len(rows)), np.arange(len(rows))
     if not by_rows:
-        first, query = ground_truth.group_by_user(rows.user, rows.timestamp)
-    chosen = spread(len(first), run.config.eval.max_examples, field="eval.max_examples")
+        first, query = user_metrics.group_by_user(rows.user, rows.timestamp)
+    chosen = evenly_spaced(len(first), run.config.eval.max_examples, field="eval.max_examples")
     place = np.full(len(first), -1)
     place[chosen] = np.arange(len(chosen))
     order = np.lexsort((rows.timestamp, query))
@@ -174,21 +174,21 @@ def read_queries(run: Run) -> Queries:
 
 
 def compute_metrics(run: Run, queries: Queries, ranked: Int[np.ndarray, "Q K"], *, n_invalid: int) -> dict[str, Any]:
-    """What `ranking` or `ground_truth` says of the results, as `config.eval` asks."""
+    """What `metrics` or `user_metrics` says of the results, as `config.eval` asks."""
     catalog, target, ks = run.index.catalog, queries.targets.ids, run.config.eval.ks
     titles = queries.titles
     if run.config.eval.protocol == "rows":
         title = titles.of_item[target]
-        return ranking.evaluate(
+        return metrics.evaluate(
             ranked,
-            targets=ranking.Targets(catalog.row_of_item[target], target, titles.count[title], titles.is_warm[title]),
-            candidates=ranking.Candidates(catalog.counts, catalog.item_start, catalog.item),
+            targets=metrics.Targets(catalog.row_of_item[target], target, titles.count[title], titles.is_warm[title]),
+            candidates=metrics.Candidates(catalog.counts, catalog.item_start, catalog.item),
             ks=ks,
             n_invalid=n_invalid,
         )
     user = np.repeat(np.arange(len(queries)), queries.targets.lengths)
-    truth = ground_truth.merge_titles(user, titles.of_item[target], row=titles.row, is_warm=titles.is_warm)
-    return ground_truth.evaluate(ranked, truth=truth, count=catalog.counts, ks=ks, n_invalid=n_invalid)
+    truth = user_metrics.merge_titles(user, titles.of_item[target], row=titles.row, is_warm=titles.is_warm)
+    return user_metrics.evaluate(ranked, truth=truth, count=catalog.counts, ks=ks, n_invalid=n_invalid)
 
 
 def choose(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int) -> ConfigDict:
@@ -238,7 +238,7 @@ def write_predictions(path: Path, found: Scored) -> None:
     The target has one item for each title that was right, and says which of them are warm: seen in training.
     """
     run, rows, titles = found.run, found.queries.rows, found.queries.titles
-    merged, is_warm = ground_truth.number_merged(titles.row)[titles.of_item], titles.is_warm[titles.of_item]
+    merged, is_warm = user_metrics.number_merged(titles.row)[titles.of_item], titles.is_warm[titles.of_item]
     with path.open("w", encoding="utf-8") as file:
         for q, r in enumerate(found.queries.asked.tolist()):
             targets = found.queries.targets[q]

@@ -16,12 +16,12 @@ from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
+from igd_jax.core.ragged import Ragged
 from igd_jax.data.examples import Examples, item_examples, make_examples
 from igd_jax.evaluation.tables import markdown_table
-from igd_jax.experiment import define_config_flag, define_decode_as_flag, load_config
-from igd_jax.items.catalog import Ragged
-from igd_jax.rank import collaborative_source, describe_results, rank
-from igd_jax.run import Run, set_up, trained_model
+from igd_jax.session.config_flags import define_config_flag, define_decode_as_flag, load_config
+from igd_jax.session.recommender import collaborative_source, describe_results, rank
+from igd_jax.session.session import Run, set_up, trained_model
 
 
 def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: int) -> list[dict[str, Any]]:

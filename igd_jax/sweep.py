@@ -22,8 +22,8 @@ from igd_jax.core.io import Workdir, check_name, read_json
 from igd_jax.core.log import say
 from igd_jax.evaluate import evaluate
 from igd_jax.evaluation.tables import comparison_table
-from igd_jax.experiment import check_workdir, config_json, define_config_flag
-from igd_jax.grid import Axis, changed, name_of, parse_axis, points
+from igd_jax.session.config_flags import check_workdir, config_json, define_config_flag
+from igd_jax.session.config_grid import Axis, changed, name_of, parse_axis, points
 from igd_jax.train import train
 
 DECODING = ("decode.", "eval.", "method.args.")

@@ -37,11 +37,19 @@ from igd_jax.data.batches import (
     steps_per_epoch,
 )
 from igd_jax.data.examples import Examples
-from igd_jax.experiment import FREE_TO_CHANGE, config_json, define_config_flag
-from igd_jax.run import Run, check_fingerprints, fingerprints, make_model, set_up, split_trainable, spread
+from igd_jax.session.config_flags import FREE_TO_CHANGE, config_json, define_config_flag
+from igd_jax.session.session import (
+    Run,
+    check_fingerprints,
+    evenly_spaced,
+    fingerprints,
+    make_model,
+    set_up,
+    split_trainable,
+)
 from igd_jax.training.checkpoint import Checkpoints
+from igd_jax.training.mesh import by_row, check_divides, replicated
 from igd_jax.training.optimizer import make_optimizer, make_schedule
-from igd_jax.training.sharding import by_row, check_divides, replicated
 from igd_jax.training.step import NORMALIZERS, Params, StepFunctions, TrainState, init_state, make_step, means
 from igd_jax.training.train_log import TrainLog, check_finite
 
@@ -60,7 +68,7 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     check_candidates(config, workdir)
     per_item = run.method.annotate(run.index)
     judged = run.rows("valid")
-    judged = judged.take(spread(len(judged), config.train.eval_examples, field="train.eval_examples"))
+    judged = judged.take(evenly_spaced(len(judged), config.train.eval_examples, field="train.eval_examples"))
     examples = {"train": run.examples(run.rows("train")), "valid": run.examples(judged)}
     report_targets(run, examples)
     if "weight" in per_item:
@@ -117,7 +125,7 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
                 valid = evaluate_loss(run, functions, state, examples["valid"], per_item, plan.micro_batch_size)
                 check_finite(valid, step + 1)
                 metrics.write(step + 1, **valid)
-                progress = judge(progress, valid["valid_loss"], step + 1)
+                progress = update_best(progress, valid["valid_loss"], step + 1)
                 say(f"step {step + 1}: valid loss {valid['valid_loss']:.4f} (best {progress['best_loss']:.4f})")
                 if progress["worse"] == 0:
                     checkpoints.save_best(step + 1, state.params, progress)
@@ -269,7 +277,7 @@ def evaluate_loss(
     return {f"valid_{name}": float(value) for name, value in means(total).items()}
 
 
-def judge(progress: dict[str, Any], loss: float, step: int) -> dict[str, Any]:
+def update_best(progress: dict[str, Any], loss: float, step: int) -> dict[str, Any]:
     """Progress after an evaluation: a new best, or one more without."""
     if progress["best_loss"] is None or loss < progress["best_loss"]:
         return {**progress, "best_loss": loss, "best_step": step, "worse": 0}

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from igd_jax.items.catalog import Catalog, Ragged, build_catalog
+from igd_jax.core.ragged import Ragged
+from igd_jax.items.catalog import Catalog, build_catalog
 
 EOS = 0
 

@@ -9,7 +9,7 @@ from command import run_here
 
 from igd_jax import evaluate as program
 from igd_jax.core.io import Workdir, read_json
-from igd_jax.grid import Axis
+from igd_jax.session.config_grid import Axis
 
 METRIC = "ndcg@3"
 """NDCG at the largest k of tiny_run."""

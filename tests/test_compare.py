@@ -9,8 +9,8 @@ import pytest
 
 from igd_jax.compare import compare, compare_folders
 from igd_jax.core.errors import InputError
-from igd_jax.evaluation.ranking import mean_metrics
-from igd_jax.evaluation.stored import find_evaluations, read_evaluation, short_labels
+from igd_jax.evaluation.metrics import mean_metrics
+from igd_jax.evaluation.predictions import find_evaluations, read_evaluation, short_labels
 
 N_ROWS, N_RESULTS = 60, 3
 

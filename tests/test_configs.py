@@ -9,9 +9,9 @@ from ml_collections import ConfigDict
 
 from configs import common, igd
 from igd_jax.data.prompts import render
-from igd_jax.experiment import config_json
 from igd_jax.methods.base import load_method
 from igd_jax.models.config import named
+from igd_jax.session.config_flags import config_json
 
 FILES = sorted(path.stem for path in Path(common.__file__).parent.glob("[!_]*.py"))
 ARGUMENTS = {"bigrec": ("bigrec", "cft"), "igd": tuple(igd.PUBLISHED), "msl": ("fixed", "adaptive"), "setrec": ("t5",)}

@@ -16,8 +16,8 @@ from igd_jax.core.io import MARK, Workdir, read_json
 from igd_jax.data.collaborative import FILE, Collaborative, load_collaborative, save_collaborative
 from igd_jax.data.prepared import assemble, load, save
 from igd_jax.data.tokenizer import load_tokenizer
-from igd_jax.evaluation.stored import read_evaluation
-from igd_jax.run import set_up
+from igd_jax.evaluation.predictions import read_evaluation
+from igd_jax.session.session import set_up
 from igd_jax.train import train
 
 N_TEST = tiny_run.N_ROWS["test"]

@@ -8,16 +8,16 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "igd_jax"
 RANKS = {"core": 0, "items": 1, "models": 1, "evaluation": 1, "data": 2, "training": 2, "decoding": 2, "methods": 3}
-SHARED_BY_ENTRY_POINTS = {"experiment": 3, "grid": 4, "run": 4, "rank": 5}
-ENTRY_POINT = 6
-STARTS_ENTRY_POINTS = {"sweep": 7}
+RANKS["session"] = 4
+ENTRY_POINT = 5
+STARTS_ENTRY_POINTS = {"sweep": 6}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def place(module: str) -> tuple[str, int]:
     """Folder (or module) directly under igd_jax, and its rank."""
     part = module.split(".")[1] if "." in module else ""
-    return part, (RANKS | SHARED_BY_ENTRY_POINTS | STARTS_ENTRY_POINTS).get(part, ENTRY_POINT)
+    return part, (RANKS | STARTS_ENTRY_POINTS).get(part, ENTRY_POINT)
 
 
 def imports(path: Path) -> set[str]:

@@ -10,7 +10,7 @@ from command import run_here
 from igd_jax import sweep as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
-from igd_jax.grid import Axis
+from igd_jax.session.config_grid import Axis
 from igd_jax.train import train
 
 BETAS, ALPHAS = Axis("method.args.beta", [0.1, 0.5]), Axis("decode.alpha", [0.0, 0.4])

@@ -20,10 +20,10 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluate import evaluate
-from igd_jax.experiment import config_json, load_config
 from igd_jax.models import config as model_config
 from igd_jax.models import hf_weights
-from igd_jax.run import make_model, set_up
+from igd_jax.session.config_flags import config_json, load_config
+from igd_jax.session.session import make_model, set_up
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.step import init_state

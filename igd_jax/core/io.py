@@ -1,6 +1,5 @@
 """Paths, atomic writes and the layout of a run's folder."""
 
-import hashlib
 import json
 import os
 import re
@@ -123,16 +122,6 @@ def check_name(name: str, *, option: str) -> None:
             f"{option} is {shown!r}; expected the name of a folder to make: letters, digits, '.', '_', '-', '=' and "
             "',', at most 100 of them, not '.' or '..'"
         )
-
-
-def fingerprint(*parts: bytes | str) -> str:
-    """Sixteen hex digits that change when any part, or the border between two parts, changes."""
-    digest = hashlib.sha256()
-    for part in parts:
-        data = part.encode() if isinstance(part, str) else part
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.hexdigest()[:16]
 
 
 class Workdir:

@@ -17,8 +17,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from jaxtyping import Int
 
+from igd_jax.core.ragged import Ragged
 from igd_jax.data.examples import Examples
-from igd_jax.items.catalog import Ragged
 
 TARGET_WIDTHS = (16, 32, 48, 64, 128, 256, 512)
 PROMPT_WIDTHS = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)

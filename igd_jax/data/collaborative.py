@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
-from igd_jax.data.matrices import read_matrices
+from igd_jax.data.safetensors_io import read_matrices
 
 FILE = "collaborative.safetensors"
 AGAIN = "evaluate the collaborative run again"

@@ -8,9 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import atomic_file, fingerprint
+from igd_jax.core.fingerprint import fingerprint
+from igd_jax.core.io import atomic_file
+from igd_jax.core.ragged import Ragged
 from igd_jax.data.tokenizer import Tokenizer
-from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import ItemIndex
 
 

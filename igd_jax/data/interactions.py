@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Int32, Int64
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import ragged_index
 from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, starts_of
-from igd_jax.items.catalog import ragged_index
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,15 +8,16 @@ from jaxtyping import Float, Int
 from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import atomic_file, fingerprint, read_json
+from igd_jax.core.fingerprint import fingerprint
+from igd_jax.core.io import atomic_file, read_json
 from igd_jax.core.log import say
+from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import TARGET_WIDTHS, in_groups, pad_rows, padded_width
-from igd_jax.data.matrices import read_matrices
+from igd_jax.data.safetensors_io import read_matrices
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
-from igd_jax.items.catalog import Ragged
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_weights import load_decoder
-from igd_jax.models.set_tokens import text_reader
+from igd_jax.models.setrec import text_reader
 from igd_jax.models.t5 import T5, load_t5
 
 LONGEST_TEXT = 2048
@@ -87,7 +88,7 @@ def text_features(
 
     Args:
       texts: by field, in the order of the items; blank where an item has none.
-      pooling: as in `models.set_tokens.text_reader`.
+      pooling: as in `models.setrec.text_reader`.
       mark: a fingerprint of all that features are made from.
     """
     path = cache / f"features-{mark}.safetensors"

@@ -16,7 +16,8 @@ from jaxtyping import Bool, Int, Int32, Int64, Shaped
 
 from igd_jax.core import io
 from igd_jax.core.errors import InputError
-from igd_jax.items.catalog import ragged_index
+from igd_jax.core.fingerprint import fingerprint
+from igd_jax.core.ragged import ragged_index
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
@@ -244,4 +245,4 @@ def _fingerprint(item_ids: list[str], titles: list[str], splits: dict[str, Rows]
         rows = splits[split]
         arrays = (rows.history_items, rows.history_start, rows.target, rows.timestamp)
         parts += [split, json.dumps(rows.user.tolist()), *(array.tobytes() for array in arrays)]
-    return io.fingerprint(*parts)
+    return fingerprint(*parts)

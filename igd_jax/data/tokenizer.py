@@ -13,8 +13,9 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import fingerprint, read_json, write_json
-from igd_jax.items.catalog import Ragged
+from igd_jax.core.fingerprint import fingerprint
+from igd_jax.core.io import read_json, write_json
+from igd_jax.core.ragged import Ragged
 
 END_OF_TEXT = "<|endoftext|>"
 """EOS of the tokenizers that are trained here."""

@@ -22,7 +22,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.types import Ranked
-from igd_jax.decoding.constraint import Children, DeviceTrie
+from igd_jax.decoding.device_trie import Children, DeviceTrie
 
 Carry: TypeAlias = Any
 """What a scorer keeps between steps (a KV cache, say); any pytree."""

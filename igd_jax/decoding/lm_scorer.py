@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.types import Batch
 from igd_jax.decoding.beam_search import Beams, Scorer
-from igd_jax.decoding.constraint import Children
+from igd_jax.decoding.device_trie import Children
 from igd_jax.models.decoder import Decoder, KVCache
 
 

@@ -30,7 +30,7 @@ def _columns(columns: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> 
 
 
 def evaluation_table(metrics: Mapping[str, Any]) -> str:
-    """An evaluation by rows (`ranking.evaluate`) or by users (`ground_truth.evaluate`): counts, the model beside the
+    """An evaluation by rows (`metrics.evaluate`) or by users (`user_metrics.evaluate`): counts, the model beside the
     popularity baseline, and the slices."""
     n, absent, main = metrics["n"], metrics["target_absent"], {"model": metrics}
     if "ground_truth" in metrics:

@@ -6,72 +6,12 @@ length that each row shares with the row before it falls out of the same compari
 
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
-
-
-@dataclass(frozen=True)
-class Ragged:
-    """Rows of unequal length in one flat array.
-
-    Attributes:
-      ids: all token ids, row after row, int32.
-      start: where each row begins, and the end of the last, int64.
-    """
-
-    ids: Int[np.ndarray, " total"]
-    start: Int[np.ndarray, " R_plus_1"]
-
-    @classmethod
-    def from_lists(cls, rows: list[list[int]]) -> "Ragged":
-        """Pack a list of rows."""
-        start = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum([len(row) for row in rows], out=start[1:])
-        return cls(np.fromiter(chain.from_iterable(rows), np.int32, count=start[-1]), start)
-
-    def __len__(self) -> int:
-        return len(self.start) - 1
-
-    def __getitem__(self, row: int) -> Int[np.ndarray, " length"]:
-        return self.ids[self.start[row] : self.start[row + 1]]
-
-    @property
-    def lengths(self) -> Int[np.ndarray, " R"]:
-        """Tokens of each row, int32."""
-        return np.diff(self.start).astype(np.int32)
-
-    def take(self, rows: Int[np.ndarray, " r"]) -> "Ragged":
-        """The given rows, in the given order."""
-        lengths = self.lengths[rows]
-        start = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=start[1:])
-        return Ragged(self.ids[ragged_index(self.start[rows], lengths)], start)
-
-    def keep_last(self, limit: Int[np.ndarray, " R"]) -> "Ragged":
-        """The last `limit` ids of each row, or the whole row where it is shorter."""
-        lengths = np.minimum(self.lengths, limit)
-        start = np.zeros(len(self) + 1, np.int64)
-        np.cumsum(lengths, out=start[1:])
-        return Ragged(self.ids[ragged_index(self.start[1:] - lengths, lengths)], start)
-
-    def pad(self, width: int, fill: int = 0) -> Int[np.ndarray, "R {width}"]:
-        """A right-padded matrix, int32; longer rows are cut at `width`."""
-        out = np.full((len(self), width), fill, np.int32)
-        keep = np.arange(width) < np.minimum(self.lengths, width)[:, None]
-        column = np.broadcast_to(np.arange(width), keep.shape)[keep]
-        out[keep] = self.ids[np.repeat(self.start[:-1], keep.sum(1)) + column]
-        return out
-
-
-def ragged_index(first: Int[np.ndarray, " R"], lengths: Int[np.ndarray, " R"]) -> Int[np.ndarray, " total"]:
-    """``first[0], first[0] + 1, ...`` (lengths[0] of them), then ``first[1], ...``, and so on; int64."""
-    index = np.repeat(first - np.cumsum(lengths) + lengths, lengths)
-    index += np.arange(len(index))
-    return index
+from igd_jax.core.ragged import Ragged
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from igd_jax.core.errors import InputError
-from igd_jax.items.catalog import Catalog, Ragged, build_catalog
+from igd_jax.core.ragged import Ragged
+from igd_jax.items.catalog import Catalog, build_catalog
 from igd_jax.items.info_gain import EdgeGain, edge_gain
 from igd_jax.items.trie import Trie, build_trie
 

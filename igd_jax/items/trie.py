@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from igd_jax.items.catalog import Catalog, ragged_index
+from igd_jax.core.ragged import ragged_index
+from igd_jax.items.catalog import Catalog
 
 
 @dataclass(frozen=True)

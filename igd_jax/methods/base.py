@@ -20,13 +20,13 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import Batch, LossSum, Ranked
 from igd_jax.data.prompts import render
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.decoding.beam_search import SearchOptions, beam_search
-from igd_jax.decoding.constraint import device_trie
+from igd_jax.decoding.device_trie import device_trie
 from igd_jax.decoding.lm_scorer import lm_scorer
-from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import ItemIndex
 from igd_jax.models.decoder import Decoder
 from igd_jax.training.loss import weighted_cross_entropy

@@ -20,14 +20,15 @@ from jaxtyping import Array, Float, Int
 from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import atomic_file, fingerprint
+from igd_jax.core.fingerprint import fingerprint
+from igd_jax.core.io import atomic_file
 from igd_jax.core.log import Progress
+from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import Batch, LossSum, Ranked
 from igd_jax.data.batches import in_groups, pad_rows
-from igd_jax.data.matrices import read_matrices
+from igd_jax.data.safetensors_io import read_matrices
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.decoding.free_search import free_search
 from igd_jax.decoding.grounding import (
     GOES_ON,
     NOTHING,
@@ -40,7 +41,8 @@ from igd_jax.decoding.grounding import (
     min_max,
     nearest,
 )
-from igd_jax.items.catalog import Catalog, Ragged
+from igd_jax.decoding.unconstrained import unconstrained_search
+from igd_jax.items.catalog import Catalog
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import Context, Method, gain_weights, title_loss
 from igd_jax.models.decoder import Decoder
@@ -175,7 +177,7 @@ class BIGRec(Method):
         Texts are embedded by the ids that were written, cut before newline and EOS. Decoded and tokenised again, as
         the authors do, a text could have other ids, where a model spells a title in other pieces than its tokenizer.
         """
-        texts = free_search(model, batch, replace(options, num_beams=self._beams), eos=tables.eos)
+        texts = unconstrained_search(model, batch, replace(options, num_beams=self._beams), eos=tables.eos)
         embedder = model if tables.embedder is None else nnx.merge(*tables.embedder)
         n_rows, n_texts = len(texts.lengths), self._n_grounded
         lengths = texts.lengths[:, :n_texts]

@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 from igd_jax.core.errors import InputError
 from igd_jax.core.types import Batch, LossSum, Ranked
 from igd_jax.decoding.beam_search import Beams, Carry, Scorer, SearchOptions, beam_search
-from igd_jax.decoding.constraint import Children, DeviceTrie
+from igd_jax.decoding.device_trie import Children, DeviceTrie
 from igd_jax.decoding.lm_scorer import lm_scorer
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import Context, Method, gain_weights, title_loss

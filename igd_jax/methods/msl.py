@@ -24,7 +24,7 @@ from jaxtyping import Array, Bool, Float, Int
 from igd_jax.core.errors import InputError
 from igd_jax.core.types import Batch, LossSum, Ranked
 from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.decoding.constraint import DeviceTrie
+from igd_jax.decoding.device_trie import DeviceTrie
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import Context, Method, search_titles, target_logits
 from igd_jax.models.decoder import Decoder

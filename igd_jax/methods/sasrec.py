@@ -23,7 +23,7 @@ from igd_jax.core.types import Batch, LossSum, Ranked
 from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import Context, Method
-from igd_jax.models.sequential import SASRec, SASRecConfig, scores_of
+from igd_jax.models.sasrec import SASRec, SASRecConfig, scores_of
 from igd_jax.training.loss import weighted_cross_entropy
 
 LOSSES = ("softmax", "bce")
@@ -50,7 +50,7 @@ class Sequential(Method):
     Args:
       loss: ``softmax`` over all items, or ``bce`` with one negative a row.
       max_history: newest items that are read; published: 10.
-      width, num_blocks, num_heads, dropout: sizes; see `models.sequential`.
+      width, num_blocks, num_heads, dropout: sizes; see `models.sasrec`.
     """
 
     inputs = "items"

@@ -3,7 +3,7 @@
     L = mean over rows b and tokens k of CE(<o_bk, t_ik> over items i, target of b)  +  alpha * MSE(features, rebuilt)
     score of item i = (1 - beta) <o_b0, t_i0> + beta * (<o_b1, t_i1> + ... + <o_bN, t_iN>)
 
-o_bk is the output of query k, t_ik token k of item i: 0 is collaborative, 1 to N are semantic; see `models.set_tokens`.
+o_bk is the output of query k, t_ik token k of item i: 0 is collaborative, 1 to N are semantic; see `models.setrec`.
 Scores are inner products and no log-probabilities.
 """
 
@@ -17,21 +17,21 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import fingerprint
+from igd_jax.core.fingerprint import fingerprint, sample_leaves
 from igd_jax.core.log import say
+from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import Batch, LossSum, Ranked
 from igd_jax.data.collaborative import load_item_vectors
 from igd_jax.data.item_features import load_text_model, read_features, text_features
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.items.catalog import Catalog, Ragged
+from igd_jax.items.catalog import Catalog
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import Context, Method
 from igd_jax.models import t5_config
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.set_tokens import ItemTokens, SetModel, best_rows
+from igd_jax.models.setrec import ItemTokens, SetModel, best_rows
 from igd_jax.models.t5 import T5, load_t5
-from igd_jax.training.checkpoint import few_numbers
 
 INSTRUCTION, RESPONSE = "What would user be likely to purchase next after buying items", "?;"
 """Around the history; published."""
@@ -54,9 +54,9 @@ class SETRec(Method):
       collaborative: the folder of an evaluation of a SASRec run, whose item vectors stay as they are; empty: vectors of
         our own are trained, so that nothing collaborative is known beforehand.
       features: a safetensors file with ``features`` [items, any width], in the order of the items; its metadata may
-        hold a ``fingerprint``, that of `core.io.fingerprint` over all titles. Empty: last hidden states before training
-        of an item's title, and of its description, brand and category where the data has them, each read alone; their
-        mean (published for Qwen; for the T5 the authors let another model read them as one text).
+        hold a ``fingerprint``, that of `core.fingerprint.fingerprint` over all titles. Empty: last hidden states before
+        training of an item's title, and of its description, brand and category where the data has them, each read
+        alone; their mean (published for Qwen; for the T5 the authors let another model read them as one text).
       pooling: of hidden states: ``mean`` over a text's tokens, or ``last``, those of its last token, the newline.
       text_model: a Hugging Face folder of a decoder or a T5, which reads texts by its own tokenizer and has no other
         part in the model; empty = the backbone.
@@ -236,7 +236,7 @@ class SETRec(Method):
         if self._text_model:
             model, tokenizer = load_text_model(Path(self._text_model))
         read = [*titles, *(text for name, column in texts.items() for text in (name, *column))]
-        mark = fingerprint(self._pooling, tokenizer.fingerprint, *read, *few_numbers(nnx.state(model)))
+        mark = fingerprint(self._pooling, tokenizer.fingerprint, *read, *sample_leaves(nnx.state(model)))
         return text_features(
             model, tokenizer, titles, texts, pooling=self._pooling, cache=context.cache, mark=mark
         ), mark

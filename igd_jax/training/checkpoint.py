@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
-from igd_jax.core.io import fingerprint
+from igd_jax.core.fingerprint import fingerprint, sample_leaves
 from igd_jax.training.step import Params, TrainState
 
 Check: TypeAlias = Callable[[dict[str, Any]], None]
@@ -70,12 +69,6 @@ class Checkpoints:
         return tree, progress
 
 
-def few_numbers(tree: Any) -> list[bytes]:
-    """64 to 127 numbers of each array of a tree, or all of a small one: they tell models apart, on any device alike."""
-    parts = [leaf.reshape(-1)[:: max(1, leaf.size // 64)] for leaf in jax.tree.leaves(tree)]
-    return [np.asarray(part).tobytes() for part in parts]
-
-
 def frozen_fingerprint(frozen: Any) -> str:
     """Changes with the variables that training leaves as they are, and that no checkpoint holds.
 
@@ -84,5 +77,5 @@ def frozen_fingerprint(frozen: Any) -> str:
     parts: list[bytes | str] = []
     for variable in jax.tree.leaves(frozen, is_leaf=lambda node: isinstance(node, nnx.Variable)):
         made_from = variable.get_metadata().get("made_from")
-        parts += [made_from] if made_from else few_numbers(variable)
+        parts += [made_from] if made_from else sample_leaves(variable)
     return fingerprint(*parts)

@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 from benchmarks import common, decoding, setrec, training
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
-from igd_jax.run import Run, set_up
+from igd_jax.session.session import Run, set_up
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import MARK, Workdir, atomic_folder, check_name, fingerprint, read_json, write_json, write_text
+from igd_jax.core.fingerprint import fingerprint
+from igd_jax.core.io import MARK, Workdir, atomic_folder, check_name, read_json, write_json, write_text
 
 
 def test_json_comes_back_as_it_was_written_and_can_be_read_by_eye(tmp_path):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from plain_trie import EOS
 
+from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import (
     PROMPT_WIDTHS,
     TARGET_WIDTHS,
@@ -15,7 +16,6 @@ from igd_jax.data.batches import (
     steps_per_epoch,
 )
 from igd_jax.data.examples import Examples, item_examples
-from igd_jax.items.catalog import Ragged
 
 N_ROWS, SIZE = 23, 5
 ITEM_TOKENS = Ragged.from_lists([[7, EOS], [7, 8, 9, EOS]])

@@ -5,9 +5,9 @@ import pytest
 from plain_trie import EOS, lists_of
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import Ragged
 from igd_jax.data.examples import make_examples, shared_prefix, title_tokens
 from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
-from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import build_index
 
 TITLES = ["short", "a long one"]

@@ -12,7 +12,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import fingerprint
+from igd_jax.core.fingerprint import fingerprint
 from igd_jax.data.item_features import load_text_model, read_features, text_features
 from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
 from igd_jax.models.config import from_hf

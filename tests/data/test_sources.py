@@ -16,7 +16,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.data import sources
 from igd_jax.data.interactions import Interactions, to_prepared
 from igd_jax.data.prepared import Prepared
-from igd_jax.data.reading import parse_timestamp
+from igd_jax.data.source_io import parse_timestamp
 from igd_jax.data.sources import amazon2018, csv, d3, movielens
 
 HEADER = "user,item,timestamp,title\n"

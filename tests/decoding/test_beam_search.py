@@ -22,7 +22,7 @@ from igd_jax.decoding.beam_search import (
     results,
     unfinished,
 )
-from igd_jax.decoding.constraint import Children, DeviceTrie, device_trie
+from igd_jax.decoding.device_trie import Children, DeviceTrie, device_trie
 from igd_jax.items.info_gain import edge_gain
 from igd_jax.items.trie import build_trie
 

@@ -16,7 +16,7 @@ from igd_jax.core.types import Ranked
 from igd_jax.data.prompts import render
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.decoding.constraint import device_trie
+from igd_jax.decoding.device_trie import device_trie
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import load_method
 from igd_jax.models.hf_weights import load_decoder

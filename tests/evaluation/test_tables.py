@@ -1,7 +1,7 @@
 import numpy as np
 
-from igd_jax.evaluation import ground_truth
-from igd_jax.evaluation.ranking import Candidates, Targets, evaluate
+from igd_jax.evaluation import user_metrics
+from igd_jax.evaluation.metrics import Candidates, Targets, evaluate
 from igd_jax.evaluation.tables import comparison_table, evaluation_table, markdown_table
 
 
@@ -38,9 +38,9 @@ def test_evaluation_shows_model_baseline_and_slices():
 
 
 def test_an_evaluation_by_users_shows_what_there_was_to_find():
-    truth = ground_truth.GroundTruth(np.array([0, 0, 1]), np.array([0, -1, 1]), np.array([True, True, True]))
+    truth = user_metrics.GroundTruth(np.array([0, 0, 1]), np.array([0, -1, 1]), np.array([True, True, True]))
     ranked = np.array([[0, 1], [0, 1]])
-    metrics = ground_truth.evaluate(ranked, truth=truth, count=np.array([3, 1]), ks=[1, 5], n_invalid=0)
+    metrics = user_metrics.evaluate(ranked, truth=truth, count=np.array([3, 1]), ks=[1, 5], n_invalid=0)
     text = evaluation_table(metrics)
     told, rows = text.splitlines()[0], cells(text)
     assert told.startswith("2 users, 1.50 titles each to find, at most 2; 1 titles that are no candidate; 0 invalid")

@@ -8,7 +8,8 @@ import pytest
 from plain_trie import EOS, catalog_of, lists_of, random_rows
 
 from igd_jax.core.errors import InputError
-from igd_jax.items.catalog import Ragged, build_catalog, ragged_index, sort_rows
+from igd_jax.core.ragged import Ragged, ragged_index
+from igd_jax.items.catalog import build_catalog, sort_rows
 
 
 def _few_tokens(rng: np.random.Generator) -> list[list[int]]:

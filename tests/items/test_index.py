@@ -5,7 +5,7 @@ import pytest
 from plain_trie import EOS, lists_of
 
 from igd_jax.core.errors import InputError
-from igd_jax.items.catalog import Ragged
+from igd_jax.core.ragged import Ragged
 from igd_jax.items.index import build_index, choose_candidates
 
 TITLES = ["B", "A", "A", "C D", "C"]

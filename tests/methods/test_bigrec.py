@@ -16,12 +16,12 @@ from tokenizers import models
 
 from configs import bigrec
 from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import Batch, Ranked
 from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
 from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.decoding.free_search import Texts, free_search
 from igd_jax.decoding.grounding import GOES_ON, NOTHING, cut, embed_texts
-from igd_jax.items.catalog import Ragged
+from igd_jax.decoding.unconstrained import Texts, unconstrained_search
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import target_logits
 from igd_jax.methods.bigrec import BIGRec, collaborative_weight, text_ends
@@ -100,7 +100,7 @@ def embed(model: Decoder, rows: list[list[int]]) -> np.ndarray:
 def written(model: Decoder, batch: Batch, *, beams: int) -> list[list[list[int]]]:
     """What the model writes for each real row, cut by hand."""
     options = OPTIONS.replace(num_beams=beams)
-    search = nnx.jit(lambda model: free_search(model, batch, options, eos=TOKENIZER.eos))
+    search = nnx.jit(lambda model: unconstrained_search(model, batch, options, eos=TOKENIZER.eos))
     texts: Texts = search(model)
     [[newline]] = TOKENIZER.encode(["\n"])
     found = []

@@ -13,12 +13,12 @@ from tiny_run import HF_CONFIG, context_of
 from configs import cft as cft_config
 from configs import pos as pos_config
 from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import LossSum
 from igd_jax.data.batches import make_batch
 from igd_jax.data.examples import Examples, shared_prefix
 from igd_jax.data.prompts import render
 from igd_jax.data.tokenizer import load_tokenizer, train_tokenizer
-from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import build_index
 from igd_jax.methods.base import load_method, target_logits
 from igd_jax.methods.cft import CFT, Counterfactual, logits_without_history

@@ -12,10 +12,10 @@ from plain_trie import EOS, PlainNode, lists_of, plain_trie, random_rows
 from tiny_run import HF_CONFIG, context_of
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import Batch, Ranked
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import search_titles
 from igd_jax.methods.d3 import D3, edge_log_share, prefix_sums

@@ -11,10 +11,10 @@ from plain_trie import EOS
 from tiny_run import HF_CONFIG
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import make_batch
 from igd_jax.data.examples import Examples, shared_prefix
 from igd_jax.data.tokenizer import load_tokenizer
-from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import build_index
 from igd_jax.methods.base import target_logits
 from igd_jax.methods.igd import IGD

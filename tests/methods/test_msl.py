@@ -13,11 +13,11 @@ from tiny_run import HF_CONFIG, context_of
 
 from configs import msl as msl_config
 from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import LossSum
 from igd_jax.data.batches import make_batch
 from igd_jax.data.examples import Examples, shared_prefix
-from igd_jax.decoding.constraint import device_trie
-from igd_jax.items.catalog import Ragged
+from igd_jax.decoding.device_trie import device_trie
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import load_method, target_logits
 from igd_jax.methods.msl import MSL, has_choice, legal_nll

@@ -14,13 +14,13 @@ from configs import sasrec as experiment
 from igd_jax import evaluate, recommend, train
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
+from igd_jax.core.ragged import Ragged
 from igd_jax.data.collaborative import FILE
-from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import build_index
 from igd_jax.methods.sasrec import Sequential, Tables, negatives, target_ndcg
-from igd_jax.models.sequential import scores_of
-from igd_jax.rank import collaborative_source, rank, search_options
-from igd_jax.run import set_up, trained_model
+from igd_jax.models.sasrec import scores_of
+from igd_jax.session.recommender import collaborative_source, rank, search_options
+from igd_jax.session.session import set_up, trained_model
 from igd_jax.training.step import means
 
 EOS = 20

@@ -15,13 +15,13 @@ from safetensors.numpy import load_file, save_file
 
 from igd_jax import evaluate, recommend, train
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import fingerprint
+from igd_jax.core.fingerprint import fingerprint
 from igd_jax.data.tokenizer import train_tokenizer
 from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.setrec import SETRec, in_chunks
 from igd_jax.models.hf_weights import load_decoder
-from igd_jax.models.set_tokens import ItemTokens, SetModel
+from igd_jax.models.setrec import ItemTokens, SetModel
 from igd_jax.models.t5 import load_t5
 from igd_jax.training.step import means
 

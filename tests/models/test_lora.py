@@ -20,7 +20,7 @@ from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.layers import Frozen, causal_mask, positions_of
 from igd_jax.models.lora import TARGETS, LoRA, LowRank, add_lora
-from igd_jax.run import split_trainable, trained_model
+from igd_jax.session.session import split_trainable, trained_model
 
 CONFIG = from_hf(tiny_run.HF_CONFIG)
 IDS = jnp.asarray([[3, 14, 15, 9, 26, 5], [2, 7, 18, 28, 1, 8]], jnp.int32)

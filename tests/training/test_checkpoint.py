@@ -9,8 +9,8 @@ from flax import nnx
 
 from igd_jax.core.errors import InputError
 from igd_jax.models.layers import Frozen
-from igd_jax.training.checkpoint import Checkpoints, few_numbers, frozen_fingerprint
-from igd_jax.training.sharding import make_mesh, replicated
+from igd_jax.training.checkpoint import Checkpoints, frozen_fingerprint, sample_leaves
+from igd_jax.training.mesh import make_mesh, replicated
 from igd_jax.training.step import TrainState, init_state
 
 OPTIMIZER = optax.adamw(1e-3)
@@ -112,9 +112,9 @@ def test_what_does_not_fit_is_told_before_arrays_are_read(folder):
 
 
 # --------------------------------------------------------------------------------------------------------- fingerprints
-def test_few_numbers_are_all_of_a_small_array_and_some_of_a_large_one_in_its_own_dtype():
+def test_sample_leaves_are_all_of_a_small_array_and_some_of_a_large_one_in_its_own_dtype():
     large = jnp.arange(1_000_000, dtype=jnp.bfloat16).reshape(1000, 10, 100)
-    small, some = few_numbers([jnp.arange(5), large])
+    small, some = sample_leaves([jnp.arange(5), large])
     assert small == np.arange(5, dtype=np.int32).tobytes()
     assert some == np.asarray(large).reshape(-1)[:: 1_000_000 // 64].tobytes()
     assert 2 * 64 <= len(some) < 2 * 128

@@ -13,7 +13,7 @@ from igd_jax.methods.igd import IGD
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.training.loss import weighted_cross_entropy
-from igd_jax.training.sharding import by_row, make_mesh, replicated
+from igd_jax.training.mesh import by_row, make_mesh, replicated
 from igd_jax.training.step import init_state, make_step, means
 
 N_ROWS, N_FEATURES = 32, 6

@@ -23,7 +23,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.log import Progress
 from igd_jax.data.interactions import Interactions, core_events, drop_untitled, take_core, window
 from igd_jax.data.prepared import align_texts
-from igd_jax.data.reading import IdCodes, reading
+from igd_jax.data.source_io import IdCodes, reading
 
 _REVIEWS = pa.schema([("reviewerID", pa.string()), ("asin", pa.string()), ("unixReviewTime", pa.int64())])
 _META = pa.schema([("asin", pa.string()), ("title", pa.string())])

@@ -8,7 +8,7 @@ from pathlib import Path
 from igd_jax.core.errors import InputError
 from igd_jax.data.interactions import Interactions
 from igd_jax.data.prepared import TEXT_FIELDS
-from igd_jax.data.reading import EventLog, csv_rows, parse_timestamp
+from igd_jax.data.source_io import EventLog, csv_rows, parse_timestamp
 
 _COLUMNS = ("user", "item", "timestamp", "title")
 

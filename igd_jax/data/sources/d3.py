@@ -14,7 +14,7 @@ import numpy as np
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
 from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, starts_of
-from igd_jax.data.reading import csv_rows, reading
+from igd_jax.data.source_io import csv_rows, reading
 
 _COLUMNS = ("user_id", "history_item_title", "item_title", "history_item_id", "item_id", "timestamp")
 

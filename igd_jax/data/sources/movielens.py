@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from igd_jax.core.errors import InputError
 from igd_jax.data.interactions import Interactions
-from igd_jax.data.reading import EventLog, reading
+from igd_jax.data.source_io import EventLog, reading
 
 _GENRES = (
     *("Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.decoding.free_search import Texts, free_search
+from igd_jax.decoding.unconstrained import Texts, unconstrained_search
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.layers import causal_mask, positions_of
@@ -91,7 +91,7 @@ def options_of(k: int, *, max_length: int = LONGEST, length_penalty: float = 0.0
 
 @jax.jit
 def compiled(parts: Any, batch: dict[str, jax.Array], options: SearchOptions) -> Texts:
-    return free_search(nnx.merge(*parts), batch, options, eos=EOS)
+    return unconstrained_search(nnx.merge(*parts), batch, options, eos=EOS)
 
 
 def search(model: Decoder, batch: dict[str, jax.Array], options: SearchOptions) -> Texts:
@@ -169,7 +169,7 @@ def test_one_trace_serves_all_batches_of_a_shape(model):
     @jax.jit
     def traced(batch: dict[str, jax.Array], options: SearchOptions) -> Texts:
         traces.append(1)
-        return free_search(model, batch, options, eos=EOS)
+        return unconstrained_search(model, batch, options, eos=EOS)
 
     found = [traced(batch_of(prompts), options_of(2)) for prompts in (PROMPTS, PROMPTS[::-1])]
     traced(batch_of(PROMPTS), options_of(2).replace(temperature=jnp.float32(3)))

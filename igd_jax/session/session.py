@@ -17,22 +17,23 @@ from jaxtyping import Bool, Int
 from ml_collections import ConfigDict
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, fingerprint, read_json
+from igd_jax.core.fingerprint import fingerprint
+from igd_jax.core.io import Workdir, read_json
 from igd_jax.core.log import say
+from igd_jax.core.ragged import Ragged
 from igd_jax.data.examples import Examples, item_examples, make_examples, title_tokens
 from igd_jax.data.prepared import Prepared, Rows, headline, load
 from igd_jax.data.prompts import render
 from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_tokenizer
-from igd_jax.experiment import FREE_TO_DECODE, check_workdir
-from igd_jax.items.catalog import Ragged
 from igd_jax.items.index import ItemIndex, build_index, choose_candidates
 from igd_jax.methods.base import Context, Method, load_method
 from igd_jax.models.config import named
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_weights import load_decoder
 from igd_jax.models.lora import LoRA, add_lora
+from igd_jax.session.config_flags import FREE_TO_DECODE, check_workdir
 from igd_jax.training.checkpoint import Checkpoints, frozen_fingerprint
-from igd_jax.training.sharding import make_mesh
+from igd_jax.training.mesh import make_mesh
 
 ONLY_FOR_A_DECODER = {"lora_rank": 0, "dtype": "float32", "param_dtype": "float32", "remat": False}
 """Fields of `config.model` that other models do not read, each with the value that suits them."""
@@ -148,7 +149,7 @@ def first_rows(rows: Rows, limit: int) -> Rows:
     return rows.take(np.arange(min(limit, len(rows)))) if limit else rows
 
 
-def spread(n: int, limit: int, *, field: str) -> Int[np.ndarray, " chosen"]:
+def evenly_spaced(n: int, limit: int, *, field: str) -> Int[np.ndarray, " chosen"]:
     """Numbers of `limit` rows of n, evenly spread, ascending; all n when it is 0 or more than there are.
 
     A split is in order of time, so its first rows are a few users of one day; these are of all days.

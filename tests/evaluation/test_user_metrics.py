@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from igd_jax.core.errors import InputError
-from igd_jax.evaluation import ranking
-from igd_jax.evaluation.ground_truth import GroundTruth, evaluate, group_by_user, merge_titles, user_metrics
+from igd_jax.evaluation import metrics
+from igd_jax.evaluation.user_metrics import GroundTruth, evaluate, group_by_user, merge_titles, user_metrics
 
 SECOND, THIRD, FOURTH = 1 / np.log2(3), 1 / 2, 1 / np.log2(5)
 """Gains of a hit at these places; the first has gain 1."""
@@ -77,7 +77,7 @@ def test_one_title_a_user_gives_the_metrics_of_the_rows(seed):
     truth = GroundTruth(truth.user[single], truth.row[single], truth.is_warm[single])
     result = evaluate(ranked, truth=truth, count=count, ks=[1, 3, 6], n_invalid=0)
     n = count.size
-    rows = ranking.evaluate(
+    rows = metrics.evaluate(
         ranked,
         targets=ranking.Targets(truth.row, truth.row, truth.is_warm.astype(np.int64), truth.is_warm),
         candidates=ranking.Candidates(count, np.arange(n + 1), np.arange(n)),

@@ -22,8 +22,8 @@ from igd_jax.data.prepared import Rows
 from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import Method
-from igd_jax.run import Run
-from igd_jax.training.sharding import by_row, check_divides, replicated
+from igd_jax.session.session import Run
+from igd_jax.training.mesh import by_row, check_divides, replicated
 
 
 def search_options(config: ConfigDict, index: ItemIndex) -> SearchOptions:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from igd_jax.core.errors import InputError
-from igd_jax.evaluation.ranking import (
+from igd_jax.evaluation.metrics import (
     Candidates,
     Targets,
     coverage,

@@ -11,7 +11,7 @@ from tiny_run import HF_CONFIG
 
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.set_tokens import ItemTokens, SetModel, apart, best_rows, lay_out, text_reader
+from igd_jax.models.setrec import ItemTokens, SetModel, apart, best_rows, lay_out, text_reader
 from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import T5Config
 

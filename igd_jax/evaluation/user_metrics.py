@@ -6,7 +6,7 @@ With GT the distinct titles among a user's targets, and ranks r counted from 0:
     NDCG@K   = sum over hits with r < K of 1 / log2(r + 2)  /  sum over r < min(K, |GT|) of 1 / log2(r + 2)
 
 and the reciprocal rank of the first hit; means over users, each of whom counts once. One title a user makes these the
-HR, NDCG and MRR of `ranking`. Axes: R rows of the split, U users, G their right titles, one user after another, K
+HR, NDCG and MRR of `metrics`. Axes: R rows of the split, U users, G their right titles, one user after another, K
 results of a user, N rows of the title-merged catalogue, T titles.
 """
 
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from igd_jax.evaluation import ranking
+from igd_jax.evaluation import metrics
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ def user_metrics(
         return sums
 
     first = np.zeros(size.size)
-    np.maximum.at(first, group, ranking.mrr(rank))
+    np.maximum.at(first, group, metrics.mrr(rank))
     return {
-        **{f"recall@{k}": total(ranking.hit_rate(rank, k)) / size for k in ks},
-        **{f"ndcg@{k}": total(ranking.ndcg(rank, k)) / ideal[size.clip(max=k)] for k in ks},
+        **{f"recall@{k}": total(metrics.hit_rate(rank, k)) / size for k in ks},
+        **{f"ndcg@{k}": total(metrics.ndcg(rank, k)) / ideal[size.clip(max=k)] for k in ks},
         "mrr": first,
     }
 
@@ -123,7 +123,7 @@ def evaluate(
     Returns:
       ``recall@k``, ``ndcg@k`` and ``mrr`` (over all K results); ``n`` users; ``ground_truth``, the ``mean`` and ``max``
       of their right titles; ``invalid``; ``target_absent``, right titles that are no candidate; ``ks_skipped``;
-      the same metrics as ``popularity_baseline`` (`ranking.most_popular`), and as ``slices``: ``warm`` and ``cold``,
+      the same metrics as ``popularity_baseline`` (`metrics.most_popular`), and as ``slices``: ``warm`` and ``cold``,
       with only the titles that are a train target or never one. A slice has the ``n`` users with such a title, and the
       others are ``left_out``; metrics of an empty slice are None.
 
@@ -131,7 +131,7 @@ def evaluate(
       InputError: there is no user, or no k from 1 to K.
     """
     n, n_results = ranked.shape
-    kept = ranking.kept_cutoffs(ks, n_rows=n, n_results=n_results)
+    kept = metrics.kept_cutoffs(ks, n_rows=n, n_results=n_results)
 
     def means(rank: np.ndarray, user: np.ndarray) -> dict[str, float | None]:
         values = user_metrics(rank, user, kept)
@@ -141,8 +141,8 @@ def evaluate(
         n_here = np.unique(truth.user[mask]).size
         return {"n": n_here, "left_out": n - n_here, **means(rank[mask], truth.user[mask])}
 
-    rank = ranking.rank_of_target(ranked[truth.user], truth.row)
-    popular = np.tile(ranking.most_popular(count, n_results), (truth.user.size, 1))
+    rank = metrics.rank_of_target(ranked[truth.user], truth.row)
+    popular = np.tile(metrics.most_popular(count, n_results), (truth.user.size, 1))
     size = np.bincount(truth.user, minlength=n)
     return {
         **means(rank, truth.user),
@@ -151,6 +151,6 @@ def evaluate(
         "invalid": n_invalid,
         "target_absent": int((truth.row < 0).sum()),
         "ks_skipped": sorted(set(ks) - set(kept)),
-        "popularity_baseline": means(ranking.rank_of_target(popular, truth.row), truth.user),
+        "popularity_baseline": means(metrics.rank_of_target(popular, truth.row), truth.user),
         "slices": {"warm": one_slice(truth.is_warm), "cold": one_slice(~truth.is_warm)},
     }

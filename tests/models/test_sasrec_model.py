@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from igd_jax.models.sequential import Block, SASRec, SASRecConfig, drop, scores_of
+from igd_jax.models.sasrec import Block, SASRec, SASRecConfig, drop, scores_of
 
 CONFIG = SASRecConfig(n_items=9, max_history=6, width=8, num_blocks=2, num_heads=2, dropout=0.5)
 HISTORY = np.array([[0, 0, 3, 1, 4], [5, 8, 2, 6, 5], [0, 0, 0, 0, 7]], np.int32)

@@ -21,7 +21,7 @@ FREE_TO_DECODE = (*FREE_TO_CHANGE, "method")
 HOW_TO_SCORE = ("alpha", "length_penalty", "temperature", "collaborative")
 """Fields of `config.decode` that belong to a method, and not to the candidates and the length of lists."""
 
-DEFAULTS = Path(__file__).resolve().parents[1] / "configs" / "common.py"
+DEFAULTS = Path(__file__).resolve().parents[2] / "configs" / "common.py"
 """Every field of a config, in a checkout; an installed package comes without."""
 
 

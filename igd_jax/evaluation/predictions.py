@@ -16,8 +16,8 @@ from jaxtyping import Float
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
-from igd_jax.evaluation.ground_truth import user_metrics
-from igd_jax.evaluation.ranking import row_metrics
+from igd_jax.evaluation.metrics import row_metrics
+from igd_jax.evaluation.user_metrics import user_metrics
 
 FILES = ("metrics.json", "predictions.jsonl")
 HITS = {"rows": "hr", "users": "recall"}

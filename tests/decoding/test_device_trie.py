@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from plain_trie import EOS, catalog_of, lists_of, plain_trie, random_rows
 
-from igd_jax.decoding.constraint import DeviceTrie, device_trie
-from igd_jax.items.catalog import Ragged, build_catalog
+from igd_jax.core.ragged import Ragged
+from igd_jax.decoding.device_trie import DeviceTrie, device_trie
+from igd_jax.items.catalog import build_catalog
 from igd_jax.items.info_gain import EdgeGain, edge_gain
 from igd_jax.items.trie import Trie, build_trie
 

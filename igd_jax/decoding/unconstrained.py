@@ -54,7 +54,7 @@ class Written(NamedTuple):
     name: Int[Array, "B slots"]
 
 
-def free_search(model: Decoder, batch: Batch, options: SearchOptions, *, eos: int) -> Texts:
+def unconstrained_search(model: Decoder, batch: Batch, options: SearchOptions, *, eos: int) -> Texts:
     """Write K texts after each prompt; rows that only fill up the batch find none.
 
     Args:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from igd_jax.core.errors import InputError
-from igd_jax.training.sharding import by_row, check_divides, make_mesh, replicated
+from igd_jax.training.mesh import by_row, check_divides, make_mesh, replicated
 
 
 @pytest.mark.parametrize(("asked", "size"), [(-1, 8), (1, 1), (4, 4), (8, 8)])
