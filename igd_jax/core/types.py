@@ -12,7 +12,60 @@ from typing import TypeAlias, no_type_check
 
 import jax
 from flax import struct
-from jaxtyping import Array, Float, Int, Scalar
+from jaxtyping import Array, Bool, Float, Int, Scalar
+
+@no_type_check  # as pytrees these also hold NumPy arrays, shapes and shardings
+@struct.dataclass
+class TextBatch:
+    """Rows for a model that reads and writes tokens.
+
+    Attributes:
+      shared_prefix: ids that every prompt begins with, one row for all (replicated over devices); P may be 0.
+      prompt: ids after the shared prefix, left-padded.
+      prompt_mask: True on real ids; all False on rows that only fill up the batch.
+      target: ids to be written, right-padded, EOS included; T is 0 where nothing is known of targets.
+      target_mask: True on real ids.
+      place: number of each target token within its identifier, 0 at the first.
+      before: column of the token before each target token, in `prompt` and `target` joined along their second axis.
+      annotations: of each target token, [B T] by name; a method's own, such as ``weight``.
+      collaborative: scores of all items for each row; None where no source is named.
+    """
+
+    shared_prefix: Int[Array, " P"]
+    prompt: Int[Array, "B S"]
+    prompt_mask: Bool[Array, "B S"]
+    target: Int[Array, "B T"]
+    target_mask: Bool[Array, "B T"]
+    place: Int[Array, "B T"]
+    before: Int[Array, "B T"]
+    annotations: dict[str, Array] = struct.field(default_factory=dict)
+    collaborative: Float[Array, "B items"] | None = None
+
+    @property
+    def is_real(self) -> Bool[Array, " B"]:
+        """Rows that do not only fill up the batch."""
+        return self.prompt_mask.any(axis=1)
+
+
+@no_type_check
+@struct.dataclass
+class ItemBatch:
+    """Rows for a model that reads items.
+
+    Attributes:
+      history: left-padded items, oldest first.
+      history_mask: True on real items.
+      target: the item that followed.
+      is_real: False on rows that only fill up the batch.
+      seed: of what is random about each row at this step; None outside training.
+    """
+
+    history: Int[Array, "B H"]
+    history_mask: Bool[Array, "B H"]
+    target: Int[Array, " B"]
+    is_real: Bool[Array, " B"]
+    seed: Int[Array, " B"] | None = None
+
 
 Batch: TypeAlias = dict[str, Array]
 """Arrays that share their first axis B. For methods that read text:
@@ -54,6 +107,22 @@ class LossSum:
 
     def __add__(self, other: "LossSum") -> "LossSum":
         return jax.tree.map(lambda a, b: a + b, self, other)
+
+
+@no_type_check
+@struct.dataclass
+class Recommendations:
+    """Lists of items, best first.
+
+    Attributes:
+      rows: catalogue rows; -1 where there are fewer than K results or a beam was cut before its identifier ended.
+      scores: final scores (natural log, after the length penalty); -inf where there is no result.
+      nodes: trie node reached; -1 where there is no result. A result with a node but no row is unfinished.
+    """
+
+    rows: Int[Array, "B K"]
+    scores: Float[Array, "B K"]
+    nodes: Int[Array, "B K"]
 
 
 @no_type_check
