@@ -142,8 +142,8 @@ def read_evaluation(label: str, folder: Path, *, group: str = "") -> Evaluation:
     metrics = read_json(metrics_path)
     if not isinstance(metrics, dict):
         raise InputError(f"{metrics_path} holds no metrics by name; {AGAIN}")
-    protocol = str(metrics.get("protocol"))
-    if protocol not in PROTOCOLS:
+    protocol = metrics.get("protocol")
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
         raise InputError(f"{metrics_path} tells of the protocol {protocol!r}, which is not known; {AGAIN}")
     ks = {int(name.split("@")[1]) for name in metrics if re.fullmatch(rf"{PROTOCOLS[protocol]}@\d+", name)}
     answers = [_answer(prediction) for prediction in read_predictions(predictions_path)]

@@ -116,8 +116,8 @@ def describe_targets(
 ) -> list[Target]:
     """What was right for each query, as predictions.jsonl has it.
 
-    Lists name candidates only. A target that is no candidate itself, but shares its row with some, is named by the first
-    of those, so that the lists that hit it name it.
+    Lists name candidates only. A target that is no candidate itself, but shares its row with some, is named by the
+    first of those, so that the lists that hit it name it.
     """
     right = distinct_targets(queries, catalogue.row_of_item)
     row = catalogue.row_of_item[right.ids]

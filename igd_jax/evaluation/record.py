@@ -39,7 +39,7 @@ class EvaluationRecord:
 
 
 def write_record(path: Path, record: EvaluationRecord) -> None:
-    """Write an env.json: ``predictions_schema`` and ``checkpoint``, then the keys of the environment, as a run's has."""
+    """Write an env.json: ``predictions_schema`` and ``checkpoint``, then the environment, as a run has it."""
     checkpoint = None if record.checkpoint is None else asdict(record.checkpoint)
     own = {"predictions_schema": record.predictions_schema, "checkpoint": checkpoint}
     write_json(path, own | dict(record.environment))
@@ -55,9 +55,10 @@ def read_record(path: Path) -> EvaluationRecord:
         raise InputError(f"{path} does not exist, so nothing says what made this evaluation; {AGAIN}")
     try:
         environment = dict(read_json(path))
-        version, told = int(environment.pop("predictions_schema")), environment.pop("checkpoint")
+        version = int(environment.pop("predictions_schema"))
+        check_version(version, source=path)
+        told = environment.pop("checkpoint")
         checkpoint = None if told is None else CheckpointRecord(int(told["step"]), told["commit"])
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is no record of an evaluation ({error!r}); {AGAIN}") from None
-    check_version(version, source=path)
     return EvaluationRecord(checkpoint, environment, version)

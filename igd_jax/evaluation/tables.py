@@ -30,7 +30,7 @@ def _columns(columns: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> 
 
 
 def evaluation_table(metrics: Mapping[str, Any]) -> str:
-    """What metrics.json holds, by rows or by users: counts, the model beside the popularity baseline, and the slices."""
+    """What metrics.json holds, by rows or by users: counts, the model beside the popularity baseline, the slices."""
     n, absent, main = metrics["n"], metrics["target_absent"], {"model": metrics}
     if "ground_truth" in metrics:
         size = metrics["ground_truth"]
