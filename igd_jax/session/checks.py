@@ -9,7 +9,9 @@ from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin, get_
 from igd_jax.core.errors import InputError
 
 LONGEST_SHOWN = 160
-"""Characters of a value that a message repeats; of a longer one, its two ends."""
+"""Characters of a value that a message repeats."""
+LONGEST_LINE = 480
+"""Characters of a whole message."""
 
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 
@@ -24,13 +26,15 @@ class Check(Protocol):
 def shown(value: Any) -> str:
     """A value as a message repeats it, shortened in the middle."""
     try:
-        text = repr(value)
+        return shortened(repr(value), LONGEST_SHOWN)
     except ValueError:  # Python writes no integer of more than 4,300 digits
-        text = f"a number of {value.bit_length():,} bits"
-    if len(text) <= LONGEST_SHOWN:
-        return text
-    half = LONGEST_SHOWN // 2
-    return f"{text[:half]}...{text[-half:]}"
+        return f"a number of {value.bit_length():,} bits"
+
+
+def shortened(text: str, longest: int) -> str:
+    """A text of hardly more than `longest` characters: of a longer one, its two ends."""
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
 
 
 def refused(field: str, value: Any, expected: str, *, but: str = "") -> InputError:
@@ -79,19 +83,22 @@ def _number(value: int | float) -> str:
 class Argument:
     """An argument of a method, within what any argument may be; the method itself knows more.
 
-    Numbers are 0, or of a size at which float32 arithmetic and memory stand a chance.
+    Attributes:
+      smallest, largest: size of a number that is not 0; beyond them float32 or memory ends.
+      longest: characters of a text, which may be a path.
     """
 
     smallest: float = 1e-12
-    largest: float = 1e6
+    largest: int = 1_000_000
     longest: int = 4096
 
     def __call__(self, field: str, value: Any) -> None:
         if isinstance(value, str):
             Text(0, self.longest)(field, value)
-        elif not (value == 0 or self.smallest <= abs(value) <= self.largest):
-            bounds = f"{_number(self.smallest)} to {_number(self.largest)}"
-            raise refused(field, value, f"0, or a number of a size from {bounds}")
+        elif not abs(value) <= self.largest:
+            raise refused(field, value, f"a finite number of at most {_number(self.largest)}")
+        elif 0 < abs(value) < self.smallest:
+            raise refused(field, value, f"0, or at least {_number(self.smallest)}")
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ class Text:
 
     def __call__(self, field: str, value: Any) -> None:
         if not (self.shortest <= len(value) <= self.longest and value.isprintable()):
-            raise refused(field, value, f"{self.shortest} to {self.longest:,} printable characters")
+            raise refused(field, value, f"a text of {self.shortest} to {self.longest:,} printable characters")
 
 
 class OneOf:

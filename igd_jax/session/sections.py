@@ -72,7 +72,7 @@ class ModelSettings:
     dtype: DType
     param_dtype: DType
     lora_rank: Annotated[int, Range(1, 16_384, "a rank", also=(0, "to tune all weights"))]
-    lora_alpha: Annotated[float, Range(1e-6, 1e6, "a number")]
+    lora_alpha: Annotated[float, Range(1e-6, 1_000_000, "a number")]
     lora_targets: Annotated[str, SomeOf(TARGETS)]
     remat: bool
 
@@ -103,7 +103,7 @@ class TrainSettings:
     num_steps: Annotated[int, Range(1, MANY, "a number of updates", also=(0, "to go by num_epochs"))]
     warmup_steps: Annotated[int, Range(0, MANY, "a number of updates")]
     schedule: Annotated[str, OneOf(SCHEDULES)]
-    clip_norm: Annotated[float, Range(1e-12, 1e30, "a norm (never reached, it clips nothing)")]
+    clip_norm: Annotated[float, Range(1e-12, 1e30, "a gradient norm (a large one clips nothing)")]
     weight_decay: Annotated[float, Range(0.0, 1000.0, "a decay")]
     seed: Annotated[int, Range(0, 2**32 - 1, "a seed")]
     patience: Annotated[int, Range(1, MANY, "a number of evaluations", also=(0, "to never stop early"))]
@@ -114,6 +114,7 @@ class TrainSettings:
 
 
 LONGEST_LIST = 100_000
+COLLABORATIVE_FOLDER = "RUN/eval/SPLIT of a SASRec run; train one by configs/sasrec.py, then evaluate it"
 
 
 @dataclass(frozen=True)
@@ -127,9 +128,7 @@ class DecodeSettings:
     top_k: Annotated[int, Range(1, LONGEST_LIST, "a length of lists", also=(0, "for num_beams"))]
     max_new_tokens: Annotated[int, Range(1, 65_536, "a number of tokens", also=(0, "for the longest candidate"))]
     candidates: Annotated[str, Existing(ITEM_FILE, words=("", *CANDIDATES))]
-    collaborative: Annotated[
-        str, Existing("RUN/eval/SPLIT of a collaborative run, evaluated", (COLLABORATIVE,), words=("", "popularity"))
-    ]
+    collaborative: Annotated[str, Existing(COLLABORATIVE_FOLDER, (COLLABORATIVE,), words=("", "popularity"))]
     batch_size: Annotated[int, Range(1, 1_048_576, "a number of users")]
 
 

@@ -24,7 +24,15 @@ from igd_jax.core.io import read_json
 from igd_jax.methods.base import Method, load_method
 from igd_jax.models import config as decoders
 from igd_jax.models import t5_config
-from igd_jax.session.checks import KINDS, Argument, check_names, check_type, read_section, shown
+from igd_jax.session.checks import (
+    LONGEST_LINE,
+    Argument,
+    check_names,
+    check_type,
+    read_section,
+    shortened,
+    shown,
+)
 from igd_jax.session.sections import (
     TOKENIZER,
     DataSettings,
@@ -93,6 +101,7 @@ def _filled_in(given: Settings) -> Settings:
     tokenizer, decode, ks = given.tokenizer, given.decode, given.eval.ks
     return dataclasses.replace(
         given,
+        method=_typed_args(given.method),
         tokenizer=dataclasses.replace(tokenizer, path=tokenizer.path or given.model.path),
         decode=dataclasses.replace(
             decode,
@@ -103,14 +112,23 @@ def _filled_in(given: Settings) -> Settings:
     )
 
 
+def _typed_args(given: MethodSettings) -> MethodSettings:
+    """The same with arguments of the types that the method's constructor takes, and of sizes that can be computed."""
+    takes, args = get_type_hints(type(load_method(given.name, {})).__init__), dict(given.args)
+    for name in args.keys() & takes.keys():
+        field, kind = f"method.args.{name}", takes[name]
+        check_type(field, args[name], kind)
+        Argument()(field, args[name])
+        args[name] = kind(args[name])
+    return MethodSettings(given.name, args)
+
+
 def _method(given: MethodSettings) -> Method:
-    """The method, whose constructor checks its arguments; their types and the sizes of numbers are checked here."""
-    takes = get_type_hints(type(load_method(given.name, {})).__init__)
-    for name, value in given.args.items():
-        if takes.get(name) in KINDS:
-            check_type(field := f"method.args.{name}", value, takes[name])
-            Argument()(field, value)
-    return load_method(given.name, given.args)
+    """The method, whose constructor checks its arguments."""
+    try:
+        return load_method(given.name, given.args)
+    except InputError as error:
+        raise InputError(shortened(str(error), LONGEST_LINE)) from None
 
 
 def _check_model_folder(settings: Settings, *, own_tokenizer: bool) -> None:
