@@ -59,6 +59,16 @@ class KVCache:
         position = None if self.position is None else self.position[rows]
         return KVCache(self.key[:, rows], self.value[:, rows], position)
 
+    def put(self, new: "KVCache", rows: Int[Array, " n"]) -> "KVCache":
+        """The cache with some rows replaced; a row beyond the last is left out."""
+        position = self.position
+        if position is not None:
+            position = position.at[rows].set(new.position, mode="drop")
+        key, value = (
+            old.at[:, rows].set(part, mode="drop") for old, part in ((self.key, new.key), (self.value, new.value))
+        )
+        return KVCache(key, value, position)
+
     def pad_to(self, n_slots: int) -> "KVCache":
         """As many slots; the new ones stand behind the others, and masks must hide them."""
         more = n_slots - self.n_slots
@@ -87,6 +97,10 @@ class Memory:
     def take(self, rows: Int[Array, " n"]) -> "Memory":
         """As `KVCache.take`."""
         return Memory(self.kv.take(rows), self.mask[rows])
+
+    def put(self, new: "Memory", rows: Int[Array, " n"]) -> "Memory":
+        """As `KVCache.put`."""
+        return Memory(self.kv.put(new.kv, rows), self.mask.at[rows].set(new.mask, mode="drop"))
 
     def pad_to(self, width: int) -> "Memory":
         """As many tokens; the mask hides the new ones."""
@@ -121,6 +135,16 @@ class Prefix:
         """The given rows of the batch. They may repeat, so that one prefix serves many."""
         memory = None if self.memory is None else self.memory.take(rows)
         return Prefix(self.kv.take(rows), self.mask[rows], self.length[rows], self.hidden[rows], memory)
+
+    def put(self, new: "Prefix", rows: Int[Array, " n"]) -> "Prefix":
+        """The prefixes with some rows replaced by new ones, which are as wide at most; as `KVCache.put`."""
+        new = new.pad_to(self.width)
+        mask, length, hidden = (
+            old.at[rows].set(part, mode="drop")
+            for old, part in ((self.mask, new.mask), (self.length, new.length), (self.hidden, new.hidden))
+        )
+        memory = None if self.memory is None else self.memory.put(new.memory, rows)
+        return Prefix(self.kv.put(new.kv, rows), mask, length, hidden, memory)
 
     def pad_to(self, width: int) -> "Prefix":
         """As many columns; masks hide the new ones, and what is written after the prefix stays the same."""
