@@ -25,6 +25,7 @@ from igd_jax.methods.base import Method, load_method
 from igd_jax.models import config as decoders
 from igd_jax.models import t5_config
 from igd_jax.session.checks import (
+    KINDS,
     LONGEST_LINE,
     Argument,
     check_names,
@@ -114,12 +115,13 @@ def _filled_in(given: Settings) -> Settings:
 
 def _typed_args(given: MethodSettings) -> MethodSettings:
     """The same with arguments of the types that the method's constructor takes, and of sizes that can be computed."""
-    takes, args = get_type_hints(type(load_method(given.name, {})).__init__), dict(given.args)
-    for name in args.keys() & takes.keys():
-        field, kind = f"method.args.{name}", takes[name]
-        check_type(field, args[name], kind)
-        Argument()(field, args[name])
-        args[name] = kind(args[name])
+    takes, args = get_type_hints(type(load_method(given.name, {})).__init__), {}
+    for name, value in given.args.items():
+        kind = takes.get(name)
+        if kind in KINDS:
+            check_type(field := f"method.args.{name}", value, kind)
+            Argument()(field, value)
+        args[name] = kind(value) if kind in KINDS else value
     return MethodSettings(given.name, args)
 
 
