@@ -4,7 +4,8 @@
 
 Both sides get the same weights, prompts and batches, in float32 on all cores, and must find the same titles with the
 same scores. The other side is the published way: every prompt is repeated for each beam before it is read, and at each
-step a logits processor walks each beam's tokens through the trie and weighs its children (spec/methods.md 1.4).
+step a logits processor walks each beam's tokens through the trie and weighs its children (docs/methods.md, IGD
+decoding).
 """
 
 import math

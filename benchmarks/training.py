@@ -5,7 +5,7 @@
 Both sides start from the same weights and see the same rows at each step (128, in micro-batches of 16), in float32 on
 all cores, and must have the same losses. The other side is the published way: micro-batches in random order padded to
 their longest row, logits at every position, and weights by a walk through a trie of dictionaries inside the loss
-(spec/methods.md 1.1 to 1.3). It differs from that in one point that costs nothing: the loss is divided once a step, as
+(docs/methods.md, IGD weights). It differs from that in one point that costs nothing: the loss is divided once a step, as
 ours, and not once a micro-batch, so that both sides take the same steps.
 """
 

@@ -3,7 +3,7 @@
     python -m benchmarks.trie [--titles=1000000] [--data=FOLDER] [--tokenizer=HF_FOLDER]
 
 Both sides start from token ids and must give the same gains. The other side is the published way: titles go in one by
-one, and each adds its mass to every node on its path (spec/methods.md 1.3). The titles are walks along pairs of tokens
+one, and each adds its mass to every node on its path (docs/methods.md, IGD weights). The titles are walks along pairs of tokens
 of real ones, Amazon Books with the Qwen tokenizer, or of the synthetic source's where those folders are missing.
 """
 
