@@ -11,8 +11,10 @@ The only legend; einsums, annotations and names use these letters:
 from typing import TypeAlias, no_type_check
 
 import jax
+import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Scalar
+
 
 @no_type_check  # as pytrees these also hold NumPy arrays, shapes and shardings
 @struct.dataclass
@@ -27,7 +29,8 @@ class TextBatch:
       target_mask: True on real ids.
       place: number of each target token within its identifier, 0 at the first.
       before: column of the token before each target token, in `prompt` and `target` joined along their second axis.
-      annotations: of each target token, [B T] by name; a method's own, such as ``weight``.
+      first: place of the first token of each identifier, counted along the rows of `target`; B * T where there is none.
+      annotations: arrays [B T] by name, about each target token; a method's own, such as ``weight``.
       collaborative: scores of all items for each row; None where no source is named.
     """
 
@@ -38,6 +41,7 @@ class TextBatch:
     target_mask: Bool[Array, "B T"]
     place: Int[Array, "B T"]
     before: Int[Array, "B T"]
+    first: Int[Array, " n"]
     annotations: dict[str, Array] = struct.field(default_factory=dict)
     collaborative: Float[Array, "B items"] | None = None
 
@@ -45,6 +49,21 @@ class TextBatch:
     def is_real(self) -> Bool[Array, " B"]:
         """Rows that do not only fill up the batch."""
         return self.prompt_mask.any(axis=1)
+
+
+def prompt_batch(ids: Int[Array, " S"]) -> TextBatch:
+    """A batch of one prompt, without targets."""
+    nothing, none = jnp.zeros((1, 0), jnp.int32), jnp.zeros(0, jnp.int32)
+    return TextBatch(
+        shared_prefix=none,
+        prompt=ids[None],
+        prompt_mask=jnp.ones((1, len(ids)), bool),
+        target=nothing,
+        target_mask=jnp.zeros((1, 0), bool),
+        place=nothing,
+        before=nothing,
+        first=none,
+    )
 
 
 @no_type_check
@@ -115,14 +134,12 @@ class Recommendations:
     """Lists of items, best first.
 
     Attributes:
-      rows: catalogue rows; -1 where there are fewer than K results or a beam was cut before its identifier ended.
+      rows: catalogue rows; -1 where there is no result, or one that was cut before its end.
       scores: final scores (natural log, after the length penalty); -inf where there is no result.
-      nodes: trie node reached; -1 where there is no result. A result with a node but no row is unfinished.
     """
 
     rows: Int[Array, "B K"]
     scores: Float[Array, "B K"]
-    nodes: Int[Array, "B K"]
 
 
 @no_type_check

@@ -1,4 +1,4 @@
-"""The trie on the device: legal next tokens and their gain factors by look-up (DESIGN section 2).
+"""The trie on the device: legal next tokens by look-up (docs/design.md, The idea in arrays).
 
 A node that has one child needs no entry: the child is the next node. Which nodes branch is one bit a node, and the
 running count of those bits finds a node's list of children, so 100,000 titles take about 8 MB.
@@ -10,9 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int, UInt32
+from jaxtyping import Array, Bool, Int, UInt32
 
-from igd_jax.items.info_gain import EdgeGain
 from igd_jax.items.trie import Trie
 
 
@@ -34,19 +33,18 @@ class Children(NamedTuple):
 @no_type_check  # as a pytree it also holds shardings or axes
 @struct.dataclass
 class DeviceTrie:
-    """Arrays of `Trie` and `EdgeGain` that the search looks up; every gather of `width` children is in bounds.
+    """Arrays of `Trie` that a search looks up; every gather of `width` children is in bounds.
 
     Attributes:
       token: token into each node.
       branch_bits: bit ``n % 32`` of word ``n // 32`` says that node n branches.
       branch_rank: branching nodes before each word.
       child_start: first edge of each branching node.
-      child, factor: node below each edge, and its gain factor; 0 beyond the last edge.
-      leaf: node that ends each catalogue row.
-      eos: the token that ends every title.
+      child: node below each edge; 0 beyond the last edge.
+      leaf, row: node that ends each candidate's row, ascending, and that catalogue row.
+      eos: token that ends every row.
       n_edges: edges out of branching nodes; also the place that stands for every other edge.
       root_width, width: most children of the root, and of any other node.
-      max_length: tokens of the longest title, EOS included.
     """
 
     token: Int[Array, " M"]
@@ -54,13 +52,12 @@ class DeviceTrie:
     branch_rank: Int[Array, " words"]
     child_start: Int[Array, " branches_plus_2"]
     child: Int[Array, " E_plus_width"]
-    factor: Float[Array, " E_plus_width"]
-    leaf: Int[Array, " N"]
+    leaf: Int[Array, " leaves"]
+    row: Int[Array, " leaves"]
     eos: int = struct.field(pytree_node=False)
     n_edges: int = struct.field(pytree_node=False)
     root_width: int = struct.field(pytree_node=False)
     width: int = struct.field(pytree_node=False)
-    max_length: int = struct.field(pytree_node=False)
 
     @property
     def nbytes(self) -> int:
@@ -87,12 +84,12 @@ class DeviceTrie:
 
     def row_of(self, node: Int[Array, "B K"]) -> Int[Array, "B K"]:
         """The catalogue row that ends at each node, -1 where none does."""
-        row = jnp.minimum(jnp.searchsorted(self.leaf, node), len(self.leaf) - 1)
-        return jnp.where(self.leaf[row] == node, row, -1)
+        at = jnp.minimum(jnp.searchsorted(self.leaf, node), len(self.leaf) - 1)
+        return jnp.where(self.leaf[at] == node, self.row[at], -1)
 
 
-def device_trie(trie: Trie, gain: EdgeGain, *, max_length: int) -> DeviceTrie:
-    """Put the trie's look-up tables on the device; `max_length` is the longest row of its catalogue."""
+def device_trie(trie: Trie) -> DeviceTrie:
+    """The trie's look-up tables, on the device."""
     n_nodes, n_children = len(trie.token), trie.n_children
     at_root = trie.branch == 0
     root_width = int(n_children[at_root].max(initial=1))
@@ -112,11 +109,10 @@ def device_trie(trie: Trie, gain: EdgeGain, *, max_length: int) -> DeviceTrie:
         branch_rank=jnp.asarray(rank, jnp.int32),
         child_start=jnp.asarray(np.append(trie.child_start, trie.child_start[-1:])),
         child=padded(trie.child),
-        factor=padded(gain.factor),
         leaf=jnp.asarray(trie.leaf),
+        row=jnp.asarray(trie.row),
         eos=int(trie.token[trie.leaf[0]]),
         n_edges=len(trie.child),
         root_width=root_width,
         width=width,
-        max_length=max_length,
     )

@@ -1,15 +1,16 @@
 """Beam search over the whole vocabulary, without a trie: what a model writes of its own accord.
 
-The recurrence, its ties and its stop rule are those of `decoding.beam_search`, with every token of the vocabulary as a
-child and plain log-probabilities as token scores (beams of transformers' `generate`; BIGRec, spec/methods.md 2.4):
+The recurrence, its ties and its stop rule are those of `decoding.recurrence`, with every token of the vocabulary as a
+child and plain log-probabilities as token scores (beams of transformers' `generate`; BIGRec, docs/methods.md, BIGRec):
 
     s' = s + logp(token) / temperature
 
 Of each beam only the best 2K children can be among the best 2K of all.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple, no_type_check
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,10 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.types import Batch
-from igd_jax.decoding.beam_search import Beams, SearchOptions, SearchState, advance, root_state, unfinished
-from igd_jax.decoding.lm_scorer import SlotCache, first_slot, read_beams, read_prompt, reserve
-from igd_jax.models.decoder import Decoder
+from igd_jax.core.types import TextBatch
+from igd_jax.decoding.recurrence import Edges, Hypotheses, SearchOptions, advance, root
+from igd_jax.decoding.slots import SlotStore, empty_store, read_beams
+from igd_jax.models.backbone import Backbone
 
 
 @no_type_check  # as a pytree it also holds shapes or shardings
@@ -39,91 +40,84 @@ class Texts:
     scores: Float[Array, "B K"]
 
 
-class Written(NamedTuple):
+@struct.dataclass
+class Written:
     """What the search keeps between steps.
 
     A text is named by its last token and the slot of the token before: ``(slot + 1) * V + token``, with slot -1 before
-    the first. So the names in the slots lead from a text's end back to its beginning.
+    the first. So the names in the slots lead from the end of a text back to its beginning.
 
     Attributes:
-      cache: keys and values.
+      store: keys and values.
+      hypotheses: beams and results; nodes are names.
       name: name of the text that ends in each slot.
     """
 
-    cache: SlotCache
+    store: SlotStore
+    hypotheses: Hypotheses
     name: Int[Array, "B slots"]
 
 
-def unconstrained_search(model: Decoder, batch: Batch, options: SearchOptions, *, eos: int) -> Texts:
+def unconstrained_search(
+    model: Backbone, batch: TextBatch, options: SearchOptions, *, temperature: float, eos: int
+) -> Texts:
     """Write K texts after each prompt; rows that only fill up the batch find none.
 
     Args:
-      batch: `header`, `prompt` and `prompt_mask`; see `core.types.Batch`.
-      options: `alpha` discounts siblings in a trie, and is not read.
-      eos: the token that ends a text.
+      temperature: divisor of log-probabilities.
+      eos: token that ends a text.
 
     Raises:
       InputError: more beams and tokens than the names of texts have numbers for, at trace time.
     """
-    state = _begin(model, batch, options, eos=eos)
-    step = partial(_step, model=model, eos=eos, options=options)
-    state = jax.lax.while_loop(partial(unfinished, length=options.max_length), step, state)
-    return _read_back(state, vocab_size=model.config.vocab_size, max_length=options.max_length)
-
-
-def _begin(model: Decoder, batch: Batch, options: SearchOptions, *, eos: int) -> SearchState:
-    state = root_state(batch["prompt_mask"].any(axis=1), num_beams=options.num_beams)
-    cache, hidden = read_prompt(model, batch, num_beams=options.num_beams)
-    cache = reserve(cache, options.max_length)
-    n_rows, _, n_slots = cache.path.shape
-    if (n_slots + 1) * model.config.vocab_size > jnp.iinfo(jnp.int32).max:
+    prefix, hypotheses = model.prefill(batch), root(batch.is_real, num_beams=options.num_beams)
+    store = empty_store(prefix, num_beams=options.num_beams, room=max(options.max_length - 1, 1))
+    n_rows, _, n_slots = store.path.shape
+    logits = model.logits(prefix.hidden[:, None])
+    vocab_size = logits.shape[-1]
+    if (n_slots + 1) * vocab_size > jnp.iinfo(jnp.int32).max:
         raise InputError(
-            f"{options.num_beams} beams of {options.max_length} tokens over {model.config.vocab_size:,} ids are more "
-            "than the free search can number; lower config.decode.max_new_tokens or the beams"
+            f"{options.num_beams} beams of {options.max_length} tokens over {vocab_size:,} ids are more than the free "
+            "search can number; lower config.decode.max_new_tokens or the beams"
         )
-    written = Written(cache, jnp.zeros((n_rows, n_slots), jnp.int32))
-    before = jnp.zeros_like(state.beams.node)
-    return _lengthen(state, written, model.logits(hidden), before, eos=eos, options=options)
+    lengthen = partial(_lengthen, temperature=temperature, eos=eos, options=options)
+    hypotheses = lengthen(hypotheses, logits, jnp.zeros_like(hypotheses.node))
+    written = Written(store, hypotheses, jnp.zeros((n_rows, n_slots), jnp.int32))
+    step = partial(_step, model=model, lengthen=lengthen)
+    written = jax.lax.while_loop(lambda state: state.hypotheses.is_open.any(), step, written)
+    return _read_back(written, vocab_size=vocab_size, max_length=options.max_length)
 
 
-def _step(state: SearchState, model: Decoder, eos: int, options: SearchOptions) -> SearchState:
+def _step(state: Written, model: Backbone, lengthen: Callable[..., Hypotheses]) -> Written:
     """Lengthen every running beam by one token."""
-    beams: Beams = state.beams
-    cache, hidden = read_beams(model, state.carry.cache, beams)
-    slot = first_slot(beams.clock, options.num_beams)
-    name = jax.lax.dynamic_update_slice_in_dim(state.carry.name, beams.node, slot, axis=1)
-    before = jnp.broadcast_to((slot + 1 + jnp.arange(options.num_beams))[None], beams.node.shape)
-    return _lengthen(state, Written(cache, name), model.logits(hidden), before, eos=eos, options=options)
+    hypotheses, slot = state.hypotheses, state.store.first_slot
+    store, hidden = read_beams(model, state.store, hypotheses)
+    name = jax.lax.dynamic_update_slice_in_dim(state.name, hypotheses.node, slot, axis=1)
+    before = jnp.broadcast_to((slot + 1 + jnp.arange(hypotheses.node.shape[1]))[None], hypotheses.node.shape)
+    return Written(store, lengthen(hypotheses, model.logits(hidden), before), name)
 
 
 def _lengthen(
-    state: SearchState,
-    written: Written,
+    hypotheses: Hypotheses,
     logits: Float[Array, "B K V"],
     before: Int[Array, "B K"],
     *,
+    temperature: float,
     eos: int,
     options: SearchOptions,
-) -> SearchState:
+) -> Hypotheses:
     """`before` is the slot of each beam's last token, plus 1."""
     vocab_size = logits.shape[-1]
-    score = jax.nn.log_softmax(logits, axis=-1) / options.temperature
+    score = jax.nn.log_softmax(logits, axis=-1) / temperature
     # By the sums, not by the token scores: sums may tie where these differ, and the lower token then comes first.
-    _, token = jax.lax.top_k(state.score[:, :, None] + score, min(2 * options.num_beams, vocab_size))
-    return advance(
-        state,
-        written,
-        node=before[:, :, None] * vocab_size + token,
-        token=token,
-        edge_score=jnp.take_along_axis(score, token, axis=-1),
-        eos=eos,
-        options=options,
-    )
+    _, token = jax.lax.top_k(hypotheses.score[:, :, None] + score, min(2 * options.num_beams, vocab_size))
+    edges = Edges(before[:, :, None] * vocab_size + token, token, jnp.take_along_axis(score, token, axis=-1))
+    return advance(hypotheses, edges, eos=eos, options=options)
 
 
-def _read_back(state: SearchState, *, vocab_size: int, max_length: int) -> Texts:
+def _read_back(state: Written, *, vocab_size: int, max_length: int) -> Texts:
     """Follow the names of the finished texts to their first tokens."""
-    name = state.carry.name
+    name = state.name
 
     def back(text: Int[Array, "B K"], _: None) -> tuple[Int[Array, "B K"], Int[Array, "B K"]]:
         token = jnp.where(text >= 0, text % vocab_size, -1)
@@ -131,8 +125,8 @@ def _read_back(state: SearchState, *, vocab_size: int, max_length: int) -> Texts
         above = jnp.take_along_axis(name, jnp.maximum(slot, 0), axis=1)
         return jnp.where(slot >= 0, above, -1), token
 
-    _, backwards = jax.lax.scan(back, state.done_node, None, length=max_length)
+    _, backwards = jax.lax.scan(back, state.hypotheses.done_node, None, length=max_length)
     lengths = (backwards >= 0).sum(axis=0, dtype=jnp.int32)
     place = lengths[None] - 1 - jnp.arange(max_length)[:, None, None]
     tokens = jnp.where(place >= 0, jnp.take_along_axis(backwards, jnp.maximum(place, 0), axis=0), 0)
-    return Texts(tokens.transpose(1, 2, 0), lengths, state.done_score)
+    return Texts(tokens.transpose(1, 2, 0), lengths, state.hypotheses.done_score)

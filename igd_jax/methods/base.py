@@ -1,35 +1,38 @@
-"""The seam between methods and everything else (DESIGN section 4).
+"""The seam between methods and everything else (docs/extending.md).
 
-A method is one module of this folder, named as `config.method.name`, whose ``METHOD`` is its class. It must write
-`annotate`, `loss` and `recommend`; the other functions have an answer here that suits a method which tunes the backbone
-to write titles, and is replaced as a whole. Methods never import one another.
+A method is one module of this folder, named as `config.method.name`, whose ``METHOD`` is its class. It writes every
+function of `Method`; what several methods do alike stands below as functions to call. Methods never import one another.
 """
 
 import abc
 import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.ragged import Ragged
-from igd_jax.core.types import Batch, LossSum, Ranked
-from igd_jax.data.prompts import render
+from igd_jax.core.types import ItemBatch, LossSum, TextBatch
+from igd_jax.data.prompts import Prompts
 from igd_jax.data.tokenizer import Tokenizer
-from igd_jax.decoding.beam_search import SearchOptions, beam_search
 from igd_jax.decoding.device_trie import device_trie
-from igd_jax.decoding.lm_scorer import lm_scorer
+from igd_jax.decoding.edge_score import EdgeScore
+from igd_jax.decoding.engine import Engine
+from igd_jax.decoding.rebalancing import rebalanced
+from igd_jax.decoding.recurrence import SearchOptions
+from igd_jax.decoding.stepwise import Stepwise
 from igd_jax.items.index import ItemIndex
-from igd_jax.models.decoder import Decoder
+from igd_jax.models.backbone import Backbone
 from igd_jax.training.loss import weighted_cross_entropy
+from igd_jax.training.step import LossState
+
+BACKBONE = "backbone"
+"""Kind of model of a method that tunes the backbone to write items: any such method can decode it."""
 
 
 @dataclass(frozen=True)
@@ -37,110 +40,158 @@ class Context:
     """What a method may know beside the batch.
 
     Attributes:
-      index: the items, over the candidates.
-      texts: of the items beside their titles; as in `data.prepared.Prepared`.
-      counts: train targets an item.
-      tokenizer: of titles and prompts.
-      template, category: of prompts; see `data.prompts.render`.
-      backbone: builds the decoder as it is before any training: a Hugging Face folder, or random weights.
-      seed: of random weights.
-      cache: a folder for what is dear to compute.
-      data_fingerprint: changes with the prepared data.
+      index: items, with the candidates of this use: those of training, or those of decoding.
+      texts: what is known of items beside their titles; as in `data.prepared.Prepared`.
+      tokenizer: tokenizer of prompts and titles.
+      prompts: what stands around histories.
+      backbone: function that builds the backbone before any training: a Hugging Face folder, or random weights.
+      seed: seed of random weights.
+      cache: folder for what takes long to compute.
+      data_fingerprint: text that changes with the prepared data.
     """
 
     index: ItemIndex
     texts: Mapping[str, Sequence[str]]
-    counts: Int[np.ndarray, " items"]
     tokenizer: Tokenizer
-    template: str
-    category: str
-    backbone: Callable[[], Decoder]
+    prompts: Prompts
+    backbone: Callable[[], Backbone]
     seed: int
     cache: Path
     data_fingerprint: str
 
-    def prompts(self, histories: Sequence[Sequence[str] | None]) -> Ragged:
-        """Ids of the prompt for each history of titles, oldest first; None is the prompt with its history removed."""
-        return self.tokenizer.encode_prompts(
-            [render(self.template, history, category=self.category) for history in histories]
-        )
+
+@dataclass(frozen=True)
+class DecodeOptions:
+    """How lists are made; a method reads what concerns it.
+
+    Attributes:
+      alpha: discount of high-gain siblings, 0 to 1.
+      temperature: divisor of log-probabilities, above 0.
+      length_penalty: power of the length that divides final scores.
+      num_beams: width of the beam.
+      top_k: length of the lists.
+      max_length: tokens of the longest identifier that may be written, EOS included.
+    """
+
+    alpha: float
+    temperature: float
+    length_penalty: float
+    num_beams: int
+    top_k: int
+    max_length: int
+
+
+def unchanged(state: LossState, total: LossSum) -> LossState:
+    """The loss state of an objective that remembers nothing."""
+    return state
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What is trained.
+
+    Attributes:
+      loss: ``(model, batch, tables, state) -> LossSum`` on the device: weighted sums, never means.
+      annotations: arrays aligned with the ids of `ItemIndex.item_tokens`, by name; looked up into each text batch.
+      tables: arrays that the loss looks up, a pytree.
+      state: scalars that the loss reads and that change from step to step, by name; their first values.
+      update_state: ``(state, LossSum) -> state`` after a step, from the sums over all its rows.
+    """
+
+    loss: Callable[[Any, Any, Any, LossState], LossSum]
+    annotations: Mapping[str, np.ndarray] = field(default_factory=dict)
+    tables: Any = ()
+    state: Mapping[str, float] = field(default_factory=dict)
+    update_state: Callable[[LossState, LossSum], LossState] = unchanged
 
 
 class Method(abc.ABC):
-    """What a method says of titles, of a batch, and of users.
+    """What a method says of its model, of training and of recommending.
 
     Attributes:
-      inputs: what its batches hold, ``text`` or ``items``; see `core.types.Batch`.
-      decoding_args: arguments that `recommend` reads, and that may differ from those of training. The others have done
-        their work then.
+      model_kind: kind of model; a trained model can be decoded by every method of the same kind.
+      inputs: what its batches hold, ``text`` or ``items``: `TextBatch` or `ItemBatch`.
+      decoding_args: arguments that `engine` reads, and that may differ from those of training.
+      beam_search: whether lists come from a beam search, and are at most as long as the beam is wide.
+      backbones: kinds of backbone that the method works on, ``decoder`` or ``t5``; none where it has a model of its own.
     """
 
-    inputs: ClassVar[str] = "text"
-    decoding_args: ClassVar[tuple[str, ...]] = ()
+    model_kind: ClassVar[str]
+    inputs: ClassVar[str]
+    decoding_args: ClassVar[tuple[str, ...]]
+    beam_search: ClassVar[bool]
+    backbones: tuple[str, ...]
+
+    @property
+    @abc.abstractmethod
+    def needs_collaborative(self) -> bool:
+        """Whether `engine` needs scores of a collaborative source in its batches."""
 
     @abc.abstractmethod
-    def annotate(self, index: ItemIndex) -> dict[str, np.ndarray]:
-        """On the host, once: arrays [items, T] aligned with the items' title tokens, looked up into each batch."""
-
-    @abc.abstractmethod
-    def loss(self, model: Any, batch: Batch, constants: Any) -> LossSum:
-        """On the device: the weighted loss of a batch as sums, never a mean."""
-
-    @abc.abstractmethod
-    def recommend(self, model: Any, batch: Batch, *, tables: Any, options: SearchOptions) -> Ranked:
-        """On the device: the best K titles of each row. Rows that only fill up the batch find nothing."""
-
     def make_model(self, context: Context) -> nnx.Module:
         """The untrained model. Its `nnx.Param` variables are trained, all others are frozen."""
-        return context.backbone()
 
-    def constants(self, context: Context) -> Any:
-        """Arrays that `loss` looks up, beside the model."""
-        return {}
+    @abc.abstractmethod
+    def objective(self, context: Context) -> Objective:
+        """What is trained, with all that is looked up."""
 
-    def memory(self) -> dict[str, float]:
-        """Scalars that `loss` finds in its batch under their names, before the first step."""
-        return {}
+    @abc.abstractmethod
+    def engine(self, context: Context, model: Any, options: DecodeOptions) -> Engine:
+        """What recommends with a trained model; rows that only fill up a batch find nothing."""
 
-    def remember(self, memory: dict[str, jax.Array], total: LossSum) -> dict[str, jax.Array]:
-        """On the device: those scalars after a step, from the sums over all its rows."""
-        return memory
 
-    def tables(self, context: Context, model: Any) -> Any:
-        """Arrays that `recommend` looks up, beside the model; built once a model."""
-        return device_trie(context.index.trie, context.index.gain, max_length=context.index.longest_title)
+class CollaborativeMethod(Method):
+    """A method whose model has vectors of users and items, which others take as a source of scores."""
 
-    def vectors(self, model: Any, batch: Batch) -> tuple[Float[Array, "B D"], Float[Array, "items D"]] | None:
-        """On the device: users and all items, whose inner products are scores; None where there are none."""
-        return None
+    @abc.abstractmethod
+    def vectors(self, model: Any, batch: ItemBatch) -> tuple[Float[Array, "B D"], Float[Array, "items D"]]:
+        """On the device: users and all items, whose inner products are scores."""
 
 
 def gain_weights(index: ItemIndex, *, beta: float) -> dict[str, np.ndarray]:
-    """`weight` float32, `beta` on tokens without gain and else 1, and `forced`, those tokens; 0 after a title's end."""
-    walk = index.walk(index.item_tokens)
-    weight = np.where(walk.forced, beta, 1.0).astype(np.float32)
-    return {"weight": np.where(walk.mask, weight, np.float32(0)), "forced": walk.forced & walk.mask}
+    """Annotations of target tokens: ``weight``, `beta` where there is no gain and else 1, float32; ``forced``, bool."""
+    forced = index.walk().forced
+    return {"weight": np.where(forced, np.float32(beta), np.float32(1)), "forced": forced}
 
 
-def title_loss(model: Decoder, batch: Batch) -> LossSum:
-    """Cross-entropy of the target tokens by the batch's `weight`; its parts by `forced` are reported."""
-    parts = {"loss_forced": batch["forced"], "loss_deciding": batch["target_mask"] & ~batch["forced"]}
-    return weighted_cross_entropy(target_logits(model, batch), batch["target"], batch["weight"], parts=parts)
+def token_loss(model: Backbone, batch: TextBatch, tables: Any, state: LossState) -> LossSum:
+    """Cross-entropy of the target tokens by the annotation ``weight``; its parts by ``forced`` are reported."""
+    annotations = batch.annotations
+    return weighted_cross_entropy(
+        target_logits(model, batch), batch.target, annotations["weight"], parts=parts_by_gain(batch)
+    )
 
 
-def search_titles(model: Decoder, batch: Batch, *, tables: Any, options: SearchOptions) -> Ranked:
-    """Trie-constrained beam search with gain-scaled token scores; `tables` is the trie."""
-    scorer = lm_scorer(model, batch, num_beams=options.num_beams)
-    return beam_search(scorer, tables, options, is_real=batch["prompt_mask"].any(axis=1))
+def parts_by_gain(batch: TextBatch) -> dict[str, Bool[Array, "B T"]]:
+    """Masks of the target tokens whose mean losses are reported apart: forced ones, and those that decide."""
+    forced = batch.annotations["forced"]
+    return {"loss_forced": forced, "loss_deciding": batch.target_mask & ~forced}
 
 
-def target_logits(model: Decoder, batch: Batch) -> Float[Array, "B T V"]:
-    """Logits that predict each target token, in float32; the vocabulary head runs on target positions only."""
-    width = batch["prompt"].shape[1]
-    tokens = jnp.concatenate([batch["prompt"], batch["target"]], axis=1)
-    valid = jnp.concatenate([batch["prompt_mask"], batch["target_mask"]], axis=1)
-    hidden, _ = model.after_prefix(batch.get("header"), tokens, valid)
-    return model.logits(hidden[:, width - 1 : -1])
+def target_logits(model: Backbone, batch: TextBatch) -> Float[Array, "B T V"]:
+    """Logits that predict each target token, float32; the vocabulary head runs on target positions only."""
+    return model.logits(model.target_hidden(batch))
+
+
+def search_engine(
+    context: Context,
+    model: Backbone,
+    options: DecodeOptions,
+    *,
+    edge_score: EdgeScore | None = None,
+    softmax_temperature: float = 1.0,
+) -> Stepwise:
+    """Trie-constrained beam search over the candidates, by IGD's edge score unless another one is given."""
+    index = context.index
+    score = rebalanced(index.gain, alpha=options.alpha, temperature=options.temperature)
+    return Stepwise(
+        *nnx.split(model),
+        trie=device_trie(index.trie),
+        edge_score=score if edge_score is None else edge_score,
+        options=SearchOptions(options.num_beams, options.max_length, options.length_penalty),
+        top_k=options.top_k,
+        softmax_temperature=softmax_temperature,
+    )
 
 
 def load_method(name: str, args: Mapping[str, Any]) -> Method:

@@ -1,14 +1,13 @@
-"""BIGRec: plain fine-tuning, then two steps of grounding (arXiv 2308.08434; spec/methods.md 2.4).
+"""BIGRec: plain fine-tuning, then two steps of grounding (arXiv 2308.08434; docs/methods.md, BIGRec).
 
 The model writes a title of its own accord, and the titles of the catalogue are ranked by their distance to it in the
 space of a model's last hidden states; see `decoding.grounding`. What other users do may pull titles nearer:
 
     D~(u, i) = minmax(D(u, .))(i) * (1 + W(u, i))^-gamma
 
-With the texts of all beams in turn, and the tuned model's hidden states, it is CFT's grounding (spec/methods.md 4.4).
+With the texts of all beams in turn, and the tuned model's hidden states, it is CFT's grounding (docs/methods.md, CFT).
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, no_type_check
 
@@ -20,15 +19,16 @@ from jaxtyping import Array, Float, Int
 from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.fingerprint import fingerprint
+from igd_jax.core.fingerprint import fingerprint, sample_leaves
 from igd_jax.core.io import atomic_file
 from igd_jax.core.log import Progress
+from igd_jax.core.map_rows import map_rows
 from igd_jax.core.ragged import Ragged
-from igd_jax.core.types import Batch, LossSum, Ranked
+from igd_jax.core.types import Recommendations, TextBatch
 from igd_jax.data.batches import in_groups, pad_rows
 from igd_jax.data.safetensors_io import read_matrices
 from igd_jax.data.tokenizer import Tokenizer
-from igd_jax.decoding.beam_search import SearchOptions
+from igd_jax.decoding.engine import Engine, OneCall
 from igd_jax.decoding.grounding import (
     GOES_ON,
     NOTHING,
@@ -41,10 +41,9 @@ from igd_jax.decoding.grounding import (
     min_max,
     nearest,
 )
+from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.unconstrained import unconstrained_search
-from igd_jax.items.catalog import Catalog
-from igd_jax.items.index import ItemIndex
-from igd_jax.methods.base import Context, Method, gain_weights, title_loss
+from igd_jax.methods.base import BACKBONE, Context, DecodeOptions, Method, Objective, gain_weights, token_loss
 from igd_jax.models.decoder import Decoder
 
 CHOICES = {
@@ -58,37 +57,80 @@ TITLES_AT_ONCE, WIDTH_STEP = 64, 16
 
 @no_type_check  # as a pytree it also holds shardings
 @struct.dataclass
-class Tables:
-    """What `BIGRec.recommend` looks up.
+class Grounding(OneCall):
+    """Writes texts and ranks the candidates by their distance to them.
 
     Attributes:
-      titles: embeddings of the catalogue rows.
-      leaf: trie node that ends each row.
-      ends: what stays of tokens that end a title; see `grounding.cut`.
+      graph, weights: of the model that writes; see `nnx.split`.
       embedder: graph and state of the model that embeds; None for the one that writes.
-      popularity: W of each row; None where it plays no part.
-      item, item_row: candidates with their rows, by row.
+      titles: embeddings of the candidates' rows.
+      row: catalogue row of each embedding.
+      ends: what stays of tokens that end a text; see `grounding.cut`.
+      popularity: W of each embedding, where it is the statistic.
+      item, item_title: candidates, with the number of their embedding, ascending by it.
+      statistic: where W comes from; see `BIGRec`.
+      gamma: power of 1 + W.
+      n_grounded: texts that are grounded.
+      options: of the search that writes.
+      temperature: divisor of its log-probabilities.
+      top_k: length of the lists.
       eos, bos: tokens around a title.
     """
 
-    titles: Titles
-    leaf: Int[Array, " N"]
-    ends: Int[Array, " V"]
+    graph: Any = struct.field(pytree_node=False)
+    weights: Any
     embedder: Any
-    popularity: Float[Array, " N"] | None
+    titles: Titles
+    row: Int[Array, " n"]
+    ends: Int[Array, " V"]
+    popularity: Float[Array, " n"]
     item: Int[Array, " I"]
-    item_row: Int[Array, " I"]
+    item_title: Int[Array, " I"]
+    statistic: str = struct.field(pytree_node=False)
+    gamma: Float[Array, ""]
+    n_grounded: int = struct.field(pytree_node=False)
+    options: SearchOptions = struct.field(pytree_node=False)
+    temperature: Float[Array, ""]
+    top_k: int = struct.field(pytree_node=False)
     eos: int = struct.field(pytree_node=False)
     bos: int | None = struct.field(pytree_node=False)
+
+    def prefill(self, batch: TextBatch) -> Recommendations:
+        """Write, embed what is written, rank the candidates; scores are minus the distances.
+
+        Texts are embedded by the ids that were written, cut before newline and EOS. Decoded and tokenised again, as
+        the authors do, a text could have other ids, where a model spells a title in other pieces than its tokenizer.
+        """
+        model = nnx.merge(self.graph, self.weights)
+        texts = unconstrained_search(model, batch, self.options, temperature=self.temperature, eos=self.eos)
+        embedder = model if self.embedder is None else nnx.merge(*self.embedder)
+        n_rows, n_texts = len(texts.lengths), self.n_grounded
+        lengths = texts.lengths[:, :n_texts]
+        tokens = texts.tokens[:, :n_texts].reshape(n_rows * n_texts, -1)
+        embedded = embed_texts(embedder, *cut(tokens, lengths.reshape(-1), self.ends), bos=self.bos)
+        distance = distances(embedded, self.titles).reshape(n_rows, n_texts, -1)
+        if self.statistic:
+            distance = adjusted(distance, self._statistic(batch), self.gamma)
+        titles, distance = nearest(distance, lengths > 0, k=self.top_k)
+        rows = jnp.where(titles >= 0, self.row[jnp.maximum(titles, 0)], -1)
+        return Recommendations(rows=rows, scores=-distance)
+
+    def _statistic(self, batch: TextBatch) -> Float[Array, "B n"]:
+        """W, from 0 to 1."""
+        n_rows, n_titles = len(batch.prompt), len(self.row)
+        if self.statistic == "popularity":
+            return jnp.broadcast_to(self.popularity[None], (n_rows, n_titles))
+        assert batch.collaborative is not None
+        return collaborative_weight(batch.collaborative, self.item, self.item_title, n_titles=n_titles)
 
 
 class BIGRec(Method):
     """Writing freely and grounding.
 
-    Items that share a title are one row of the catalogue, so each has the best rank of them all. Lists are as long as
-    `config.decode.num_beams`, and texts at most as long as `config.decode.max_new_tokens` and the longest candidate,
-    whichever is less; `config.decode.alpha` has no effect. The loss is over the title; BIGRec's published runs took the
-    tokens of the prompt into it, too (spec/methods.md 2.2).
+    Items that share a title are one row of the catalogue, so each has the best rank of them all. Texts are at most as
+    long as `config.decode.max_new_tokens` and the longest candidate, whichever is less; `config.decode.alpha` has no
+    effect. The loss is over the title; BIGRec's published runs took the tokens of the prompt into it, too
+    (docs/methods.md, BIGRec).
 
     Args:
       beams: texts that are written.
@@ -104,6 +146,8 @@ class BIGRec(Method):
         catalogue; empty = computed, and kept in the cache of this run.
     """
 
+    model_kind, inputs, beam_search = BACKBONE, "text", False
+    backbones = ("decoder",)
     decoding_args = ("beams", "embed_by", "grounding", "statistic", "gamma", "embeddings")
 
     def __init__(
@@ -131,76 +175,66 @@ class BIGRec(Method):
             )
         self._beams, self._by_base, self._gamma = beams, embed_by == "base", gamma
         self._n_grounded = 1 if grounding == "first" else beams
-        self._statistic, self._embeddings = statistic if gamma else "", embeddings
+        self._statistic, self._embeddings_file = statistic if gamma else "", embeddings
 
-    def annotate(self, index: ItemIndex) -> dict[str, np.ndarray]:
-        """`weight` float32 and `forced` bool; both 0 after a title's end."""
-        return gain_weights(index, beta=1.0)
+    @property
+    def needs_collaborative(self) -> bool:
+        """Where the statistic is that of a source."""
+        return self._statistic == "collaborative"
 
-    def loss(self, model: Decoder, batch: Batch, constants: Any) -> LossSum:
-        """Cross-entropy of all target tokens, summed."""
-        return title_loss(model, batch)
+    def make_model(self, context: Context) -> nnx.Module:
+        """The backbone."""
+        return context.backbone()
 
-    def tables(self, context: Context, model: Decoder) -> Tables:
-        """Embed the catalogue, or read its embeddings.
+    def objective(self, context: Context) -> Objective:
+        """Cross-entropy of all target tokens."""
+        return Objective(token_loss, gain_weights(context.index, beta=1.0))
+
+    def engine(self, context: Context, model: Decoder, options: DecodeOptions) -> Engine:
+        """Embed the candidates, or read their embeddings.
 
         Raises:
           InputError: `embeddings` names no such file, or one of another model or catalogue.
         """
         embedder = context.backbone() if self._by_base else model
-        tokenizer, catalog = context.tokenizer, context.index.catalog
+        tokenizer, index = context.tokenizer, context.index
+        rows = np.flatnonzero(index.is_candidate)
+        items = np.flatnonzero(index.candidates)
+        title = np.searchsorted(rows, index.catalog.row_of_item[items])
+        by_title = np.argsort(title, kind="stable")
         ends = text_ends(tokenizer, vocab_size=embedder.config.vocab_size)
-        marks = {"model": _mark_of_model(embedder), "catalogue": _mark_of_catalogue(catalog, tokenizer)}
-        kept = context.cache / f"embeddings-{fingerprint(*marks.values())}.safetensors"
-        if self._embeddings or kept.is_file():
-            embeddings = read_embeddings(Path(self._embeddings) if self._embeddings else kept, marks)
-        else:
-            embeddings = embed_rows(embedder, catalog.tokens, ends, bos=tokenizer.bos)
-            if context.cache.parent.is_dir():  # a start that ends in bad input leaves no folder behind
-                save_embeddings(kept, embeddings, marks)
-        counts = jnp.asarray(catalog.counts, jnp.float32)
-        return Tables(
-            titles=make_titles(embeddings),
-            leaf=jnp.asarray(context.index.trie.leaf),
-            ends=jnp.asarray(ends),
+        embeddings = self._embeddings(context, embedder, index.catalog.tokens.take(rows), ends)
+        return Grounding(
+            *nnx.split(model),
             embedder=nnx.split(embedder) if self._by_base else None,
-            popularity=min_max(counts) if self._statistic == "popularity" else None,
-            item=jnp.asarray(catalog.item),
-            item_row=jnp.asarray(catalog.row_of_item[catalog.item]),
+            titles=make_titles(embeddings),
+            row=jnp.asarray(rows, jnp.int32),
+            ends=jnp.asarray(ends),
+            popularity=min_max(jnp.asarray(index.catalog.counts[rows], jnp.float32)),
+            item=jnp.asarray(items[by_title], jnp.int32),
+            item_title=jnp.asarray(title[by_title], jnp.int32),
+            statistic=self._statistic,
+            gamma=jnp.float32(self._gamma),
+            n_grounded=self._n_grounded,
+            options=SearchOptions(self._beams, options.max_length, options.length_penalty),
+            temperature=jnp.float32(options.temperature),
+            top_k=options.top_k,
             eos=tokenizer.eos,
             bos=tokenizer.bos,
         )
 
-    def recommend(self, model: Decoder, batch: Batch, *, tables: Tables, options: SearchOptions) -> Ranked:
-        """Write, embed what is written, rank the catalogue; scores are minus the distances.
-
-        Texts are embedded by the ids that were written, cut before newline and EOS. Decoded and tokenised again, as
-        the authors do, a text could have other ids, where a model spells a title in other pieces than its tokenizer.
-        """
-        texts = unconstrained_search(model, batch, replace(options, num_beams=self._beams), eos=tables.eos)
-        embedder = model if tables.embedder is None else nnx.merge(*tables.embedder)
-        n_rows, n_texts = len(texts.lengths), self._n_grounded
-        lengths = texts.lengths[:, :n_texts]
-        tokens = texts.tokens[:, :n_texts].reshape(n_rows * n_texts, -1)
-        embedded = embed_texts(embedder, *cut(tokens, lengths.reshape(-1), tables.ends), bos=tables.bos)
-        distance = distances(embedded, tables.titles).reshape(n_rows, n_texts, -1)
-        if self._statistic:
-            distance = adjusted(distance, self._weight(batch, tables), self._gamma)
-        rows, distance = nearest(distance, lengths > 0, k=options.num_beams)
-        nodes = jnp.where(rows >= 0, tables.leaf[rows], -1)
-        return Ranked(rows=rows, scores=-distance, nodes=nodes)
-
-    def _weight(self, batch: Batch, tables: Tables) -> Float[Array, "B N"]:
-        """W, from 0 to 1."""
-        n_rows, n_titles = len(batch["prompt"]), len(tables.leaf)
-        if tables.popularity is not None:
-            return jnp.broadcast_to(tables.popularity[None], (n_rows, n_titles))
-        if "collaborative" not in batch:
-            raise InputError(
-                "config.method.args.statistic is 'collaborative', but config.decode.collaborative is empty; expected "
-                "the evaluation of a collaborative run there, or another statistic"
-            )
-        return collaborative_weight(batch["collaborative"], tables.item, tables.item_row, n_titles=n_titles)
+    def _embeddings(
+        self, context: Context, embedder: Decoder, rows: Ragged, ends: Int[np.ndarray, " V"]
+    ) -> Float[np.ndarray, "n D"]:
+        """From the file, from the cache, or computed."""
+        marks = {"model": fingerprint_of_model(embedder), "catalogue": fingerprint_of_rows(rows, context.tokenizer)}
+        cached = context.cache / f"embeddings-{fingerprint(*marks.values())}.safetensors"
+        if self._embeddings_file or cached.is_file():
+            return read_embeddings(Path(self._embeddings_file) if self._embeddings_file else cached, marks)
+        embeddings = embed_rows(embedder, rows, ends, bos=context.tokenizer.bos)
+        if context.cache.parent.is_dir():  # a start that ends in bad input leaves no folder behind
+            save_embeddings(cached, embeddings, marks)
+        return embeddings
 
 
 def collaborative_weight(
@@ -236,16 +270,13 @@ def embed_rows(
     def embed(state: Any, ends: Array, tokens: Array, lengths: Array) -> Array:
         return embed_texts(nnx.merge(graph, state), *cut(tokens, lengths, ends), bos=bos)
 
-    embeddings = np.empty((len(rows), model.config.hidden_size), np.float32)
-    progress, done = Progress("embed", len(rows), "titles"), 0
-    for group in in_groups(np.argsort(rows.lengths, kind="stable"), TITLES_AT_ONCE):
+    def answer(group: Int[np.ndarray, " r"]) -> Array:
         part = rows.take(group)
         width = -(-int(part.lengths.max()) // WIDTH_STEP) * WIDTH_STEP
-        tokens, lengths = (pad_rows(x, TITLES_AT_ONCE) for x in (part.pad(width), part.lengths))
-        embeddings[group] = embed(state, ends, tokens, lengths)[: len(group)]
-        done += len(group)
-        progress.update(done)
-    return embeddings
+        return embed(state, ends, *(pad_rows(x, TITLES_AT_ONCE) for x in (part.pad(width), part.lengths)))
+
+    groups = in_groups(np.argsort(rows.lengths, kind="stable"), TITLES_AT_ONCE)
+    return map_rows(answer, groups, n_rows=len(rows), progress=Progress("embed", len(rows), "titles"))
 
 
 def save_embeddings(path: Path, embeddings: Float[np.ndarray, "N D"], marks: dict[str, str]) -> None:
@@ -271,14 +302,13 @@ def read_embeddings(path: Path, marks: dict[str, str]) -> Float[np.ndarray, "N D
     return embeddings
 
 
-def _mark_of_model(model: Decoder) -> str:
-    """Changes with any weight, and with how they are used."""
-    leaves = [fingerprint(np.asarray(leaf).tobytes()) for leaf in jax.tree.leaves(nnx.state(model))]
-    return fingerprint(repr(model.config), str(model.dtype), *leaves)
+def fingerprint_of_model(model: Decoder) -> str:
+    """Text that changes with the weights, and with how they are used."""
+    return fingerprint(repr(model.config), str(model.dtype), *sample_leaves(nnx.state(model)))
 
 
-def _mark_of_catalogue(catalog: Catalog, tokenizer: Tokenizer) -> str:
-    rows = catalog.tokens
+def fingerprint_of_rows(rows: Ragged, tokenizer: Tokenizer) -> str:
+    """Text that changes with any id of the rows, and with what the ids mean."""
     return fingerprint(tokenizer.fingerprint, rows.ids.tobytes(), rows.start.tobytes())
 
 

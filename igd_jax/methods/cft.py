@@ -1,4 +1,4 @@
-"""CFT and Pos: learn what the history changes, and let weights fall along the title (spec/methods.md 4).
+"""CFT and Pos: learn what the history changes, and let weights fall along the title (docs/methods.md, CFT).
 
 With n the tokens of a title, k = 1..n, z the logits of its tokens and z0 those after a prompt without the history:
 
@@ -13,16 +13,28 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
+from flax import nnx, struct
 from jaxtyping import Array, Float, Int
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.types import Batch, LossSum, Ranked
-from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.items.index import ItemIndex
-from igd_jax.methods.base import Context, Method, gain_weights, search_titles, target_logits
-from igd_jax.models.decoder import Decoder
+from igd_jax.core.types import LossSum, TextBatch, prompt_batch
+from igd_jax.decoding.engine import Engine
+from igd_jax.methods.base import (
+    BACKBONE,
+    Context,
+    DecodeOptions,
+    Method,
+    Objective,
+    gain_weights,
+    parts_by_gain,
+    search_engine,
+    target_logits,
+    token_loss,
+)
+from igd_jax.models.backbone import Backbone
+from igd_jax.models.visibility import Causal
 from igd_jax.training.loss import weighted_cross_entropy
+from igd_jax.training.step import LossState
 
 
 @struct.dataclass
@@ -31,7 +43,7 @@ class Counterfactual:
 
     Attributes:
       prompt: its ids.
-      longest: tokens of the longest title that may follow it, EOS included.
+      longest: tokens of the longest identifier that may follow it, EOS included.
     """
 
     prompt: Int[Array, " P"]
@@ -43,7 +55,7 @@ class CFT(Method):
 
     The validation loss is the same sum, where the published code watches its first half or the unweighted mean; the two
     halves are reported apart. Published lists are of texts of at least 4 tokens that are written freely and grounded
-    (spec/methods.md 4.4): the method `bigrec` decodes a run so, but for that least length.
+    (docs/methods.md, CFT): the method `bigrec` decodes a run so, but for that least length.
 
     Args:
       alpha: weight of the second loss, at least 0; published: 0.1. At 0 there is no second forward pass (Pos).
@@ -52,6 +64,10 @@ class CFT(Method):
       gain_beta: factor on tokens without information gain, 0 to 1: IGD's weights on top. A target off the trie has it
         on all its tokens.
     """
+
+    model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
+    backbones = ("decoder", "t5")
+    needs_collaborative = False
 
     def __init__(self, *, alpha: float = 0.1, beta: float = 0.25, stop_gradient: bool = False, gain_beta: float = 1.0):
         if not 0.0 <= alpha < float("inf"):
@@ -62,70 +78,77 @@ class CFT(Method):
         self._alpha, self._beta, self._gain_beta = alpha, beta, gain_beta
         self._stop_gradient = stop_gradient
 
-    def annotate(self, index: ItemIndex) -> dict[str, np.ndarray]:
-        """`weight` float32, by place and by gain, and `forced` bool; both 0 after a title's end."""
-        found = gain_weights(index, beta=self._gain_beta)
-        last = np.maximum(index.item_tokens.lengths - 1, 1)[:, None]
-        place = np.minimum(np.arange(found["weight"].shape[1]), last) / last
-        omega = (1.0 - place * (1.0 - self._beta)).astype(np.float32)
-        return found | {"weight": found["weight"] * omega}
+    def make_model(self, context: Context) -> nnx.Module:
+        """The backbone."""
+        return context.backbone()
 
-    def constants(self, context: Context) -> Counterfactual | None:
-        """The prompt without history, where it is used at all."""
+    def objective(self, context: Context) -> Objective:
+        """Both losses; weights by place and by gain."""
+        rows = context.index.item_tokens
+        found = gain_weights(context.index, beta=self._gain_beta)
+        found["weight"] *= position_weights(rows.lengths, beta=self._beta)
         if self._alpha == 0.0:
-            return None
-        prompt = context.prompts([None])[0].astype(np.int32)
-        return Counterfactual(jnp.asarray(prompt), int(context.index.item_tokens.lengths.max()))
+            return Objective(token_loss, found)
+        prompt = jnp.asarray(context.prompts.without_history(), jnp.int32)
+        return Objective(self._loss, found, Counterfactual(prompt, int(rows.lengths.max())))
 
-    def loss(self, model: Decoder, batch: Batch, constants: Counterfactual | None) -> LossSum:
+    def engine(self, context: Context, model: Backbone, options: DecodeOptions) -> Engine:
+        """Trie-constrained beam search."""
+        return search_engine(context, model, options)
+
+    def _loss(self, model: Backbone, batch: TextBatch, tables: Counterfactual, state: LossState) -> LossSum:
         """Both losses, summed, over one sum of weights.
 
         Raises:
-          InputError: the prompt without history and the longest title exceed the model's positions.
+          InputError: the prompt without history and the longest identifier exceed the model's positions.
         """
-        logits = target_logits(model, batch)
-        parts = {"loss_forced": batch["forced"], "loss_deciding": batch["target_mask"] & ~batch["forced"]}
-        normal = weighted_cross_entropy(logits, batch["target"], batch["weight"], parts=parts)
-        if constants is None:
-            return normal
-        check_room(model, constants)
-        without = logits_without_history(model, batch, constants.prompt)
+        check_room(model, tables)
+        logits, weight = target_logits(model, batch), batch.annotations["weight"]
+        normal = weighted_cross_entropy(logits, batch.target, weight, parts=parts_by_gain(batch))
+        without = logits_without_history(model, batch, tables.prompt)
         if self._stop_gradient:
             without = jax.lax.stop_gradient(without)
-        causal = weighted_cross_entropy(logits - without, batch["target"], batch["weight"], parts={})
+        causal = weighted_cross_entropy(logits - without, batch.target, weight, parts={})
         halves = {"loss_normal": (normal.loss, normal.weight), "loss_causal": (causal.loss, causal.weight)}
         return LossSum(normal.loss + self._alpha * causal.loss, normal.weight, normal.metrics | halves)
-
-    def recommend(self, model: Decoder, batch: Batch, *, tables: Any, options: SearchOptions) -> Ranked:
-        """Trie-constrained beam search."""
-        return search_titles(model, batch, tables=tables, options=options)
 
 
 METHOD = CFT
 
 
-def logits_without_history(model: Decoder, batch: Batch, prompt: Int[Array, " P"]) -> Float[Array, "B T V"]:
+def position_weights(lengths: Int[np.ndarray, " items"], *, beta: float) -> Float[np.ndarray, " total"]:
+    """``omega`` of each token of rows of these lengths, one row after another, float32."""
+    last = np.repeat(np.maximum(lengths - 1, 1), lengths)
+    place = np.arange(len(last)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return (1.0 - place / last * (1.0 - beta)).astype(np.float32)
+
+
+def logits_without_history(model: Backbone, batch: TextBatch, prompt: Int[Array, " P"]) -> Float[Array, "B T V"]:
     """Logits z0 that predict each target token after `prompt`, in float32, aligned with `target_logits`.
 
-    The prompt is run once for the whole batch; each row runs its last token and the target without the last:
+    The prompt is read once for the whole batch, and each identifier after it as if nothing else were there:
 
-    prompt  p1 p2 p3      run    p3 t1 t2 .
-    target  t1 t2 t3 .    gives  t1 t2 t3 .
+        target     t1 t2 t3 .
+        place       0  1  2 .
+        predicted
+        after       p t1 t2 .       p is the prompt's last token
 
     The published code shifts the shorter of the two prompts, so that targets stand at equal positions; rotary positions
     are relative, so the logits are the same.
     """
-    n_rows = len(batch["target"])
-    prefix = jnp.broadcast_to(prompt[None, :-1], (n_rows, len(prompt) - 1))
-    last = jnp.broadcast_to(prompt[None, -1:], (n_rows, 1))
-    tokens = jnp.concatenate([last, batch["target"][:, :-1]], axis=1)
-    valid = jnp.pad(batch["target_mask"][:, :-1], ((0, 0), (1, 0)), constant_values=True)
-    hidden, _ = model.after_prefix(prefix, tokens, valid)
-    return model.logits(hidden)
+    prefix = model.prefill(prompt_batch(prompt)).take(jnp.zeros(len(batch.target), jnp.int32))
+    hidden, _ = model.extend(
+        prefix,
+        batch.target,
+        positions=prefix.length[:, None] + batch.place,
+        visible=Causal(batch.target_mask),
+    )
+    before = jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
+    return model.logits(jnp.where((batch.place == 0)[..., None], prefix.hidden[:, None], before))
 
 
-def check_room(model: Decoder, counterfactual: Counterfactual) -> None:
-    """Raise `InputError` unless the prompt and the longest title fit into the model's positions."""
+def check_room(model: Any, counterfactual: Counterfactual) -> None:
+    """Raise `InputError` unless the prompt and the longest identifier fit into the model's positions."""
     n_prompt, limit = len(counterfactual.prompt), model.config.max_positions
     if n_prompt + counterfactual.longest > limit:
         raise InputError(

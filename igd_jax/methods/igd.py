@@ -1,20 +1,24 @@
-"""IGD: weigh tokens by information gain, and rebalance decoding by it (arXiv 2506.13229; spec/methods.md 1).
+"""IGD: weigh tokens by information gain, and rebalance decoding by it (arXiv 2506.13229; docs/methods.md, IGD).
 
-Tuning: a token whose gain is 0 decides nothing and weighs `beta`, any other weighs 1. At beta 1 this is plain SFT.
-Decoding: the log-probability of a token is scaled by 1 - alpha * factor, see `decoding.beam_search`; alpha is
-`config.decode.alpha`.
+Tuning: a token whose gain is 0 decides nothing and weighs `beta`, any other weighs 1 (equation 7). At beta 1 this is
+plain fine-tuning. Decoding: see `decoding.rebalancing`; alpha is `config.decode.alpha`.
 """
 
-from typing import Any
-
-import numpy as np
+from flax import nnx
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.types import Batch, LossSum, Ranked
-from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.items.index import ItemIndex
-from igd_jax.methods.base import Method, gain_weights, search_titles, title_loss
-from igd_jax.models.decoder import Decoder
+from igd_jax.decoding.engine import Engine
+from igd_jax.methods.base import (
+    BACKBONE,
+    Context,
+    DecodeOptions,
+    Method,
+    Objective,
+    gain_weights,
+    search_engine,
+    token_loss,
+)
+from igd_jax.models.backbone import Backbone
 
 
 class IGD(Method):
@@ -25,22 +29,26 @@ class IGD(Method):
         all its tokens, as in the published code.
     """
 
+    model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
+    backbones = ("decoder", "t5")
+    needs_collaborative = False
+
     def __init__(self, *, beta: float = 0.1):
         if not 0.0 <= beta <= 1.0:
             raise InputError(f"config.method.args.beta is {beta}; expected a weight from 0 to 1")
         self._beta = beta
 
-    def annotate(self, index: ItemIndex) -> dict[str, np.ndarray]:
-        """`weight` float32 and `forced` bool; both 0 after a title's end."""
-        return gain_weights(index, beta=self._beta)
+    def make_model(self, context: Context) -> nnx.Module:
+        """The backbone."""
+        return context.backbone()
 
-    def loss(self, model: Decoder, batch: Batch, constants: Any) -> LossSum:
-        """Equation 7 of the paper, summed: weight times cross-entropy over all target tokens."""
-        return title_loss(model, batch)
+    def objective(self, context: Context) -> Objective:
+        """Weight times cross-entropy over all target tokens."""
+        return Objective(token_loss, gain_weights(context.index, beta=self._beta))
 
-    def recommend(self, model: Decoder, batch: Batch, *, tables: Any, options: SearchOptions) -> Ranked:
-        """Trie-constrained beam search with gain-scaled token scores."""
-        return search_titles(model, batch, tables=tables, options=options)
+    def engine(self, context: Context, model: Backbone, options: DecodeOptions) -> Engine:
+        """Trie-constrained beam search with rebalanced siblings."""
+        return search_engine(context, model, options)
 
 
 METHOD = IGD

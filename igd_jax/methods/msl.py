@@ -1,4 +1,4 @@
-"""MSL: a softmax over the legal next tokens instead of the vocabulary (arXiv 2504.04178; spec/methods.md 7).
+"""MSL: a softmax over the legal next tokens instead of the vocabulary (arXiv 2504.04178; docs/methods.md, MSL).
 
 With y a target token, z its logits and A its legal alternatives, itself included: the children of a node of the trie,
 
@@ -14,20 +14,18 @@ The published code renews tau by the batch and then takes the loss of that batch
 steps before, one step late, so that it is the same over micro-batches as over the whole.
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import numpy as np
+from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.types import Batch, LossSum, Ranked
-from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.decoding.device_trie import DeviceTrie
-from igd_jax.items.index import ItemIndex
-from igd_jax.methods.base import Context, Method, search_titles, target_logits
-from igd_jax.models.decoder import Decoder
+from igd_jax.core.types import LossSum, TextBatch
+from igd_jax.decoding.device_trie import DeviceTrie, device_trie
+from igd_jax.decoding.engine import Engine
+from igd_jax.methods.base import BACKBONE, Context, DecodeOptions, Method, Objective, search_engine, target_logits
+from igd_jax.models.backbone import Backbone
+from igd_jax.training.step import LossState
 
 DENOMINATORS = ("all", "deciding")
 
@@ -41,7 +39,7 @@ class MSL(Method):
     """Cross-entropy among legal tokens.
 
     A target that is no candidate has no legal path: it weighs nothing, and the share of such rows is reported. The
-    authors decode with a length penalty of 1, the default of transformers (spec/methods.md 7); ours is that of
+    authors decode with a length penalty of 1, the default of transformers (docs/methods.md, MSL); ours is that of
     `config.decode.length_penalty`.
 
     Args:
@@ -50,6 +48,10 @@ class MSL(Method):
         at different temperatures and cannot be compared: stop by steps, not by patience.
       denominator: tokens in the mean: ``all`` of the title, or only ``deciding`` ones.
     """
+
+    model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
+    backbones = ("decoder", "t5")
+    needs_collaborative = False
 
     def __init__(self, *, tau: float = 4.5, adaptive: bool = False, denominator: str = "all"):
         if not 0.0 < tau < float("inf"):
@@ -62,86 +64,86 @@ class MSL(Method):
             )
         self._tau, self._adaptive, self._denominator = tau, adaptive, denominator
 
-    def annotate(self, index: ItemIndex) -> dict[str, np.ndarray]:
-        """`parent` int32: the trie node before each token; -1 after a title's end, and throughout one off the trie."""
-        lengths = index.item_tokens.lengths
-        width = int(lengths.max(initial=1))
-        mask = np.arange(width) < lengths[:, None]
-        node, _ = index.trie.walk(index.item_tokens.pad(width), mask)
-        on_trie = np.all((node >= 0) | ~mask, axis=1)
-        before = np.pad(node[:, :-1], ((0, 0), (1, 0)))
-        return {"parent": np.where(mask & on_trie[:, None], before, np.int32(-1))}
+    def make_model(self, context: Context) -> nnx.Module:
+        """The backbone."""
+        return context.backbone()
 
-    def constants(self, context: Context) -> DeviceTrie:
-        """The trie.
+    def objective(self, context: Context) -> Objective:
+        """The loss over the trie; its temperature is a state where it is adaptive.
 
         Raises:
           InputError: an adaptive temperature is not defined, as there are so few legal first tokens that C <= 0.
         """
-        trie = self.tables(context, None)
+        trie = device_trie(context.index.trie)
         if self._adaptive and ETA * trie.root_width <= 1.0:
             raise InputError(
                 f"config.method.args.adaptive is True, but titles begin with {trie.root_width} different token(s); it "
                 f"needs more than {1 / ETA:.0f}: give a fixed config.method.args.tau"
             )
-        return trie
+        parent = context.index.walk().parent
+        if self._adaptive:
+            return Objective(self._loss, {"parent": parent}, trie, {"tau": self._tau}, follow_first_tokens)
+        return Objective(self._loss, {"parent": parent}, trie)
 
-    def memory(self) -> dict[str, float]:
-        """The temperature, where it changes."""
-        return {"tau": self._tau} if self._adaptive else {}
+    def engine(self, context: Context, model: Backbone, options: DecodeOptions) -> Engine:
+        """Trie-constrained beam search."""
+        return search_engine(context, model, options)
 
-    def remember(self, memory: dict[str, jax.Array], total: LossSum) -> dict[str, jax.Array]:
-        """Move the temperature by the first tokens of a step; it stays where no target was on the trie."""
-        if not self._adaptive:
-            return memory
-        (target, n_rows), (legal, n_legal), (square, _) = (
-            total.metrics[name] for name in ("first_target", "first_legal", "first_legal_square")
-        )
-        tau = renewed_tau(
-            memory["tau"],
-            mean_target=target / jnp.maximum(n_rows, 1.0),
-            mean_legal=legal / jnp.maximum(n_legal, 1.0),
-            mean_square=square / jnp.maximum(n_legal, 1.0),
-            n_first=n_legal / jnp.maximum(n_rows, 1.0),
-        )
-        return {"tau": jnp.where(n_rows > 0, tau, memory["tau"])}
-
-    def loss(self, model: Decoder, batch: Batch, constants: DeviceTrie) -> LossSum:
+    def _loss(self, model: Backbone, batch: TextBatch, tables: DeviceTrie, state: LossState) -> LossSum:
         """Sum of l over target tokens, times tau where it is adaptive."""
         logits = target_logits(model, batch)
-        parent = jnp.where(batch["target_mask"], batch["parent"], -1)  # rows that fill up the batch hold zeros
-        tau = batch["tau"] if self._adaptive else jnp.float32(self._tau)
-        target = jnp.take_along_axis(logits, batch["target"][..., None], axis=-1)[..., 0]
-        first, first_legal = legal_logits(logits[:, :1], parent[:, :1], constants, width=constants.root_width)
-        rest, rest_legal = legal_logits(logits[:, 1:], parent[:, 1:], constants, width=constants.width)
-        nll = jnp.concatenate(
-            [
-                legal_nll(first, first_legal, target[:, :1], tau),
-                legal_nll(rest, rest_legal, target[:, 1:], tau),
-            ],
-            axis=1,
-        )
-        is_deciding = jnp.concatenate([has_choice(first_legal), has_choice(rest_legal)], axis=1)
-        counted = is_deciding if self._denominator == "deciding" else parent >= 0
-        is_real = batch["target_mask"][:, 0]
-        metrics = {"off_trie": (_count(is_real & (parent[:, 0] < 0)), _count(is_real))}
+        parent = jnp.where(batch.target_mask, batch.annotations["parent"], -1)  # padding holds zeros
+        tau = state["tau"] if self._adaptive else jnp.float32(self._tau)
+        target = jnp.take_along_axis(logits, batch.target[..., None], axis=-1)[..., 0]
+
+        # First tokens have many alternatives, the root's children; all others few.
+        first, first_target, first_parent = first_tokens(batch, logits, target, parent)
+        first, first_legal = legal_logits(first, first_parent, tables, width=tables.root_width)
+        rest, rest_legal = legal_logits(logits, jnp.where(batch.place == 0, -1, parent), tables, width=tables.width)
+        nll = legal_nll(first, first_legal, first_target, tau).sum() + legal_nll(rest, rest_legal, target, tau).sum()
+
+        n_deciding = _count(has_choice(first_legal)) + _count(has_choice(rest_legal))
+        counted = n_deciding if self._denominator == "deciding" else _count(parent >= 0)
+        is_target = batch.target_mask & (batch.place == 0)
+        metrics = {"off_trie": (_count(is_target & (parent < 0)), _count(is_target))}
         if not self._adaptive:
-            return LossSum(nll.sum(), _count(counted), metrics)
-        n_rows, n_legal = _count(parent[:, 0] >= 0), _count(first_legal)
+            return LossSum(nll, counted, metrics)
+        n_rows, n_legal = _count(first_parent >= 0), _count(first_legal)
         metrics |= {
             "tau": (tau * n_rows, n_rows),
-            "first_target": (jnp.where(parent[:, 0] >= 0, target[:, 0], 0.0).sum(), n_rows),
+            "first_target": (jnp.where(first_parent >= 0, first_target, 0.0).sum(), n_rows),
             "first_legal": (jnp.where(first_legal, first, 0.0).sum(), n_legal),
             "first_legal_square": (jnp.where(first_legal, jnp.square(first), 0.0).sum(), n_legal),
         }
-        return LossSum(tau * nll.sum(), _count(counted), metrics)
-
-    def recommend(self, model: Decoder, batch: Batch, *, tables: Any, options: SearchOptions) -> Ranked:
-        """Trie-constrained beam search."""
-        return search_titles(model, batch, tables=tables, options=options)
+        return LossSum(tau * nll, counted, metrics)
 
 
 METHOD = MSL
+
+
+def follow_first_tokens(state: LossState, total: LossSum) -> LossState:
+    """Move the temperature by the first tokens of a step; it stays where no target was on the trie."""
+    (target, n_rows), (legal, n_legal), (square, _) = (
+        total.metrics[name] for name in ("first_target", "first_legal", "first_legal_square")
+    )
+    tau = renewed_tau(
+        state["tau"],
+        mean_target=target / jnp.maximum(n_rows, 1.0),
+        mean_legal=legal / jnp.maximum(n_legal, 1.0),
+        mean_square=square / jnp.maximum(n_legal, 1.0),
+        n_first=n_legal / jnp.maximum(n_rows, 1.0),
+    )
+    return {"tau": jnp.where(n_rows > 0, tau, state["tau"])}
+
+
+def first_tokens(
+    batch: TextBatch, logits: Float[Array, "B T V"], target: Float[Array, "B T"], parent: Int[Array, "B T"]
+) -> tuple[Float[Array, "1 n V"], Float[Array, "1 n"], Int[Array, "1 n"]]:
+    """Logits, the target's logit and the parent (-1 where there is none) of the first token of each identifier."""
+    exists = batch.first < target.size
+    at = jnp.minimum(batch.first, target.size - 1)
+    first = logits.reshape(-1, logits.shape[-1])[at]
+    return first[None], target.reshape(-1)[at][None], jnp.where(exists, parent.reshape(-1)[at], -1)[None]
 
 
 def legal_logits(

@@ -1,30 +1,31 @@
-"""SASRec: recommend items by their ids alone (Kang & McAuley, arXiv 1808.09781; spec/methods.md 8.2).
+"""SASRec: recommend items by their ids alone (Kang & McAuley, arXiv 1808.09781; docs/methods.md, SASRec).
 
     softmax:  L = logsumexp_i s(u, i) - s(u, target)
     bce:      L = -log sigmoid(s(u, target)) - log sigmoid(-s(u, negative)),   negative uniform over the other items
 
 It reads no text; its evaluation leaves vectors of users and items, which D3 and BIGRec take as collaborative scores.
 
-Batches without noise are validation: their loss is 1 - NDCG@20 of the target among all items, the published rule for
+Batches without seeds are validation: their loss is 1 - NDCG@20 of the target among all items, the published rule for
 stopping. Where new items appear in time, as in Amazon data, the likelihood of a target that train never saw soon
 drowns all others, and would keep the weights of the first epoch, which rank worst.
 """
 
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import nnx, struct
 from jaxtyping import Array, Float, Int
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.types import Batch, LossSum, Ranked
-from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.items.index import ItemIndex
-from igd_jax.methods.base import Context, Method
+from igd_jax.core.types import ItemBatch, LossSum, Recommendations
+from igd_jax.decoding.engine import Engine, OneCall
+from igd_jax.methods.base import CollaborativeMethod, Context, DecodeOptions, Objective
 from igd_jax.models.sasrec import SASRec, SASRecConfig, scores_of
 from igd_jax.training.loss import weighted_cross_entropy
+from igd_jax.training.step import LossState
 
 LOSSES = ("softmax", "bce")
 NDCG_AT = 20
@@ -32,19 +33,39 @@ NEGATIVE = 1_000_003
 """Folded into a row's key for its negative; dropout folds in small numbers."""
 
 
-class Tables(NamedTuple):
-    """Where the scores of items go.
+@struct.dataclass
+class ItemRanking(OneCall):
+    """All candidates, ranked by their scores; a title that several items share scores as the best of them.
 
     Attributes:
+      graph, weights: of the model; see `nnx.split`.
       row_of_item: catalogue row; N, one beyond the last, for items that are no candidates.
-      leaf: trie node that ends each catalogue row.
+      n_rows: N.
+      top_k: length of the lists.
     """
 
-    row_of_item: Int[Array, " I"]
-    leaf: Int[Array, " N"]
+    graph: Any = struct.field(pytree_node=False)
+    weights: Any
+    row_of_item: Int[Array, " items"]
+    n_rows: int = struct.field(pytree_node=False)
+    top_k: int = struct.field(pytree_node=False)
+
+    def prefill(self, batch: ItemBatch) -> Recommendations:
+        """The best K titles of each row."""
+        model = nnx.merge(self.graph, self.weights)
+        scores = scores_of(model(batch.history, batch.history_mask), model.items())
+        none = jnp.full((self.n_rows, len(scores)), -jnp.inf, jnp.float32)
+        by_title = none.at[self.row_of_item].max(scores.T, mode="drop").T
+        best, rows = jax.lax.top_k(by_title, min(self.top_k, self.n_rows))
+        best = jnp.where(batch.is_real[:, None], best, -jnp.inf)
+        missing = ((0, 0), (0, self.top_k - best.shape[1]))
+        return Recommendations(
+            rows=jnp.pad(jnp.where(best > -jnp.inf, rows, -1), missing, constant_values=-1),
+            scores=jnp.pad(best, missing, constant_values=-jnp.inf),
+        )
 
 
-class Sequential(Method):
+class Sequential(CollaborativeMethod):
     """SASRec over the item ids.
 
     Args:
@@ -53,7 +74,9 @@ class Sequential(Method):
       width, num_blocks, num_heads, dropout: sizes; see `models.sasrec`.
     """
 
-    inputs = "items"
+    model_kind, inputs, decoding_args, beam_search = "sasrec", "items", (), False
+    backbones = ()
+    needs_collaborative = False
 
     def __init__(
         self,
@@ -78,58 +101,50 @@ class Sequential(Method):
         self._sizes |= {"num_heads": num_heads}
         self._dropout = dropout
 
-    def annotate(self, index: ItemIndex) -> dict[str, np.ndarray]:
-        """Nothing: the target's id is all there is to learn."""
-        return {}
-
     def make_model(self, context: Context) -> nnx.Module:
         """A network with random weights."""
-        config = SASRecConfig(n_items=len(context.counts), dropout=self._dropout, **self._sizes)
+        config = SASRecConfig(n_items=len(context.index.titles), dropout=self._dropout, **self._sizes)
         return nnx.jit(lambda: SASRec(config, rngs=nnx.Rngs(context.seed)))()
 
-    def loss(self, model: SASRec, batch: Batch, constants: Any) -> LossSum:
-        """In training, the loss of the flag, summed over real rows; without noise, 1 - NDCG@20 of each."""
-        target, weight, noise = batch["target_item"], batch["is_real"].astype(jnp.float32), batch.get("noise")
-        scores = scores_of(model(batch["history"], batch["history_mask"], noise), model.items())
-        softmax = weighted_cross_entropy(scores[:, None], target[:, None], weight[:, None], parts={})
-        if noise is None:
-            missed = 1.0 - target_ndcg(scores, target)
-            return LossSum((weight * missed).sum(), weight.sum(), {"loss_softmax": (softmax.loss, softmax.weight)})
-        if self._loss == "softmax":
-            return softmax
-        other = negatives(noise, target, n_items=scores.shape[1])
-        own, others = (jnp.take_along_axis(scores, item[:, None], axis=1)[:, 0] for item in (target, other))
-        nll = -jax.nn.log_sigmoid(own) - jax.nn.log_sigmoid(-others)
-        return LossSum((weight * nll).sum(), weight.sum(), {})
+    def objective(self, context: Context) -> Objective:
+        """The loss of the flag."""
+        return Objective(partial(_loss, is_softmax=self._loss == "softmax"))
 
-    def tables(self, context: Context, model: SASRec) -> Tables:
-        """The catalogue as the scores need it."""
-        row, leaf = context.index.catalog.row_of_item, context.index.trie.leaf
-        return Tables(jnp.asarray(np.where(row < 0, len(leaf), row), jnp.int32), jnp.asarray(leaf, jnp.int32))
-
-    def recommend(self, model: SASRec, batch: Batch, *, tables: Tables, options: SearchOptions) -> Ranked:
-        """The K titles of highest score; a title that several items share scores as the best of them."""
-        scores = scores_of(model(batch["history"], batch["history_mask"]), model.items())
-        n_rows, n_titles, n_beams = len(scores), len(tables.leaf), options.num_beams
-        none = jnp.full((n_titles, n_rows), -jnp.inf, jnp.float32)
-        by_title = none.at[tables.row_of_item].max(scores.T, mode="drop").T
-        best, rows = jax.lax.top_k(by_title, min(n_beams, n_titles))
-        missing = ((0, 0), (0, n_beams - best.shape[1]))
-        is_real = batch["is_real"][:, None]
-        return Ranked(
-            rows=jnp.pad(jnp.where(is_real, rows, -1), missing, constant_values=-1),
-            scores=jnp.pad(jnp.where(is_real, best, -jnp.inf), missing, constant_values=-jnp.inf),
-            nodes=jnp.pad(jnp.where(is_real, tables.leaf[rows], -1), missing, constant_values=-1),
+    def engine(self, context: Context, model: SASRec, options: DecodeOptions) -> Engine:
+        """One product with all items."""
+        index = context.index
+        row = np.where(index.candidates, index.catalog.row_of_item, len(index.catalog))
+        return ItemRanking(
+            *nnx.split(model),
+            row_of_item=jnp.asarray(row, jnp.int32),
+            n_rows=len(index.catalog),
+            top_k=options.top_k,
         )
 
-    def vectors(self, model: SASRec, batch: Batch) -> tuple[Float[Array, "B D"], Float[Array, "I D"]]:
+    def vectors(self, model: SASRec, batch: ItemBatch) -> tuple[Float[Array, "B D"], Float[Array, "items D"]]:
         """The network's own vectors."""
-        return model(batch["history"], batch["history_mask"]), model.items()
+        return model(batch.history, batch.history_mask), model.items()
 
 
-def negatives(noise: Int[Array, " B"], target: Int[Array, " B"], *, n_items: int) -> Int[Array, " B"]:
+def _loss(model: SASRec, batch: ItemBatch, tables: Any, state: LossState, *, is_softmax: bool) -> LossSum:
+    """In training, the loss of the flag, summed over real rows; without seeds, 1 - NDCG@20 of each."""
+    weight = batch.is_real.astype(jnp.float32)
+    scores = scores_of(model(batch.history, batch.history_mask, batch.seed), model.items())
+    softmax = weighted_cross_entropy(scores[:, None], batch.target[:, None], weight[:, None], parts={})
+    if batch.seed is None:
+        missed = 1.0 - target_ndcg(scores, batch.target)
+        return LossSum((weight * missed).sum(), weight.sum(), {"loss_softmax": (softmax.loss, softmax.weight)})
+    if is_softmax:
+        return softmax
+    other = negatives(batch.seed, batch.target, n_items=scores.shape[1])
+    own, others = (jnp.take_along_axis(scores, item[:, None], axis=1)[:, 0] for item in (batch.target, other))
+    nll = -jax.nn.log_sigmoid(own) - jax.nn.log_sigmoid(-others)
+    return LossSum((weight * nll).sum(), weight.sum(), {})
+
+
+def negatives(seed: Int[Array, " B"], target: Int[Array, " B"], *, n_items: int) -> Int[Array, " B"]:
     """One item a row, uniform over all but its target, from the row's seed; the target itself if there is no other."""
-    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), NEGATIVE))(noise)
+    keys = jax.vmap(lambda one: jax.random.fold_in(jax.random.key(one), NEGATIVE))(seed)
     steps = jax.vmap(lambda key: jax.random.randint(key, (), 1, max(n_items, 2), jnp.int32))(keys)
     return (target + steps) % n_items
 

@@ -1,36 +1,45 @@
-"""Plain fine-tuning on titles: every target token weighs 1. What D3 and IGD call BIGRec (spec/methods.md 0.1).
+"""Plain fine-tuning: every target token weighs 1. What D3 and IGD call BIGRec (docs/methods.md, SFT).
 
 L = sum over rows and target tokens of ce  /  number of target tokens
 
 Decoded with length penalty 1 it is their "BIGRec", with 0 their "D3" without a collaborative source; with alpha above 0
-it is IGD's decoding on a plain model. `bigrec` is the original two-step method.
+it is IGD's decoding on a plain model. `bigrec` is the original method of two steps.
 """
 
-from typing import Any
+from flax import nnx
 
-import numpy as np
-
-from igd_jax.core.types import Batch, LossSum, Ranked
-from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.items.index import ItemIndex
-from igd_jax.methods.base import Method, gain_weights, search_titles, title_loss
-from igd_jax.models.decoder import Decoder
+from igd_jax.decoding.engine import Engine
+from igd_jax.methods.base import (
+    BACKBONE,
+    Context,
+    DecodeOptions,
+    Method,
+    Objective,
+    gain_weights,
+    search_engine,
+    token_loss,
+)
+from igd_jax.models.backbone import Backbone
 
 
 class SFT(Method):
     """Weights of one, and no argument."""
 
-    def annotate(self, index: ItemIndex) -> dict[str, np.ndarray]:
-        """`weight` float32 and `forced` bool; both 0 after a title's end."""
-        return gain_weights(index, beta=1.0)
+    model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
+    backbones = ("decoder", "t5")
+    needs_collaborative = False
 
-    def loss(self, model: Decoder, batch: Batch, constants: Any) -> LossSum:
-        """Cross-entropy of all target tokens, summed."""
-        return title_loss(model, batch)
+    def make_model(self, context: Context) -> nnx.Module:
+        """The backbone."""
+        return context.backbone()
 
-    def recommend(self, model: Decoder, batch: Batch, *, tables: Any, options: SearchOptions) -> Ranked:
+    def objective(self, context: Context) -> Objective:
+        """Cross-entropy of all target tokens."""
+        return Objective(token_loss, gain_weights(context.index, beta=1.0))
+
+    def engine(self, context: Context, model: Backbone, options: DecodeOptions) -> Engine:
         """Trie-constrained beam search."""
-        return search_titles(model, batch, tables=tables, options=options)
+        return search_engine(context, model, options)
 
 
 METHOD = SFT

@@ -5,23 +5,25 @@
 so that 1 x 32 rows, 4 x 8 rows and 8 devices x 4 rows are the same objective, whatever the weights.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeAlias, no_type_check
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from igd_jax.core.types import Batch, LossSum
+from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 
 Params: TypeAlias = Any
 """Any pytree of float arrays."""
-Memory: TypeAlias = dict[str, Array]
-"""Scalars that the loss finds in its batch under their names, and that a method renews after each step."""
-Loss: TypeAlias = Callable[[Params, Any, Batch], LossSum]
-"""``(params, constants, batch) -> LossSum``."""
+LossState: TypeAlias = dict[str, Array]
+"""Scalars that a loss reads, by name, and that an objective renews after each step."""
+Batch: TypeAlias = TextBatch | ItemBatch
+Loss: TypeAlias = Callable[[Params, Any, Batch, LossState], LossSum]
+"""``(params, tables, batch, loss_state) -> LossSum``."""
 
 NORMALIZERS = ("global", "micro_batch")
 
@@ -33,13 +35,13 @@ class TrainState:
 
     Attributes:
       params, opt_state: of the model and of optax.
-      memory: what the method remembers from step to step, scalars by name.
+      loss_state: what the objective remembers from step to step.
       step: updates made, int32.
     """
 
     params: Params
     opt_state: optax.OptState
-    memory: Memory
+    loss_state: LossState
     step: Int[Array, ""]
 
 
@@ -52,57 +54,60 @@ class Accumulator:
 
 
 class StepFunctions(NamedTuple):
-    """Compiled functions, one trace a batch shape.
+    """Compiled functions, one trace per batch shape.
 
     Attributes:
-      first: ``(state, batch) -> Accumulator`` for the first micro-batch of a step.
-      add: ``(state, accumulator, batch) -> Accumulator``; the old accumulator is consumed.
+      accumulate: ``(state, batches) -> Accumulator`` over all micro-batches of a step.
       update: ``(state, accumulator) -> (state, metrics)``; the old state is consumed.
       evaluate: ``(state, batch) -> LossSum`` without gradient.
     """
 
-    first: Callable[[TrainState, Batch], Accumulator]
-    add: Callable[[TrainState, Accumulator, Batch], Accumulator]
+    accumulate: Callable[[TrainState, Iterable[Batch]], Accumulator]
     update: Callable[[TrainState, Accumulator], tuple[TrainState, dict[str, Float[Array, ""]]]]
     evaluate: Callable[[TrainState, Batch], LossSum]
 
 
-def init_state(params: Params, optimizer: optax.GradientTransformation, memory: Memory | None = None) -> TrainState:
+def init_state(
+    params: Params, optimizer: optax.GradientTransformation, loss_state: LossState | None = None
+) -> TrainState:
     """The state before the first update."""
-    return TrainState(params, optimizer.init(params), memory or {}, jnp.int32(0))
+    return TrainState(params, optimizer.init(params), loss_state or {}, jnp.int32(0))
 
 
 def make_step(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     *,
-    constants: Any = None,
-    remember: Callable[[Memory, LossSum], Memory] = lambda memory, _: memory,
+    tables: Any = None,
+    update_state: Callable[[LossState, LossSum], LossState] = lambda state, _: state,
     normalizer: str = "global",
 ) -> StepFunctions:
     """Compile the parts of a step.
 
     Args:
-      loss: a method's loss sum.
-      constants: arrays that training never changes, handed to the loss: frozen weights, look-up tables.
-      remember: the memory after a step, from that before it and the step's sums.
+      loss: an objective's loss sum.
+      tables: arrays that training never changes, handed to the loss: frozen weights, look-up tables.
+      update_state: the loss state after a step, from that before it and the step's sums.
       normalizer: ``global`` divides once over the whole batch; ``micro_batch`` divides each micro-batch by its own
         weight and averages, as the published code does.
     """
 
-    def loss_sum(params: Params, constants: Any, batch: Batch) -> tuple[Float[Array, ""], LossSum]:
-        total = loss(params, constants, batch)
+    def loss_sum(params: Params, tables: Any, batch: Batch, loss_state: LossState) -> tuple[Float[Array, ""], LossSum]:
+        total = loss(params, tables, batch, loss_state)
         if normalizer == "micro_batch":
             mean = total.loss / jnp.maximum(total.weight, 1e-9)
             total = LossSum(mean, (total.weight > 0).astype(jnp.float32), total.metrics)
         return total.loss, total
 
-    def first(state: TrainState, constants: Any, batch: Batch) -> Accumulator:
-        grads, total = jax.grad(loss_sum, has_aux=True)(state.params, constants, batch | state.memory)
+    def one(state: TrainState, tables: Any, batch: Batch) -> Accumulator:
+        grads, total = jax.grad(loss_sum, has_aux=True)(state.params, tables, batch, state.loss_state)
         return Accumulator(grads, total)
 
-    def add(state: TrainState, accumulator: Accumulator, constants: Any, batch: Batch) -> Accumulator:
-        return jax.tree.map(jnp.add, accumulator, first(state, constants, batch))
+    def add(state: TrainState, accumulator: Accumulator, tables: Any, batch: Batch) -> Accumulator:
+        return jax.tree.map(jnp.add, accumulator, one(state, tables, batch))
+
+    def zeros(state: TrainState, total: LossSum) -> Accumulator:
+        return jax.tree.map(jnp.zeros_like, Accumulator(state.params, total))
 
     def update(state: TrainState, accumulator: Accumulator) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         total = accumulator.total
@@ -112,17 +117,30 @@ def make_step(
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {**means(total), "grad_norm": optax.tree.norm(grads)}
-        return TrainState(params, opt_state, remember(state.memory, total), state.step + 1), metrics
+        return TrainState(params, opt_state, update_state(state.loss_state, total), state.step + 1), metrics
 
-    def evaluate(state: TrainState, constants: Any, batch: Batch) -> LossSum:
-        return loss(state.params, constants, batch | state.memory)
+    def evaluate(state: TrainState, tables: Any, batch: Batch) -> LossSum:
+        return loss(state.params, tables, batch, state.loss_state)
 
-    run_first, run_add, run_evaluate = jax.jit(first), jax.jit(add, donate_argnums=1), jax.jit(evaluate)
+    # The first micro-batch is added to zeros: one program per shape, where adding and beginning would be two.
+    run_zeros, run_add, run_evaluate = jax.jit(zeros), jax.jit(add, donate_argnums=1), jax.jit(evaluate)
+    shapes: list[LossSum] = []
+
+    def accumulate(state: TrainState, batches: Iterable[Batch]) -> Accumulator:
+        accumulator = None
+        for batch in batches:
+            if accumulator is None:
+                if not shapes:  # sums have no shape of the batch, so one look is enough
+                    shapes.append(jax.eval_shape(one, state, tables, batch).total)
+                accumulator = run_zeros(state, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes[0]))
+            accumulator = run_add(state, accumulator, tables, batch)
+        assert accumulator is not None, "a step has at least one micro-batch"
+        return accumulator
+
     return StepFunctions(
-        first=lambda state, batch: run_first(state, constants, batch),
-        add=lambda state, accumulator, batch: run_add(state, accumulator, constants, batch),
+        accumulate=accumulate,
         update=jax.jit(update, donate_argnums=0),
-        evaluate=lambda state, batch: run_evaluate(state, constants, batch),
+        evaluate=lambda state, batch: run_evaluate(state, tables, batch),
     )
 
 

@@ -1,0 +1,134 @@
+"""The recurrence of a beam search: who runs on and who is finished, from a table of edge scores (docs/decoding.md).
+
+With clock t, a running beam (s, n) and a child c of its node n, whose edge scores w(c):
+
+    s' = s + w(c)
+
+The best 2K candidates are kept, ties by beam and then by token. One that ends its identifier is finished if its rank is
+below K, with score s' / (t + 1)^length_penalty; the first K others run on. A row stops when K results are finished and
+no running beam can still enter, or when nothing runs.
+
+The recurrence knows neither where scores come from nor what a model costs: a model, or a table that stands in for one,
+fills `Edges`. Each row has a clock of its own, so rows may begin at different times.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+
+@struct.dataclass
+class SearchOptions:
+    """What shapes a search.
+
+    Attributes:
+      num_beams: K, beams that run and results that are finished.
+      max_length: tokens of the longest identifier, EOS included; longer ones come out unfinished.
+      length_penalty: power of the length that divides final scores; 0 leaves sums.
+    """
+
+    num_beams: int = struct.field(pytree_node=False)
+    max_length: int = struct.field(pytree_node=False)
+    length_penalty: float = struct.field(pytree_node=False)
+
+
+@struct.dataclass
+class Hypotheses:
+    """The beams of each row, best first, and what is finished.
+
+    Attributes:
+      parent: index of each beam's predecessor among the beams of the step before.
+      node: trie node reached; -1 where there is no beam.
+      token: token into that node.
+      score: sum of edge scores; -inf where there is no beam.
+      clock: tokens written so far.
+      done_score: final scores of finished results, best first; -inf where there is none.
+      done_node: node that each finished result reached; -1 where there is none.
+      is_open: rows whose search goes on.
+    """
+
+    parent: Int[Array, "B beams"]
+    node: Int[Array, "B beams"]
+    token: Int[Array, "B beams"]
+    score: Float[Array, "B beams"]
+    clock: Int[Array, " B"]
+    done_score: Float[Array, "B K"]
+    done_node: Int[Array, "B K"]
+    is_open: Bool[Array, " B"]
+
+
+class Edges(NamedTuple):
+    """The children of each beam.
+
+    Attributes:
+      node: any number of 0 or more that names where the child leads; the recurrence keeps it and never reads it.
+      token: token into it; ascending, so that ties go to the lower one.
+      score: edge score; -inf where there is no such child.
+    """
+
+    node: Int[Array, "B beams C"]
+    token: Int[Array, "B beams C"]
+    score: Float[Array, "B beams C"]
+
+
+def root(is_real: Bool[Array, " B"], *, num_beams: int) -> Hypotheses:
+    """The state before the first token: the root alone, and rows are open that are real."""
+    n_rows = len(is_real)
+    zeros = jnp.zeros((n_rows, 1), jnp.int32)
+    return Hypotheses(
+        parent=zeros,
+        node=zeros,
+        token=zeros,
+        score=jnp.zeros((n_rows, 1), jnp.float32),
+        clock=jnp.zeros(n_rows, jnp.int32),
+        done_score=jnp.full((n_rows, num_beams), -jnp.inf, jnp.float32),
+        done_node=jnp.full((n_rows, num_beams), -1, jnp.int32),
+        is_open=is_real,
+    )
+
+
+def advance(hypotheses: Hypotheses, edges: Edges, *, eos: int, options: SearchOptions) -> Hypotheses:
+    """Choose among all children of the running beams: who is finished, who runs on, which rows stop."""
+    k, width = options.num_beams, edges.score.shape[2]
+    n_rows, length = len(hypotheses.clock), hypotheses.clock + 1
+    total = (hypotheses.score[:, :, None] + edges.score).reshape(n_rows, -1)
+    score, flat = _top_k(total, 2 * k)
+    node, token = (jnp.take_along_axis(x.reshape(n_rows, -1), flat, axis=1) for x in (edges.node, edges.token))
+    exists = score > -jnp.inf
+    place = jnp.arange(2 * k)[None]
+
+    # Finished: an identifier's end among the best K, or anything there once no token is left to write.
+    ends = (token == eos) | (length == options.max_length)[:, None]
+    enters = exists & ends & (place < k) & hypotheses.is_open[:, None]
+    penalty = length.astype(jnp.float32)[:, None] ** options.length_penalty
+    done_score = jnp.concatenate([hypotheses.done_score, jnp.where(enters, score / penalty, -jnp.inf)], axis=1)
+    done_node = jnp.concatenate([hypotheses.done_node, jnp.where(enters, node, -1)], axis=1)
+    done_score, best = jax.lax.top_k(done_score, k)
+
+    # Running: the first K that go on.
+    runs = exists & ~ends
+    _, first = jax.lax.top_k(jnp.where(runs, 2 * k - place, 0), k)
+    keep = jnp.take_along_axis(runs, first, axis=1)
+    running = jnp.where(keep, jnp.take_along_axis(score, first, axis=1), -jnp.inf)
+    can_improve = running[:, 0] / penalty[:, 0] > done_score[:, -1]
+    return Hypotheses(
+        parent=jnp.take_along_axis(flat // width, first, axis=1),
+        node=jnp.where(keep, jnp.take_along_axis(node, first, axis=1), -1),
+        token=jnp.take_along_axis(token, first, axis=1),
+        score=running,
+        clock=length,
+        done_score=done_score,
+        done_node=jnp.take_along_axis(done_node, best, axis=1),
+        is_open=hypotheses.is_open & can_improve,
+    )
+
+
+def _top_k(values: Float[Array, "B n"], k: int) -> tuple[Float[Array, "B {k}"], Int[Array, "B {k}"]]:
+    """``lax.top_k`` that also takes fewer than k values: the missing are -inf, at index 0."""
+    have = min(k, values.shape[1])
+    top, index = jax.lax.top_k(values, have)
+    pad = ((0, 0), (0, k - have))
+    return jnp.pad(top, pad, constant_values=-jnp.inf), jnp.pad(index, pad)
