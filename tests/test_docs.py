@@ -18,7 +18,7 @@ FOLDERS = ("igd_jax", "configs", "benchmarks", "launch", "docs", "tests")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*")) if path.suffix in (".py", ".sh")]
 FILES = [*SOURCES, *TEXTS, *LOGS, ROOT / "Makefile", ROOT / "setup.py", ROOT / "pyproject.toml", ROOT / "mkdocs.yml"]
 
-NO_FIELD = {"igd_jax", "benchmarks", "configs", "context", "np", "nnx", "jax", "docs"}
+NO_FIELD = {"igd_jax", "benchmarks", "configs", "context", "batch", "index", "trie", "np", "nnx", "jax", "docs"}
 """First words of dotted names that are Python and no config field."""
 SUFFIXES = {"py", "md", "sh", "json", "jsonl", "parquet", "safetensors", "png", "csv", "txt", "gz", "data", "item", "dat"}
 
