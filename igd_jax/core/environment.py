@@ -1,4 +1,4 @@
-"""What a run ran on: versions, devices, commit. Saved beside its metrics."""
+"""Environment of a run: versions, devices, commit. Saved beside its metrics."""
 
 import platform
 import subprocess
