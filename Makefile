@@ -4,7 +4,7 @@ VENV ?= .venv
 RUN := $(VENV)/bin/python
 export JAX_COMPILATION_CACHE_DIR ?= $(CURDIR)/.cache/jax
 
-.PHONY: quickstart test lint clean
+.PHONY: quickstart test lint docs clean
 
 quickstart: $(VENV)/installed
 	test -f runs/quickstart-data/meta.json || $(RUN) -m igd_jax.prepare --source=synthetic --max_history=3 --output=runs/quickstart-data
@@ -18,6 +18,10 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+
+docs: $(VENV)/installed
+	$(VENV)/bin/pip install -q -e '.[docs]'
+	$(VENV)/bin/mkdocs build
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -44,5 +44,6 @@ setup(
         "cuda": ["jax[cuda13]"],
         "logging": ["tensorboardX>=2.6"],
         "plots": ["matplotlib>=3.9"],
+        "docs": ["mkdocs>=1.6,<2"],
     },
 )

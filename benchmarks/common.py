@@ -29,7 +29,7 @@ from igd_jax.session.session import Run, set_up
 
 ROOT = Path(__file__).resolve().parents[1]
 LOAD_AT_START = os.getloadavg()[0]
-"""Processes that wanted a core in the last minute, before the program itself did; near 0 on a quiet machine."""
+"""Processes that wanted a core in the minute before the program started; near 0 on a quiet machine."""
 
 
 class Node:
@@ -147,7 +147,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def report(name: str, settings: Mapping[str, Any], sides: Mapping[str, Mapping[str, Any]], **result: Any) -> None:
-    """Print a table with a column a side, and write ``results/NAME.json`` beside this file."""
+    """Print a table with one column per side, and write ``results/NAME.json`` beside this file."""
     print(markdown(sides))
     print(", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in result.items()))
     record = {**machine(), **settings, **sides, **result}
@@ -155,7 +155,7 @@ def report(name: str, settings: Mapping[str, Any], sides: Mapping[str, Mapping[s
 
 
 def markdown(sides: Mapping[str, Mapping[str, Any]]) -> str:
-    """A table with a row a figure; a figure that a side lacks is left blank."""
+    """A table with one row per figure; figures that a side lacks are left blank."""
     figures = list(dict.fromkeys(figure for side in sides.values() for figure in side))
     rows: list[Sequence[Any]] = [("", *sides), ("---",) * (len(sides) + 1)]
     rows += [(figure.replace("_", " "), *(side.get(figure, "") for side in sides.values())) for figure in figures]

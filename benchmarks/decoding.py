@@ -4,7 +4,8 @@
 
 Both sides get the same weights, prompts and batches, in float32 on all cores, and must find the same titles with the
 same scores. The other side is the published way: every prompt is repeated for each beam before it is read, and at each
-step a logits processor walks each beam's tokens through the trie and weighs its children (spec/methods.md 1.4).
+step a logits processor walks each beam's tokens through the trie and weighs its children (docs/methods.md, IGD
+decoding).
 """
 
 import math
@@ -37,7 +38,7 @@ from igd_jax.session.session import Run, make_model
 REPEATS = 3
 TOLERANCE = 1e-3
 
-Found: TypeAlias = list[list[tuple[tuple[int, ...], float]]]
+Lists: TypeAlias = list[list[tuple[tuple[int, ...], float]]]
 """For each user, best first: a title's tokens (none where it was cut before its end) and its score."""
 Groups: TypeAlias = Sequence[np.ndarray]
 """Rows of each batch."""
@@ -45,7 +46,7 @@ Groups: TypeAlias = Sequence[np.ndarray]
 
 @dataclass
 class Work:
-    """What a side ran through its model: sequential calls, tokens, and those of them that are no padding."""
+    """Work of one side's model: sequential calls, tokens, and those of them that are not padding."""
 
     calls: int = 0
     tokens: int = 0
@@ -56,19 +57,19 @@ class Work:
 
 
 class Ours:
-    """The method's own `recommend`, compiled once a batch shape."""
+    """The method's own `recommend`, compiled once per batch shape."""
 
     def __init__(self, run: Run):
         self.run, self.model = run, make_model(run)
         self._recommend = make_recommend(run, self.model)
 
-    def __call__(self, examples: Examples, groups: Groups) -> Found:
-        found: Found = []
+    def __call__(self, examples: Examples, groups: Groups) -> Lists:
+        lists: Lists = []
         for group in groups:
             ranked = jax.device_get(self._recommend(self.batch(examples, group)))
             pairs = zip(ranked.rows[: len(group)].tolist(), ranked.scores[: len(group)].tolist(), strict=True)
-            found += [[(self.title(row), score) for row, score in zip(*user, strict=True)] for user in pairs]
-        return found
+            lists += [[(self.title(row), score) for row, score in zip(*user, strict=True)] for user in pairs]
+        return lists
 
     def batch(self, examples: Examples, group: np.ndarray) -> dict[str, np.ndarray]:
         """Some users, as the method reads them."""
@@ -144,10 +145,10 @@ class Peer:
             return_dict_in_generate=True,
         )
 
-    def __call__(self, examples: Examples, groups: Groups, *, with_scores: bool = False) -> Found:
+    def __call__(self, examples: Examples, groups: Groups, *, with_scores: bool = False) -> Lists:
         return [user for group in groups for user in self._search(examples, group, with_scores)]
 
-    def _search(self, examples: Examples, group: np.ndarray, with_scores: bool) -> Found:
+    def _search(self, examples: Examples, group: np.ndarray, with_scores: bool) -> Lists:
         prompts = [torch.from_numpy(examples.prompt[row]).long() for row in group.tolist()]
         width = max(map(len, prompts))
         ids, mask = torch.full((len(prompts), width), self._eos), torch.zeros(len(prompts), width, dtype=torch.long)
@@ -191,7 +192,7 @@ def choose_users(run: Run, n_users: int) -> tuple[Examples, Groups]:
     return examples, list(in_groups(by_length(examples, np.arange(len(examples))), run.config.decode.batch_size))
 
 
-def check(ours: Found, theirs: Found) -> dict[str, Any]:
+def check(ours: Lists, theirs: Lists) -> dict[str, Any]:
     """How far both sides agree: users whose lists hold the same titles in the same order, and scores by rank.
 
     Raises:
@@ -219,11 +220,11 @@ def make_run(data: Path, model: Path, *, alpha: float) -> Run:
 
 
 def figures(work: Work, taken: float, *, n_users: int, n_batches: int) -> dict[str, float]:
-    """Those of a side that took so many seconds for all users."""
+    """Figures of a side that took this many seconds for all users."""
     return {
         "users_per_second": round(n_users / taken, 2),
-        "sequential_model_calls_a_batch": round(work.calls / n_batches, 1),
-        "tokens_through_the_model_a_user": round(work.tokens / n_users),
+        "sequential_model_calls_per_batch": round(work.calls / n_batches, 1),
+        "tokens_through_the_model_per_user": round(work.tokens / n_users),
         "of_them_no_padding": round(work.real / n_users),
     }
 
@@ -232,12 +233,12 @@ def compare(run: Run, *, n_users: int, repeats: int) -> tuple[dict[str, Any], di
     """Check, count and time both sides: figures of ours, of the other, and of both."""
     examples, groups = choose_users(run, n_users)
     ours, peer = Ours(run), Peer(run)
-    found: list[Found] = []
-    first_pass = common.seconds(lambda: found.append(ours(examples, groups)))
+    lists: list[Lists] = []
+    first_pass = common.seconds(lambda: lists.append(ours(examples, groups)))
     with peer.counting() as their_work:
-        their_pass = common.seconds(lambda: found.append(peer(examples, groups, with_scores=True)))
+        their_pass = common.seconds(lambda: lists.append(peer(examples, groups, with_scores=True)))
     in_processor = round(sum(peer.in_processor) / their_pass, 2)
-    agreement = check(*found)
+    agreement = check(*lists)
     with counting_ours() as our_work:
         Ours(run)(examples, groups)
     passes = {"ours": lambda: ours(examples, groups), "peer": lambda: peer(examples, groups)}

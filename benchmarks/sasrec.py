@@ -77,7 +77,7 @@ class Network(torch.nn.Module):
         hidden = self.drop(self.item(history) + self.position.weight[-history.shape[1] :])
         n = history.shape[1]
         later = torch.triu(torch.ones(n, n, dtype=torch.bool), diagonal=1)
-        # Padding looks at itself: a row that may look nowhere is not a number.
+        # Padding looks at itself: a row that sees nothing would become NaN.
         mask = (later | (history == self.item.padding_idx)[:, None]) & ~torch.eye(n, dtype=torch.bool)
         for block in self.blocks:
             hidden = block(hidden, src_mask=mask.repeat_interleave(block.self_attn.num_heads, dim=0))
@@ -158,10 +158,10 @@ def main() -> None:
     for name in ("ml", "books"):
         config = sasrec.get_config()
         config.data.dir, config.mesh.data = flags.FLAGS[name].value, 1
-        found = compare(set_up(config, Workdir(str(Path(config.data.dir) / "run"))), n_epochs=flags.FLAGS.epochs)
+        figures = compare(set_up(config, Workdir(str(Path(config.data.dir) / "run"))), n_epochs=flags.FLAGS.epochs)
         for column, side in (("igd_jax", "ours"), ("torch", "torch")):
-            columns[column] |= {f"{name}_{figure}": value for figure, value in found[side].items()}
-        speeds = [found[side]["examples_per_second"] for side in ("ours", "torch")]
+            columns[column] |= {f"{name}_{figure}": value for figure, value in figures[side].items()}
+        speeds = [figures[side]["examples_per_second"] for side in ("ours", "torch")]
         ratios[f"{name}_examples_per_second_ratio"] = round(speeds[0] / speeds[1], 2)
     config = sasrec.get_config()
     settings = {"epochs": flags.FLAGS.epochs, **config.method.args.to_dict()}
@@ -172,5 +172,5 @@ def main() -> None:
 if __name__ == "__main__":
     flags.DEFINE_string("ml", None, "Prepared folder of MovieLens 100K.", required=True)
     flags.DEFINE_string("books", None, "Prepared folder of Amazon Books.", required=True)
-    flags.DEFINE_integer("epochs", 2, "Epochs a side trains.", lower_bound=1)
+    flags.DEFINE_integer("epochs", 2, "Epochs of training per side.", lower_bound=1)
     run_main(main)

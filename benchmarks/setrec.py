@@ -21,7 +21,7 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from benchmarks import common
-from benchmarks.decoding import Found, Ours, check, choose_users, counting_ours, figures
+from benchmarks.decoding import Lists, Ours, check, choose_users, counting_ours, figures
 from configs import igd, setrec
 from igd_jax.core.errors import run as run_main
 from igd_jax.core.io import Workdir
@@ -47,7 +47,7 @@ def make_runs(config: ConfigDict, workdir: Workdir) -> dict[str, Run]:
     return {"setrec": set_up(one_pass, workdir), "igd": set_up(config, workdir)}
 
 
-def rank_all(side: Ours, examples: Examples, group: np.ndarray) -> Found:
+def rank_all(side: Ours, examples: Examples, group: np.ndarray) -> Lists:
     """SETRec's lists for some users by a sort of all candidates in float64, from the model's queries and tokens."""
 
     @nnx.jit
@@ -55,10 +55,10 @@ def rank_all(side: Ours, examples: Examples, group: np.ndarray) -> Found:
         return model(model.tokens(history), mask), model.tokens(jnp.arange(model.tokens.n_items))
 
     batch, catalog = side.batch(examples, group), side.run.index.catalog
-    asked, table = (np.asarray(x, np.float64) for x in vectors(side.model, batch["history"], batch["history_mask"]))
+    queries, table = (np.asarray(x, np.float64) for x in vectors(side.model, batch["history"], batch["history_mask"]))
     beta, k = side.run.config.method.args.beta, side.run.config.decode.num_beams
-    of_items = (1 - beta) * asked[:, 0] @ table[:, 0].T
-    of_items += beta * np.einsum("BZD,IZD->BI", asked[:, 1:], table[:, 1:], optimize=True)
+    of_items = (1 - beta) * queries[:, 0] @ table[:, 0].T
+    of_items += beta * np.einsum("BZD,IZD->BI", queries[:, 1:], table[:, 1:], optimize=True)
     of_rows = np.full((len(group), len(catalog)), -np.inf)
     for item, row in enumerate(catalog.row_of_item.tolist()):
         if row >= 0:

@@ -5,8 +5,8 @@
 Both sides start from the same weights and see the same rows at each step (128, in micro-batches of 16), in float32 on
 all cores, and must have the same losses. The other side is the published way: micro-batches in random order padded to
 their longest row, logits at every position, and weights by a walk through a trie of dictionaries inside the loss
-(spec/methods.md 1.1 to 1.3). It differs from that in one point that costs nothing: the loss is divided once a step, as
-ours, and not once a micro-batch, so that both sides take the same steps.
+(docs/methods.md, IGD weights). It differs from that in one point that costs nothing: the loss is divided once per step,
+like ours, and not once per micro-batch, so that both sides take the same steps.
 """
 
 from collections.abc import Sequence
@@ -187,7 +187,7 @@ def compare(
     our_side, their_side = (
         {
             "examples_per_second": round(n_rows / least[name], 1),
-            "tokens_through_the_model_an_example": round(sum(map(side.tokens, steps)) / n_rows),
+            "tokens_through_the_model_per_example": round(sum(map(side.tokens, steps)) / n_rows),
         }
         for name, side in (("ours", ours), ("peer", peer))
     )
@@ -195,7 +195,7 @@ def compare(
     real = examples.prompt.lengths[used] + run.index.item_tokens.lengths[examples.target[used]]
     both = {
         "examples_per_second_ratio": round(least["peer"] / least["ours"], 2),
-        "tokens_an_example_without_padding": round(float(real.mean())),
+        "tokens_per_example_without_padding": round(float(real.mean())),
         **agreement,
     }
     return our_side | {"compile_seconds": round(first_pass - least["ours"], 1)}, their_side, both
@@ -223,6 +223,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     common.define_flags()
-    flags.DEFINE_integer("steps", 2, "Steps a side takes before the other's turn.", lower_bound=1)
+    flags.DEFINE_integer("steps", 2, "Steps of one side before the other's turn.", lower_bound=1)
     flags.DEFINE_integer("examples", 1024, "Rows of the train split that steps draw from.", lower_bound=128)
     run_main(main)

@@ -3,8 +3,9 @@
     python -m benchmarks.trie [--titles=1000000] [--data=FOLDER] [--tokenizer=HF_FOLDER]
 
 Both sides start from token ids and must give the same gains. The other side is the published way: titles go in one by
-one, and each adds its mass to every node on its path (spec/methods.md 1.3). The titles are walks along pairs of tokens
-of real ones, Amazon Books with the Qwen tokenizer, or of the synthetic source's where those folders are missing.
+one, and each adds its mass to every node on its path (docs/methods.md, IGD weights). The titles are walks along pairs
+of tokens of real ones, Amazon Books with the Qwen tokenizer, or of the synthetic source's where those folders are
+missing.
 """
 
 import time
@@ -31,8 +32,8 @@ from igd_jax.items.trie import Trie, build_trie
 
 _SHARED = common.ROOT.parent / "shared" / "data"
 _LONGEST = 100  # tokens of a drawn title
-_GOES_ON = 0.2  # chance that a drawn title goes on where a real one ends: about 17 tokens a title on Amazon Books
-_ROUNDS, _OURS_A_ROUND = 2, 3
+_GOES_ON = 0.2  # chance that a drawn title goes on where a real one ends: about 17 tokens per title on Amazon Books
+_ROUNDS, _OURS_PER_ROUND = 2, 3
 _CHECKED = 2000
 
 
@@ -133,7 +134,7 @@ def main() -> None:
     peak, ours, theirs = peak_mb(rows, counts), [], []
     for _ in range(_ROUNDS):
         root = None  # one trie of dictionaries at a time: it takes gigabytes
-        for _ in range(_OURS_A_ROUND):
+        for _ in range(_OURS_PER_ROUND):
             spent, (catalog, trie, gain) = cpu_seconds(build_arrays, rows, counts)
             ours.append(spent)
         spent, root = cpu_seconds(common.dict_trie, lists, count_list)

@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-    """The defaults: own data, our prompt, the published optimizer recipe (spec of IGD, arXiv 2506.13229)."""
+    """The defaults: own data, our prompt, the published optimizer (docs/methods.md, Published recipe)."""
     config = ConfigDict()
 
     config.data = ConfigDict()

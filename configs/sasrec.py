@@ -16,7 +16,7 @@ def get_config() -> ConfigDict:
     """SASRec; sizes and learning rate as published with D3-style scores where they do not say otherwise."""
     config = common.get_config()
     config.method.name = "sasrec"
-    config.method.args.loss = "softmax"  # over all items; bce = one negative a row, published default
+    config.method.args.loss = "softmax"  # over all items; bce = one negative per row, the published default
     config.method.args.max_history = 10  # newest items that are read; published: 10
     config.method.args.width = 64  # of item vectors; published: 32
     config.method.args.num_blocks = 1  # published: 1

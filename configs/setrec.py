@@ -1,4 +1,4 @@
-"""SETRec: a few vectors an item in place of its title, and one forward pass for a list.
+"""SETRec: a few vectors per item in place of its title, and one forward pass per list.
 
     python -m igd_jax.train --config=configs/setrec.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
         --config.method.args.collaborative=SASREC_RUN/eval/test
@@ -23,7 +23,7 @@ def get_config(backbone: str = "") -> ConfigDict:
     if backbone:
         config.model.config = "t5-small"  # published; used when model.path is empty, as t5-pico and t5-base are
     config.method.name = "setrec"
-    config.method.args.n_semantic = 4 if backbone else 6  # semantic tokens an item; published: 4 (T5), 6 (Qwen)
+    config.method.args.n_semantic = 4 if backbone else 6  # semantic tokens per item; published: 4 (T5), 6 (Qwen)
     config.method.args.alpha = 0.7 if backbone else 0.5  # weight of the autoencoder's error; published
     config.method.args.beta = 0.1  # weight of the semantic scores when ranking, 0 to 1; published (Qwen): 0.1
     config.method.args.collaborative = ""  # RUN/eval/SPLIT of a SASRec run; empty = vectors trained here

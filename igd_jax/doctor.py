@@ -1,4 +1,4 @@
-"""Say what this machine has, and what is wrong with it and how to mend it.
+"""Report what this machine has, what is wrong, and how to fix it.
 
     python -m igd_jax.doctor [--workdir=RUN]
 
@@ -42,7 +42,7 @@ def check_accelerator() -> str:
 
 
 def check_sharded_product() -> str:
-    """Multiply a matrix that is dealt over all devices."""
+    """Multiply a matrix that is split over all devices."""
     mesh = make_mesh(data=-1)
     x = jax.device_put(jnp.ones((8 * mesh.size, 64)), by_row(mesh))
     if not np.allclose(jax.jit(lambda x: x @ x.T)(x), 64.0):
@@ -79,7 +79,7 @@ def main() -> None:
         except (OSError, RuntimeError) as error:
             failed += 1
             say(f"WRONG  {name}: {error}")
-    say("all is well" if not failed else f"{failed} thing(s) to mend")
+    say("all is well" if not failed else f"{failed} thing(s) to fix")
     sys.exit(1 if failed else 0)
 
 

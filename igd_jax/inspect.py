@@ -52,7 +52,7 @@ def define_flags() -> None:
     flags.DEFINE_string("data", None, "Folder written by igd_jax.prepare.", required=True)
     flags.DEFINE_string("tokenizer", None, "Hugging Face folder, or RUN/tokenizer.", required=True)
     flags.DEFINE_string("title", None, "The title to take apart.", required=True)
-    flags.DEFINE_string("candidates", "catalogue", "catalogue, train, or a file with one item id a line.")
+    flags.DEFINE_string("candidates", "catalogue", "catalogue, train, warm, cold, or a file with one item id per line.")
     flags.DEFINE_float("beta", 0.1, "Weight of tokens without gain.")
     flags.DEFINE_bool("json", False, "Print JSON only.")
 

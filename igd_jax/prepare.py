@@ -28,9 +28,9 @@ def define_flags() -> None:
     flags.DEFINE_string("source", None, f"where the data comes from: {', '.join(source_names())}")
     flags.DEFINE_string("input", None, "the file or folder to read")
     flags.DEFINE_string("output", None, "the prepared folder to write; an older one of that name is replaced")
-    flags.DEFINE_integer("k_core", None, "fewest events of a user and of an item; 0: any", lower_bound=0)
-    flags.DEFINE_enum("split", None, list(SPLITTERS), "how rows are parted into train, valid and test")
-    flags.DEFINE_integer("max_history", None, "most items of history in a row", lower_bound=1)
+    flags.DEFINE_integer("k_core", None, "fewest events per user and per item; 0: any", lower_bound=0)
+    flags.DEFINE_enum("split", None, list(SPLITTERS), "how rows are split into train, valid and test")
+    flags.DEFINE_integer("max_history", None, "most items of history per row", lower_bound=1)
     flags.DEFINE_integer("min_items", None, "amazon2018: widen the time window until so many items are left")
     flags.DEFINE_integer("n_items", None, "synthetic: items")
     flags.DEFINE_integer("n_users", None, "synthetic: users")
@@ -100,7 +100,7 @@ def describe(meta: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Check what was asked, read, write, and say what came out."""
+    """Check the options, read, write, and print a summary."""
     for name in ("source", "output"):
         if not FLAGS[name].value:
             raise InputError(f"--{name} is missing; sources are {', '.join(source_names())}, output is a new folder")

@@ -5,7 +5,7 @@
 
 Each run is a folder under ROOT that train and evaluate know as their --workdir, named by its values:
 ROOT/beta=0.1,seed=1 with its evaluations under eval/alpha=0.2; without --evaluate there is one, named as the split. An
-evaluation that is there and was made with the same config is not made again.
+evaluation that is there and was made with the same config is not repeated.
 """
 
 import signal
@@ -34,23 +34,23 @@ def sweep(config: ConfigDict, output: Path, *, grid: Sequence[Axis], evaluations
     """Train every point of `grid`, evaluate it at every point of `evaluations`; returns the evaluations' folders.
 
     Raises:
-      InputError: what `train` or `evaluate` raises ends the sweep; what is finished stays.
+      InputError: an error of `train` or `evaluate` ends the sweep; finished runs stay.
     """
     runs, folders = list(points(grid)), []
     for point in (*runs, *filter(None, points(evaluations))):
         check_name(name_of(point), option="the name of a run or evaluation")
     for number, point in enumerate(runs, start=1):
-        asked, workdir = changed(config, point), Workdir(str(output / name_of(point)))
-        check_workdir(asked, workdir)
+        run_config, workdir = changed(config, point), Workdir(str(output / name_of(point)))
+        check_workdir(run_config, workdir)
         todo = {}
         for decoding in points(evaluations):
-            name, trial = name_of(decoding) or asked.eval.split, changed(asked, decoding)
+            name, trial = name_of(decoding) or run_config.eval.split, changed(run_config, decoding)
             folders.append(workdir.eval(name))
             if not is_finished(folders[-1], trial):
                 todo[name] = trial
         say(f"run {number} of {len(runs)}: {name_of(point)}, evaluations to make: {', '.join(todo) or 'none'}")
         if todo:
-            train_only(asked, workdir)
+            train_only(run_config, workdir)
         for name, trial in todo.items():
             evaluate(trial, workdir, name=name)
     return folders
@@ -73,7 +73,7 @@ def train_only(config: ConfigDict, workdir: Workdir) -> None:
 
 def define_flags() -> None:
     """``--config``, ``--output``, and the fields to vary."""
-    flags.DEFINE_string("output", None, "Folder of the sweep; a folder a run.", required=True)
+    flags.DEFINE_string("output", None, "Folder of the sweep; one folder per run.", required=True)
     flags.DEFINE_multi_string("grid", [], "FIELD=VALUE,VALUE: train with each; repeat for more fields.")
     flags.DEFINE_multi_string("evaluate", [], "FIELD=VALUE,VALUE: decode every run with each; repeat for more fields.")
     define_config_flag()

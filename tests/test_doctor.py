@@ -36,4 +36,4 @@ def test_what_is_wrong_is_told_and_is_the_exit_code(tmp_path, monkeypatch):
     wrong = [line for line in done.out.splitlines() if line.startswith("WRONG")]
     assert wrong[0] == "WRONG  sharded product: no driver: install one"
     assert wrong[1].startswith("WRONG  workdir: ")
-    assert done.out.splitlines()[-1] == "2 thing(s) to mend"
+    assert done.out.splitlines()[-1] == "2 thing(s) to fix"

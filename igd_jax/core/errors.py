@@ -1,4 +1,4 @@
-"""Bad input is told in one line and exit code 2, never as a traceback."""
+"""Bad input ends in one line and exit code 2, never in a traceback."""
 
 import sys
 from collections.abc import Callable, Iterator, Sequence

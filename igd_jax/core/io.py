@@ -108,7 +108,7 @@ def _scratch(path: Path, suffix: str) -> Path:
 
 
 def _umask() -> int:
-    """The permissions that new files do not get; the system only tells them while they are set."""
+    """The permissions that new files do not get; the system returns them only when they are set."""
     umask = os.umask(0)
     os.umask(umask)
     return umask

@@ -11,7 +11,7 @@ def say(message: str) -> None:
 
 
 class MetricsWriter:
-    """Appends one JSON object a line; also to TensorBoard when ``tensorboardX`` is installed.
+    """Appends one JSON object per line; also to TensorBoard when ``tensorboardX`` is installed.
 
     A resumed run calls `truncate` first, so that each step stands in the file once.
     """
@@ -66,7 +66,7 @@ def plot_losses(metrics: Path, picture: Path) -> None:
         for name in values:
             if "loss" in name:
                 curves.setdefault(name, []).append((values["step"], values[name]))
-    axes = (figure := Figure(layout="constrained")).add_subplot(xlabel="step", ylabel="nats a token")
+    axes = (figure := Figure(layout="constrained")).add_subplot(xlabel="step", ylabel="nats per token")
     for name, points in curves.items():
         axes.plot(*zip(*points, strict=True), label=name, marker="o" if name.startswith("valid") else None)
     axes.legend()

@@ -23,7 +23,7 @@ def map_rows(
       answer: function of the numbers of some rows to a pytree of arrays, whose first axis holds those rows, in their
         order, and then any number of others that only fill it up.
       groups: numbers of rows; together each of `n_rows` once, and at least one group.
-      progress: told of each group.
+      progress: updated after each group.
 
     Returns:
       The pytree as NumPy arrays [n_rows, ...].

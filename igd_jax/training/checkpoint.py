@@ -12,13 +12,13 @@ from igd_jax.core.fingerprint import fingerprint, sample_leaves
 from igd_jax.training.step import Params, TrainState
 
 Check: TypeAlias = Callable[[dict[str, Any]], None]
-"""Is shown the progress of a checkpoint before its arrays are read, and raises where it does not fit."""
+"""Function of a checkpoint's progress that raises, before any array is read, if the checkpoint does not fit."""
 
 
 class Checkpoints:
     """`last` and `best` under one folder, each holding the newest of its kind.
 
-    Saving goes on in the background; a process that is killed meanwhile leaves the checkpoint before. `close` waits.
+    Saving runs in the background; a process that is killed meanwhile leaves the previous checkpoint. `close` waits.
     """
 
     def __init__(self, folder: Path):
@@ -27,7 +27,7 @@ class Checkpoints:
         self._best = ocp.CheckpointManager(folder.absolute() / "best", options=options)
 
     def save_last(self, state: TrainState, progress: dict[str, Any]) -> None:
-        """Save all that is needed to go on; `progress` is JSON."""
+        """Save all that resuming needs; `progress` is JSON."""
         self._save(self._last, int(state.step), state, progress)
 
     def save_best(self, step: int, params: Params, progress: dict[str, Any]) -> None:
@@ -52,7 +52,7 @@ class Checkpoints:
 
     @staticmethod
     def _save(manager: ocp.CheckpointManager, step: int, tree: Any, progress: dict[str, Any]) -> None:
-        if step in manager.all_steps():  # a resumed run comes by the same step again, with the same values
+        if step in manager.all_steps():  # a resumed run reaches the same step again, with the same values
             return
         args = ocp.args.Composite(tree=ocp.args.StandardSave(tree), progress=ocp.args.JsonSave(progress))
         manager.save(step, args=args, force=True)
@@ -70,9 +70,9 @@ class Checkpoints:
 
 
 def frozen_fingerprint(frozen: Any) -> str:
-    """Changes with the variables that training leaves as they are, and that no checkpoint holds.
+    """Fingerprint of the variables that training leaves as they are and that no checkpoint holds.
 
-    Variables that say what they were ``made_from`` count as that: computed on another device, they may differ a little.
+    Variables with a ``made_from`` are represented by it: computed on another device, their values may differ slightly.
     """
     parts: list[bytes | str] = []
     for variable in jax.tree.leaves(frozen, is_leaf=lambda node: isinstance(node, nnx.Variable)):

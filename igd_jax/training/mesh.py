@@ -1,4 +1,4 @@
-"""The one place that makes a mesh. Data-parallel: parameters are whole on every device, batches are cut along rows."""
+"""The one place that makes a mesh. Data-parallel: parameters whole on every device, batches split along rows."""
 
 import jax
 import numpy as np
@@ -28,11 +28,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def by_row(mesh: Mesh) -> NamedSharding:
-    """The first axis cut over the devices."""
+    """The first axis split over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def check_divides(name: str, size: int, mesh: Mesh) -> None:
-    """Raise `InputError` unless rows of a batch can be dealt out evenly."""
+    """Raise `InputError` unless the devices divide the rows of a batch."""
     if size < 1 or size % mesh.size:
         raise InputError(f"{name} is {size}, which {mesh.size} devices do not divide; use a multiple of {mesh.size}")

@@ -1,4 +1,4 @@
-"""AdamW with warm-up, a schedule and clipping: the recipe of the published runs (spec/methods.md 0.4)."""
+"""AdamW with warm-up, a schedule and clipping: the recipe of the published runs (docs/methods.md, Published recipe)."""
 
 import optax
 

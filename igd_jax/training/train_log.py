@@ -1,4 +1,4 @@
-"""What a run tells of its steps: metrics.jsonl, a line now and then, and the first number that is not finite."""
+"""Log of a run's steps: metrics.jsonl, a line now and then, an error at the first number that is not finite."""
 
 import math
 import time
@@ -21,7 +21,7 @@ class TrainLog:
         self._n_rows, self._since = 0, time.monotonic()
 
     def add(self, step: int, values: dict[str, jax.Array], *, n_rows: int) -> None:
-        """Note a step; every `every_steps` steps, write and print what is waiting."""
+        """Record a step; every `every_steps` steps, write and print what is waiting."""
         self._waiting.append((step, values))
         self._n_rows += n_rows
         if step % self._every == 0:

@@ -24,15 +24,15 @@ def test_both_searches_find_the_same_titles_with_the_same_scores(run: Run):
     assert both["same_lists"] == "11 of 11"
     assert both["largest_score_difference"] < 1e-4
     # One call more, for what all prompts begin with.
-    assert ours["sequential_model_calls_a_batch"] == peer["sequential_model_calls_a_batch"] + 1
-    assert ours["tokens_through_the_model_a_user"] < peer["tokens_through_the_model_a_user"]
+    assert ours["sequential_model_calls_per_batch"] == peer["sequential_model_calls_per_batch"] + 1
+    assert ours["tokens_through_the_model_per_user"] < peer["tokens_through_the_model_per_user"]
 
 
 def test_both_trainings_take_the_same_steps(run: Run):
     ours, peer, both = training.compare(run, n_steps=3, n_examples=40, repeats=1)
     assert both["loss_difference"] < 1e-5
     assert both["later"] < 1e-4
-    assert 0 < ours["tokens_through_the_model_an_example"] < peer["tokens_through_the_model_an_example"]
+    assert 0 < ours["tokens_through_the_model_per_example"] < peer["tokens_through_the_model_per_example"]
 
 
 def test_one_pass_ranks_as_a_sort_of_all_titles_does(tiny: Path, tmp_path: Path):
@@ -41,8 +41,8 @@ def test_one_pass_ranks_as_a_sort_of_all_titles_does(tiny: Path, tmp_path: Path)
     assert both["same_lists"] == "8 of 8"
     assert both["largest_score_difference"] < 1e-4
     ours, search = columns["setrec"], columns["igd"]
-    assert ours["sequential_model_calls_a_batch"] == 1 < search["sequential_model_calls_a_batch"]
-    assert 0 < ours["of_them_no_padding"] < ours["tokens_through_the_model_a_user"]
+    assert ours["sequential_model_calls_per_batch"] == 1 < search["sequential_model_calls_per_batch"]
+    assert 0 < ours["of_them_no_padding"] < ours["tokens_through_the_model_per_user"]
     beta = runs["setrec"].config.method.args.beta
     runs["setrec"].config.method.args.beta = 1 - beta  # of the sort alone
     with pytest.raises(InputError, match="scores differ"):

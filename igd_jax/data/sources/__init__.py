@@ -1,1 +1,1 @@
-"""One module a source; the file name is the value of ``prepare --source``."""
+"""One module per source; the file name is the value of ``prepare --source``."""

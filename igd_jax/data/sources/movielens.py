@@ -12,7 +12,7 @@ _GENRES = (
     *("Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
     *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
 )
-"""Of 100K: in the order of a film's last fields, before which stands "unknown"."""
+"""Genres of 100K, in the order of a film's last fields; "unknown" comes before them."""
 
 
 def _flagged_genres(film: list[str]) -> list[str]:
@@ -24,7 +24,7 @@ def _named_genres(film: list[str]) -> list[str]:
 
 
 class Layout(NamedTuple):
-    """The files of one release, what parts their fields, and how the genres of a film are told."""
+    """Files of one release, their separators, and how a film's genres are read."""
 
     ratings: str
     ratings_separator: str

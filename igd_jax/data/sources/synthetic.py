@@ -72,7 +72,7 @@ _ZIPF_EXPONENT = 0.7  # a genre's r-th best known line draws r^-0.7 as many jump
 _NEXT_VOLUME = 0.7  # chance to go on with the line, where there is a next volume
 _FROM_THE_START = 0.5  # chance that a jump lands on a first volume and not on just any
 _FIRST_TASTE, _SECOND_TASTE = 0.65, 0.25  # chances that a jump stays in a favourite genre; the rest goes anywhere
-_MIN_EVENTS = 2  # of a user
+_MIN_EVENTS = 2  # per user
 _YEAR_START, _YEAR_SECONDS = 1_704_067_200, 366 * 86_400  # 2024, UTC
 
 
@@ -82,7 +82,7 @@ def read(
     """Make a year of events; the same options always give the same ones.
 
     Raises:
-      InputError: a path is given, there are more items than names for them, or fewer than two events a user.
+      InputError: a path is given, there are more items than names for them, or fewer than two events per user.
     """
     if path is not None:
         raise InputError(f"the synthetic source makes its own data and reads no input, but got {path}")
