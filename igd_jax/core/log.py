@@ -6,6 +6,7 @@ import time
 import weakref
 from contextlib import nullcontext
 from pathlib import Path
+from shutil import get_terminal_size
 
 from tqdm import tqdm
 
@@ -79,6 +80,11 @@ def plot_losses(metrics: Path, picture: Path) -> None:
     figure.savefig(picture)
 
 
+def _is_watched() -> bool:
+    """Whether standard output is a terminal, and one that says how wide it is."""
+    return sys.stdout is not None and sys.stdout.isatty() and get_terminal_size((0, 0)).columns > 0
+
+
 class Progress:
     """Says how far a long loop is: a bar on a terminal, elsewhere a line at most once every `every_seconds`.
 
@@ -93,7 +99,7 @@ class Progress:
         self._start = self._last = time.monotonic()
         self._first: int | None = None
         self._bar: tqdm | None = None
-        if sys.stdout is not None and sys.stdout.isatty():
+        if _is_watched():
             self._bar = tqdm(
                 desc=what,
                 total=total,

@@ -107,6 +107,19 @@ class Terminal(io.StringIO):
         return lines
 
 
+@pytest.fixture
+def wide(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def test_a_terminal_of_unknown_width_gets_lines(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "0")
+    with redirect_stdout(Terminal()) as terminal:
+        Progress("train", 10, "steps").update(10)
+    assert terminal.getvalue().startswith("train: 10/10 steps")
+
+
+@pytest.mark.usefixtures("wide")
 def test_a_terminal_gets_a_bar_that_stays_when_it_is_full():
     with redirect_stdout(Terminal()) as terminal:
         progress = Progress("train", 1000, "steps")
@@ -118,6 +131,7 @@ def test_a_terminal_gets_a_bar_that_stays_when_it_is_full():
     assert (after, rest) == ("after", "")
 
 
+@pytest.mark.usefixtures("wide")
 def test_lines_stand_above_the_bar():
     with redirect_stdout(Terminal()) as terminal:
         progress = Progress("train", 10, "steps")
@@ -130,6 +144,7 @@ def test_lines_stand_above_the_bar():
     assert rest == ""
 
 
+@pytest.mark.usefixtures("wide")
 def test_a_bar_that_does_not_fill_is_taken_away():
     with redirect_stdout(Terminal()) as terminal:
         with Progress("read", 10, "rows") as progress:
@@ -139,6 +154,7 @@ def test_a_bar_that_does_not_fill_is_taken_away():
     assert terminal.screen() == ["after", ""]
 
 
+@pytest.mark.usefixtures("wide")
 def test_an_error_is_told_on_a_clean_line():
     with redirect_stdout(Terminal()) as terminal, redirect_stderr(terminal):
         progress = Progress("read", 10, "rows")
@@ -148,6 +164,7 @@ def test_an_error_is_told_on_a_clean_line():
     assert terminal.screen() == ["error: no such column", ""]
 
 
+@pytest.mark.usefixtures("wide")
 def test_what_was_done_by_an_earlier_start_does_not_count_for_the_rate():
     with redirect_stdout(Terminal()) as terminal:
         progress = Progress("train", 1000, "steps")
