@@ -1,13 +1,13 @@
 """Batches as pure functions of (seed, step): a resumed run needs no iterator state.
 
 Prompts are padded on the left and targets on the right, so that the target starts at one place for the whole batch and
-the vocabulary head can run on target positions alone. Widths come from a short list: one compilation a width.
+the vocabulary head can run on target positions alone. Widths come from a short list: one compilation per width.
 
     prompt  . . p p p        target  t t e .
     prompt  p p p p p        target  t t t e
 
-What all prompts begin with, the words of the template before the history, is a header of its own: a model reads it once
-a batch and not once a row.
+What all prompts begin with, the words of the template before the history, stands apart: a model reads it once per batch
+and not once per row.
 
 Methods that read items instead of text get histories, padded on the left to the longest of the split.
 """
@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from jaxtyping import Int
 
-from igd_jax.core.ragged import Ragged
+from igd_jax.core.ragged import Ragged, ragged_index
+from igd_jax.core.types import ItemBatch, TextBatch
 from igd_jax.data.examples import Examples
 
 TARGET_WIDTHS = (16, 32, 48, 64, 128, 256, 512)
@@ -36,7 +37,7 @@ def rows_of_step(n_rows: int, *, batch_size: int, seed: int, step: int) -> Int[n
     return order[place * batch_size : (place + 1) * batch_size]
 
 
-def noise_of_rows(rows: Int[np.ndarray, " b"], *, seed: int, step: int) -> Int[np.ndarray, " b"]:
+def seed_of_rows(rows: Int[np.ndarray, " b"], *, seed: int, step: int) -> Int[np.ndarray, " b"]:
     """A seed for each row at `step`: what is random about a row does not depend on the rows beside it."""
     words = np.random.SeedSequence((seed, step)).generate_state(2, np.uint64)
     mixed = (rows.astype(np.uint64) + words[0]) * np.uint64(0x9E3779B97F4A7C15) + words[1]
@@ -54,72 +55,76 @@ def in_groups(rows: Int[np.ndarray, " b"], size: int) -> Iterator[Int[np.ndarray
         yield rows[begin : begin + size]
 
 
-def make_batch(
-    examples: Examples,
-    rows: Int[np.ndarray, " b"],
-    item_tokens: Ragged,
-    per_item: Mapping[str, np.ndarray],
-    *,
-    size: int,
-    inputs: str = "text",
-) -> dict[str, np.ndarray]:
-    """The arrays of `core.types.Batch` for some rows, filled up to `size` rows that count for nothing.
-
-    Args:
-      per_item: further arrays [items, width of the longest title], looked up by target; the method's annotations.
-      inputs: ``text`` or ``items``: which of the two kinds of arrays.
-    """
-    batch = _items_of(examples, rows) if inputs == "items" else _texts_of(examples, rows, item_tokens, per_item)
-    return {name: pad_rows(array, size) for name, array in batch.items()}
-
-
 def pad_rows(array: np.ndarray, size: int) -> np.ndarray:
     """Fill an array up to `size` rows of zeros."""
     return np.pad(array, ((0, size - len(array)), *((0, 0) for _ in array.shape[1:])))
 
 
-def _items_of(examples: Examples, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
+def make_item_batch(
+    examples: Examples, rows: Int[np.ndarray, " b"], *, size: int, seed: Int[np.ndarray, " b"] | None = None
+) -> ItemBatch:
+    """Some rows as NumPy arrays, filled up to `size` rows that count for nothing."""
     assert examples.history is not None
     history, width = examples.history.take(rows), int(examples.history.lengths.max(initial=1))
     mask = np.arange(width) >= width - history.lengths[:, None]
     items = np.zeros(mask.shape, np.int32)
     items[mask] = history.ids
-    return {
-        "history": items,
-        "history_mask": mask,
-        "target_item": examples.target[rows].astype(np.int32),
-        "is_real": np.ones(len(rows), bool),
-    }
+    return ItemBatch(
+        history=pad_rows(items, size),
+        history_mask=pad_rows(mask, size),
+        target=pad_rows(examples.target[rows].astype(np.int32), size),
+        is_real=pad_rows(np.ones(len(rows), bool), size),
+        seed=None if seed is None else pad_rows(seed, size),
+    )
 
 
-def _texts_of(
-    examples: Examples, rows: Int[np.ndarray, " b"], item_tokens: Ragged, per_item: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    prompts, items = examples.prompt.take(rows), examples.target[rows]
-    header = examples.header if examples.has_header[rows].all() else examples.header[:0]
-    prompts = prompts.keep_last(prompts.lengths - len(header))
-    targets = item_tokens.take(items)
+def make_text_batch(
+    examples: Examples,
+    rows: Int[np.ndarray, " b"],
+    item_tokens: Ragged | None,
+    annotations: Mapping[str, np.ndarray],
+    *,
+    size: int,
+) -> TextBatch:
+    """Some rows as NumPy arrays, filled up to `size` rows that count for nothing.
+
+    Args:
+      item_tokens: identifiers of the items, which the targets are; None leaves targets out.
+      annotations: arrays aligned with ``item_tokens.ids``, by name.
+    """
+    prompts, targets = examples.prompt.take(rows), examples.target[rows]
+    shared = examples.shared_prefix if examples.has_prefix[rows].all() else examples.shared_prefix[:0]
+    prompts = prompts.keep_last(prompts.lengths - len(shared))
     width = padded_width(int(prompts.lengths.max()), PROMPT_WIDTHS)
-    target_width = padded_width(int(targets.lengths.max()), TARGET_WIDTHS)
     prompt_mask = np.arange(width) >= width - prompts.lengths[:, None]
     prompt = np.zeros((len(rows), width), np.int32)
     prompt[prompt_mask] = prompts.ids
-    batch = {
-        "prompt": prompt,
-        "prompt_mask": prompt_mask,
-        "target": targets.pad(target_width),
-        "target_mask": np.arange(target_width) < targets.lengths[:, None],
-    }
-    if len(header):
-        batch["header"] = np.tile(header, (len(rows), 1))
-    for name, array in per_item.items():
-        batch[name] = _columns(array[items], target_width)
-    return batch
+    n_tokens = 0
+    mask = np.zeros((size, 0), bool)
+    if item_tokens is not None:
+        lengths = item_tokens.lengths[targets]
+        n_tokens = padded_width(int(lengths.max()), TARGET_WIDTHS)
+        mask = pad_rows(np.arange(n_tokens) < lengths[:, None], size)
+        flat = ragged_index(item_tokens.start[targets], lengths)
 
+    def aligned(values: np.ndarray) -> np.ndarray:
+        out = np.zeros(mask.shape, values.dtype)
+        if item_tokens is not None:
+            out[mask] = values[flat]
+        return out
 
-def _columns(array: np.ndarray, width: int) -> np.ndarray:
-    """Cut or fill an array to `width` columns; what is cut lies beyond the batch's longest target."""
-    return np.pad(array[:, :width], ((0, 0), (0, max(0, width - array.shape[1]))))
+    place = np.broadcast_to(np.arange(n_tokens, dtype=np.int32), mask.shape)
+    return TextBatch(
+        shared_prefix=shared,
+        prompt=pad_rows(prompt, size),
+        prompt_mask=pad_rows(prompt_mask, size),
+        target=aligned(item_tokens.ids if item_tokens is not None else np.zeros(0, np.int32)),
+        target_mask=mask,
+        place=place,
+        before=place + np.int32(width - 1),
+        first=np.arange(size if n_tokens else 0, dtype=np.int32) * np.int32(n_tokens),
+        annotations={name: aligned(values) for name, values in annotations.items()},
+    )
 
 
 def padded_width(longest: int, widths: tuple[int, ...]) -> int:

@@ -4,8 +4,15 @@ The text of a template is data: models are trained on it, misspellings included.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import Ragged
+from igd_jax.data.tokenizer import Tokenizer
+from igd_jax.items.identifiers import Identifiers
 
 
 def _igd(history: Sequence[str] | None, category: str) -> tuple[str, ...]:
@@ -45,3 +52,37 @@ def render(template: str, history: Sequence[str] | None, *, category: str) -> tu
     if template not in TEMPLATES:
         raise InputError(f"config.data.prompt is {template!r}; known prompts are {', '.join(sorted(TEMPLATES))}")
     return TEMPLATES[template](history, category)
+
+
+class Prompts:
+    """What stands around a history, as ids."""
+
+    def __init__(self, template: str, category: str, tokenizer: Tokenizer, identifiers: Identifiers, cache: Path):
+        self._template, self._category, self._tokenizer, self._identifiers = template, category, tokenizer, identifiers
+
+    def of_items(self, history: Ragged) -> Ragged:
+        """Prompts after histories of items, oldest first."""
+        texts = self._identifiers.texts
+        if texts is not None:
+            return self.of_texts([[texts[i] for i in history[row].tolist()] for row in range(len(history))])
+        mentions = self._identifiers.mentions()
+        lead, closing = ([], [])
+        rendered = render(self._template, ["\0"], category=self._category)
+        before, _, after = "".join(rendered).partition("\0")
+        lead, closing = self._tokenizer.encode([before, after])
+        return Ragged.from_lists(
+            [
+                [*lead, *(t for i in history[row].tolist() for t in mentions[i].tolist()), *closing]
+                for row in range(len(history))
+            ]
+        )
+
+    def of_texts(self, histories: Sequence[Sequence[str]]) -> Ragged:
+        """Prompts after histories of any texts, oldest first."""
+        return self._tokenizer.encode_prompts(
+            [render(self._template, history, category=self._category) for history in histories]
+        )
+
+    def without_history(self) -> Int[np.ndarray, " ids"]:
+        """The prompt with its history removed."""
+        return self._tokenizer.encode_prompts([render(self._template, None, category=self._category)])[0]

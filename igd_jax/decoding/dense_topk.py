@@ -2,11 +2,15 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 def best_rows(
-    query: Float[Array, "B ZD"], tables: dict[str, Array], *, k: int
+    query: Float[Array, "B ZD"],
+    tables: dict[str, Array],
+    *,
+    k: int,
+    allowed: Bool[Array, "B n"] | None = None,
 ) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
     """The k catalogue rows with the highest score, that of a row's best item; -inf where there are fewer.
 
@@ -14,6 +18,7 @@ def best_rows(
       tables: chunks of items in the order of their rows, that never part the items of a row: ``tokens``
         [chunks, items, ZD], ``row`` and ``is_item`` [chunks, items]; what is no item fills up a chunk and repeats its
         last row.
+      allowed: rows that may be among the results; None = all.
 
     Returns:
       Scores, best first, and rows.
@@ -25,6 +30,9 @@ def best_rows(
         scores = jnp.where(chunk["is_item"][:, None], scores, -jnp.inf)
         place = chunk["row"] - chunk["row"][0]  # the rows of a chunk are consecutive
         of_rows = jax.ops.segment_max(scores, place, num_segments=len(place), indices_are_sorted=True).T
+        if allowed is not None:
+            here = jnp.minimum(chunk["row"][0] + jnp.arange(len(place)), allowed.shape[1] - 1)
+            of_rows = jnp.where(allowed[:, here], of_rows, -jnp.inf)
         found, at = jax.lax.top_k(of_rows, min(k, len(place)))
         scores, rows = (jnp.concatenate(pair, 1) for pair in zip(best, (found, chunk["row"][0] + at), strict=True))
         scores, at = jax.lax.top_k(scores, k)

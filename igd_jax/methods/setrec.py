@@ -1,4 +1,4 @@
-"""SETRec: an item is a set of vectors, and one forward pass ranks them all (arXiv 2502.10833; spec/methods.md 5).
+"""SETRec: an item is a set of vectors, and one forward pass ranks them all (arXiv 2502.10833; docs/methods.md, SETRec).
 
     L = mean over rows b and tokens k of CE(<o_bk, t_ik> over items i, target of b)  +  alpha * MSE(features, rebuilt)
     score of item i = (1 - beta) <o_b0, t_i0> + beta * (<o_b1, t_i1> + ... + <o_bN, t_iN>)
@@ -13,27 +13,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
+from flax import nnx, struct
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint, sample_leaves
 from igd_jax.core.log import say
 from igd_jax.core.ragged import Ragged
-from igd_jax.core.types import Batch, LossSum, Ranked
+from igd_jax.core.types import ItemBatch, LossSum, Recommendations
 from igd_jax.data.collaborative import load_item_vectors
 from igd_jax.data.item_features import load_text_model, read_features, text_features
-from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
-from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.decoding.dense_topk import best_rows
-from igd_jax.items.catalog import Catalog
+from igd_jax.decoding.engine import Engine, OneCall
 from igd_jax.items.index import ItemIndex
-from igd_jax.methods.base import Context, Method
-from igd_jax.models import t5_config
+from igd_jax.methods.base import Context, DecodeOptions, Method, Objective
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.setrec import ItemTokens, SetModel
 from igd_jax.models.t5 import T5
-from igd_jax.models.t5_weights import load_t5
+from igd_jax.training.step import LossState
 
 INSTRUCTION, RESPONSE = "What would user be likely to purchase next after buying items", "?;"
 """Around the history; published."""
@@ -44,6 +41,35 @@ CHUNK = 4096
 POSITIONS = ("contiguous", "published")
 MISSING = ("", "zero")
 POOLINGS = ("mean", "last")
+
+
+@struct.dataclass
+class SetRanking(OneCall):
+    """All candidates, ranked by the products of their tokens with the answers to the queries.
+
+    Attributes:
+      graph, weights: of the model; see `nnx.split`.
+      tables: tokens of the candidates; see `decoding.dense_topk.best_rows`.
+      row: catalogue row of each number in the tables.
+      weight: of each token's product.
+      top_k: length of the lists.
+    """
+
+    graph: Any = struct.field(pytree_node=False)
+    weights: Any
+    tables: dict[str, Array]
+    row: Int[Array, " n"]
+    weight: Float[Array, " Z"]
+    top_k: int = struct.field(pytree_node=False)
+
+    def prefill(self, batch: ItemBatch) -> Recommendations:
+        """One forward pass, then the best rows by their best items, chunk after chunk."""
+        model = nnx.merge(self.graph, self.weights)
+        answers = model(model.tokens(batch.history), batch.history_mask) * self.weight[None, :, None]
+        allowed = None if batch.allowed is None else batch.allowed[:, self.row]
+        scores, numbers = best_rows(answers.reshape(len(answers), -1), self.tables, k=self.top_k, allowed=allowed)
+        scores = jnp.where(batch.is_real[:, None], scores, -jnp.inf)
+        return Recommendations(rows=jnp.where(scores > -jnp.inf, self.row[numbers], -1), scores=scores)
 
 
 class SETRec(Method):
@@ -66,13 +92,11 @@ class SETRec(Method):
       sampled_items: items of a softmax beside the targets of a micro-batch, drawn uniformly at each step, with no
         correction for how they were drawn; 0 = all items.
       positions: ``contiguous``, or ``published`` with padding counted and a gap after the history.
-      t5: a T5 that takes the backbone's place: a Hugging Face folder, whose tokenizer is `config.tokenizer.path`, or a
-        name of `models.t5_config` for random weights.
-      published: the T5's attention as published: dense, with queries that see each other.
+      published: the attention of a T5 as published: dense, with queries that see each other.
     """
 
-    inputs = "items"
-    decoding_args = ("beta",)
+    model_kind, inputs, decoding_args, beam_search = "setrec", "items", ("beta",), False
+    needs_collaborative = False
 
     def __init__(
         self,
@@ -87,7 +111,6 @@ class SETRec(Method):
         missing: str = "",
         sampled_items: int = 0,
         positions: str = "contiguous",
-        t5: str = "",
         published: bool = False,
     ):
         def check(name: str, value: Any, is_good: bool, expected: str) -> None:
@@ -104,24 +127,19 @@ class SETRec(Method):
         check("pooling", pooling, pooling in POOLINGS, " or ".join(POOLINGS))
         check("pooling", pooling, pooling == "mean" or not features, "mean where features are given")
         check("text_model", text_model, not text_model or not features, "nothing where features are given")
-        check("published", published, bool(t5) or not published, "False unless t5 is given")
         self._n_semantic, self._alpha, self._beta, self._sampled = n_semantic, alpha, beta, sampled_items
         self._collaborative, self._features, self._missing = collaborative, features, missing
         self._pooling, self._text_model = pooling, text_model
-        self._gap, self._t5, self._published = positions == "published", t5, published
-
-    def annotate(self, index: ItemIndex) -> dict[str, np.ndarray]:
-        """Nothing: batches hold items."""
-        return {}
+        self._gap, self._published = positions == "published", published
+        self.backbones = ("t5",) if published else ("decoder", "t5")
 
     def make_model(self, context: Context) -> SetModel:
         """The backbone, with new queries, projector and autoencoder.
 
         Raises:
-          InputError: vectors or features that are missing, broken or of another catalogue; no such T5 or text model,
-            or one of another tokenizer.
+          InputError: vectors or features that are missing, broken or of another catalogue, or no such text model.
         """
-        backbone = make_t5(self._t5, context) if self._t5 else context.backbone()
+        backbone = context.backbone()
         rngs, titles = nnx.Rngs(context.seed), context.index.titles
         if self._collaborative:
             source = Path(self._collaborative)
@@ -150,20 +168,37 @@ class SETRec(Method):
             response=response,
             n_tokens=self._n_semantic + 1,
             gap=self._gap,
-            query_scale=0.02 if self._t5 else 1.0,
+            query_scale=0.02 if isinstance(backbone, T5) else 1.0,
             rngs=rngs,
             published=self._published,
         )
 
-    def loss(self, model: SetModel, batch: Batch, constants: Any) -> LossSum:
+    def objective(self, context: Context) -> Objective:
+        """Cross-entropy over items, and the autoencoder's error."""
+        return Objective(self._loss)
+
+    def engine(self, context: Context, model: SetModel, options: DecodeOptions) -> Engine:
+        """One forward pass, then products with the tokens of all candidates."""
+        items, numbers, rows = in_chunks(context.index, CHUNK)
+        graph, state = nnx.split(model.tokens)
+        tokens = jax.jit(lambda state, items: nnx.merge(graph, state)(items).reshape(len(items), -1))
+        tables = {
+            "tokens": jnp.stack([tokens(state, chunk) for chunk in np.maximum(items, 0)]),
+            "row": jnp.asarray(numbers),
+            "is_item": jnp.asarray(items >= 0),
+        }
+        weight = jnp.full(self._n_semantic + 1, self._beta).at[0].set(1.0 - self._beta)
+        return SetRanking(*nnx.split(model), tables=tables, row=jnp.asarray(rows), weight=weight, top_k=options.top_k)
+
+    def _loss(self, model: SetModel, batch: ItemBatch, tables: Any, state: LossState) -> LossSum:
         """Sums over the real rows: the mean over tokens of each row's cross-entropy, and alpha times the error.
 
-        Cross-entropy is that of spec/methods.md 5.3, summed. The error there is a mean over all items of all
-        histories; that of a micro-batch counts here once for each of its rows, so that a step of several micro-batches
-        averages their means by their rows.
+        Cross-entropy is that of the paper, summed. The error there is a mean over all items of all histories; that of a
+        micro-batch counts here once for each of its rows, so that a step of several micro-batches averages their means
+        by their rows.
         """
-        history, mask, target = batch["history"], batch["history_mask"], batch["target_item"]
-        n_rows = batch["is_real"].astype(jnp.float32).sum()
+        history, mask, target = batch.history, batch.history_mask, batch.target
+        n_rows = batch.is_real.astype(jnp.float32).sum()
         if self._sampled:
             items, allowed = self._sample(batch, model.tokens.n_items)
             all_tokens = model.tokens(jnp.concatenate([history.reshape(-1), items]))
@@ -173,52 +208,26 @@ class SETRec(Method):
             table = model.tokens(jnp.arange(model.tokens.n_items))
             allowed = jnp.ones((len(target), len(table)), bool)
             read, column = table[history], target
-        asked = model(read, mask)
-        logits = jnp.einsum("BZD,IZD->BZI", asked, table, preferred_element_type=jnp.float32)
+        answers = model(read, mask)
+        logits = jnp.einsum("BZD,IZD->BZI", answers, table, preferred_element_type=jnp.float32)
         logits = jnp.where(allowed[:, None], logits, -jnp.inf)
         own = jnp.take_along_axis(logits, column[:, None, None], axis=-1)[..., 0]
         nll = (jax.nn.logsumexp(logits, axis=-1) - own).mean(axis=1)
-        nll = jnp.where(batch["is_real"], nll, 0.0).sum()
+        nll = jnp.where(batch.is_real, nll, 0.0).sum()
         error = jnp.where(mask, model.tokens.rebuild_error(history, read), 0.0).sum()
         n_read = mask.astype(jnp.float32).sum()
         loss = nll + self._alpha * n_rows * error / jnp.maximum(n_read, 1.0)
         return LossSum(loss, n_rows, {"loss_items": (nll, n_rows), "loss_rebuilt": (error, n_read)})
 
-    def _sample(self, batch: Batch, n_items: int) -> tuple[Int[Array, " I"], Bool[Array, "B I"]]:
+    def _sample(self, batch: ItemBatch, n_items: int) -> tuple[Int[Array, " I"], Bool[Array, "B I"]]:
         """The targets of the batch and then items drawn uniformly; in each row, its target counts once."""
-        target = batch["target_item"]
+        target = batch.target
         # The first row is always real. Without a seed, the loss of a split is to be the same each time.
-        seed = batch["noise"][0] if "noise" in batch else 0
+        seed = 0 if batch.seed is None else batch.seed[0]
         items = jnp.concatenate([target, jax.random.randint(jax.random.key(seed), (self._sampled,), 0, n_items)])
         is_own = jnp.eye(len(target), len(items), dtype=bool)
-        is_real = jnp.pad(batch["is_real"], (0, self._sampled), constant_values=True)
+        is_real = jnp.pad(batch.is_real, (0, self._sampled), constant_values=True)
         return items, is_own | (is_real[None] & (items[None] != target[:, None]))
-
-    def tables(self, context: Context, model: SetModel) -> dict[str, Array]:
-        """Tokens of all candidates [chunks, items, Z * D] by catalogue row, with `row` and `is_item`; and `leaf`."""
-        catalog = context.index.catalog
-        items, rows = in_chunks(catalog, CHUNK)
-        graph, state = nnx.split(model.tokens)
-        tokens = jax.jit(lambda state, items: nnx.merge(graph, state)(items).reshape(len(items), -1))
-        return {
-            "tokens": jnp.stack([tokens(state, chunk) for chunk in np.maximum(items, 0)]),
-            "row": jnp.asarray(rows),
-            "is_item": jnp.asarray(items >= 0),
-            "leaf": jnp.asarray(context.index.trie.leaf),
-        }
-
-    def recommend(self, model: SetModel, batch: Batch, *, tables: Any, options: SearchOptions) -> Ranked:
-        """One forward pass, then the best titles by their best items, chunk after chunk."""
-        asked = model(model.tokens(batch["history"]), batch["history_mask"])
-        weight = jnp.full(asked.shape[1], self._beta).at[0].set(1.0 - self._beta)
-        asked = (asked * weight[None, :, None]).reshape(len(asked), -1)
-        scores, rows = best_rows(asked, tables, k=options.num_beams)
-        is_found = batch["is_real"][:, None] & jnp.isfinite(scores)
-        return Ranked(
-            rows=jnp.where(is_found, rows, -1),
-            scores=jnp.where(is_found, scores, -jnp.inf),
-            nodes=jnp.where(is_found, tables["leaf"][rows], -1),
-        )
 
     def _item_features(self, context: Context, backbone: Decoder | T5) -> tuple[Float[np.ndarray, "I W"], str]:
         """From the file, from the cache, or computed, then with what from; items without any are named."""
@@ -244,45 +253,27 @@ class SETRec(Method):
         ), mark
 
 
-def make_t5(given: str, context: Context) -> T5:
-    """The T5 of a folder, or of a named size with random weights and an embedding for the tokenizer.
-
-    Raises:
-      InputError: neither, unusable weights, or a folder whose model has another tokenizer.
-    """
-    if Path(given).exists():
-        model = load_t5(given)
-        check_tokenizer(Path(given), context.tokenizer, n_embedded=model.config.vocab_size)
-        return model
-    config = t5_config.named(given, vocab_size=context.tokenizer.vocab_size)
-    return nnx.jit(lambda: T5(config, rngs=nnx.Rngs(context.seed)))()
-
-
-def check_tokenizer(folder: Path, tokenizer: Tokenizer, *, n_embedded: int) -> None:
-    """Raise `InputError` unless a model of `folder` knows the ids of the tokenizer."""
-    other = (folder / "tokenizer.json").is_file() and load_tokenizer(folder).fingerprint != tokenizer.fingerprint
-    if other or n_embedded < tokenizer.vocab_size:
-        raise InputError(
-            f"the tokenizer has {tokenizer.vocab_size:,} ids and is not that of the model in {folder}, which embeds "
-            f"{n_embedded:,}; give that folder to config.tokenizer.path too"
-        )
-
-
-def in_chunks(catalog: Catalog, size: int) -> tuple[Int[np.ndarray, "chunks I"], Int[np.ndarray, "chunks I"]]:
+def in_chunks(
+    index: ItemIndex, size: int
+) -> tuple[Int[np.ndarray, "chunks I"], Int[np.ndarray, "chunks I"], Int[np.ndarray, " n"]]:
     """Candidates by catalogue row, in chunks of one size that never part the items of a row.
 
     Returns:
-      item, -1 where a chunk is not full; and its catalogue row, there that of the last item.
+      item, -1 where a chunk is not full; the number of its row among the candidates' rows, there that of the last item;
+      and those rows of the catalogue.
     """
-    start = catalog.item_start.astype(np.int64)
-    size = max(min(size, int(start[-1])), int(np.diff(start).max()))
+    row_of_item = index.catalog.row_of_item
+    items = np.flatnonzero(index.candidates)
+    items = items[np.argsort(row_of_item[items], kind="stable")].astype(np.int32)
+    rows, number, count = np.unique(row_of_item[items], return_inverse=True, return_counts=True)
+    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
+    size = max(min(size, int(start[-1])), int(count.max()))
     bounds = [0]
     while bounds[-1] < start[-1]:
         bounds.append(int(start[np.searchsorted(start, bounds[-1] + size, side="right") - 1]))
-    chunks = Ragged(catalog.item, np.array(bounds, np.int64))
-    rows = np.repeat(np.arange(len(catalog), dtype=np.int32), np.diff(start))
-    padded = np.maximum.accumulate(Ragged(rows, chunks.start).pad(size), axis=1)
-    return chunks.pad(size, fill=-1), padded
+    chunks = Ragged(items, np.array(bounds, np.int64))
+    numbers = np.maximum.accumulate(Ragged(number.astype(np.int32), chunks.start).pad(size), axis=1)
+    return chunks.pad(size, fill=-1), numbers, rows.astype(np.int32)
 
 
 METHOD = SETRec

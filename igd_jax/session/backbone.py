@@ -34,7 +34,7 @@ def make_backbone(given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int
         if model.config.vocab_size < vocab_size:
             grow_vocabulary(model, vocab_size, rngs=nnx.Rngs(seed))
     else:
-        model = named_backbone(given.config, vocab_size=vocab_size, seed=seed, **dtypes)
+        model = nnx.jit(lambda: named_backbone(given.config, vocab_size=vocab_size, rngs=nnx.Rngs(seed), **dtypes))()
     if given.lora_rank:
         lora = LoRA(given.lora_rank, given.lora_alpha, given.lora_targets)
         add_lora(model, lora, rngs=nnx.Rngs(seed), trains_vocabulary=vocab_size > tokenizer.vocab_size)

@@ -99,7 +99,8 @@ class Session:
         if self.method.inputs == "items":
             return item_examples(history, rows.target)
         limit = self.settings.data.max_length
-        examples = make_examples(self.prompts.of_items(history), rows.target, self.index, max_length=limit)
+        room = room_beside(self.index.item_tokens.lengths[rows.target], self._titles_of(rows.target), max_length=limit)
+        examples = make_examples(self.prompts.of_items(history), rows.target, room=room)
         if examples.n_cut:
             say(f"{examples.n_cut:,} of {len(examples):,} prompts cut: with target over {limit} tokens")
         return examples
@@ -139,9 +140,7 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     say(describe_index(settings.data.candidates, index))
     prompts = Prompts(settings.data.prompt, settings.data.category, tokenizer, identifiers, cache)
     mark = fingerprint(prepared.meta["fingerprint"], tokenizer.fingerprint, settings.identifiers.name, str(len(used)))
-    return Session(
-        settings, prepared, tokenizer, identifiers, prompts, counts, seen, index, method, mesh, mark, cache
-    )
+    return Session(settings, prepared, tokenizer, identifiers, prompts, counts, seen, index, method, mesh, mark, cache)
 
 
 def describe_index(which: str, index: ItemIndex) -> str:

@@ -1,0 +1,51 @@
+"""What identifiers are made from, and how they are chosen (docs/extending.md)."""
+
+import importlib
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from igd_jax import identifiers
+from igd_jax.core.errors import InputError
+from igd_jax.data.tokenizer import Tokenizer
+from igd_jax.items.identifiers import Identifiers
+
+
+@dataclass(frozen=True)
+class Source:
+    """What identifiers may be made from.
+
+    Attributes:
+      item_ids, titles: of each item.
+      texts: what else is known of items in words, by field; as in `data.prepared.Prepared`.
+      tokenizer: tokenizer of prompts; its ids come first in the vocabulary.
+      cache: folder for what takes long to compute.
+    """
+
+    item_ids: Sequence[str]
+    titles: Sequence[str]
+    texts: Mapping[str, Sequence[str]]
+    tokenizer: Tokenizer
+    cache: Path
+
+
+def identifier_names() -> list[str]:
+    """The modules of this folder, which are the values of `config.identifiers.name`."""
+    return sorted(module.name for module in pkgutil.iter_modules(identifiers.__path__) if module.name != "base")
+
+
+def load_identifiers(name: str, source: Source) -> Identifiers:
+    """Make the identifiers of `config.identifiers.name`.
+
+    Raises:
+      InputError: there are none of that name.
+    """
+    try:
+        module = importlib.import_module(f"{identifiers.__name__}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{identifiers.__name__}.{name}":
+            raise
+        known = ", ".join(identifier_names())
+        raise InputError(f"config.identifiers.name is {name!r}; known identifiers are {known}") from None
+    return module.IDENTIFIERS(source)
