@@ -1,9 +1,10 @@
-"""Environment of a run: versions, devices, commit. Saved beside its metrics."""
+"""What a run or an evaluation ran on: versions, devices, commit. Saved beside its metrics."""
 
 import platform
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -34,8 +35,12 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
+    """Commit of the checkout that this package lies in, wherever the command was started; None where it is in none."""
+    here = Path(__file__).resolve()
+    git = ["git", "-C", str(here.parent)]
+    try:  # an installed package may lie inside the checkout of something else, which does not know its files
+        subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, timeout=5, check=True)
+        found = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return found.stdout.strip()
