@@ -26,5 +26,5 @@ def get_config(grounding: str = "bigrec") -> ConfigDict:
     config.method.args.embeddings = ""  # file of another run's cache; empty = computed
     config.decode.alpha = 0.0  # no effect: nothing is decoded along the trie
     config.decode.length_penalty = 1.0  # published: mean of log-probabilities
-    config.decode.num_beams = 10  # length of the lists; the beams are those of method.args
+    config.decode.top_k = 10  # length of the lists; method.args.beams write the texts, and num_beams has no effect
     return config

@@ -15,15 +15,21 @@ def get_config() -> ConfigDict:
     config.data.prompt = "plain"  # template of igd_jax/data/prompts.py: plain (ours) or igd (the authors')
     config.data.category = "items"  # noun for the items inside the prompt
     config.data.max_length = 512  # tokens of prompt and target together; longer prompts lose their oldest tokens
+    config.data.candidates = (
+        "catalogue"  # items in the trie; also train (targets; published), warm, cold, or a file of ids
+    )
     config.data.max_examples = 0  # first rows of the train split that are used; 0 = all
 
     config.tokenizer = ConfigDict()
     config.tokenizer.path = ""  # Hugging Face folder; empty = that of model.path, or else one trained on the titles
     config.tokenizer.vocab_size = 2048  # most ids of a tokenizer that is trained
 
+    config.identifiers = ConfigDict()
+    config.identifiers.name = "titles"  # how an item is written: a file of igd_jax/identifiers
+
     config.model = ConfigDict()
-    config.model.path = ""  # Hugging Face folder with weights; empty = random weights by model.config
-    config.model.config = "mini"  # named sizes of igd_jax/models/config.py, used when path is empty
+    config.model.path = ""  # Hugging Face folder of a decoder or a T5; empty = random weights by model.config
+    config.model.config = "mini"  # named sizes of igd_jax/models (config.py, t5_config.py), used when path is empty
     config.model.dtype = "float32"  # of the computation: float32 or bfloat16
     config.model.param_dtype = "float32"  # of the stored weights
     config.model.lora_rank = 0  # r of low-rank adapters (LoRA) on a frozen decoder; 0 = all weights are tuned
@@ -36,11 +42,11 @@ def get_config() -> ConfigDict:
     config.method.args = ConfigDict()
 
     config.loss = ConfigDict()
-    config.loss.normalizer = "global"  # divide once a step (global) or once a micro-batch as published (micro_batch)
+    config.loss.normalizer = "global"  # divide once per step (global) or per micro-batch as published (micro_batch)
 
     config.train = ConfigDict()
-    config.train.global_batch_size = 128  # rows a step over all devices; published: 128
-    config.train.micro_batch_size = 16  # rows a forward pass over all devices; published: 16
+    config.train.global_batch_size = 128  # rows per step over all devices; published: 128
+    config.train.micro_batch_size = 16  # rows per forward pass over all devices; published: 16
     config.train.learning_rate = 1e-4  # peak; published: 1e-4
     config.train.num_epochs = 3  # published: 3
     config.train.num_steps = 0  # updates in all; 0 = by num_epochs
@@ -50,7 +56,7 @@ def get_config() -> ConfigDict:
     config.train.weight_decay = 0.0  # published (Trainer default): 0
     config.train.seed = 42  # of the row order and of random weights
     config.train.patience = 1  # evaluations without a better loss before stopping; 0 = never stop early; published: 1
-    config.train.eval_every_steps = 0  # updates between evaluations of the loss; 0 = once an epoch, as published
+    config.train.eval_every_steps = 0  # updates between evaluations of the loss; 0 = once per epoch, as published
     config.train.eval_examples = 0  # rows of valid whose loss that is, evenly spread; 0 = all
     config.train.checkpoint_every_steps = 200  # updates between checkpoints for resuming
     config.train.log_every_steps = 10  # updates between lines of the log
@@ -59,9 +65,10 @@ def get_config() -> ConfigDict:
     config.decode.alpha = 0.2  # discount of high-gain tokens, 0 to 1; 0 = plain beam search; authors: about 0.2
     config.decode.length_penalty = 0.0  # power of the length that divides scores; 0 = sum (D3), 1 = mean (BIGRec)
     config.decode.temperature = 1.0  # divides log-probabilities; no effect on the order under IGD
-    config.decode.num_beams = 10  # and so the longest list; published: 10
+    config.decode.num_beams = 10  # width of the beam; published: 10
+    config.decode.top_k = 0  # length of the lists; 0 = num_beams, and no more where they come from a beam search
     config.decode.max_new_tokens = 0  # longest title that can be written, tokens with EOS; 0 = the longest candidate
-    config.decode.candidates = "catalogue"  # also train (targets, as the published IGD), warm, cold, or a file of ids
+    config.decode.candidates = ""  # items that may be recommended, as data.candidates names them; empty = those
     config.decode.collaborative = ""  # scores of items for D3 and BIGRec: popularity, or RUN/eval/SPLIT of a SASRec run
     config.decode.batch_size = 16  # users at a time; published: 16
 

@@ -30,6 +30,6 @@ def get_config(category: str = "") -> ConfigDict:
             raise ValueError(f"configs/igd.py:{category} is unknown; expected one of {', '.join(PUBLISHED)}")
         config.data.category, config.method.args.beta = PUBLISHED[category]
         config.data.prompt = "igd"
-        config.decode.candidates = "train"
+        config.data.candidates = "train"
         config.decode.max_new_tokens = 72
     return config

@@ -34,5 +34,6 @@ def get_config() -> ConfigDict:
         weight_decay=0.1,  # decoupled (AdamW), times the rate; published: 1e-5, in Adam
         checkpoint_every_steps=1000,
     )
+    config.decode.top_k = 10  # length of the lists; all items are scored, and num_beams has no effect
     config.decode.batch_size = 256
     return config

@@ -2,9 +2,8 @@
 
     python -m igd_jax.train --config=configs/setrec.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
         --config.method.args.collaborative=SASREC_RUN/eval/test
-    python -m igd_jax.train --config=configs/setrec.py:t5 ... --config.method.args.t5=T5_DIR
-        --config.tokenizer.path=T5_DIR
-    python -m igd_jax.train --config=configs/setrec.py:t5 ... --config.method.args.t5=t5-pico      random weights
+    python -m igd_jax.train --config=configs/setrec.py:t5 ... --config.model.path=T5_DIR
+    python -m igd_jax.train --config=configs/setrec.py:t5 ... --config.model.config=t5-pico        random weights
 
 The recipe is the published one for Toys, but all weights of the backbone are tuned. The authors tune a decoder by LoRA:
 --config.model.lora_rank=8 --config.model.lora_targets=q,v,o, without their dropout of 0.02. Runs with their times and
@@ -21,6 +20,8 @@ def get_config(backbone: str = "") -> ConfigDict:
     if backbone not in ("", "t5"):
         raise ValueError(f"configs/setrec.py:{backbone} is unknown; expected t5 or nothing")
     config = common.get_config()
+    if backbone:
+        config.model.config = "t5-small"  # published; used when model.path is empty, as t5-pico and t5-base are
     config.method.name = "setrec"
     config.method.args.n_semantic = 4 if backbone else 6  # semantic tokens per item; published: 4 (T5), 6 (Qwen)
     config.method.args.alpha = 0.7 if backbone else 0.5  # weight of the autoencoder's error; published
@@ -32,7 +33,6 @@ def get_config(backbone: str = "") -> ConfigDict:
     config.method.args.missing = ""  # zero = features that are not finite count as zeros; empty = refuse them
     config.method.args.sampled_items = 0  # items of a training softmax beside the batch's targets; 0 = all, published
     config.method.args.positions = "contiguous"  # published: padding counts, and a gap follows the history
-    config.method.args.t5 = ""  # a T5 in place of model.path: its folder, or t5-pico, t5-small, t5-base at random
     config.method.args.published = False  # a T5 attends as the published code does, not as the paper says
     config.train.global_batch_size = 512
     config.train.micro_batch_size = 128 if backbone else 64
@@ -42,4 +42,5 @@ def get_config(backbone: str = "") -> ConfigDict:
     config.train.warmup_steps = 100
     config.train.eval_every_steps = 200 if backbone else 100
     config.train.patience = 10 if backbone else 5
+    config.decode.top_k = 10  # length of the lists; all items are scored, and num_beams has no effect
     return config

@@ -22,14 +22,14 @@ from absl import flags
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
-from igd_jax.evaluation.predictions import (
-    HITS,
+from igd_jax.evaluation.evaluations import (
     Evaluation,
     check_same_rows,
     find_evaluations,
     read_evaluation,
     short_labels,
 )
+from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.evaluation.significance import adjusted_p, interval, resampled_means
 from igd_jax.evaluation.tables import comparison_table
 
@@ -93,13 +93,13 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     if not ks:
         given = "; ".join(f"{e.label}: {sorted(e.ks)}" for e in evaluations)
         raise InputError(f"the evaluations have no k in common ({given}); evaluate again with the same eval.ks")
-    names = [f"{metric}@{k}" for metric in (HITS[evaluations[0].protocol], "ndcg") for k in ks]
+    names = [f"{metric}@{k}" for metric in (PROTOCOLS[evaluations[0].protocol], "ndcg") for k in ks]
     methods = by_method(evaluations)
     pairs = [(a, b, m) for a, b in itertools.combinations(range(len(methods)), 2) for m in range(len(names))]
     runs, winner = _runs(methods, names, pairs)
     first = evaluations[0]
     return {
-        "n": len(first.keys),
+        "n": len(first.answers),
         "protocol": first.protocol,
         "ks": ks,
         "ks_skipped": sorted(set.union(*all_ks) - set(ks)),
@@ -130,7 +130,8 @@ def _runs(
             runs[label][name]["value"] = float(columns[-1].mean())
             if len(seeds) > 1:
                 runs[label][name]["spread"] = float(np.std([values.mean() for values in seeds], ddof=1))
-    by_row, user = np.stack(columns, axis=1), np.array([key["user"] for key in next(iter(methods.values()))[0].keys])
+    answers = next(iter(methods.values()))[0].answers
+    by_row, user = np.stack(columns, axis=1), np.array([answer.user for answer in answers])
     means, samples = by_row.mean(axis=0), resampled_means(by_row, user, n_resamples=N_RESAMPLES)
     p = adjusted_p(means, samples, [(a * n + m, b * n + m) for a, b, m in pairs])
     p_of = dict(zip(pairs, p.tolist(), strict=True))

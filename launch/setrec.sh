@@ -5,14 +5,17 @@
 #
 # Flags go to SETRec alone: the backbone as for paper.sh, and its own steps, batch and rate.
 # Environment: RUNS, SEEDS, ROWS, TEST_ROWS, CHOOSE_ROWS as for paper.sh; BETAS, the shares of the semantic scores among
-# which one is chosen on CHOOSE_ROWS rows of validation; T5, the folder or the named size of the T5 (t5-pico), and TOKENIZER,
-# its tokenizer's folder (empty: that of the decoder). Prints the rows of test, and then users with all their
-# targets: all, warm and cold targets among all items, warm ones among warm items, cold ones among cold items. Started
-# again, it goes on.
+# which one is chosen on CHOOSE_ROWS rows of validation; T5, the folder or the named size of the T5 (t5-pico), and
+# TOKENIZER, its tokenizer's folder (empty: that of the T5's folder, or one trained on the titles). Prints the rows of
+# test, and then users with all their targets: all, warm and cold targets among all items, warm ones among warm items,
+# cold ones among cold items. Started again, it goes on.
 set -euo pipefail
 out=$1 runs=${RUNS:-$1}
 shift
-seeds=${SEEDS:-1,2,3} rows=${CHOOSE_ROWS:-200} betas=${BETAS:-0,0.1,0.3,0.5} t5=${T5:-t5-pico} tokenizer=${TOKENIZER:-}
+seeds=${SEEDS:-1,2,3} rows=${CHOOSE_ROWS:-200} betas=${BETAS:-0,0.1,0.3,0.5}
+t5=(--config.model.path= --config.model.config="${T5:-t5-pico}")
+if test -d "${T5:-}"; then t5=(--config.model.path="$T5"); fi
+t5+=(--config.tokenizer.path="${TOKENIZER:-}")
 data=(--config.data.dir="$out/data" --config.data.max_examples="${ROWS:-0}" --config.eval.max_examples="${TEST_ROWS:-0}")
 train() { # NAME CONFIG SEED FLAGS...: train and evaluate, then once more with the beta that validation prefers
   python -m igd_jax.sweep --output="$runs/$1" --config="$2" --grid=train.seed="$3" "${data[@]}" "${@:4}" \
@@ -25,7 +28,7 @@ decode() { # RUN NAME FLAGS...: one more evaluation of a trained run
 
 for seed in ${seeds//,/ }; do
   train setrec configs/setrec.py "$seed" "$@"
-  train setrec_t5 configs/setrec.py:t5 "$seed" "$@" --config.method.args.t5="$t5" --config.tokenizer.path="$tokenizer"
+  train setrec_t5 configs/setrec.py:t5 "$seed" "$@" "${t5[@]}"
   for method in "$out/sasrec" "$runs"/{sft,igd,setrec,setrec_t5}; do
     for candidates in catalogue warm cold; do
       decode "$method/seed=$seed" "users-$candidates" --config.eval.protocol=users \

@@ -7,6 +7,7 @@ import numpy as np
 
 from igd_jax.core.ragged import Ragged
 from igd_jax.items.catalog import Catalog, build_catalog
+from igd_jax.items.trie import Trie, build_trie
 
 EOS = 0
 
@@ -70,8 +71,13 @@ def random_rows(rng: np.random.Generator, n: int, *, vocab: int = 6, longest: in
 
 
 def catalog_of(rows: list[list[int]], counts: list[int] | None = None) -> Catalog:
-    """A catalogue of one item a row; every count is 1 when none are given."""
+    """A catalogue of one item per row; every count is 1 when none are given."""
     return build_catalog(Ragged.from_lists(rows), np.array([1] * len(rows) if counts is None else counts))
+
+
+def trie_of(catalog: Catalog) -> Trie:
+    """The trie of all rows of a catalogue."""
+    return build_trie(catalog, np.ones(len(catalog), bool))
 
 
 def lists_of(rows: Ragged) -> list[list[int]]:

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,12 @@ import pytest
 
 from igd_jax.compare import compare, compare_folders
 from igd_jax.core.errors import InputError
+from igd_jax.core.io import write_json
+from igd_jax.evaluation.evaluations import find_evaluations, read_evaluation, short_labels
 from igd_jax.evaluation.metrics import mean_metrics
-from igd_jax.evaluation.predictions import find_evaluations, read_evaluation, short_labels
+from igd_jax.evaluation.predictions import Prediction, Result, Target, read_predictions, write_predictions
+from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord, write_record
+from igd_jax.evaluation.user_metrics import user_metrics
 
 N_ROWS, N_RESULTS = 60, 3
 
@@ -18,22 +23,20 @@ N_ROWS, N_RESULTS = 60, 3
 def write_evaluation(folder: Path, rank, *, ks=(1, 3), user="u", with_metrics=True, config=None):
     """An evaluation whose row r hits at rank[r] (-1: not at all); each title is shared by two items."""
     folder.mkdir(parents=True)
-    lines = []
+    predictions = []
     for row, place in enumerate(rank):
-        ranked = [
-            {"items": [f"x{j}", f"y{j}"], "title": f"T{j}", "score": -float(j), "tokens": [1]} for j in range(N_RESULTS)
-        ]
-        if place >= 0:
-            ranked[place]["items"] = ["other", f"i{row}"]
-        target = {"items": [f"i{row}"], "title": f"Title {row}", "warm": [row % 2 == 0]}
-        lines.append(json.dumps({"row": row, "user": f"{user}{row}", "target": target, "ranked": ranked}) + "\n")
-    (folder / "predictions.jsonl").write_text("".join(lines), encoding="utf-8")
+        names = [("other", f"i{row}") if j == place else (f"x{j}", f"y{j}") for j in range(N_RESULTS)]
+        ranked = tuple(Result(items, f"T{j}", -float(j), (1,)) for j, items in enumerate(names))
+        target = Target((f"i{row}",), f"Title {row}", (row % 2 == 0,))
+        predictions.append(Prediction(row, f"{user}{row}", target, ranked))
+    write_predictions(folder / "predictions.jsonl", predictions)
+    write_record(folder / "env.json", EvaluationRecord(CheckpointRecord(18, None), {"commit": None}))
     if with_metrics:
         baseline = {f"{metric}@{k}": 0.125 for metric in ("hr", "ndcg") for k in ks}
-        metrics = {**mean_metrics(np.array(rank), ks), "n": len(rank), "invalid": 0, "popularity_baseline": baseline}
-        (folder / "metrics.json").write_text(json.dumps(metrics), encoding="utf-8")
+        counts = {"n": len(rank), "invalid": 0, "protocol": "rows", "popularity_baseline": baseline}
+        write_json(folder / "metrics.json", mean_metrics(np.array(rank), ks) | counts)
     if config is not None:
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        write_json(folder / "config.json", config)
     return folder
 
 
@@ -306,6 +309,9 @@ def test_missing_and_malformed_files_are_named(tmp_path):
     with pytest.raises(InputError, match=r"metrics.json holds no metrics"):
         read_evaluation("a", folder)
     (folder / "metrics.json").write_text("{}")
+    with pytest.raises(InputError, match=r"metrics.json tells of the protocol None, which is not known"):
+        read_evaluation("a", folder)
+    (folder / "metrics.json").write_text('{"protocol": "rows"}')
     for text in ('{"row": 0}\n', "not json\n", "[]\n"):
         (folder / "predictions.jsonl").write_text(text)
         with pytest.raises(InputError, match=r"predictions.jsonl line 1 is no prediction"):
@@ -319,6 +325,35 @@ def test_missing_and_malformed_files_are_named(tmp_path):
     (folder / "predictions.jsonl").unlink()
     with pytest.raises(InputError, match=r"predictions.jsonl does not exist"):
         read_evaluation("a", folder)
+
+
+def test_what_made_an_evaluation_is_part_of_it(tmp_path):
+    folder = write_evaluation(tmp_path / "a", [0, 1])
+    assert read_evaluation("a", folder).record == EvaluationRecord(CheckpointRecord(18, None), {"commit": None})
+    record = json.loads((folder / "env.json").read_text())
+    (folder / "env.json").write_text(json.dumps(record | {"predictions_schema": 2}))
+    with pytest.raises(InputError, match=r"env.json says that predictions.jsonl has schema 2, but .* reads up to 1"):
+        read_evaluation("a", folder)
+    (folder / "env.json").unlink()
+    with pytest.raises(InputError, match=r"env.json does not exist, so nothing says what made this evaluation; run"):
+        read_evaluation("a", folder)
+
+
+def test_several_targets_of_a_user_are_found_by_their_items(tmp_path):
+    """A user who is found once of twice, at place 2, and whose second target is cold; and one who is found at once."""
+    folder = write_evaluation(tmp_path / "users", [1, 0])
+    one, other = read_predictions(folder / "predictions.jsonl")
+    one = replace(one, target=Target(("i0", "nowhere"), "Title 0", (True, False)))
+    write_predictions(folder / "predictions.jsonl", [one, other])
+    found = user_metrics(np.array([1, -1, 0]), np.array([0, 0, 1]), [1, 3])
+    means = {name: values.mean() for name, values in found.items()}
+    write_json(folder / "metrics.json", {"n": 2, "protocol": "users", **means})
+    evaluation = read_evaluation("users", folder)
+    assert {name: values.tolist() for name, values in evaluation.by_row.items()} == {
+        name: values.tolist() for name, values in found.items()
+    }
+    assert [answer.ranks for answer in evaluation.answers] == [(1, -1), (0,)]
+    assert [answer.ranks for answer in read_evaluation("users", folder, group="warm").answers] == [(1,)]
 
 
 def test_targets_of_one_kind_alone(runs):

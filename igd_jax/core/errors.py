@@ -7,6 +7,8 @@ from functools import partial
 
 from absl import app, flags, logging
 
+from igd_jax.core.log import close_bars
+
 
 class InputError(Exception):
     """What the user gave cannot be used. The message says what was given, what was expected, what to do."""
@@ -17,6 +19,7 @@ def _fail(error: BaseException) -> None:
     if "Traceback (most recent call last)" in text:  # of an experiment file: its own message is the last line
         text = text.splitlines()[-1]
     message = " ".join(text.split())
+    close_bars()
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
 

@@ -32,6 +32,7 @@ class TextBatch:
       first: place of the first token of each identifier, counted along the rows of `target`; B * T where there is none.
       annotations: arrays [B T] by name, about each target token; a method's own, such as ``weight``.
       collaborative: scores of all items for each row; None where no source is named.
+      allowed: catalogue rows that may be recommended to each row, among the candidates; None = all of them.
     """
 
     shared_prefix: Int[Array, " P"]
@@ -44,6 +45,7 @@ class TextBatch:
     first: Int[Array, " n"]
     annotations: dict[str, Array] = struct.field(default_factory=dict)
     collaborative: Float[Array, "B items"] | None = None
+    allowed: Bool[Array, "B N"] | None = None
 
     @property
     def is_real(self) -> Bool[Array, " B"]:
@@ -77,6 +79,7 @@ class ItemBatch:
       target: the item that followed.
       is_real: False on rows that only fill up the batch.
       seed: of what is random about each row at this step; None outside training.
+      allowed: as in `TextBatch`.
     """
 
     history: Int[Array, "B H"]
@@ -84,6 +87,7 @@ class ItemBatch:
     target: Int[Array, " B"]
     is_real: Bool[Array, " B"]
     seed: Int[Array, " B"] | None = None
+    allowed: Bool[Array, "B N"] | None = None
 
 
 Batch: TypeAlias = dict[str, Array]

@@ -17,8 +17,9 @@ from igd_jax.data.safetensors_io import read_matrices
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_weights import load_decoder
-from igd_jax.models.setrec import text_reader
-from igd_jax.models.t5 import T5, load_t5
+from igd_jax.models.t5 import T5
+from igd_jax.models.t5_weights import load_t5
+from igd_jax.models.text_encoder import text_reader
 
 LONGEST_TEXT = 2048
 """Tokens of a text that are read, unless the model was made for fewer; published."""

@@ -45,8 +45,12 @@ def csv_rows(
     Raises:
       InputError: no such file, empty, a column is missing, or a row has too few, too many or badly quoted cells.
     """
-    with reading(path), path.open("rb") as raw, io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file:
-        progress = Progress(path.name, path.stat().st_size, "bytes")
+    with (
+        reading(path),
+        path.open("rb") as raw,
+        io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file,
+        Progress(path.name, path.stat().st_size, "bytes") as progress,
+    ):
         reader = csv.reader(file, strict=True)
         try:
             header = [name.strip() for name in next(reader, [])]

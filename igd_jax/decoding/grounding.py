@@ -1,7 +1,7 @@
 """Grounding of free texts: the titles of the catalogue that are nearest to what a model wrote.
 
 With e the last hidden state of a text at its last token, and W what other users say of an item (BIGRec, arXiv
-2308.08434; spec/methods.md 2.4):
+2308.08434; docs/methods.md, BIGRec):
 
     D(u, i)  = |e(u) - e(i)|
     D~(u, i) = (D - min_i D) / (max_i D - min_i D) * (1 + W(u, i))^-gamma
@@ -16,7 +16,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.layers import causal_mask, positions_of
+from igd_jax.models.visibility import Causal, positions_of
 
 GOES_ON, NOTHING = -2, -1
 """What `cut` finds of tokens that end no text, and of those that end it and leave nothing."""
@@ -87,7 +87,7 @@ def embed_texts(
         tokens = jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=bos)
         lengths = lengths + 1
     valid = jnp.arange(tokens.shape[1])[None] < lengths[:, None]
-    hidden, _ = model(tokens, positions=positions_of(valid), mask=causal_mask(valid))
+    hidden, _ = model(tokens, positions=positions_of(valid), visible=Causal(valid))
     return jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0].astype(jnp.float32)
 
 
@@ -127,13 +127,13 @@ def adjusted(
 def nearest(
     distance: Float[Array, "B K N"], exists: Bool[Array, "B K"], *, k: int
 ) -> tuple[Int[Array, "B {k}"], Float[Array, "B {k}"]]:
-    """The k titles nearest to any of a user's texts, text by text in turn (CFT; spec/methods.md 4.4).
+    """The k titles nearest to any of a user's texts, text by text in turn (CFT; docs/methods.md, CFT).
 
     The nearest title of each text comes first, text after text, then the second of each, and so on; a title counts
     where it first stands. Of one text these are its k nearest titles, ties by row.
 
     Args:
-      exists: texts that there are.
+      exists: texts that there are. A title at an infinite distance is none.
 
     Returns:
       Catalogue rows, -1 where there is none, and the distance that brought each in, inf where there is none.
@@ -144,7 +144,7 @@ def nearest(
     row, distance = (x.transpose(0, 2, 1).reshape(n_rows, -1) for x in (row, -negative))  # text by text in turn
     place = jnp.arange(depth * n_texts)
     earlier = (place[None, :] < place[:, None])[None]
-    there = jnp.tile(exists, (1, depth))
+    there = jnp.tile(exists, (1, depth)) & jnp.isfinite(distance)
     again = ((row[:, :, None] == row[:, None, :]) & there[:, None, :] & earlier).any(axis=2)
     order, first = jax.lax.top_k(jnp.where(there & ~again, len(place) - place[None], 0), depth)
     kept = order > 0

@@ -1,7 +1,8 @@
-"""Metrics of ranked lists: full catalogue, one target a row, no sampled negatives, no removal of seen items.
+"""Metrics of ranked lists: full catalogue, one target per row, no sampled negatives, no removal of seen items.
 
-Axes: R rows of the split, K results of a row, N rows of the title-merged catalogue, I its items. Ranks count from 0 and
-are -1 where the list misses the target, so HR@k = [0 <= r < k] and NDCG@k = HR@k / log2(r + 2) (the ideal DCG is 1).
+Items that share an identifier are one row of the catalogue, and a target is hit by its row. Axes: R rows of the split,
+K results of a row, N rows of the catalogue, C of them candidates. Ranks count from 0 and are -1 where the list misses
+the target, so HR@k = [0 <= r < k] and NDCG@k = HR@k / log2(r + 2) (the ideal DCG is 1).
 """
 
 from collections.abc import Sequence
@@ -17,60 +18,71 @@ POPULARITY_THIRDS = ("head", "mid", "tail")
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """What could be recommended: the title-merged catalogue.
+class CatalogueRows:
+    """The catalogue as metrics see it: all items by row, and what of them may be recommended.
 
     Attributes:
-      count: how often the row's title is a train target.
-      row_start: the items of row i are ``row_item[row_start[i]:row_start[i + 1]]``.
-      row_item: item numbers, each once; their order within a row is the order in which id-exact ranks count them.
+      row_of_item: catalogue row of each item, candidate or not.
+      candidates: items that may be recommended.
+      is_candidate: rows with such an item.
+      count: train targets of each row: of all its items, candidates or not.
+      is_warm: rows that training saw, as a target or in a history.
     """
 
+    row_of_item: Int[np.ndarray, "items"]
+    candidates: Bool[np.ndarray, "items"]
+    is_candidate: Bool[np.ndarray, "N"]
     count: Int[np.ndarray, "N"]
-    row_start: Int[np.ndarray, "N+1"]
-    row_item: Int[np.ndarray, "I"]
+    is_warm: Bool[np.ndarray, "N"]
 
+    @classmethod
+    def of_items(
+        cls,
+        row_of_item: Int[np.ndarray, "items"],
+        *,
+        candidates: Bool[np.ndarray, "items"],
+        counts: Int[np.ndarray, "items"],
+        seen: Bool[np.ndarray, "items"],
+    ) -> "CatalogueRows":
+        """What is known of items, by row.
 
-@dataclass(frozen=True)
-class Targets:
-    """What was right, one target a row of the split.
-
-    Attributes:
-      row: catalogue row with the target's title; -1 where no candidate has it, which is always a miss.
-      item: the target's own item number.
-      count: how often the target's title is a train target, whether it is a candidate or not.
-      is_warm: training saw the target's title, as a target or in a history.
-    """
-
-    row: Int[np.ndarray, "R"]
-    item: Int[np.ndarray, "R"]
-    count: Int[np.ndarray, "R"]
-    is_warm: Bool[np.ndarray, "R"]
+        Args:
+          counts: train targets of each item.
+          seen: items that training saw, as a target or in a history.
+        """
+        n_rows = int(row_of_item.max()) + 1  # every row has an item
+        is_candidate, is_warm = np.zeros((2, n_rows), bool)
+        is_candidate[row_of_item[candidates]] = True
+        is_warm[row_of_item[seen]] = True
+        count = np.zeros(n_rows, np.int64)
+        np.add.at(count, row_of_item, counts)
+        return cls(row_of_item, candidates, is_candidate, count, is_warm)
 
 
 def rank_of_target(ranked: Int[np.ndarray, "R K"], target: Int[np.ndarray, "R"]) -> Int[np.ndarray, "R"]:
-    """Place of the first hit, from 0; -1 where the list misses. A -1 in either array is "none" and never hits."""
-    hit = (ranked == target[:, None]) & (target >= 0)[:, None]
+    """Place of the first hit, from 0; -1 where the list misses. A -1 in the list is "no result"."""
+    hit = ranked == target[:, None]
     return np.where(hit.any(axis=1), hit.argmax(axis=1), -1)
 
 
 def rank_of_item(
-    ranked: Int[np.ndarray, "R K"], item: Int[np.ndarray, "R"], candidates: Candidates
+    ranked: Int[np.ndarray, "R K"], item: Int[np.ndarray, "R"], catalogue: CatalogueRows
 ) -> Int[np.ndarray, "R"]:
-    """Place of the exact item when every ranked catalogue row is written out as its items; -1 where the list misses.
+    """Place of the exact item when every ranked catalogue row is written out as its candidates, ascending; -1 = missed.
 
-    The place can exceed K: titles that several items share push later items down. "None" results take no place.
+    The place can exceed K: rows that several candidates share push later items down. "No result" takes no place.
     """
-    row_start, row_item = candidates.row_start, candidates.row_item
-    size = np.diff(row_start)
-    order = np.argsort(row_item)
-    slot = order[np.searchsorted(row_item, item, sorter=order).clip(max=row_item.size - 1)]
-    row = np.where(row_item[slot] == item, np.repeat(np.arange(size.size), size)[slot], -1)
+    offered = np.flatnonzero(catalogue.candidates)
+    by_row = offered[np.argsort(catalogue.row_of_item[offered], kind="stable")]
+    size = np.bincount(catalogue.row_of_item[offered], minlength=catalogue.count.size)
+    place = np.full(catalogue.row_of_item.size, -1)
+    place[by_row] = np.arange(by_row.size) - np.repeat(np.cumsum(size) - size, size)
 
-    rank = rank_of_target(ranked, row)
+    rank = rank_of_target(ranked, catalogue.row_of_item[item])
     taken = np.where(ranked >= 0, size[ranked], 0)
     before = np.cumsum(taken, axis=1) - taken
-    return np.where(rank >= 0, before[np.arange(rank.size), rank] + slot - row_start[row], -1)
+    is_hit = (rank >= 0) & catalogue.candidates[item]
+    return np.where(is_hit, before[np.arange(rank.size), rank] + place[item], -1)
 
 
 def hit_rate(rank: Int[np.ndarray, "R"], k: int) -> Float[np.ndarray, "R"]:
@@ -88,14 +100,14 @@ def mrr(rank: Int[np.ndarray, "R"]) -> Float[np.ndarray, "R"]:
     return (rank >= 0) / (rank.clip(min=0) + 1.0)
 
 
-def coverage(ranked: Int[np.ndarray, "R K"], n_catalogue: int, k: int) -> float:
-    """Share of the catalogue that is among the first k results of at least one row."""
+def coverage(ranked: Int[np.ndarray, "R K"], is_candidate: Bool[np.ndarray, "N"], k: int) -> float:
+    """Share of the candidate rows that are among the first k results of at least one row."""
     shown = np.unique(ranked[:, :k])
-    return int((shown >= 0).sum()) / n_catalogue
+    return int(is_candidate[shown[shown >= 0]].sum()) / int(is_candidate.sum())
 
 
 def row_metrics(rank: Int[np.ndarray, "R"], ks: Sequence[int]) -> dict[str, Float[np.ndarray, "R"]]:
-    """``hr@k`` and ``ndcg@k`` for each k, and ``mrr``: one value a row, for means and for paired tests."""
+    """``hr@k`` and ``ndcg@k`` for each k, and ``mrr``: one value per row, for means and for paired tests."""
     return {
         **{f"hr@{k}": hit_rate(rank, k) for k in ks},
         **{f"ndcg@{k}": ndcg(rank, k) for k in ks},
@@ -108,11 +120,14 @@ def mean_metrics(rank: Int[np.ndarray, "R"], ks: Sequence[int]) -> dict[str, flo
     return {name: float(value.mean()) if value.size else None for name, value in row_metrics(rank, ks).items()}
 
 
-def popularity_third(target_count: Int[np.ndarray, "R"], count: Int[np.ndarray, "N"]) -> Int[np.ndarray, "R"]:
-    """Third of the train count mass that a target lies in: 0 head, 1 mid, 2 tail.
+def popularity_third(target_count: Int[np.ndarray, "R"], count: Int[np.ndarray, "C"]) -> Int[np.ndarray, "R"]:
+    """Third of the candidates' train targets that a target lies in: 0 head, 1 mid, 2 tail.
 
-    Rows more popular than the target hold a share s of all train targets: s < 1/3 is head, s < 2/3 mid, the rest tail.
-    Equal counts are thus never parted, and a title never seen in train is tail.
+    Candidates more popular than the target hold a share s of all their train targets: s < 1/3 is head, s < 2/3 mid, the
+    rest tail. Equal counts are thus never parted, and what is never a train target is tail.
+
+    Args:
+      count: train targets of each candidate row.
     """
     descending = np.sort(count)[::-1]
     mass = np.concatenate([np.zeros(1, count.dtype), np.cumsum(descending)])
@@ -120,13 +135,14 @@ def popularity_third(target_count: Int[np.ndarray, "R"], count: Int[np.ndarray, 
     return (3 * above >= mass[-1]).astype(np.int64) + (3 * above >= 2 * mass[-1])
 
 
-def most_popular(count: Int[np.ndarray, "N"], n_results: int) -> Int[np.ndarray, "P"]:
-    """The catalogue rows most frequent in train, at most `n_results`; of equal counts in catalogue order."""
-    return np.argsort(-count, kind="stable")[:n_results]
+def most_popular(catalogue: CatalogueRows, n_results: int) -> Int[np.ndarray, "P"]:
+    """The candidate rows most frequent in train, at most `n_results`; of equal counts in catalogue order."""
+    rows = np.flatnonzero(catalogue.is_candidate)
+    return rows[np.argsort(-catalogue.count[rows], kind="stable")[:n_results]]
 
 
 def kept_cutoffs(ks: Sequence[int], *, n_rows: int, n_results: int) -> list[int]:
-    """The cut-offs that `n_results` results a row allow, ascending.
+    """The cut-offs that `n_results` results per row allow, ascending.
 
     Raises:
       InputError: there is none, or no row.
@@ -135,60 +151,64 @@ def kept_cutoffs(ks: Sequence[int], *, n_rows: int, n_results: int) -> list[int]
     if n_rows == 0:
         raise InputError("the split has no rows to evaluate; choose another split or raise eval.max_examples")
     if not kept:
-        raise InputError(f"eval.ks is {list(ks)} with {n_results} results a row; give a k from 1 to {n_results}")
+        raise InputError(f"eval.ks is {list(ks)} with {n_results} results per row; give a k from 1 to {n_results}")
     return kept
 
 
-def _slices(rank: np.ndarray, targets: Targets, *, count: np.ndarray, ks: Sequence[int]) -> dict[str, Any]:
-    third = popularity_third(targets.count, count)
-    masks = {name: third == i for i, name in enumerate(POPULARITY_THIRDS)}
-    masks |= {"warm": targets.is_warm, "cold": ~targets.is_warm}
-    return {name: {"n": int(mask.sum()), **mean_metrics(rank[mask], ks)} for name, mask in masks.items()}
-
-
-def evaluate(
+def score_rows(
     ranked: Int[np.ndarray, "R K"],
+    target: Int[np.ndarray, "R"],
     *,
-    targets: Targets,
-    candidates: Candidates,
+    catalogue: CatalogueRows,
     ks: Sequence[int],
     n_invalid: int,
 ) -> dict[str, Any]:
-    """Everything that ``metrics.json`` holds about one evaluation.
+    """How good the lists are, row by row, each with its one target.
 
     Args:
       ranked: catalogue rows, best first; -1 = no result.
+      target: the item that was right.
       ks: cut-offs. Those above K are left out and listed under ``ks_skipped``: HR@20 of 10 results is HR@10.
-      n_invalid: results that are no complete catalogue title.
+      n_invalid: results that are no item.
 
     Returns:
       ``hr@k``, ``ndcg@k``, ``mrr`` (over all K results) and ``coverage`` at the largest k, where a result hits when it
-      has the target's title; ``n`` rows; ``invalid``; ``target_absent``, rows whose target is no candidate;
-      ``ks_skipped``; the same metrics as ``id_exact`` (only the target's own item hits, `rank_of_item`), as
-      ``popularity_baseline`` (every row gets `most_popular`), and as
-      ``slices``, each with its ``n``: head + mid + tail (`popularity_third`) and warm + cold (seen in training or
-      not) each add up to all rows; metrics of an empty slice are None.
+      is the target's catalogue row, whichever item of it was taken; ``n`` rows; ``invalid``; ``target_absent``, rows
+      whose target's catalogue row is no candidate; ``ks_skipped``; the same metrics as ``id_exact`` (only the target's
+      own item hits, `rank_of_item`), as ``popularity_baseline`` (every row gets `most_popular`), and as ``slices``,
+      each with its ``n``: head + mid + tail (`popularity_third`) and warm + cold (seen in training or not) each add up
+      to all rows; metrics of an empty slice are None.
 
     Raises:
       InputError: there is no row, or no k from 1 to K.
     """
     n, n_results = ranked.shape
-    n_catalogue = candidates.count.size
     kept = kept_cutoffs(ks, n_rows=n, n_results=n_results)
+    row = catalogue.row_of_item[target]
 
     def metrics(ranked: np.ndarray, rank: np.ndarray) -> dict[str, Any]:
-        return {**mean_metrics(rank, kept), f"coverage@{kept[-1]}": coverage(ranked, n_catalogue, kept[-1])}
+        covered = coverage(ranked, catalogue.is_candidate, kept[-1])
+        return {**mean_metrics(rank, kept), f"coverage@{kept[-1]}": covered}
 
-    rank = rank_of_target(ranked, targets.row)
-    popular = most_popular(candidates.count, n_results)
+    rank = rank_of_target(ranked, row)
+    popular = most_popular(catalogue, n_results)
     popular = np.broadcast_to(popular, (n, popular.size))
     return {
         **metrics(ranked, rank),
         "n": n,
         "invalid": n_invalid,
-        "target_absent": int((targets.row < 0).sum()),
+        "target_absent": int((~catalogue.is_candidate[row]).sum()),
         "ks_skipped": sorted(set(ks) - set(kept)),
-        "id_exact": mean_metrics(rank_of_item(ranked, targets.item, candidates), kept),
-        "popularity_baseline": metrics(popular, rank_of_target(popular, targets.row)),
-        "slices": _slices(rank, targets, count=candidates.count, ks=kept),
+        "id_exact": mean_metrics(rank_of_item(ranked, target, catalogue), kept),
+        "popularity_baseline": metrics(popular, rank_of_target(popular, row)),
+        "slices": _slices(rank, row, catalogue=catalogue, ks=kept),
     }
+
+
+def _slices(
+    rank: Int[np.ndarray, "R"], row: Int[np.ndarray, "R"], *, catalogue: CatalogueRows, ks: Sequence[int]
+) -> dict[str, Any]:
+    third = popularity_third(catalogue.count[row], catalogue.count[catalogue.is_candidate])
+    masks = {name: third == i for i, name in enumerate(POPULARITY_THIRDS)}
+    masks |= {"warm": catalogue.is_warm[row], "cold": ~catalogue.is_warm[row]}
+    return {name: {"n": int(mask.sum()), **mean_metrics(rank[mask], ks)} for name, mask in masks.items()}

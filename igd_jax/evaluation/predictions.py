@@ -1,197 +1,183 @@
-"""Evaluations as `evaluate` wrote them into folders, read back for comparison."""
+"""predictions.jsonl: what was recommended to whom, and what was right. The one owner of this format.
 
-import itertools
+One JSON object per line and query, UTF-8, in the order of the queries; schema 1, keys in this order::
+
+    {"row": 7,                                 number of the row of the split whose history was shown, from 0
+     "user": "A1",                             the source's own user id
+     "target": {"items": ["B3"],               what was right: one item id per distinct identifier, oldest first
+                "title": "Red Fox",            title of the first of them
+                "warm": [true]},               for each of them, whether training saw it
+     "ranked": [{"items": ["B3", "B9"],        best first: ids of all candidates that the result stands for
+                 "title": "Red Fox",           their title
+                 "score": -1.25,               final score (natural log, after the length penalty)
+                 "tokens": [71, 5, 0]}, ...]}  ids of the identifier, end-of-text included
+
+A target is hit by the first result that lists its item. A result that was cut before its end, or is no item, lists none
+and has no title and no tokens. The version of the schema is written beside the file (`evaluation.record`).
+"""
+
 import json
-import math
-import os
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import reduce
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import numpy as np
-from jaxtyping import Float
+from typing import Any, TypeVar
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, read_json
-from igd_jax.evaluation.metrics import row_metrics
-from igd_jax.evaluation.user_metrics import user_metrics
+from igd_jax.core.io import atomic_file
 
-FILES = ("metrics.json", "predictions.jsonl")
-HITS = {"rows": "hr", "users": "recall"}
-"""Protocols of evaluations, and what each calls the share of hits."""
-SCRATCH = (".partial", ".old")  # what `core.io.atomic_folder` leaves behind when it is killed
+SCHEMA_VERSION = 1
+"""Counts up when a reader of an older version would misread the file."""
 
+AGAIN = "run python -m igd_jax.evaluate again"
+NOUNS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
-Row: TypeAlias = tuple[dict[str, Any], list[int]]
-"""What was asked, and the place of each item of the target in the list; -1 = missed."""
+T = TypeVar("T", int, float, str, bool)
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """One evaluation, read back.
+class Result:
+    """One place of a list.
 
     Attributes:
-      label: short, and unlike those of the others.
-      protocol: rows or users; the rest calls its queries rows.
-      keys: what each row asked: row number, user and target as they stand in predictions.jsonl.
-      by_row: each metric of every row.
-      ks: cut-offs of its metrics.json.
-      popularity: metrics of the popularity baseline, by name.
-      method: a text that evaluations of one method share, whatever their seed.
-      seed: `train.seed`; None where the evaluation has no config.json.
+      items: ids of all candidates that share the identifier; none where it is unfinished.
+      title: theirs; empty where there is no item.
+      score: final score.
+      tokens: ids of the identifier, end-of-text included; none where there is no item.
     """
 
-    label: str
-    protocol: str
-    keys: list[dict[str, Any]]
-    by_row: dict[str, Float[np.ndarray, "R"]]
-    ks: set[int]
-    popularity: dict[str, Any]
-    method: str
-    seed: int | None
+    items: tuple[str, ...]
+    title: str
+    score: float
+    tokens: tuple[int, ...]
 
 
-def find_evaluations(run: str) -> list[Path]:
-    """Folders of evaluations: `run` itself, or those under ``run/eval``.
+@dataclass(frozen=True)
+class Target:
+    """What was right for one query.
+
+    Attributes:
+      items: an item id per distinct identifier, at least one, oldest first.
+      title: that of the first.
+      warm: for each item, whether training saw its identifier.
+    """
+
+    items: tuple[str, ...]
+    title: str
+    warm: tuple[bool, ...]
+
+    def __post_init__(self) -> None:
+        if not self.items or len(self.items) != len(self.warm):
+            raise ValueError("a target needs items, and for each whether it is warm")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One query and its list.
+
+    Attributes:
+      row: number of the row of the split whose history was shown.
+      user: whose row it is.
+      target: what was right.
+      ranked: results, best first.
+    """
+
+    row: int
+    user: str
+    target: Target
+    ranked: tuple[Result, ...]
+
+
+def as_json(value: Prediction | Target | Sequence[Result] | int | str) -> str:
+    """A prediction, or a part of one, as it stands in the file: ``ranked`` for a list of results, and so on."""
+    return json.dumps(value, default=vars, ensure_ascii=False)
+
+
+def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
+    """Write the whole file or nothing."""
+    with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
+        file.writelines(as_json(prediction) + "\n" for prediction in predictions)
+
+
+def read_predictions(path: Path) -> Iterator[Prediction]:
+    """The lines of a predictions.jsonl, in order.
 
     Raises:
-      InputError: `run` is no folder, or holds no evaluation.
+      InputError: there is no such file, or a line is no prediction.
     """
-    path = Path(run)
-    if not path.is_dir():
-        raise InputError(f"{run} is no folder; give a run's folder or one evaluation, RUN/eval/NAME")
-    if any((path / name).exists() for name in FILES):
-        return [path]
-    folders = sorted(f for f in Workdir(run).eval("").glob("*") if f.is_dir() and f.suffix not in SCRATCH)
-    if not folders:
-        raise InputError(f"{run} holds no evaluation; run python -m igd_jax.evaluate --workdir={run} first")
-    return folders
-
-
-def short_labels(folders: Sequence[Path]) -> list[str]:
-    """What tells the folders apart: their paths without the parts that all begin or end with, and without ``eval``.
-
-    ::
-
-        runs/a/eval/test, runs/b/eval/test                 ->  a, b
-        runs/a/eval/test, runs/a/eval/alpha=0, runs/b/...  ->  a/test, a/alpha=0, b/test
-    """
-    paths = [[part for part in Path(os.path.abspath(folder)).parts if part != "eval"] for folder in folders]
-    for end in (0, -1):
-        while all(len(parts) > 1 for parts in paths) and len({parts[end] for parts in paths}) == 1:
-            paths = [parts[1:] if end == 0 else parts[:-1] for parts in paths]
-    return ["/".join(parts) for parts in paths]
-
-
-def method_of(config: Mapping[str, Any]) -> str:
-    """A config as text without its seed: neither as `train.seed` nor in a path, as seed=1, seed1, seed-1 or seed_1.
-
-    Where a value was chosen on validation, the way it was chosen stands for it: seeds may choose differently.
-    """
-    blank = json.loads(json.dumps(config))
-    for field in ("train.seed", *([config["chosen"]["field"]] if "chosen" in config else [])):
-        *sections, last = field.split(".")
-        reduce(dict.__getitem__, sections, blank)[last] = None
-    text = json.dumps(blank, sort_keys=True)
-    return re.sub(rf"(seed[=_-]?){config['train']['seed']}(?!\d)", r"\1*", text)
-
-
-def _read_rows(path: Path) -> Iterator[Row]:
-    """The lines of a predictions.jsonl."""
+    if not path.is_file():
+        raise InputError(f"{path} does not exist; {AGAIN}")
     with path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             try:
-                entry = json.loads(line)
-                place: dict[str, int] = {}
-                for rank, result in enumerate(entry["ranked"]):
-                    place |= {item: rank for item in result["items"] if item not in place}
-                key = {name: entry[name] for name in ("row", "user", "target")}
-                ranks = [place.get(item, -1) for item in entry["target"]["items"]]
-                if len(ranks) != len(entry["target"]["warm"]) or not ranks:
-                    raise ValueError("a target needs items, and for each whether it is warm")
-                yield key, ranks
-            except (KeyError, TypeError, ValueError) as error:
-                raise InputError(f"{path} line {number} is no prediction ({error!r}); run evaluate again") from None
+                prediction = _prediction(json.loads(line))
+            except ValueError as error:
+                raise InputError(f"{path} line {number} is no prediction ({error}); {AGAIN}") from None
+            yield prediction
 
 
-def _metrics(rows: Sequence[Row], protocol: str, ks: Iterable[int]) -> dict[str, Float[np.ndarray, "R"]]:
-    """Every metric of every row."""
-    rank, row = (np.array(x) for x in zip(*((r, q) for q, (_, ranks) in enumerate(rows) for r in ranks), strict=True))
-    return row_metrics(rank, sorted(ks)) if protocol == "rows" else user_metrics(rank, row, sorted(ks))
+def check_version(version: int, *, source: Path) -> None:
+    """Raise `InputError` where predictions, by what `source` says of them, have a schema newer than this one."""
+    if version > SCHEMA_VERSION:
+        raise InputError(
+            f"{source} says that predictions.jsonl has schema {version}, but this igd_jax reads up to "
+            f"{SCHEMA_VERSION}; read it with the igd_jax that wrote it, or a newer one"
+        )
 
 
-def only(rows: Sequence[Row], group: str) -> list[Row]:
-    """Rows with those of their targets alone that are ``warm``, or ``cold``; without rows that have none."""
-    kept = []
-    for key, ranks in rows:
-        wanted = [warm == (group == "warm") for warm in key["target"]["warm"]]
-        if any(wanted):
-            kept.append((key, list(itertools.compress(ranks, wanted))))
-    return kept
+def _prediction(value: Any) -> Prediction:
+    entry = _object(value, Prediction, "the line")
+    target, ranked = _object(entry["target"], Target, "target"), entry["ranked"]
+    if not isinstance(ranked, list):
+        raise ValueError(f"ranked is {_shown(ranked)}; expected a list")
+    return Prediction(
+        row=_one(entry["row"], int, "row"),
+        user=_one(entry["user"], str, "user"),
+        target=Target(
+            items=_list(target["items"], str, "target.items"),
+            title=_one(target["title"], str, "target.title"),
+            warm=_list(target["warm"], bool, "target.warm"),
+        ),
+        ranked=tuple(_result(each, f"ranked[{place}]") for place, each in enumerate(ranked)),
+    )
 
 
-def read_evaluation(label: str, folder: Path, *, group: str = "") -> Evaluation:
-    """Read one evaluation; metrics are recomputed from its predictions and must agree with its metrics.json.
-
-    Args:
-      group: ``warm`` or ``cold``: only targets whose titles training saw, or not; empty = all.
-
-    Raises:
-      InputError: a file is missing or malformed, the two files are not of one evaluation, or no target is in the group.
-    """
-    metrics_path, predictions_path = (folder / name for name in FILES)
-    for path in (metrics_path, predictions_path):
-        if not path.exists():
-            raise InputError(f"{path} does not exist; finish this evaluation, or name others as RUN/eval/NAME")
-    metrics = read_json(metrics_path)
-    if not isinstance(metrics, dict):
-        raise InputError(f"{metrics_path} holds no metrics by name; run evaluate again")
-    if (protocol := metrics.get("protocol", "rows")) not in HITS:
-        raise InputError(f"{metrics_path} tells of the protocol {protocol!r}, which is not known; run evaluate again")
-    ks = {int(name.split("@")[1]) for name in metrics if re.fullmatch(rf"{HITS[protocol]}@\d+", name)}
-    rows = list(_read_rows(predictions_path))
-    if not rows:
-        raise InputError(f"{predictions_path} has no rows; run python -m igd_jax.evaluate again")
-    by_row = _metrics(rows, protocol, ks)
-    means = {name: float(values.mean()) for name, values in by_row.items()}
-    for name, value in {"n": len(rows), **means}.items():
-        told = metrics.get(name)
-        if not isinstance(told, int | float) or not math.isclose(told, value, rel_tol=0, abs_tol=1e-6):
-            raise InputError(f"{predictions_path} gives {name} {value}, {metrics_path} {told}; run evaluate again")
-    if group:
-        if not (rows := only(rows, group)):
-            raise InputError(f"{predictions_path} has no target that is {group}; compare all, without --targets")
-        by_row = _metrics(rows, protocol, ks)
-    popularity = {} if group else metrics.get("popularity_baseline", {})
-    keys, method, seed = [key for key, _ in rows], str(folder), None
-    if (folder / "config.json").exists():
-        config = read_json(folder / "config.json")
-        method, seed = method_of(config), config["train"]["seed"]
-    return Evaluation(label, protocol, keys, by_row, ks, popularity, method, seed)
+def _result(value: Any, name: str) -> Result:
+    result = _object(value, Result, name)
+    return Result(
+        items=_list(result["items"], str, f"{name}.items"),
+        title=_one(result["title"], str, f"{name}.title"),
+        score=_one(result["score"], float, f"{name}.score"),
+        tokens=_list(result["tokens"], int, f"{name}.tokens"),
+    )
 
 
-def check_same_rows(evaluations: Sequence[Evaluation]) -> None:
-    """Raise `InputError` naming the first place where an evaluation asked something else than the first one did."""
-    first = evaluations[0]
-    for other in evaluations[1:]:
-        if other.protocol != first.protocol:
-            raise InputError(
-                f"{first.label} was evaluated by {first.protocol}, {other.label} by {other.protocol}; compare "
-                "evaluations of the same eval.protocol"
-            )
-        if len(other.keys) != len(first.keys):
-            raise InputError(
-                f"{first.label} has {len(first.keys):,} rows, {other.label} {len(other.keys):,}; "
-                "compare evaluations of the same split and eval.max_examples"
-            )
-        for line, (a, b) in enumerate(zip(first.keys, other.keys, strict=True), start=1):
-            for name in a:
-                if a[name] != b[name]:
-                    raise InputError(
-                        f"predictions.jsonl line {line}: {name} is {json.dumps(a[name], ensure_ascii=False)} in "
-                        f"{first.label}, {json.dumps(b[name], ensure_ascii=False)} in {other.label}; "
-                        "compare evaluations of the same data and split"
-                    )
+def _object(value: Any, kind: type, name: str) -> dict[str, Any]:
+    """A JSON object that has the fields of this dataclass and no others."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} is {_shown(value)}; expected an object")
+    expected = [each.name for each in fields(kind)]
+    for key in expected:
+        if key not in value:
+            raise ValueError(f"{name} has no {key!r}")
+    if unknown := value.keys() - set(expected):
+        raise ValueError(f"{name} has {min(unknown)!r}; expected only {', '.join(expected)}")
+    return value
+
+
+def _one(value: Any, kind: type[T], name: str) -> T:
+    """A value of one of `NOUNS`; whole numbers are numbers, too."""
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise ValueError(f"{name} is {_shown(value)}; expected {NOUNS[kind]}")
+    return kind(value)
+
+
+def _list(value: Any, kind: type[T], name: str) -> tuple[T, ...]:
+    if not isinstance(value, list) or not all(type(each) is kind for each in value):
+        raise ValueError(f"{name} is {_shown(value)}; expected a list, each {NOUNS[kind]}")
+    return tuple(value)
+
+
+def _shown(value: Any) -> str:
+    """JSON of a value, its beginning."""
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:40] + "..."

@@ -30,8 +30,7 @@ def _columns(columns: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> 
 
 
 def evaluation_table(metrics: Mapping[str, Any]) -> str:
-    """An evaluation by rows (`metrics.evaluate`) or by users (`user_metrics.evaluate`): counts, the model beside the
-    popularity baseline, and the slices."""
+    """What metrics.json holds, by rows or by users: counts, the model beside the popularity baseline, the slices."""
     n, absent, main = metrics["n"], metrics["target_absent"], {"model": metrics}
     if "ground_truth" in metrics:
         size = metrics["ground_truth"]
@@ -42,14 +41,14 @@ def evaluation_table(metrics: Mapping[str, Any]) -> str:
         main["model, id-exact"] = metrics["id_exact"]
     counts += f"{metrics['invalid']:,} invalid results"
     if metrics["ks_skipped"]:
-        counts += f"; k = {', '.join(map(str, metrics['ks_skipped']))} left out: not from 1 to the results of a row"
+        counts += f"; k = {', '.join(map(str, metrics['ks_skipped']))} left out: not from 1 to the results per row"
     main["popularity"] = metrics["popularity_baseline"]
     slices = metrics["slices"]
     return "\n\n".join([counts, _columns(main, list(main["popularity"])), _columns(slices, list(slices["warm"]))])
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> str:
-    """What `compare.compare` returned: a row a metric; each method after the first with its difference to the first."""
+    """What `compare.compare` returned: a row per metric; methods after the first with their difference to it."""
     header, rows = ["metric"], [[name] for name in comparison["popularity"]]
     for label, metrics in comparison["runs"].items():
         n_seeds = len(comparison["evaluations"][label])

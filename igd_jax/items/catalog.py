@@ -1,4 +1,4 @@
-"""The catalogue: every title as a row of token ids, rows sorted, equal rows merged (DESIGN section 2).
+"""The catalogue: every identifier of every item as a row of token ids, rows sorted, equal rows merged (docs/design.md).
 
 Sorting packs as many tokens as fit into one integer, sorts once, and then sorts again only the rows that still tie. The
 length that each row shares with the row before it falls out of the same comparisons; the trie needs nothing else.
@@ -16,15 +16,15 @@ from igd_jax.core.ragged import Ragged
 
 @dataclass(frozen=True)
 class Catalog:
-    """Distinct title rows in token order, with the items and the train counts behind each.
+    """Distinct rows of all items in token order, with the items and the train counts behind each.
 
     Attributes:
-      given: the candidates' rows, ids of ``title + newline`` then EOS, in the order of the items; int32.
-      first: the given row that each catalogue row stands for; int64.
+      given: rows in the order of the items, each ending in EOS; int32.
+      first: item whose given row each catalogue row stands for; int32.
       lcp: tokens that a row shares with the row before it; -1 for row 0, so that row 0 also owns the root. int32.
-      counts: how often the row's items were train targets, summed; int64.
-      item_start, item: the items of row r are ``item[item_start[r]:item_start[r + 1]]``, ascending; int32.
-      row_of_item: row of each item of the data set, -1 for items that are no candidates; int32.
+      counts: times that the row's items were train targets, summed; int64.
+      item_start, item: items of row r, ``item[item_start[r]:item_start[r + 1]]``, ascending; int32.
+      row_of_item: row of each item; int32.
     """
 
     given: Ragged
@@ -32,7 +32,7 @@ class Catalog:
     lcp: Int[np.ndarray, " N"]
     counts: Int[np.ndarray, " N"]
     item_start: Int[np.ndarray, " N_plus_1"]
-    item: Int[np.ndarray, " I"]
+    item: Int[np.ndarray, " items"]
     row_of_item: Int[np.ndarray, " items"]
 
     def __len__(self) -> int:
@@ -54,58 +54,48 @@ class Catalog:
         return self.given.take(self.first)
 
     def items_of(self, row: int) -> Int[np.ndarray, " n"]:
-        """Items that share the row's title, ascending."""
+        """Items that share the row, ascending."""
         return self.item[self.item_start[row] : self.item_start[row + 1]]
 
 
-def build_catalog(
-    tokens: Ragged,
-    counts: Int[np.ndarray, " items"],
-    *,
-    candidates: Bool[np.ndarray, " items"] | None = None,
-) -> Catalog:
+def build_catalog(tokens: Ragged, counts: Int[np.ndarray, " items"]) -> Catalog:
     """Sort the items' token rows, merge equal ones and sum their counts.
 
     Args:
-      tokens: one row an item, each ending in the same EOS id that stands nowhere else in it.
-      counts: train targets an item; the mass from which the information gain is computed.
-      candidates: which items may be recommended; all when None.
+      tokens: one row per item, each ending in the same EOS id that stands nowhere else in it.
+      counts: train targets per item; the mass from which the information gain is computed.
 
     Raises:
-      InputError: no candidate is left, or a title holds the EOS token itself.
+      InputError: there is no item, or an identifier holds the EOS token itself.
     """
-    chosen = np.arange(len(tokens)) if candidates is None else np.flatnonzero(candidates)
-    if not len(chosen):
-        raise InputError("no candidate item is left: the candidate set and the catalogue share no item")
-    if len(chosen) < len(tokens):
-        tokens = tokens.take(chosen)
-    _check_ends(tokens, chosen)
+    if not len(tokens):
+        raise InputError("the catalogue has no item; expected at least one, so prepare the data again")
+    _check_ends(tokens)
     order, lcp, is_new = sort_rows(tokens)
     row = np.cumsum(is_new, dtype=np.int32) - 1
-    first = order[is_new]
-    row_of_item = np.full(len(counts), -1, np.int32)
-    row_of_item[chosen[order]] = row
-    n_rows = len(first)
+    row_of_item = np.empty(len(tokens), np.int32)
+    row_of_item[order] = row
+    first = order[is_new].astype(np.int32)
     return Catalog(
         given=tokens,
         first=first,
         lcp=lcp[is_new],
-        counts=np.bincount(row, weights=counts[chosen[order]], minlength=n_rows).astype(np.int64),
+        counts=np.bincount(row, weights=counts[order], minlength=len(first)).astype(np.int64),
         item_start=np.append(np.flatnonzero(is_new), len(order)).astype(np.int32),
-        item=chosen[order].astype(np.int32),
+        item=order.astype(np.int32),
         row_of_item=row_of_item,
     )
 
 
-def _check_ends(tokens: Ragged, items: Int[np.ndarray, " R"]) -> None:
+def _check_ends(tokens: Ragged) -> None:
     last = tokens.start[1:] - 1
     eos = tokens.ids[last[0]]
     is_eos = tokens.ids == eos
     is_eos[last] ^= True
     if is_eos.any():
-        row = np.searchsorted(tokens.start, np.flatnonzero(is_eos)[0], side="right") - 1
+        item = np.searchsorted(tokens.start, np.flatnonzero(is_eos)[0], side="right") - 1
         raise InputError(
-            f"the title of item {items[row]} does not end in one end-of-text token (id {eos}), or holds it inside; "
+            f"the identifier of item {item} does not end in one end-of-text token (id {eos}), or holds it inside; "
             "take it out of the title"
         )
 

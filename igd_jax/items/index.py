@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -15,22 +14,22 @@ from igd_jax.items.trie import Trie, build_trie
 
 
 @dataclass(frozen=True)
-class TitleWalk:
-    """Titles along the trie, padded to the longest of them.
+class TokenWalk:
+    """Token rows along the trie; what is said of tokens is flat, aligned with the rows' `ids`.
+
+    A row that leaves the trie has gain 0 and forced True on all its tokens, as in the published code.
 
     Attributes:
-      tokens, mask: ids, and True on real ones.
-      gain: nats a token.
-      forced: tokens without gain. A title that leaves the trie has gain 0 and forced True throughout, as in the
-        published code; so has the padding.
-      on_trie: titles that are candidates to their end.
+      gain: information gain of each token in nats, float64.
+      forced: tokens without gain.
+      parent: trie node before each token, int32; -1 on all tokens of a row that leaves the trie.
+      on_trie: rows that are candidates, or the beginning of one, to their end.
     """
 
-    tokens: Int[np.ndarray, "n T"]
-    mask: Bool[np.ndarray, "n T"]
-    gain: Float[np.ndarray, "n T"]
-    forced: Bool[np.ndarray, "n T"]
-    on_trie: Bool[np.ndarray, " n"]
+    gain: Float[np.ndarray, " total"]
+    forced: Bool[np.ndarray, " total"]
+    parent: Int[np.ndarray, " total"]
+    on_trie: Bool[np.ndarray, " R"]
 
 
 @dataclass(frozen=True)
@@ -38,34 +37,49 @@ class ItemIndex:
     """The items, ready for methods and decoding.
 
     Attributes:
-      titles: by item.
-      item_tokens: ids of ``title + newline`` and EOS by item, candidates or not.
-      catalog, trie, gain: over the candidates.
+      titles: what to show of each item.
+      item_tokens: identifier of each item, EOS included, candidate or not.
+      counts: train targets per item.
+      catalog: distinct identifiers of all items. Its rows are the numbers by which all else knows them.
+      candidates: items that may be recommended.
+      is_candidate: catalogue rows with such an item.
+      trie, gain: over those rows; the gain from the train targets of all their items.
     """
 
     titles: Sequence[str]
     item_tokens: Ragged
+    counts: Int[np.ndarray, " items"]
     catalog: Catalog
+    candidates: Bool[np.ndarray, " items"]
+    is_candidate: Bool[np.ndarray, " N"]
     trie: Trie
     gain: EdgeGain
 
     @property
-    def longest_title(self) -> int:
+    def longest(self) -> int:
         """Tokens of the longest candidate, EOS included."""
-        return int(self.catalog.lengths.max())
+        return int(self.catalog.lengths[self.is_candidate].max())
+
+    def items_of(self, row: int) -> Int[np.ndarray, " n"]:
+        """Candidates among the items of a catalogue row, ascending."""
+        items = self.catalog.items_of(row)
+        return items[self.candidates[items]]
 
     def title_of_row(self, row: int) -> str:
-        """The title that a catalogue row stands for."""
+        """The title that a catalogue row stands for, candidate or not."""
         return self.titles[self.catalog.items_of(row)[0]]
 
-    def walk(self, rows: Ragged) -> TitleWalk:
-        """Follow whole titles, candidates or not, along the trie."""
-        width = int(rows.lengths.max(initial=1))
-        tokens, mask = rows.pad(width), np.arange(width) < rows.lengths[:, None]
-        node, edge = self.trie.walk(tokens, mask)
-        on_trie = np.all((node >= 0) | ~mask, axis=1)
-        gain, forced = self.gain.along(edge, mask & on_trie[:, None])
-        return TitleWalk(tokens, mask, gain, forced, on_trie)
+    def with_candidates(self, candidates: Bool[np.ndarray, " items"]) -> "ItemIndex":
+        """The same catalogue with a trie and gain over other items.
+
+        Raises:
+          InputError: no candidate.
+        """
+        return _index_over(self.titles, self.item_tokens, self.counts, self.catalog, candidates)
+
+    def walk(self) -> TokenWalk:
+        """Follow the identifiers of all items, candidates or not, along the trie; aligned with `item_tokens.ids`."""
+        return walk_rows(self.trie, self.gain, self.item_tokens, order=self.catalog.item)
 
 
 def build_index(
@@ -75,54 +89,49 @@ def build_index(
     *,
     candidates: Bool[np.ndarray, " items"],
 ) -> ItemIndex:
-    """Build catalogue, trie and gain.
+    """Build the catalogue of all items, and the trie and gain of candidates.
 
     Args:
-      counts: train targets an item; only those of candidates count.
-      candidates: items that may be recommended; see `choose_candidates`.
+      item_tokens: identifiers, each ending in the same EOS id; see `items.identifiers.Identifiers.rows`.
+      counts: train targets per item.
+      candidates: items that may be recommended; see `items.candidates.choose_candidates`.
 
     Raises:
-      InputError: no candidate.
+      InputError: no candidate, or an identifier that holds EOS.
     """
-    catalog = build_catalog(item_tokens, counts, candidates=candidates)
-    trie = build_trie(catalog)
-    return ItemIndex(titles, item_tokens, catalog, trie, edge_gain(trie, catalog.counts))
+    return _index_over(titles, item_tokens, counts, build_catalog(item_tokens, counts), candidates)
 
 
-def choose_candidates(
-    which: str,
-    item_ids: Sequence[str],
+def _index_over(
     titles: Sequence[str],
-    *,
+    item_tokens: Ragged,
     counts: Int[np.ndarray, " items"],
-    seen: Bool[np.ndarray, " items"],
-) -> Bool[np.ndarray, " items"]:
-    """The items that may be recommended.
+    catalog: Catalog,
+    candidates: Bool[np.ndarray, " items"],
+) -> ItemIndex:
+    if not candidates.any():
+        raise InputError("no candidate item is left: the candidate set and the catalogue share no item")
+    is_candidate = np.zeros(len(catalog), bool)
+    is_candidate[catalog.row_of_item[candidates]] = True
+    trie = build_trie(catalog, is_candidate)
+    gain = edge_gain(trie, np.where(is_candidate, catalog.counts, 0))
+    return ItemIndex(titles, item_tokens, counts, catalog, candidates, is_candidate, trie, gain)
+
+
+def walk_rows(trie: Trie, gain: EdgeGain, rows: Ragged, order: Int[np.ndarray, " R"] | None = None) -> TokenWalk:
+    """Follow any rows of tokens along the trie.
 
     Args:
-      which: ``catalogue`` (all, as D3), ``train`` (titles that are a train target, as the published IGD), ``warm``
-        (titles that training saw, as SETRec), ``cold`` (those that it did not), or the path of a text file with one
-        item id a line.
-      counts: train targets an item.
-      seen: items that training saw, as a target or in a history.
-
-    Raises:
-      InputError: the file is missing or names an item that is not in the data.
+      order: the rows' numbers sorted by tokens, where that is known; see `Trie.walk`.
     """
-    if which == "catalogue":
-        return np.ones(len(item_ids), bool)
-    if which in ("train", "warm", "cold"):
-        members = counts > 0 if which == "train" else seen
-        named = {title for title, is_member in zip(titles, members, strict=True) if is_member}
-        return np.fromiter(((title in named) == (which != "cold") for title in titles), bool, len(titles))
-    path = Path(which)
-    if not path.is_file():
-        raise InputError(
-            f"config.decode.candidates is {which!r}; expected 'catalogue', 'train', 'warm', 'cold' or a file with one "
-            "item id a line"
-        )
-    wanted = {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
-    unknown = sorted(wanted.difference(item_ids))
-    if unknown:
-        raise InputError(f"{path} names {len(unknown)} item ids that the data does not have, such as {unknown[0]!r}")
-    return np.fromiter((item in wanted for item in item_ids), bool, len(item_ids))
+    node, edge = trie.walk(rows, order)
+    has_tokens = rows.lengths > 0
+    on_trie = np.ones(len(rows), bool)
+    on_trie[has_tokens] = node[rows.start[1:][has_tokens] - 1] >= 0
+    parent = np.empty_like(node)
+    parent[1:] = node[:-1]
+    parent[rows.start[:-1][has_tokens]] = 0
+    del node
+    is_on = np.repeat(on_trie, rows.lengths)
+    parent[~is_on] = -1
+    return TokenWalk(*gain.along(edge, is_on), parent, on_trie)

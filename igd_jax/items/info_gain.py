@@ -1,4 +1,4 @@
-"""Information gain of every trie edge (IGD, arXiv 2506.13229, section 3; spec/methods.md 1.3).
+"""Information gain of every trie edge (IGD, arXiv 2506.13229, section 3; docs/methods.md).
 
     H(v) = sum over rows i below v of -p_i ln p_i,   p_i = count_i / total,   0 ln 0 = 0
     gain(u -> v) = H(u) - H(v)
@@ -33,15 +33,14 @@ class EdgeGain:
     factor: Float[np.ndarray, " E"]
 
     def along(
-        self, edge: Int[np.ndarray, "R T"], on_trie: Bool[np.ndarray, "R T"]
-    ) -> tuple[Float[np.ndarray, "R T"], Bool[np.ndarray, "R T"]]:
+        self, edge: Int[np.ndarray, " total"], on_trie: Bool[np.ndarray, " total"]
+    ) -> tuple[Float[np.ndarray, " total"], Bool[np.ndarray, " total"]]:
         """Gain (nats) and forced mask of the edges of walked rows (`Trie.walk`); where not `on_trie`, 0 and True.
 
-        The authors give every token of a target that leaves the trie a gain of 0 (spec/methods.md 1.3), so pass
-        `on_trie` False for all tokens of such a row.
+        The authors give every token of a target that leaves the trie a gain of 0, so pass `on_trie` False for all
+        tokens of such a row.
         """
-        decided = on_trie & (edge >= 0)
-        index = np.where(decided, edge, len(self.gain))
+        index = np.where(on_trie & (edge >= 0), edge, np.int32(len(self.gain)))
         return np.append(self.gain, 0.0)[index], np.append(self.forced, True)[index]
 
 
@@ -49,6 +48,9 @@ def edge_gain(trie: Trie, counts: Int[np.ndarray, " N"]) -> EdgeGain:
     """Compute the gain of all edges out of branching nodes from the rows' train counts.
 
     Rows that were never a train target add nothing. With no counts at all every gain is 0 and every edge forced.
+
+    Args:
+      counts: train targets per catalogue row, 0 for rows that are no candidates.
     """
     total = counts.sum()
     p = counts[counts > 0] / total if total else np.zeros(0)
@@ -66,7 +68,7 @@ def edge_gain(trie: Trie, counts: Int[np.ndarray, " N"]) -> EdgeGain:
 
 
 def _factor(gain: Float[np.ndarray, " E"], trie: Trie) -> Float[np.ndarray, " E"]:
-    """Min-max of the gain among siblings (spec/methods.md 1.4)."""
+    """Min-max of the gain among siblings (arXiv 2506.13229, section 3)."""
     if not len(gain):
         return np.zeros(0, np.float32)
     low = np.repeat(np.minimum.reduceat(gain, trie.child_start[:-1]), trie.n_children)

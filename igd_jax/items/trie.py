@@ -1,10 +1,13 @@
-"""The trie of all titles, as arrays (DESIGN section 2).
+"""The trie of all candidates' identifiers, as arrays (docs/design.md).
 
 Nodes are numbered depth first over the sorted rows: the root is 0, the only child of a node n is n + 1, and every node
-covers a contiguous range of rows. Only branching nodes keep a list of children. A row of the catalogue owns the nodes
-that it does not share with the row before it, so the node at depth d of row r that r owns is
+covers a contiguous range of rows. Only branching nodes keep a list of children. A row owns the nodes that it does not
+share with the candidate row before it, so the node at depth d of row r that r owns is
 ``node_start[r] + d - lcp[r] - 1``; all else follows from the neighbours in ``lcp`` (an LCP-interval tree), without a
 loop over rows or nodes.
+
+The catalogue holds all items, and the trie only the rows of candidates. Every row number is one of the catalogue: what
+is known per row needs no other numbers, whichever rows are candidates.
 """
 
 import operator
@@ -14,21 +17,23 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from igd_jax.core.ragged import ragged_index
+from igd_jax.core.ragged import Ragged, ragged_index
 from igd_jax.items.catalog import Catalog
 
 
 @dataclass(frozen=True)
 class Trie:
-    """All title prefixes.
+    """All beginnings of the candidates' identifiers.
 
     Attributes:
       token: token of the edge into each node; -1 for the root. int32.
       branch: nodes with two children or more, ascending; int32.
-      child_start: children of ``branch[i]`` are edges ``child_start[i]`` to ``child_start[i + 1]``; int32.
+      child_start: edges from ``branch[i]`` to its children, ``child_start[i]`` to ``child_start[i + 1]``; int32.
       child: node that each such edge leads to; by token within a parent. int32.
-      child_lo, child_hi: the range of catalogue rows below that child; int32.
-      leaf: the node that ends each catalogue row, ascending; int32.
+      child_lo, child_hi: range of catalogue rows from the first candidate below that child to its last; int32. Other
+        rows of the range are no candidates.
+      leaf: node that ends each candidate row, ascending; int32.
+      row: catalogue row that ends at each leaf, ascending; int32.
     """
 
     token: Int[np.ndarray, " M"]
@@ -37,7 +42,8 @@ class Trie:
     child: Int[np.ndarray, " E"]
     child_lo: Int[np.ndarray, " E"]
     child_hi: Int[np.ndarray, " E"]
-    leaf: Int[np.ndarray, " N"]
+    leaf: Int[np.ndarray, " leaves"]
+    row: Int[np.ndarray, " leaves"]
 
     @property
     def n_children(self) -> Int[np.ndarray, " branches"]:
@@ -46,28 +52,33 @@ class Trie:
 
     def row_of_leaf(self, node: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
         """The catalogue row that ends at each node; -1 for nodes that end none (also for node -1)."""
-        row = np.minimum(np.searchsorted(self.leaf, node), len(self.leaf) - 1)
-        return np.where(self.leaf[row] == node, row, -1).astype(np.int32)
+        at = np.minimum(np.searchsorted(self.leaf, node), len(self.leaf) - 1)
+        return np.where(self.leaf[at] == node, self.row[at], np.int32(-1))
 
     def walk(
-        self, tokens: Int[np.ndarray, "R T"], mask: Bool[np.ndarray, "R T"]
-    ) -> tuple[Int[np.ndarray, "R T"], Int[np.ndarray, "R T"]]:
+        self, rows: Ragged, order: Int[np.ndarray, " R"] | None = None
+    ) -> tuple[Int[np.ndarray, " total"], Int[np.ndarray, " total"]]:
         """Follow rows of tokens from the root.
 
+        Args:
+          order: the rows' numbers, sorted by tokens; neighbours then look up near places, which is faster.
+
         Returns:
-          node: node after each token; -1 from the first token on that leaves the trie, and where `mask` is False.
+          node: node after each token; -1 from the first token of its row on that leaves the trie.
           edge: index into `child` where the node was one of several children, else -1.
         """
-        node = np.full(tokens.shape, -1, np.int32)
-        edge = np.full(tokens.shape, -1, np.int32)
-        keys = np.repeat(np.arange(len(self.branch)), self.n_children).astype(np.int64) << 32 | self.token[self.child]
-        live = np.flatnonzero(mask[:, 0]) if tokens.shape[1] else np.zeros(0, np.int64)
+        node, edge = np.full(len(rows.ids), -1, np.int32), np.full(len(rows.ids), -1, np.int32)
+        keys = np.repeat(np.arange(len(self.branch)) << 32, self.n_children) | self.token[self.child]
+        live = np.arange(len(rows)) if order is None else order
+        at, end = rows.start[:-1][live], rows.start[1:][live]  # the next token of each row that is still on the trie
         here = np.zeros(len(live), np.int32)
-        for t in range(tokens.shape[1]):
-            here, edge[live, t] = self._step(here, tokens[live, t], keys)
-            node[live, t] = here
-            on = (here >= 0) & (mask[live, t + 1] if t + 1 < tokens.shape[1] else False)
-            live, here = live[on], here[on]
+        on = at < end
+        while on.any():
+            at, end, here = at[on], end[on], here[on]
+            here, edge[at] = self._step(here, rows.ids[at], keys)
+            node[at] = here
+            at += 1
+            on = (here >= 0) & (at < end)
         return node, edge
 
     def _step(
@@ -75,8 +86,8 @@ class Trie:
     ) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " r"]]:
         """One step of `walk`: the child by `token` of each node, and its edge."""
         at = _find(self.branch, node)
-        edge = np.where(at >= 0, _find(keys, at.astype(np.int64) << 32 | token), -1)
-        chain = node + 1  # a node without a list of children is followed by its only child, unless it ends a title
+        edge = np.where(at >= 0, _find(keys, at << 32 | token), -1)
+        chain = node + 1  # a node without a list of children is followed by its only child, unless it ends a row
         has_chain = (at < 0) & (_find(self.leaf, node) < 0)
         chain = np.where(has_chain & (self.token[np.minimum(chain, len(self.token) - 1)] == token), chain, -1)
         child = np.append(self.child, -1)[edge]
@@ -91,15 +102,36 @@ def _find(sorted_values: Int[np.ndarray, " n"], wanted: Int[np.ndarray, " r"]) -
     return np.where(sorted_values[at] == wanted, at, -1)
 
 
-def build_trie(catalog: Catalog) -> Trie:
-    """Build the trie of a catalogue; time and memory linear in tokens."""
-    lcp, length = catalog.lcp, catalog.lengths
-    n_rows = len(lcp)
-    node_start = np.zeros(n_rows + 1, np.int64)
-    np.cumsum(length - lcp, out=node_start[1:])
+def build_trie(catalog: Catalog, is_candidate: Bool[np.ndarray, " N"]) -> Trie:
+    """Build the trie of the candidate rows, at least one; time and memory linear in their tokens."""
+    row = np.flatnonzero(is_candidate).astype(np.int32)
+    item = catalog.first[row]
+    # What a row shares with the candidate before it is the least that rows between them share with their neighbours.
+    lcp = np.full(len(row), -1, np.int32)
+    lcp[1:] = np.minimum.reduceat(catalog.lcp[: row[-1] + 1], row[:-1] + 1) if len(row) > 1 else 0
+    owned = catalog.given.lengths[item] - lcp
+    node_start = np.zeros(len(row) + 1, np.int64)
+    np.cumsum(owned, out=node_start[1:])
+    branch, child_start, child, low, high = _branches(lcp, node_start)
+    return Trie(
+        token=_edge_tokens(catalog.given, item, lcp, owned),
+        branch=branch,
+        child_start=child_start,
+        child=child,
+        child_lo=row[low],
+        child_hi=row[high - 1] + np.int32(1),
+        leaf=(node_start[1:] - 1).astype(np.int32),
+        row=row,
+    )
 
-    # Row r >= 1 leaves the row before it at a branching node of depth lcp[r]. That node belongs to the last earlier
-    # row that shares less; the child begun by r ends where a later row shares no more than r does.
+
+def _branches(lcp: Int[np.ndarray, " n"], node_start: Int[np.ndarray, " n_plus_1"]) -> tuple[np.ndarray, ...]:
+    """`branch`, `child_start`, `child` of the trie, and the range of candidate rows below each child; all int32.
+
+    Row r >= 1 leaves the row before it at a branching node of depth lcp[r]. That node belongs to the last earlier row
+    that shares less; the child begun by r ends where a later row shares no more than r does.
+    """
+    n_rows = len(lcp)
     split = np.arange(1, n_rows)
     owner = _jump(np.arange(n_rows) - 1, lcp, operator.ge)
     end = _jump(np.arange(1, n_rows + 1), np.append(lcp, -2).astype(np.int32), operator.gt)
@@ -118,15 +150,7 @@ def build_trie(catalog: Catalog) -> Trie:
     child[first], child[rest] = branch + 1, node_start[split]
     low[first], low[rest] = owner[is_first], split
     high[first], high[rest] = split[is_first], end
-    return Trie(
-        token=_edge_tokens(catalog, node_start),
-        branch=branch.astype(np.int32),
-        child_start=np.append(first, len(child)).astype(np.int32),
-        child=child,
-        child_lo=low,
-        child_hi=high,
-        leaf=(node_start[1:] - 1).astype(np.int32),
-    )
+    return branch.astype(np.int32), np.append(first, len(child)).astype(np.int32), child, low, high
 
 
 def _jump(
@@ -145,9 +169,11 @@ def _jump(
     return pointer[:-1]
 
 
-def _edge_tokens(catalog: Catalog, node_start: Int[np.ndarray, " N_plus_1"]) -> Int[np.ndarray, " M"]:
-    """The token into every node: the unshared part of every row, after the root."""
-    owned = np.diff(node_start)
-    owned[0] -= 1  # the root has no token
-    begin = catalog.given.start[catalog.first] + np.maximum(catalog.lcp, 0)
-    return np.append(np.int32(-1), catalog.given.ids[ragged_index(begin, owned)])
+def _edge_tokens(
+    given: Ragged, item: Int[np.ndarray, " n"], lcp: Int[np.ndarray, " n"], owned: Int[np.ndarray, " n"]
+) -> Int[np.ndarray, " M"]:
+    """The token into every node: -1 for the root, then the unshared part of every row."""
+    begin = given.start[item] + lcp  # the root stands before the first row's first token
+    token = given.ids.take(ragged_index(begin, owned), mode="clip")
+    token[0] = -1
+    return token

@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from igd_jax.core.errors import InputError
@@ -25,6 +26,7 @@ from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.decoding.engine import Engine
 from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.decoding.recurrence import SearchOptions
+from igd_jax.decoding.restriction import restricted
 from igd_jax.decoding.stepwise import Stepwise
 from igd_jax.items.index import ItemIndex
 from igd_jax.models.backbone import Backbone
@@ -48,6 +50,7 @@ class Context:
       seed: seed of random weights.
       cache: folder for what takes long to compute.
       data_fingerprint: text that changes with the prepared data.
+      mesh: devices.
     """
 
     index: ItemIndex
@@ -58,6 +61,7 @@ class Context:
     seed: int
     cache: Path
     data_fingerprint: str
+    mesh: Mesh
 
 
 @dataclass(frozen=True)
@@ -113,7 +117,7 @@ class Method(abc.ABC):
       inputs: what its batches hold, ``text`` or ``items``: `TextBatch` or `ItemBatch`.
       decoding_args: arguments that `engine` reads, and that may differ from those of training.
       beam_search: whether lists come from a beam search, and are at most as long as the beam is wide.
-      backbones: kinds of backbone that the method works on, ``decoder`` or ``t5``; none where it has a model of its own.
+      backbones: kinds of backbone that it works on, ``decoder`` and ``t5``; none where it has a model of its own.
     """
 
     model_kind: ClassVar[str]
@@ -187,7 +191,7 @@ def search_engine(
     return Stepwise(
         *nnx.split(model),
         trie=device_trie(index.trie),
-        edge_score=score if edge_score is None else edge_score,
+        edge_score=restricted(index.trie, score if edge_score is None else edge_score),
         options=SearchOptions(options.num_beams, options.max_length, options.length_penalty),
         top_k=options.top_k,
         softmax_temperature=softmax_temperature,

@@ -111,6 +111,8 @@ class Grounding(OneCall):
         distance = distances(embedded, self.titles).reshape(n_rows, n_texts, -1)
         if self.statistic:
             distance = adjusted(distance, self._statistic(batch), self.gamma)
+        if batch.allowed is not None:
+            distance = jnp.where(batch.allowed[:, self.row][:, None], distance, jnp.inf)
         titles, distance = nearest(distance, lengths > 0, k=self.top_k)
         rows = jnp.where(titles >= 0, self.row[jnp.maximum(titles, 0)], -1)
         return Recommendations(rows=rows, scores=-distance)

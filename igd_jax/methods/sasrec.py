@@ -56,6 +56,8 @@ class ItemRanking(OneCall):
         scores = scores_of(model(batch.history, batch.history_mask), model.items())
         none = jnp.full((self.n_rows, len(scores)), -jnp.inf, jnp.float32)
         by_title = none.at[self.row_of_item].max(scores.T, mode="drop").T
+        if batch.allowed is not None:
+            by_title = jnp.where(batch.allowed, by_title, -jnp.inf)
         best, rows = jax.lax.top_k(by_title, min(self.top_k, self.n_rows))
         best = jnp.where(batch.is_real[:, None], best, -jnp.inf)
         missing = ((0, 0), (0, self.top_k - best.shape[1]))

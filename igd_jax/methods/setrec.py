@@ -25,13 +25,15 @@ from igd_jax.data.collaborative import load_item_vectors
 from igd_jax.data.item_features import load_text_model, read_features, text_features
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.decoding.beam_search import SearchOptions
+from igd_jax.decoding.dense_topk import best_rows
 from igd_jax.items.catalog import Catalog
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import Context, Method
 from igd_jax.models import t5_config
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.setrec import ItemTokens, SetModel, best_rows
-from igd_jax.models.t5 import T5, load_t5
+from igd_jax.models.setrec import ItemTokens, SetModel
+from igd_jax.models.t5 import T5
+from igd_jax.models.t5_weights import load_t5
 
 INSTRUCTION, RESPONSE = "What would user be likely to purchase next after buying items", "?;"
 """Around the history; published."""

@@ -146,7 +146,7 @@ def named(name: str, *, vocab_size: int | None = None) -> ModelConfig:
     return config if vocab_size is None else dataclasses.replace(config, vocab_size=vocab_size)
 
 
-_FAMILIES = {
+FAMILIES = {
     "qwen2": {"qkv_bias": True, "qk_norm": False},
     "qwen3": {"qkv_bias": False, "qk_norm": True},
     "llama": {"qkv_bias": False, "qk_norm": False},
@@ -194,12 +194,10 @@ def from_hf(config: dict[str, Any]) -> ModelConfig:
         unsupported value, or are not known here and so might change the maths.
     """
     family = str(config.get("model_type"))
-    if family not in _FAMILIES:
-        raise InputError(
-            f"the model is of type {family!r}; expected one of {', '.join(_FAMILIES)}; choose such a model"
-        )
+    if family not in FAMILIES:
+        raise InputError(f"the model is of type {family!r}; expected one of {', '.join(FAMILIES)}; choose such a model")
     problems = _unsupported(config)
-    fields: dict[str, Any] = {"tie_embeddings": config.get("tie_word_embeddings") is True, **_FAMILIES[family]}
+    fields: dict[str, Any] = {"tie_embeddings": config.get("tie_word_embeddings") is True, **FAMILIES[family]}
     for theirs, ours in _SIZES.items():
         fields[ours] = _number(config, theirs, int, problems)
     fields["rms_norm_eps"] = _number(config, "rms_norm_eps", float, problems)

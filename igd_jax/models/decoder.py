@@ -1,14 +1,15 @@
 """One decoder-only transformer for Qwen2, Qwen2.5, Qwen3 and Llama 3; its layers are stacked and scanned."""
 
 from collections.abc import Sequence
-from typing import TypeAlias, no_type_check
 
 import jax
 import jax.numpy as jnp
-from flax import nnx, struct
+from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from igd_jax.core.types import TextBatch
+from igd_jax.models.backbone import KVCache, Past, Prefix
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.layers import (
     MLP,
@@ -16,27 +17,12 @@ from igd_jax.models.layers import (
     KeyBlock,
     RMSNorm,
     Rotation,
-    causal_mask,
+    layers_per_turn,
     normal_init,
-    positions_of,
+    pick,
     rotation_of,
 )
-
-
-@no_type_check  # as a pytree it also holds shapes, shardings or axes
-@struct.dataclass
-class KVCache:
-    """Keys (rotated) and values of S tokens in all layers.
-
-    The order of the slots has no meaning: positions are in the keys, and masks say who may look where.
-    """
-
-    key: Float[Array, "L B G S H"]
-    value: Float[Array, "L B G S H"]
-
-
-Past: TypeAlias = tuple[KVCache, Bool[Array, "B T _S"]]
-"""Keys and values of S earlier tokens, and which of them each of T new ones may look at. S is each part's own."""
+from igd_jax.models.visibility import Causal, Visibility, mask_of, positions_of
 
 
 class Layer(nnx.Module):
@@ -99,19 +85,18 @@ class Decoder(nnx.Module):
         inputs: Int[Array, "B T"] | Float[Array, "B T D"],
         *,
         positions: Int[Array, "B T"],
-        mask: Bool[Array, "B T T"],
+        visible: Visibility,
         past: Sequence[Past] = (),
     ) -> tuple[Float[Array, "B T D"], KVCache]:
-        """Run T new tokens, which look at each other by `mask` and at earlier ones by the masks of `past`.
+        """Run T new tokens, which look at each other as `visible` says and at earlier ones by the masks of `past`.
 
         The past is only read. The caller writes the returned keys and values where it wants, so that one call serves
-        training, prefill, beams in an append-only store, and trees. It comes in parts so that one which never changes
-        can stay apart from one which is written at every step.
+        training, prefill, beams in an append-only store, and trees.
 
         Args:
           inputs: token ids, or embeddings in their place.
           positions: of the new tokens, from 0.
-          mask: [b, query, key] among the new tokens.
+          visible: which of the new tokens see each other.
           past: any number of parts, in the model's dtype; finite where they are masked, too.
 
         Returns:
@@ -119,44 +104,65 @@ class Decoder(nnx.Module):
           A token that may look nowhere, itself included, gets finite values without meaning.
         """
         hidden = self.embed[...][inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
-        rotation = rotation_of(positions, self.config)
+        rotation, mask = rotation_of(positions, self.config), mask_of(visible)
         graph, weights = nnx.split(self.layers)
 
         def run_layer(hidden, layer):
             layer_weights, cached = layer
-            blocks = [(kv.key, kv.value, looks) for kv, (_, looks) in zip(cached, past, strict=True)]
+            blocks = [KeyBlock(*kv, seen) for kv, (_, seen) in zip(cached, past, strict=True)]
             return nnx.merge(graph, layer_weights)(hidden, rotation=rotation, mask=mask, past=blocks)
 
         if self.remat:
             run_layer = jax.checkpoint(run_layer, prevent_cse=False)
-        cached = [kv for kv, _ in past]
-        # Four layers a turn: each turn costs a CPU some idle time and a copy of the weights' gradients.
-        hidden, (key, value) = jax.lax.scan(run_layer, hidden.astype(self.dtype), (weights, cached), unroll=4)
-        return self.norm(hidden), KVCache(key=key, value=value)
+        layers = weights, [(kv.key, kv.value) for kv, _ in past]
+        hidden, (key, value) = jax.lax.scan(run_layer, hidden.astype(self.dtype), layers, unroll=layers_per_turn())
+        return self.norm(hidden), KVCache(key, value)
 
-    def after_prefix(
-        self, prefix: Int[Array, "B P"] | None, tokens: Int[Array, "B T"], valid: Bool[Array, "B T"]
+    def prefill(self, batch: TextBatch) -> Prefix:
+        """Read the prompts; their padding is on the left, so the last column predicts the first token."""
+        hidden, kv = self._after_shared(batch.shared_prefix, batch.prompt, batch.prompt_mask)
+        n_shared = len(batch.shared_prefix)
+        mask = jnp.pad(batch.prompt_mask, ((0, 0), (n_shared, 0)), constant_values=True)
+        return Prefix(kv, mask, length=mask.sum(axis=1, dtype=jnp.int32), hidden=hidden[:, -1])
+
+    def extend(
+        self,
+        prefix: Prefix,
+        tokens: Int[Array, "B T"],
+        *,
+        positions: Int[Array, "B T"],
+        visible: Visibility,
+        past: Sequence[Past] = (),
     ) -> tuple[Float[Array, "B T D"], KVCache]:
-        """Run tokens causally after a prefix that is the same in all rows, and so is computed once.
+        """Run tokens after the prefix; see `Backbone.extend`."""
+        seen = jnp.broadcast_to(prefix.mask[:, None], (*tokens.shape, prefix.mask.shape[1]))
+        return self(tokens, positions=positions, visible=visible, past=[(prefix.kv, seen), *past])
 
-        Args:
-          prefix: token ids; only the first row is read. None where rows share nothing.
-          valid: real tokens; padding may lie on either side.
+    def target_hidden(self, batch: TextBatch) -> Float[Array, "B T D"]:
+        """The state of the token before each target token, which is a token of the prompt or of the target."""
+        tokens = jnp.concatenate([batch.prompt, batch.target], axis=1)
+        valid = jnp.concatenate([batch.prompt_mask, batch.target_mask], axis=1)
+        hidden, _ = self._after_shared(batch.shared_prefix, tokens, valid)
+        return pick(hidden, batch.before)
+
+    def _after_shared(
+        self, shared: Int[Array, " P"], tokens: Int[Array, "B T"], valid: Bool[Array, "B T"]
+    ) -> tuple[Float[Array, "B T D"], KVCache]:
+        """Run tokens after ids that are the same in all rows, and so are computed once.
 
         Returns:
-          Hidden states of `tokens`, and keys and values of prefix and tokens together [L B G P+T H].
+          Hidden states of `tokens`, and keys and values of both together [L B G P+T H].
         """
-        if prefix is None:
-            return self(tokens, positions=positions_of(valid), mask=causal_mask(valid))
-        n_rows, n_prefix = prefix.shape
-        whole = jnp.ones((1, n_prefix), bool)
-        _, kv = self(prefix[:1], positions=positions_of(whole), mask=causal_mask(whole))
-        past = jax.tree.map(lambda x: jnp.broadcast_to(x, (x.shape[0], n_rows, *x.shape[2:])), kv)
+        if len(shared) == 0:
+            return self(tokens, positions=positions_of(valid), visible=Causal(valid))
+        whole = jnp.ones((1, len(shared)), bool)
+        _, kv = self(shared[None], positions=positions_of(whole), visible=Causal(whole))
+        past = jax.tree.map(lambda x: jnp.broadcast_to(x, (x.shape[0], len(tokens), *x.shape[2:])), kv)
         hidden, new = self(
             tokens,
-            positions=positions_of(valid) + n_prefix,
-            mask=causal_mask(valid),
-            past=[(past, jnp.ones((*tokens.shape, n_prefix), bool))],
+            positions=positions_of(valid) + len(shared),
+            visible=Causal(valid),
+            past=[(past, jnp.ones((*tokens.shape, len(shared)), bool))],
         )
         return hidden, jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=3), past, new)
 

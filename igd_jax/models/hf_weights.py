@@ -1,8 +1,14 @@
-"""Reads a decoder from a Hugging Face folder: ``config.json`` and safetensors. Pickles are never opened."""
+"""Reads models from Hugging Face folders: ``config.json`` and safetensors. Pickles are never opened.
 
+A model is read by a table of names. Everything that does not fit is told in one list: tensors that are missing, those
+that nobody reads, and those of another shape or dtype. A copy of another tensor may be there, if it is one.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +21,10 @@ from igd_jax.core.io import read_json
 from igd_jax.models.config import ModelConfig, from_hf
 from igd_jax.models.decoder import Decoder
 
-NAMES = (
+Name: TypeAlias = tuple[str, str, bool]
+"""(Hugging Face name, our path, stored transposed). With ``{layer}`` in it, ours is stacked on a leading axis."""
+
+NAMES: tuple[Name, ...] = (
     ("model.embed_tokens.weight", "embed", False),
     ("model.layers.{layer}.input_layernorm.weight", "layers.attention_norm.scale", False),
     ("model.layers.{layer}.self_attn.q_proj.weight", "layers.attention.q.kernel", True),
@@ -34,16 +43,18 @@ NAMES = (
     ("model.norm.weight", "norm.scale", False),
     ("lm_head.weight", "head", False),
 )
-"""(Hugging Face name, path in `Decoder`, stored transposed). Layers are stacked on a leading axis."""
+"""Of `Decoder`."""
 
 _DTYPES = ("BF16", "F16", "F32")
 
+Model = TypeVar("Model", bound=nnx.Module)
 
-def load_config(folder: str | Path) -> ModelConfig:
-    """Read ``config.json`` of a Hugging Face model folder.
+
+def read_config(folder: str | Path) -> dict[str, Any]:
+    """``config.json`` of a Hugging Face model folder.
 
     Raises:
-      InputError: no such folder, no config in it, or one that `from_hf` refuses.
+      InputError: no such folder, or no config in it.
     """
     path = Path(folder)
     if not (path / "config.json").is_file():
@@ -56,7 +67,16 @@ def load_config(folder: str | Path) -> ModelConfig:
         raise InputError(
             f"{path / 'config.json'} holds a {type(config).__name__}; expected an object; download it again"
         )
-    return from_hf(config)
+    return config
+
+
+def load_config(folder: str | Path) -> ModelConfig:
+    """The sizes of the decoder in a Hugging Face folder.
+
+    Raises:
+      InputError: no such folder, no config in it, or one that `from_hf` refuses.
+    """
+    return from_hf(read_config(folder))
 
 
 def load_decoder(
@@ -81,17 +101,53 @@ def load_decoder(
     template = nnx.eval_shape(
         lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype, remat=remat)
     )
+    copies = {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_embeddings else {}
+    with ExitStack() as stack:
+        return fill(template, Source(Path(folder), open_tensors(Path(folder), stack)), NAMES, copies=copies)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Open files of a folder.
+
+    Attributes:
+      folder: where they are.
+      tensors: every tensor's name with the file that holds it; tensors are read when asked for.
+    """
+
+    folder: Path
+    tensors: Mapping[str, Any]
+
+
+def fill(
+    template: Model,
+    source: Source,
+    names: Sequence[Name],
+    *,
+    copies: Mapping[str, str],
+    ignored: Collection[str] = (),
+) -> Model:
+    """A model with the shapes of `template` and the weights of the files.
+
+    Args:
+      names: of all that the model may have.
+      copies: tensors that may be there if they equal another one, by name; they are not read.
+      ignored: tensors that may be there and are not read.
+
+    Raises:
+      InputError: tensors that are missing, surplus, or of another shape or dtype, all in one message.
+    """
     graph, state = nnx.split(template)
     shapes = traverse_util.flatten_dict(nnx.to_pure_dict(state), sep=".")
-    with ExitStack() as stack:
-        tensors = open_tensors(Path(folder), stack)
-        if problems := _mismatches(tensors, _expected(shapes), config.tie_embeddings):
-            raise InputError(
-                f"the weights in {folder} do not fit its config.json (- missing, + surplus, ! unusable):\n  "
-                + "\n  ".join(problems)
-                + "\nexpected exactly the tensors of that config; give the folder whose two parts belong together"
-            )
-        arrays = {path: jnp.asarray(_read(tensors, path, shape)) for path, shape in shapes.items()}
+    expected = _expected(shapes, names)
+    if problems := _mismatches(source.tensors, expected, copies, ignored):
+        raise InputError(
+            f"the weights in {source.folder} do not fit its config.json (- missing, + surplus, ! unusable):\n  "
+            + "\n  ".join(problems)
+            + "\nexpected exactly the tensors of that config; give the folder whose two parts belong together"
+        )
+    of_path = {path: (name, transposed) for name, path, transposed in names}
+    arrays = {path: jnp.asarray(_read(source.tensors, *of_path[path], like)) for path, like in shapes.items()}
     nnx.replace_by_pure_dict(state, traverse_util.unflatten_dict(arrays, sep="."))
     return nnx.merge(graph, state)
 
@@ -132,10 +188,10 @@ def open_tensors(folder: Path, stack: ExitStack) -> dict[str, Any]:
     return tensors
 
 
-def _expected(shapes: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+def _expected(shapes: dict[str, Any], names: Sequence[Name]) -> dict[str, tuple[int, ...]]:
     """Hugging Face names and shapes for our paths and shapes."""
     expected = {}
-    for name, path, transposed in NAMES:
+    for name, path, transposed in names:
         if path not in shapes:
             continue
         shape, layers = shapes[path].shape, range(1)
@@ -146,14 +202,19 @@ def _expected(shapes: dict[str, Any]) -> dict[str, tuple[int, ...]]:
     return expected
 
 
-def _mismatches(tensors: dict[str, Any], expected: dict[str, tuple[int, ...]], tied: bool) -> list[str]:
+def _mismatches(
+    tensors: Mapping[str, Any],
+    expected: dict[str, tuple[int, ...]],
+    copies: Mapping[str, str],
+    ignored: Collection[str],
+) -> list[str]:
     problems = [f"- {name}" for name in expected if name not in tensors]
-    for name in sorted(tensors):
+    for name in sorted(tensors.keys() - ignored):
         piece = tensors[name].get_slice(name)
         shape, dtype = tuple(piece.get_shape()), piece.get_dtype()
-        if name == "lm_head.weight" and tied:
-            if not _equal(tensors, name, "model.embed_tokens.weight"):
-                problems.append(f"! {name} is not model.embed_tokens.weight, though config.json ties them")
+        if name in copies:
+            if not _equal(tensors, name, copies[name]):
+                problems.append(f"! {name} is not {copies[name]}, though config.json ties them")
         elif name not in expected:
             problems.append(f"+ {name}")
         elif shape != expected[name]:
@@ -163,16 +224,15 @@ def _mismatches(tensors: dict[str, Any], expected: dict[str, tuple[int, ...]], t
     return problems
 
 
-def _equal(tensors: dict[str, Any], *names: str) -> bool:
+def _equal(tensors: Mapping[str, Any], *names: str) -> bool:
     if any(name not in tensors for name in names):
         return False
     first, second = (tensors[name].get_tensor(name) for name in names)
     return first.dtype == second.dtype and np.array_equal(first, second)
 
 
-def _read(tensors: dict[str, Any], path: str, like: Any) -> np.ndarray:
+def _read(tensors: Mapping[str, Any], name: str, transposed: bool, like: Any) -> np.ndarray:
     """One of our arrays, layers stacked, in the shape and dtype of `like`."""
-    (name, transposed), *_ = [(name, transposed) for name, ours, transposed in NAMES if ours == path]
 
     def tensor(name: str) -> np.ndarray:
         array = tensors[name].get_tensor(name)

@@ -5,13 +5,14 @@ Weights are kept in their own dtype and cast to that of the input; norm, rotatio
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
+from jax.nn.initializers import Initializer
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.models.config import ModelConfig
@@ -21,8 +22,21 @@ normal_init = jax.nn.initializers.normal(0.02)
 Rotation: TypeAlias = tuple[Float[Array, "B T half"], Float[Array, "B T half"]]
 """Cosine and sine of each token's angles, float32; half = H / 2."""
 
-KeyBlock: TypeAlias = tuple[Float[Array, "B G _S H"], Float[Array, "B G _S H"], Bool[Array, "B T _S"]]
-"""Keys (rotated) and values of S tokens, and which of them each of T queries may look at. S is each block's own."""
+
+class KeyBlock(NamedTuple):
+    """S tokens that T queries may look at; S is each block's own.
+
+    Attributes:
+      key: with position in them, where the model rotates keys.
+      value: beside the keys.
+      mask: which of the tokens each query may look at.
+      bias: added to the logits of each query head; None adds nothing.
+    """
+
+    key: Float[Array, "B G S H"]
+    value: Float[Array, "B G S H"]
+    mask: Bool[Array, "B T S"]
+    bias: Float[Array, "B Q T S"] | None = None
 
 
 class Frozen(nnx.Variable[Array]):
@@ -35,14 +49,26 @@ class Frozen(nnx.Variable[Array]):
 class Linear(nnx.Module):
     """``y = x W + b`` with W stored as [in, out], biases optional.
 
+    Args:
+      init: draws the first W; biases begin at zero.
+
     Attributes:
       adapter: its value at x is added to y; see `models.lora`.
     """
 
     adapter: Callable[[Float[Array, "N I"]], Float[Array, "N O"]] | None = None
 
-    def __init__(self, n_in: int, n_out: int, *, rngs: nnx.Rngs, param_dtype: DTypeLike, bias: bool = False):
-        self.kernel = nnx.Param(normal_init(rngs.params(), (n_in, n_out), param_dtype))
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        *,
+        rngs: nnx.Rngs,
+        param_dtype: DTypeLike,
+        bias: bool = False,
+        init: Initializer = normal_init,
+    ):
+        self.kernel = nnx.Param(init(rngs.params(), (n_in, n_out), param_dtype))
         self.bias = nnx.Param(jnp.zeros((n_out,), param_dtype)) if bias else None
 
     def __call__(self, x: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
@@ -106,41 +132,62 @@ class Attention(nnx.Module):
         query, key = rotate(query, rotation), rotate(key, rotation)
         # Heads before tokens, as the products of attention want them: a cache is never turned again.
         key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
-        mixed = attend(query, [*past, (key, value, mask)])
+        mixed = attend(query, [*past, KeyBlock(key, value, mask)])
         return self.o(mixed.reshape(n_batch, n_tokens, -1)), (key, value)
 
 
-def attend(query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock]) -> Float[Array, "B T Q H"]:
+def attend(
+    query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock], *, scale: float | None = None
+) -> Float[Array, "B T Q H"]:
     """Attention under one softmax over several blocks of keys, which are never copied into one array.
 
     Args:
       query: Q heads in order, so that heads ``g * Q / G`` to ``(g + 1) * Q / G - 1`` share key-value head g.
-      blocks: at least one; S may differ between them.
+      blocks: at least one.
+      scale: of the products of queries and keys; None is ``1 / sqrt(H)``.
 
     Returns:
       Mixed values in the dtype of `query`. A query that may look nowhere gets some finite average.
     """
     n_batch, n_tokens, n_heads, head_dim = query.shape
-    n_kv_heads = blocks[0][0].shape[1]
+    n_kv_heads = blocks[0].key.shape[1]
+    scale = head_dim**-0.5 if scale is None else scale
     # The heads of a group in one axis with their tokens: plain batched products, which every backend runs at full
     # speed, with no copy of keys for the heads that share them.
     query = query.reshape(n_batch, n_tokens, n_kv_heads, -1, head_dim).transpose(0, 2, 3, 1, 4)
     flat = query.reshape(n_batch, n_kv_heads, -1, head_dim)
     logits = []
-    for key, _, mask in blocks:
-        scores = jnp.einsum("BGNH,BGSH->BGNS", flat, key, preferred_element_type=jnp.float32) * head_dim**-0.5
+    for block in blocks:
+        scores = jnp.einsum("BGNH,BGSH->BGNS", flat, block.key, preferred_element_type=jnp.float32) * scale
         scores = scores.reshape(*query.shape[:4], -1)
+        if block.bias is not None:
+            scores = scores + block.bias.reshape(scores.shape)
         # The least finite number, not -inf: a row without any True would be inf - inf.
-        logits.append(jnp.where(mask[:, None, None], scores, jnp.finfo(jnp.float32).min))
+        logits.append(jnp.where(block.mask[:, None, None], scores, jnp.finfo(jnp.float32).min))
     weights = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1).astype(query.dtype)
-    parts = jnp.split(weights, np.cumsum([mask.shape[-1] for _, _, mask in blocks])[:-1], axis=-1)
+    parts = jnp.split(weights, np.cumsum([block.mask.shape[-1] for block in blocks])[:-1], axis=-1)
     parts = [part.reshape(n_batch, n_kv_heads, -1, part.shape[-1]) for part in parts]
     products = [
-        jnp.einsum("BGNS,BGSH->BGNH", part, value, preferred_element_type=jnp.float32)
-        for part, (_, value, _) in zip(parts, blocks, strict=True)
+        jnp.einsum("BGNS,BGSH->BGNH", part, block.value, preferred_element_type=jnp.float32)
+        for part, block in zip(parts, blocks, strict=True)
     ]
     mixed = reduce(jnp.add, products).astype(query.dtype).reshape(query.shape).transpose(0, 3, 1, 2, 4)
     return mixed.reshape(n_batch, n_tokens, n_heads, head_dim)
+
+
+def pick(hidden: Float[Array, "B S D"], column: Int[Array, "B T"]) -> Float[Array, "B T D"]:
+    """State of the given column, row by row; columns beyond the ends are those at the ends."""
+    column = jnp.clip(column, 0, hidden.shape[1] - 1)
+    return jnp.take_along_axis(hidden, column[:, :, None], axis=1, mode="promise_in_bounds")
+
+
+def layers_per_turn() -> int:
+    """Layers that a scan over stacked layers runs in one turn of its loop.
+
+    On a CPU each turn costs some idle time and a copy of the weights' gradients, so several layers share one. Elsewhere
+    a turn costs nothing that counts, and one layer is the least to compile.
+    """
+    return 4 if jax.default_backend() == "cpu" else 1
 
 
 def rotation_of(positions: Int[Array, "B T"], config: ModelConfig) -> Rotation:
@@ -165,18 +212,3 @@ def rotate(x: Float[Array, "B T heads H"], rotation: Rotation) -> Float[Array, "
     cos, sin = (part[:, :, None] for part in rotation)
     left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x.dtype)
-
-
-def causal_mask(valid: Bool[Array, "B T"]) -> Bool[Array, "B T T"]:
-    """[b, query, key]: True where the key is a real token and not after the query."""
-    n_tokens = valid.shape[1]
-    return jnp.tril(jnp.ones((1, n_tokens, n_tokens), bool)) & valid[:, None]
-
-
-def positions_of(valid: Bool[Array, "B T"]) -> Int[Array, "B T"]:
-    """Positions that count real tokens only; 0 on padding before the first one.
-
-    valid      . . x x x
-    position   0 0 0 1 2
-    """
-    return jnp.maximum(jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1, 0)

@@ -80,11 +80,20 @@ class LowRank(nnx.Module):
         return x @ self.a[...].astype(x.dtype) @ self.b[...].astype(x.dtype) * self.scale
 
 
-def add_lora(decoder: Decoder, lora: LoRA, *, rngs: nnx.Rngs) -> None:
-    """Freeze all weights of the decoder and put new adapters beside its targets; rank is 1 or more."""
+def add_lora(decoder: Decoder, lora: LoRA, *, rngs: nnx.Rngs, trains_vocabulary: bool = False) -> None:
+    """Freeze all weights of the decoder and put new adapters beside its targets; rank is 1 or more.
+
+    Args:
+      trains_vocabulary: embedding and head are trained as well, in float32. Tokens that the pretrained model never saw
+        have random rows in them, which no adapter reaches.
+    """
     for module in [module for _, module in nnx.iter_modules(decoder)]:
         for name, value in list(vars(module).items()):
-            if isinstance(value, nnx.Param):
+            if not isinstance(value, nnx.Param):
+                continue
+            if trains_vocabulary and module is decoder and name in ("embed", "head"):
+                setattr(module, name, nnx.Param(value[...].astype(jnp.float32)))
+            else:
                 setattr(module, name, Frozen(value[...]))
     for name in lora.names:
         linear: Linear = getattr(getattr(decoder.layers, TARGETS[name]), name)

@@ -1,4 +1,4 @@
-"""SASRec: the state of a user after a history of items (Kang & McAuley, arXiv 1808.09781; spec/methods.md 8.2).
+"""SASRec: the state of a user after a history of items (Kang & McAuley, arXiv 1808.09781).
 
     x_0 = item + position;   x = x + attention(norm(x));   x = x + W2 relu(W1 norm(x));   user = norm(x at the end)
     score(user, item) = user . item
@@ -15,7 +15,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from igd_jax.models.layers import Linear, attend, causal_mask, normal_init
+from igd_jax.models.layers import KeyBlock, Linear, attend, normal_init
+from igd_jax.models.visibility import Causal, mask_of
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Block(nnx.Module):
         x = self.attention_norm(hidden)
         query = self.q(x[:, -n_last:]).reshape(heads)
         key, value = (project(x).reshape(heads).transpose(0, 2, 1, 3) for project in (self.k, self.v))
-        mixed = attend(query, [(key, value, causal_mask(valid)[:, -n_last:])]).reshape(n_batch, n_last, width)
+        block = KeyBlock(key, value, mask_of(Causal(valid))[:, -n_last:])
+        mixed = attend(query, [block]).reshape(n_batch, n_last, width)
         hidden = hidden[:, -n_last:] + drop(self.o(mixed), _site(keys, 0), rate=self.dropout)
         added = self.outer(jax.nn.relu(self.inner(self.feed_norm(hidden))))
         return hidden + drop(added, _site(keys, 1), rate=self.dropout)
@@ -79,17 +81,17 @@ class SASRec(nnx.Module):
         self.norm = nnx.LayerNorm(config.width, rngs=rngs)
 
     def __call__(
-        self, history: Int[Array, "B H"], valid: Bool[Array, "B H"], noise: Int[Array, " B"] | None = None
+        self, history: Int[Array, "B H"], valid: Bool[Array, "B H"], seed: Int[Array, " B"] | None = None
     ) -> Float[Array, "B D"]:
         """The vector of each user, after the last column of `history`.
 
         Args:
           history: left-padded items, oldest first; only the newest `max_history` columns are read.
           valid: True on real items. A row without any gets a finite vector without meaning.
-          noise: a seed a row, from which its dropout follows, whatever rows are beside it; no dropout without.
+          seed: of each row, from which its dropout follows, whatever rows are beside it; None is no dropout.
         """
         history, valid = history[:, -self.config.max_history :], valid[:, -self.config.max_history :]
-        keys = None if noise is None else jax.vmap(jax.random.key)(noise)
+        keys = None if seed is None else jax.vmap(jax.random.key)(seed)
         hidden = self.embed[...][history] + self.position[...][None, -history.shape[1] :]
         hidden = drop(hidden, _site(keys, 0), rate=self.config.dropout)
         for number, block in enumerate(self.blocks, start=1):

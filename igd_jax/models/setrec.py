@@ -3,27 +3,26 @@
     t0 = W h + b                    one collaborative token, from the item's vector h
     t1, ..., tN = encoder(x)        semantic tokens, from the item's features x; decoder(t1, ..., tN) should be x again
 
-arXiv 2502.10833; spec/methods.md 5.3 and 5.4. The backbone reads instruction, history and response, and then N + 1
+arXiv 2502.10833. The backbone reads instruction, history and response, and then N + 1
 query vectors, whose outputs are compared with the tokens of items. Tokens of one item do not see each other, nor do
 the queries: a set has no order.
 
-Letters beside those of `core.types`: I items, Z = N + 1 tokens an item, S tokens before the queries.
+Letters beside those of `core.types`: I items, Z = N + 1 tokens per item, S tokens before the queries.
 """
 
-from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.layers import Frozen, causal_mask, positions_of
-from igd_jax.models.t5 import T5, hide
+from igd_jax.models.layers import Frozen
+from igd_jax.models.t5 import T5
+from igd_jax.models.visibility import Dense, both_sides, mask_of
 
 AUTOENCODER = (512, 256, 128)
 """Widths between the features and the semantic tokens; published."""
@@ -154,7 +153,7 @@ class SetModel(nnx.Module):
       instruction, response: ids before and after the history.
       gap: positions as published.
       published: with a T5, the attention of the published code: a dense encoder, and 1 added to the attention of each
-        query to itself, where it was meant to see nothing else (spec/methods.md 5.6 a, b).
+        query to itself, where it was meant to see nothing else (docs/methods.md).
       query_scale: standard deviation of the first queries; published: 1 with a decoder, 0.02 with a T5.
     """
 
@@ -207,7 +206,7 @@ class SetModel(nnx.Module):
         hidden, _ = self.backbone(
             jnp.concatenate([read, asked], axis=1),
             positions=jnp.concatenate([layout.positions, layout.query_positions], axis=1),
-            mask=jnp.tril(apart(group))[None] & valid[:, None],
+            visible=Dense(jnp.tril(apart(group))[None] & valid[:, None]),
         )
         return hidden[:, -n_tokens:]
 
@@ -217,61 +216,17 @@ class SetModel(nnx.Module):
         """Attention to both sides in the encoder; the queries are the decoder's tokens, all at one position."""
         assert isinstance(self.backbone, T5)
         n_rows, n_tokens = asked.shape[:2]
-        keys = jnp.broadcast_to(layout.valid[:, None], (n_rows, len(layout.group), len(layout.group)))
-        alone = jnp.eye(n_tokens, dtype=bool)
-        bias = alone.astype(jnp.float32) if self.published else hide(~alone)
-        encoded = self.backbone.encode(
-            read, positions=layout.positions, mask=keys if self.published else keys & apart(layout.group)[None]
-        )
-        return self.backbone.decode(
+        visible, alone = both_sides(layout.valid), jnp.eye(n_tokens, dtype=bool)
+        if not self.published:
+            visible = Dense(mask_of(visible) & apart(layout.group)[None])
+        seen, more_bias = (jnp.ones_like(alone), alone.astype(jnp.float32)) if self.published else (alone, None)
+        whole = (n_rows, n_tokens, n_tokens)
+        encoded = self.backbone.encode(read, positions=layout.positions, visible=visible)
+        hidden, _ = self.backbone.decode(
             asked,
-            encoded,
+            self.backbone.memory_of(encoded, layout.valid),
             positions=jnp.zeros((n_rows, n_tokens), jnp.int32),
-            bias=jnp.broadcast_to(bias, (n_rows, n_tokens, n_tokens)),
-            encoded_mask=layout.valid,
+            visible=Dense(jnp.broadcast_to(seen, whole)),
+            more_bias=None if more_bias is None else jnp.broadcast_to(more_bias, whole),
         )
-
-
-def best_rows(
-    asked: Float[Array, "B ZD"], tables: dict[str, Array], *, k: int
-) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
-    """The k catalogue rows with the highest score, that of a row's best item; -inf where there are fewer."""
-
-    def add_chunk(best: tuple[Array, Array], chunk: dict[str, Array]) -> tuple[tuple[Array, Array], None]:
-        exact = jax.lax.Precision.HIGHEST  # these products decide the order
-        scores = jnp.einsum("BD,ID->IB", asked, chunk["tokens"], precision=exact, preferred_element_type=jnp.float32)
-        scores = jnp.where(chunk["is_item"][:, None], scores, -jnp.inf)
-        place = chunk["row"] - chunk["row"][0]  # the rows of a chunk are consecutive
-        of_rows = jax.ops.segment_max(scores, place, num_segments=len(place), indices_are_sorted=True).T
-        found, at = jax.lax.top_k(of_rows, min(k, len(place)))
-        scores, rows = (jnp.concatenate(pair, 1) for pair in zip(best, (found, chunk["row"][0] + at), strict=True))
-        scores, at = jax.lax.top_k(scores, k)
-        return (scores, jnp.take_along_axis(rows, at, axis=1)), None
-
-    nothing = jnp.full((len(asked), k), -jnp.inf), jnp.zeros((len(asked), k), jnp.int32)
-    chunks = {name: tables[name] for name in ("tokens", "row", "is_item")}
-    return jax.lax.scan(add_chunk, nothing, chunks)[0]
-
-
-def text_reader(model: Decoder | T5, *, pooling: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """A compiled function of ids and their mask: each row's last hidden states, pooled [B D], float32.
-
-    Args:
-      pooling: ``mean`` over the row's tokens, or ``last``, those of its last token; zeros where there is none.
-    """
-    graph, state = nnx.split(model)
-
-    @jax.jit
-    def run(state: Any, ids: Int[Array, "B T"], valid: Bool[Array, "B T"]) -> Float[Array, "B D"]:
-        model = nnx.merge(graph, state)
-        if isinstance(model, T5):
-            mask = jnp.broadcast_to(valid[:, None], (*valid.shape, valid.shape[1]))
-            hidden = model.encode(ids, positions=positions_of(valid), mask=mask)
-        else:
-            hidden, _ = model(ids, positions=positions_of(valid), mask=causal_mask(valid))
-        is_last = jnp.cumsum(valid, axis=1) == valid.sum(axis=1, keepdims=True)
-        counted = valid & is_last if pooling == "last" else valid
-        total = jnp.where(counted[..., None], hidden.astype(jnp.float32), 0.0).sum(axis=1)
-        return total / jnp.maximum(counted.sum(axis=1), 1).astype(jnp.float32)[:, None]
-
-    return lambda ids, valid: np.asarray(run(state, ids, valid))
+        return hidden

@@ -1,9 +1,10 @@
 """Sizes and switches of a T5, by name or from a Hugging Face ``config.json``."""
 
 import dataclasses
+import math
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from igd_jax.core.errors import InputError
 
@@ -16,11 +17,14 @@ class T5Config:
     """What fixes the maths of a T5.
 
     Attributes:
-      vocab_size, hidden_size, mlp_size, num_heads, head_dim: as in `models.config`.
+      vocab_size, hidden_size, mlp_size, num_heads, head_dim, tie_embeddings: as in `models.config`.
       num_layers, num_decoder_layers: blocks.
       num_buckets, max_distance: of relative positions; all beyond the distance share a bucket.
       eps: added to the mean square in every norm.
-      gated: version 1.1.
+      gated: a gated GELU instead of a ReLU (version 1.1).
+      scale_logits: states are divided by ``sqrt(hidden_size)`` before the head (version 1.0).
+      start_id: the token that the decoder reads before the first it writes.
+      max_positions: none; relative positions have no end.
     """
 
     vocab_size: int
@@ -34,6 +38,10 @@ class T5Config:
     max_distance: int
     eps: float
     gated: bool
+    tie_embeddings: bool = True
+    scale_logits: bool = True
+    start_id: int = 0
+    max_positions: ClassVar[float] = math.inf
 
 
 _T5 = partial(T5Config, vocab_size=32_128, num_buckets=32, max_distance=128, eps=1e-6, gated=False)
@@ -68,6 +76,9 @@ _DEFAULTS = {"relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6}
 def from_hf(config: dict[str, Any]) -> T5Config:
     """Read a Hugging Face config of ``model_type`` t5.
 
+    ``tie_word_embeddings`` false has two meanings, a head of its own and logits that are not scaled; transformers 5
+    writes the second one apart, as ``scale_decoder_outputs``.
+
     Raises:
       InputError: another type, a field that is missing or no number, or another feed-forward.
     """
@@ -78,20 +89,32 @@ def from_hf(config: dict[str, Any]) -> T5Config:
         raise InputError(f"the t5 config has no positive {', '.join(wrong)}; correct it or choose another model")
     if (kind := config.get("feed_forward_proj", "relu")) not in FEED_FORWARD:
         raise InputError(f"the t5 config has feed_forward_proj {kind!r}; expected one of {', '.join(FEED_FORWARD)}")
+    tied = config.get("tie_word_embeddings") is not False
+    scaled = config.get("scale_decoder_outputs")
+    starts = (config.get(name) for name in ("decoder_start_token_id", "pad_token_id"))
     sizes = {ours: given[theirs] for theirs, ours in _FIELDS.items()}
-    depth = config.get("num_decoder_layers") or sizes["num_layers"]
-    return T5Config(**sizes, num_decoder_layers=depth, gated=FEED_FORWARD[kind])
+    return T5Config(
+        **sizes,
+        num_decoder_layers=config.get("num_decoder_layers") or sizes["num_layers"],
+        gated=FEED_FORWARD[kind],
+        tie_embeddings=tied,
+        scale_logits=tied if scaled is None else scaled is True,
+        start_id=next((start for start in starts if start is not None), 0),
+    )
 
 
 def to_hf(config: T5Config) -> dict[str, Any]:
-    """The Hugging Face config that `from_hf` reads as `config`; of a model with one embedding and no head."""
+    """The Hugging Face config that `from_hf` reads as `config`."""
     (kind,) = [kind for kind, gated in FEED_FORWARD.items() if gated == config.gated]
     sizes = {theirs: getattr(config, ours) for theirs, ours in _FIELDS.items()}
     return {
-        "architectures": ["T5Model"],
+        "architectures": ["T5ForConditionalGeneration"],
         "model_type": "t5",
         **sizes,
         "num_decoder_layers": config.num_decoder_layers,
         "feed_forward_proj": kind,
-        "tie_word_embeddings": True,
+        "tie_word_embeddings": config.tie_embeddings,
+        "scale_decoder_outputs": config.scale_logits,
+        "decoder_start_token_id": config.start_id,
+        "is_encoder_decoder": True,
     }

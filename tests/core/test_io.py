@@ -1,6 +1,7 @@
 """Files are written whole or not at all; a run's folder has fixed names."""
 
 import json
+import subprocess
 
 import pytest
 
@@ -152,3 +153,18 @@ def test_the_environment_is_json_and_names_versions_and_devices():
     assert found["packages"]["jax"]
     assert found["devices"] == ["cpu"] * 8
     assert found["backend"] == "cpu"
+
+
+def test_the_commit_is_that_of_this_package_wherever_the_command_is_started(tmp_path, monkeypatch):
+    from igd_jax.core import environment
+
+    git = ["git", "-c", "user.name=u", "-c", "user.email=u@example.org"]
+    subprocess.run([*git, "init", "-q", str(tmp_path)], check=True)
+    subprocess.run([*git, "-C", str(tmp_path), "commit", "-q", "--allow-empty", "-m", "another project"], check=True)
+    here = environment.environment()["commit"]
+    monkeypatch.chdir(tmp_path)
+    assert environment.environment()["commit"] == here
+    # A copy of the package inside another checkout, as in a virtual environment, has no commit of its own.
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / "environment.py"))
+    (tmp_path / "environment.py").touch()
+    assert environment.environment()["commit"] is None

@@ -1,10 +1,14 @@
 """metrics.jsonl has each step once, whatever was killed; progress is told now and then, and at the end."""
 
+import io
 import json
+import re
 import time
+from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
+from igd_jax.core import errors
 from igd_jax.core.log import MetricsWriter, Progress, plot_losses, say
 
 
@@ -72,3 +76,100 @@ def test_progress_is_told_now_and_then_and_always_at_the_end(monkeypatch, capsys
 def test_one_line_for_people(capsys):
     say("hello")
     assert capsys.readouterr().out == "hello\n"
+
+
+def test_progress_towards_an_unknown_total_tells_how_far_it_is(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    with Progress("read", None, "rows", every_seconds=5.0) as progress:
+        for done, seconds in ((0, 100.0), (500, 101.0), (6000, 106.0), (6500, 107.0)):
+            now[0] = seconds
+            progress.update(done)
+    assert capsys.readouterr().out == "read: 6,000 rows (1,000.0/s)\n"
+
+
+class Terminal(io.StringIO):
+    """Standard output that a person watches."""
+
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+    def screen(self) -> list[str]:
+        """The lines as they stand in the end: what follows a carriage return is written over the line."""
+        lines = []
+        for line in self.getvalue().split("\n"):
+            shown = ""
+            for part in line.split("\r"):
+                shown = part + shown[len(part) :]
+            lines.append(shown.rstrip())
+        return lines
+
+
+@pytest.fixture
+def wide(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+
+
+def test_a_terminal_of_unknown_width_gets_lines(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "0")
+    with redirect_stdout(Terminal()) as terminal:
+        Progress("train", 10, "steps").update(10)
+    assert terminal.getvalue().startswith("train: 10/10 steps")
+
+
+@pytest.mark.usefixtures("wide")
+def test_a_terminal_gets_a_bar_that_stays_when_it_is_full():
+    with redirect_stdout(Terminal()) as terminal:
+        progress = Progress("train", 1000, "steps")
+        for done in (900, 950, 1000):
+            progress.update(done, note="loss 2.5")
+        say("after")
+    bar, after, rest = terminal.screen()
+    assert re.fullmatch(r"train: 100%\|.*\| 1000/1000 \[.* steps/s, loss 2\.5\]", bar)
+    assert (after, rest) == ("after", "")
+
+
+@pytest.mark.usefixtures("wide")
+def test_lines_stand_above_the_bar():
+    with redirect_stdout(Terminal()) as terminal:
+        progress = Progress("train", 10, "steps")
+        progress.update(1)
+        say("step 1: valid loss 2.5")
+        progress.update(10)
+    line, bar, rest = terminal.screen()
+    assert line == "step 1: valid loss 2.5"
+    assert "10/10" in bar
+    assert rest == ""
+
+
+@pytest.mark.usefixtures("wide")
+def test_a_bar_that_does_not_fill_is_taken_away():
+    with redirect_stdout(Terminal()) as terminal:
+        with Progress("read", 10, "rows") as progress:
+            progress.update(7)
+        say("after")
+    assert "0/10" in terminal.getvalue()
+    assert terminal.screen() == ["after", ""]
+
+
+@pytest.mark.usefixtures("wide")
+def test_an_error_is_told_on_a_clean_line():
+    with redirect_stdout(Terminal()) as terminal, redirect_stderr(terminal):
+        progress = Progress("read", 10, "rows")
+        progress.update(7)
+        with pytest.raises(SystemExit), errors.bad_flags_told():
+            raise errors.InputError("no such column")
+    assert terminal.screen() == ["error: no such column", ""]
+
+
+@pytest.mark.usefixtures("wide")
+def test_what_was_done_by_an_earlier_start_does_not_count_for_the_rate():
+    with redirect_stdout(Terminal()) as terminal:
+        progress = Progress("train", 1000, "steps")
+        progress.update(900)
+        time.sleep(0.2)
+        progress.update(1000)
+    rate = float(re.search(r"([0-9.]+) steps/s", terminal.screen()[0])[1])
+    assert rate < 100 / 0.2

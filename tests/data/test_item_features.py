@@ -17,8 +17,9 @@ from igd_jax.data.item_features import load_text_model, read_features, text_feat
 from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.t5 import T5, load_t5, save_t5
+from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import named
+from igd_jax.models.t5_weights import load_t5, save_t5
 
 TITLES = tiny_run.TITLES
 TOKENIZER = train_tokenizer(TITLES, vocab_size=300)

@@ -6,19 +6,18 @@ import json
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
+from batches import text_batch
 from plain_trie import lists_of
+from tiny_run import context_of
 
-from igd_jax.core.types import Ranked
+from igd_jax.core.types import Recommendations
 from igd_jax.data.prompts import render
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
-from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.decoding.device_trie import device_trie
+from igd_jax.decoding.engine import recommend
 from igd_jax.items.index import ItemIndex, build_index
-from igd_jax.methods.base import load_method
+from igd_jax.methods.base import DecodeOptions, load_method
 from igd_jax.models.hf_weights import load_decoder
 
 N_RUNS = 6
@@ -33,7 +32,7 @@ class Golden(NamedTuple):
     test_rows: list[dict]
     tokenizer: Tokenizer
     index: ItemIndex
-    found: list[Ranked]
+    found: list[Recommendations]
 
 
 @pytest.fixture(scope="module")
@@ -51,31 +50,21 @@ def golden(shared) -> Golden:
         np.array(list(frequency.values())),
         candidates=np.ones(len(titles), bool),
     )
-    max_length = min(MAX_NEW_TOKENS, index.longest_title)
-    trie = device_trie(index.trie, index.gain, max_length=index.longest_title)
-    graph, weights = nnx.split(load_decoder(model_folder))
-    method = load_method("igd", {})
-
-    @jax.jit
-    def recommend(weights, batch, trie, options):
-        return method.recommend(nnx.merge(graph, weights), batch, tables=trie, options=options)
-
-    width = max(map(len, given["prompts"]))
-    batch = {
-        "prompt": jnp.array([[0] * (width - len(row)) + row for row in given["prompts"]], jnp.int32),
-        "prompt_mask": jnp.array([[False] * (width - len(row)) + [True] * len(row) for row in given["prompts"]]),
-    }
+    model, method = load_decoder(model_folder), load_method("igd", {})
+    context = context_of(index, tokenizer=tokenizer)
     found = []
     for run in given["runs"]:
         assert run["max_new_tokens"] == MAX_NEW_TOKENS
-        options = SearchOptions(
-            alpha=jnp.float32(run["alpha"]),
-            temperature=jnp.float32(run["temperature"]),
+        options = DecodeOptions(
+            alpha=run["alpha"],
+            temperature=run["temperature"],
             length_penalty=run["length_penalty"],
             num_beams=run["num_beams"],
-            max_length=max_length,
+            top_k=run["num_beams"],
+            max_length=min(MAX_NEW_TOKENS, index.longest),
         )
-        found.append(jax.tree.map(np.asarray, recommend(weights, batch, trie, options)))
+        engine = method.engine(context, model, options)
+        found.append(jax.tree.map(np.asarray, recommend(engine, text_batch(given["prompts"]))))
     return Golden(given["prompts"], given["runs"], test_rows, tokenizer, index, found)
 
 

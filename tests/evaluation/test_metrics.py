@@ -1,20 +1,22 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from igd_jax.core.errors import InputError
 from igd_jax.evaluation.metrics import (
-    Candidates,
-    Targets,
+    CatalogueRows,
     coverage,
-    evaluate,
     hit_rate,
     mean_metrics,
+    most_popular,
     mrr,
     ndcg,
     popularity_third,
     rank_of_item,
     rank_of_target,
     row_metrics,
+    score_rows,
 )
 
 
@@ -22,21 +24,38 @@ def ints(*values):
     return np.array(values, dtype=np.int64)
 
 
-# Rows 1 and 3 are titles that several items share.
-SHARED = Candidates(count=ints(5, 0, 2, 2), row_start=ints(0, 1, 4, 5, 7), row_item=ints(6, 2, 0, 4, 1, 3, 5))
+def bools(*values):
+    return np.array(values, dtype=bool)
+
+
+# Row 1 is items 0 2 4 and row 3 items 3 5; row 4, of item 7, is no candidate.
+SHARED = CatalogueRows(
+    row_of_item=ints(1, 2, 1, 3, 1, 3, 0, 4),
+    candidates=bools(1, 1, 1, 1, 1, 1, 1, 0),
+    is_candidate=bools(1, 1, 1, 1, 0),
+    count=ints(5, 0, 2, 2, 0),
+    is_warm=bools(1, 1, 1, 1, 0),
+)
 
 
 def random_case(seed, *, n_rows=40, n_results=6, n_catalogue=9):
+    """Lists of candidate rows, some places empty, and a target for each; a quarter of the items are no candidates."""
     rng = np.random.default_rng(seed)
-    size = rng.integers(1, 4, n_catalogue)
-    row_start = np.concatenate([[0], np.cumsum(size)])
-    candidates = Candidates(rng.integers(0, 4, n_catalogue), row_start, rng.permutation(size.sum()))
-    row = rng.integers(-1, n_catalogue, n_rows)
-    item = np.array([rng.choice(candidates.row_item[row_start[r] : row_start[r + 1]]) if r >= 0 else 99 for r in row])
-    ranked = np.stack([rng.permutation(n_catalogue)[:n_results] for _ in range(n_rows)])
+    row_of_item = rng.permutation(np.repeat(np.arange(n_catalogue), rng.integers(1, 4, n_catalogue)))
+    items = row_of_item.size
+    catalogue = CatalogueRows.of_items(
+        row_of_item,
+        candidates=rng.random(items) < 0.75,
+        counts=rng.integers(0, 4, items),
+        seen=rng.random(items) < 0.4,
+    )
+    rows = np.flatnonzero(catalogue.is_candidate)
+    ranked = np.full((n_rows, n_results), -1)
+    for list_ in ranked:
+        found = rng.permutation(rows)[:n_results]
+        list_[: found.size] = found
     ranked[rng.random(ranked.shape) < 0.2] = -1
-    count, is_warm = np.where(row >= 0, candidates.count[row], 0), rng.random(n_rows) < 0.6
-    return ranked, Targets(row, item, count, is_warm), candidates
+    return ranked, rng.integers(0, items, n_rows), catalogue
 
 
 def test_rank_counts_from_zero_and_is_minus_one_on_a_miss():
@@ -46,10 +65,6 @@ def test_rank_counts_from_zero_and_is_minus_one_on_a_miss():
 
 def test_first_of_several_equal_results_counts():
     assert rank_of_target(ints(1, 4, 4, 4).reshape(1, 4), ints(4)).tolist() == [1]
-
-
-def test_no_result_never_hits_an_absent_target():
-    assert rank_of_target(ints(-1, -1).reshape(1, 2), ints(-1)).tolist() == [-1]
 
 
 def test_no_result_still_takes_its_place():
@@ -77,41 +92,68 @@ def test_reciprocal_rank():
     assert mrr(ints(0, 1, 3, -1)).tolist() == [1.0, 0.5, 0.25, 0.0]
 
 
-def test_coverage_counts_each_row_once_and_no_result_never():
+def test_coverage_counts_each_candidate_row_once_and_no_result_never():
     ranked = ints(0, 1, -1, 1, 0, 3).reshape(2, 3)
-    assert coverage(ranked, 8, 2) == 2 / 8
-    assert coverage(ranked, 8, 3) == 3 / 8
+    is_candidate = bools(1, 1, 1, 1, 0, 0, 0, 1)
+    assert coverage(ranked, is_candidate, 2) == 2 / 5
+    assert coverage(ranked, is_candidate, 3) == 3 / 5
 
 
 def test_metrics_of_no_rows_are_none():
     assert mean_metrics(ints(), [1]) == {"hr@1": None, "ndcg@1": None, "mrr": None}
 
 
+# ------------------------------------------------------------------------------------------------ items and candidates
+def test_what_is_known_of_items_is_gathered_by_row():
+    rows = CatalogueRows.of_items(
+        ints(2, 0, 2, 1, 1), candidates=bools(0, 0, 1, 1, 1), counts=ints(4, 1, 0, 3, 2), seen=bools(1, 0, 0, 0, 0)
+    )
+    assert rows.is_candidate.tolist() == [False, True, True]
+    assert rows.count.tolist() == [1, 5, 4]  # of all items, candidates or not
+    assert rows.is_warm.tolist() == [False, False, True]
+
+
 def test_exact_item_ranks_count_the_items_of_shared_titles():
-    # Written out: rows 2, 1, 3 are items 1 | 2 0 4 | 3 5.
+    # Written out: rows 2, 1, 3 are items 1 | 0 2 4 | 3 5.
     ranked = np.tile(ints(2, -1, 1, 3), (7, 1))
-    ranks = rank_of_item(ranked, ints(1, 2, 0, 4, 3, 5, 6), SHARED)
+    ranks = rank_of_item(ranked, ints(1, 0, 2, 4, 3, 5, 6), SHARED)
     assert ranks.tolist() == [0, 1, 2, 3, 4, 5, -1]
 
 
-def test_item_outside_the_candidates_never_hits():
-    ranked = ints(0, 1, 2, 3, 0, 1, 2, 3).reshape(2, 4)
-    assert rank_of_item(ranked, ints(99, -1), SHARED).tolist() == [-1, -1]
+def test_exact_item_ranks_count_only_candidates():
+    # Row 1 is items 0 2 4, of which 0 is no candidate: rows 1, 2 written out are 2 4 | 1.
+    split = replace(SHARED, candidates=bools(0, 1, 1, 1, 1, 1, 1, 0))
+    assert rank_of_item(np.tile(ints(1, 2), (4, 1)), ints(0, 2, 4, 1), split).tolist() == [-1, 0, 1, 2]
+
+
+def test_an_item_that_is_no_candidate_hits_by_its_row_and_not_by_itself():
+    split = replace(SHARED, candidates=bools(0, 1, 1, 1, 1, 1, 1, 0))
+    result = score_rows(ints(2, 1).reshape(1, 2), ints(0), catalogue=split, ks=[1, 2], n_invalid=0)
+    assert (result["hr@1"], result["hr@2"], result["mrr"], result["target_absent"]) == (0, 1, 0.5, 0)
+    assert (result["id_exact"]["hr@2"], result["id_exact"]["mrr"]) == (0, 0)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_ranks_equal_those_of_lists_searched_one_by_one(seed):
-    ranked, targets, candidates = random_case(seed)
-    start = candidates.row_start
+    ranked, target, catalogue = random_case(seed)
     for r, rows in enumerate(ranked):
-        items = [i for row in rows if row >= 0 for i in candidates.row_item[start[row] : start[row + 1]]]
-        titles = rows.tolist()
-        want_title = titles.index(targets.row[r]) if targets.row[r] >= 0 and targets.row[r] in titles else -1
-        want_item = items.index(targets.item[r]) if targets.item[r] in items else -1
-        assert rank_of_target(ranked, targets.row)[r] == want_title
-        assert rank_of_item(ranked, targets.item, candidates)[r] == want_item
+        offered = [i for i in range(catalogue.row_of_item.size) if catalogue.candidates[i]]
+        items = [i for row in rows for i in offered if catalogue.row_of_item[i] == row]
+        row, places = catalogue.row_of_item[target[r]], rows.tolist()
+        assert rank_of_target(ranked, catalogue.row_of_item[target])[r] == (places.index(row) if row in places else -1)
+        assert rank_of_item(ranked, target, catalogue)[r] == (items.index(target[r]) if target[r] in items else -1)
 
 
+def test_what_is_no_candidate_is_never_popular():
+    catalogue = replace(SHARED, count=ints(5, 0, 2, 2, 100))
+    assert most_popular(catalogue, 10).tolist() == [0, 2, 3, 1]
+    result = score_rows(ints(0, 0).reshape(2, 1), ints(6, 7), catalogue=catalogue, ks=[1], n_invalid=0)
+    assert result["popularity_baseline"]["hr@1"] == 0.5
+    # Nor does it move the thirds: above item 6 lies nothing of 9.
+    assert (result["slices"]["head"]["n"], result["target_absent"]) == (2, 1)
+
+
+# ------------------------------------------------------------------------------------------------------- whole results
 def test_popularity_thirds_by_hand():
     # Mass 12: above 6 lies 0, above 3 lies 6 (1/2), above 2 lies 9 (3/4), above 1 lies 11.
     count = ints(1, 6, 0, 3, 2)
@@ -133,14 +175,8 @@ def test_without_any_train_target_everything_is_tail():
 
 def test_evaluation_by_hand():
     ranked = ints(0, 1, 1, 3, 3, -1, 2, 0).reshape(4, 2)
-    # Row 0 hits at 1; row 1 hits the title at 2 with its third item; row 2 misses; row 3's target is no candidate.
-    targets = Targets(
-        row=ints(0, 3, 2, -1),
-        item=ints(6, 5, 1, 8),
-        count=ints(5, 2, 2, 0),
-        is_warm=np.array([True, True, True, False]),
-    )
-    result = evaluate(ranked, targets=targets, candidates=SHARED, ks=[2, 1, 5], n_invalid=1)
+    # Row 0 hits at 1; row 1 hits the title at 2 with its second item; row 2 misses; row 3's target is no candidate.
+    result = score_rows(ranked, ints(6, 5, 1, 7), catalogue=SHARED, ks=[2, 1, 5], n_invalid=1)
 
     discount = 1 / np.log2(3)
     assert result["n"] == 4
@@ -164,20 +200,22 @@ def test_evaluation_by_hand():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_popularity_baseline_equals_a_sorted_list(seed):
-    ranked, targets, candidates = random_case(seed)
+    ranked, target, catalogue = random_case(seed)
     n_results = ranked.shape[1]
-    result = evaluate(ranked, targets=targets, candidates=candidates, ks=[1, 3, n_results], n_invalid=0)
-    order = sorted(range(candidates.count.size), key=lambda row: (-candidates.count[row], row))[:n_results]
-    rank = np.array([order.index(row) if row in order else -1 for row in targets.row])
+    result = score_rows(ranked, target, catalogue=catalogue, ks=[1, 3, n_results], n_invalid=0)
+    offered = [row for row in range(catalogue.count.size) if catalogue.is_candidate[row]]
+    order = sorted(offered, key=lambda row: (-catalogue.count[row], row))[:n_results]
+    rank = np.array([order.index(row) if row in order else -1 for row in catalogue.row_of_item[target]])
     baseline = result["popularity_baseline"]
     for name, values in row_metrics(rank, [1, 3, n_results]).items():
         assert baseline[name] == pytest.approx(sum(values) / len(values))
+    assert baseline[f"coverage@{n_results}"] == len(order) / len(offered)
 
 
 @pytest.mark.parametrize("parts", [("head", "mid", "tail"), ("warm", "cold")])
 def test_slices_add_up_to_the_whole(parts):
-    ranked, targets, candidates = random_case(3, n_rows=200)
-    result = evaluate(ranked, targets=targets, candidates=candidates, ks=[1, 5], n_invalid=0)
+    ranked, target, catalogue = random_case(3, n_rows=200)
+    result = score_rows(ranked, target, catalogue=catalogue, ks=[1, 5], n_invalid=0)
     slices = [result["slices"][name] for name in parts]
     assert all(part["n"] > 0 for part in slices)
     assert sum(part["n"] for part in slices) == result["n"]
@@ -185,28 +223,29 @@ def test_slices_add_up_to_the_whole(parts):
         assert sum(part["n"] * part[name] for part in slices) / result["n"] == pytest.approx(result[name])
 
 
-def test_one_item_a_title_makes_exact_and_merged_equal():
-    ranked, targets, candidates = random_case(1)
-    n = candidates.count.size
-    single = Candidates(candidates.count, np.arange(n + 1), np.arange(n))
-    targets = Targets(targets.row, targets.row, targets.count, targets.is_warm)
-    ranked = np.sort(ranked, axis=1)[:, ::-1].copy()  # "none" last: it takes a place among titles, none among items
-    result = evaluate(ranked, targets=targets, candidates=single, ks=[1, 6], n_invalid=0)
+def test_one_item_per_title_makes_exact_and_merged_equal():
+    n = 9
+    rng, everything = np.random.default_rng(1), np.ones(n, bool)
+    single = CatalogueRows.of_items(
+        rng.permutation(n), candidates=everything, counts=rng.integers(0, 4, n), seen=everything
+    )
+    ranked = np.stack([rng.permutation(n)[:6] for _ in range(40)])
+    ranked[:, 4:] = -1  # last: it takes a place among titles, none among items
+    result = score_rows(ranked, rng.integers(0, n, 40), catalogue=single, ks=[1, 6], n_invalid=0)
+    assert 0 < result["hr@6"] < 1
     assert result["id_exact"] == {name: result[name] for name in result["id_exact"]}
 
 
 def test_more_results_than_candidates():
     ranked = np.tile(ints(0, 1, 2, 3, -1, -1), (2, 1))
-    targets = Targets(ints(3, 0), ints(5, 6), ints(2, 5), np.array([True, True]))
-    result = evaluate(ranked, targets=targets, candidates=SHARED, ks=[6], n_invalid=0)
+    result = score_rows(ranked, ints(5, 6), catalogue=SHARED, ks=[6], n_invalid=0)
     assert result["hr@6"] == result["popularity_baseline"]["hr@6"] == 1.0
     assert result["coverage@6"] == result["popularity_baseline"]["coverage@6"] == 1.0
 
 
 def test_bad_requests_are_told_in_one_line():
-    ranked, targets, candidates = random_case(0)
-    none = Targets(ints(), ints(), ints(), np.zeros(0, bool))
+    ranked, target, catalogue = random_case(0)
     with pytest.raises(InputError, match="no rows"):
-        evaluate(ranked[:0], targets=none, candidates=candidates, ks=[1], n_invalid=0)
-    with pytest.raises(InputError, match=r"\[10, 20\] with 6 results a row"):
-        evaluate(ranked, targets=targets, candidates=candidates, ks=[10, 20], n_invalid=0)
+        score_rows(ranked[:0], target[:0], catalogue=catalogue, ks=[1], n_invalid=0)
+    with pytest.raises(InputError, match=r"\[10, 20\] with 6 results per row"):
+        score_rows(ranked, target, catalogue=catalogue, ks=[10, 20], n_invalid=0)

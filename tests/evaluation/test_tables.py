@@ -1,8 +1,9 @@
 import numpy as np
 
-from igd_jax.evaluation import user_metrics
-from igd_jax.evaluation.metrics import Candidates, Targets, evaluate
+from igd_jax.core.ragged import Ragged
+from igd_jax.evaluation.metrics import CatalogueRows, score_rows
 from igd_jax.evaluation.tables import comparison_table, evaluation_table, markdown_table
+from igd_jax.evaluation.user_metrics import score_users
 
 
 def test_columns_are_aligned_first_left_others_right():
@@ -18,11 +19,15 @@ def test_a_bar_in_a_cell_does_not_split_it():
     assert markdown_table(["a|b"], [["c"]]).splitlines()[0] == r"| a\|b |"
 
 
+def small_catalogue():
+    """Three items of their own rows; the last is no candidate."""
+    candidates, counts = np.array([True, True, False]), np.array([3, 1, 2])
+    return CatalogueRows.of_items(np.arange(3), candidates=candidates, counts=counts, seen=counts > 0)
+
+
 def small_evaluation(ks):
     ranked = np.array([[0, 1], [1, 0]])
-    targets = Targets(np.array([0, 0]), np.array([0, 0]), np.array([3, 3]), np.array([True, True]))
-    candidates = Candidates(np.array([3, 1]), np.arange(3), np.arange(2))
-    return evaluate(ranked, targets=targets, candidates=candidates, ks=ks, n_invalid=1)
+    return score_rows(ranked, np.array([0, 0]), catalogue=small_catalogue(), ks=ks, n_invalid=1)
 
 
 def test_evaluation_shows_model_baseline_and_slices():
@@ -38,9 +43,8 @@ def test_evaluation_shows_model_baseline_and_slices():
 
 
 def test_an_evaluation_by_users_shows_what_there_was_to_find():
-    truth = user_metrics.GroundTruth(np.array([0, 0, 1]), np.array([0, -1, 1]), np.array([True, True, True]))
-    ranked = np.array([[0, 1], [0, 1]])
-    metrics = user_metrics.evaluate(ranked, truth=truth, count=np.array([3, 1]), ks=[1, 5], n_invalid=0)
+    right, ranked = Ragged.from_lists([[0, 2], [1]]), np.array([[0, 1], [0, 1]])
+    metrics = score_users(ranked, right, catalogue=small_catalogue(), ks=[1, 5], n_invalid=0)
     text = evaluation_table(metrics)
     told, rows = text.splitlines()[0], cells(text)
     assert told.startswith("2 users, 1.50 titles each to find, at most 2; 1 titles that are no candidate; 0 invalid")

@@ -66,17 +66,17 @@ def test_smallest_inputs_are_sorted(rows):
 def test_equal_rows_become_one_with_all_its_items_and_the_sum_of_their_counts(seed):
     rng = np.random.default_rng(seed)
     rows = random_rows(rng, 300, vocab=4, longest=5)
-    counts, candidates = rng.integers(0, 9, 300), rng.random(300) < 0.7
-    catalog = build_catalog(Ragged.from_lists(rows), counts, candidates=candidates)
+    counts = rng.integers(0, 9, 300)
+    catalog = build_catalog(Ragged.from_lists(rows), counts)
     items = defaultdict(list)
-    for item in np.flatnonzero(candidates):
-        items[tuple(rows[item])].append(int(item))
+    for item, tokens in enumerate(rows):
+        items[tuple(tokens)].append(item)
     assert [tuple(row) for row in lists_of(catalog.tokens)] == sorted(items)
     for r, row in enumerate(sorted(items)):
         assert catalog.items_of(r).tolist() == items[row]
         assert catalog.counts[r] == counts[items[row]].sum()
         assert (catalog.row_of_item[items[row]] == r).all()
-    assert (catalog.row_of_item[~candidates] == -1).all()
+    assert [catalog.row_of_item.dtype, catalog.first.dtype, catalog.item.dtype] == [np.int32] * 3
     assert catalog.counts.dtype == np.int64
 
 
@@ -99,16 +99,14 @@ def test_the_end_token_inside_a_title_or_missing_is_bad_input_that_names_the_ite
         catalog_of([[3, EOS], [4, EOS], bad, [5, EOS]])
 
 
-def test_a_bad_title_is_named_by_its_number_among_all_items_and_does_no_harm_as_no_candidate():
-    rows = Ragged.from_lists([[3, EOS], [4, EOS], [5, EOS, 5, EOS]])
+def test_a_bad_title_is_named_by_its_number_and_needs_no_bad_neighbour():
     with pytest.raises(InputError, match="item 2 "):
-        build_catalog(rows, np.ones(3, int), candidates=np.array([False, True, True]))
-    assert len(build_catalog(rows, np.ones(3, int), candidates=np.array([True, True, False]))) == 2
+        catalog_of([[3, EOS], [4, EOS], [5, EOS, 5, EOS]])
 
 
-def test_no_candidate_is_bad_input():
-    with pytest.raises(InputError, match="no candidate"):
-        build_catalog(Ragged.from_lists([[3, EOS]]), np.ones(1, int), candidates=np.zeros(1, bool))
+def test_no_item_is_bad_input():
+    with pytest.raises(InputError, match="no item"):
+        build_catalog(Ragged.from_lists([]), np.zeros(0, int))
 
 
 def test_ragged_rows_behave_as_lists():

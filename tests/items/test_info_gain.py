@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
-from plain_trie import EOS, PlainNode, catalog_of, lists_of, plain_entropy, plain_trie, random_rows
+from plain_trie import EOS, PlainNode, catalog_of, lists_of, plain_entropy, plain_trie, random_rows, trie_of
 
 from igd_jax.data.tokenizer import load_tokenizer
+from igd_jax.items.index import walk_rows
 from igd_jax.items.info_gain import edge_gain
 from igd_jax.items.trie import build_trie
 
@@ -28,7 +29,7 @@ def case(request):
     """Trie, gain, and for each edge of the trie the plain child, its parent and the counts."""
     rows = random_rows(np.random.default_rng(3), 120)
     catalog = catalog_of(rows, _counts(request.param, len(rows)))
-    trie, nodes = build_trie(catalog), plain_trie(lists_of(catalog.tokens))
+    trie, nodes = trie_of(catalog), plain_trie(lists_of(catalog.tokens))
     return edge_gain(trie, catalog.counts), [nodes[child] for child in trie.child], catalog.counts.tolist(), nodes[0]
 
 
@@ -65,7 +66,7 @@ def test_factor_is_the_gain_min_max_scaled_among_siblings(case):
 
 def test_factors_of_three_children_scale_their_gains():
     catalog = catalog_of([[1, EOS], [2, EOS], [3, EOS]], [98, 1, 1])
-    gain = edge_gain(build_trie(catalog), catalog.counts)
+    gain = edge_gain(trie_of(catalog), catalog.counts)
     masses = -np.array([0.98, 0.01, 0.01]) * np.log([0.98, 0.01, 0.01])
     np.testing.assert_allclose(gain.gain, masses.sum() - masses, rtol=1e-12)
     np.testing.assert_allclose(gain.factor, [1, 0, 0] if masses[0] < masses[1] else [0, 1, 1], atol=1e-5)
@@ -73,12 +74,12 @@ def test_factors_of_three_children_scale_their_gains():
 
 def test_siblings_of_equal_gain_have_factor_zero():
     catalog = catalog_of([[1, EOS], [2, EOS], [3, EOS], [4, EOS]], [7, 7, 7, 7])
-    np.testing.assert_allclose(edge_gain(build_trie(catalog), catalog.counts).factor, 0, atol=1e-6)
+    np.testing.assert_allclose(edge_gain(trie_of(catalog), catalog.counts).factor, 0, atol=1e-6)
 
 
 def test_unseen_titles_neither_gain_nor_make_the_seen_one_decide():
     catalog = catalog_of([[1, 2, EOS], [1, 3, EOS], [4, EOS]], [5, 0, 5])
-    trie = build_trie(catalog)
+    trie = trie_of(catalog)
     gain = edge_gain(trie, catalog.counts)
     by_token = dict(zip(trie.token[trie.child].tolist(), zip(gain.gain, gain.forced, strict=True), strict=True))
     half = 0.5 * np.log(2)
@@ -90,24 +91,36 @@ def test_unseen_titles_neither_gain_nor_make_the_seen_one_decide():
 def test_along_gives_every_edge_of_a_walk_its_gain_and_calls_all_others_forced():
     rows = random_rows(np.random.default_rng(5), 60)
     catalog = catalog_of(rows, _counts("many unseen", 60))
-    trie, counts = build_trie(catalog), catalog.counts.tolist()
+    trie, counts = trie_of(catalog), catalog.counts.tolist()
     gain = edge_gain(trie, catalog.counts)
-    mask = np.arange(12) < catalog.tokens.lengths[:, None]
-    node, edge = trie.walk(catalog.tokens.pad(12), mask)
-    mask[0] = False  # as if row 0 were off the trie
-    found, forced = gain.along(edge, mask)
-    nodes = plain_trie(lists_of(catalog.tokens))
-    expected = np.zeros(mask.shape)
-    for r, t in np.argwhere(mask):
-        expected[r, t] = _plain_gain(nodes[node[r, t]], counts)
+    rows = catalog.tokens
+    node, edge = trie.walk(rows)
+    is_on = np.arange(len(rows.ids)) >= rows.start[1]  # as if row 0 were off the trie
+    found, forced = gain.along(edge, is_on)
+    nodes = plain_trie(lists_of(rows))
+    expected = np.array([_plain_gain(nodes[n], counts) if on else 0.0 for n, on in zip(node, is_on, strict=True)])
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-14)
     assert (forced == (np.abs(expected) < 1e-12)).all()
     assert (found[forced] == 0).all()
 
 
+def test_gain_over_some_rows_is_that_of_a_catalogue_of_those_alone_to_the_bit():
+    rng = np.random.default_rng(8)
+    rows = random_rows(rng, 200)
+    catalog = catalog_of(rows, _counts("many unseen", len(rows)))
+    is_candidate = rng.random(len(catalog)) < 0.4
+    some = edge_gain(build_trie(catalog, is_candidate), np.where(is_candidate, catalog.counts, 0))
+    lists = lists_of(catalog.tokens.take(np.flatnonzero(is_candidate)))
+    few = catalog_of(lists, catalog.counts[is_candidate].tolist())
+    alone = edge_gain(trie_of(few), few.counts)
+    for field in ("root_entropy", "gain", "forced", "factor"):
+        np.testing.assert_array_equal(getattr(some, field), getattr(alone, field), err_msg=field)
+    assert some.gain.any()
+
+
 def test_one_title_has_no_edge_that_decides():
     catalog = catalog_of([[1, 2, EOS]], [4])
-    gain = edge_gain(build_trie(catalog), catalog.counts)
+    gain = edge_gain(trie_of(catalog), catalog.counts)
     assert (len(gain.gain), len(gain.forced), len(gain.factor), gain.root_entropy) == (0, 0, 0, 0.0)
 
 
@@ -119,27 +132,25 @@ def golden(shared):
     frequency = json.loads((folder / "item_frequency.json").read_text(encoding="utf-8"))
     tokenizer = load_tokenizer(shared / "models" / "tiny-qwen2-books")
     catalog = catalog_of(lists_of(tokenizer.encode_titles(list(frequency))), list(frequency.values()))
-    trie = build_trie(catalog)
+    trie = trie_of(catalog)
     gain = edge_gain(trie, catalog.counts)
 
-    def gain_of(titles: list[str]):
+    def walk(titles: list[str]):
         rows = tokenizer.encode_titles(titles)
-        mask = np.arange(rows.lengths.max()) < rows.lengths[:, None]
-        node, edge = trie.walk(rows.pad(mask.shape[1]), mask)
-        return rows, (node >= 0) | ~mask, *gain.along(edge, mask)
+        return rows, walk_rows(trie, gain, rows)
 
-    return figures, frequency, trie, gain, gain_of
+    return figures, frequency, trie, gain, walk
 
 
 def test_golden_tokens_and_gains_of_300_titles(golden):
-    figures, _, _, _, gain_of = golden
-    rows, on_trie, gain, forced = gain_of([item["title"] for item in figures["items"]])
-    assert on_trie.all()
+    figures, _, _, _, walk = golden
+    rows, walked = walk([item["title"] for item in figures["items"]])
+    assert walked.on_trie.all()
     for r, item in enumerate(figures["items"]):
-        expected = np.array(item["information_gain"])
+        expected, here = np.array(item["information_gain"]), slice(rows.start[r], rows.start[r + 1])
         assert rows[r].tolist() == item["tokens"]
-        np.testing.assert_allclose(gain[r, : len(expected)], expected, rtol=1e-9, atol=0)
-        np.testing.assert_array_equal(forced[r, : len(expected)], expected == 0)
+        np.testing.assert_allclose(walked.gain[here], expected, rtol=1e-9, atol=0)
+        np.testing.assert_array_equal(walked.forced[here], expected == 0)
 
 
 def test_golden_root_entropy_and_number_of_nodes(golden):
@@ -149,11 +160,12 @@ def test_golden_root_entropy_and_number_of_nodes(golden):
 
 
 def test_golden_shares_of_purchased_tokens_by_gain(golden):
-    figures, frequency, _, _, gain_of = golden
-    rows, _, gain, forced = gain_of(list(frequency))
-    weight = np.array(list(frequency.values()))[:, None] * (np.arange(gain.shape[1]) < rows.lengths[:, None])
+    figures, frequency, _, _, walk = golden
+    rows, walked = walk(list(frequency))
+    weight = np.repeat(list(frequency.values()), rows.lengths)
     # Two nats part the large gains from the small: only first tokens lie above, and all of them do.
-    assert (weight[:, 0].sum(), weight.sum()) == (figures["total_frequency"], figures["statistics"]["total_frequency"])
-    assert weight[forced].sum() == figures["statistics"]["freq_zero"]
-    assert weight[~forced & (gain < 2)].sum() == figures["statistics"]["freq_small"]
-    assert weight[gain > 2].sum() == figures["statistics"]["freq_large"]
+    assert weight[rows.start[:-1]].sum() == figures["total_frequency"]
+    assert weight.sum() == figures["statistics"]["total_frequency"]
+    assert weight[walked.forced].sum() == figures["statistics"]["freq_zero"]
+    assert weight[~walked.forced & (walked.gain < 2)].sum() == figures["statistics"]["freq_small"]
+    assert weight[walked.gain > 2].sum() == figures["statistics"]["freq_large"]

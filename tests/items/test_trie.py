@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
-from plain_trie import EOS, PlainNode, catalog_of, lists_of, plain_trie, random_rows
+from plain_trie import EOS, PlainNode, catalog_of, lists_of, plain_trie, random_rows, trie_of
 
+from igd_jax.core.ragged import Ragged
 from igd_jax.items.trie import Trie, build_trie
 
 CATALOGUES = {
@@ -24,7 +25,7 @@ def both(request) -> tuple[Trie, list[PlainNode], list[list[int]]]:
     """The trie, its plain twin and the catalogue's rows."""
     catalog = catalog_of(CATALOGUES[request.param])
     rows = lists_of(catalog.tokens)
-    return build_trie(catalog), plain_trie(rows), rows
+    return trie_of(catalog), plain_trie(rows), rows
 
 
 def test_nodes_are_numbered_depth_first_by_token(both):
@@ -81,26 +82,56 @@ def test_walking_follows_titles_and_stops_where_a_row_leaves_the_trie(both):
         row[rng.integers(len(row))] = int(rng.choice(trie.token[1:]))
     beyond = [[*row, EOS] for row in rows] + [[*row, int(trie.token[-1])] for row in rows]
     walked = rows + strays + beyond + [row[:-1] for row in rows if len(row) > 1] + [[7, EOS], [123_456]]
-    width = max(map(len, walked)) + 2
-    tokens = np.array([row + [EOS] * (width - len(row)) for row in walked], np.int32)
-    mask = np.arange(width) < np.array([[len(row)] for row in walked])
-    node, edge = trie.walk(tokens, mask)
+    at = Ragged.from_lists(walked)
+    node, edge = trie.walk(at)
     edges = {number: index for index, number in enumerate(trie.child.tolist())}
     for r, row in enumerate(walked):
-        expected_node, expected_edge = _walk_plainly(nodes, edges, row)
-        padding = [-1] * (width - len(row))
-        assert node[r].tolist() == expected_node + padding
-        assert edge[r].tolist() == expected_edge + padding
+        here = slice(at.start[r], at.start[r + 1])
+        assert (node[here].tolist(), edge[here].tolist()) == _walk_plainly(nodes, edges, row)
+
+
+def test_the_order_in_which_rows_are_walked_changes_nothing(both):
+    trie, _, rows = both
+    at = Ragged.from_lists(rows + [row[::-1] for row in rows])
+    order = np.random.default_rng(0).permutation(len(at))
+    for plain, ordered in zip(trie.walk(at), trie.walk(at, order), strict=True):
+        np.testing.assert_array_equal(plain, ordered)
 
 
 def test_walking_no_rows_or_no_tokens_finds_nothing():
-    trie = build_trie(catalog_of([[3, EOS], [4, EOS]]))
-    for shape in ((0, 3), (2, 0)):
-        node, edge = trie.walk(np.zeros(shape, np.int32), np.ones(shape, bool))
-        assert node.shape == edge.shape == shape
+    trie = trie_of(catalog_of([[3, EOS], [4, EOS]]))
+    for lists in ([], [[], []]):
+        node, edge = trie.walk(Ragged.from_lists(lists))
+        assert node.shape == edge.shape == (0,)
 
 
-def test_walking_skips_rows_that_are_all_padding():
-    trie = build_trie(catalog_of([[3, EOS], [4, EOS]]))
-    node, _ = trie.walk(np.array([[3, EOS], [3, EOS]], np.int32), np.array([[False, False], [True, True]]))
-    assert node.tolist() == [[-1, -1], [1, 2]]
+def test_walking_passes_over_empty_rows():
+    trie = trie_of(catalog_of([[3, EOS], [4, EOS]]))
+    node, _ = trie.walk(Ragged.from_lists([[], [3, EOS], [], [4], []]))
+    assert node.tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("name", CATALOGUES)
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_a_trie_over_some_rows_is_that_of_a_catalogue_of_those_alone_with_row_numbers_of_the_whole(name, share):
+    catalog = catalog_of(CATALOGUES[name])
+    is_candidate = np.random.default_rng(len(catalog)).random(len(catalog)) < share
+    is_candidate[len(catalog) // 2] = True
+    some, rows = build_trie(catalog, is_candidate), lists_of(catalog.tokens)
+    alone = trie_of(catalog_of([row for row, is_one in zip(rows, is_candidate, strict=True) if is_one]))
+    for field in ("token", "branch", "child_start", "child", "leaf"):
+        np.testing.assert_array_equal(getattr(some, field), getattr(alone, field), err_msg=field)
+    assert some.row.tolist() == np.flatnonzero(is_candidate).tolist()
+    for low, high, first, last in zip(some.child_lo, some.child_hi, alone.child_lo, alone.child_hi, strict=True):
+        assert (np.flatnonzero(is_candidate[low:high]) + low).tolist() == some.row[first:last].tolist()
+        assert is_candidate[[low, high - 1]].all()
+    every = np.arange(-1, len(some.token))
+    in_alone = alone.row_of_leaf(every)
+    np.testing.assert_array_equal(some.row_of_leaf(every), np.where(in_alone < 0, -1, some.row[in_alone]))
+
+
+def test_row_numbers_are_small_integers():
+    trie = trie_of(catalog_of([[3, EOS], [4, EOS], [4, 5, EOS]]))
+    for field in ("token", "branch", "child_start", "child", "child_lo", "child_hi", "leaf", "row"):
+        assert getattr(trie, field).dtype == np.int32, field
+    assert trie.row_of_leaf(np.arange(3)).dtype == np.int32

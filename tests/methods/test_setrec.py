@@ -22,7 +22,7 @@ from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.setrec import SETRec, in_chunks
 from igd_jax.models.hf_weights import load_decoder
 from igd_jax.models.setrec import ItemTokens, SetModel
-from igd_jax.models.t5 import load_t5
+from igd_jax.models.t5_weights import load_t5
 from igd_jax.training.step import means
 
 OPTIONS = SearchOptions(alpha=jnp.float32(0), temperature=jnp.float32(1), length_penalty=0.0, num_beams=8, max_length=8)

@@ -65,8 +65,12 @@ def _find(folder: Path) -> tuple[Path, Path]:
 def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """Stream the columns of `schema` out of a gzipped file of JSON lines."""
     size = path.stat().st_size
-    progress = Progress(path.name, size, "bytes")
-    with reading(path), pa.OSFile(str(path)) as raw, pa.CompressedInputStream(raw, "gzip") as stream:
+    with (
+        Progress(path.name, size, "bytes") as progress,
+        reading(path),
+        pa.OSFile(str(path)) as raw,
+        pa.CompressedInputStream(raw, "gzip") as stream,
+    ):
         batches = pj.open_json(
             stream,
             read_options=pj.ReadOptions(block_size=_BLOCK_BYTES),
@@ -76,7 +80,7 @@ def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
             batch.validate(full=True)  # bytes that are not UTF-8
             yield batch
             progress.update(min(raw.tell(), size - 1))
-    progress.update(size)
+        progress.update(size)
 
 
 def _read_reviews(path: Path) -> tuple[Interactions, IdCodes]:

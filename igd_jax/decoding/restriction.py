@@ -1,0 +1,51 @@
+"""Lists of some of the candidates only: an edge is legal where an allowed row lies below it."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from igd_jax.core.types import TextBatch
+from igd_jax.decoding.edge_score import EdgeScore
+from igd_jax.items.trie import Trie
+
+
+@struct.dataclass
+class Restricted:
+    """Another edge score, and -inf on edges that lead to no allowed row.
+
+    Attributes:
+      low, high: catalogue rows below each edge out of a branching node.
+      then: score of the edges that stay.
+    """
+
+    low: Int[Array, " E"]
+    high: Int[Array, " E"]
+    then: EdgeScore
+
+    def of_rows(self, batch: TextBatch) -> tuple[Bool[Array, "B E_plus_1"] | None, Any]:
+        """Edges that each row may take, or None where the batch allows everything; and what the other score knows.
+
+        The last place stands for forced edges, which are as legal as the edges that led to them.
+        """
+        rows = self.then.of_rows(batch)
+        if batch.allowed is None:
+            return None, rows
+        before = jnp.pad(jnp.cumsum(batch.allowed, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
+        legal = before[:, self.high] > before[:, self.low]
+        return jnp.pad(legal, ((0, 0), (0, 1)), constant_values=True), rows
+
+    def __call__(self, logp: Float[Array, "B K C"], edge: Int[Array, "B K C"], rows: Any) -> Float[Array, "B K C"]:
+        """The other score where the edge is legal."""
+        legal, others = rows
+        score = self.then(logp, edge, others)
+        if legal is None:
+            return score
+        is_legal = jnp.take_along_axis(legal, edge.reshape(len(edge), -1), axis=1).reshape(edge.shape)
+        return jnp.where(is_legal, score, -jnp.inf)
+
+
+def restricted(trie: Trie, then: EdgeScore) -> Restricted:
+    """The score on the device."""
+    return Restricted(jnp.asarray(trie.child_lo), jnp.asarray(trie.child_hi), then)

@@ -1,0 +1,208 @@
+"""Evaluations as `evaluate` wrote them into folders, read back for comparison."""
+
+import itertools
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir, read_json
+from igd_jax.evaluation.metrics import row_metrics
+from igd_jax.evaluation.predictions import AGAIN, Prediction, Target, as_json, read_predictions
+from igd_jax.evaluation.queries import PROTOCOLS
+from igd_jax.evaluation.record import EvaluationRecord, read_record
+from igd_jax.evaluation.user_metrics import user_metrics
+
+METRICS, PREDICTIONS, RECORD, CONFIG = "metrics.json", "predictions.jsonl", "env.json", "config.json"
+"""Names of the files in an evaluation's folder."""
+
+SCRATCH = (".partial", ".old")  # what `core.io.atomic_folder` leaves behind when it is killed
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One query and where its list has what was right.
+
+    Attributes:
+      row, user, target: as in predictions.jsonl.
+      ranks: place of each item of the target, from 0; -1 = missed.
+    """
+
+    row: int
+    user: str
+    target: Target
+    ranks: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One evaluation, read back.
+
+    Attributes:
+      label: short, and unlike those of the others.
+      protocol: rows or users; the rest calls its queries rows.
+      answers: of each row.
+      by_row: each metric of every row.
+      ks: cut-offs of its metrics.json.
+      popularity: metrics of the popularity baseline, by name.
+      method: a text that evaluations of one method share, whatever their seed.
+      seed: `train.seed`; None where the evaluation has no config.json.
+      record: what made it.
+    """
+
+    label: str
+    protocol: str
+    answers: list[Answer]
+    by_row: dict[str, Float[np.ndarray, "R"]]
+    ks: set[int]
+    popularity: dict[str, Any]
+    method: str
+    seed: int | None
+    record: EvaluationRecord
+
+
+def find_evaluations(run: str) -> list[Path]:
+    """Folders of evaluations: `run` itself, or those under ``run/eval``.
+
+    Raises:
+      InputError: `run` is no folder, or holds no evaluation.
+    """
+    path = Path(run)
+    if not path.is_dir():
+        raise InputError(f"{run} is no folder; give a run's folder or one evaluation, RUN/eval/NAME")
+    if any((path / name).exists() for name in (METRICS, PREDICTIONS)):
+        return [path]
+    folders = sorted(f for f in Workdir(run).eval("").glob("*") if f.is_dir() and f.suffix not in SCRATCH)
+    if not folders:
+        raise InputError(f"{run} holds no evaluation; run python -m igd_jax.evaluate --workdir={run} first")
+    return folders
+
+
+def short_labels(folders: Sequence[Path]) -> list[str]:
+    """What tells the folders apart: their paths without the parts that all begin or end with, and without ``eval``.
+
+    ::
+
+        runs/a/eval/test, runs/b/eval/test                 ->  a, b
+        runs/a/eval/test, runs/a/eval/alpha=0, runs/b/...  ->  a/test, a/alpha=0, b/test
+    """
+    paths = [[part for part in Path(os.path.abspath(folder)).parts if part != "eval"] for folder in folders]
+    for end in (0, -1):
+        while all(len(parts) > 1 for parts in paths) and len({parts[end] for parts in paths}) == 1:
+            paths = [parts[1:] if end == 0 else parts[:-1] for parts in paths]
+    return ["/".join(parts) for parts in paths]
+
+
+def method_of(config: Mapping[str, Any]) -> str:
+    """A config as text without its seed: neither as `train.seed` nor in a path, as seed=1, seed1, seed-1 or seed_1.
+
+    Where a value was chosen on validation, the way it was chosen stands for it: seeds may choose differently.
+    """
+    blank = json.loads(json.dumps(config))
+    for field in ("train.seed", *([config["chosen"]["field"]] if "chosen" in config else [])):
+        *sections, last = field.split(".")
+        reduce(dict.__getitem__, sections, blank)[last] = None
+    text = json.dumps(blank, sort_keys=True)
+    return re.sub(rf"(seed[=_-]?){config['train']['seed']}(?!\d)", r"\1*", text)
+
+
+def only(answers: Sequence[Answer], group: str) -> list[Answer]:
+    """Answers with the ranks of their ``warm`` targets alone, or ``cold`` ones; without answers that have none."""
+    kept = []
+    for answer in answers:
+        wanted = [warm == (group == "warm") for warm in answer.target.warm]
+        if any(wanted):
+            kept.append(replace(answer, ranks=tuple(itertools.compress(answer.ranks, wanted))))
+    return kept
+
+
+def read_evaluation(label: str, folder: Path, *, group: str = "") -> Evaluation:
+    """Read one evaluation; metrics are recomputed from its predictions and must agree with its metrics.json.
+
+    Args:
+      group: ``warm`` or ``cold``: only targets that training saw, or not; empty = all.
+
+    Raises:
+      InputError: a file is missing or malformed, the files are not of one evaluation, or no target is in the group.
+    """
+    metrics_path, predictions_path = folder / METRICS, folder / PREDICTIONS
+    for path in (metrics_path, predictions_path):
+        if not path.exists():
+            raise InputError(f"{path} does not exist; finish this evaluation, or name others as RUN/eval/NAME")
+    record = read_record(folder / RECORD)
+    metrics = read_json(metrics_path)
+    if not isinstance(metrics, dict):
+        raise InputError(f"{metrics_path} holds no metrics by name; {AGAIN}")
+    protocol = metrics.get("protocol")
+    if not isinstance(protocol, str) or protocol not in PROTOCOLS:
+        raise InputError(f"{metrics_path} tells of the protocol {protocol!r}, which is not known; {AGAIN}")
+    ks = {int(name.split("@")[1]) for name in metrics if re.fullmatch(rf"{PROTOCOLS[protocol]}@\d+", name)}
+    answers = [_answer(prediction) for prediction in read_predictions(predictions_path)]
+    if not answers:
+        raise InputError(f"{predictions_path} has no rows; {AGAIN}")
+    by_row = _metrics(answers, protocol, ks)
+    means = {name: float(values.mean()) for name, values in by_row.items()}
+    for name, value in {"n": len(answers), **means}.items():
+        told = metrics.get(name)
+        if not isinstance(told, int | float) or not math.isclose(told, value, rel_tol=0, abs_tol=1e-6):
+            raise InputError(f"{predictions_path} gives {name} {value}, {metrics_path} {told}; {AGAIN}")
+    if group:
+        if not (answers := only(answers, group)):
+            raise InputError(f"{predictions_path} has no target that is {group}; compare all, without --targets")
+        by_row = _metrics(answers, protocol, ks)
+    popularity = {} if group else metrics.get("popularity_baseline", {})
+    method, seed = str(folder), None
+    if (folder / CONFIG).exists():
+        config = read_json(folder / CONFIG)
+        method, seed = method_of(config), config["train"]["seed"]
+    return Evaluation(label, protocol, answers, by_row, ks, popularity, method, seed, record)
+
+
+def _answer(prediction: Prediction) -> Answer:
+    place: dict[str, int] = {}
+    for rank, result in enumerate(prediction.ranked):
+        for item in result.items:
+            place.setdefault(item, rank)
+    ranks = tuple(place.get(item, -1) for item in prediction.target.items)
+    return Answer(prediction.row, prediction.user, prediction.target, ranks)
+
+
+def _metrics(answers: Sequence[Answer], protocol: str, ks: Iterable[int]) -> dict[str, Float[np.ndarray, "R"]]:
+    """Every metric of every row."""
+    rank = np.array([rank for answer in answers for rank in answer.ranks])
+    if protocol == "rows":
+        return row_metrics(rank, sorted(ks))
+    return user_metrics(rank, np.repeat(np.arange(len(answers)), [len(answer.ranks) for answer in answers]), sorted(ks))
+
+
+def check_same_rows(evaluations: Sequence[Evaluation]) -> None:
+    """Raise `InputError` naming the first place where an evaluation asked something else than the first one did."""
+    first = evaluations[0]
+    for other in evaluations[1:]:
+        if other.protocol != first.protocol:
+            raise InputError(
+                f"{first.label} was evaluated by {first.protocol}, {other.label} by {other.protocol}; compare "
+                "evaluations of the same eval.protocol"
+            )
+        if len(other.answers) != len(first.answers):
+            raise InputError(
+                f"{first.label} has {len(first.answers):,} rows, {other.label} {len(other.answers):,}; "
+                "compare evaluations of the same split and eval.max_examples"
+            )
+        for line, (a, b) in enumerate(zip(first.answers, other.answers, strict=True), start=1):
+            for name in ("row", "user", "target"):
+                ours, theirs = getattr(a, name), getattr(b, name)
+                if ours != theirs:
+                    raise InputError(
+                        f"predictions.jsonl line {line}: {name} is {as_json(ours)} in {first.label}, {as_json(theirs)} "
+                        f"in {other.label}; compare evaluations of the same data and split"
+                    )

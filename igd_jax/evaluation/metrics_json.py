@@ -1,0 +1,43 @@
+"""metrics.json: all that is measured of one evaluation. The one owner of its keys."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from igd_jax.core.ragged import Ragged
+from igd_jax.evaluation.metrics import CatalogueRows, score_rows
+from igd_jax.evaluation.queries import Queries, distinct_targets
+from igd_jax.evaluation.user_metrics import score_users
+
+
+def metrics_of(
+    queries: Queries,
+    *,
+    ranked: Int[np.ndarray, "Q K"],
+    nodes: Int[np.ndarray, "Q K"],
+    catalogue: CatalogueRows,
+    ks: Sequence[int],
+    candidates: str,
+) -> dict[str, Any]:
+    """What metrics.json holds: `score_rows` or `score_users`, with the ``protocol`` and the name of the candidates.
+
+    Args:
+      ranked: catalogue rows, best first; -1 = no result.
+      nodes: trie node that each result reached; -1 = none. A result with a node but no row is invalid.
+      ks: cut-offs.
+      candidates: the name under which the candidates were chosen.
+
+    Raises:
+      InputError: there is no query, or no k from 1 to K.
+    """
+    n_invalid = int(((nodes >= 0) & (ranked < 0)).sum())
+    if queries.protocol == "rows":
+        target = queries.targets.ids
+        scored = score_rows(ranked, target, catalogue=catalogue, ks=ks, n_invalid=n_invalid)
+    else:
+        right = distinct_targets(queries, catalogue.row_of_item)
+        rows = Ragged(catalogue.row_of_item[right.ids], right.start)
+        scored = score_users(ranked, rows, catalogue=catalogue, ks=ks, n_invalid=n_invalid)
+    return {**scored, "protocol": queries.protocol, "candidates": candidates}

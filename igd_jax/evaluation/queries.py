@@ -1,0 +1,139 @@
+"""What is asked of a split, and what was right: a query per row, or per user."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import Ragged
+from igd_jax.evaluation.metrics import CatalogueRows
+from igd_jax.evaluation.predictions import Target
+
+PROTOCOLS: Mapping[str, str] = MappingProxyType({"rows": "hr", "users": "recall"})
+"""What a query is: each row of the split, with its one target; or each user, with all the targets of theirs. And what
+the share of hits is called there."""
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What is asked, and what was right.
+
+    Attributes:
+      protocol: one of `PROTOCOLS`.
+      row: the row of the split whose history each query shows.
+      targets: items that were taken after it, oldest first; by rows, one each.
+    """
+
+    protocol: str
+    row: Int[np.ndarray, "Q"]
+    targets: Ragged
+
+    def __len__(self) -> int:
+        return len(self.row)
+
+
+def make_queries(
+    protocol: str,
+    *,
+    user: Shaped[np.ndarray, "R"],
+    timestamp: Int[np.ndarray, "R"],
+    target: Int[np.ndarray, "R"],
+    max_examples: int = 0,
+) -> Queries:
+    """The queries of a split, in the order of their rows.
+
+    Args:
+      user, timestamp, target: of each row of the split.
+      max_examples: queries to keep, evenly spaced; 0 = all.
+
+    Raises:
+      InputError: unknown protocol, or a number below 0.
+    """
+    if protocol not in PROTOCOLS:
+        raise InputError(f"config.eval.protocol is {protocol!r}; expected {' or '.join(PROTOCOLS)}")
+    first = query = np.arange(len(target))
+    if protocol == "users":
+        first, query = group_by_user(user, timestamp)
+    chosen = evenly_spaced(len(first), max_examples, field="eval.max_examples")
+    number = np.full(len(first), -1)
+    number[chosen] = np.arange(len(chosen))
+    query = number[query]
+    order = np.lexsort((timestamp, query))
+    order = order[query[order] >= 0]
+    start = np.zeros(len(chosen) + 1, np.int64)
+    np.cumsum(np.bincount(query[order], minlength=len(chosen)), out=start[1:])
+    return Queries(protocol, first[chosen], Ragged(target[order], start))
+
+
+def group_by_user(
+    user: Shaped[np.ndarray, "R"], timestamp: Int[np.ndarray, "R"]
+) -> tuple[Int[np.ndarray, "U"], Int[np.ndarray, "R"]]:
+    """Users as queries.
+
+    Returns:
+      the earliest row of each user (of equal times the first), ascending, and the user of each row, numbered so. ::
+
+        user       b  a  b  c  a                   first  0  3  4
+        timestamp  1  5  3  2  4      ->      user of row  0  2  0  1  2
+    """
+    in_time = np.argsort(timestamp, kind="stable")
+    _, earliest, group = np.unique(user[in_time], return_index=True, return_inverse=True)
+    first = in_time[earliest]
+    place = np.argsort(first)
+    user_of_row = np.empty(len(user), np.int64)
+    user_of_row[in_time] = np.argsort(place)[group]
+    return first[place], user_of_row
+
+
+def evenly_spaced(n: int, limit: int, *, field: str) -> Int[np.ndarray, "chosen"]:
+    """Numbers of `limit` rows of n, evenly spaced, ascending; all n when it is 0 or more than there are.
+
+    A split is in order of time, so its first rows are a few users of one day; these are of all days.
+
+    Args:
+      field: of the config, for the error of a limit below 0.
+    """
+    if limit < 0:
+        raise InputError(f"config.{field} is {limit}; expected a number of rows, or 0 for all")
+    return np.arange(limit) * n // limit if 0 < limit < n else np.arange(n)
+
+
+def distinct_targets(queries: Queries, row_of_item: Int[np.ndarray, "items"]) -> Ragged:
+    """The first target of each catalogue row that was right for a query, oldest first."""
+    targets = queries.targets
+    query, n_rows = np.repeat(np.arange(len(queries)), targets.lengths), int(row_of_item.max()) + 1
+    kept = np.sort(np.unique(query * n_rows + row_of_item[targets.ids], return_index=True)[1])
+    start = np.zeros(len(queries) + 1, np.int64)
+    np.cumsum(np.bincount(query[kept], minlength=len(queries)), out=start[1:])
+    return Ragged(targets.ids[kept], start)
+
+
+def describe_targets(
+    queries: Queries, catalogue: CatalogueRows, *, item_ids: Sequence[str], titles: Sequence[str]
+) -> list[Target]:
+    """What was right for each query, as predictions.jsonl has it.
+
+    Lists name candidates only. A target that is no candidate itself, but shares its row with some, is named by the
+    first of those, so that the lists that hit it name it.
+    """
+    right = distinct_targets(queries, catalogue.row_of_item)
+    row = catalogue.row_of_item[right.ids]
+    item = np.where(catalogue.candidates[right.ids], right.ids, _first_candidate(catalogue)[row])
+    item = np.where(item >= 0, item, right.ids)
+    described = []
+    for begin, end in zip(right.start[:-1].tolist(), right.start[1:].tolist(), strict=True):
+        ids = tuple(item_ids[each] for each in item[begin:end].tolist())
+        warm = tuple(catalogue.is_warm[row[begin:end]].tolist())
+        described.append(Target(ids, titles[right.ids[begin]], warm))
+    return described
+
+
+def _first_candidate(catalogue: CatalogueRows) -> Int[np.ndarray, "N"]:
+    """The first item of each catalogue row that may be recommended; -1 where there is none."""
+    first, offered = np.full(catalogue.count.size, -1), np.flatnonzero(catalogue.candidates)
+    rows, place = np.unique(catalogue.row_of_item[offered], return_index=True)
+    first[rows] = offered[place]
+    return first

@@ -1,0 +1,64 @@
+"""env.json of an evaluation: what made it. Code, versions, machine, and the checkpoint that was asked."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import read_json, write_json
+from igd_jax.evaluation.predictions import AGAIN, SCHEMA_VERSION, check_version
+
+
+@dataclass(frozen=True)
+class CheckpointRecord:
+    """The checkpoint that was evaluated.
+
+    Attributes:
+      step: training steps before it.
+      commit: commit of the code that trained it; None where that was no checkout.
+    """
+
+    step: int
+    commit: str | None
+
+
+@dataclass(frozen=True)
+class EvaluationRecord:
+    """What made an evaluation.
+
+    Attributes:
+      checkpoint: None where nothing was trained: weights of a Hugging Face folder.
+      environment: what `core.environment.environment` told of the process that evaluated; its ``commit`` among it.
+      predictions_schema: version of the predictions.jsonl beside it.
+    """
+
+    checkpoint: CheckpointRecord | None
+    environment: Mapping[str, Any]
+    predictions_schema: int = SCHEMA_VERSION
+
+
+def write_record(path: Path, record: EvaluationRecord) -> None:
+    """Write an env.json: ``predictions_schema`` and ``checkpoint``, then the environment, as a run has it."""
+    checkpoint = None if record.checkpoint is None else asdict(record.checkpoint)
+    own = {"predictions_schema": record.predictions_schema, "checkpoint": checkpoint}
+    write_json(path, own | dict(record.environment))
+
+
+def read_record(path: Path) -> EvaluationRecord:
+    """Read an env.json of an evaluation.
+
+    Raises:
+      InputError: it is missing or malformed, or the predictions beside it have a newer schema.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} does not exist, so nothing says what made this evaluation; {AGAIN}")
+    try:
+        environment = dict(read_json(path))
+        version = int(environment.pop("predictions_schema"))
+        check_version(version, source=path)
+        told = environment.pop("checkpoint")
+        checkpoint = None if told is None else CheckpointRecord(int(told["step"]), told["commit"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no record of an evaluation ({error!r}); {AGAIN}") from None
+    return EvaluationRecord(checkpoint, environment, version)

@@ -1,0 +1,52 @@
+"""Which items may be recommended."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from igd_jax.core.errors import InputError
+
+
+def choose_candidates(
+    which: str,
+    item_ids: Sequence[str],
+    titles: Sequence[str],
+    *,
+    counts: Int[np.ndarray, " items"],
+    seen: Bool[np.ndarray, " items"],
+    option: str,
+) -> Bool[np.ndarray, " items"]:
+    """The items that may be recommended. What is said of one item holds for all that share its title.
+
+    Args:
+      which: ``catalogue`` (all, as D3), ``train`` (titles that are a train target, as the published IGD), ``warm``
+        (titles that training saw, as SETRec), ``cold`` (those that it did not), or the path of a text file with one
+        item id per line, which names just those items.
+      counts: train targets per item.
+      seen: items that training saw, as a target or in a history.
+      option: name of the option that gave `which`, for errors.
+
+    Raises:
+      InputError: the file is missing or names an item that is not in the data.
+    """
+    if which == "catalogue":
+        return np.ones(len(item_ids), bool)
+    if which in ("train", "warm", "cold"):
+        members = counts > 0 if which == "train" else seen
+        named = {title for title, is_member in zip(titles, members, strict=True) if is_member}
+        return np.fromiter(((title in named) == (which != "cold") for title in titles), bool, len(titles))
+    path = Path(which)
+    if not path.is_file():
+        raise InputError(
+            f"{option} is {which!r}; expected 'catalogue', 'train', 'warm', 'cold' or a file with one item id per line"
+        )
+    wanted = {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
+    unknown = sorted(wanted.difference(item_ids))
+    if unknown:
+        raise InputError(
+            f"{path} ({option}) names {len(unknown)} item ids that the data does not have, such as {unknown[0]!r}; "
+            "take them out of the file"
+        )
+    return np.fromiter((item in wanted for item in item_ids), bool, len(item_ids))

@@ -1,0 +1,132 @@
+"""Backbones by folder or by name, whatever their kind, and further vocabulary for either."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from igd_jax.core.errors import InputError
+from igd_jax.models import config as decoder_config
+from igd_jax.models import t5_config
+from igd_jax.models.config import ModelConfig
+from igd_jax.models.decoder import Decoder
+from igd_jax.models.hf_weights import load_decoder, read_config
+from igd_jax.models.layers import normal_init
+from igd_jax.models.t5 import T5, unit_normal
+from igd_jax.models.t5_config import T5Config
+from igd_jax.models.t5_weights import load_t5
+
+Kind: TypeAlias = Literal["decoder", "t5"]
+
+TYPES: dict[str, Kind] = {**dict.fromkeys(decoder_config.FAMILIES, "decoder"), "t5": "t5"}
+"""``model_type`` of a Hugging Face config, and the kind of model that reads it."""
+
+
+def kind_of(folder_or_name: str | Path) -> Kind:
+    """The kind of model that a Hugging Face folder or a named size is; no weights are read.
+
+    Raises:
+      InputError: neither a name nor a folder with a config, or a config of another type.
+    """
+    name = str(folder_or_name)
+    if name in decoder_config.NAMED:
+        return "decoder"
+    if name in t5_config.NAMED:
+        return "t5"
+    if not Path(name).is_dir():
+        known = ", ".join((*decoder_config.NAMED, *t5_config.NAMED))
+        raise InputError(
+            f"no model is called {name!r} and there is no such folder; expected a folder or one of {known}"
+        )
+    found = read_config(name).get("model_type")
+    if found not in TYPES:
+        raise InputError(
+            f"the model in {name} is of type {found!r}; expected one of {', '.join(TYPES)}; choose another"
+        )
+    return TYPES[found]
+
+
+def config_of(folder_or_name: str | Path) -> ModelConfig | T5Config:
+    """Sizes of a Hugging Face folder or a named size; no weights are read.
+
+    Raises:
+      InputError: as `kind_of`, or a config that cannot be used.
+    """
+    kind, name = kind_of(folder_or_name), str(folder_or_name)
+    named = decoder_config.NAMED | t5_config.NAMED
+    if name in named:
+        return named[name]
+    content = read_config(name)
+    return decoder_config.from_hf(content) if kind == "decoder" else t5_config.from_hf(content)
+
+
+def load_backbone(
+    folder: str | Path, *, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32, remat: bool = False
+) -> Decoder | T5:
+    """The decoder or T5 of a Hugging Face folder, with its weights.
+
+    Args:
+      dtype, param_dtype, remat: as in `Decoder`; a T5 has float32 and no remat.
+
+    Raises:
+      InputError: no usable config or weights, or options that a T5 does not have.
+    """
+    if kind_of(folder) == "decoder":
+        return load_decoder(folder, dtype=dtype, param_dtype=param_dtype, remat=remat)
+    _check_t5(str(folder), dtype, param_dtype, remat)
+    return load_t5(folder)
+
+
+def named_backbone(
+    name: str,
+    *,
+    vocab_size: int,
+    rngs: nnx.Rngs,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+    remat: bool = False,
+) -> Decoder | T5:
+    """A decoder or T5 of a named size with first weights, and `vocab_size` rows in its embedding; may be compiled.
+
+    Raises:
+      InputError: no such name, or options that a T5 does not have.
+    """
+    if name in t5_config.NAMED:
+        _check_t5(name, dtype, param_dtype, remat)
+        return T5(t5_config.named(name, vocab_size=vocab_size), rngs=rngs)
+    if name not in decoder_config.NAMED:
+        known = ", ".join((*decoder_config.NAMED, *t5_config.NAMED))
+        raise InputError(f"no model is called {name!r}; expected one of {known}; or give a model folder")
+    config = decoder_config.named(name, vocab_size=vocab_size)
+    return Decoder(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat)
+
+
+def grow_vocabulary(model: Decoder | T5, vocab_size: int, *, rngs: nnx.Rngs) -> None:
+    """Add rows to embedding and head up to `vocab_size`, drawn as the model's own first ones; before any adapters.
+
+    Raises:
+      InputError: the model has more rows already.
+    """
+    more = vocab_size - model.config.vocab_size
+    if more < 0:
+        raise InputError(
+            f"the model embeds {model.config.vocab_size:,} ids, more than the {vocab_size:,} it is to grow to; give a "
+            "number of ids that holds them all"
+        )
+    init = unit_normal if isinstance(model, T5) else normal_init
+    for name in ("embed", "head"):
+        if (old := getattr(model, name)) is not None:
+            new = init(rngs.params(), (more, model.config.hidden_size), old[...].dtype)
+            setattr(model, name, nnx.Param(jnp.concatenate([old[...], new])))
+    model.config = dataclasses.replace(model.config, vocab_size=vocab_size)  # type: ignore[arg-type]
+
+
+def _check_t5(given: str, dtype: DTypeLike, param_dtype: DTypeLike, remat: bool) -> None:
+    if jnp.dtype(dtype) != jnp.float32 or jnp.dtype(param_dtype) != jnp.float32 or remat:
+        raise InputError(
+            f"{given} is a T5, which computes in float32 and keeps all states; got dtype {jnp.dtype(dtype)}, "
+            f"param_dtype {jnp.dtype(param_dtype)}, remat {remat}; set float32, float32 and False"
+        )

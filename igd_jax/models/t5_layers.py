@@ -1,0 +1,166 @@
+"""The parts of T5: relative position biases, attention without a scale, feed-forward, and a stack of such layers.
+
+softmax(q k' + bias[bucket(position of key - position of query)]) v       (arXiv 1910.10683)
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from igd_jax.models.backbone import KVCache, Memory, Past
+from igd_jax.models.layers import KeyBlock, Linear, RMSNorm, attend, layers_per_turn
+from igd_jax.models.t5_config import T5Config
+from igd_jax.models.visibility import Visibility, mask_of
+
+
+def linear(n_in: int, n_out: int, *, rngs: nnx.Rngs, scale: float = 1.0) -> Linear:
+    """A map without biases, at first normal(`scale` / sqrt(n_in))."""
+    init = jax.nn.initializers.normal(scale * n_in**-0.5)
+    return Linear(n_in, n_out, rngs=rngs, param_dtype=jnp.float32, init=init)
+
+
+class FeedForward(nnx.Module):
+    """``relu(x W_gate) W_down``, or ``(gelu(x W_gate) * x W_up) W_down`` (tanh approximation, as published)."""
+
+    def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
+        self.gate = linear(config.hidden_size, config.mlp_size, rngs=rngs)
+        self.up = linear(config.hidden_size, config.mlp_size, rngs=rngs) if config.gated else None
+        self.down = linear(config.mlp_size, config.hidden_size, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+        if self.up is None:
+            return self.down(jax.nn.relu(self.gate(x)))
+        return self.down(jax.nn.gelu(self.gate(x), approximate=True) * self.up(x))
+
+
+class Attention(nnx.Module):
+    """Attention of T tokens to blocks of keys, which come with what is added to the logits."""
+
+    def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
+        width, self.head_dim = config.num_heads * config.head_dim, config.head_dim
+        # Smaller queries stand in for the scale by the width of a head.
+        self.q = linear(config.hidden_size, width, rngs=rngs, scale=config.head_dim**-0.5)
+        self.k, self.v = (linear(config.hidden_size, width, rngs=rngs) for _ in range(2))
+        self.o = linear(width, config.hidden_size, rngs=rngs)
+
+    def keys(self, x: Float[Array, "B S D"]) -> tuple[Float[Array, "B Q S H"], Float[Array, "B Q S H"]]:
+        """Keys and values of tokens."""
+        split = (*x.shape[:2], -1, self.head_dim)
+        key, value = (project(x).reshape(split).transpose(0, 2, 1, 3) for project in (self.k, self.v))
+        return key, value
+
+    def __call__(self, x: Float[Array, "B T D"], blocks: Sequence[KeyBlock]) -> Float[Array, "B T D"]:
+        mixed = attend(self.q(x).reshape(*x.shape[:2], -1, self.head_dim), blocks, scale=1.0)
+        return self.o(mixed.reshape(*x.shape[:2], -1))
+
+
+class Layer(nnx.Module):
+    """Attention, in the decoder attention to the encoder, and feed-forward, each behind a norm and added."""
+
+    def __init__(self, config: T5Config, *, crosses: bool, rngs: nnx.Rngs):
+        def norm() -> RMSNorm:
+            return RMSNorm(config.hidden_size, eps=config.eps, param_dtype=jnp.float32)
+
+        self.attention_norm, self.attention = norm(), Attention(config, rngs=rngs)
+        self.cross_norm = norm() if crosses else None
+        self.cross = Attention(config, rngs=rngs) if crosses else None
+        self.mlp_norm, self.mlp = norm(), FeedForward(config, rngs=rngs)
+
+    def __call__(
+        self,
+        hidden: Float[Array, "B T D"],
+        *,
+        mask: Bool[Array, "B T T"],
+        bias: Float[Array, "B Q T T"],
+        past: Sequence[KeyBlock],
+        memory: KeyBlock | None,
+    ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B Q T H"], Float[Array, "B Q T H"]]]:
+        """Returns the new residual stream, and the tokens' keys and values."""
+        x = self.attention_norm(hidden)
+        new = self.attention.keys(x)
+        hidden = hidden + self.attention(x, [*past, KeyBlock(*new, mask, bias)])
+        if self.cross is not None and self.cross_norm is not None and memory is not None:
+            hidden = hidden + self.cross(self.cross_norm(hidden), [memory])
+        return hidden + self.mlp(self.mlp_norm(hidden)), new
+
+
+class Stack(nnx.Module):
+    """Layers, stacked and scanned, under one table of position biases, and a norm after them."""
+
+    def __init__(self, config: T5Config, *, is_decoder: bool, rngs: nnx.Rngs):
+        @nnx.split_rngs(splits=config.num_decoder_layers if is_decoder else config.num_layers)
+        @nnx.vmap
+        def stack_layers(rngs: nnx.Rngs) -> Layer:
+            return Layer(config, crosses=is_decoder, rngs=rngs)
+
+        self.config, self.is_decoder = config, is_decoder
+        table = jax.random.normal(rngs.params(), (config.num_buckets, config.num_heads))
+        self.bias = nnx.Param(config.hidden_size**-0.5 * table)
+        self.layers = stack_layers(rngs)
+        self.norm = RMSNorm(config.hidden_size, eps=config.eps, param_dtype=jnp.float32)
+
+    def __call__(
+        self,
+        hidden: Float[Array, "B T D"],
+        *,
+        positions: Int[Array, "B T"],
+        visible: Visibility,
+        past: Sequence[Past] = (),
+        memory: Memory | None = None,
+        more_bias: Float[Array, "B T T"] | None = None,
+    ) -> tuple[Float[Array, "B T D"], KVCache]:
+        """Run tokens, which see each other as `visible` says, earlier ones by the masks of `past`, and the memory.
+
+        Args:
+          positions: of the tokens; differences to them and to those of `past` choose the biases.
+          more_bias: added to the biases among the tokens, in all heads.
+
+        Returns:
+          Hidden states after the final norm, and the tokens' keys and values.
+        """
+        bias, mask = self._bias(positions, positions), mask_of(visible)
+        if more_bias is not None:
+            bias = bias + jnp.broadcast_to(more_bias[:, None], bias.shape)
+        biases = [self._bias(positions, kv.position) for kv, _ in past]
+        sees = None if memory is None else jnp.broadcast_to(memory.mask[:, None], (*positions.shape, memory.kv.n_slots))
+        graph, weights = nnx.split(self.layers)
+
+        def run_layer(hidden, layer):
+            layer_weights, cached, read = layer
+            blocks = [KeyBlock(*kv, seen, b) for kv, (_, seen), b in zip(cached, past, biases, strict=True)]
+            of_memory = None if read is None else KeyBlock(*read, sees)
+            return nnx.merge(graph, layer_weights)(hidden, mask=mask, bias=bias, past=blocks, memory=of_memory)
+
+        cached = [(kv.key, kv.value) for kv, _ in past]
+        read = None if memory is None else (memory.kv.key, memory.kv.value)
+        hidden, (key, value) = jax.lax.scan(run_layer, hidden, (weights, cached, read), unroll=layers_per_turn())
+        return self.norm(hidden), KVCache(key, value, positions)
+
+    def memory_of(self, encoded: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Memory:
+        """Keys and values of the encoder's tokens in all layers, which are the same whatever is written."""
+        graph, weights = nnx.split(self.layers.cross)
+        key, value = jax.vmap(lambda layer: nnx.merge(graph, layer).keys(encoded))(weights)
+        return Memory(KVCache(key, value), mask)
+
+    def _bias(self, query: Int[Array, "B T"], key: Int[Array, "B S"]) -> Float[Array, "B Q T S"]:
+        bucket = bucket_of(key[:, None] - query[:, :, None], self.config, both_sides=not self.is_decoder)
+        return self.bias[...][bucket].transpose(0, 3, 1, 2)
+
+
+def bucket_of(distance: Int[Array, "*shape"], config: T5Config, *, both_sides: bool) -> Int[Array, "*shape"]:
+    """The bucket of each distance, position of key - position of query.
+
+    Half of the buckets are for one distance each, the rest grow with its logarithm up to `max_distance`. An encoder
+    has half of all buckets for keys after the query; a decoder sees none there.
+    """
+    n = config.num_buckets // 2 if both_sides else config.num_buckets
+    exact, far = n // 2, np.maximum(np.arange(config.max_distance + 1), 1).astype(np.float32)
+    grown = exact + np.log(far / exact) / np.log(config.max_distance / exact) * (n - exact)
+    table = np.where(far < exact, np.arange(len(far)), np.minimum(grown.astype(np.int32), n - 1)).astype(np.int32)
+    back = jnp.abs(distance) if both_sides else jnp.maximum(-distance, 0)
+    bucket = jnp.asarray(table)[jnp.minimum(back, config.max_distance)]
+    return jnp.where(distance > 0, bucket + n, bucket) if both_sides else bucket

@@ -1,0 +1,82 @@
+"""Reads a T5 from a Hugging Face folder, and writes one."""
+
+import dataclasses
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from flax import nnx, traverse_util
+from safetensors.numpy import save_file
+
+from igd_jax.core.io import atomic_file, write_json
+from igd_jax.models.hf_weights import Name, Source, fill, open_tensors, read_config
+from igd_jax.models.t5 import T5
+from igd_jax.models.t5_config import from_hf, to_hf
+
+HEAD = "lm_head.weight"
+COPIES = dict.fromkeys(("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"), "shared.weight")
+"""The one embedding under other names, as some published folders have it."""
+IGNORED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
+"""A table that published version 1.0 folders hold and no T5 uses: attention to the encoder has no position biases."""
+
+
+def names(*, gated: bool) -> list[Name]:
+    """Of `T5`; see `hf_weights.Name`."""
+    found = [("shared.weight", "embed", False), (HEAD, "head", False)]
+    for side, parts in (
+        ("encoder", (("attention", "SelfAttention"), ("mlp", "DenseReluDense"))),
+        ("decoder", (("attention", "SelfAttention"), ("cross", "EncDecAttention"), ("mlp", "DenseReluDense"))),
+    ):
+        found += [
+            (f"{side}.final_layer_norm.weight", f"{side}.norm.scale", False),
+            (f"{side}.block.0.layer.0.SelfAttention.relative_attention_bias.weight", f"{side}.bias", False),
+        ]
+        for number, (ours, theirs) in enumerate(parts):
+            block = f"{side}.block.{{layer}}.layer.{number}"
+            found.append((f"{block}.layer_norm.weight", f"{side}.layers.{ours}_norm.scale", False))
+            maps = {name: name for name in "qkvo"}
+            if ours == "mlp":
+                maps = {"gate": "wi_0" if gated else "wi", "up": "wi_1", "down": "wo"}
+            found += [
+                (f"{block}.{theirs}.{name}.weight", f"{side}.layers.{ours}.{linear}.kernel", True)
+                for linear, name in maps.items()
+            ]
+    return found
+
+
+def load_t5(folder: str | Path) -> T5:
+    """Build a `T5` with the weights of a Hugging Face folder, converted to float32.
+
+    transformers 5 writes ``tie_word_embeddings`` true whatever it is. A head in the files then is the model's own where
+    its config does not scale logits (version 1.1), and must be the embedding where it does.
+
+    Raises:
+      InputError: no usable config or weights; or tensors that are missing (-), surplus (+) or of another shape or
+        dtype than the config asks (!), all in one message.
+    """
+    config, path = from_hf(read_config(folder)), Path(folder)
+    with ExitStack() as stack:
+        tensors = open_tensors(path, stack)
+        if HEAD in tensors and not config.scale_logits:
+            config = dataclasses.replace(config, tie_embeddings=False)
+        template = nnx.eval_shape(lambda: T5(config, rngs=nnx.Rngs(0)))
+        copies = COPIES | ({HEAD: "shared.weight"} if config.tie_embeddings else {})
+        return fill(template, Source(path, tensors), names(gated=config.gated), copies=copies, ignored=IGNORED)
+
+
+def save_t5(model: T5, folder: Path) -> None:
+    """Write what `load_t5` and transformers read: ``model.safetensors`` (float32), then ``config.json``.
+
+    Each is replaced as a whole; other files of the folder, such as its tokenizer, stay as they are.
+    """
+    arrays = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model)), sep=".")
+    tensors = {}
+    for name, path, transposed in names(gated=model.config.gated):
+        if path not in arrays:
+            continue
+        array = np.asarray(arrays[path])
+        for layer, part in enumerate(array) if "{layer}" in name else [(0, array)]:
+            tensors[name.format(layer=layer)] = np.ascontiguousarray(part.T if transposed else part)
+    with atomic_file(folder / "model.safetensors") as partial:
+        save_file(tensors, partial, metadata={"format": "pt"})  # transformers asks for the word
+    write_json(folder / "config.json", to_hf(model.config))

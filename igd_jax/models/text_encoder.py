@@ -1,0 +1,39 @@
+"""Texts as vectors: the last hidden states of a language model, pooled."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from igd_jax.models.decoder import Decoder
+from igd_jax.models.t5 import T5
+from igd_jax.models.visibility import Causal, both_sides, positions_of
+
+
+def text_reader(model: Decoder | T5, *, pooling: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+    """A compiled function of ids and their mask: each row's last hidden states, pooled [B D], float32.
+
+    Of a T5 the encoder reads.
+
+    Args:
+      pooling: ``mean`` over the row's tokens, or ``last``, those of its last token; zeros where there is none.
+    """
+    graph, state = nnx.split(model)
+
+    @jax.jit
+    def run(state: Any, ids: Int[Array, "B T"], valid: Bool[Array, "B T"]) -> Float[Array, "B D"]:
+        model = nnx.merge(graph, state)
+        if isinstance(model, T5):
+            hidden = model.encode(ids, positions=positions_of(valid), visible=both_sides(valid))
+        else:
+            hidden, _ = model(ids, positions=positions_of(valid), visible=Causal(valid))
+        is_last = jnp.cumsum(valid, axis=1) == valid.sum(axis=1, keepdims=True)
+        counted = valid & is_last if pooling == "last" else valid
+        total = jnp.where(counted[..., None], hidden.astype(jnp.float32), 0.0).sum(axis=1)
+        return total / jnp.maximum(counted.sum(axis=1), 1).astype(jnp.float32)[:, None]
+
+    return lambda ids, valid: np.asarray(run(state, ids, valid))

@@ -1,0 +1,107 @@
+"""Which tokens a token may look at. Every attention mask of the models is made here.
+
+    Causal     a row is one text, padded on either side
+    Segments   a row holds several texts, one after the other
+    Tree       a row holds texts that share their beginnings: a token sees the tokens on its path from the root
+    Dense      any mask at all, for sets and for encoders
+
+A token sees itself wherever it is real. What a row of padding sees has no meaning.
+"""
+
+from typing import TypeAlias, no_type_check
+
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Int
+
+
+@no_type_check  # as pytrees these also hold shapes and shardings
+@struct.dataclass
+class Causal:
+    """Real tokens that are not after the query.
+
+    Attributes:
+      valid: True on real tokens.
+    """
+
+    valid: Bool[Array, "B T"]
+
+
+@no_type_check
+@struct.dataclass
+class Segments:
+    """Tokens of the query's own segment that are not after the query.
+
+    Attributes:
+      ids: number of each token's segment; 0 on padding.
+    """
+
+    ids: Int[Array, "B T"]
+
+
+@no_type_check
+@struct.dataclass
+class Tree:
+    """Ancestors of the query in a tree, itself included, whatever the order of the tokens.
+
+    Both numbers are those of a walk through the tree, depth first: a token's descendants are entered before it is left.
+
+        a            enter  a 0   b 1   c 2   d 3
+        | \\          leave  a 4   b 3   c 3   d 4       c sees a, b, c;   d sees a, d
+        b  d
+        |
+        c
+
+    Attributes:
+      enter: step at which the walk comes to each token.
+      leave: step at which it has seen all that is below the token; that of `enter` on padding, which nobody sees.
+    """
+
+    enter: Int[Array, "B T"]
+    leave: Int[Array, "B T"]
+
+
+@no_type_check
+@struct.dataclass
+class Dense:
+    """What the mask says.
+
+    Attributes:
+      mask: [b, query, key], True where the query may look.
+    """
+
+    mask: Bool[Array, "B T T"]
+
+
+Visibility: TypeAlias = Causal | Segments | Tree | Dense
+
+
+def mask_of(visible: Visibility) -> Bool[Array, "B T T"]:
+    """[b, query, key]: True where the query may look at the key."""
+    if isinstance(visible, Dense):
+        return visible.mask
+    if isinstance(visible, Tree):
+        of_query, enter, leave = visible.enter[:, :, None], visible.enter[:, None], visible.leave[:, None]
+        return (enter <= of_query) & (of_query < leave)
+    if isinstance(visible, Segments):
+        ids = visible.ids
+        return _not_after(ids.shape[1]) & (ids[:, :, None] == ids[:, None]) & (ids != 0)[:, None]
+    return _not_after(visible.valid.shape[1]) & visible.valid[:, None]
+
+
+def both_sides(valid: Bool[Array, "B T"]) -> Dense:
+    """Every token sees all real ones, before and after it."""
+    return Dense(jnp.broadcast_to(valid[:, None], (*valid.shape, valid.shape[1])))
+
+
+def positions_of(valid: Bool[Array, "B T"]) -> Int[Array, "B T"]:
+    """Positions that count real tokens only; 0 on padding before the first one.
+
+    valid      . . x x x
+    position   0 0 0 1 2
+    """
+    return jnp.maximum(jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1, 0)
+
+
+def _not_after(n_tokens: int) -> Bool[Array, "1 T T"]:
+    return jnp.tril(jnp.ones((1, n_tokens, n_tokens), bool))

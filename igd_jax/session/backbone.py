@@ -1,0 +1,41 @@
+"""The backbone that the settings name, before any training."""
+
+import jax.numpy as jnp
+from flax import nnx
+
+from igd_jax.core.errors import InputError
+from igd_jax.data.tokenizer import Tokenizer
+from igd_jax.models.backbone import Backbone
+from igd_jax.models.load import grow_vocabulary, load_backbone, named_backbone
+from igd_jax.models.lora import LoRA, add_lora
+from igd_jax.session.sections import ModelSettings
+
+
+def make_backbone(given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int, seed: int) -> Backbone:
+    """The backbone before any training: weights of a Hugging Face folder, or random ones of a named size.
+
+    With LoRA, those are frozen, and adapters are trained that change nothing yet.
+
+    Args:
+      vocab_size: ids of the identifiers; those beyond the tokenizer's get new rows of the embedding.
+      seed: seed of random weights.
+
+    Raises:
+      InputError: unusable weights, or fewer embeddings than the tokenizer has ids.
+    """
+    dtypes = {"dtype": jnp.dtype(given.dtype), "param_dtype": jnp.dtype(given.param_dtype), "remat": given.remat}
+    if given.path:
+        model = load_backbone(given.path, **dtypes)
+        if model.config.vocab_size < tokenizer.vocab_size:
+            raise InputError(
+                f"the tokenizer has {tokenizer.vocab_size:,} ids but the model in {given.path} embeds "
+                f"{model.config.vocab_size:,}; give the tokenizer that belongs to it"
+            )
+        if model.config.vocab_size < vocab_size:
+            grow_vocabulary(model, vocab_size, rngs=nnx.Rngs(seed))
+    else:
+        model = named_backbone(given.config, vocab_size=vocab_size, seed=seed, **dtypes)
+    if given.lora_rank:
+        lora = LoRA(given.lora_rank, given.lora_alpha, given.lora_targets)
+        add_lora(model, lora, rngs=nnx.Rngs(seed), trains_vocabulary=vocab_size > tokenizer.vocab_size)
+    return model

@@ -1,0 +1,221 @@
+"""What a value of the config may be. Each check refuses in one line: what was given, and what was expected."""
+
+import os
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
+
+from igd_jax.core.errors import InputError
+
+LONGEST_SHOWN = 160
+"""Characters of a value that a message repeats."""
+LONGEST_LINE = 480
+"""Characters of a whole message."""
+
+KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+
+
+class Check(Protocol):
+    """Raises `InputError` for a value of the right type that cannot be meant."""
+
+    def __call__(self, field: str, value: Any) -> None:
+        """Check the value of ``config.{field}``."""
+
+
+def shown(value: Any) -> str:
+    """A value as a message repeats it, shortened in the middle."""
+    try:
+        return shortened(repr(value), LONGEST_SHOWN)
+    except ValueError:  # Python writes no integer of more than 4,300 digits
+        return f"a number of {value.bit_length():,} bits"
+
+
+def shortened(text: str, longest: int) -> str:
+    """A text of hardly more than `longest` characters: of a longer one, its two ends."""
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
+
+
+def refused(field: str, value: Any, expected: str, *, but: str = "") -> InputError:
+    """The error of a bad value.
+
+    Args:
+      expected: what it should be, and what to do where that is not the same.
+      but: what is wrong with it, where that cannot be seen from the two.
+    """
+    return InputError(f"config.{field} is {shown(value)}{but}; expected {expected}")
+
+
+def check_type(field: str, value: Any, kind: type) -> None:
+    """Raise `InputError` unless a value has the type `kind`, one of `KINDS`; a whole number is a number, too."""
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
+        raise refused(field, value, KINDS[kind])
+
+
+@dataclass(frozen=True)
+class Range:
+    """Numbers from `low` to `high`, both included, so neither nan nor infinite.
+
+    Attributes:
+      what: noun for the number, with its unit.
+      also: one further number, and what it stands for: ``(0, "for all")``.
+    """
+
+    low: int | float
+    high: int | float
+    what: str
+    also: tuple[int, str] | None = None
+
+    def __call__(self, field: str, value: Any) -> None:
+        if self.low <= value <= self.high or (self.also and value == self.also[0]):
+            return
+        meant = "" if self.also is None else f", or {self.also[0]} {self.also[1]}"
+        raise refused(field, value, f"{self.what} from {_number(self.low)} to {_number(self.high)}{meant}")
+
+
+def _number(value: int | float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:g}"
+
+
+@dataclass(frozen=True)
+class Argument:
+    """An argument of a method, within what any argument may be; the method itself knows more.
+
+    Attributes:
+      smallest, largest: size of a number that is not 0; beyond them float32 or memory ends.
+      longest: characters of a text, which may be a path.
+    """
+
+    smallest: float = 1e-12
+    largest: int = 1_000_000
+    longest: int = 4096
+
+    def __call__(self, field: str, value: Any) -> None:
+        if isinstance(value, str):
+            Text(0, self.longest)(field, value)
+        elif not abs(value) <= self.largest:
+            raise refused(field, value, f"a finite number of at most {_number(self.largest)}")
+        elif 0 < abs(value) < self.smallest:
+            raise refused(field, value, f"0, or at least {_number(self.smallest)}")
+
+
+@dataclass(frozen=True)
+class Text:
+    """Printable texts of a number of characters."""
+
+    shortest: int
+    longest: int
+
+    def __call__(self, field: str, value: Any) -> None:
+        if not (self.shortest <= len(value) <= self.longest and value.isprintable()):
+            raise refused(field, value, f"a text of {self.shortest} to {self.longest:,} printable characters")
+
+
+class OneOf:
+    """One of some names."""
+
+    def __init__(self, names: Iterable[str]):
+        self.names = tuple(names)
+
+    def __call__(self, field: str, value: Any) -> None:
+        if value not in self.names:
+            raise refused(field, value, f"one of {', '.join(self.names)}")
+
+
+class SomeOf(OneOf):
+    """Some of some names, each once, separated by commas."""
+
+    def __call__(self, field: str, value: Any) -> None:
+        given = value.split(",")
+        if not set(given) <= set(self.names) or len(set(given)) < len(given):
+            raise refused(field, value, f"some of {','.join(self.names)}, each once, separated by commas")
+
+
+@dataclass(frozen=True)
+class Existing:
+    """Paths that can be read, or words that stand for something else.
+
+    Attributes:
+      what: noun for what is there, and what to do without it.
+      holds: files of the folder, by name or pattern; where there are none, the path itself is a file.
+      words: values that are no path.
+    """
+
+    what: str
+    holds: tuple[str, ...] = ()
+    words: tuple[str, ...] = ()
+
+    def __call__(self, field: str, value: Any) -> None:
+        if value in self.words:
+            return
+        if not value:
+            raise InputError(f"config.{field} is not set; expected {self._expected}")
+        if wrong := self._wrong(value):
+            raise refused(field, value, self._expected, but=wrong)
+
+    @property
+    def _expected(self) -> str:
+        words = "".join(f"{word}, " for word in self.words if word)
+        return f"{words}{'or ' if words else ''}{self.what}"
+
+    def _wrong(self, value: str) -> str:
+        path = Path(value)
+        try:
+            if not self.holds:
+                return "" if path.is_file() and os.access(path, os.R_OK) else ", which is no file that can be read"
+            if not path.is_dir():
+                return ", which is not a folder"
+            lacks = [pattern for pattern in self.holds if not any(path.glob(pattern))]
+        except (OSError, ValueError):  # a name that is too long, or has a zero byte
+            return ", which no file system can hold"
+        return f", which holds no {lacks[0]}" if lacks else ""
+
+
+T = TypeVar("T")
+
+
+def check_names(where: str, given: Mapping[str, Any], known: Collection[str]) -> None:
+    """Raise `InputError` unless a part of the config has exactly the known names."""
+    for name in sorted(set(given) ^ set(known)):
+        what = "missing" if name in known else "unknown"
+        raise InputError(f"{where}.{name[:LONGEST_SHOWN]} is {what}; configs/common.py lists all fields there are")
+
+
+def read_section(name: str, kind: type[T], given: Any, needs: Collection[str]) -> T:
+    """A section of the config as its dataclass; each field's annotation says its type, and beside it its check.
+
+    Args:
+      needs: fields whose paths have to be there.
+
+    Raises:
+      InputError: a field that is missing or unknown, or has a value that cannot be meant.
+    """
+    if not isinstance(given, Mapping):
+        raise refused(name, given, "a section with the fields of configs/common.py")
+    hints = get_type_hints(kind, include_extras=True)
+    check_names(f"config.{name}", given, hints)
+    values = {field: _read(f"{name}.{field}", hint, given[field], needs) for field, hint in hints.items()}
+    return kind(**values)
+
+
+def _read(field: str, hint: Any, value: Any, needs: Collection[str]) -> Any:
+    kind, *checks = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+    if get_origin(kind) is tuple:
+        return _read_all(field, Annotated[get_args(kind)[0], *checks], value)
+    if get_origin(kind) is Mapping:
+        if not isinstance(value, Mapping):
+            raise refused(field, value, "a section")
+        return dict(value)
+    check_type(field, value, kind)
+    for check in checks:
+        if field in needs or not isinstance(check, Existing):
+            check(field, value)
+    return kind(value)
+
+
+def _read_all(field: str, hint: Any, values: Any) -> tuple[Any, ...]:
+    if not isinstance(values, tuple | list) or not values:
+        raise refused(field, values, "at least one number, as in (1, 5)")
+    return tuple(_read(f"{field}[{place}]", hint, value, ()) for place, value in enumerate(values))

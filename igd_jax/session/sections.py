@@ -1,0 +1,149 @@
+"""The sections of the config as frozen dataclasses: each field with its type and the check of its value.
+
+Fields have the config's names; `configs/common.py` says what they mean, their unit and their source. A further field
+stands there and here, and nowhere else. Bounds are there to refuse what nobody means, not what is unwise.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from igd_jax.data.collaborative import FILE as COLLABORATIVE
+from igd_jax.data.prepared import SPLITS
+from igd_jax.data.prompts import TEMPLATES
+from igd_jax.models import config as decoders
+from igd_jax.models import t5_config
+from igd_jax.models.lora import TARGETS
+from igd_jax.session.checks import Existing, OneOf, Range, SomeOf, Text
+from igd_jax.training.optimizer import SCHEDULES
+from igd_jax.training.step import NORMALIZERS
+
+CANDIDATES = ("catalogue", "train", "warm", "cold")
+IDENTIFIERS = ("titles",)
+PROTOCOLS = ("rows", "users")
+DTYPES = ("float32", "bfloat16")
+MANY = 1_000_000_000
+AllOrSome = Annotated[int, Range(1, MANY, "a number of rows", also=(0, "for all"))]
+Batch = Annotated[int, Range(1, 1_048_576, "a number of rows")]
+Updates = Annotated[int, Range(1, MANY, "a number of updates")]
+DType = Annotated[str, OneOf(DTYPES)]
+ITEM_FILE = "a file with one item id per line"
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """`config.data`."""
+
+    dir: Annotated[str, Existing("a folder that igd_jax.prepare has written; prepare one and pass it", ("meta.json",))]
+    prompt: Annotated[str, OneOf(sorted(TEMPLATES))]
+    category: Annotated[str, Text(1, 200)]
+    max_length: Annotated[int, Range(1, 1_048_576, "a number of tokens")]
+    candidates: Annotated[str, Existing(ITEM_FILE, words=CANDIDATES)]
+    max_examples: AllOrSome
+
+
+TOKENIZER = Existing("a Hugging Face folder; give one to config.tokenizer.path", ("tokenizer.json",), words=("",))
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """`config.tokenizer`; `path` is that of the model where it has none of its own, and empty = one is trained."""
+
+    path: Annotated[str, TOKENIZER]
+    vocab_size: Annotated[int, Range(257, 1_048_576, "a number of ids (256 bytes, the end, and merges)")]
+
+
+@dataclass(frozen=True)
+class IdentifierSettings:
+    """`config.identifiers`."""
+
+    name: Annotated[str, OneOf(IDENTIFIERS)]
+
+
+MODEL_FOLDER = "a Hugging Face model folder with safetensors weights; download the whole model and give its path"
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """`config.model`; dtypes by name, as ``jnp.dtype`` takes them."""
+
+    path: Annotated[str, Existing(MODEL_FOLDER, ("config.json", "*.safetensors"), words=("",))]
+    config: Annotated[str, OneOf((*decoders.NAMED, *t5_config.NAMED))]
+    dtype: DType
+    param_dtype: DType
+    lora_rank: Annotated[int, Range(1, 16_384, "a rank", also=(0, "to tune all weights"))]
+    lora_alpha: Annotated[float, Range(1e-6, 1_000_000, "a number")]
+    lora_targets: Annotated[str, SomeOf(TARGETS)]
+    remat: bool
+
+
+@dataclass(frozen=True)
+class MethodSettings:
+    """`config.method`; the method itself says what its arguments may be."""
+
+    name: Annotated[str, Text(1, 100)]
+    args: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class LossSettings:
+    """`config.loss`."""
+
+    normalizer: Annotated[str, OneOf(NORMALIZERS)]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """`config.train`."""
+
+    global_batch_size: Batch
+    micro_batch_size: Batch
+    learning_rate: Annotated[float, Range(1e-12, 1e30, "a rate", also=(0, "to change nothing"))]
+    num_epochs: Annotated[int, Range(0, 1_000_000, "a number of epochs")]
+    num_steps: Annotated[int, Range(1, MANY, "a number of updates", also=(0, "to go by num_epochs"))]
+    warmup_steps: Annotated[int, Range(0, MANY, "a number of updates")]
+    schedule: Annotated[str, OneOf(SCHEDULES)]
+    clip_norm: Annotated[float, Range(1e-12, 1e30, "a gradient norm (a large one clips nothing)")]
+    weight_decay: Annotated[float, Range(0.0, 1000.0, "a decay")]
+    seed: Annotated[int, Range(0, 2**32 - 1, "a seed")]
+    patience: Annotated[int, Range(1, MANY, "a number of evaluations", also=(0, "to never stop early"))]
+    eval_every_steps: Annotated[int, Range(1, MANY, "a number of updates", also=(0, "for one epoch"))]
+    eval_examples: AllOrSome
+    checkpoint_every_steps: Updates
+    log_every_steps: Updates
+
+
+LONGEST_LIST = 100_000
+COLLABORATIVE_FOLDER = "RUN/eval/SPLIT of a SASRec run; train one by configs/sasrec.py, then evaluate it"
+
+
+@dataclass(frozen=True)
+class DecodeSettings:
+    """`config.decode`; `top_k` and `candidates` as they take effect, never 0 or empty."""
+
+    alpha: Annotated[float, Range(0, 1, "a discount")]
+    length_penalty: Annotated[float, Range(-10, 10, "a power of the length, 0 for sums,")]
+    temperature: Annotated[float, Range(0.001, 1000, "a divisor of log-probabilities")]
+    num_beams: Annotated[int, Range(1, 1024, "a number of beams")]
+    top_k: Annotated[int, Range(1, LONGEST_LIST, "a length of lists", also=(0, "for num_beams"))]
+    max_new_tokens: Annotated[int, Range(1, 65_536, "a number of tokens", also=(0, "for the longest candidate"))]
+    candidates: Annotated[str, Existing(ITEM_FILE, words=("", *CANDIDATES))]
+    collaborative: Annotated[str, Existing(COLLABORATIVE_FOLDER, (COLLABORATIVE,), words=("", "popularity"))]
+    batch_size: Annotated[int, Range(1, 1_048_576, "a number of users")]
+
+
+@dataclass(frozen=True)
+class EvalSettings:
+    """`config.eval`; `ks` ascend, each once."""
+
+    split: Annotated[str, OneOf(SPLITS)]
+    protocol: Annotated[str, OneOf(PROTOCOLS)]
+    max_examples: AllOrSome
+    ks: Annotated[tuple[int, ...], Range(1, LONGEST_LIST, "a length of lists")]
+
+
+@dataclass(frozen=True)
+class MeshSettings:
+    """`config.mesh`."""
+
+    data: Annotated[int, Range(1, 1_048_576, "a number of devices", also=(-1, "for all of them"))]

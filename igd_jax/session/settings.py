@@ -1,0 +1,196 @@
+"""The settings of a run: the config, checked at second zero and typed. Nothing below reads a ConfigDict.
+
+`settings_from` reads the config into the dataclasses of `session.sections` and fills in what follows from other fields
+by a simple rule (`decode.top_k` 0 is `decode.num_beams`). The first value that cannot be meant is an `InputError` in
+one line, before any data is read.
+
+Every value is checked for every command: a run whose `decode.alpha` is wrong is refused before it is trained. Only
+paths are checked just where they are needed, as they may not be there yet (the scores of another run) or no more (the
+tokenizer of a run that has its own): see `TO_TRAIN` and `TO_DECODE`. What only data, weights or devices can tell is
+checked where those are read: whether a title fits `data.max_length`, whether there are `mesh.data` devices, and what is
+in a folder's files, a model's config.json apart.
+"""
+
+import dataclasses
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_type_hints
+
+from ml_collections import ConfigDict
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import read_json
+from igd_jax.methods.base import Method, load_method
+from igd_jax.models import config as decoders
+from igd_jax.models import t5_config
+from igd_jax.session.checks import (
+    KINDS,
+    LONGEST_LINE,
+    Argument,
+    check_names,
+    check_type,
+    read_section,
+    shortened,
+    shown,
+)
+from igd_jax.session.sections import (
+    TOKENIZER,
+    DataSettings,
+    DecodeSettings,
+    EvalSettings,
+    IdentifierSettings,
+    LossSettings,
+    MeshSettings,
+    MethodSettings,
+    ModelSettings,
+    TokenizerSettings,
+    TrainSettings,
+)
+
+TO_TRAIN = frozenset({"data.dir", "tokenizer.path", "model.path", "data.candidates", "decode.candidates"})
+"""Paths that training needs. Without ``tokenizer.path`` where the run in the workdir has a tokenizer already."""
+TO_DECODE = TO_TRAIN | {"decode.collaborative"}
+"""Paths that evaluating and recommending need."""
+
+ONLY_OF_A_DECODER = {"lora_rank": 0, "dtype": "float32", "param_dtype": "float32", "remat": False}
+"""Fields of `config.model` that other models do not read, each with the value that suits them."""
+
+ON_A_BACKBONE = ("backbone", "setrec")
+"""Kinds of models that are, or hold, what `config.model` names."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All sections, by the config's names."""
+
+    data: DataSettings
+    tokenizer: TokenizerSettings
+    identifiers: IdentifierSettings
+    model: ModelSettings
+    method: MethodSettings
+    loss: LossSettings
+    train: TrainSettings
+    decode: DecodeSettings
+    eval: EvalSettings
+    mesh: MeshSettings
+
+
+def settings_from(config: ConfigDict, *, needs: Collection[str] = TO_DECODE) -> Settings:
+    """Read, check and type a whole config.
+
+    Args:
+      needs: fields whose paths have to be there.
+
+    Raises:
+      InputError: a field that is missing or unknown, a value that cannot be meant, or two that contradict each other.
+    """
+    given, sections = config.to_dict(), get_type_hints(Settings)
+    check_names("config", given, sections)
+    read = {name: read_section(name, kind, given[name], needs) for name, kind in sections.items()}
+    settings = _filled_in(Settings(**read))
+    method = _method(settings.method)
+    if "model.path" in needs and settings.model.path:
+        _check_model_folder(settings, own_tokenizer=bool(read["tokenizer"].path) or "tokenizer.path" not in needs)
+    for line in _contradictions(settings, method, is_decoder=_is_decoder(settings.model, method, needs)):
+        raise InputError(line)
+    return settings
+
+
+def _filled_in(given: Settings) -> Settings:
+    """The same with what follows from other fields by a simple rule."""
+    tokenizer, decode, ks = given.tokenizer, given.decode, given.eval.ks
+    return dataclasses.replace(
+        given,
+        method=_typed_args(given.method),
+        tokenizer=dataclasses.replace(tokenizer, path=tokenizer.path or given.model.path),
+        decode=dataclasses.replace(
+            decode,
+            top_k=decode.top_k or decode.num_beams,
+            candidates=decode.candidates or given.data.candidates,
+        ),
+        eval=dataclasses.replace(given.eval, ks=tuple(sorted(set(ks)))),
+    )
+
+
+def _typed_args(given: MethodSettings) -> MethodSettings:
+    """The same with arguments of the types that the method's constructor takes, and of sizes that can be computed."""
+    takes, args = get_type_hints(type(load_method(given.name, {})).__init__), {}
+    for name, value in given.args.items():
+        kind = takes.get(name)
+        if kind in KINDS:
+            check_type(field := f"method.args.{name}", value, kind)
+            Argument()(field, value)
+        args[name] = kind(value) if kind in KINDS else value
+    return MethodSettings(given.name, args)
+
+
+def _method(given: MethodSettings) -> Method:
+    """The method, whose constructor checks its arguments."""
+    try:
+        return load_method(given.name, given.args)
+    except InputError as error:
+        raise InputError(shortened(str(error), LONGEST_LINE)) from None
+
+
+def _check_model_folder(settings: Settings, *, own_tokenizer: bool) -> None:
+    """Raise `InputError` unless the model of a folder is understood, and a tokenizer comes with it or beside it."""
+    path = settings.model.path
+    hf = read_json(Path(path) / "config.json")
+    try:
+        if not isinstance(hf, dict):
+            raise InputError("its config.json holds no object; download it again")
+        (t5_config if _is_t5(settings.model) else decoders).from_hf(hf)
+    except InputError as error:
+        raise InputError(f"config.model.path is {shown(path)}: {error}") from None
+    if not own_tokenizer:
+        TOKENIZER("model.path", path)
+
+
+def _is_t5(model: ModelSettings) -> bool:
+    if not model.path:
+        return model.config in t5_config.NAMED
+    hf = read_json(Path(model.path) / "config.json")
+    return isinstance(hf, dict) and hf.get("model_type") == "t5"
+
+
+def _is_decoder(model: ModelSettings, method: Method, needs: Collection[str]) -> bool:
+    """Whether the method tunes a decoder; taken to be so of a folder that is not looked at."""
+    if getattr(method, "model_kind", "backbone") not in ON_A_BACKBONE:
+        return False
+    return bool(model.path and "model.path" not in needs) or not _is_t5(model)
+
+
+def _contradictions(settings: Settings, method: Method, *, is_decoder: bool) -> Iterator[str]:
+    """What is wrong with values that are each fine alone."""
+    model, train, decode, mesh, ks = settings.model, settings.train, settings.decode, settings.mesh, settings.eval.ks
+    if train.global_batch_size % train.micro_batch_size:
+        yield (
+            f"config.train.global_batch_size is {train.global_batch_size}, no multiple of micro_batch_size "
+            f"{train.micro_batch_size}; change one of them"
+        )
+    if not (train.num_steps or train.num_epochs):
+        yield "config.train.num_epochs is 0, so config.train asks for 0 steps; raise num_epochs or num_steps"
+    for field, size in (
+        ("train.micro_batch_size", train.micro_batch_size),
+        ("decode.batch_size", decode.batch_size),
+    ):
+        if mesh.data > 0 and size % mesh.data:
+            yield f"config.{field} is {size}, which {mesh.data} devices do not divide; use a multiple of {mesh.data}"
+    if ks[-1] > decode.top_k:
+        yield (
+            f"config.eval.ks is {shown(ks)}, but lists have a length of {decode.top_k}; raise config.decode.top_k "
+            "(0 is config.decode.num_beams) or lower ks"
+        )
+    if decode.top_k > decode.num_beams and getattr(method, "searches", True):
+        yield (
+            f"config.decode.top_k is {decode.top_k}, but {decode.num_beams} beams give lists of that length; "
+            "raise config.decode.num_beams or lower top_k"
+        )
+    if not is_decoder:
+        for field, value in ONLY_OF_A_DECODER.items():
+            if (given := getattr(model, field)) != value:
+                yield (
+                    f"config.model.{field} is {given!r}, but the model of {settings.method.name} has no decoder (a T5 "
+                    f"and SASRec are tuned whole, in float32); set it to {value!r}"
+                )

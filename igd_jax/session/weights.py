@@ -1,0 +1,103 @@
+"""The model of a run: before any training, and after it."""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from flax import nnx
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir, read_json
+from igd_jax.core.log import say
+from igd_jax.methods.base import BACKBONE, Context, Method, load_method
+from igd_jax.session.session import Session
+from igd_jax.training.checkpoint import Checkpoints, frozen_fingerprint
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model to recommend with.
+
+    Attributes:
+      model: with its weights.
+      step: training steps behind them; None where nothing was trained.
+    """
+
+    model: nnx.Module
+    step: int | None
+
+
+def split_trainable(model: nnx.Module) -> tuple[Any, Any, Any]:
+    """Graph, variables that are trained (`nnx.Param`), and all others, which are frozen."""
+    graph, trained, frozen = nnx.split(model, nnx.Param, ...)
+    return graph, trained, frozen
+
+
+def trained_model(session: Session, workdir: Workdir, context: Context) -> Trained:
+    """The best checkpoint of the run in the workdir; without a run there, the Hugging Face folder of the config.
+
+    The run may have been trained by another method than the one that is to decode it, as long as both have one kind of
+    model.
+
+    Raises:
+      InputError: neither is there, the checkpoint belongs to other data, or the methods' models differ.
+    """
+    settings, method = session.settings, session.method
+    if not workdir.config.is_file():
+        if not settings.model.path or method.model_kind != BACKBONE:
+            lacks = "config.model.path is not set"
+            if method.model_kind != BACKBONE:
+                lacks = f"{settings.method.name} has to be trained"
+            raise InputError(f"{workdir.path} holds no run and {lacks}: there is no model")
+        say(f"no training: weights of {settings.model.path}")
+        return Trained(method.make_model(context), None)
+    trained_by = read_json(workdir.config)["method"]
+    trainer = load_method(trained_by["name"], trained_by["args"])
+    if trainer.model_kind != method.model_kind:
+        raise InputError(
+            f"{workdir.path} holds a model of {trained_by['name']}, which {settings.method.name} cannot decode; give "
+            "the run of a method that tunes the same kind of model"
+        )
+    if trained_by["name"] == settings.method.name:
+        check_decoding_args(trainer, trained_by["args"], dict(settings.method.args))
+    graph, params, frozen = split_trainable(trainer.make_model(context))
+    check = partial(check_fingerprints, expected=fingerprints(session, frozen), session=session, workdir=workdir)
+    checkpoints = Checkpoints(workdir.checkpoints)
+    found = checkpoints.restore_best(params, check=check)
+    checkpoints.close()
+    if found is None:
+        raise InputError(f"{workdir.path} has no checkpoint yet; let igd_jax.train reach its first evaluation")
+    params, progress = found
+    say(f"checkpoint of step {progress['best_step']}, valid loss {progress['best_loss']:.4f}")
+    return Trained(nnx.merge(graph, params, frozen), progress["best_step"])
+
+
+def check_decoding_args(method: Method, trained: dict[str, Any], given: dict[str, Any]) -> None:
+    """Raise `InputError` when an argument that only training reads differs from the run's."""
+    differ = sorted(name for name in set(trained) | set(given) if trained.get(name) != given.get(name))
+    if fixed := [name for name in differ if name not in method.decoding_args]:
+        raise InputError(
+            f"config.method.args.{fixed[0]} is {given.get(fixed[0])!r}, but the run was trained with "
+            f"{trained.get(fixed[0])!r}, and decoding does not read it; leave it as it is, or train another run"
+        )
+
+
+def fingerprints(session: Session, frozen: Any) -> dict[str, str]:
+    """What a checkpoint must fit: the data with the tokenizer, and the frozen variables of the model."""
+    return {"fingerprint": session.fingerprint, "frozen": frozen_fingerprint(frozen)}
+
+
+def check_fingerprints(
+    progress: dict[str, Any], *, expected: dict[str, str], session: Session, workdir: Workdir
+) -> None:
+    """Raise `InputError` when a checkpoint was trained with other data, tokenizer or frozen arrays."""
+    if progress["fingerprint"] != expected["fingerprint"]:
+        raise InputError(
+            f"{workdir.path} was trained on other data or with another tokenizer than {session.settings.data.dir} gives "
+            "now; use the data it was trained on, or another --workdir"
+        )
+    if progress["frozen"] != expected["frozen"]:
+        raise InputError(
+            f"{workdir.path} was trained on top of other frozen weights, item vectors or item features than the files "
+            "that its config names hold now; restore those files, or train in another --workdir"
+        )
