@@ -4,7 +4,7 @@
 #   launch/amazon_books.sh DATA MODEL OUT [--config.FIELD=VALUE ...]
 #
 # DATA is a folder in the published csv layout (D3, IGD), MODEL a Hugging Face folder, OUT where runs go. Further flags
-# go to training and evaluation alike. Everything resumes: finished steps are skipped, evaluations are made anew.
+# go to training and evaluation alike. Everything resumes: finished steps are skipped, evaluations are repeated.
 set -euo pipefail
 raw=$1 model=$2 out=$3
 shift 3

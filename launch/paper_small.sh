@@ -4,8 +4,8 @@
 #
 #   launch/paper_small.sh DATA MODEL OUT
 #
-# DATA holds amazon_books (the published csv layout) and ml-100k, MODEL is a Hugging Face folder, OUT gets a folder a data
-# set, OUT/{books,movies}, with a folder, a log and a table a backbone. Started again, it goes on.
+# DATA holds amazon_books (the published csv layout) and ml-100k, MODEL is a Hugging Face folder, OUT gets one folder
+# per data set, OUT/{books,movies}, with a folder, a log and a table per backbone. Started again, it goes on.
 set -euo pipefail
 data=$1 model=$2 out=$3
 export SEEDS=1,2,3 TEST_ROWS=300 CHOOSE_ROWS=64 LAMS=0.3,0.7 ALPHAS=0,0.2
