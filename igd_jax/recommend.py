@@ -1,14 +1,17 @@
-"""Recommend the next items after a history of titles, by a trained run.
+"""Recommend the next items by a trained run: after one history, or for a file of requests.
 
-python -m igd_jax.recommend --workdir=RUN --history="Title A" --history="Title B" [--k=10] [--json]
+    python -m igd_jax.recommend --workdir=RUN --history="Title A" --history="Title B" [--k=10] [--json]
+    python -m igd_jax.recommend --workdir=RUN --input=REQUESTS.jsonl --output=FILE.jsonl [--k=10]
+
+A line of REQUESTS.jsonl is ``{"history": ["Title A", "sku2"]}``, titles or item ids, oldest first; optional are ``id``,
+``candidates`` (all that may be recommended) and ``exclude_history``. Each answer is a line of FILE.jsonl, in their
+order: ``{"line": 1, "id": ..., "ranked": [...]}``. Started again, the command goes on after the last whole line.
 """
 
 import contextlib
-import json
 import sys
-from typing import Any
+from pathlib import Path
 
-import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
@@ -16,60 +19,51 @@ from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
-from igd_jax.core.ragged import Ragged
-from igd_jax.data.examples import Examples, item_examples, make_examples
+from igd_jax.evaluation.predictions import as_json
 from igd_jax.evaluation.tables import markdown_table
-from igd_jax.session.config_flags import define_config_flag, define_decode_as_flag, load_config
-from igd_jax.session.recommender import collaborative_source, describe_results, rank
-from igd_jax.session.session import Run, set_up, trained_model
+from igd_jax.session.answers import answer_file
+from igd_jax.session.config_flags import (
+    FREE_TO_DECODE,
+    check_workdir,
+    define_config_flag,
+    define_decode_as_flag,
+    load_config,
+)
+from igd_jax.session.recommender import Answer, Recommender
+from igd_jax.session.requests import Request
+from igd_jax.session.session import set_up
+from igd_jax.session.settings import TO_DECODE, settings_from
 
 
-def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: int) -> list[dict[str, Any]]:
-    """The best k titles after `history` (oldest first), as in predictions.jsonl.
+def make_recommender(config: ConfigDict, workdir: Workdir) -> Recommender:
+    """The recommender of a run, by a config that may decode it in another way."""
+    needs = TO_DECODE - {"tokenizer.path"} if workdir.config.is_file() else TO_DECODE
+    settings = settings_from(config, needs=needs)
+    check_workdir(config, workdir, free=FREE_TO_DECODE)
+    return Recommender(set_up(settings, workdir), workdir)
+
+
+def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: int) -> Answer:
+    """The best k items after `history` (titles or item ids, oldest first).
 
     Raises:
-      InputError: no model, no history, or k beyond the number of beams.
+      InputError: no model, no history, or k beyond the length of lists.
     """
-    if not 1 <= k <= config.decode.num_beams:
-        raise InputError(
-            f"--k is {k}, but the search has {config.decode.num_beams} beams; give 1 to {config.decode.num_beams}, or "
-            "raise --config.decode.num_beams"
-        )
     if not history:
-        raise InputError("no --history is given; name at least one title, oldest first")
-    config.decode.batch_size = config.mesh.data = 1
-    run = set_up(config, workdir)
-    source = collaborative_source(run, split=None, n_rows=1)
-    rows, scores, nodes = rank(run, trained_model(run, workdir), _example(run, history), source)
-    return describe_results(run, rows[0], scores[0], nodes[0])[:k]
-
-
-def _example(run: Run, history: list[str]) -> Examples:
-    """One row for a history of titles; notes what of it the model cannot take as it is."""
-    item_of = {title: item for item, title in reversed(list(enumerate(run.index.titles)))}
-    unknown = [title for title in history if title not in item_of]
-    target = np.zeros(1, np.int32)  # no one knows it; only its length is looked at
-    if run.method.inputs == "items":
-        known = [item_of[title] for title in history if title in item_of]
-        for title in unknown:
-            say(f"note: {title!r} is no title of the catalogue, so the model cannot read it; it is left out")
-        if not known:
-            raise InputError("no --history is a title of the catalogue, and this model reads nothing else")
-        return item_examples(Ragged.from_lists([known]), target)
-    for title in unknown:
-        say(f"note: {title!r} is no title of the catalogue; the model reads it as plain text")
-    limit = run.config.data.max_length
-    examples = make_examples(run.context.prompts([history]), target, run.index, max_length=limit)
-    if examples.n_cut:
-        say(f"note: the history is cut to its newest part: with a title over {limit} tokens")
-    return examples
+        raise InputError("no --history is given; name at least one title or item id, oldest first")
+    answer = make_recommender(config, workdir).recommend([Request(tuple(history))], k=k)[0]
+    for note in answer.notes:
+        say(f"note: {note}")
+    return answer
 
 
 def define_flags() -> None:
     """Flags of the command line."""
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
-    flags.DEFINE_multi_string("history", [], "A past title; repeat, oldest first.")
-    flags.DEFINE_integer("k", 10, "Recommendations to print.")
+    flags.DEFINE_multi_string("history", [], "A past title or item id; repeat, oldest first.")
+    flags.DEFINE_string("input", None, "File of requests, one JSON object per line.")
+    flags.DEFINE_string("output", None, "File of answers to write, or to go on with.")
+    flags.DEFINE_integer("k", None, "Length of the lists; default config.decode.top_k.")
     flags.DEFINE_bool("json", False, "Print JSON only.")
     define_decode_as_flag()
     define_config_flag()
@@ -77,14 +71,19 @@ def define_flags() -> None:
 
 def main() -> None:
     """Entry point."""
-    workdir = Workdir(flags.FLAGS.workdir)
-    config = load_config(flags.FLAGS.config, workdir)
-    with contextlib.redirect_stdout(sys.stderr if flags.FLAGS.json else sys.stdout):
-        found = recommend(config, workdir, flags.FLAGS.history, k=flags.FLAGS.k)
-    if flags.FLAGS.json:
-        print(json.dumps(found, ensure_ascii=False))
+    given, workdir = flags.FLAGS, Workdir(flags.FLAGS.workdir)
+    if (given.input is None) != (given.output is None) or (given.input and given.history):
+        raise InputError("give --history, or --input=REQUESTS.jsonl with --output=FILE.jsonl, and not both")
+    config = load_config(given.config, workdir)
+    if given.input:
+        answer_file(lambda: make_recommender(config, workdir), Path(given.input), Path(given.output), k=given.k)
         return
-    rows = [[str(i + 1), f"{one['score']:.3f}", " ".join(one["items"]), one["title"]] for i, one in enumerate(found)]
+    with contextlib.redirect_stdout(sys.stderr if given.json else sys.stdout):
+        results = recommend(config, workdir, given.history, k=given.k).results
+    if given.json:
+        print(as_json(results))
+        return
+    rows = [[str(i + 1), f"{one.score:.3f}", " ".join(one.items), one.title] for i, one in enumerate(results)]
     print(markdown_table(["rank", "score", "items", "title"], rows))
 
 

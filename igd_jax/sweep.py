@@ -58,7 +58,7 @@ def sweep(config: ConfigDict, output: Path, *, grid: Sequence[Axis], evaluations
 
 def is_finished(folder: Path, config: ConfigDict) -> bool:
     """Whether the folder holds an evaluation by this config; folders of evaluations are whole or not there."""
-    made = (folder / "metrics.json").is_file() and (folder / "config.json").is_file()
+    made = all((folder / name).is_file() for name in ("metrics.json", "config.json", "env.json"))
     return made and read_json(folder / "config.json") == config_json(config)
 
 

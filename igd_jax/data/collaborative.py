@@ -1,9 +1,11 @@
 """A collaborative source: what other users' behaviour says of every item, for the rows of one split.
 
-Scores are inner products of a vector a row and a vector an item, so a file holds two small matrices and not one number
-for each pair. Popularity is the same with vectors of length one.
+Scores are inner products of a vector per row and a vector per item, so a file holds small matrices and not one number
+for each pair. Popularity is the same with vectors of length one. A collaborative run exports its vectors when it ends:
+``collaborative.safetensors`` in its folder, with ``items`` and the users of each of `EXPORTED`.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +14,13 @@ from jaxtyping import Float, Int
 from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.io import atomic_file
 from igd_jax.data.safetensors_io import read_matrices
 
 FILE = "collaborative.safetensors"
-AGAIN = "evaluate the collaborative run again"
+EXPORTED = ("valid", "test")
+"""Splits whose users a run exports."""
+AGAIN = "finish the collaborative run again: python -m igd_jax.train with its config and workdir"
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,12 @@ class Collaborative:
     users: Float[np.ndarray, "R D"]
     items: Float[np.ndarray, "I D"]
 
+    def take(self, rows: Int[np.ndarray, " b"]) -> "Collaborative":
+        """The source of some rows."""
+        return Collaborative(self.users[rows], self.items)
+
     def scores(self, rows: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b I"]:
-        """Scores of all items for some rows, natural log up to a constant a row."""
+        """Scores of all items for some rows, natural log up to a constant per row."""
         return self.users[rows] @ self.items.T
 
 
@@ -41,64 +50,78 @@ def popularity(counts: Int[np.ndarray, " I"], n_rows: int) -> Collaborative:
         return Collaborative(np.ones((n_rows, 1), np.float32), np.log(counts.astype(np.float32))[:, None])
 
 
-def save_collaborative(source: Collaborative, path: Path, *, fingerprint: str, split: str) -> None:
-    """Write users, items, and whose they are.
+def save_collaborative(
+    folder: Path,
+    items: Float[np.ndarray, "I D"],
+    users: Mapping[str, Float[np.ndarray, "R D"]],
+    *,
+    fingerprint: str,
+) -> None:
+    """Write the vectors of a run into its folder.
 
     Args:
-      fingerprint: of the prepared data.
-      split: whose rows.
+      users: by split.
+      fingerprint: that of the prepared data.
     """
-    tensors = {"users": np.ascontiguousarray(source.users), "items": np.ascontiguousarray(source.items)}
-    save_file(tensors, path, metadata={"fingerprint": fingerprint, "split": split})
+    tensors = {"items": items, **users}
+    with atomic_file(folder / FILE) as partial:
+        save_file(
+            {name: np.ascontiguousarray(matrix) for name, matrix in tensors.items()},
+            partial,
+            metadata={"fingerprint": fingerprint},
+        )
 
 
-def load_collaborative(folder: Path, *, fingerprint: str, split: str, n_rows: int, n_items: int) -> Collaborative:
-    """Read what an evaluation of a collaborative run left in its folder.
+def load_collaborative(run: Path, *, fingerprint: str, split: str, n_rows: int, n_items: int) -> Collaborative:
+    """Read what a collaborative run exported, for the rows of a split.
 
     Raises:
-      InputError: no such file, or it was made for other data, another split, or too few rows.
+      InputError: no such file, or one of other data, or without that split.
     """
-    path = _file_of(folder, asked_by="decode.collaborative", expected="'popularity' or the evaluation")
-    (users, items), found = read_matrices(path, "users", "items", remedy=AGAIN)
-    for name, wanted in (("fingerprint", fingerprint), ("split", split)):
-        if found.get(name) != wanted:
-            raise InputError(
-                f"{path} has scores of {name} {found.get(name)}, but the rows to rank are of {name} {wanted}; evaluate "
-                "the collaborative run on the same data and split"
-            )
-    if len(users) < n_rows or len(items) != n_items:
+    path = _file_of(run, field="decode.collaborative", expected="'popularity' or the folder")
+    if split not in EXPORTED:
         raise InputError(
-            f"{path} has {len(users):,} rows of {len(items):,} items, but {n_rows:,} rows of {n_items:,} items are in "
-            f"that split; {AGAIN}"
+            f"config.decode.collaborative is {str(run)!r}, which has no scores for the rows of {split}; expected one of "
+            f"{', '.join(EXPORTED)}"
         )
-    return Collaborative(users[:n_rows], items)
+    (items, users), found = read_matrices(path, "items", split, remedy=AGAIN)
+    _check(path, items, found, fingerprint=fingerprint, n_items=n_items)
+    if len(users) != n_rows:
+        raise InputError(f"{path} has {len(users):,} rows of {split}, but that split has {n_rows:,}; {AGAIN}")
+    return Collaborative(users, items)
 
 
-def load_item_vectors(folder: Path, *, fingerprint: str, n_items: int) -> Float[np.ndarray, "I D"]:
-    """The item vectors alone of such a folder, of whatever split, for `config.method.args.collaborative`.
+def load_item_vectors(run: Path, *, fingerprint: str, n_items: int) -> Float[np.ndarray, "I D"]:
+    """The item vectors alone, for `config.method.args.collaborative`.
 
     Raises:
       InputError: there are none, they are of another catalogue, or not finite.
     """
-    path = _file_of(folder, asked_by="method.args.collaborative", expected="the evaluation")
+    path = _file_of(run, field="method.args.collaborative", expected="the folder")
     (vectors,), found = read_matrices(path, "items", remedy=AGAIN)
-    if (given := found.get("fingerprint")) != fingerprint:
-        raise InputError(
-            f"{path} has vectors of data {given}, but this run's data is {fingerprint}; evaluate a collaborative run "
-            "on the same data"
-        )
-    if len(vectors) != n_items or not np.isfinite(vectors).all():
-        raise InputError(
-            f"{path} has {len(vectors):,} vectors, {int((~np.isfinite(vectors).all(axis=1)).sum()):,} of them not "
-            f"finite, for {n_items:,} items; evaluate a collaborative run on the same data"
-        )
+    _check(path, vectors, found, fingerprint=fingerprint, n_items=n_items)
     return vectors
 
 
-def _file_of(folder: Path, *, asked_by: str, expected: str) -> Path:
-    if not (path := folder / FILE).is_file():
+def _check(
+    path: Path, items: Float[np.ndarray, "I D"], found: Mapping[str, str], *, fingerprint: str, n_items: int
+) -> None:
+    if (given := found.get("fingerprint")) != fingerprint:
         raise InputError(
-            f"config.{asked_by} is {str(folder)!r}, which holds no {FILE}; expected {expected} of a collaborative run: "
-            "python -m igd_jax.train --config=configs/sasrec.py ..., then evaluate"
+            f"{path} has vectors of data {given}, but this run's data is {fingerprint}; train a collaborative run on "
+            "the same data"
+        )
+    if len(items) != n_items or not np.isfinite(items).all():
+        raise InputError(
+            f"{path} has {len(items):,} item vectors, {int((~np.isfinite(items).all(axis=1)).sum()):,} of them not "
+            f"finite, for {n_items:,} items; {AGAIN}"
+        )
+
+
+def _file_of(run: Path, *, field: str, expected: str) -> Path:
+    if not (path := run / FILE).is_file():
+        raise InputError(
+            f"config.{field} is {str(run)!r}, which holds no {FILE}; expected {expected} of a finished collaborative "
+            "run: python -m igd_jax.train --config=configs/sasrec.py ..."
         )
     return path

@@ -1,6 +1,5 @@
 """Rows of a split as token ids: the prompt that a history makes, and the item to be named."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +7,7 @@ from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
+from igd_jax.items.index import ItemIndex
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,17 @@ def make_examples(prompt: Ragged, target: Int[np.ndarray, " R"], *, room: Int[np
     return Examples(prompt, target, int(is_cut.sum()), shared_prefix(prompt, ~is_cut), ~is_cut)
 
 
-def room_beside(lengths: Int[np.ndarray, " R"], titles: Sequence[str], *, max_length: int) -> Int[np.ndarray, " R"]:
-    """Tokens of the limit that are left beside targets of these lengths.
+def room_beside(target: Int[np.ndarray, " R"], index: ItemIndex, *, max_length: int) -> Int[np.ndarray, " R"]:
+    """Tokens of the limit that are left beside the identifiers of these items.
 
     Raises:
       InputError: a target leaves no room for a prompt.
     """
-    room = max_length - lengths
+    room = max_length - index.item_tokens.lengths[target]
     if len(room) and room.min() < 1:
+        title = index.titles[target[room.argmin()]]
         raise InputError(
-            f"config.data.max_length is {max_length}, but the title {titles[int(room.argmin())]!r} alone has "
+            f"config.data.max_length is {max_length}, but the title {title!r} alone has "
             f"{max_length - room.min()} tokens; raise it"
         )
     return room

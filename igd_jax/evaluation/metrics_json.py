@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 
 from igd_jax.core.ragged import Ragged
 from igd_jax.evaluation.metrics import CatalogueRows, score_rows
@@ -16,7 +16,7 @@ def metrics_of(
     queries: Queries,
     *,
     ranked: Int[np.ndarray, "Q K"],
-    nodes: Int[np.ndarray, "Q K"],
+    scores: Float[np.ndarray, "Q K"],
     catalogue: CatalogueRows,
     ks: Sequence[int],
     candidates: str,
@@ -25,14 +25,14 @@ def metrics_of(
 
     Args:
       ranked: catalogue rows, best first; -1 = no result.
-      nodes: trie node that each result reached; -1 = none. A result with a node but no row is invalid.
+      scores: final scores; -inf = no result. A result with a score but no row is invalid.
       ks: cut-offs.
       candidates: the name under which the candidates were chosen.
 
     Raises:
       InputError: there is no query, or no k from 1 to K.
     """
-    n_invalid = int(((nodes >= 0) & (ranked < 0)).sum())
+    n_invalid = int(((scores > -np.inf) & (ranked < 0)).sum())
     if queries.protocol == "rows":
         target = queries.targets.ids
         scored = score_rows(ranked, target, catalogue=catalogue, ks=ks, n_invalid=n_invalid)

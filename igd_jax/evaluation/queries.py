@@ -7,7 +7,6 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
 from igd_jax.evaluation.metrics import CatalogueRows
 from igd_jax.evaluation.predictions import Target
@@ -47,17 +46,13 @@ def make_queries(
 
     Args:
       user, timestamp, target: of each row of the split.
+      protocol: one of `PROTOCOLS`.
       max_examples: queries to keep, evenly spaced; 0 = all.
-
-    Raises:
-      InputError: unknown protocol, or a number below 0.
     """
-    if protocol not in PROTOCOLS:
-        raise InputError(f"config.eval.protocol is {protocol!r}; expected {' or '.join(PROTOCOLS)}")
     first = query = np.arange(len(target))
     if protocol == "users":
         first, query = group_by_user(user, timestamp)
-    chosen = evenly_spaced(len(first), max_examples, field="eval.max_examples")
+    chosen = evenly_spaced(len(first), max_examples)
     number = np.full(len(first), -1)
     number[chosen] = np.arange(len(chosen))
     query = number[query]
@@ -88,16 +83,11 @@ def group_by_user(
     return first[place], user_of_row
 
 
-def evenly_spaced(n: int, limit: int, *, field: str) -> Int[np.ndarray, "chosen"]:
+def evenly_spaced(n: int, limit: int) -> Int[np.ndarray, "chosen"]:
     """Numbers of `limit` rows of n, evenly spaced, ascending; all n when it is 0 or more than there are.
 
     A split is in order of time, so its first rows are a few users of one day; these are of all days.
-
-    Args:
-      field: of the config, for the error of a limit below 0.
     """
-    if limit < 0:
-        raise InputError(f"config.{field} is {limit}; expected a number of rows, or 0 for all")
     return np.arange(limit) * n // limit if 0 < limit < n else np.arange(n)
 
 

@@ -1,150 +1,242 @@
-"""Rank users by a run: batches through the method's `recommend`, and its results as items, titles and scores."""
+"""A trained run that recommends: built once, it answers any number of requests, compiled once per shape."""
 
-import math
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from flax import nnx
-from jaxtyping import Float, Int
-from ml_collections import ConfigDict
+from jaxtyping import Bool, Float, Int
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress
-from igd_jax.core.types import Batch, Ranked
-from igd_jax.data.batches import by_length, in_groups, make_batch, pad_rows
-from igd_jax.data.collaborative import Collaborative, load_collaborative, popularity
-from igd_jax.data.examples import Examples
+from igd_jax.core.map_rows import map_rows
+from igd_jax.core.ragged import Ragged
+from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
+from igd_jax.data.batches import by_length, in_groups, make_item_batch, make_text_batch, pad_rows
+from igd_jax.data.collaborative import Collaborative
+from igd_jax.data.examples import Examples, item_examples, make_examples
 from igd_jax.data.prepared import Rows
-from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.items.index import ItemIndex
-from igd_jax.methods.base import Method
-from igd_jax.session.session import Run
-from igd_jax.training.mesh import by_row, check_divides, replicated
+from igd_jax.decoding.engine import recommend
+from igd_jax.evaluation.predictions import Result
+from igd_jax.methods.base import DecodeOptions
+from igd_jax.session.collaborative import collaborative_source
+from igd_jax.session.config_flags import run_config
+from igd_jax.session.requests import ItemNames, Request, Resolved, read_request
+from igd_jax.session.session import Session, set_up
+from igd_jax.session.settings import settings_from
+from igd_jax.session.weights import trained_model
+from igd_jax.training.mesh import check_divides, put_batch, replicated
 
 
-def search_options(config: ConfigDict, index: ItemIndex) -> SearchOptions:
-    """`config.decode` as the search takes it.
+@dataclass(frozen=True)
+class Answer:
+    """What a request is answered.
 
-    Raises:
-      InputError: a value out of its range.
+    Attributes:
+      results: best first.
+      notes: what of the history could not be read as it is, in one sentence each.
     """
-    decode = config.decode
-    if not 0.0 <= decode.alpha <= 1.0:
-        raise InputError(f"config.decode.alpha is {decode.alpha}; expected a discount from 0 to 1")
-    if not 0.0 < decode.temperature < math.inf:
-        raise InputError(f"config.decode.temperature is {decode.temperature}; expected a number above 0")
-    if not math.isfinite(decode.length_penalty):
-        raise InputError(f"config.decode.length_penalty is {decode.length_penalty}; expected a number, 0 for sums")
-    if decode.num_beams < 1:
-        raise InputError(f"config.decode.num_beams is {decode.num_beams}; expected at least 1")
-    longest = index.longest_title
-    return SearchOptions(
-        alpha=jnp.float32(decode.alpha),
-        temperature=jnp.float32(decode.temperature),
-        length_penalty=float(decode.length_penalty),
-        num_beams=decode.num_beams,
-        max_length=min(decode.max_new_tokens, longest) if decode.max_new_tokens else longest,
-    )
+
+    results: tuple[Result, ...]
+    notes: tuple[str, ...]
 
 
-def collaborative_source(run: Run, *, split: str | None, n_rows: int) -> Collaborative | None:
-    """The source that `config.decode.collaborative` names, for all rows of a split; None where it is empty.
+class Recommender:
+    """A model with all that it takes to recommend.
 
-    Args:
-      split: None for a history that is of no split.
-
-    Raises:
-      InputError: there is no such source, or it has no scores for these rows.
+    Attributes:
+      session: the run.
+      index: items, with the candidates of decoding.
+      model: with its weights.
+      step: training steps behind them; None where nothing was trained.
     """
-    given = run.config.decode.collaborative
-    if not given:
-        return None
-    if given == "popularity":
-        return popularity(run.counts, n_rows)
-    if split is None:
-        raise InputError(
-            f"config.decode.collaborative is {given!r}, which has scores for the rows of a split only; for a new "
-            "history give 'popularity' or ''"
+
+    def __init__(self, session: Session, workdir: Workdir):
+        self.session, self.index = session, session.decode_index()
+        context = session.context(self.index)
+        trained = trained_model(session, workdir, context)
+        self.model, self.step = trained.model, trained.step
+        self._engine = jax.device_put(
+            session.method.engine(context, trained.model, self._options()), replicated(session.mesh)
         )
-    fingerprint = run.prepared.meta["fingerprint"]
-    return load_collaborative(Path(given), fingerprint=fingerprint, split=split, n_rows=n_rows, n_items=len(run.counts))
+        self._names = ItemNames(self.index, session.prepared.item_ids)
+
+    @classmethod
+    def load(cls, workdir: str | Path, changes: Mapping[str, Any] | None = None) -> "Recommender":
+        """The recommender of a run.
+
+        Args:
+          workdir: folder of the run.
+          changes: fields of the config by their full names, such as ``{"decode.alpha": 0.1}``.
+
+        Raises:
+          InputError: there is no run, or a change that it cannot take.
+        """
+        folder = Workdir(str(workdir))
+        config = run_config(folder)
+        try:
+            config.update_from_flattened_dict(dict(changes or {}))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"changes are {changes!r}, which the config does not take ({error})") from None
+        return cls(set_up(settings_from(config), folder), folder)
+
+    def recommend(self, requests: Iterable[Request | Mapping[str, Any]], *, k: int | None = None) -> list[Answer]:
+        """Answer requests, in their order.
+
+        Args:
+          requests: histories, and what may be recommended; mappings have the fields of `Request`.
+          k: length of the lists; by default `config.decode.top_k`.
+
+        Raises:
+          InputError: a request that cannot be answered, or lists longer than `config.decode.top_k`.
+        """
+        k = self._checked_length(k)
+        given = [each if isinstance(each, Request) else read_request(each) for each in requests]
+        for each in given:
+            self.check(each)
+        if not given:
+            return []
+        resolved = [self._names.resolve(each) for each in given]
+        examples, notes = self._examples(given, resolved)
+        source = collaborative_source(self.session, split=None, n_rows=len(given))
+        found = self.rank(examples, collaborative=source, allowed=[each.allowed for each in resolved])
+        lists = [self.results(found.rows[q], found.scores[q])[:k] for q in range(len(given))]
+        return [Answer(results, tuple(told)) for results, told in zip(lists, notes, strict=True)]
+
+    def check(self, request: Request) -> None:
+        """Raise `InputError` where a request cannot be answered."""
+        found = self._names.resolve(request)
+        if not self._reads_words and not any(item is not None for item in found.items):
+            raise InputError(
+                f"no entry of the history {list(request.history)} is in the catalogue, and this model reads nothing "
+                "else; name at least one title or item id"
+            )
+
+    def rank(
+        self,
+        examples: Examples,
+        *,
+        collaborative: Collaborative | None = None,
+        allowed: Sequence[Bool[np.ndarray, " N"] | None] = (),
+    ) -> Recommendations:
+        """Recommend for every example, in its order; as NumPy arrays.
+
+        Args:
+          collaborative: scores of items for each example.
+          allowed: catalogue rows that may be recommended to each example; empty = all candidates.
+        """
+        decode, mesh = self.session.settings.decode, self.session.mesh
+        check_divides("config.decode.batch_size", decode.batch_size, mesh)
+        size = self._batch_size(len(examples))
+        is_restricted = any(each is not None for each in allowed)
+
+        def answer(group: Int[np.ndarray, " b"]) -> Recommendations:
+            batch = self._batch(examples, group, size)
+            if collaborative is not None and isinstance(batch, TextBatch):
+                batch = batch.replace(collaborative=pad_rows(collaborative.scores(group), size))
+            if is_restricted:
+                masks = [self.index.is_candidate if allowed[q] is None else allowed[q] for q in group.tolist()]
+                batch = batch.replace(allowed=pad_rows(np.stack(masks), size))
+            return recommend(self._engine, put_batch(batch, mesh))
+
+        groups = in_groups(by_length(examples, np.arange(len(examples))), size)
+        return map_rows(answer, groups, n_rows=len(examples), progress=Progress("recommend", len(examples), "users"))
+
+    def results(self, rows: Int[np.ndarray, " K"], scores: Float[np.ndarray, " K"]) -> tuple[Result, ...]:
+        """One list of `rank`, best first; a result that was cut before its end has no items."""
+        index, ids, found = self.index, self.session.prepared.item_ids, []
+        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+            if row >= 0:
+                items = tuple(ids[item] for item in index.items_of(row))
+                tokens = tuple(index.catalog.tokens[row].tolist())
+                found.append(Result(items, index.title_of_row(row), score, tokens))
+            elif score > -np.inf:
+                found.append(Result((), "", score, ()))
+        return tuple(found)
+
+    def examples(self, rows: Rows) -> Examples:
+        """Rows of a split, as the model reads them; nothing of their targets is looked at."""
+        history = Ragged(rows.history_items, rows.history_start)
+        if self.session.method.inputs == "items":
+            return item_examples(history, rows.target)
+        return self._fit(self.session.prompts.of_items(history), rows.target)
+
+    @property
+    def _reads_words(self) -> bool:
+        """Whether a history may hold any text at all."""
+        return self.session.method.inputs == "text" and self.session.identifiers.texts is not None
+
+    def _options(self) -> DecodeOptions:
+        decode, longest = self.session.settings.decode, self.index.longest
+        return DecodeOptions(
+            alpha=decode.alpha,
+            temperature=decode.temperature,
+            length_penalty=decode.length_penalty,
+            num_beams=decode.num_beams,
+            top_k=decode.top_k,
+            max_length=min(decode.max_new_tokens, longest) if decode.max_new_tokens else longest,
+        )
+
+    def _checked_length(self, k: int | None) -> int:
+        top_k = self.session.settings.decode.top_k
+        if k is not None and not 1 <= k <= top_k:
+            raise InputError(
+                f"k is {k}, but lists have a length of {top_k}; give 1 to {top_k}, or raise config.decode.top_k"
+            )
+        return top_k if k is None else k
+
+    def _batch_size(self, n_rows: int) -> int:
+        """`config.decode.batch_size`; for fewer rows, the next power of two that the devices share out evenly."""
+        n_devices = self.session.mesh.size
+        needed = n_devices * (1 << max(-(-n_rows // n_devices) - 1, 0).bit_length())
+        return min(self.session.settings.decode.batch_size, needed)
+
+    def _batch(self, examples: Examples, group: Int[np.ndarray, " b"], size: int) -> TextBatch | ItemBatch:
+        if self.session.method.inputs == "items":
+            return make_item_batch(examples, group, size=size)
+        return make_text_batch(examples, group, None, {}, size=size)
+
+    def _fit(self, prompts: Ragged, target: Int[np.ndarray, " R"]) -> Examples:
+        """Prompts cut so that the longest candidate fits behind each."""
+        limit = self.session.settings.data.max_length
+        room = limit - self.index.longest
+        if room < 1:
+            raise InputError(
+                f"config.data.max_length is {limit}, but the longest candidate alone has {self.index.longest} tokens; "
+                "raise it"
+            )
+        return make_examples(prompts, target, room=np.full(len(prompts), room))
+
+    def _examples(self, requests: Sequence[Request], resolved: Sequence[Resolved]) -> tuple[Examples, list[list[str]]]:
+        """Histories as the model reads them, and what could not be read as it is."""
+        notes = [_unknown(request, found, self._reads_words) for request, found in zip(requests, resolved, strict=True)]
+        target = np.zeros(len(requests), np.int32)  # nobody knows it, and nothing looks at it
+        if self._reads_words:
+            histories = [
+                [entry if item is None else self.index.titles[item] for entry, item in pairs]
+                for pairs in (zip(r.history, f.items, strict=True) for r, f in zip(requests, resolved, strict=True))
+            ]
+            examples = self._fit(self.session.prompts.of_texts(histories), target)
+            for told, is_whole in zip(notes, examples.has_prefix.tolist(), strict=True):
+                if not is_whole:
+                    limit = self.session.settings.data.max_length
+                    told.append(f"the history is cut to its newest part: with a title over {limit} tokens")
+            return examples, notes
+        known = [[item for item in found.items if item is not None] for found in resolved]
+        history = Ragged.from_lists(known)
+        if self.session.method.inputs == "items":
+            return item_examples(history, target), notes
+        return self._fit(self.session.prompts.of_items(history), target), notes
 
 
-def make_recommend(run: Run, model: nnx.Module) -> Callable[[dict[str, np.ndarray]], Ranked]:
-    """The method's `recommend` of a host batch, compiled once a batch shape; what it looks up is put on the devices."""
-    options, tables = search_options(run.config, run.index), run.method.tables(run.context, model)
-    graph, state = nnx.split(model)
-    held = jax.device_put((state, tables, options), replicated(run.mesh))
-
-    @jax.jit
-    def recommend(held: Any, batch: Batch) -> Ranked:
-        state, tables, options = held
-        return run.method.recommend(nnx.merge(graph, state), batch, tables=tables, options=options)
-
-    return lambda batch: recommend(held, jax.device_put(batch, by_row(run.mesh)))
-
-
-def rank(
-    run: Run, model: nnx.Module, examples: Examples, collaborative: Collaborative | None = None
-) -> tuple[Int[np.ndarray, "R K"], Float[np.ndarray, "R K"], Int[np.ndarray, "R K"]]:
-    """Recommend for every example, in its order.
-
-    Returns:
-      catalogue rows (-1 = none), scores (-inf = none), and trie nodes (-1 = none).
-    """
-    size = run.config.decode.batch_size
-    check_divides("config.decode.batch_size", size, run.mesh)
-    recommend = make_recommend(run, model)
-    rows = np.full((len(examples), run.config.decode.num_beams), -1, np.int32)
-    scores = np.full(rows.shape, -np.inf, np.float32)
-    nodes = np.full(rows.shape, -1, np.int32)
-    progress, done = Progress("recommend", len(examples), "users"), 0
-    for group in in_groups(by_length(examples, np.arange(len(examples))), size):
-        batch = make_batch(examples, group, run.index.item_tokens, {}, size=size, inputs=run.method.inputs)
-        if collaborative is not None:
-            batch["collaborative"] = pad_rows(collaborative.scores(group), size)
-        ranked = jax.device_get(recommend(batch))
-        for out, found in ((rows, ranked.rows), (scores, ranked.scores), (nodes, ranked.nodes)):
-            out[group] = found[: len(group)]
-        done += len(group)
-        progress.update(done)
-    return rows, scores, nodes
-
-
-def collaborative_vectors(run: Run, model: nnx.Module, split_rows: Rows) -> Collaborative | None:
-    """What the method's `vectors` says of every row, in their order, and of all items; None where it says nothing."""
-    if type(run.method).vectors is Method.vectors:
-        return None
-    examples = run.examples(split_rows)
-    graph, state = nnx.split(model)
-    held = jax.device_put(state, replicated(run.mesh))
-
-    @jax.jit
-    def vectors(state: Any, batch: Batch) -> Any:
-        return run.method.vectors(nnx.merge(graph, state), batch)
-
-    users, items, size = [], None, run.config.decode.batch_size
-    for group in in_groups(np.arange(len(examples)), size):
-        batch = make_batch(examples, group, run.index.item_tokens, {}, size=size, inputs=run.method.inputs)
-        found, items = vectors(held, jax.device_put(batch, by_row(run.mesh)))
-        users.append(jax.device_get(found)[: len(group)])
-    return Collaborative(np.concatenate(users), jax.device_get(items))
-
-
-def describe_results(
-    run: Run, rows: Int[np.ndarray, " K"], scores: Float[np.ndarray, " K"], nodes: Int[np.ndarray, " K"]
-) -> list[dict[str, Any]]:
-    """Results of one user, best first, as in predictions.jsonl; a title cut before its end has no items."""
-    catalog, found = run.index.catalog, []
-    for row, score, node in zip(rows.tolist(), scores.tolist(), nodes.tolist(), strict=True):
-        if row >= 0:
-            items = [run.prepared.item_ids[item] for item in catalog.items_of(row)]
-            tokens = catalog.tokens[row].tolist()
-            found.append({"items": items, "title": run.index.title_of_row(row), "score": score, "tokens": tokens})
-        elif node >= 0:
-            found.append({"items": [], "title": "", "score": score, "tokens": []})
-    return found
+def _unknown(request: Request, found: Resolved, reads_words: bool) -> list[str]:
+    """A note for each entry of the history that the catalogue does not have."""
+    becomes = "the model reads it as plain text" if reads_words else "so the model cannot read it; it is left out"
+    return [
+        f"{entry!r} is neither a title nor an item of the catalogue{';' if reads_words else ','} {becomes}"
+        for entry, item in zip(request.history, found.items, strict=True)
+        if item is None
+    ]

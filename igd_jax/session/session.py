@@ -11,12 +11,11 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Int
 
-from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.core.ragged import Ragged
-from igd_jax.data.examples import Examples, item_examples, make_examples
+from igd_jax.data.examples import Examples, item_examples, make_examples, room_beside
 from igd_jax.data.prepared import Prepared, Rows, headline, load
 from igd_jax.data.prompts import Prompts, render
 from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_tokenizer
@@ -25,8 +24,8 @@ from igd_jax.items.candidates import choose_candidates
 from igd_jax.items.identifiers import Identifiers
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import Context, Method, load_method
-from igd_jax.session.settings import Settings
 from igd_jax.session.backbone import make_backbone
+from igd_jax.session.settings import Settings
 from igd_jax.training.mesh import make_mesh
 
 
@@ -99,7 +98,7 @@ class Session:
         if self.method.inputs == "items":
             return item_examples(history, rows.target)
         limit = self.settings.data.max_length
-        room = room_beside(self.index.item_tokens.lengths[rows.target], self._titles_of(rows.target), max_length=limit)
+        room = room_beside(rows.target, self.index, max_length=limit)
         examples = make_examples(self.prompts.of_items(history), rows.target, room=room)
         if examples.n_cut:
             say(f"{examples.n_cut:,} of {len(examples):,} prompts cut: with target over {limit} tokens")

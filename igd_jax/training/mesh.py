@@ -5,6 +5,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.types import ItemBatch, TextBatch
 
 
 def make_mesh(*, data: int) -> Mesh:
@@ -30,6 +31,15 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def by_row(mesh: Mesh) -> NamedSharding:
     """The first axis split over the devices."""
     return NamedSharding(mesh, PartitionSpec("data"))
+
+
+def put_batch(batch: TextBatch | ItemBatch, mesh: Mesh) -> TextBatch | ItemBatch:
+    """A batch on the devices: rows dealt out, what all rows share whole on each."""
+    if isinstance(batch, TextBatch):
+        shared = {"shared_prefix": batch.shared_prefix, "first": batch.first}
+        rows = batch.replace(**dict.fromkeys(shared))
+        return jax.device_put(rows, by_row(mesh)).replace(**jax.device_put(shared, replicated(mesh)))
+    return jax.device_put(batch, by_row(mesh))
 
 
 def check_divides(name: str, size: int, mesh: Mesh) -> None:

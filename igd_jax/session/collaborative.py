@@ -1,0 +1,68 @@
+"""The collaborative source of a run that recommends, and the vectors of a run that is one."""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Int
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir
+from igd_jax.core.log import Progress, say
+from igd_jax.core.map_rows import map_rows
+from igd_jax.core.types import ItemBatch
+from igd_jax.data.batches import in_groups, make_item_batch
+from igd_jax.data.collaborative import EXPORTED, Collaborative, load_collaborative, popularity, save_collaborative
+from igd_jax.methods.base import CollaborativeMethod
+from igd_jax.session.session import Session
+from igd_jax.training.mesh import put_batch, replicated
+
+
+def collaborative_source(session: Session, *, split: str | None, n_rows: int) -> Collaborative | None:
+    """The source that `config.decode.collaborative` names, for all rows of a split; None where it is empty.
+
+    Args:
+      split: None for histories that are of no split.
+
+    Raises:
+      InputError: there is no such source, or it has no scores for these rows.
+    """
+    given = session.settings.decode.collaborative
+    if not given:
+        return None
+    if given == "popularity":
+        return popularity(session.counts, n_rows)
+    if split is None:
+        raise InputError(
+            f"config.decode.collaborative is {given!r}, which has scores for the rows of a split only; for a new "
+            "history give 'popularity' or ''"
+        )
+    mark, n_items = session.prepared.meta["fingerprint"], len(session.counts)
+    return load_collaborative(Path(given), fingerprint=mark, split=split, n_rows=n_rows, n_items=n_items)
+
+
+def export_vectors(session: Session, method: CollaborativeMethod, model: nnx.Module, workdir: Workdir) -> None:
+    """Write the model's vectors of all items, and of the users of the splits that others recommend for."""
+    graph, state = nnx.split(model)
+    held, size = jax.device_put(state, replicated(session.mesh)), session.settings.decode.batch_size
+
+    @jax.jit
+    def vectors(state: Any, batch: ItemBatch) -> tuple[Array, Array]:
+        return method.vectors(nnx.merge(graph, state), batch)
+
+    users, items = {}, None
+    for split in EXPORTED:
+        examples = session.examples(session.rows(split))
+
+        def answer(group: Int[np.ndarray, " b"], examples=examples) -> Array:
+            nonlocal items
+            found, items = vectors(held, put_batch(make_item_batch(examples, group, size=size), session.mesh))
+            return found
+
+        n_rows = len(examples)
+        groups, progress = in_groups(np.arange(n_rows), size), Progress(f"vectors of {split}", n_rows, "users")
+        users[split] = map_rows(answer, groups, n_rows=n_rows, progress=progress)
+    save_collaborative(workdir.path, jax.device_get(items), users, fingerprint=session.prepared.meta["fingerprint"])
+    say(f"vectors of items and users are in {workdir.path}: --config.decode.collaborative={workdir.path}")
