@@ -1,23 +1,25 @@
 """Batches as pure functions of (seed, step): a resumed run needs no iterator state.
 
 Prompts are padded on the left and targets on the right, so that the target starts at one place for the whole batch and
-the vocabulary head can run on target positions alone. Widths come from a short list: one compilation a width.
+the vocabulary head can run on target positions alone. Widths come from a short list: one compilation per width.
 
     prompt  . . p p p        target  t t e .
     prompt  p p p p p        target  t t t e
 
-What all prompts begin with, the words of the template before the history, is a header of its own: a model reads it once
-a batch and not once a row.
+What all prompts begin with, the words of the template before the history, is a shared prefix of one row: a model reads
+it once per batch and not once per row.
 
 Methods that read items instead of text get histories, padded on the left to the longest of the split.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int, Shaped
 
-from igd_jax.core.ragged import Ragged
+from igd_jax.core.ragged import Ragged, ragged_index
+from igd_jax.core.types import ItemBatch, TextBatch
 from igd_jax.data.examples import Examples
 
 TARGET_WIDTHS = (16, 32, 48, 64, 128, 256, 512)
@@ -36,7 +38,7 @@ def rows_of_step(n_rows: int, *, batch_size: int, seed: int, step: int) -> Int[n
     return order[place * batch_size : (place + 1) * batch_size]
 
 
-def noise_of_rows(rows: Int[np.ndarray, " b"], *, seed: int, step: int) -> Int[np.ndarray, " b"]:
+def seed_of_rows(rows: Int[np.ndarray, " b"], *, seed: int, step: int) -> Int[np.ndarray, " b"]:
     """A seed for each row at `step`: what is random about a row does not depend on the rows beside it."""
     words = np.random.SeedSequence((seed, step)).generate_state(2, np.uint64)
     mixed = (rows.astype(np.uint64) + words[0]) * np.uint64(0x9E3779B97F4A7C15) + words[1]
@@ -54,23 +56,58 @@ def in_groups(rows: Int[np.ndarray, " b"], size: int) -> Iterator[Int[np.ndarray
         yield rows[begin : begin + size]
 
 
-def make_batch(
+def make_text_batch(
     examples: Examples,
     rows: Int[np.ndarray, " b"],
     item_tokens: Ragged,
-    per_item: Mapping[str, np.ndarray],
+    annotations: Mapping[str, Shaped[np.ndarray, " total"]],
     *,
     size: int,
-    inputs: str = "text",
-) -> dict[str, np.ndarray]:
-    """The arrays of `core.types.Batch` for some rows, filled up to `size` rows that count for nothing.
+) -> TextBatch:
+    """Some rows as text, filled up to `size` rows that count for nothing; all arrays are NumPy's.
 
     Args:
-      per_item: further arrays [items, width of the longest title], looked up by target; the method's annotations.
-      inputs: ``text`` or ``items``: which of the two kinds of arrays.
+      item_tokens: token row of each item.
+      annotations: what a method says of each of those tokens, aligned with their `ids`; 0 where there is no token.
     """
-    batch = _items_of(examples, rows) if inputs == "items" else _texts_of(examples, rows, item_tokens, per_item)
-    return {name: pad_rows(array, size) for name, array in batch.items()}
+    prompts = examples.prompt.take(rows)
+    prefix: Any = examples.shared_prefix if examples.has_prefix[rows].all() else examples.shared_prefix[:0]
+    prompts = prompts.keep_last(prompts.lengths - len(prefix))
+    width = padded_width(int(prompts.lengths.max()), PROMPT_WIDTHS)
+    target, target_mask, found = _targets(examples, rows, item_tokens, annotations)
+    place = np.arange(target.shape[1], dtype=np.int32) * target_mask
+    arrays: dict[str, Any] = {
+        "prompt": _left_padded(prompts, width),
+        "prompt_mask": _right_aligned(prompts.lengths, width),
+        "target": target,
+        "target_mask": target_mask,
+        "place": place,
+        "before": np.where(target_mask, place + np.int32(width - 1), np.int32(0)),
+    }
+    arrays = {name: pad_rows(array, size) for name, array in arrays.items()}
+    annotated: dict[str, Any] = {name: pad_rows(array, size) for name, array in found.items()}
+    return TextBatch(shared_prefix=prefix, annotations=annotated, **arrays)
+
+
+def make_item_batch(
+    examples: Examples, rows: Int[np.ndarray, " b"], *, size: int, seed: Int[np.ndarray, " b"] | None = None
+) -> ItemBatch:
+    """Some rows as items, filled up to `size` rows that count for nothing; all arrays are NumPy's.
+
+    Args:
+      seed: of what is random about each row, in training; see `seed_of_rows`.
+    """
+    assert examples.history is not None
+    history, width = examples.history.take(rows), int(examples.history.lengths.max(initial=1))
+    target = np.zeros(len(rows), np.int32) if examples.target is None else examples.target[rows].astype(np.int32)
+    arrays: dict[str, Any] = {
+        "history": _left_padded(history, width),
+        "history_mask": _right_aligned(history.lengths, width),
+        "target": target,
+        "is_real": np.ones(len(rows), bool),
+        "seed": seed,
+    }
+    return ItemBatch(**{name: None if array is None else pad_rows(array, size) for name, array in arrays.items()})
 
 
 def pad_rows(array: np.ndarray, size: int) -> np.ndarray:
@@ -78,48 +115,36 @@ def pad_rows(array: np.ndarray, size: int) -> np.ndarray:
     return np.pad(array, ((0, size - len(array)), *((0, 0) for _ in array.shape[1:])))
 
 
-def _items_of(examples: Examples, rows: Int[np.ndarray, " b"]) -> dict[str, np.ndarray]:
-    assert examples.history is not None
-    history, width = examples.history.take(rows), int(examples.history.lengths.max(initial=1))
-    mask = np.arange(width) >= width - history.lengths[:, None]
-    items = np.zeros(mask.shape, np.int32)
-    items[mask] = history.ids
-    return {
-        "history": items,
-        "history_mask": mask,
-        "target_item": examples.target[rows].astype(np.int32),
-        "is_real": np.ones(len(rows), bool),
-    }
+def _targets(
+    examples: Examples, rows: Int[np.ndarray, " b"], item_tokens: Ragged, annotations: Mapping[str, np.ndarray]
+) -> tuple[Int[np.ndarray, "b T"], Bool[np.ndarray, "b T"], dict[str, np.ndarray]]:
+    """Tokens of the targets, where they are, and what is said of them; T is 0 where no targets are known."""
+    if examples.target is None:
+        return np.zeros((len(rows), 0), np.int32), np.zeros((len(rows), 0), bool), {}
+    items = examples.target[rows]
+    lengths = item_tokens.lengths[items]
+    mask = np.arange(padded_width(int(lengths.max()), TARGET_WIDTHS)) < lengths[:, None]
+    at = ragged_index(item_tokens.start[items], lengths)
+
+    def placed(flat: Shaped[np.ndarray, " total"]) -> Shaped[np.ndarray, "b T"]:
+        columns = np.zeros(mask.shape, flat.dtype)
+        columns[mask] = flat[at]
+        return columns
+
+    return placed(item_tokens.ids), mask, {name: placed(flat) for name, flat in annotations.items()}
 
 
-def _texts_of(
-    examples: Examples, rows: Int[np.ndarray, " b"], item_tokens: Ragged, per_item: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    prompts, items = examples.prompt.take(rows), examples.target[rows]
-    header = examples.header if examples.has_header[rows].all() else examples.header[:0]
-    prompts = prompts.keep_last(prompts.lengths - len(header))
-    targets = item_tokens.take(items)
-    width = padded_width(int(prompts.lengths.max()), PROMPT_WIDTHS)
-    target_width = padded_width(int(targets.lengths.max()), TARGET_WIDTHS)
-    prompt_mask = np.arange(width) >= width - prompts.lengths[:, None]
-    prompt = np.zeros((len(rows), width), np.int32)
-    prompt[prompt_mask] = prompts.ids
-    batch = {
-        "prompt": prompt,
-        "prompt_mask": prompt_mask,
-        "target": targets.pad(target_width),
-        "target_mask": np.arange(target_width) < targets.lengths[:, None],
-    }
-    if len(header):
-        batch["header"] = np.tile(header, (len(rows), 1))
-    for name, array in per_item.items():
-        batch[name] = _columns(array[items], target_width)
-    return batch
+def _right_aligned(lengths: Int[np.ndarray, " b"], width: int) -> Bool[np.ndarray, "b {width}"]:
+    """True on the last `lengths` columns of each row."""
+    return np.arange(width) >= width - lengths[:, None]
 
 
-def _columns(array: np.ndarray, width: int) -> np.ndarray:
-    """Cut or fill an array to `width` columns; what is cut lies beyond the batch's longest target."""
-    return np.pad(array[:, :width], ((0, 0), (0, max(0, width - array.shape[1]))))
+def _left_padded(rows: Ragged, width: int) -> Int[np.ndarray, "b {width}"]:
+    """A left-padded matrix of rows that fit, int32."""
+    mask = _right_aligned(rows.lengths, width)
+    columns = np.zeros(mask.shape, np.int32)
+    columns[mask] = rows.ids
+    return columns
 
 
 def padded_width(longest: int, widths: tuple[int, ...]) -> int:

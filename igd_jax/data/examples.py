@@ -1,67 +1,44 @@
 """Rows of a split as token ids: the prompt that a history makes, and the item to be named."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.fingerprint import fingerprint
-from igd_jax.core.io import atomic_file
 from igd_jax.core.ragged import Ragged
-from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.items.index import ItemIndex
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Tokenised rows, in the split's order.
+    """Rows as a method reads them, in the split's order.
 
     Attributes:
-      prompt: ids of each prompt, cut from the left where prompt and target exceed the limit.
-      target: item to be named; its tokens are those of the title.
+      prompt: ids of each prompt, cut from the left to the room that it has.
+      target: item to be named; its tokens are those of its identifier. None where targets are not known.
       n_cut: prompts that were cut.
-      header: ids that prompts begin with whatever their history; empty where there are none, or only one prompt.
-      has_header: prompts that do begin with it: all but those that were cut.
+      shared_prefix: ids that prompts begin with whatever their history; empty where there are none, or only one prompt.
+      has_prefix: prompts that do begin with it: all but those that were cut.
       history: items behind each prompt, oldest first; None where only text is known.
     """
 
     prompt: Ragged
-    target: Int[np.ndarray, " R"]
+    target: Int[np.ndarray, " R"] | None
     n_cut: int
-    header: Int[np.ndarray, " P"]
-    has_header: Bool[np.ndarray, " R"]
+    shared_prefix: Int[np.ndarray, " P"]
+    has_prefix: Bool[np.ndarray, " R"]
     history: Ragged | None = None
 
     def __len__(self) -> int:
-        return len(self.target)
+        return len(self.prompt)
 
 
-def title_tokens(titles: Sequence[str], tokenizer: Tokenizer, *, cache: Path) -> Ragged:
-    """Token rows of all titles, from the folder `cache` when these titles were tokenised there before.
-
-    The cache is written only beside something: a first start that ends in bad input leaves no folder behind.
-    """
-    path = cache / f"titles-{fingerprint(tokenizer.fingerprint, *titles)}.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as saved:
-            return Ragged(saved["ids"], saved["start"])
-    rows = tokenizer.encode_titles(titles)
-    if not cache.parent.is_dir():
-        return rows
-    with atomic_file(path) as partial, partial.open("wb") as file:
-        np.savez(file, ids=rows.ids, start=rows.start)
-    return rows
-
-
-def make_examples(prompt: Ragged, target: Int[np.ndarray, " R"], index: ItemIndex, *, max_length: int) -> Examples:
-    """Fit prompts and targets into a limit.
+def room_beside(target: Int[np.ndarray, " R"], index: ItemIndex, *, max_length: int) -> Int[np.ndarray, " R"]:
+    """Tokens that each target leaves to its prompt.
 
     Args:
-      max_length: most tokens of prompt and target together; the prompt loses its oldest tokens beyond that, as in the
-        published code, but the target is never cut.
+      max_length: most tokens of prompt and target together, `config.data.max_length`.
 
     Raises:
       InputError: a target leaves no room for a prompt.
@@ -73,14 +50,26 @@ def make_examples(prompt: Ragged, target: Int[np.ndarray, " R"], index: ItemInde
             f"config.data.max_length is {max_length}, but the title {title!r} alone has "
             f"{max_length - room.min()} tokens; raise it"
         )
+    return room
+
+
+def make_examples(
+    prompt: Ragged, *, room: Int[np.ndarray, " R"] | int, target: Int[np.ndarray, " R"] | None = None
+) -> Examples:
+    """Fit prompts into their room: what is too long loses its oldest tokens, as in the published code.
+
+    Args:
+      room: most tokens of each prompt; in training what its target leaves (`room_beside`), since a target is never cut.
+      target: item to be named, where it is known.
+    """
     is_cut = prompt.lengths > room
-    prompt = prompt.keep_last(room)
+    prompt = prompt.keep_last(np.broadcast_to(np.asarray(room), is_cut.shape))
     return Examples(prompt, target, int(is_cut.sum()), shared_prefix(prompt, ~is_cut), ~is_cut)
 
 
-def item_examples(history: Ragged, target: Int[np.ndarray, " R"]) -> Examples:
+def item_examples(history: Ragged, target: Int[np.ndarray, " R"] | None = None) -> Examples:
     """Rows for a method that reads items: no text at all."""
-    n_rows = len(target)
+    n_rows = len(history)
     no_text = Ragged(np.zeros(0, np.int32), np.zeros(n_rows + 1, np.int64))
     return Examples(no_text, target, 0, np.zeros(0, np.int32), np.zeros(n_rows, bool), history)
 

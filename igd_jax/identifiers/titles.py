@@ -1,0 +1,47 @@
+"""Items written as their titles, in the words of the tokenizer."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import numpy as np
+
+from igd_jax.core.fingerprint import fingerprint
+from igd_jax.core.ragged import Ragged
+from igd_jax.data.token_cache import cached_rows
+from igd_jax.identifiers.base import Source
+
+
+class Titles:
+    """An item is its title and a newline, as the IGD authors write it; equal titles are one identifier."""
+
+    def __init__(self, source: Source):
+        self._source = source
+
+    @property
+    def vocab_size(self) -> int:
+        """The tokenizer's own ids, and no further ones."""
+        return self._source.tokenizer.vocab_size
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """The titles."""
+        return self._source.titles
+
+    def rows(self) -> Ragged:
+        """Ids of ``title + newline`` and EOS."""
+        return self._rows
+
+    def mentions(self) -> Ragged:
+        """Ids of ``title + newline``."""
+        is_end = np.zeros(len(self._rows.ids), bool)
+        is_end[self._rows.start[1:] - 1] = True
+        return Ragged(self._rows.ids[~is_end], self._rows.start - np.arange(len(self._rows) + 1))
+
+    @cached_property
+    def _rows(self) -> Ragged:
+        titles, tokenizer = self._source.titles, self._source.tokenizer
+        name = f"titles-{fingerprint(tokenizer.fingerprint, *titles)}"
+        return cached_rows(self._source.cache, name, lambda: tokenizer.encode_titles(titles))
+
+
+IDENTIFIERS = Titles
