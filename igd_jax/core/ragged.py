@@ -1,5 +1,6 @@
 """Rows of unequal length in one flat array: token rows, histories."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -26,6 +27,14 @@ class Ragged:
         np.cumsum([len(row) for row in rows], out=start[1:])
         return cls(np.fromiter(chain.from_iterable(rows), np.int32, count=start[-1]), start)
 
+    @classmethod
+    def concatenate(cls, parts: "Sequence[Ragged]") -> "Ragged":
+        """The rows of all parts, one part after another."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        start = np.zeros(len(lengths) + 1, np.int64)
+        np.cumsum(lengths, out=start[1:])
+        return cls(np.concatenate([part.ids for part in parts]), start)
+
     def __len__(self) -> int:
         return len(self.start) - 1
 
@@ -50,6 +59,11 @@ class Ragged:
         start = np.zeros(len(self) + 1, np.int64)
         np.cumsum(lengths, out=start[1:])
         return Ragged(self.ids[ragged_index(self.start[1:] - lengths, lengths)], start)
+
+    def join(self, groups: "Ragged") -> "Ragged":
+        """One row per group: the rows that it numbers, end to end."""
+        rows = self.take(groups.ids)
+        return Ragged(rows.ids, rows.start[groups.start])
 
     def pad(self, width: int, fill: int = 0) -> Int[np.ndarray, "R {width}"]:
         """A right-padded matrix, int32; longer rows are cut at `width`."""

@@ -6,16 +6,17 @@ the vocabulary head can run on target positions alone. Widths come from a short 
     prompt  . . p p p        target  t t e .
     prompt  p p p p p        target  t t t e
 
-What all prompts begin with, the words of the template before the history, stands apart: a model reads it once per batch
-and not once per row.
+What all prompts begin with, the words of the template before the history, is a shared prefix of one row: a model reads
+it once per batch and not once per row.
 
 Methods that read items instead of text get histories, padded on the left to the longest of the split.
 """
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int, Shaped
 
 from igd_jax.core.ragged import Ragged, ragged_index
 from igd_jax.core.types import ItemBatch, TextBatch
@@ -55,76 +56,97 @@ def in_groups(rows: Int[np.ndarray, " b"], size: int) -> Iterator[Int[np.ndarray
         yield rows[begin : begin + size]
 
 
-def pad_rows(array: np.ndarray, size: int) -> np.ndarray:
-    """Fill an array up to `size` rows of zeros."""
-    return np.pad(array, ((0, size - len(array)), *((0, 0) for _ in array.shape[1:])))
+def make_text_batch(
+    examples: Examples,
+    rows: Int[np.ndarray, " b"],
+    item_tokens: Ragged,
+    annotations: Mapping[str, Shaped[np.ndarray, " total"]],
+    *,
+    size: int,
+) -> TextBatch:
+    """Some rows as text, filled up to `size` rows that count for nothing; all arrays are NumPy's.
+
+    Args:
+      item_tokens: token row of each item.
+      annotations: what a method says of each of those tokens, aligned with their `ids`; 0 where there is no token.
+    """
+    prompts = examples.prompt.take(rows)
+    prefix: Any = examples.shared_prefix if examples.has_prefix[rows].all() else examples.shared_prefix[:0]
+    prompts = prompts.keep_last(prompts.lengths - len(prefix))
+    width = padded_width(int(prompts.lengths.max()), PROMPT_WIDTHS)
+    target, target_mask, found = _targets(examples, rows, item_tokens, annotations)
+    place = np.arange(target.shape[1], dtype=np.int32) * target_mask
+    arrays: dict[str, Any] = {
+        "prompt": _left_padded(prompts, width),
+        "prompt_mask": _right_aligned(prompts.lengths, width),
+        "target": target,
+        "target_mask": target_mask,
+        "place": place,
+        "before": np.where(target_mask, place + np.int32(width - 1), np.int32(0)),
+    }
+    arrays = {name: pad_rows(array, size) for name, array in arrays.items()}
+    annotated: dict[str, Any] = {name: pad_rows(array, size) for name, array in found.items()}
+    n_tokens, numbers = target.shape[1], np.arange(size if examples.target is not None else 0)
+    first = np.where(numbers < len(rows), numbers, size).astype(np.int32) * np.int32(n_tokens)
+    return TextBatch(shared_prefix=prefix, first=first, annotations=annotated, **arrays)
 
 
 def make_item_batch(
     examples: Examples, rows: Int[np.ndarray, " b"], *, size: int, seed: Int[np.ndarray, " b"] | None = None
 ) -> ItemBatch:
-    """Some rows as NumPy arrays, filled up to `size` rows that count for nothing."""
-    assert examples.history is not None
-    history, width = examples.history.take(rows), int(examples.history.lengths.max(initial=1))
-    mask = np.arange(width) >= width - history.lengths[:, None]
-    items = np.zeros(mask.shape, np.int32)
-    items[mask] = history.ids
-    return ItemBatch(
-        history=pad_rows(items, size),
-        history_mask=pad_rows(mask, size),
-        target=pad_rows(examples.target[rows].astype(np.int32), size),
-        is_real=pad_rows(np.ones(len(rows), bool), size),
-        seed=None if seed is None else pad_rows(seed, size),
-    )
-
-
-def make_text_batch(
-    examples: Examples,
-    rows: Int[np.ndarray, " b"],
-    item_tokens: Ragged | None,
-    annotations: Mapping[str, np.ndarray],
-    *,
-    size: int,
-) -> TextBatch:
-    """Some rows as NumPy arrays, filled up to `size` rows that count for nothing.
+    """Some rows as items, filled up to `size` rows that count for nothing; all arrays are NumPy's.
 
     Args:
-      item_tokens: identifiers of the items, which the targets are; None leaves targets out.
-      annotations: arrays aligned with ``item_tokens.ids``, by name.
+      seed: of what is random about each row, in training; see `seed_of_rows`.
     """
-    prompts, targets = examples.prompt.take(rows), examples.target[rows]
-    shared = examples.shared_prefix if examples.has_prefix[rows].all() else examples.shared_prefix[:0]
-    prompts = prompts.keep_last(prompts.lengths - len(shared))
-    width = padded_width(int(prompts.lengths.max()), PROMPT_WIDTHS)
-    prompt_mask = np.arange(width) >= width - prompts.lengths[:, None]
-    prompt = np.zeros((len(rows), width), np.int32)
-    prompt[prompt_mask] = prompts.ids
-    n_tokens = 0
-    mask = np.zeros((size, 0), bool)
-    if item_tokens is not None:
-        lengths = item_tokens.lengths[targets]
-        n_tokens = padded_width(int(lengths.max()), TARGET_WIDTHS)
-        mask = pad_rows(np.arange(n_tokens) < lengths[:, None], size)
-        flat = ragged_index(item_tokens.start[targets], lengths)
+    assert examples.history is not None
+    history, width = examples.history.take(rows), int(examples.history.lengths.max(initial=1))
+    target = np.zeros(len(rows), np.int32) if examples.target is None else examples.target[rows].astype(np.int32)
+    arrays: dict[str, Any] = {
+        "history": _left_padded(history, width),
+        "history_mask": _right_aligned(history.lengths, width),
+        "target": target,
+        "is_real": np.ones(len(rows), bool),
+        "seed": seed,
+    }
+    return ItemBatch(**{name: None if array is None else pad_rows(array, size) for name, array in arrays.items()})
 
-    def aligned(values: np.ndarray) -> np.ndarray:
-        out = np.zeros(mask.shape, values.dtype)
-        if item_tokens is not None:
-            out[mask] = values[flat]
-        return out
 
-    place = np.broadcast_to(np.arange(n_tokens, dtype=np.int32), mask.shape)
-    return TextBatch(
-        shared_prefix=shared,
-        prompt=pad_rows(prompt, size),
-        prompt_mask=pad_rows(prompt_mask, size),
-        target=aligned(item_tokens.ids if item_tokens is not None else np.zeros(0, np.int32)),
-        target_mask=mask,
-        place=place,
-        before=place + np.int32(width - 1),
-        first=np.arange(size if n_tokens else 0, dtype=np.int32) * np.int32(n_tokens),
-        annotations={name: aligned(values) for name, values in annotations.items()},
-    )
+def pad_rows(array: np.ndarray, size: int) -> np.ndarray:
+    """Fill an array up to `size` rows of zeros."""
+    return np.pad(array, ((0, size - len(array)), *((0, 0) for _ in array.shape[1:])))
+
+
+def _targets(
+    examples: Examples, rows: Int[np.ndarray, " b"], item_tokens: Ragged, annotations: Mapping[str, np.ndarray]
+) -> tuple[Int[np.ndarray, "b T"], Bool[np.ndarray, "b T"], dict[str, np.ndarray]]:
+    """Tokens of the targets, where they are, and what is said of them; T is 0 where no targets are known."""
+    if examples.target is None:
+        return np.zeros((len(rows), 0), np.int32), np.zeros((len(rows), 0), bool), {}
+    items = examples.target[rows]
+    lengths = item_tokens.lengths[items]
+    mask = np.arange(padded_width(int(lengths.max()), TARGET_WIDTHS)) < lengths[:, None]
+    at = ragged_index(item_tokens.start[items], lengths)
+
+    def placed(flat: Shaped[np.ndarray, " total"]) -> Shaped[np.ndarray, "b T"]:
+        columns = np.zeros(mask.shape, flat.dtype)
+        columns[mask] = flat[at]
+        return columns
+
+    return placed(item_tokens.ids), mask, {name: placed(flat) for name, flat in annotations.items()}
+
+
+def _right_aligned(lengths: Int[np.ndarray, " b"], width: int) -> Bool[np.ndarray, "b {width}"]:
+    """True on the last `lengths` columns of each row."""
+    return np.arange(width) >= width - lengths[:, None]
+
+
+def _left_padded(rows: Ragged, width: int) -> Int[np.ndarray, "b {width}"]:
+    """A left-padded matrix of rows that fit, int32."""
+    mask = _right_aligned(rows.lengths, width)
+    columns = np.zeros(mask.shape, np.int32)
+    columns[mask] = rows.ids
+    return columns
 
 
 def padded_width(longest: int, widths: tuple[int, ...]) -> int:

@@ -81,8 +81,8 @@ def load_collaborative(run: Path, *, fingerprint: str, split: str, n_rows: int, 
     path = _file_of(run, field="decode.collaborative", expected="'popularity' or the folder")
     if split not in EXPORTED:
         raise InputError(
-            f"config.decode.collaborative is {str(run)!r}, which has no scores for the rows of {split}; expected one of "
-            f"{', '.join(EXPORTED)}"
+            f"config.decode.collaborative is {str(run)!r}, which has no scores for the rows of {split}; rank those of "
+            f"{' or '.join(EXPORTED)}"
         )
     (items, users), found = read_matrices(path, "items", split, remedy=AGAIN)
     _check(path, items, found, fingerprint=fingerprint, n_items=n_items)

@@ -12,11 +12,11 @@ from igd_jax.items.index import ItemIndex
 
 @dataclass(frozen=True)
 class Examples:
-    """Tokenised rows, in the split's order.
+    """Rows as a method reads them, in the split's order.
 
     Attributes:
-      prompt: ids of each prompt, cut from the left where prompt and target exceed the limit.
-      target: item to be named; its tokens are those of the title.
+      prompt: ids of each prompt, cut from the left to the room that it has.
+      target: item to be named; its tokens are those of its identifier. None where targets are not known.
       n_cut: prompts that were cut.
       shared_prefix: ids that prompts begin with whatever their history; empty where there are none, or only one prompt.
       has_prefix: prompts that do begin with it: all but those that were cut.
@@ -24,25 +24,21 @@ class Examples:
     """
 
     prompt: Ragged
-    target: Int[np.ndarray, " R"]
+    target: Int[np.ndarray, " R"] | None
     n_cut: int
     shared_prefix: Int[np.ndarray, " P"]
     has_prefix: Bool[np.ndarray, " R"]
     history: Ragged | None = None
 
     def __len__(self) -> int:
-        return len(self.target)
-
-
-def make_examples(prompt: Ragged, target: Int[np.ndarray, " R"], *, room: Int[np.ndarray, " R"]) -> Examples:
-    """Fit prompts into the room that is left for each; they lose their oldest tokens, as in the published code."""
-    is_cut = prompt.lengths > room
-    prompt = prompt.keep_last(room)
-    return Examples(prompt, target, int(is_cut.sum()), shared_prefix(prompt, ~is_cut), ~is_cut)
+        return len(self.prompt)
 
 
 def room_beside(target: Int[np.ndarray, " R"], index: ItemIndex, *, max_length: int) -> Int[np.ndarray, " R"]:
-    """Tokens of the limit that are left beside the identifiers of these items.
+    """Tokens that each target leaves to its prompt.
+
+    Args:
+      max_length: most tokens of prompt and target together, `config.data.max_length`.
 
     Raises:
       InputError: a target leaves no room for a prompt.
@@ -57,9 +53,23 @@ def room_beside(target: Int[np.ndarray, " R"], index: ItemIndex, *, max_length: 
     return room
 
 
-def item_examples(history: Ragged, target: Int[np.ndarray, " R"]) -> Examples:
+def make_examples(
+    prompt: Ragged, *, room: Int[np.ndarray, " R"] | int, target: Int[np.ndarray, " R"] | None = None
+) -> Examples:
+    """Fit prompts into their room: what is too long loses its oldest tokens, as in the published code.
+
+    Args:
+      room: most tokens of each prompt; in training what its target leaves (`room_beside`), since a target is never cut.
+      target: item to be named, where it is known.
+    """
+    is_cut = prompt.lengths > room
+    prompt = prompt.keep_last(np.broadcast_to(np.asarray(room), is_cut.shape))
+    return Examples(prompt, target, int(is_cut.sum()), shared_prefix(prompt, ~is_cut), ~is_cut)
+
+
+def item_examples(history: Ragged, target: Int[np.ndarray, " R"] | None = None) -> Examples:
     """Rows for a method that reads items: no text at all."""
-    n_rows = len(target)
+    n_rows = len(history)
     no_text = Ragged(np.zeros(0, np.int32), np.zeros(n_rows + 1, np.int64))
     return Examples(no_text, target, 0, np.zeros(0, np.int32), np.zeros(n_rows, bool), history)
 

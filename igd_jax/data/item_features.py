@@ -1,4 +1,4 @@
-"""Features of items: those of a file, or what a model makes of their texts (SETRec; spec/methods.md 5.1)."""
+"""Features of items: those of a file, or what a model makes of their texts (SETRec; docs/methods.md)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,88 +1,232 @@
-"""Every word that a model is given. A template turns a history into pieces that are tokenised apart and joined as ids.
+"""Every word that a model is given: templates, and prompts as ids.
 
 The text of a template is data: models are trained on it, misspellings included. Never mend one; add another.
+
+Items of a history are not tokenised again. Each has its ids between two others and its ids at the end of a history, and
+a prompt joins them. Where a token might cross the border between two of them (`data.borders`), the whole prompt is
+tokenised instead, so ids are always those of the whole text.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int, UInt8
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.ragged import Ragged
+from igd_jax.data.borders import left_of, right_of, splits_at_borders
+from igd_jax.data.token_cache import cached_rows
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.items.identifiers import Identifiers
 
 
-def _igd(history: Sequence[str] | None, category: str) -> tuple[str, ...]:
-    """The prompt of the IGD authors, byte for byte (spec/methods.md 1.1, 4.1); titles unquoted, two pieces."""
-    instruction = (
+@dataclass(frozen=True)
+class Template:
+    """What stands around the titles of a history; ``{category}`` is the noun for the items.
+
+    Attributes:
+      apart: text that is tokenised on its own, before all else; may be empty.
+      lead: text before the history.
+      before, after: text on both sides of each title; after the last one stands `closing` instead of `after`.
+      closing: text after the history.
+      unknown: text instead of lead and history in the counterfactual prompt, which says that they are not known.
+    """
+
+    apart: str
+    lead: str
+    before: str
+    after: str
+    closing: str
+    unknown: str
+
+
+_IGD = Template(
+    apart=(
         "Below is an instruction that describes a task, paired with an input that provides further context. "
         "Write a response that appropriately completes the request. \n\n"
         "### Instruction:\n"
-        f"Given a list of {category} the user recetenly enjoy, please write a new {category} that the user may bought\n"
-    )
-    told = "Unknow"
-    if history is not None:
-        told = f"The user has palyed the following {category}s before: {', '.join(history)}"
-    return instruction, f"### User Input: \n{told}\n\n### Response: \n"
+        "Given a list of {category} the user recetenly enjoy, please write a new {category} that the user may bought\n"
+    ),
+    lead="### User Input: \nThe user has palyed the following {category}s before:",
+    before=" ",
+    after=",",
+    closing="\n\n### Response: \n",
+    unknown="### User Input: \nUnknow",
+)
+"""The prompt of the IGD authors, byte for byte; titles unquoted."""
+
+_PLAIN = Template(
+    apart="",
+    lead="Past {category}, oldest first:\n",
+    before="",
+    after="\n",
+    closing="\n\nNext:\n",
+    unknown="Past {category}, oldest first:\nunknown",
+)
+"""Ours: one title per line, oldest first, and few words around them, since every token costs time."""
+
+TEMPLATES = {"igd": _IGD, "plain": _PLAIN}
 
 
-def _plain(history: Sequence[str] | None, category: str) -> tuple[str, ...]:
-    """Ours: one title a line, oldest first, and few words around them, since every token costs time."""
-    titles = "unknown" if history is None else "\n".join(history)
-    return (f"Past {category}, oldest first:\n{titles}\n\nNext:\n",)
-
-
-TEMPLATES: dict[str, Callable[[Sequence[str] | None, str], tuple[str, ...]]] = {"igd": _igd, "plain": _plain}
-
-
-def render(template: str, history: Sequence[str] | None, *, category: str) -> tuple[str, ...]:
-    """The pieces of one prompt.
+def filled(template: str, *, category: str) -> Template:
+    """A template with its category.
 
     Args:
       template: `config.data.prompt`.
-      history: titles, oldest first; None for the counterfactual prompt, which says that they are not known.
-      category: the noun for the items, e.g. ``books``.
+      category: noun for the items, such as ``books``.
 
     Raises:
       InputError: there is no such template.
     """
     if template not in TEMPLATES:
         raise InputError(f"config.data.prompt is {template!r}; known prompts are {', '.join(sorted(TEMPLATES))}")
-    return TEMPLATES[template](history, category)
+    return Template(**{name: text.format(category=category) for name, text in vars(TEMPLATES[template]).items()})
+
+
+def render(template: str, history: Sequence[str] | None, *, category: str) -> tuple[str, ...]:
+    """The pieces of one prompt, to be tokenised apart and joined as ids.
+
+    Args:
+      history: titles, oldest first; None for the counterfactual prompt.
+
+    Raises:
+      InputError: there is no such template.
+    """
+    return _render(filled(template, category=category), history)
+
+
+def _render(words: Template, history: Sequence[str] | None) -> tuple[str, ...]:
+    told = words.unknown if history is None else words.lead + words.before + (words.after + words.before).join(history)
+    return (words.apart, told + words.closing) if words.apart else (told + words.closing,)
+
+
+@dataclass(frozen=True)
+class _Pieces:
+    """Of n items: row i is item i inside a history, row n + i at its end; then the start, and a prompt without items.
+
+    Attributes:
+      rows: ids of each.
+      left, right: kinds of borders that may follow and precede each; see `data.borders`.
+    """
+
+    rows: Ragged
+    left: UInt8[np.ndarray, " pieces"]
+    right: UInt8[np.ndarray, " pieces"]
 
 
 class Prompts:
-    """What stands around a history, as ids."""
+    """Prompts as ids: BOS where the tokenizer has one, the template's words, and the history between them.
+
+    Histories of items that are no words (`Identifiers.texts` is None) stand as their mentions, end to end, between the
+    ids of the words before and after; those are then the ids of the whole by definition.
+
+    Attributes:
+      n_whole: histories of items that were tokenised whole so far, since a token might have crossed a border.
+    """
 
     def __init__(self, template: str, category: str, tokenizer: Tokenizer, identifiers: Identifiers, cache: Path):
-        self._template, self._category, self._tokenizer, self._identifiers = template, category, tokenizer, identifiers
+        self._words, self._tokenizer = filled(template, category=category), tokenizer
+        self._identifiers, self._cache = identifiers, cache
+        self.n_whole = 0
 
     def of_items(self, history: Ragged) -> Ragged:
-        """Prompts after histories of items, oldest first."""
+        """The prompt of each history of items, oldest first."""
         texts = self._identifiers.texts
-        if texts is not None:
-            return self.of_texts([[texts[i] for i in history[row].tolist()] for row in range(len(history))])
-        mentions = self._identifiers.mentions()
-        lead, closing = ([], [])
-        rendered = render(self._template, ["\0"], category=self._category)
-        before, _, after = "".join(rendered).partition("\0")
-        lead, closing = self._tokenizer.encode([before, after])
-        return Ragged.from_lists(
-            [
-                [*lead, *(t for i in history[row].tolist() for t in mentions[i].tolist()), *closing]
-                for row in range(len(history))
-            ]
-        )
+        if texts is not None and not splits_at_borders(self._tokenizer.backend):
+            is_whole = np.ones(len(history), bool)
+        else:
+            pieces = self._number(history)
+            is_whole = self._may_merge(pieces)
+        whole = np.flatnonzero(is_whole)
+        if not len(whole):
+            return self._pieces.rows.join(pieces)
+        assert texts is not None
+        self.n_whole += len(whole)
+        apart = self.of_texts([[texts[item] for item in history[row]] for row in whole.tolist()])
+        if len(whole) == len(history):
+            return apart
+        rest = np.flatnonzero(~is_whole)
+        joined = self._pieces.rows.join(pieces.take(rest))
+        return Ragged.concatenate([joined, apart]).take(np.argsort(np.concatenate([rest, whole])))
 
     def of_texts(self, histories: Sequence[Sequence[str]]) -> Ragged:
-        """Prompts after histories of any texts, oldest first."""
-        return self._tokenizer.encode_prompts(
-            [render(self._template, history, category=self._category) for history in histories]
-        )
+        """The prompt of each history of free text, oldest first, tokenised whole.
+
+        Raises:
+          InputError: items are not written in words.
+        """
+        if self._identifiers.texts is None:
+            raise InputError("a history of free text was given, but items are not written in words; give items by id")
+        return self._tokenizer.encode_prompts([_render(self._words, history) for history in histories])
 
     def without_history(self) -> Int[np.ndarray, " ids"]:
-        """The prompt with its history removed."""
-        return self._tokenizer.encode_prompts([render(self._template, None, category=self._category)])[0]
+        """The counterfactual prompt, which says that the history is not known."""
+        return self._tokenizer.encode_prompts([_render(self._words, None)])[0]
+
+    def _number(self, history: Ragged) -> Ragged:
+        """The numbers of the pieces that each prompt consists of."""
+        n_items = (len(self._pieces.rows) - 2) // 2
+        start = history.start + np.arange(len(history) + 1)
+        first, has_items = start[:-1], history.lengths > 0
+        number = np.full(start[-1], 2 * n_items, np.int32)
+        number[first[~has_items]] = 2 * n_items + 1
+        is_item = np.ones(len(number), bool)
+        is_item[first] = False
+        number[is_item] = history.ids
+        number[start[1:][has_items] - 1] += n_items
+        return Ragged(number, start)
+
+    def _may_merge(self, pieces: Ragged) -> Bool[np.ndarray, " R"]:
+        """Prompts with a border that a token might cross."""
+        here, after = pieces.ids[:-1], pieces.ids[1:]
+        may_cross = self._pieces.left[here] & self._pieces.right[after] == 0
+        may_cross[pieces.start[1:-1] - 1] = False  # between two prompts
+        found = np.zeros(len(pieces), bool)
+        found[np.searchsorted(pieces.start, np.flatnonzero(may_cross), side="right") - 1] = True
+        return found
+
+    @cached_property
+    def _pieces(self) -> _Pieces:
+        words, texts = self._words, self._identifiers.texts
+        mentions = self._identifiers.mentions()
+        if texts is None:
+            return self._mentioned(mentions)
+        inside = mentions if (words.before, words.after) == ("", "\n") else self._encoded(words.after)
+        start = self._tokenizer.encode_prompts([(words.apart, words.lead), _render(words, [])])
+        n_items = len(texts)
+
+        def kinds(of: Callable[[str], int], end: str) -> UInt8[np.ndarray, " n_items"]:
+            return np.fromiter((of(words.before + text + end) for text in texts), np.uint8, n_items)
+
+        left, none = kinds(left_of, words.after), np.zeros(n_items, np.uint8)
+        right, right_last = kinds(right_of, words.after), kinds(right_of, words.closing)
+        return _Pieces(
+            Ragged.concatenate([inside, self._encoded(words.closing), start]),
+            np.concatenate([left, none, np.array([left_of(words.lead), 0], np.uint8)]),
+            np.concatenate([right, right_last, np.zeros(2, np.uint8)]),
+        )
+
+    def _encoded(self, end: str) -> Ragged:
+        """Ids of each title with what stands before it, and `end`."""
+        before, texts, tokenizer = self._words.before, self._identifiers.texts, self._tokenizer
+        assert texts is not None
+        mark = fingerprint(tokenizer.fingerprint, before, end, *texts)
+        return cached_rows(
+            self._cache,
+            f"mentions-{mark}",
+            lambda: Ragged.from_lists(tokenizer.encode([before + text + end for text in texts])),
+        )
+
+    def _mentioned(self, mentions: Ragged) -> _Pieces:
+        """Pieces that are ids of their own."""
+        words, n_items = self._words, len(mentions)
+        closing = Ragged.from_lists(self._tokenizer.encode([words.closing]))
+        pairs = np.stack([np.arange(n_items), np.full(n_items, n_items)], axis=1).astype(np.int32)
+        last = Ragged.concatenate([mentions, closing]).join(Ragged(pairs.ravel(), 2 * np.arange(n_items + 1)))
+        start = self._tokenizer.encode_prompts([(words.apart, words.lead), (words.apart, words.lead, words.closing)])
+        every = np.ones(2 * n_items + 2, np.uint8)
+        return _Pieces(Ragged.concatenate([mentions, last, start]), every, every)

@@ -54,7 +54,7 @@ class Tokenizer:
         return Ragged.from_lists([[*ids, self.eos] for ids in self.encode([title + "\n" for title in titles])])
 
     def encode_prompts(self, pieces: Sequence[Sequence[str]]) -> Ragged:
-        """Ids of prompts whose pieces are tokenised apart and joined as ids (spec/methods.md 1.1)."""
+        """Ids of prompts whose pieces are tokenised apart and joined as ids."""
         flat = iter(self.encode([piece for prompt in pieces for piece in prompt]))
         start = [] if self.bos is None else [self.bos]
         return Ragged.from_lists([sum((next(flat) for _ in prompt), start) for prompt in pieces])

@@ -1,1 +1,1 @@
-"""Rank 3: one module per kind of identifiers; the file name is ``config.identifiers.name``."""
+"""Rank 3: kinds of identifiers, one per module. Each is what `config.identifiers.name` names."""

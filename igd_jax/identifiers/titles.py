@@ -1,53 +1,47 @@
-"""Items are written as their titles: ``tokenizer(title + newline)`` and EOS."""
+"""Items written as their titles, in the words of the tokenizer."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from functools import cached_property
 
 import numpy as np
 
 from igd_jax.core.fingerprint import fingerprint
-from igd_jax.core.io import atomic_file
 from igd_jax.core.ragged import Ragged
-from igd_jax.data.tokenizer import Tokenizer
+from igd_jax.data.token_cache import cached_rows
 from igd_jax.identifiers.base import Source
 
 
 class Titles:
-    """Titles as identifiers; see `items.identifiers.Identifiers`."""
+    """An item is its title and a newline, as the IGD authors write it; equal titles are one identifier."""
 
     def __init__(self, source: Source):
-        self.vocab_size, self.texts = source.tokenizer.vocab_size, source.titles
-        self._rows = title_rows(source.titles, source.tokenizer, cache=source.cache)
+        self._source = source
+
+    @property
+    def vocab_size(self) -> int:
+        """The tokenizer's own ids, and no further ones."""
+        return self._source.tokenizer.vocab_size
+
+    @property
+    def texts(self) -> Sequence[str]:
+        """The titles."""
+        return self._source.titles
 
     def rows(self) -> Ragged:
-        """Ids of each title, a newline and EOS."""
+        """Ids of ``title + newline`` and EOS."""
         return self._rows
 
     def mentions(self) -> Ragged:
-        """Ids of each title and a newline."""
-        lengths = self._rows.lengths - 1
-        keep = np.ones(len(self._rows.ids), bool)
-        keep[self._rows.start[1:] - 1] = False
-        start = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(lengths, out=start[1:])
-        return Ragged(self._rows.ids[keep], start)
+        """Ids of ``title + newline``."""
+        is_end = np.zeros(len(self._rows.ids), bool)
+        is_end[self._rows.start[1:] - 1] = True
+        return Ragged(self._rows.ids[~is_end], self._rows.start - np.arange(len(self._rows) + 1))
 
-
-def title_rows(titles: Sequence[str], tokenizer: Tokenizer, *, cache: Path) -> Ragged:
-    """Token rows of all titles, from the folder `cache` when these titles were tokenised there before.
-
-    The cache is written only beside something: a first start that ends in bad input leaves no folder behind.
-    """
-    path = cache / f"titles-{fingerprint(tokenizer.fingerprint, *titles)}.npz"
-    if path.is_file():
-        with np.load(path, allow_pickle=False) as saved:
-            return Ragged(saved["ids"], saved["start"])
-    rows = tokenizer.encode_titles(titles)
-    if not cache.parent.is_dir():
-        return rows
-    with atomic_file(path) as partial, partial.open("wb") as file:
-        np.savez(file, ids=rows.ids, start=rows.start)
-    return rows
+    @cached_property
+    def _rows(self) -> Ragged:
+        titles, tokenizer = self._source.titles, self._source.tokenizer
+        name = f"titles-{fingerprint(tokenizer.fingerprint, *titles)}"
+        return cached_rows(self._source.cache, name, lambda: tokenizer.encode_titles(titles))
 
 
 IDENTIFIERS = Titles

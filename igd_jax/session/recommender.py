@@ -161,8 +161,8 @@ class Recommender:
         """Rows of a split, as the model reads them; nothing of their targets is looked at."""
         history = Ragged(rows.history_items, rows.history_start)
         if self.session.method.inputs == "items":
-            return item_examples(history, rows.target)
-        return self._fit(self.session.prompts.of_items(history), rows.target)
+            return item_examples(history)
+        return self._fit(self.session.prompts.of_items(history))
 
     @property
     def _reads_words(self) -> bool:
@@ -197,9 +197,9 @@ class Recommender:
     def _batch(self, examples: Examples, group: Int[np.ndarray, " b"], size: int) -> TextBatch | ItemBatch:
         if self.session.method.inputs == "items":
             return make_item_batch(examples, group, size=size)
-        return make_text_batch(examples, group, None, {}, size=size)
+        return make_text_batch(examples, group, self.index.item_tokens, {}, size=size)
 
-    def _fit(self, prompts: Ragged, target: Int[np.ndarray, " R"]) -> Examples:
+    def _fit(self, prompts: Ragged) -> Examples:
         """Prompts cut so that the longest candidate fits behind each."""
         limit = self.session.settings.data.max_length
         room = limit - self.index.longest
@@ -208,18 +208,17 @@ class Recommender:
                 f"config.data.max_length is {limit}, but the longest candidate alone has {self.index.longest} tokens; "
                 "raise it"
             )
-        return make_examples(prompts, target, room=np.full(len(prompts), room))
+        return make_examples(prompts, room=room)
 
     def _examples(self, requests: Sequence[Request], resolved: Sequence[Resolved]) -> tuple[Examples, list[list[str]]]:
         """Histories as the model reads them, and what could not be read as it is."""
         notes = [_unknown(request, found, self._reads_words) for request, found in zip(requests, resolved, strict=True)]
-        target = np.zeros(len(requests), np.int32)  # nobody knows it, and nothing looks at it
         if self._reads_words:
             histories = [
                 [entry if item is None else self.index.titles[item] for entry, item in pairs]
                 for pairs in (zip(r.history, f.items, strict=True) for r, f in zip(requests, resolved, strict=True))
             ]
-            examples = self._fit(self.session.prompts.of_texts(histories), target)
+            examples = self._fit(self.session.prompts.of_texts(histories))
             for told, is_whole in zip(notes, examples.has_prefix.tolist(), strict=True):
                 if not is_whole:
                     limit = self.session.settings.data.max_length
@@ -228,8 +227,8 @@ class Recommender:
         known = [[item for item in found.items if item is not None] for found in resolved]
         history = Ragged.from_lists(known)
         if self.session.method.inputs == "items":
-            return item_examples(history, target), notes
-        return self._fit(self.session.prompts.of_items(history), target), notes
+            return item_examples(history), notes
+        return self._fit(self.session.prompts.of_items(history)), notes
 
 
 def _unknown(request: Request, found: Resolved, reads_words: bool) -> list[str]:

@@ -99,7 +99,7 @@ class Session:
             return item_examples(history, rows.target)
         limit = self.settings.data.max_length
         room = room_beside(rows.target, self.index, max_length=limit)
-        examples = make_examples(self.prompts.of_items(history), rows.target, room=room)
+        examples = make_examples(self.prompts.of_items(history), target=rows.target, room=room)
         if examples.n_cut:
             say(f"{examples.n_cut:,} of {len(examples):,} prompts cut: with target over {limit} tokens")
         return examples
@@ -150,7 +150,8 @@ def describe_index(which: str, index: ItemIndex) -> str:
     return (
         f"candidates ({which}): {n_items:,} of {len(index.titles):,} items, {n_rows:,} titles "
         f"({n_items - n_rows:,} items merged into a title they share), {int((counts > 0).sum()):,} of them train "
-        f"targets; title tokens mean {lengths.mean():.1f}, longest {lengths.max()}; {share:.0%} of trie edges are forced"
+        f"targets; title tokens mean {lengths.mean():.1f}, longest {lengths.max()}; {share:.0%} of "
+        "trie edges are forced"
     )
 
 

@@ -93,8 +93,8 @@ def check_fingerprints(
     """Raise `InputError` when a checkpoint was trained with other data, tokenizer or frozen arrays."""
     if progress["fingerprint"] != expected["fingerprint"]:
         raise InputError(
-            f"{workdir.path} was trained on other data or with another tokenizer than {session.settings.data.dir} gives "
-            "now; use the data it was trained on, or another --workdir"
+            f"{workdir.path} was trained on other data or with another tokenizer than {session.settings.data.dir} "
+            "gives now; use the data it was trained on, or another --workdir"
         )
     if progress["frozen"] != expected["frozen"]:
         raise InputError(
