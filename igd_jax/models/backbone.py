@@ -50,7 +50,7 @@ class KVCache:
             for old, part in ((self.key, new.key), (self.value, new.value))
         )
         position = self.position
-        if position is not None:
+        if position is not None and new.position is not None:
             position = jax.lax.dynamic_update_slice_in_dim(position, new.position, at, axis=1)
         return KVCache(key, value, position)
 
@@ -149,8 +149,8 @@ class Prefix:
     def pad_to(self, width: int) -> "Prefix":
         """As many columns; masks hide the new ones, and what is written after the prefix stays the same."""
         if self.memory is not None:
-            return self.replace(memory=self.memory.pad_to(width))
-        return self.replace(kv=self.kv.pad_to(width), mask=_pad_mask(self.mask, width))
+            return Prefix(self.kv, self.mask, self.length, self.hidden, self.memory.pad_to(width))
+        return Prefix(self.kv.pad_to(width), _pad_mask(self.mask, width), self.length, self.hidden)
 
 
 def _pad_mask(mask: Bool[Array, "B S"], width: int) -> Bool[Array, "B {width}"]:

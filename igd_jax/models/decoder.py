@@ -109,7 +109,7 @@ class Decoder(nnx.Module):
 
         def run_layer(hidden, layer):
             layer_weights, cached = layer
-            blocks = [KeyBlock(*kv, seen) for kv, (_, seen) in zip(cached, past, strict=True)]
+            blocks = [KeyBlock(key, value, seen) for (key, value), (_, seen) in zip(cached, past, strict=True)]
             return nnx.merge(graph, layer_weights)(hidden, rotation=rotation, mask=mask, past=blocks)
 
         if self.remat:

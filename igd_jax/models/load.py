@@ -121,7 +121,7 @@ def grow_vocabulary(model: Decoder | T5, vocab_size: int, *, rngs: nnx.Rngs) -> 
         if (old := getattr(model, name)) is not None:
             new = init(rngs.params(), (more, model.config.hidden_size), old[...].dtype)
             setattr(model, name, nnx.Param(jnp.concatenate([old[...], new])))
-    model.config = dataclasses.replace(model.config, vocab_size=vocab_size)  # type: ignore[arg-type]
+    model.config = dataclasses.replace(model.config, vocab_size=vocab_size)
 
 
 def _check_t5(given: str, dtype: DTypeLike, param_dtype: DTypeLike, remat: bool) -> None:

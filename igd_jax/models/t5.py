@@ -1,7 +1,7 @@
 """T5: an encoder that reads and a decoder that writes (arXiv 1910.10683), in float32 and without dropout.
 
 Version 1.0 has a ReLU between two maps and writes with its embedding, scaled; version 1.1 has a gated GELU and a head
-of its own. Positions and attention are arguments, so that a method can share positions and hide tokens from each other.
+of its own. Positions and attention are arguments, so that a method can share positions and hide tokens from others.
 """
 
 from collections.abc import Sequence

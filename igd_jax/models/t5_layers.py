@@ -125,14 +125,17 @@ class Stack(nnx.Module):
         bias, mask = self._bias(positions, positions), mask_of(visible)
         if more_bias is not None:
             bias = bias + jnp.broadcast_to(more_bias[:, None], bias.shape)
-        biases = [self._bias(positions, kv.position) for kv, _ in past]
+        biases = [self._bias(positions, kv.position) for kv, _ in past if kv.position is not None]
         sees = None if memory is None else jnp.broadcast_to(memory.mask[:, None], (*positions.shape, memory.kv.n_slots))
         graph, weights = nnx.split(self.layers)
 
         def run_layer(hidden, layer):
             layer_weights, cached, read = layer
-            blocks = [KeyBlock(*kv, seen, b) for kv, (_, seen), b in zip(cached, past, biases, strict=True)]
-            of_memory = None if read is None else KeyBlock(*read, sees)
+            blocks = [
+                KeyBlock(key, value, seen, bias)
+                for (key, value), (_, seen), bias in zip(cached, past, biases, strict=True)
+            ]
+            of_memory = None if read is None or sees is None else KeyBlock(read[0], read[1], sees)
             return nnx.merge(graph, layer_weights)(hidden, mask=mask, bias=bias, past=blocks, memory=of_memory)
 
         cached = [(kv.key, kv.value) for kv, _ in past]
@@ -142,6 +145,7 @@ class Stack(nnx.Module):
 
     def memory_of(self, encoded: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Memory:
         """Keys and values of the encoder's tokens in all layers, which are the same whatever is written."""
+        assert self.layers.cross is not None
         graph, weights = nnx.split(self.layers.cross)
         key, value = jax.vmap(lambda layer: nnx.merge(graph, layer).keys(encoded))(weights)
         return Memory(KVCache(key, value), mask)

@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from igd_jax.models.backbone import KVCache
 from igd_jax.models.config import NAMED, Llama3Scaling, ModelConfig
-from igd_jax.models.decoder import Decoder, KVCache, Layer
-from igd_jax.models.layers import attend, causal_mask, positions_of, rotate, rotation_of
+from igd_jax.models.decoder import Decoder, Layer
+from igd_jax.models.layers import KeyBlock, attend, rotate, rotation_of
+from igd_jax.models.visibility import Causal, Dense, positions_of
 
 TINY = ModelConfig(
     vocab_size=50,
@@ -73,7 +75,7 @@ def run(decoder: Decoder, inputs, **arguments):
 
 def run_causal(decoder: Decoder, inputs, valid=None):
     valid = jnp.ones(inputs.shape[:2], bool) if valid is None else valid
-    return run(decoder, inputs, positions=positions_of(valid), mask=causal_mask(valid))
+    return run(decoder, inputs, positions=positions_of(valid), visible=Causal(valid))
 
 
 @pytest.mark.parametrize("name", PUBLIC_SIZES)
@@ -97,14 +99,6 @@ def test_layers_start_from_different_weights_of_the_stated_spread():
     assert np.all(np.asarray(decoder.norm.scale[...]) == 1)
 
 
-def test_masks_and_positions_of_left_padding():
-    valid = jnp.asarray([[False, True, True], [True, True, True]])
-    np.testing.assert_array_equal(positions_of(valid), [[0, 0, 1], [0, 1, 2]])
-    padded = [[0, 0, 0], [0, 1, 0], [0, 1, 1]]
-    whole = [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
-    np.testing.assert_array_equal(causal_mask(valid), np.asarray([padded, whole], bool))
-
-
 def test_attention_over_blocks_is_one_softmax_per_head():
     random = np.random.default_rng(0)
     query, keys, values = (random.normal(size=(2, length, heads, 8)) for length, heads in ((3, 4), (7, 2), (7, 2)))
@@ -117,7 +111,7 @@ def test_attention_over_blocks_is_one_softmax_per_head():
         expected[b, t, head] = share @ values[b, mask[b, t], head // 2]
     key, value = (jnp.asarray(x.transpose(0, 2, 1, 3), jnp.float32) for x in (keys, values))
     pieces = [slice(0, 4), slice(4, 5), slice(5, 7)]
-    blocks = [(key[:, :, piece], value[:, :, piece], jnp.asarray(mask[:, :, piece])) for piece in pieces]
+    blocks = [KeyBlock(key[:, :, piece], value[:, :, piece], jnp.asarray(mask[:, :, piece])) for piece in pieces]
     close(jax.jit(attend)(jnp.asarray(query, jnp.float32), blocks), expected)
 
 
@@ -158,7 +152,7 @@ def test_token_by_token_with_a_cache_equals_one_pass(decoder: Decoder):
             decoder,
             IDS[:, t : t + 1],
             positions=jnp.full((2, 1), t, jnp.int32),
-            mask=jnp.ones((2, 1, 1), bool),
+            visible=Dense(jnp.ones((2, 1, 1), bool)),
             past=[(cache, seen)],
         )
         close(hidden[:, 0], expected[:, t])
@@ -173,22 +167,6 @@ def test_left_padding_changes_nothing(decoder: Decoder):
     close(padded[:, 3:], expected)
 
 
-def test_a_prefix_that_all_rows_share_is_as_good_as_whole_rows(decoder: Decoder):
-    whole = jnp.concatenate([jnp.broadcast_to(jnp.arange(5, 10), (2, 5)).astype(jnp.int32), IDS], axis=1)
-    expected, expected_cache = run_causal(decoder, whole)
-    pad = ((0, 0), (2, 0))
-    tokens, valid = jnp.pad(IDS, pad), jnp.pad(jnp.ones(IDS.shape, bool), pad)
-    after = nnx.jit(lambda decoder, prefix: decoder.after_prefix(prefix, tokens, valid))
-    hidden, cache = after(decoder, whole[:, :5])
-    close(hidden[:, 2:], expected[:, 5:])
-    # Two slots of padding lie between the prefix and the tokens.
-    jax.tree.map(
-        lambda ours, theirs: close(jnp.delete(ours, jnp.asarray([5, 6]), axis=3), theirs), cache, expected_cache
-    )
-    alone, _ = nnx.jit(lambda decoder: decoder.after_prefix(None, tokens, valid))(decoder)
-    close(alone[:, 2:], run_causal(decoder, IDS)[0])
-
-
 def test_tree_in_any_slot_order_equals_separate_sequences(decoder: Decoder):
     """Prompt a b c; the beams d e f and g h i. Slots hold g d, then one call runs i e f h."""
     a, b, c, d, e, f, g, h, i = range(10, 19)
@@ -198,7 +176,7 @@ def test_tree_in_any_slot_order_equals_separate_sequences(decoder: Decoder):
         decoder,
         jnp.asarray([[g, d]], jnp.int32),
         positions=jnp.full((1, 2), 3, jnp.int32),
-        mask=jnp.eye(2, dtype=bool)[None],
+        visible=Dense(jnp.eye(2, dtype=bool)[None]),
         past=[(prompt, jnp.ones((1, 2, 3), bool))],
     )
     close(heads[0], first[jnp.asarray([1, 0]), 3])
@@ -210,7 +188,7 @@ def test_tree_in_any_slot_order_equals_separate_sequences(decoder: Decoder):
             decoder,
             jnp.asarray([[i, e, f, h]], jnp.int32),
             positions=jnp.asarray([[5, 4, 5, 4]], jnp.int32),
-            mask=jnp.asarray([[[1, 0, 0, 1], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]], bool),
+            visible=Dense(jnp.asarray([[[1, 0, 0, 1], [0, 1, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]]], bool)),
             past=past,
         )
         close(tails[0], jnp.stack([first[1, 5], first[0, 4], first[0, 5], first[1, 4]]))
@@ -225,7 +203,7 @@ def test_embeddings_in_equal_tokens_in(decoder: Decoder):
 def loss_of(graph, weights):
     decoder = nnx.merge(graph, weights)
     valid = jnp.ones(IDS.shape, bool)
-    hidden, _ = decoder(IDS, positions=positions_of(valid), mask=causal_mask(valid))
+    hidden, _ = decoder(IDS, positions=positions_of(valid), visible=Causal(valid))
     return jnp.mean(jax.nn.logsumexp(decoder.logits(hidden), axis=-1) + jnp.sum(jnp.square(hidden), axis=-1) ** 0.5)
 
 

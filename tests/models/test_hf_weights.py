@@ -13,7 +13,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.models.config import NAMED, from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_weights import NAMES, load_config, load_decoder
-from igd_jax.models.layers import causal_mask, positions_of
+from igd_jax.models.visibility import Causal, positions_of
 
 CONFIG = {
     "model_type": "qwen2",
@@ -237,7 +237,7 @@ def test_published_logits_of_the_books_model(shared: Path):
 
     @jax.jit
     def forward(ids):
-        hidden, _ = decoder(ids, positions=positions_of(valid), mask=causal_mask(valid))
+        hidden, _ = decoder(ids, positions=positions_of(valid), visible=Causal(valid))
         return hidden[0], decoder.logits(hidden)[0]
 
     hidden, logits = forward(ids)

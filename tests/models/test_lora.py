@@ -18,8 +18,9 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.layers import Frozen, causal_mask, positions_of
+from igd_jax.models.layers import Frozen
 from igd_jax.models.lora import TARGETS, LoRA, LowRank, add_lora
+from igd_jax.models.visibility import Causal, positions_of
 from igd_jax.session.session import split_trainable, trained_model
 
 CONFIG = from_hf(tiny_run.HF_CONFIG)
@@ -60,7 +61,7 @@ def fill(decoder: Decoder) -> Decoder:
 
 
 def forward(decoder: Decoder) -> jax.Array:
-    hidden, _ = decoder(IDS, positions=positions_of(VALID), mask=causal_mask(VALID))
+    hidden, _ = decoder(IDS, positions=positions_of(VALID), visible=Causal(VALID))
     return decoder.logits(hidden)
 
 
@@ -119,9 +120,9 @@ def test_a_cache_gives_what_one_pass_gives():
     @nnx.jit
     def in_two(decoder: Decoder) -> jax.Array:
         first, rest = VALID[:, :4], positions_of(VALID)[:, 4:]
-        _, cache = decoder(IDS[:, :4], positions=positions_of(first), mask=causal_mask(first))
+        _, cache = decoder(IDS[:, :4], positions=positions_of(first), visible=Causal(first))
         seen = jnp.ones((2, 2, 4), bool)
-        hidden, _ = decoder(IDS[:, 4:], positions=rest, mask=causal_mask(VALID[:, 4:]), past=[(cache, seen)])
+        hidden, _ = decoder(IDS[:, 4:], positions=rest, visible=Causal(VALID[:, 4:]), past=[(cache, seen)])
         return decoder.logits(hidden)
 
     decoder = fill(make(ALL))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from igd_jax.models.hf_weights import load_decoder
-from igd_jax.models.layers import causal_mask, positions_of
+from igd_jax.models.visibility import Causal, positions_of
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -66,7 +66,7 @@ def compare(folder: Path) -> None:
 
     @jax.jit
     def forward(ids):
-        hidden, _ = decoder(ids, positions=positions_of(valid), mask=causal_mask(valid))
+        hidden, _ = decoder(ids, positions=positions_of(valid), visible=Causal(valid))
         return hidden, decoder.logits(hidden)
 
     hidden, logits = forward(jnp.asarray(ids, jnp.int32))

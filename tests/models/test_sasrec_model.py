@@ -1,4 +1,4 @@
-"""SASRec's states: causal, blind to padding and to the rows beside them, and random only where noise is given."""
+"""SASRec's states: causal, blind to padding and to the rows beside them, and random only where seeds are given."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ CONFIG = SASRecConfig(n_items=9, max_history=6, width=8, num_blocks=2, num_heads
 HISTORY = np.array([[0, 0, 3, 1, 4], [5, 8, 2, 6, 5], [0, 0, 0, 0, 7]], np.int32)
 LENGTHS = np.array([3, 5, 1])
 VALID = np.arange(5) >= 5 - LENGTHS[:, None]
-NOISE = np.array([5, 6, 5], np.int32)
+SEED = np.array([5, 6, 5], np.int32)
 
 
 def randomized(module: nnx.Module) -> nnx.Module:
@@ -88,14 +88,14 @@ def test_a_row_of_padding_alone_is_finite(model):
     assert np.isfinite(model(jnp.zeros((1, 5), jnp.int32), jnp.zeros((1, 5), bool))).all()
 
 
-def test_dropout_follows_from_a_rows_noise_alone(model, users):
-    together = np.asarray(model(jnp.asarray(HISTORY), jnp.asarray(VALID), jnp.asarray(NOISE)))
+def test_dropout_follows_from_a_rows_seed_alone(model, users):
+    together = np.asarray(model(jnp.asarray(HISTORY), jnp.asarray(VALID), jnp.asarray(SEED)))
     assert (np.abs(together - users).max(axis=1) > 1e-3).all()
     for row in range(3):
         pick = np.array([row])
-        alone = model(jnp.asarray(HISTORY[pick]), jnp.asarray(VALID[pick]), jnp.asarray(NOISE[pick]))
+        alone = model(jnp.asarray(HISTORY[pick]), jnp.asarray(VALID[pick]), jnp.asarray(SEED[pick]))
         np.testing.assert_allclose(alone[0], together[row], atol=1e-6)
-    other = model(jnp.asarray(HISTORY), jnp.asarray(VALID), jnp.asarray(NOISE + 1))
+    other = model(jnp.asarray(HISTORY), jnp.asarray(VALID), jnp.asarray(SEED + 1))
     assert (np.abs(other - together).max(axis=1) > 1e-3).all()
 
 

@@ -11,9 +11,10 @@ from tiny_run import HF_CONFIG
 
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.setrec import ItemTokens, SetModel, apart, best_rows, lay_out, text_reader
+from igd_jax.models.setrec import ItemTokens, SetModel, apart, lay_out
 from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import T5Config
+from igd_jax.models.visibility import Dense
 
 N_ITEMS, N_TOKENS, WIDTH = 12, 3, 32
 T5_CONFIG = T5Config(
@@ -148,7 +149,7 @@ def test_with_one_token_an_item_a_query_is_the_next_token_of_a_plain_causal_deco
         read = jnp.concatenate(words)[None]
         n = read.shape[1]
         mask = jnp.tril(jnp.ones((1, n, n), bool))
-        hidden, _ = nnx.jit(lambda decoder, x, n, mask: decoder(x, positions=n, mask=mask))(
+        hidden, _ = nnx.jit(lambda decoder, x, n, mask: decoder(x, positions=n, visible=Dense(mask)))(
             model.backbone, read, jnp.arange(n)[None], mask
         )
         np.testing.assert_allclose(found[row, 0], hidden[0, -1], atol=1e-5)
@@ -190,32 +191,3 @@ def test_tokens_are_projected_vectors_and_then_the_pieces_of_the_encoded_feature
     np.testing.assert_allclose(found[0, 0, 1:].reshape(-1), x @ last.kernel[...] + last.bias[...], atol=1e-5)
     assert [layer.kernel.shape[1] for layer in tokens.encoder.layers] == [512, 256, 128, 2 * WIDTH]
     assert [layer.kernel.shape[1] for layer in tokens.decoder.layers] == [128, 256, 512, 7]
-
-
-# ---------------------------------------------------------------------------------------------------- lists, and titles
-def test_the_best_rows_are_those_of_their_best_items_over_all_chunks():
-    rng = np.random.default_rng(0)
-    row = np.array([[0, 0, 1, 2], [3, 4, 4, 4], [5, 6, 6, 6]])
-    is_item = np.array([[1, 1, 1, 1], [1, 1, 1, 1], [1, 1, 0, 0]], bool)
-    tokens, asked = rng.normal(size=(3, 4, 6)), rng.normal(size=(5, 6))
-    of_rows = np.full((5, 7), -np.inf)
-    for chunk, place in zip(*np.nonzero(is_item), strict=True):
-        score = asked @ tokens[chunk, place]
-        of_rows[:, row[chunk, place]] = np.maximum(of_rows[:, row[chunk, place]], score)
-    tables = {"tokens": jnp.asarray(tokens, jnp.float32), "row": jnp.asarray(row), "is_item": jnp.asarray(is_item)}
-    scores, rows = jax.jit(best_rows, static_argnames="k")(jnp.asarray(asked, jnp.float32), tables, k=6)
-    order = np.argsort(-of_rows, axis=1)[:, :6]
-    np.testing.assert_array_equal(rows, order)
-    np.testing.assert_allclose(scores, np.take_along_axis(of_rows, order, 1), rtol=1e-5)
-
-
-@pytest.mark.parametrize("pooling", ["mean", "last"])
-@pytest.mark.parametrize("kind", ["decoder", "t5"])
-def test_a_title_is_pooled_over_its_own_tokens_whatever_its_padding(kind, pooling):
-    read = text_reader(make(kind).backbone, pooling=pooling)
-    ids, valid = np.array([[3, 4, 5, 0]], np.int32), np.array([[True, True, True, False]])
-    short = read(ids[:, :3], valid[:, :3])
-    np.testing.assert_allclose(read(ids, valid), short, atol=1e-5)
-    assert (read(ids, np.zeros_like(valid)) == 0).all()
-    other = read(np.array([[3, 4, 6]], np.int32), valid[:, :3])
-    assert np.abs(other - short).max() > 1e-3

@@ -7,14 +7,21 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from flax import nnx
 from safetensors.numpy import load_file, save_file
+from tiny_models import text_batch
 
 from igd_jax.core.errors import InputError
-from igd_jax.models.t5 import T5, bucket_of, hide, load_t5, save_t5
+from igd_jax.core.types import TextBatch
+from igd_jax.models.backbone import KVCache, Prefix
+from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import NAMED, T5Config, from_hf, named
+from igd_jax.models.t5_layers import bucket_of
+from igd_jax.models.t5_weights import load_t5, save_t5
+from igd_jax.models.visibility import Causal, Dense, both_sides
 
 SIZES = {
     "vocab_size": 60,
@@ -33,13 +40,17 @@ VERSIONS: dict[str, dict[str, Any]] = {
     "1.0, relu, tied": {"feed_forward_proj": "relu", "tie_word_embeddings": True},
     "1.1, gated, untied": {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
 }
+START = 4
 
 
 def save_random(version: str, folder: Path) -> Any:
     """Leave a model with random values in every weight in `folder`; returns it."""
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
-    model = transformers.T5ForConditionalGeneration(transformers.T5Config(**SIZES, **VERSIONS[version])).eval()
+    config = transformers.T5Config(**SIZES, **VERSIONS[version], decoder_start_token_id=START)
+    model = transformers.T5ForConditionalGeneration(config).eval()
     torch.manual_seed(0)
+    if not VERSIONS[version]["tie_word_embeddings"]:  # transformers 5 ties them whatever the config says
+        model.lm_head.weight = torch.nn.Parameter(torch.zeros_like(model.shared.weight))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.3)
@@ -49,21 +60,17 @@ def save_random(version: str, folder: Path) -> Any:
 
 @nnx.jit
 def run(model: T5, ids, valid, written):
-    """Hidden states of encoder and decoder as a translation has them: positions in order, a causal decoder."""
-    n_rows, n_read = ids.shape
-    n_written = written.shape[1]
-    encoded = model.encode(
-        ids,
-        positions=jnp.broadcast_to(jnp.arange(n_read), ids.shape),
-        mask=jnp.broadcast_to(valid[:, None], (n_rows, n_read, n_read)),
+    """Hidden states of encoder and decoder as a translation has them: positions in order, a causal decoder; logits."""
+    positions, places = (jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape) for x in (ids, written))
+    encoded = model.encode(ids, positions=positions, visible=both_sides(valid))
+    hidden, _ = model.decode(
+        written, model.memory_of(encoded, valid), positions=places, visible=Causal(jnp.ones(written.shape, bool))
     )
-    causal = jnp.tril(jnp.ones((n_rows, n_written, n_written), bool))
-    positions = jnp.broadcast_to(jnp.arange(n_written), written.shape)
-    return encoded, model.decode(written, encoded, positions=positions, bias=hide(~causal), encoded_mask=valid)
+    return encoded, hidden, model.logits(hidden)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_hidden_states_are_those_of_transformers(version, tmp_path):
+def test_hidden_states_and_logits_are_those_of_transformers(version, tmp_path):
     torch = pytest.importorskip("torch")
     theirs = save_random(version, tmp_path)
     rng = np.random.default_rng(0)
@@ -77,13 +84,91 @@ def test_hidden_states_are_those_of_transformers(version, tmp_path):
             output_hidden_states=True,
         )
     model = load_t5(tmp_path)
-    encoded, decoded = run(model, jnp.asarray(ids, jnp.int32), jnp.asarray(valid), jnp.asarray(written, jnp.int32))
+    encoded, decoded, logits = run(
+        model, jnp.asarray(ids, jnp.int32), jnp.asarray(valid), jnp.asarray(written, jnp.int32)
+    )
     np.testing.assert_allclose(encoded[valid], expected.encoder_last_hidden_state.numpy()[valid], atol=3e-5)
     np.testing.assert_allclose(decoded, expected.decoder_hidden_states[-1].numpy(), atol=3e-5)
+    np.testing.assert_allclose(logits, expected.logits.numpy(), rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("both_sides", [True, False])
-def test_buckets_are_those_of_transformers(both_sides):
+prefill = nnx.jit(lambda model, batch: model.prefill(batch))
+
+
+@nnx.jit
+def teach(model: T5, batch: TextBatch) -> jax.Array:
+    return model.logits(model.target_hidden(batch))
+
+
+@nnx.jit
+def write(model: T5, prefix: Prefix, store: KVCache, token, t):
+    """Feed the token that stands at place t of the target."""
+    seen = jnp.broadcast_to(jnp.arange(store.n_slots) < t, (*token.shape, store.n_slots))
+    hidden, new = model.extend(
+        prefix,
+        token,
+        positions=prefix.length[:, None] + t,
+        visible=Causal(jnp.ones(token.shape, bool)),
+        past=[(store, seen)],
+    )
+    return model.logits(hidden[:, 0]), store.write(new, t)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_a_t5_writes_is_what_that_of_transformers_writes(version, tmp_path):
+    """Prompts of several lengths with a part that all share, all tokens of the targets at once and one by one."""
+    torch = pytest.importorskip("torch")
+    theirs = save_random(version, tmp_path)
+    rng = np.random.default_rng(1)
+    shared, prompts, targets = (
+        [rng.integers(5, 60, n).tolist() for n in lengths] for lengths in ((6,), (30, 1, 12), (9, 25, 4))
+    )
+    batch = text_batch(prompts, targets, shared=shared[0])
+    whole = [shared[0] + prompt for prompt in prompts]
+    ids, labels = (
+        torch.tensor([row + [fill] * (max(map(len, rows)) - len(row)) for row in rows])
+        for rows, fill in ((whole, 0), (targets, -100))
+    )
+    is_read = torch.tensor([[1] * len(row) + [0] * (ids.shape[1] - len(row)) for row in whole])
+    with torch.no_grad():
+        expected = theirs(input_ids=ids, attention_mask=is_read, labels=labels).logits.numpy()
+    model, mask = load_t5(tmp_path), np.asarray(batch.target_mask)
+    assert model.config.start_id == START
+    np.testing.assert_allclose(np.asarray(teach(model, batch))[mask], expected[mask], rtol=1e-5, atol=1e-5)
+    prefix = prefill(model, batch)
+    logits, store = [model.logits(prefix.hidden)], prefix.kv.empty(batch.target.shape[1])
+    for t in range(batch.target.shape[1] - 1):
+        found, store = write(model, prefix, store, batch.target[:, t : t + 1], jnp.int32(t))
+        logits.append(found)
+    np.testing.assert_allclose(np.stack(logits, axis=1)[mask], expected[mask], rtol=1e-5, atol=1e-5)
+
+
+def test_published_logits_and_losses_of_letter_tiger(shared, tmp_path):
+    golden = shared / "golden" / "letter"
+    with np.load(golden / "t5_weights.npz", allow_pickle=False) as weights:
+        save_file(dict(weights), tmp_path / "model.safetensors")
+    config = json.loads((golden / "t5_config.json").read_text(encoding="utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "t5"}), encoding="utf-8")
+    with np.load(golden / "t5_batch.npz", allow_pickle=False) as arrays:
+        arrays = dict(arrays)
+    prompts = [row[mask > 0].tolist() for row, mask in zip(arrays["input_ids"], arrays["attention_mask"], strict=True)]
+    model = load_t5(tmp_path)
+    logits = {}
+    for kind in ("labels", "labels_ragged"):
+        # Labels that do not count are read as padding, id 0, which later tokens see.
+        batch = text_batch(prompts, np.maximum(arrays[kind], 0).tolist())
+        logits[kind] = np.asarray(teach(model, batch), np.float64)
+        for temperature in (1.0, 0.7, 2.5):
+            scaled, mask = logits[kind] / temperature, arrays[kind] >= 0
+            own = np.take_along_axis(scaled, np.asarray(batch.target)[..., None], axis=-1)[..., 0]
+            nll = np.log(np.exp(scaled).sum(axis=-1)) - own
+            name = f"{'' if kind == 'labels' else 'ragged_'}loss_temp{temperature}_f32"
+            assert nll[mask].mean() == pytest.approx(float(arrays[name]), rel=2e-6)
+    np.testing.assert_allclose(logits["labels"], arrays["logits_f32"], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("is_encoder", [True, False])
+def test_buckets_are_those_of_transformers(is_encoder):
     torch = pytest.importorskip("torch")
     modeling = pytest.importorskip("transformers.models.t5.modeling_t5")
     distance = np.arange(-600, 601)
@@ -91,9 +176,9 @@ def test_buckets_are_those_of_transformers(both_sides):
         config = from_hf({**SIZES, "model_type": "t5", "relative_attention_num_buckets": n,
                           "relative_attention_max_distance": far})  # fmt: skip
         theirs = modeling.T5Attention._relative_position_bucket(
-            torch.from_numpy(distance), bidirectional=both_sides, num_buckets=n, max_distance=far
+            torch.from_numpy(distance), bidirectional=is_encoder, num_buckets=n, max_distance=far
         )
-        np.testing.assert_array_equal(bucket_of(jnp.asarray(distance), config, both_sides=both_sides), theirs.numpy())
+        np.testing.assert_array_equal(bucket_of(jnp.asarray(distance), config, both_sides=is_encoder), theirs.numpy())
 
 
 @pytest.mark.parametrize(("name", "n_weights"), [("t5-small", 60_506_624), ("t5-base", 222_903_552)])
@@ -138,7 +223,9 @@ def model() -> T5:
 
 @pytest.mark.parametrize("gated", [False, True])
 def test_a_saved_model_comes_back_and_leaves_the_other_files_of_its_folder(gated, model, tmp_path):
-    config = dataclasses.replace(model.config, gated=gated, num_decoder_layers=3, eps=0.01)
+    config = dataclasses.replace(
+        model.config, gated=gated, num_decoder_layers=3, eps=0.01, start_id=7, tie_embeddings=gated, scale_logits=gated
+    )
     saved = nnx.jit(lambda: T5(config, rngs=nnx.Rngs(1)))()
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     save_t5(model, tmp_path)
@@ -154,12 +241,11 @@ def test_transformers_finds_every_weight_of_a_saved_model(version, tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     theirs = save_random(version, tmp_path / "theirs")
     save_t5(load_t5(tmp_path / "theirs"), tmp_path / "ours")
-    read, report = transformers.T5Model.from_pretrained(tmp_path / "ours", output_loading_info=True)
+    read, report = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     ids = torch.tensor([[3, 14, 15, 9, 2]])
     with torch.no_grad():
-        found = read.eval()(input_ids=ids, decoder_input_ids=ids).last_hidden_state
-        expected = theirs(input_ids=ids, decoder_input_ids=ids, output_hidden_states=True).decoder_hidden_states[-1]
+        found, expected = (model.eval()(input_ids=ids, labels=ids).logits for model in (read, theirs))
     np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5)
 
 
@@ -169,19 +255,19 @@ IDS = jnp.asarray([[3, 14, 15, 9, 2]], jnp.int32)
 def test_a_token_changes_only_what_may_look_at_it(model):
     mask = jnp.ones((1, 5, 5), bool).at[0, :2, 3].set(False)
     place = jnp.arange(5)[None]
-    encode = jax.jit(lambda ids, place: model.encode(ids, positions=place, mask=mask))
+    encode = jax.jit(lambda ids, place: model.encode(ids, positions=place, visible=Dense(mask)))
     before, after = encode(IDS, place), encode(IDS.at[0, 3].set(7), place)
     # Token 0 and 1 may not look at token 3, but at others that do.
     assert (np.abs(after - before).max(axis=(0, 2)) > 1e-4).all()
     hidden = jnp.ones((1, 5, 5), bool).at[0, :, 3].set(jnp.arange(5) == 3)
-    encode = jax.jit(lambda ids, place: model.encode(ids, positions=place, mask=hidden))
+    encode = jax.jit(lambda ids, place: model.encode(ids, positions=place, visible=Dense(hidden)))
     changed = np.abs(encode(IDS.at[0, 3].set(7), place) - encode(IDS, place)).max(axis=(0, 2)) > 1e-4
     assert changed.tolist() == [False, False, False, True, False]
 
 
 def test_only_differences_of_positions_count_and_shared_ones_make_a_set(model):
     mask = jnp.ones((1, 5, 5), bool)
-    encode = jax.jit(lambda ids, place: model.encode(ids, positions=place, mask=mask))
+    encode = jax.jit(lambda ids, place: model.encode(ids, positions=place, visible=Dense(mask)))
     place = jnp.asarray([[0, 1, 1, 1, 2]])
     order = jnp.asarray([0, 3, 1, 2, 4])
     np.testing.assert_allclose(encode(IDS, place), encode(IDS, place + 40), atol=1e-5)
@@ -189,20 +275,76 @@ def test_only_differences_of_positions_count_and_shared_ones_make_a_set(model):
     assert np.abs(encode(IDS, place) - encode(IDS, jnp.arange(5)[None])).max() > 1e-2
 
 
-def test_a_folder_that_is_no_t5_or_lacks_weights_is_bad_input(tmp_path):
-    with pytest.raises(InputError, match=r"holds no config.json; expected the Hugging Face folder of a T5 model"):
+# ----------------------------------------------------------------------------------------------------- what is refused
+def stored(version: str, folder: Path) -> dict[str, np.ndarray]:
+    """Tensors of a saved model, to be changed and saved again."""
+    save_random(version, folder)
+    return load_file(folder / "model.safetensors")
+
+
+def test_every_misfit_is_named_in_one_message(tmp_path):
+    with pytest.raises(InputError, match=r"has no config.json; expected a Hugging Face model folder"):
         load_t5(tmp_path)
-    save_random("1.1, gated, untied", tmp_path)
-    tensors = load_file(tmp_path / "model.safetensors")
+    tensors = stored("1.1, gated, untied", tmp_path)
     del tensors["decoder.final_layer_norm.weight"]
     tensors["encoder.block.1.layer.1.DenseReluDense.wi_1.weight"] = np.zeros((2, 3), np.float32)
+    tensors["decoder.block.2.layer.1.layer_norm.weight"] = np.zeros(32, np.int8)
+    tensors["decoder.block.3.layer.1.layer_norm.weight"] = np.zeros(32, np.float32)
+    tensors["encoder.block.0.layer.1.DenseReluDense.wi.weight"] = np.zeros((48, 32), np.float32)
+    tensors["decoder.embed_tokens.weight"] = tensors["shared.weight"] + 1
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(InputError) as caught:
         load_t5(tmp_path)
-    assert "\n  - decoder.final_layer_norm.weight\n" in str(caught.value)
-    assert "\n  ! encoder.block.1.layer.1.DenseReluDense.wi_1.weight is (2, 3), expected (48, 32)\n" in str(
-        caught.value
-    )
+    assert sorted(line.strip() for line in str(caught.value).splitlines() if line.startswith("  ")) == [
+        "! decoder.block.2.layer.1.layer_norm.weight is I8, expected one of BF16, F16, F32",
+        "! decoder.embed_tokens.weight is not shared.weight, though config.json ties them",
+        "! encoder.block.1.layer.1.DenseReluDense.wi_1.weight is (2, 3), expected (48, 32)",
+        "+ decoder.block.3.layer.1.layer_norm.weight",
+        "+ encoder.block.0.layer.1.DenseReluDense.wi.weight",
+        "- decoder.final_layer_norm.weight",
+    ]
+
+
+def test_names_that_published_folders_have_beside_the_weights_are_known(tmp_path):
+    tensors = stored("1.0, relu, tied", tmp_path)
+    expected = load_t5(tmp_path)
+    for name in ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight", "lm_head.weight"):
+        tensors[name] = tensors["shared.weight"].copy()
+    unused = "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight"
+    tensors[unused] = np.ones((8, 4), np.float32)
+    save_file(tensors, tmp_path / "model.safetensors")
+    found = load_t5(tmp_path)
+    assert found.head is None
+    jax.tree.map(np.testing.assert_array_equal, *(nnx.to_pure_dict(nnx.state(model)) for model in (found, expected)))
+
+
+def test_a_head_of_its_own_is_needed_read_or_refused_as_the_config_says(tmp_path):
+    tensors, path = stored("1.1, gated, untied", tmp_path), tmp_path / "config.json"
+    by_transformers_5 = json.loads(path.read_text(encoding="utf-8"))
+    assert (by_transformers_5["tie_word_embeddings"], by_transformers_5["scale_decoder_outputs"]) == (True, False)
+    by_transformers_4 = by_transformers_5 | {"tie_word_embeddings": False, "scale_decoder_outputs": None}
+    for config in (by_transformers_5, by_transformers_4):
+        path.write_text(json.dumps(config), encoding="utf-8")
+        found = load_t5(tmp_path)
+        assert (found.config.tie_embeddings, found.config.scale_logits) == (False, False)
+        np.testing.assert_array_equal(found.head[...], tensors["lm_head.weight"])
+    path.write_text(json.dumps(by_transformers_5 | {"scale_decoder_outputs": True}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"! lm_head.weight is not shared.weight, though config.json ties them"):
+        load_t5(tmp_path)
+    del tensors["lm_head.weight"]
+    save_file(tensors, tmp_path / "model.safetensors")
+    path.write_text(json.dumps(by_transformers_4), encoding="utf-8")
+    with pytest.raises(InputError, match=r"- lm_head.weight"):
+        load_t5(tmp_path)
+
+
+@pytest.mark.parametrize("stored_as", [np.float16, ml_dtypes.bfloat16], ids=lambda dtype: dtype.__name__)
+def test_halves_are_read_as_float32(stored_as, tmp_path):
+    tensors = {name: x.astype(stored_as) for name, x in stored("1.0, relu, tied", tmp_path).items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    model = load_t5(tmp_path)
+    assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype(jnp.float32)}
+    np.testing.assert_array_equal(model.embed[...], tensors["shared.weight"].astype(np.float32))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,115 @@
+"""Masks are those of the definitions, pair by pair, and a tree of tokens is as good as its branches one by one."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from tiny_models import random_model
+
+from igd_jax.models.visibility import Causal, Dense, Segments, Tree, Visibility, both_sides, mask_of, positions_of
+
+VALID = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], bool)
+SEGMENTS = np.array([[1, 1, 2, 2, 2], [0, 3, 3, 7, 0], [1, 2, 1, 2, 2]])
+# Nodes of three trees by their parents, in any order; -1 is a root, None padding.
+PARENTS = [[-1, 0, 0, 2, -1, 4], [3, 3, -1, 2, None, 0], [1, 2, 3, 4, 5, -1]]
+
+
+def tree_of(parents: list[list[int | None]]) -> Tree:
+    """Number the nodes by a walk, depth first."""
+    enter, leave = np.zeros((2, len(parents), len(parents[0])), np.int32)
+    for row, above in enumerate(parents):
+        clock = 0
+
+        def walk(node: int, row: int = row, above: list = above) -> None:
+            nonlocal clock
+            enter[row, node], clock = clock, clock + 1
+            for child, parent in enumerate(above):
+                if parent == node:
+                    walk(child)
+            leave[row, node] = clock
+
+        for node, parent in enumerate(above):
+            if parent == -1:
+                walk(node)
+    return Tree(jnp.asarray(enter), jnp.asarray(leave))
+
+
+def ancestors(above: list[int | None], node: int) -> set[int]:
+    """The node and all above it."""
+    parent = above[node]
+    assert parent is not None
+    return {node} | (set() if parent == -1 else ancestors(above, parent))
+
+
+def check(visible: Visibility, sees) -> None:
+    mask = np.asarray(mask_of(visible))
+    assert mask.dtype == bool
+    for row, query, key in np.ndindex(mask.shape):
+        assert mask[row, query, key] == sees(row, query, key), (row, query, key)
+
+
+def test_causal_is_what_is_real_and_not_later():
+    check(Causal(jnp.asarray(VALID)), lambda row, i, j: VALID[row, j] and j <= i)
+
+
+def test_segments_are_causal_inside_each_alone():
+    ids = SEGMENTS
+    check(
+        Segments(jnp.asarray(ids, jnp.int32)),
+        lambda row, i, j: ids[row, j] > 0 and ids[row, i] == ids[row, j] and j <= i,
+    )
+
+
+def test_in_a_tree_a_token_sees_the_path_to_it():
+    tree = tree_of(PARENTS)
+    is_real = np.array([[parent is not None for parent in row] for row in PARENTS])
+    mask = np.asarray(mask_of(tree))
+    for row, query, key in np.ndindex(mask.shape):
+        if is_real[row, query]:
+            expected = is_real[row, key] and key in ancestors(PARENTS[row], query)
+            assert mask[row, query, key] == expected, (row, query, key)
+    assert not mask.transpose(0, 2, 1)[~is_real].any()
+
+
+def test_the_tree_of_the_docstring():
+    mask = mask_of(Tree(jnp.asarray([[0, 1, 2, 3]]), jnp.asarray([[4, 3, 3, 4]])))
+    assert np.asarray(mask[0]).astype(int).tolist() == [[1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1]]
+
+
+def test_dense_is_the_mask_itself_and_both_sides_what_is_real():
+    mask = np.random.default_rng(0).random((3, 5, 5)) < 0.5
+    check(Dense(jnp.asarray(mask)), lambda row, i, j: mask[row, i, j])
+    check(both_sides(jnp.asarray(VALID)), lambda row, i, j: VALID[row, j])
+
+
+def test_positions_count_real_tokens():
+    assert positions_of(jnp.asarray(VALID)).tolist() == [
+        [0, 0, 0, 1, 2], [0, 1, 2, 2, 2], [0, 1, 2, 3, 4], [0, 0, 0, 0, 0]
+    ]  # fmt: skip
+
+
+@nnx.jit
+def run(decoder, tokens, positions, visible):
+    return decoder(tokens, positions=positions, visible=visible)[0]
+
+
+@pytest.mark.parametrize("parents", [[-1, 0, 0, 2, -1, 4], [3, 3, -1, 2, 0, 0], [1, 2, 3, 4, 5, -1]])
+def test_a_tree_in_one_pass_equals_each_branch_alone(parents):
+    decoder, tokens = random_model("decoder"), np.array([7, 3, 12, 30, 3, 41], np.int32)
+    paths = [sorted(ancestors(parents, node), key=lambda n: len(ancestors(parents, n))) for node in range(6)]
+    depth = jnp.asarray([[len(path) - 1 for path in paths]])
+    whole = run(decoder, jnp.asarray(tokens[None]), depth, tree_of([parents]))
+    for node, path in enumerate(paths):
+        alone = jnp.ones((1, len(path)), bool)
+        expected = run(decoder, jnp.asarray(tokens[path][None]), positions_of(alone), Causal(alone))
+        np.testing.assert_allclose(whole[0, node], expected[0, -1], rtol=1e-5, atol=1e-5)
+
+
+def test_segments_in_one_row_equal_rows_of_their_own():
+    decoder, tokens = random_model("decoder"), jnp.asarray([[0, 7, 3, 12, 30, 3, 0]], jnp.int32)
+    ids, positions = jnp.asarray([[0, 1, 1, 1, 2, 2, 0]]), jnp.asarray([[0, 0, 1, 2, 0, 1, 0]])
+    packed = run(decoder, tokens, positions, Segments(ids))
+    for piece in (slice(1, 4), slice(4, 6)):
+        alone = jnp.ones((1, piece.stop - piece.start), bool)
+        expected = run(decoder, tokens[:, piece], positions_of(alone), Causal(alone))
+        np.testing.assert_allclose(packed[:, piece], expected, rtol=1e-5, atol=1e-5)
