@@ -25,9 +25,15 @@ setup(
         "optax>=0.2.8,<0.3",
         "orbax-checkpoint>=0.12,<0.13",
         "transformers>=5,<6",
+        "tokenizers>=0.22.2",
+        "safetensors>=0.4.3",
         "datasets>=5,<6",
+        "pyarrow>=21",
+        "numpy>=2.1,<3",
         "ml-collections>=1.1,<2",
+        "absl-py>=2",
         "jaxtyping>=0.3",
+        "tqdm>=4.66.3",
     ],
     extras_require={
         "test": [

@@ -9,7 +9,11 @@ from typing import Any
 
 import jax
 
-PACKAGES = ("igd_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "transformers", "tokenizers", "numpy")
+PACKAGES = (
+    *("igd_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "transformers", "tokenizers"),
+    *("safetensors", "datasets", "pyarrow", "ml-collections", "absl-py", "jaxtyping", "tqdm"),
+)
+"""Those that setup.py declares, and jaxlib."""
 
 
 def environment() -> dict[str, Any]:

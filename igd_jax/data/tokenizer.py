@@ -1,12 +1,16 @@
 """The tokenizer: exactly what a folder's ``tokenizer.json`` says, or a byte-level BPE trained on the catalogue.
 
-transformers' AutoTokenizer can rebuild a tokenizer from ``model_type`` and change its ids, so the file itself is read.
+Beside a ``config.json``, transformers' AutoTokenizer can rebuild a tokenizer from the ``model_type`` it finds there and
+change its ids, so the file itself is read. Folders are written for transformers to open: PreTrainedTokenizerFast gives
+the same ids, and so does AutoTokenizer where no ``config.json`` lies beside them.
 """
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import tokenizers
@@ -14,7 +18,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
-from igd_jax.core.io import read_json, write_json
+from igd_jax.core.io import atomic_file, read_json, write_json
 from igd_jax.core.ragged import Ragged
 
 END_OF_TEXT = "<|endoftext|>"
@@ -64,14 +68,25 @@ class Tokenizer:
         return self.backend.decode([int(token) for token in ids], skip_special_tokens=True)
 
     def save(self, folder: Path) -> None:
-        """Write a Hugging Face tokenizer folder."""
-        folder.mkdir(parents=True, exist_ok=True)
-        self.backend.save(str(folder / "tokenizer.json"))
-        names: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
-        names["eos_token"] = self.backend.id_to_token(self.eos)
+        """Write a folder that transformers opens as it is; ``tokenizer.json``, whole, comes last."""
+        ends = {"eos_token": self.backend.id_to_token(self.eos)}
         if self.bos is not None:
-            names["bos_token"] = self.backend.id_to_token(self.bos)
-        write_json(folder / "tokenizer_config.json", names)
+            ends["bos_token"] = self.backend.id_to_token(self.bos)
+        write_json(folder / "tokenizer_config.json", _in_words_of_transformers(ends))
+        with atomic_file(folder / "tokenizer.json") as partial:
+            self.backend.save(str(partial))  # transformers would add a post-processor, and to the added tokens
+
+
+def _in_words_of_transformers(ends: dict[str, str]) -> dict[str, Any]:
+    """What the installed transformers writes into ``tokenizer_config.json``, given these special tokens."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # without PyTorch it says at import what it cannot do
+    from transformers import PreTrainedTokenizerFast  # takes most of a second, and reading does without
+
+    empty = tokenizers.Tokenizer(models.BPE())  # no vocabulary goes into that file, and copying one takes seconds
+    with TemporaryDirectory() as scratch:
+        PreTrainedTokenizerFast(tokenizer_object=empty, **ends).save_pretrained(scratch)
+        names = read_json(Path(scratch) / "tokenizer_config.json")
+    return names | {"tokenizer_class": "PreTrainedTokenizerFast"}  # version 4 knows no other name of it
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:

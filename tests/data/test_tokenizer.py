@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 from plain_trie import lists_of
@@ -132,6 +134,45 @@ def test_truncation_and_padding_set_in_the_file_are_ignored(folder, trained):
     assert load_tokenizer(folder).encode(TITLES) == trained.encode(TITLES)
 
 
+@pytest.mark.parametrize("bos", [None, "<bos>"])
+def test_transformers_opens_a_saved_folder_with_the_same_ids_and_ends(trained, tmp_path, bos):
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    backend = trained.backend.from_str(trained.backend.to_str())
+    if bos is not None:
+        backend.add_special_tokens([bos])
+    tokenizer = Tokenizer(backend, trained.eos, bos=bos and backend.token_to_id(bos))
+    tokenizer.save(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
+    for theirs in (AutoTokenizer, PreTrainedTokenizerFast):
+        opened = theirs.from_pretrained(tmp_path)
+        assert opened(TITLES)["input_ids"] == trained.encode(TITLES)
+        assert (opened.eos_token_id, opened.bos_token_id) == (tokenizer.eos, tokenizer.bos)
+        assert len(opened) == tokenizer.vocab_size
+
+
+def test_saving_twice_changes_nothing_and_a_failed_save_leaves_the_folder_whole(trained, folder, monkeypatch):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    trained.save(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("igd_jax.core.io.os.replace", fail)
+    with pytest.raises(OSError, match="no space left"):
+        train_tokenizer(TITLES, vocab_size=280).save(folder)
+    assert {name: (folder / name).read_bytes() for name in before} == before
+
+
+def test_what_loads_and_encodes_does_not_import_transformers(folder):
+    program = (
+        "import sys; from pathlib import Path; from igd_jax.data.tokenizer import load_tokenizer; "
+        "load_tokenizer(Path(sys.argv[1])).encode(['a']); assert 'transformers' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program, str(folder)], check=True)
+
+
 def test_golden_titles_get_the_ids_of_the_file_whatever_the_model_type_says(shared, tmp_path):
     from transformers import PreTrainedTokenizerFast
 
@@ -142,5 +183,6 @@ def test_golden_titles_get_the_ids_of_the_file_whatever_the_model_type_says(shar
     titles = [item["title"] for item in golden["items"]]
     rows = lists_of(load_tokenizer(tmp_path).encode_titles(titles))
     assert rows == [item["tokens"] for item in golden["items"]]
+    load_tokenizer(tmp_path).save(tmp_path)
     theirs = PreTrainedTokenizerFast.from_pretrained(str(tmp_path))
     assert rows == [[*ids, theirs.eos_token_id] for ids in theirs([title + "\n" for title in titles])["input_ids"]]
