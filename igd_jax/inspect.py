@@ -16,7 +16,8 @@ from igd_jax.core.log import say
 from igd_jax.data.prepared import load
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluation.tables import markdown_table
-from igd_jax.items.index import build_index, choose_candidates
+from igd_jax.items.candidates import choose_candidates
+from igd_jax.items.index import build_index, walk_rows
 
 
 def inspect(data: Path, tokenizer_folder: Path, title: str, *, candidates: str, beta: float) -> dict[str, Any]:
@@ -30,10 +31,12 @@ def inspect(data: Path, tokenizer_folder: Path, title: str, *, candidates: str, 
     prepared, tokenizer = load(data), load_tokenizer(tokenizer_folder)
     train, n_items = prepared.splits["train"], len(prepared.titles)
     counts, seen = np.bincount(train.target, minlength=n_items), train.seen(n_items)
-    chosen = choose_candidates(candidates, prepared.item_ids, prepared.titles, counts=counts, seen=seen)
-    item_tokens = tokenizer.encode_titles(prepared.titles)
-    index = build_index(prepared.titles, item_tokens, counts, candidates=chosen)
-    walk = index.walk(tokenizer.encode_titles([title]))
+    chosen = choose_candidates(
+        candidates, prepared.item_ids, prepared.titles, counts=counts, seen=seen, option="--candidates"
+    )
+    index = build_index(prepared.titles, tokenizer.encode_titles(prepared.titles), counts, candidates=chosen)
+    rows = tokenizer.encode_titles([title])
+    walk = walk_rows(index.trie, index.gain, rows)
     tokens = [
         {
             "id": int(token),
@@ -42,7 +45,7 @@ def inspect(data: Path, tokenizer_folder: Path, title: str, *, candidates: str, 
             "forced": bool(forced),
             "weight": beta if forced else 1.0,
         }
-        for token, gain, forced in zip(walk.tokens[0], walk.gain[0], walk.forced[0], strict=True)
+        for token, gain, forced in zip(rows.ids, walk.gain, walk.forced, strict=True)
     ]
     return {"title": title, "on_trie": bool(walk.on_trie[0]), "tokens": tokens}
 

@@ -6,9 +6,7 @@ import numpy as np
 from igd_jax.core.types import TextBatch
 
 
-def text_batch(
-    prompts: list[list[int]], *, width: int | None = None, shared: list[int] | None = None
-) -> TextBatch:
+def text_batch(prompts: list[list[int]], *, width: int | None = None, shared: list[int] | None = None) -> TextBatch:
     """Left-padded prompts after a shared prefix, without targets; an empty prompt is a row that only fills up."""
     width = max(map(len, prompts)) if width is None else width
     ids = np.array([[0] * (width - len(prompt)) + prompt for prompt in prompts], np.int32)

@@ -1,4 +1,4 @@
-"""Recurrence R of spec/performance.md 3b in plain Python: what the compiled searches are compared with."""
+"""The recurrence of docs/decoding.md, The recurrence, in plain Python: what the compiled searches are compared with."""
 
 from collections.abc import Sequence
 

@@ -11,12 +11,16 @@ from safetensors.numpy import save_file
 
 from configs import igd
 from igd_jax.data.prepared import SPLITS, Rows, assemble, save, starts_of
+from igd_jax.data.prompts import Prompts
 from igd_jax.data.tokenizer import train_tokenizer
+from igd_jax.identifiers.base import Source
+from igd_jax.identifiers.titles import Titles
 from igd_jax.items.index import ItemIndex
-from igd_jax.methods.base import Context
+from igd_jax.methods.base import Context, DecodeOptions
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_weights import NAMES
+from igd_jax.training.mesh import make_mesh
 
 N_SOLD, N_COLD = 20, 2
 """Items that are train targets, and the ones after them that never are; the last item shares its title with item 3."""
@@ -100,19 +104,28 @@ def _random_tensors() -> dict[str, np.ndarray]:
 
 def context_of(index: ItemIndex, **changes: Any) -> Context:
     """What a method may know, for tests that need little of it."""
+    tokenizer = changes.pop("tokenizer", None) or train_tokenizer(TITLES, vocab_size=300)
+    cache = Path("no such folder") / "cache"
+    identifiers = Titles(Source(ITEM_IDS, index.titles, {}, tokenizer, cache))
     known = {
         "index": index,
         "texts": {},
-        "counts": np.ones(len(index.titles), np.int64),
-        "tokenizer": train_tokenizer(TITLES, vocab_size=300),
-        "template": "plain",
-        "category": "items",
+        "tokenizer": tokenizer,
+        "prompts": Prompts("plain", "items", tokenizer, identifiers, cache),
         "backbone": lambda: nnx.jit(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)))(),
         "seed": 0,
-        "cache": Path("no such folder") / "cache",
+        "cache": cache,
         "data_fingerprint": "1" * 16,
+        "mesh": make_mesh(data=1),
     }
     return Context(**known | changes)
+
+
+def decode_options(index: ItemIndex, **changes: Any) -> DecodeOptions:
+    """Four beams without rebalancing, with some fields changed."""
+    known = {"alpha": 0.0, "temperature": 1.0, "length_penalty": 0.0, "num_beams": 4, "max_length": index.longest}
+    known |= changes
+    return DecodeOptions(**{"top_k": known["num_beams"]} | known)
 
 
 def tiny_config(folder: Path, changes: dict[str, Any] | None = None) -> ConfigDict:

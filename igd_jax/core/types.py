@@ -8,7 +8,7 @@ The only legend; einsums, annotations and names use these letters:
     L layers          D model width       F mlp width        Q query heads    G kv heads    H head dim
 """
 
-from typing import TypeAlias, no_type_check
+from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -90,29 +90,6 @@ class ItemBatch:
     allowed: Bool[Array, "B N"] | None = None
 
 
-Batch: TypeAlias = dict[str, Array]
-"""Arrays that share their first axis B. For methods that read text:
-
-    header         Int[B P]        ids that every prompt of the batch begins with, the same in each row; may be absent
-    prompt         Int[B S]        left-padded prompt ids after the header
-    prompt_mask    Bool[B S]       True on real prompt ids (all False on rows that only fill up the batch)
-    target         Int[B T]        right-padded ids of ``title + newline``, then EOS
-    target_mask    Bool[B T]       True on real target ids
-
-For methods that read items:
-
-    history        Int[B H]        left-padded items, oldest first
-    history_mask   Bool[B H]       True on real items
-    target_item    Int[B]          the item that followed
-    is_real        Bool[B]         False on rows that only fill up the batch
-    noise          Int[B]          a seed for each row and step; only in training
-
-and whatever the method's ``annotate`` adds, e.g. ``weight`` Float[B T]. When recommending, ``collaborative``
-Float[B items] where `config.decode.collaborative` names a source of scores. The loss also finds the method's memory in
-it, scalars by name.
-"""
-
-
 @no_type_check  # as pytrees they also hold shapes and NumPy sums
 @struct.dataclass
 class LossSum:
@@ -144,19 +121,3 @@ class Recommendations:
 
     rows: Int[Array, "B K"]
     scores: Float[Array, "B K"]
-
-
-@no_type_check
-@struct.dataclass
-class Ranked:
-    """Recommendations, best first.
-
-    Attributes:
-      rows: catalogue rows; -1 where there are fewer than K results or a beam was cut before its title ended.
-      scores: final scores (natural log, after the length penalty); -inf where there is no result.
-      nodes: trie node reached; -1 where there is no result. A result with a node but no row is an unfinished title.
-    """
-
-    rows: Int[Array, "B K"]
-    scores: Float[Array, "B K"]
-    nodes: Int[Array, "B K"]

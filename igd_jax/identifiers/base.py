@@ -2,7 +2,7 @@
 
 import importlib
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,8 +35,8 @@ def identifier_names() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(identifiers.__path__) if module.name != "base")
 
 
-def load_identifiers(name: str, source: Source) -> Identifiers:
-    """Make the identifiers of `config.identifiers.name`.
+def identifiers_class(name: str) -> Callable[[Source], Identifiers]:
+    """What makes the identifiers of `config.identifiers.name`.
 
     Raises:
       InputError: there are none of that name.
@@ -47,5 +47,5 @@ def load_identifiers(name: str, source: Source) -> Identifiers:
         if error.name != f"{identifiers.__name__}.{name}":
             raise
         known = ", ".join(identifier_names())
-        raise InputError(f"config.identifiers.name is {name!r}; known identifiers are {known}") from None
-    return module.IDENTIFIERS(source)
+        raise InputError(f"config.identifiers.name is {name!r}; expected one of {known}") from None
+    return module.IDENTIFIERS

@@ -8,6 +8,9 @@ from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
 
+CANDIDATES = ("catalogue", "train", "warm", "cold")
+"""Candidates by name; anything else is the path of a file."""
+
 
 def choose_candidates(
     which: str,

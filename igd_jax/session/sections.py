@@ -11,6 +11,8 @@ from typing import Annotated, Any
 from igd_jax.data.collaborative import FILE as COLLABORATIVE
 from igd_jax.data.prepared import SPLITS
 from igd_jax.data.prompts import TEMPLATES
+from igd_jax.evaluation.queries import PROTOCOLS
+from igd_jax.items.candidates import CANDIDATES
 from igd_jax.models import config as decoders
 from igd_jax.models import t5_config
 from igd_jax.models.lora import TARGETS
@@ -18,9 +20,6 @@ from igd_jax.session.checks import Existing, OneOf, Range, SomeOf, Text
 from igd_jax.training.optimizer import SCHEDULES
 from igd_jax.training.step import NORMALIZERS
 
-CANDIDATES = ("catalogue", "train", "warm", "cold")
-IDENTIFIERS = ("titles",)
-PROTOCOLS = ("rows", "users")
 DTYPES = ("float32", "bfloat16")
 MANY = 1_000_000_000
 AllOrSome = Annotated[int, Range(1, MANY, "a number of rows", also=(0, "for all"))]
@@ -55,9 +54,9 @@ class TokenizerSettings:
 
 @dataclass(frozen=True)
 class IdentifierSettings:
-    """`config.identifiers`."""
+    """`config.identifiers`; `identifiers.base` knows the names."""
 
-    name: Annotated[str, OneOf(IDENTIFIERS)]
+    name: Annotated[str, Text(1, 100)]
 
 
 MODEL_FOLDER = "a Hugging Face model folder with safetensors weights; download the whole model and give its path"
@@ -114,7 +113,7 @@ class TrainSettings:
 
 
 LONGEST_LIST = 100_000
-COLLABORATIVE_FOLDER = "RUN/eval/SPLIT of a SASRec run; train one by configs/sasrec.py, then evaluate it"
+COLLABORATIVE_FOLDER = "the folder of a finished SASRec run; train one by configs/sasrec.py"
 
 
 @dataclass(frozen=True)
@@ -137,7 +136,7 @@ class EvalSettings:
     """`config.eval`; `ks` ascend, each once."""
 
     split: Annotated[str, OneOf(SPLITS)]
-    protocol: Annotated[str, OneOf(PROTOCOLS)]
+    protocol: Annotated[str, OneOf(tuple(PROTOCOLS))]
     max_examples: AllOrSome
     ks: Annotated[tuple[int, ...], Range(1, LONGEST_LIST, "a length of lists")]
 

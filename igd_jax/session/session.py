@@ -19,7 +19,7 @@ from igd_jax.data.examples import Examples, item_examples, make_examples, room_b
 from igd_jax.data.prepared import Prepared, Rows, headline, load
 from igd_jax.data.prompts import Prompts, render
 from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_tokenizer
-from igd_jax.identifiers.base import Source, load_identifiers
+from igd_jax.identifiers.base import Source, identifiers_class
 from igd_jax.items.candidates import choose_candidates
 from igd_jax.items.identifiers import Identifiers
 from igd_jax.items.index import ItemIndex, build_index
@@ -123,7 +123,7 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     say(describe(tokenizer))
     cache = workdir.path / "cache"
     source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, cache)
-    identifiers = load_identifiers(settings.identifiers.name, source)
+    identifiers = identifiers_class(settings.identifiers.name)(source)
     used = first_rows(prepared.splits["train"], settings.data.max_examples)
     n_items = len(prepared.titles)
     counts, seen = np.bincount(used.target, minlength=n_items), used.seen(n_items)

@@ -14,16 +14,14 @@ in a folder's files, a model's config.json apart.
 import dataclasses
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_type_hints
 
 from ml_collections import ConfigDict
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import read_json
+from igd_jax.identifiers.base import identifiers_class
 from igd_jax.methods.base import Method, load_method
-from igd_jax.models import config as decoders
-from igd_jax.models import t5_config
+from igd_jax.models.load import config_of, kind_of
 from igd_jax.session.checks import (
     KINDS,
     LONGEST_LINE,
@@ -56,9 +54,6 @@ TO_DECODE = TO_TRAIN | {"decode.collaborative"}
 ONLY_OF_A_DECODER = {"lora_rank": 0, "dtype": "float32", "param_dtype": "float32", "remat": False}
 """Fields of `config.model` that other models do not read, each with the value that suits them."""
 
-ON_A_BACKBONE = ("backbone", "setrec")
-"""Kinds of models that are, or hold, what `config.model` names."""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -90,9 +85,10 @@ def settings_from(config: ConfigDict, *, needs: Collection[str] = TO_DECODE) -> 
     read = {name: read_section(name, kind, given[name], needs) for name, kind in sections.items()}
     settings = _filled_in(Settings(**read))
     method = _method(settings.method)
+    identifiers_class(settings.identifiers.name)
     if "model.path" in needs and settings.model.path:
         _check_model_folder(settings, own_tokenizer=bool(read["tokenizer"].path) or "tokenizer.path" not in needs)
-    for line in _contradictions(settings, method, is_decoder=_is_decoder(settings.model, method, needs)):
+    for line in _contradictions(settings, method, kind=_kind(settings.model, needs)):
         raise InputError(line)
     return settings
 
@@ -136,32 +132,22 @@ def _method(given: MethodSettings) -> Method:
 def _check_model_folder(settings: Settings, *, own_tokenizer: bool) -> None:
     """Raise `InputError` unless the model of a folder is understood, and a tokenizer comes with it or beside it."""
     path = settings.model.path
-    hf = read_json(Path(path) / "config.json")
     try:
-        if not isinstance(hf, dict):
-            raise InputError("its config.json holds no object; download it again")
-        (t5_config if _is_t5(settings.model) else decoders).from_hf(hf)
+        config_of(path)
     except InputError as error:
-        raise InputError(f"config.model.path is {shown(path)}: {error}") from None
+        raise InputError(shortened(f"config.model.path is {shown(path)}: {error}", LONGEST_LINE)) from None
     if not own_tokenizer:
         TOKENIZER("model.path", path)
 
 
-def _is_t5(model: ModelSettings) -> bool:
-    if not model.path:
-        return model.config in t5_config.NAMED
-    hf = read_json(Path(model.path) / "config.json")
-    return isinstance(hf, dict) and hf.get("model_type") == "t5"
+def _kind(model: ModelSettings, needs: Collection[str]) -> str:
+    """The kind of backbone; taken to be a decoder of a folder that is not looked at."""
+    if model.path and "model.path" not in needs:
+        return "decoder"
+    return kind_of(model.path or model.config)
 
 
-def _is_decoder(model: ModelSettings, method: Method, needs: Collection[str]) -> bool:
-    """Whether the method tunes a decoder; taken to be so of a folder that is not looked at."""
-    if getattr(method, "model_kind", "backbone") not in ON_A_BACKBONE:
-        return False
-    return bool(model.path and "model.path" not in needs) or not _is_t5(model)
-
-
-def _contradictions(settings: Settings, method: Method, *, is_decoder: bool) -> Iterator[str]:
+def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterator[str]:
     """What is wrong with values that are each fine alone."""
     model, train, decode, mesh, ks = settings.model, settings.train, settings.decode, settings.mesh, settings.eval.ks
     if train.global_batch_size % train.micro_batch_size:
@@ -182,12 +168,22 @@ def _contradictions(settings: Settings, method: Method, *, is_decoder: bool) -> 
             f"config.eval.ks is {shown(ks)}, but lists have a length of {decode.top_k}; raise config.decode.top_k "
             "(0 is config.decode.num_beams) or lower ks"
         )
-    if decode.top_k > decode.num_beams and getattr(method, "searches", True):
+    if decode.top_k > decode.num_beams and method.beam_search:
         yield (
             f"config.decode.top_k is {decode.top_k}, but {decode.num_beams} beams give lists of that length; "
             "raise config.decode.num_beams or lower top_k"
         )
-    if not is_decoder:
+    if method.needs_collaborative and not decode.collaborative:
+        yield (
+            f"config.decode.collaborative is empty, but {settings.method.name} with these arguments needs scores of a "
+            "collaborative source; give 'popularity', or the folder of a SASRec run"
+        )
+    if method.backbones and kind not in method.backbones:
+        yield (
+            f"config.model names a {kind}, but {settings.method.name} with these arguments works on "
+            f"{' or '.join(method.backbones)}; choose such a model"
+        )
+    if not method.backbones or kind != "decoder":
         for field, value in ONLY_OF_A_DECODER.items():
             if (given := getattr(model, field)) != value:
                 yield (

@@ -1,4 +1,4 @@
-"""The search against recurrence R of spec/performance.md 3b in plain Python; a table of scores stands for the model."""
+"""The search against the recurrence of docs/decoding.md, The recurrence, in plain Python; a table of scores stands for the model."""
 
 from collections.abc import Callable
 from functools import cache
