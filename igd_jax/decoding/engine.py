@@ -4,7 +4,7 @@ An engine is a pytree that holds weights and look-up tables; its methods are pur
 """
 
 import abc
-from typing import Any, Protocol, TypeAlias, final
+from typing import Any, Protocol, TypeAlias, final, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ State: TypeAlias = Any
 """Rows whose search goes on; any pytree."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Recommends for the rows of a state, each of which may enter and leave at any time."""
 
