@@ -91,6 +91,13 @@ def make_text_batch(
     return TextBatch(shared_prefix=prefix, first=first, annotations=annotated, **arrays)
 
 
+def prompt_room(examples: Examples) -> int:
+    """Columns of the widest prompt in any batch of these examples, shared prefix included."""
+    lengths, n_shared = examples.prompt.lengths, len(examples.shared_prefix)
+    own, whole = (padded_width(int(part.max(initial=1)), PROMPT_WIDTHS) for part in (lengths - n_shared, lengths))
+    return max(n_shared + own, 0 if examples.has_prefix.all() else whole)
+
+
 def make_item_batch(
     examples: Examples, rows: Int[np.ndarray, " b"], *, size: int, seed: Int[np.ndarray, " b"] | None = None
 ) -> ItemBatch:
