@@ -116,7 +116,8 @@ def make_item_batch(
         "is_real": np.ones(len(rows), bool),
         "seed": seed,
     }
-    return ItemBatch(**{name: None if array is None else pad_rows(array, size) for name, array in arrays.items()})
+    filled: dict[str, Any] = {n: None if array is None else pad_rows(array, size) for n, array in arrays.items()}
+    return ItemBatch(**filled)
 
 
 def pad_rows(array: np.ndarray, size: int) -> np.ndarray:
@@ -129,11 +130,12 @@ def _targets(
 ) -> tuple[Int[np.ndarray, "b T"], Bool[np.ndarray, "b T"], dict[str, np.ndarray]]:
     """Tokens of the targets, where they are, and what is said of them; T is 0 where no targets are known."""
     if examples.target is None:
-        return np.zeros((len(rows), 0), np.int32), np.zeros((len(rows), 0), bool), {}
+        none = np.zeros((len(rows), 0), np.int32)
+        return none, none.astype(bool), {name: none.astype(flat.dtype) for name, flat in annotations.items()}
     items = examples.target[rows]
-    lengths = item_tokens.lengths[items]
+    first, lengths = item_tokens.start[items], item_tokens.start[items + 1] - item_tokens.start[items]
     mask = np.arange(padded_width(int(lengths.max()), TARGET_WIDTHS)) < lengths[:, None]
-    at = ragged_index(item_tokens.start[items], lengths)
+    at = ragged_index(first, lengths)
 
     def placed(flat: Shaped[np.ndarray, " total"]) -> Shaped[np.ndarray, "b T"]:
         columns = np.zeros(mask.shape, flat.dtype)

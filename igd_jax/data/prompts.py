@@ -192,10 +192,10 @@ class Prompts:
     @cached_property
     def _pieces(self) -> _Pieces:
         words, texts = self._words, self._identifiers.texts
-        mentions = self._identifiers.mentions()
         if texts is None:
-            return self._mentioned(mentions)
-        inside = mentions if (words.before, words.after) == ("", "\n") else self._encoded(words.after)
+            return self._mentioned(self._identifiers.mentions())
+        is_mention = (words.before, words.after) == ("", "\n")
+        inside = self._identifiers.mentions() if is_mention else self._encoded(words.after)
         start = self._tokenizer.encode_prompts([(words.apart, words.lead), _render(words, [])])
         n_items = len(texts)
 
