@@ -7,7 +7,6 @@ disk. No code of a dataset is ever run.
 import glob
 import logging
 import re
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,8 +69,7 @@ def opened(path: Path, subset: str | None) -> Iterator[TableDataset]:
     Raises:
       InputError: nothing that can be read is there; whatever the library raises is told in one line.
     """
-    with TemporaryDirectory() as scratch, warnings.catch_warnings():  # scratch: where the library keeps its locks
-        warnings.simplefilter("ignore", ResourceWarning)  # it leaves csv files to be closed when they are forgotten
+    with TemporaryDirectory() as scratch:  # where the library keeps its locks
         with _told(path):
             dataset = _open(path, subset, scratch)
         yield dataset

@@ -1,6 +1,7 @@
 """The source huggingface: every form of a dataset gives the same events, and every fault is told in one line."""
 
 import datetime as dt
+import gc
 import gzip
 import json
 import re
@@ -19,6 +20,17 @@ from igd_jax.data.interactions import to_prepared
 from igd_jax.data.source_io import parse_timestamp
 from igd_jax.data.sources import csv, huggingface, movielens
 from igd_jax.prepare import prepare
+
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+
+
+@pytest.fixture(autouse=True)
+def files_are_closed(request):
+    """The library closes a csv file when its reader is forgotten: at the end of the test, and not in another."""
+    yield
+    if "tmp_path" in request.fixturenames:
+        gc.collect()
+
 
 ROWS = [
     {"user": "u1", "item": "007", "timestamp": 1541030400, "title": "None"},
