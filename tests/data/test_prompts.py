@@ -208,11 +208,16 @@ def test_clean_histories_are_joined_from_rows_on_disk_without_the_tokenizer(temp
     assert set(encoded) <= {text.format(category="books") for text in around}
 
 
+@pytest.mark.parametrize("name", KNOWN | OTHERS)
+def test_no_histories_make_no_prompts(name):
+    prompts = _prompts("plain", (KNOWN | OTHERS)[name](), CLEAN)
+    assert len(prompts.of_items(Ragged.from_lists([]))) == len(prompts.of_texts([])) == prompts.n_whole == 0
+
+
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_the_ends_of_prompts_without_rows_or_without_a_history(template):
+def test_prompts_of_empty_histories_and_without_one(template):
     tokenizer = _with_bos()
     prompts = _prompts(template, tokenizer, CLEAN)
-    assert len(prompts.of_items(Ragged.from_lists([]))) == 0
     _check(prompts, tokenizer, template, CLEAN, Ragged.from_lists([[], [], []]))
     expected = tokenizer.encode_prompts([render(template, None, category="books")])
     assert prompts.without_history().tolist() == expected[0].tolist()
