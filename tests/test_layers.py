@@ -1,4 +1,4 @@
-"""The layer rule: a module imports lower ranks or its own folder; methods only their base; only sweep entry points."""
+"""The layer rule: a module imports lower ranks or its own folder; of methods and identifiers only the base."""
 
 import ast
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "igd_jax"
 RANKS = {"core": 0, "items": 1, "models": 1, "evaluation": 1, "data": 2, "training": 2, "decoding": 2, "methods": 3}
-RANKS["session"] = 4
+RANKS |= {"identifiers": 3, "session": 4}
 ENTRY_POINT = 5
 STARTS_ENTRY_POINTS = {"sweep": 6}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -42,8 +42,8 @@ def test_imports_go_down(path: Path):
         if not module.startswith("igd_jax."):
             continue
         other, other_rank = place(module)
-        if folder == "methods" and other == "methods":
-            assert module.startswith("igd_jax.methods.base"), f"{own} imports its sibling {module}"
+        if folder in ("methods", "identifiers") and other == folder:
+            assert module.startswith(f"igd_jax.{folder}.base"), f"{own} imports its sibling {module}"
         else:
             assert other_rank < rank or other == folder, f"{own} (rank {rank}) imports {module} (rank {other_rank})"
 

@@ -86,6 +86,13 @@ def make_text_batch(
     return TextBatch(shared_prefix=prefix, first=first, annotations=annotated, **arrays)
 
 
+def prompt_room(examples: Examples) -> int:
+    """Columns of the widest prompt in any batch of these examples, shared prefix included."""
+    lengths, n_shared = examples.prompt.lengths, len(examples.shared_prefix)
+    own, whole = (padded_width(int(part.max(initial=1)), PROMPT_WIDTHS) for part in (lengths - n_shared, lengths))
+    return max(n_shared + own, 0 if examples.has_prefix.all() else whole)
+
+
 def make_item_batch(
     examples: Examples, rows: Int[np.ndarray, " b"], *, size: int, seed: Int[np.ndarray, " b"] | None = None
 ) -> ItemBatch:
@@ -104,7 +111,8 @@ def make_item_batch(
         "is_real": np.ones(len(rows), bool),
         "seed": seed,
     }
-    return ItemBatch(**{name: None if array is None else pad_rows(array, size) for name, array in arrays.items()})
+    filled: dict[str, Any] = {n: None if array is None else pad_rows(array, size) for n, array in arrays.items()}
+    return ItemBatch(**filled)
 
 
 def _targets(
@@ -112,11 +120,12 @@ def _targets(
 ) -> tuple[Int[np.ndarray, "b T"], Bool[np.ndarray, "b T"], dict[str, np.ndarray]]:
     """Tokens of the targets, where they are, and what is said of them; T is 0 where no targets are known."""
     if examples.target is None:
-        return np.zeros((len(rows), 0), np.int32), np.zeros((len(rows), 0), bool), {}
+        none = np.zeros((len(rows), 0), np.int32)
+        return none, none.astype(bool), {name: none.astype(flat.dtype) for name, flat in annotations.items()}
     items = examples.target[rows]
-    lengths = item_tokens.lengths[items]
+    first, lengths = item_tokens.start[items], item_tokens.start[items + 1] - item_tokens.start[items]
     mask = np.arange(padded_width(int(lengths.max()), TARGET_WIDTHS)) < lengths[:, None]
-    at = ragged_index(item_tokens.start[items], lengths)
+    at = ragged_index(first, lengths)
 
     def placed(flat: Shaped[np.ndarray, " total"]) -> Shaped[np.ndarray, "b T"]:
         columns = np.zeros(mask.shape, flat.dtype)

@@ -16,7 +16,7 @@ from igd_jax.core.map_rows import in_groups, map_rows, pad_rows
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.sharding import replicated
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
-from igd_jax.data.batches import by_length, make_item_batch, make_text_batch
+from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, prompt_room
 from igd_jax.data.collaborative import Collaborative
 from igd_jax.data.examples import Examples, item_examples, make_examples
 from igd_jax.data.prepared import Rows
@@ -63,6 +63,7 @@ class Recommender:
         self._engine = jax.device_put(
             session.method.engine(context, trained.model, self._options()), replicated(session.mesh)
         )
+        self._width = 0  # of the longest prompt so far
         self._names = ItemNames(self.index, session.prepared.item_ids)
 
     @classmethod
@@ -132,6 +133,7 @@ class Recommender:
         decode, mesh = self.session.settings.decode, self.session.mesh
         check_divides("config.decode.batch_size", decode.batch_size, mesh)
         size = self._batch_size(len(examples))
+        self._width = max(self._width, prompt_room(examples))
         is_restricted = any(each is not None for each in allowed)
 
         def answer(group: Int[np.ndarray, " b"]) -> Recommendations:
@@ -141,7 +143,7 @@ class Recommender:
             if is_restricted:
                 masks = [self.index.is_candidate if allowed[q] is None else allowed[q] for q in group.tolist()]
                 batch = batch.replace(allowed=pad_rows(np.stack(masks), size))
-            return recommend(self._engine, put_batch(batch, mesh))
+            return recommend(self._engine, put_batch(batch, mesh), width=self._width)
 
         groups = in_groups(by_length(examples, np.arange(len(examples))), size)
         return map_rows(answer, groups, n_rows=len(examples), progress=Progress("recommend", len(examples), "users"))
