@@ -63,7 +63,10 @@ def test_scores_of_something_else_are_bad_input(folder, changes, told):
 
 
 def test_item_vectors_that_do_not_fit_are_bad_input(folder, source):
-    for changes, told in (({"fingerprint": "xyz"}, "has vectors of data abc, "), ({"n_items": 4}, "has 5 item vectors")):
+    for changes, told in (
+        ({"fingerprint": "xyz"}, "has vectors of data abc, "),
+        ({"n_items": 4}, "has 5 item vectors"),
+    ):
         with pytest.raises(InputError, match=told):
             load_item_vectors(folder, **{"fingerprint": "abc", "n_items": 5} | changes)
     broken = np.where(np.arange(5)[:, None] == 2, np.float32("nan"), source.items)
