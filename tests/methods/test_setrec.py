@@ -49,6 +49,7 @@ class Golden:
         config = self.case["config"] if is_t5 else {name: self.case["config"][name] for name in QWEN_FIELDS}
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
         found = {ours + name.removeprefix(prefix): x for name, x in self.weights.items() if name.startswith(prefix)}
+        found.pop("decoder.query_emb.weight", None)  # no part of a T5; see `model`
         save_file(found, folder / "model.safetensors")
         return load_t5(folder) if is_t5 else load_decoder(folder)
 
