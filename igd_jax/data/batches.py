@@ -12,12 +12,13 @@ it once per batch and not once per row.
 Methods that read items instead of text get histories, padded on the left to the longest of the split.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
+from igd_jax.core.map_rows import pad_rows
 from igd_jax.core.ragged import Ragged, ragged_index
 from igd_jax.core.types import ItemBatch, TextBatch
 from igd_jax.data.examples import Examples
@@ -48,12 +49,6 @@ def seed_of_rows(rows: Int[np.ndarray, " b"], *, seed: int, step: int) -> Int[np
 def by_length(examples: Examples, rows: Int[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
     """Order rows by prompt length, so that neighbours pad little."""
     return rows[np.argsort(examples.prompt.lengths[rows], kind="stable")]
-
-
-def in_groups(rows: Int[np.ndarray, " b"], size: int) -> Iterator[Int[np.ndarray, " s"]]:
-    """Cut rows into groups of `size`; the last may be short."""
-    for begin in range(0, len(rows), size):
-        yield rows[begin : begin + size]
 
 
 def make_text_batch(
@@ -118,11 +113,6 @@ def make_item_batch(
     }
     filled: dict[str, Any] = {n: None if array is None else pad_rows(array, size) for n, array in arrays.items()}
     return ItemBatch(**filled)
-
-
-def pad_rows(array: np.ndarray, size: int) -> np.ndarray:
-    """Fill an array up to `size` rows of zeros."""
-    return np.pad(array, ((0, size - len(array)), *((0, 0) for _ in array.shape[1:])))
 
 
 def _targets(

@@ -5,7 +5,7 @@ An engine is a pytree that holds weights and look-up tables; its methods are pur
 
 import abc
 from functools import partial
-from typing import Any, Protocol, TypeAlias, final
+from typing import Any, Protocol, TypeAlias, final, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ State: TypeAlias = Any
 """Rows whose search goes on; any pytree."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Recommends for the rows of a state, each of which may enter and leave at any time."""
 

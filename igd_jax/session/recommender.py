@@ -12,10 +12,11 @@ from jaxtyping import Bool, Float, Int
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress
-from igd_jax.core.map_rows import map_rows
+from igd_jax.core.map_rows import in_groups, map_rows, pad_rows
 from igd_jax.core.ragged import Ragged
+from igd_jax.core.sharding import replicated
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
-from igd_jax.data.batches import by_length, in_groups, make_item_batch, make_text_batch, pad_rows, prompt_room
+from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, prompt_room
 from igd_jax.data.collaborative import Collaborative
 from igd_jax.data.examples import Examples, item_examples, make_examples
 from igd_jax.data.prepared import Rows
@@ -28,7 +29,7 @@ from igd_jax.session.requests import ItemNames, Request, Resolved, read_request
 from igd_jax.session.session import Session, set_up
 from igd_jax.session.settings import settings_from
 from igd_jax.session.weights import trained_model
-from igd_jax.training.mesh import check_divides, put_batch, replicated
+from igd_jax.training.mesh import check_divides, put_batch
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from plain_trie import EOS
 
+from igd_jax.core.map_rows import in_groups
 from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import (
     PROMPT_WIDTHS,
     TARGET_WIDTHS,
     by_length,
-    in_groups,
     make_item_batch,
     make_text_batch,
     rows_of_step,

@@ -172,22 +172,6 @@ def test_a_grown_vocabulary_is_trained_beside_the_adapters(tied):
             assert np.abs(gradient[...][new]).max() > 0, path
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ((-1, 16.0, "q"), "rank is -1; expected a rank, or 0 to tune all weights"),
-        ((2, 0.0, "q"), "alpha is 0.0; expected a number above 0"),
-        ((2, float("nan"), "q"), "alpha is nan; expected a number above 0"),
-        ((2, 16.0, ""), f"targets is ''; expected some of {ALL}, each once, separated by commas"),
-        ((2, 16.0, "q,w"), f"targets is 'q,w'; expected some of {ALL}"),
-        ((2, 16.0, "q,v,q"), f"targets is 'q,v,q'; expected some of {ALL}, each once"),
-    ],
-)
-def test_a_value_out_of_its_range_is_bad_input(values, message):
-    with pytest.raises(InputError, match=rf"^config\.model\.lora_{message}"):
-        LoRA(*values)
-
-
 # ----------------------------------------------------------------------------------------------------------- whole runs
 RUN = {"model.lora_rank": 2, "train.num_steps": 2, "train.eval_every_steps": 1, "train.warmup_steps": 0}
 
