@@ -81,10 +81,10 @@ def main() -> None:
     with contextlib.redirect_stdout(sys.stderr if given.json else sys.stdout):
         results = recommend(config, workdir, given.history, k=given.k).results
     if given.json:
-        print(as_json(results))
+        say(as_json(results))
         return
     rows = [[str(i + 1), f"{one.score:.3f}", " ".join(one.items), one.title] for i, one in enumerate(results)]
-    print(markdown_table(["rank", "score", "items", "title"], rows))
+    say(markdown_table(["rank", "score", "items", "title"], rows))
 
 
 if __name__ == "__main__":
