@@ -11,13 +11,13 @@ import pytest
 import tiny_run
 from command import run_here
 from flax import nnx
+from igd_jax.decoding.beam_search import SearchOptions
 from safetensors.numpy import load_file, save_file
 
 from igd_jax import evaluate, recommend, train
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.data.tokenizer import train_tokenizer
-from igd_jax.decoding.beam_search import SearchOptions
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.setrec import SETRec, in_chunks
 from igd_jax.models.hf_weights import load_decoder
