@@ -97,6 +97,11 @@ def check_argument(name: str, value: Any, is_good: bool, expected: str, *, but: 
         raise InputError(f"config.method.args.{name} is {value!r}{but}; expected {expected}")
 
 
+def check_file(name: str, value: str, expected: str) -> None:
+    """Raise `InputError` unless an argument is empty or a file."""
+    check_argument(name, value, not value or isfile(value), expected, but=", which is no file")
+
+
 def check_folder(name: str, value: str, holds: Sequence[str], expected: str) -> None:
     """Raise `InputError` unless an argument is empty or a folder that holds some files."""
     absent = [file for file in holds if not isfile(f"{value}/{file}")] if value else []

@@ -8,7 +8,6 @@ space of a model's last hidden states; see `decoding.grounding`. What other user
 With the texts of all beams in turn, and the tuned model's hidden states, it is CFT's grounding (docs/methods.md, CFT).
 """
 
-from os.path import isfile
 from pathlib import Path
 from typing import Any, no_type_check
 
@@ -47,6 +46,7 @@ from igd_jax.methods.base import (
     Method,
     Objective,
     check_argument,
+    check_file,
     gain_weights,
     token_loss,
 )
@@ -57,7 +57,6 @@ CHOICES = {
     "grounding": ("first", "interleaved"),
     "statistic": ("", "popularity", "collaborative"),
 }
-EMBEDDINGS_FILE = "a file of embeddings from the cache of another run, or nothing to compute them"
 
 
 @no_type_check  # as a pytree it also holds shardings
@@ -173,7 +172,7 @@ class BIGRec(Method):
         check_argument("gamma", gamma, 0.0 <= gamma < float("inf"), "a power of 0 or more")
         with_it = "'popularity' or 'collaborative' with it, or gamma 0"
         check_argument("gamma", gamma, bool(statistic) or not gamma, with_it, but=", but statistic is empty")
-        check_argument("embeddings", embeddings, not embeddings or isfile(embeddings), EMBEDDINGS_FILE)
+        check_file("embeddings", embeddings, "one from the cache of another run, or nothing to compute them")
         self._beams, self._by_base, self._gamma = beams, embed_by == "base", gamma
         self._n_grounded = 1 if grounding == "first" else beams
         self._statistic, self._embeddings_file = statistic if gamma else "", embeddings

@@ -7,7 +7,6 @@ o_bk is the output of query k, t_ik token k of item i: 0 is collaborative, 1 to 
 Scores are inner products and no log-probabilities.
 """
 
-from os.path import isfile
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from igd_jax.data.item_features import load_text_model, read_features, text_feat
 from igd_jax.decoding.dense_topk import best_rows
 from igd_jax.decoding.engine import Engine, OneCall
 from igd_jax.items.index import ItemIndex
-from igd_jax.methods.base import Context, DecodeOptions, Method, Objective, check_argument, check_folder
+from igd_jax.methods.base import Context, DecodeOptions, Method, Objective, check_argument, check_file, check_folder
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.setrec import ItemTokens, SetModel
 from igd_jax.models.t5 import T5
@@ -43,7 +42,7 @@ POSITIONS = ("contiguous", "published")
 MISSING = ("", "zero")
 POOLINGS = ("mean", "last")
 SASREC_RUN = "the folder of a finished SASRec run (configs/sasrec.py), or nothing to train vectors"
-FEATURES_FILE = "a safetensors file with features of the items, or nothing to make them from texts"
+FEATURES_FILE = "one of safetensors with features of the items, or nothing to make them from texts"
 TEXT_MODEL = "the Hugging Face folder of a decoder or a T5 with its tokenizer, or nothing for the backbone"
 
 
@@ -130,7 +129,7 @@ class SETRec(Method):
         check_argument("pooling", pooling, pooling == "mean" or not features, "mean where features are given")
         check_argument("text_model", text_model, not text_model or not features, "nothing where features are given")
         check_folder("collaborative", collaborative, (COLLABORATIVE,), SASREC_RUN)
-        check_argument("features", features, not features or isfile(features), FEATURES_FILE)
+        check_file("features", features, FEATURES_FILE)
         check_folder("text_model", text_model, ("config.json", "tokenizer.json"), TEXT_MODEL)
         self._n_semantic, self._alpha, self._beta, self._sampled = n_semantic, alpha, beta, sampled_items
         self._collaborative, self._features, self._missing = collaborative, features, missing

@@ -90,8 +90,10 @@ def test_features_are_the_mean_over_the_texts_that_an_item_has(capsys):
 
 @pytest.mark.parametrize("make", [make_decoder, make_t5])
 def test_devices_share_the_texts_and_change_nothing(make, monkeypatch):
-    described = ["Red and soft, " * (item % 5) for item in range(len(TITLES))]
-    model, texts = make(), {"description": described, "none": [""] * 23}
+    model, texts = (
+        make(),
+        {"description": ["Red and soft, " * (item % 5) for item in range(len(TITLES))], "none": [""] * 23},
+    )
     monkeypatch.setattr("igd_jax.data.item_features.TOKENS_AT_ONCE", 100)  # 6 rows of 16 tokens, and so 8 of them
     alone, shared = features_of(model, texts), features_of(model, texts, devices=8)
     np.testing.assert_allclose(shared, alone, rtol=1e-5, atol=1e-6)
