@@ -77,7 +77,7 @@ def test_item_vectors_that_do_not_fit_are_bad_input(folder, source):
 
 def test_a_missing_or_broken_file_is_bad_input(folder):
     save_file({"items": np.ones((5, 3), np.float32)}, folder / FILE, metadata={"fingerprint": "abc"})
-    with pytest.raises(InputError, match="has tensors items; expected 'items', .* and 'test', a matrix of floats"):
+    with pytest.raises(InputError, match=r"has tensors items; expected 'items', .* and 'test', a matrix of floats"):
         load_collaborative(folder, **WANTED)
     (folder / FILE).write_bytes(b"not a file of tensors")
     for path in (folder, folder / "none"):
