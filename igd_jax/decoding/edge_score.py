@@ -1,12 +1,13 @@
 """What a search adds up: from the log-probability of a child to the score of the edge that leads to it."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Int
 
 from igd_jax.core.types import TextBatch
 
 
+@runtime_checkable
 class EdgeScore(Protocol):
     """Scores edges; a pytree, so that its numbers are no constants of a compiled program."""
 

@@ -1,11 +1,12 @@
 """How items are written: the protocol that titles, and any other kind of identifiers, fulfil."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from igd_jax.core.ragged import Ragged
 
 
+@runtime_checkable
 class Identifiers(Protocol):
     """How items are written. Chosen by the config before the catalogue and the trie are built.
 

@@ -4,7 +4,7 @@ import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
 
 from igd_jax.core.errors import InputError
 
@@ -16,6 +16,7 @@ LONGEST_LINE = 480
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 
 
+@runtime_checkable
 class Check(Protocol):
     """Raises `InputError` for a value of the right type that cannot be meant."""
 
