@@ -128,10 +128,9 @@ class T5(nnx.Module):
         target   t1 t2 e  .
         input     s t1 t2 e
         """
-        n_rows, width = batch.target.shape
-        inputs = jnp.concatenate([self._start(n_rows), batch.target[:, :-1]], axis=1)
+        inputs = jnp.concatenate([self._start(len(batch.target)), batch.target[:, :-1]], axis=1)
         valid = jnp.pad(batch.target_mask[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-        positions = jnp.broadcast_to(jnp.arange(width)[None], inputs.shape)
+        positions = jnp.pad(batch.place[:, :-1] + 1, ((0, 0), (1, 0)))
         unroll = training_unroll()
         memory = self._read_prompts(batch, unroll=unroll)
         hidden, _ = self.decode(inputs, memory, positions=positions, visible=Causal(valid), unroll=unroll)
