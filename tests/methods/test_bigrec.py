@@ -304,7 +304,7 @@ def test_devices_share_the_titles_and_change_nothing(index, model, bos, monkeypa
     ends = text_ends(TOKENIZER, vocab_size=HF_CONFIG["vocab_size"])
     rows = index.catalog.tokens
     alone, shared = (embed_rows(model, rows, ends, bos=bos, mesh=make_mesh(data=devices)) for devices in (1, 8))
-    np.testing.assert_allclose(shared, alone, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(shared, alone, rtol=1e-4, atol=1e-4)
     titles = TOKENIZER.encode([index.title_of_row(row) for row in range(len(rows))])
     plain = embed(model, [([] if bos is None else [bos]) + ids for ids in titles])
     np.testing.assert_allclose(alone, plain, rtol=1e-4, atol=1e-4)
