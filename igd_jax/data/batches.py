@@ -87,7 +87,7 @@ def make_text_batch(
     arrays = {name: pad_rows(array, size) for name, array in arrays.items()}
     annotated: dict[str, Any] = {name: pad_rows(array, size) for name, array in found.items()}
     n_tokens, numbers = target.shape[1], np.arange(size if examples.target is not None else 0)
-    first = np.where(numbers < len(rows), numbers, size).astype(np.int32) * np.int32(n_tokens)
+    first: Any = np.where(numbers < len(rows), numbers, size).astype(np.int32) * np.int32(n_tokens)
     return TextBatch(shared_prefix=prefix, first=first, annotations=annotated, **arrays)
 
 
@@ -109,7 +109,8 @@ def make_item_batch(
         "is_real": np.ones(len(rows), bool),
         "seed": seed,
     }
-    return ItemBatch(**{name: None if array is None else pad_rows(array, size) for name, array in arrays.items()})
+    padded: dict[str, Any] = {name: None if x is None else pad_rows(x, size) for name, x in arrays.items()}
+    return ItemBatch(**padded)
 
 
 def pad_rows(array: np.ndarray, size: int) -> np.ndarray:

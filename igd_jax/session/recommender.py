@@ -1,13 +1,13 @@
 """A trained run that recommends: built once, it answers any number of requests, compiled once per shape."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
@@ -103,7 +103,7 @@ class Recommender:
         examples, notes = self._examples(given, resolved)
         source = collaborative_source(self.session, split=None, n_rows=len(given))
         found = self.rank(examples, collaborative=source, allowed=[each.allowed for each in resolved])
-        lists = [self.results(found.rows[q], found.scores[q])[:k] for q in range(len(given))]
+        lists = [self.results(found, q)[:k] for q in range(len(given))]
         return [Answer(results, tuple(told)) for results, told in zip(lists, notes, strict=True)]
 
     def check(self, request: Request) -> None:
@@ -134,21 +134,21 @@ class Recommender:
         is_restricted = any(each is not None for each in allowed)
 
         def answer(group: Int[np.ndarray, " b"]) -> Recommendations:
-            batch = self._batch(examples, group, size)
+            batch, more = self._batch(examples, group, size), dict[str, Any]()
             if collaborative is not None and isinstance(batch, TextBatch):
-                batch = batch.replace(collaborative=pad_rows(collaborative.scores(group), size))
+                more["collaborative"] = pad_rows(collaborative.scores(group), size)
             if is_restricted:
                 masks = [self.index.is_candidate if allowed[q] is None else allowed[q] for q in group.tolist()]
-                batch = batch.replace(allowed=pad_rows(np.stack(masks), size))
-            return recommend(self._engine, put_batch(batch, mesh))
+                more["allowed"] = pad_rows(np.stack(masks), size)
+            return recommend(self._engine, put_batch(replace(batch, **more), mesh))
 
         groups = in_groups(by_length(examples, np.arange(len(examples))), size)
         return map_rows(answer, groups, n_rows=len(examples), progress=Progress("recommend", len(examples), "users"))
 
-    def results(self, rows: Int[np.ndarray, " K"], scores: Float[np.ndarray, " K"]) -> tuple[Result, ...]:
-        """One list of `rank`, best first; a result that was cut before its end has no items."""
+    def results(self, lists: Recommendations, query: int) -> tuple[Result, ...]:
+        """One of the lists of `rank`, best first; a result that was cut before its end has no items."""
         index, ids, found = self.index, self.session.prepared.item_ids, []
-        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+        for row, score in zip(lists.rows[query].tolist(), lists.scores[query].tolist(), strict=True):
             if row >= 0:
                 items = tuple(ids[item] for item in index.items_of(row))
                 tokens = tuple(index.catalog.tokens[row].tolist())
