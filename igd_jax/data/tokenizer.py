@@ -7,7 +7,7 @@ the same ids, and so does AutoTokenizer where no ``config.json`` lies beside the
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -69,14 +69,15 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write a folder that transformers opens as it is; ``tokenizer.json``, whole, comes last."""
-        ids = {"eos_token": self.eos, "bos_token": self.bos}
-        ends = {name: self.backend.id_to_token(token) for name, token in ids.items() if token is not None}
+        ends: dict[str, str | None] = {"eos_token": self.backend.id_to_token(self.eos)}
+        if self.bos is not None:
+            ends["bos_token"] = self.backend.id_to_token(self.bos)
         write_json(folder / "tokenizer_config.json", _in_words_of_transformers(ends))
         with atomic_file(folder / "tokenizer.json") as partial:
             self.backend.save(str(partial))  # transformers would add a post-processor, and to the added tokens
 
 
-def _in_words_of_transformers(ends: Mapping[str, str | None]) -> dict[str, Any]:
+def _in_words_of_transformers(ends: dict[str, str | None]) -> dict[str, Any]:
     """What the installed transformers writes into ``tokenizer_config.json``, given these special tokens."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # without PyTorch it says at import what it cannot do
     from transformers import PreTrainedTokenizerFast  # takes most of a second, and reading does without

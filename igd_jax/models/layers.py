@@ -182,10 +182,11 @@ def pick(hidden: Float[Array, "B S D"], column: Int[Array, "B T"]) -> Float[Arra
 
 
 def layers_per_turn() -> int:
-    """Layers that a scan over stacked layers runs in one turn of its loop.
+    """Layers that a scan over stacked layers runs in one turn of its loop, where a gradient is taken.
 
     On a CPU each turn costs some idle time and a copy of the weights' gradients, so several layers share one. Elsewhere
-    a turn costs nothing that counts, and one layer is the least to compile.
+    a turn costs nothing that counts, and without a gradient it costs a CPU nothing either: one layer per turn is then
+    the least to compile (docs/decoding.md, What is compiled).
     """
     return 4 if jax.default_backend() == "cpu" else 1
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.layers import Frozen
+from igd_jax.models.layers import Frozen, layers_per_turn
 from igd_jax.models.t5 import T5
 from igd_jax.models.visibility import Dense, both_sides, mask_of
 
@@ -207,6 +207,7 @@ class SetModel(nnx.Module):
             jnp.concatenate([read, asked], axis=1),
             positions=jnp.concatenate([layout.positions, layout.query_positions], axis=1),
             visible=Dense(jnp.tril(apart(group))[None] & valid[:, None]),
+            unroll=layers_per_turn(),
         )
         return hidden[:, -n_tokens:]
 

@@ -12,10 +12,11 @@ from jaxtyping import Bool, Int
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress
-from igd_jax.core.map_rows import map_rows
+from igd_jax.core.map_rows import in_groups, map_rows, pad_rows
 from igd_jax.core.ragged import Ragged
+from igd_jax.core.sharding import replicated
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
-from igd_jax.data.batches import by_length, in_groups, make_item_batch, make_text_batch, pad_rows
+from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, prompt_room
 from igd_jax.data.collaborative import Collaborative
 from igd_jax.data.examples import Examples, item_examples, make_examples
 from igd_jax.data.prepared import Rows
@@ -23,12 +24,11 @@ from igd_jax.decoding.engine import recommend
 from igd_jax.evaluation.predictions import Result
 from igd_jax.methods.base import DecodeOptions
 from igd_jax.session.collaborative import collaborative_source
-from igd_jax.session.config_flags import run_config
-from igd_jax.session.requests import ItemNames, Request, Resolved, read_request
-from igd_jax.session.session import Session, set_up
-from igd_jax.session.settings import settings_from
+from igd_jax.session.config_flags import load_config
+from igd_jax.session.requests import Allowed, ItemNames, Request, Resolved, read_request
+from igd_jax.session.session import Session, set_up_to_decode
 from igd_jax.session.weights import trained_model
-from igd_jax.training.mesh import check_divides, put_batch, replicated
+from igd_jax.training.mesh import check_divides, put_batch
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,7 @@ class Recommender:
         self._engine = jax.device_put(
             session.method.engine(context, trained.model, self._options()), replicated(session.mesh)
         )
+        self._width = 0  # of the longest prompt so far
         self._names = ItemNames(self.index, session.prepared.item_ids)
 
     @classmethod
@@ -76,12 +77,12 @@ class Recommender:
           InputError: there is no run, or a change that it cannot take.
         """
         folder = Workdir(str(workdir))
-        config = run_config(folder)
+        config = load_config(None, folder)
         try:
             config.update_from_flattened_dict(dict(changes or {}))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"changes are {changes!r}, which the config does not take ({error})") from None
-        return cls(set_up(settings_from(config), folder), folder)
+        return cls(set_up_to_decode(config, folder), folder)
 
     def recommend(self, requests: Iterable[Request | Mapping[str, Any]], *, k: int | None = None) -> list[Answer]:
         """Answer requests, in their order.
@@ -94,12 +95,10 @@ class Recommender:
           InputError: a request that cannot be answered, or lists longer than `config.decode.top_k`.
         """
         k = self._checked_length(k)
-        given = [each if isinstance(each, Request) else read_request(each) for each in requests]
-        for each in given:
-            self.check(each)
+        given = [read_request(each) for each in requests]
+        resolved = [self._resolved(each) for each in given]
         if not given:
             return []
-        resolved = [self._names.resolve(each) for each in given]
         examples, notes = self._examples(given, resolved)
         source = collaborative_source(self.session, split=None, n_rows=len(given))
         found = self.rank(examples, collaborative=source, allowed=[each.allowed for each in resolved])
@@ -108,29 +107,35 @@ class Recommender:
 
     def check(self, request: Request) -> None:
         """Raise `InputError` where a request cannot be answered."""
+        self._resolved(request)
+
+    def _resolved(self, request: Request) -> Resolved:
+        """A request in the numbers of the catalogue; `InputError` where it cannot be answered."""
         found = self._names.resolve(request)
         if not self._reads_words and not any(item is not None for item in found.items):
             raise InputError(
                 f"no entry of the history {list(request.history)} is in the catalogue, and this model reads nothing "
                 "else; name at least one title or item id"
             )
+        return found
 
     def rank(
         self,
         examples: Examples,
         *,
         collaborative: Collaborative | None = None,
-        allowed: Sequence[Bool[np.ndarray, " N"] | None] = (),
+        allowed: Sequence[Allowed | None] = (),
     ) -> Recommendations:
         """Recommend for every example, in its order; as NumPy arrays.
 
         Args:
           collaborative: scores of items for each example.
-          allowed: catalogue rows that may be recommended to each example; empty = all candidates.
+          allowed: what may be recommended to each example; None, or empty = all candidates.
         """
         decode, mesh = self.session.settings.decode, self.session.mesh
         check_divides("config.decode.batch_size", decode.batch_size, mesh)
         size = self._batch_size(len(examples))
+        self._width = max(self._width, prompt_room(examples))
         is_restricted = any(each is not None for each in allowed)
 
         def answer(group: Int[np.ndarray, " b"]) -> Recommendations:
@@ -138,12 +143,13 @@ class Recommender:
             if collaborative is not None and isinstance(batch, TextBatch):
                 more["collaborative"] = pad_rows(collaborative.scores(group), size)
             if is_restricted:
-                masks = [self.index.is_candidate if allowed[q] is None else allowed[q] for q in group.tolist()]
-                more["allowed"] = pad_rows(np.stack(masks), size)
-            return recommend(self._engine, put_batch(replace(batch, **more), mesh))
+                more["allowed"] = pad_rows(self._masks([allowed[q] for q in group.tolist()]), size)
+            return recommend(self._engine, put_batch(replace(batch, **more), mesh), width=self._width)
 
-        groups = in_groups(by_length(examples, np.arange(len(examples))), size)
-        return map_rows(answer, groups, n_rows=len(examples), progress=Progress("recommend", len(examples), "users"))
+        n_rows = len(examples)
+        groups = in_groups(by_length(examples, np.arange(n_rows)), size)
+        progress = Progress("recommend", n_rows, "users") if n_rows > size else None  # one batch has none
+        return map_rows(answer, groups, n_rows=n_rows, progress=progress)
 
     def results(self, lists: Recommendations, query: int) -> tuple[Result, ...]:
         """One of the lists of `rank`, best first; a result that was cut before its end has no items."""
@@ -198,6 +204,10 @@ class Recommender:
         if self.session.method.inputs == "items":
             return make_item_batch(examples, group, size=size)
         return make_text_batch(examples, group, self.index.item_tokens, {}, size=size)
+
+    def _masks(self, allowed: Sequence[Allowed | None]) -> Bool[np.ndarray, "b N"]:
+        is_candidate = self.index.is_candidate
+        return np.stack([is_candidate if each is None else each.mask(is_candidate) for each in allowed])
 
     def _fit(self, prompts: Ragged) -> Examples:
         """Prompts cut so that the longest candidate fits behind each."""

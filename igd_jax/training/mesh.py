@@ -4,9 +4,10 @@ from dataclasses import replace
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.sharding import by_row, replicated
 from igd_jax.core.types import ItemBatch, TextBatch
 
 
@@ -20,19 +21,9 @@ def make_mesh(*, data: int) -> Mesh:
     """
     devices = jax.devices()
     n_data = len(devices) if data == -1 else data
-    if not 1 <= n_data <= len(devices):
+    if n_data > len(devices):
         raise InputError(f"config.mesh.data is {data}, but there are {len(devices)} devices; use -1 for all of them")
     return Mesh(np.array(devices[:n_data]), ("data",), axis_types=(AxisType.Auto,))
-
-
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def by_row(mesh: Mesh) -> NamedSharding:
-    """The first axis split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
 
 
 def put_batch(batch: TextBatch | ItemBatch, mesh: Mesh) -> TextBatch | ItemBatch:
@@ -45,5 +36,5 @@ def put_batch(batch: TextBatch | ItemBatch, mesh: Mesh) -> TextBatch | ItemBatch
 
 def check_divides(name: str, size: int, mesh: Mesh) -> None:
     """Raise `InputError` unless the devices divide the rows of a batch."""
-    if size < 1 or size % mesh.size:
+    if size % mesh.size:
         raise InputError(f"{name} is {size}, which {mesh.size} devices do not divide; use a multiple of {mesh.size}")

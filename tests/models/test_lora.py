@@ -1,5 +1,6 @@
 """Adapters: nothing at first, then what their formula says; nothing else of the decoder is trained or saved."""
 
+import dataclasses
 import json
 import shutil
 from functools import partial
@@ -19,6 +20,7 @@ from igd_jax.core.io import Workdir
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.layers import Frozen
+from igd_jax.models.load import grow_vocabulary
 from igd_jax.models.lora import TARGETS, LoRA, LowRank, add_lora
 from igd_jax.models.visibility import Causal, positions_of
 from igd_jax.session.session import split_trainable, trained_model
@@ -145,20 +147,29 @@ def test_adapters_alone_are_trained_in_float32_whatever_the_weights_are(remat):
         assert (np.abs(gradient[...]).max() > 0) == (path[-1] == "b"), path
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ((-1, 16.0, "q"), "rank is -1; expected a rank, or 0 to tune all weights"),
-        ((2, 0.0, "q"), "alpha is 0.0; expected a number above 0"),
-        ((2, float("nan"), "q"), "alpha is nan; expected a number above 0"),
-        ((2, 16.0, ""), f"targets is ''; expected some of {ALL}, each once, separated by commas"),
-        ((2, 16.0, "q,w"), f"targets is 'q,w'; expected some of {ALL}"),
-        ((2, 16.0, "q,v,q"), f"targets is 'q,v,q'; expected some of {ALL}, each once"),
-    ],
-)
-def test_a_value_out_of_its_range_is_bad_input(values, message):
-    with pytest.raises(InputError, match=rf"^config\.model\.lora_{message}"):
-        LoRA(*values)
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_grown_vocabulary_is_trained_beside_the_adapters(tied):
+    config = dataclasses.replace(CONFIG, tie_embeddings=tied)
+    decoder = nnx.jit(lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, param_dtype=jnp.bfloat16))()
+    grow_vocabulary(decoder, CONFIG.vocab_size + 2, rngs=nnx.Rngs(1))
+    embed, new = decoder.embed[...], CONFIG.vocab_size + 1
+    add_lora(decoder, LoRA(2, 6.0, "q"), rngs=nnx.Rngs(1), trains_vocabulary=True)
+    graph, params, frozen = split_trainable(decoder)
+    vocabulary = {("embed",)} if tied else {("embed",), ("head",)}
+    found = dict(nnx.to_flat_state(params))
+    assert {path for path in found if path[-1] not in ("a", "b")} == vocabulary
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(frozen)} == {jnp.dtype(jnp.bfloat16)}
+    np.testing.assert_array_equal(decoder.embed[...], embed.astype(jnp.float32))
+
+    def loss(params):
+        decoder = nnx.merge(graph, params, frozen)
+        hidden, _ = decoder(IDS.at[0, 0].set(new), positions=positions_of(VALID), visible=Causal(VALID))
+        return jax.nn.logsumexp(decoder.logits(hidden), axis=-1).mean()
+
+    for path, gradient in nnx.to_flat_state(jax.jit(jax.grad(loss))(params)):
+        if path in vocabulary:
+            assert np.abs(gradient[...][new]).max() > 0, path
 
 
 # ----------------------------------------------------------------------------------------------------------- whole runs

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from igd_jax.decoding.beam_search import Beams, SearchOptions, beam_search
+from igd_jax.decoding.lm_scorer import lm_scorer
 from plain_trie import catalog_of, lists_of, plain_trie, random_rows
 
 from igd_jax.core.types import Batch
-from igd_jax.decoding.beam_search import Beams, SearchOptions, beam_search
 from igd_jax.decoding.device_trie import Children, device_trie
-from igd_jax.decoding.lm_scorer import lm_scorer
 from igd_jax.items.info_gain import edge_gain
 from igd_jax.items.trie import build_trie
 from igd_jax.models.config import ModelConfig
