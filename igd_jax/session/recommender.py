@@ -22,10 +22,12 @@ from igd_jax.data.examples import Examples, item_examples, make_examples
 from igd_jax.data.prepared import Rows
 from igd_jax.decoding.engine import recommend
 from igd_jax.evaluation.predictions import Result
+from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import DecodeOptions
 from igd_jax.session.collaborative import collaborative_source
 from igd_jax.session.config_flags import load_config
 from igd_jax.session.requests import Allowed, ItemNames, Request, Resolved, read_request
+from igd_jax.session.sections import DecodeSettings
 from igd_jax.session.session import Session, set_up_to_decode
 from igd_jax.session.weights import trained_model
 from igd_jax.training.mesh import check_divides, put_batch
@@ -44,6 +46,18 @@ class Answer:
     notes: tuple[str, ...]
 
 
+def decode_options(decode: DecodeSettings, index: ItemIndex) -> DecodeOptions:
+    """How lists of the candidates of `index` are made."""
+    return DecodeOptions(
+        alpha=decode.alpha,
+        temperature=decode.temperature,
+        length_penalty=decode.length_penalty,
+        num_beams=decode.num_beams,
+        top_k=decode.top_k,
+        max_length=min(decode.max_new_tokens, index.longest) if decode.max_new_tokens else index.longest,
+    )
+
+
 class Recommender:
     """A model with all that it takes to recommend.
 
@@ -59,9 +73,9 @@ class Recommender:
         context = session.context(self.index)
         trained = trained_model(session, workdir, context)
         self.model, self.step = trained.model, trained.step
-        self._engine = jax.device_put(
-            session.method.engine(context, trained.model, self._options()), replicated(session.mesh)
-        )
+        options = decode_options(session.settings.decode, self.index)
+        engine = session.method.engine(context, trained.model, options)
+        self._engine = jax.device_put(engine, replicated(session.mesh))
         self._width = 0  # of the longest prompt so far
         self._names = ItemNames(self.index, session.prepared.item_ids)
 
@@ -174,17 +188,6 @@ class Recommender:
     def _reads_words(self) -> bool:
         """Whether a history may hold any text at all."""
         return self.session.method.inputs == "text" and self.session.identifiers.texts is not None
-
-    def _options(self) -> DecodeOptions:
-        decode, longest = self.session.settings.decode, self.index.longest
-        return DecodeOptions(
-            alpha=decode.alpha,
-            temperature=decode.temperature,
-            length_penalty=decode.length_penalty,
-            num_beams=decode.num_beams,
-            top_k=decode.top_k,
-            max_length=min(decode.max_new_tokens, longest) if decode.max_new_tokens else longest,
-        )
 
     def _checked_length(self, k: int | None) -> int:
         top_k = self.session.settings.decode.top_k
