@@ -114,8 +114,8 @@ def score(config: ConfigDict, workdir: Workdir) -> Scored:
     )
     metrics = metrics_of(
         queries,
-        ranked=found.rows,
-        scores=found.scores,
+        ranked=np.asarray(found.rows),
+        scores=np.asarray(found.scores),
         catalogue=catalogue,
         ks=settings.eval.ks,
         candidates=settings.decode.candidates,
@@ -133,7 +133,7 @@ def predictions_of(scored: Scored) -> Iterator[Prediction]:
         titles=session.prepared.titles,
     )
     for q, (row, target) in enumerate(zip(scored.queries.row.tolist(), targets, strict=True)):
-        ranked = scored.recommender.results(found.rows[q], found.scores[q])
+        ranked = scored.recommender.results(found, q)
         yield Prediction(row, scored.rows.user[row], target, ranked)
 
 

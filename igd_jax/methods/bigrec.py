@@ -204,6 +204,7 @@ class BIGRec(Method):
         """
         _check_words(context)
         embedder = context.backbone() if self._by_base else model
+        assert isinstance(embedder, Decoder), "the settings refuse other backbones"
         tokenizer, index = context.tokenizer, context.index
         rows = np.flatnonzero(index.is_candidate)
         items = np.flatnonzero(index.candidates)
