@@ -1,8 +1,29 @@
-"""Fine-tune language models to recommend the next item by writing its title (IGD, arXiv 2506.13229)."""
+"""Fine-tune language models to recommend the next item by writing its title (IGD, arXiv 2506.13229).
 
+Names for notebooks are imported when they are first asked for, so that importing the package costs nothing.
+"""
+
+import importlib
 from importlib.metadata import version as _version
+from typing import Any
 
 __version__ = "0.1.0"
+__all__ = ["Answer", "InputError", "Recommender", "Request", "Result"]
+
+_MODULES = {
+    "Answer": "session.recommender",
+    "InputError": "core.errors",
+    "Recommender": "session.recommender",
+    "Request": "session.requests",
+    "Result": "evaluation.predictions",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """One of the names of `__all__`."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def _check_versions() -> None:

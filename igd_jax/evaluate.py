@@ -5,10 +5,9 @@
     python -m igd_jax.evaluate --workdir=RUN --choose=decode.alpha=0,0.1,0.2,0.4 [--choose_examples=500]
     python -m igd_jax.evaluate --workdir=RUN --config.eval.protocol=users [--config.decode.candidates=warm|cold]
 
-Writes RUN/eval/NAME/{metrics.json, predictions.jsonl, config.json}, whole or not at all; a method with vectors of users
-and items, as SASRec, adds collaborative.safetensors. With --choose, the field first takes the value that ranks the rows
-of valid best; the split is then ranked with that one. By the protocol users, each user of the split is asked once, and
-all that they took in it is right.
+Writes RUN/eval/NAME/{metrics.json, predictions.jsonl, config.json, env.json}, whole or not at all. With --choose, the
+field first takes the value that ranks the rows of valid best; the split is then ranked with that one. By the protocol
+users, each user of the split is asked once, and all that they took in it is right.
 """
 
 import time
@@ -33,18 +32,10 @@ from igd_jax.evaluation.queries import Queries, describe_targets, make_queries
 from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord, write_record
 from igd_jax.evaluation.tables import evaluation_table
 from igd_jax.session.collaborative import collaborative_source
-from igd_jax.session.config_flags import (
-    FREE_TO_DECODE,
-    check_workdir,
-    config_json,
-    define_config_flag,
-    define_decode_as_flag,
-    load_config,
-)
+from igd_jax.session.config_flags import config_json, define_config_flag, define_decode_as_flag, load_config
 from igd_jax.session.config_grid import Axis, changed, parse_axis
 from igd_jax.session.recommender import Recommender
-from igd_jax.session.session import set_up
-from igd_jax.session.settings import TO_DECODE, settings_from
+from igd_jax.session.session import set_up_to_decode
 
 CHOSEN_ON = "valid"
 VARIED = ("decode.", "method.args.")
@@ -101,9 +92,8 @@ def score(config: ConfigDict, workdir: Workdir) -> Scored:
     Raises:
       InputError: bad config, or no model.
     """
-    settings = settings_from(config, needs=_needs(workdir))
-    check_workdir(config, workdir, free=FREE_TO_DECODE)
-    session = set_up(settings, workdir)
+    session = set_up_to_decode(config, workdir)
+    settings = session.settings
     rows = session.rows(settings.eval.split)
     queries = make_queries(
         settings.eval.protocol,
@@ -124,8 +114,8 @@ def score(config: ConfigDict, workdir: Workdir) -> Scored:
     )
     metrics = metrics_of(
         queries,
-        ranked=found.rows,
-        scores=found.scores,
+        ranked=np.asarray(found.rows),
+        scores=np.asarray(found.scores),
         catalogue=catalogue,
         ks=settings.eval.ks,
         candidates=settings.decode.candidates,
@@ -143,13 +133,8 @@ def predictions_of(scored: Scored) -> Iterator[Prediction]:
         titles=session.prepared.titles,
     )
     for q, (row, target) in enumerate(zip(scored.queries.row.tolist(), targets, strict=True)):
-        ranked = scored.recommender.results(found.rows[q], found.scores[q])
+        ranked = scored.recommender.results(found, q)
         yield Prediction(row, scored.rows.user[row], target, ranked)
-
-
-def _needs(workdir: Workdir) -> frozenset[str]:
-    """Paths that have to be there; a run has a tokenizer of its own."""
-    return TO_DECODE - {"tokenizer.path"} if workdir.config.is_file() else TO_DECODE
 
 
 def _checkpoint(scored: Scored, workdir: Workdir) -> CheckpointRecord | None:

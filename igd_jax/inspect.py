@@ -65,7 +65,7 @@ def main() -> None:
     given = flags.FLAGS
     found = inspect(Path(given.data), Path(given.tokenizer), given.title, candidates=given.candidates, beta=given.beta)
     if given.json:
-        print(json.dumps(found, ensure_ascii=False))
+        say(json.dumps(found, ensure_ascii=False))
         return
     if not found["on_trie"]:
         say(f"{given.title!r} is no candidate ({given.candidates}): off the trie every token has the weight beta")
@@ -73,7 +73,7 @@ def main() -> None:
     for token in found["tokens"]:
         forced = "forced" if token["forced"] else ""
         rows.append([repr(token["text"]), str(token["id"]), f"{token['gain']:.6f}", forced, f"{token['weight']:g}"])
-    print(markdown_table(["token", "id", "gain (nats)", "forced", "weight"], rows))
+    say(markdown_table(["token", "id", "gain (nats)", "forced", "weight"], rows))
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ from igd_jax.data.interactions import SPLITTERS, to_prepared
 from igd_jax.data.prepared import Prepared, headline, save
 
 FLAGS = flags.FLAGS
-_COLUMNS = ("user", "item", "timestamp", "title")
 _OPTIONS = (
     *("k_core", "split", "max_history", "min_items", "n_items", "n_users", "n_events", "seed", "hf_subset", "hf_split"),
-    *(f"{name}_column" for name in _COLUMNS),
+    *("user_column", "item_column", "timestamp_column", "title_column"),
 )
 
 
@@ -40,8 +39,10 @@ def define_flags() -> None:
     flags.DEFINE_integer("n_users", None, "synthetic: users")
     flags.DEFINE_integer("n_events", None, "synthetic: events")
     flags.DEFINE_integer("seed", None, "synthetic: what the random numbers start from", lower_bound=0)
-    for name in _COLUMNS:
-        flags.DEFINE_string(f"{name}_column", None, f"huggingface: which column is the {name}; without it, {name}")
+    flags.DEFINE_string("user_column", None, "huggingface: column of the user; default user")
+    flags.DEFINE_string("item_column", None, "huggingface: column of the item; default item")
+    flags.DEFINE_string("timestamp_column", None, "huggingface: column of the time; default timestamp")
+    flags.DEFINE_string("title_column", None, "huggingface: column of the title; default title")
     flags.DEFINE_string("hf_subset", None, "huggingface: which subset (configuration) of the dataset")
     flags.DEFINE_string("hf_split", None, "huggingface: which split of the dataset, or several joined by +")
 

@@ -22,25 +22,15 @@ from igd_jax.core.log import say
 from igd_jax.evaluation.predictions import as_json
 from igd_jax.evaluation.tables import markdown_table
 from igd_jax.session.answers import answer_file
-from igd_jax.session.config_flags import (
-    FREE_TO_DECODE,
-    check_workdir,
-    define_config_flag,
-    define_decode_as_flag,
-    load_config,
-)
+from igd_jax.session.config_flags import define_config_flag, define_decode_as_flag, load_config
 from igd_jax.session.recommender import Answer, Recommender
 from igd_jax.session.requests import Request
-from igd_jax.session.session import set_up
-from igd_jax.session.settings import TO_DECODE, settings_from
+from igd_jax.session.session import set_up_to_decode
 
 
 def make_recommender(config: ConfigDict, workdir: Workdir) -> Recommender:
     """The recommender of a run, by a config that may decode it in another way."""
-    needs = TO_DECODE - {"tokenizer.path"} if workdir.config.is_file() else TO_DECODE
-    settings = settings_from(config, needs=needs)
-    check_workdir(config, workdir, free=FREE_TO_DECODE)
-    return Recommender(set_up(settings, workdir), workdir)
+    return Recommender(set_up_to_decode(config, workdir), workdir)
 
 
 def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: int) -> Answer:
@@ -81,10 +71,10 @@ def main() -> None:
     with contextlib.redirect_stdout(sys.stderr if given.json else sys.stdout):
         results = recommend(config, workdir, given.history, k=given.k).results
     if given.json:
-        print(as_json(results))
+        say(as_json(results))
         return
     rows = [[str(i + 1), f"{one.score:.3f}", " ".join(one.items), one.title] for i, one in enumerate(results)]
-    print(markdown_table(["rank", "score", "items", "title"], rows))
+    say(markdown_table(["rank", "score", "items", "title"], rows))
 
 
 if __name__ == "__main__":

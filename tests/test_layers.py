@@ -1,4 +1,4 @@
-"""The layer rule: a module imports lower ranks or its own folder; of methods and identifiers only the base."""
+"""The layer rule: a module imports lower ranks or its own folder; of siblings apart the base; sweep, entry points."""
 
 import ast
 from pathlib import Path
@@ -7,8 +7,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "igd_jax"
-RANKS = {"core": 0, "items": 1, "models": 1, "evaluation": 1, "data": 2, "training": 2, "decoding": 2, "methods": 3}
-RANKS |= {"identifiers": 3, "session": 4}
+FOLDERS = (
+    ("core",),
+    ("items", "models", "evaluation"),
+    ("data", "training", "decoding"),
+    ("identifiers", "methods"),
+    ("session",),
+)
+RANKS = {folder: rank for rank, folders in enumerate(FOLDERS) for folder in folders}
+SIBLINGS_APART = ("identifiers", "methods")
+"""Folders whose modules know nothing of one another, but all of ``base``."""
 ENTRY_POINT = 5
 STARTS_ENTRY_POINTS = {"sweep": 6}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -33,6 +41,10 @@ def imports(path: Path) -> set[str]:
     return found
 
 
+def test_every_folder_has_a_rank():
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} == RANKS.keys()
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down(path: Path):
     own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -42,8 +54,8 @@ def test_imports_go_down(path: Path):
         if not module.startswith("igd_jax."):
             continue
         other, other_rank = place(module)
-        if folder in ("methods", "identifiers") and other == folder:
-            assert module.startswith(f"igd_jax.{folder}.base"), f"{own} imports its sibling {module}"
+        if folder == other and folder in SIBLINGS_APART:
+            assert f"{module}.".startswith(f"igd_jax.{folder}.base."), f"{own} imports its sibling {module}"
         else:
             assert other_rank < rank or other == folder, f"{own} (rank {rank}) imports {module} (rank {other_rank})"
 

@@ -12,18 +12,21 @@ import numpy as np
 import pytest
 import tiny_run
 from command import run_here, run_process, start
-from flax import nnx
+from ml_collections import ConfigDict
 
 from igd_jax import evaluate as evaluation
 from igd_jax import train as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
+from igd_jax.data.prepared import load
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluate import evaluate
 from igd_jax.models import config as model_config
-from igd_jax.models import hf_weights
+from igd_jax.models.load import config_of
 from igd_jax.session.config_flags import config_json, load_config
-from igd_jax.session.session import make_model, set_up
+from igd_jax.session.session import Session, set_up
+from igd_jax.session.settings import settings_from
+from igd_jax.session.weights import split_trainable
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.step import init_state
@@ -52,11 +55,15 @@ def _without_speed(workdir: Path) -> list[dict]:
     return [{name: value for name, value in line.items() if "second" not in name} for line in _lines(workdir)]
 
 
+def _session(config: ConfigDict, workdir: Path) -> Session:
+    return set_up(settings_from(config), Workdir(str(workdir)))
+
+
 def _saved(workdir: Path) -> tuple:
     """The last state and the best parameters, each with its progress."""
-    config = load_config(None, Workdir(str(workdir)))
+    session = _session(load_config(None, Workdir(str(workdir))), workdir)
     schedule = make_schedule("constant", learning_rate=1.0, warmup_steps=0, num_steps=1)
-    params = nnx.state(make_model(set_up(config, Workdir(str(workdir)))))
+    _, params, _ = split_trainable(session.method.make_model(session.context(session.index)))
     like = init_state(params, make_optimizer(schedule, clip_norm=1.0, weight_decay=0.0))
     checkpoints = Checkpoints(workdir / "checkpoints")
     found = checkpoints.restore_last(like), checkpoints.restore_best(params)
@@ -245,8 +252,8 @@ def test_how_to_decode_and_evaluate_and_on_how_many_devices_may_change(tiny, tra
 
 
 def test_other_candidates_are_refused_because_the_weights_of_tokens_come_from_them(tiny, trained):
-    with pytest.raises(InputError, match=r"run was trained with decode.candidates=catalogue; keep it or "):
-        _train(tiny, trained, {"decode.candidates": "train"})
+    with pytest.raises(InputError, match=r"holds a run of another config: data.candidates differ"):
+        _train(tiny, trained, {"data.candidates": "train"})
 
 
 def test_other_data_under_the_same_name_is_refused(tiny, trained, tmp_path):
@@ -286,7 +293,7 @@ def test_eight_devices_train_like_one(tiny, tmp_path):
 
 
 def test_without_a_model_folder_weights_are_random_and_the_tokenizer_is_trained(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(model_config.NAMED, "nano", hf_weights.load_config(tiny / "model"))
+    monkeypatch.setitem(model_config.NAMED, "nano", config_of(tiny / "model"))
     changes = {**SHORT, "model.path": "", "model.config": "nano", "tokenizer.vocab_size": 280}
     _train(tiny, tmp_path, changes)
     tokenizer = load_tokenizer(tmp_path / "tokenizer")
@@ -311,38 +318,38 @@ def test_the_published_normalizer_gives_another_loss_on_unequal_weights(tiny, tm
 def test_what_is_merged_left_out_or_cut_is_counted_and_told(tiny, tmp_path, capsys):
     sold = [item for item in tiny_run.ITEM_IDS if item not in ("sku0", "sku7")]
     (tmp_path / "candidates.txt").write_text("\n".join(sold))
-    changes = {**SHORT, "decode.candidates": str(tmp_path / "candidates.txt"), "data.max_length": 30}
+    changes = {**SHORT, "data.candidates": str(tmp_path / "candidates.txt"), "data.max_length": 30}
     _train(tiny, tmp_path / "run", changes)
     told = capsys.readouterr().out
     assert "data: users 125, items 23, rows train 90, valid 13, test 22, dates 2020-09-13 to 2020-09-13" in told
     assert "21 of 23 items, 20 titles (1 items merged into a title they share), 18 of them train targets" in told
-    data = set_up(tiny_run.tiny_config(tiny), Workdir(str(tmp_path / "none"))).prepared
+    data = load(tiny / "data")
     for split in ("train", "valid"):
         off = int(np.isin(data.splits[split].target, (0, 7)).sum())
         assert off > 0
         assert f"{off} of {tiny_run.N_ROWS[split]} {split} targets are off the trie (no candidate)" in told
     cut = [line for line in told.splitlines() if line.endswith("prompts cut: with target over 30 tokens")]
     assert [line.split(" of ")[1].split()[0] for line in cut] == ["90", "13"]
-    assert "plan: 2 steps of 16 rows (6 steps an epoch of 90 rows), micro-batches of 8" in told
+    assert "plan: 2 steps of 16 rows (6 steps per epoch of 90 rows), micro-batches of 8" in told
     assert "example target (token:weight): '" in told
 
 
 def test_the_first_rows_can_stand_for_all(tiny, tmp_path):
-    run = set_up(tiny_run.tiny_config(tiny, {"data.max_examples": 20}), Workdir(str(tmp_path)))
+    run = _session(tiny_run.tiny_config(tiny, {"data.max_examples": 20}), tmp_path)
     assert len(run.rows("train")) == run.counts.sum() == 20
     assert len(run.rows("valid")) == tiny_run.N_ROWS["valid"]
     np.testing.assert_array_equal(run.rows("train").target, run.prepared.splits["train"].target[:20])
 
 
 def test_the_valid_loss_can_be_that_of_some_rows(tiny, tmp_path, monkeypatch):
-    seen, plain = [], program.evaluate_loss
+    seen, plain = [], program.micro_batches
 
-    def spy(run, functions, state, examples, *others):
-        seen.append(examples.target)
-        return plain(run, functions, state, examples, *others)
+    def spy(session, annotations, examples, rows, *, step=None):
+        if step is None:
+            seen.append(examples.target[rows])
+        return plain(session, annotations, examples, rows, step=step)
 
-    monkeypatch.setattr(program, "evaluate_loss", spy)
-    config = tiny_run.tiny_config(tiny, {"train.num_steps": 1, "train.eval_examples": 5})
-    program.train(config, Workdir(str(tmp_path)))
-    valid = set_up(config, Workdir(str(tmp_path))).rows("valid")
+    monkeypatch.setattr(program, "micro_batches", spy)
+    _train(tiny, tmp_path, {"train.num_steps": 1, "train.eval_examples": 5})
+    valid = load(tiny / "data").splits["valid"]
     np.testing.assert_array_equal(seen, [valid.target[np.arange(5) * len(valid) // 5]])

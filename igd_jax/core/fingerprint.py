@@ -3,7 +3,6 @@
 import hashlib
 from typing import Any
 
-import jax
 import numpy as np
 
 
@@ -19,5 +18,7 @@ def fingerprint(*parts: bytes | str) -> str:
 
 def sample_leaves(tree: Any) -> list[bytes]:
     """64 to 127 numbers of each array of a tree, or all of a small one: they tell models apart, on any device alike."""
+    import jax  # data and its programs do without
+
     parts = [leaf.reshape(-1)[:: max(1, leaf.size // 64)] for leaf in jax.tree.leaves(tree)]
     return [np.asarray(part).tobytes() for part in parts]

@@ -1,4 +1,7 @@
-"""Paths, atomic writes and the layout of a run's folder."""
+"""Paths, atomic writes and the layout of a run's folder.
+
+Of several processes only the first writes; what the others would write is thrown away: see `core.process`.
+"""
 
 import json
 import os
@@ -8,9 +11,10 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.process import is_first
 
 
 def read_json(path: Path) -> Any:
@@ -32,10 +36,22 @@ def write_text(path: Path, text: str) -> None:
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Give a sibling's name to write to, which becomes `path` only if the block ends without an error."""
+    if not is_first():
+        with tempfile.TemporaryDirectory() as thrown_away:
+            yield Path(thrown_away, path.name)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
     yield partial
     os.replace(partial, path)
+
+
+def open_to_append(path: Path) -> IO[str]:
+    """A text file to append lines to."""
+    if not is_first():
+        path = Path(os.devnull)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a", encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -81,6 +97,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Raises:
       InputError: what lies at `path` is not ours; see `check_replaceable`.
     """
+    if not is_first():
+        with tempfile.TemporaryDirectory() as thrown_away:
+            yield Path(thrown_away)
+        return
     check_replaceable(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _scratch(path, ".partial")

@@ -1,4 +1,7 @@
-"""What a run says: lines for people on standard output, JSON lines for scripts in a file."""
+"""What a run says: lines for people on standard output, JSON lines for scripts in a file.
+
+Of several processes only the first says anything: see `core.process`.
+"""
 
 import json
 import sys
@@ -10,9 +13,13 @@ from shutil import get_terminal_size
 
 from tqdm import tqdm
 
+from igd_jax.core.process import is_first
+
 
 def say(message: str) -> None:
     """Print one line for people, at once; above the bars, where there are any."""
+    if not is_first():
+        return
     with tqdm.external_write_mode() if _WITH_BAR else nullcontext():
         print(message, flush=True)
 
@@ -24,9 +31,11 @@ class MetricsWriter:
     """
 
     def __init__(self, path: Path, tensorboard: Path | None = None):
-        path.parent.mkdir(parents=True, exist_ok=True)
         self._path = path
         self._tensorboard = None
+        if not is_first():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
         if tensorboard is not None:
             try:
                 from tensorboardX import SummaryWriter
@@ -36,7 +45,7 @@ class MetricsWriter:
 
     def truncate(self, last_step: int) -> None:
         """Drop lines after `last_step`, among them one that a killed process left unfinished."""
-        if not self._path.exists():
+        if not self._path.exists() or not is_first():
             return
         kept = []
         for line in self._path.read_text(encoding="utf-8").splitlines():
@@ -49,6 +58,8 @@ class MetricsWriter:
 
     def write(self, step: int, **values: float) -> None:
         """Append ``{"step": step, **values}``; steps count from 1."""
+        if not is_first():
+            return
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._tensorboard is not None:
@@ -67,6 +78,8 @@ def plot_losses(metrics: Path, picture: Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         return
+    if not is_first():
+        return
     curves: dict[str, list[tuple[int, float]]] = {}
     for line in metrics.read_text(encoding="utf-8").splitlines():
         values = json.loads(line)
@@ -81,8 +94,8 @@ def plot_losses(metrics: Path, picture: Path) -> None:
 
 
 def _is_watched() -> bool:
-    """Whether standard output is a terminal, and one that says how wide it is."""
-    return sys.stdout is not None and sys.stdout.isatty() and get_terminal_size((0, 0)).columns > 0
+    """Whether standard output is a terminal, and one that says how wide it is, and this process talks."""
+    return is_first() and sys.stdout is not None and sys.stdout.isatty() and get_terminal_size((0, 0)).columns > 0
 
 
 class Progress:

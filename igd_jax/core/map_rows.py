@@ -33,7 +33,7 @@ def map_rows(
     groups: Iterable[Int[np.ndarray, " rows"]],
     *,
     n_rows: int,
-    progress: Progress,
+    progress: Progress | None = None,
 ) -> Any:
     """Answer all rows.
 
@@ -41,7 +41,7 @@ def map_rows(
       answer: function of the numbers of some rows to a pytree of arrays, whose first axis holds those rows, in their
         order, and then any number of others that only fill it up.
       groups: numbers of rows; together each of `n_rows` once, and at least one group.
-      progress: updated after each group.
+      progress: what is told after each group; None = nothing.
 
     Returns:
       The pytree as NumPy arrays [n_rows, ...].
@@ -54,5 +54,6 @@ def map_rows(
         for whole, part in zip(jax.tree.leaves(out), jax.tree.leaves(found), strict=True):
             whole[group] = part[: len(group)]
         done += len(group)
-        progress.update(done)
+        if progress is not None:
+            progress.update(done)
     return out

@@ -82,7 +82,7 @@ def make_text_batch(
     arrays = {name: pad_rows(array, size) for name, array in arrays.items()}
     annotated: dict[str, Any] = {name: pad_rows(array, size) for name, array in found.items()}
     n_tokens, numbers = target.shape[1], np.arange(size if examples.target is not None else 0)
-    first = np.where(numbers < len(rows), numbers, size).astype(np.int32) * np.int32(n_tokens)
+    first: Any = np.where(numbers < len(rows), numbers, size).astype(np.int32) * np.int32(n_tokens)
     return TextBatch(shared_prefix=prefix, first=first, annotations=annotated, **arrays)
 
 

@@ -52,7 +52,7 @@ class TableDataset:
         Raises:
           InputError: a file is damaged, or what is read cannot be reached any longer.
         """
-        with _told(self.path):
+        with _told(self.path, "; if it has several files, are their columns the same?"):
             narrowed = self.narrow(list(columns))
             for split in splits:
                 for table in narrowed[split].with_format("arrow").iter(batch_size=_BATCH_ROWS):
@@ -70,20 +70,20 @@ def opened(path: Path, subset: str | None) -> Iterator[TableDataset]:
       InputError: nothing that can be read is there; whatever the library raises is told in one line.
     """
     with TemporaryDirectory() as scratch:  # where the library keeps its locks
-        with _told(path):
+        hint = "" if path.exists() else "; no file or folder has that name, so it was taken for an id of the Hub"
+        with _told(path, hint):
             dataset = _open(path, subset, scratch)
         yield dataset
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: Path, hint: str) -> Iterator[None]:
     try:
         yield
     except InputError:
         raise
     except Exception as error:  # of files, the network, the Hub, pandas, pyarrow and datasets itself
-        also = "" if path.exists() else "; no file or folder has that name, so it was taken for an id of the Hub"
-        raise InputError(f"cannot read {path} as a dataset ({type(error).__name__}: {error}){also}") from None
+        raise InputError(f"cannot read {path} as a dataset ({type(error).__name__}: {error}){hint}") from None
 
 
 def is_hub_id(path: Path) -> bool:
@@ -101,7 +101,8 @@ def _open(path: Path, subset: str | None, scratch: str) -> TableDataset:
     import datasets  # takes half a second
 
     datasets.disable_progress_bars()
-    datasets.utils.logging.set_verbosity(logging.CRITICAL)  # errors are told here
+    for library in ("datasets", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # errors are told here, and once
     is_saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
     if subset is not None and (is_saved or path.is_file()):
         raise InputError(f"--hf_subset={subset}: {path} is a single {'dataset' if is_saved else 'file'}; leave it out")

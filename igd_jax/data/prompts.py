@@ -133,6 +133,11 @@ class Prompts:
         self._identifiers, self._cache = identifiers, cache
         self.n_whole = 0
 
+    @property
+    def has_words(self) -> bool:
+        """Whether items are written in words."""
+        return self._identifiers.texts is not None
+
     def of_items(self, history: Ragged) -> Ragged:
         """The prompt of each history of items, oldest first."""
         texts = self._identifiers.texts
@@ -152,7 +157,7 @@ class Prompts:
         Raises:
           InputError: items are not written in words.
         """
-        if self._identifiers.texts is None:
+        if not self.has_words:
             raise InputError("a history of free text was given, but items are not written in words; give items by id")
         return self._tokenizer.encode_prompts([_render(self._words, history) for history in histories])
 

@@ -13,7 +13,8 @@ from jaxtyping import Array, Bool, Int
 
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
 
-Batch: TypeAlias = TextBatch | ItemBatch
+Batch: TypeAlias = Any
+"""`TextBatch` or `ItemBatch`, whichever the engine reads."""
 Prefilled: TypeAlias = Any
 """Rows that have been read, and whose search is about to begin; any pytree with a first axis of rows."""
 State: TypeAlias = Any
@@ -49,7 +50,7 @@ class Engine(Protocol):
         """The results so far, best first; those of rows that are not open are final."""
 
 
-def recommend(engine: Engine, batch: Batch, *, width: int = 0) -> Recommendations:
+def recommend(engine: Engine, batch: TextBatch | ItemBatch, *, width: int = 0) -> Recommendations:
     """Recommend for the rows of a batch together.
 
     Room grows outside the compiled programs: most batches never need that of the longest title.

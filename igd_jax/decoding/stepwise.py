@@ -1,5 +1,6 @@
 """Trie-constrained beam search, one token per call of the model: the plain reference of the project."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -119,7 +120,7 @@ class Stepwise:
     def grow(self, state: State) -> State:
         """Room for titles of the next usual length."""
         room = next((room for room in ROOMS if room > state.store.room), self._longest_room)
-        return state.replace(store=grow(state.store, min(room, self._longest_room)))
+        return replace(state, store=grow(state.store, min(room, self._longest_room)))
 
     def finished(self, state: State) -> Recommendations:
         """The finished set, best first."""

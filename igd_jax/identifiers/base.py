@@ -1,12 +1,10 @@
 """What identifiers are made from, and how they are chosen (docs/extending.md)."""
 
 import importlib
-import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from igd_jax import identifiers
 from igd_jax.core.errors import InputError
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.items.identifiers import Identifiers
@@ -32,7 +30,7 @@ class Source:
 
 def identifier_names() -> list[str]:
     """The modules of this folder, which are the values of `config.identifiers.name`."""
-    return sorted(module.name for module in pkgutil.iter_modules(identifiers.__path__) if module.name != "base")
+    return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "base"))
 
 
 def identifiers_class(name: str) -> Callable[[Source], Identifiers]:
@@ -41,11 +39,7 @@ def identifiers_class(name: str) -> Callable[[Source], Identifiers]:
     Raises:
       InputError: there are none of that name.
     """
-    try:
-        module = importlib.import_module(f"{identifiers.__name__}.{name}")
-    except ModuleNotFoundError as error:
-        if error.name != f"{identifiers.__name__}.{name}":
-            raise
-        known = ", ".join(identifier_names())
-        raise InputError(f"config.identifiers.name is {name!r}; expected one of {known}") from None
-    return module.IDENTIFIERS
+    if name not in (known := identifier_names()):
+        raise InputError(f"config.identifiers.name is {name!r}; expected one of {', '.join(known)}")
+    make: Callable[[Source], Identifiers] = importlib.import_module(f"igd_jax.identifiers.{name}").IDENTIFIERS
+    return make

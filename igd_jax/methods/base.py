@@ -31,6 +31,8 @@ from igd_jax.decoding.restriction import restricted
 from igd_jax.decoding.stepwise import Stepwise
 from igd_jax.items.index import ItemIndex
 from igd_jax.models.backbone import Backbone
+from igd_jax.models.decoder import Decoder
+from igd_jax.models.t5 import T5
 from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import LossState
 
@@ -58,7 +60,7 @@ class Context:
     texts: Mapping[str, Sequence[str]]
     tokenizer: Tokenizer
     prompts: Prompts
-    backbone: Callable[[], Backbone]
+    backbone: Callable[[], Decoder | T5]
     seed: int
     cache: Path
     data_fingerprint: str

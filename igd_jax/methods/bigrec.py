@@ -187,16 +187,24 @@ class BIGRec(Method):
         return context.backbone()
 
     def objective(self, context: Context) -> Objective:
-        """Cross-entropy of all target tokens."""
+        """Cross-entropy of all target tokens.
+
+        Raises:
+          InputError: items are not written in words.
+        """
+        _check_words(context)
         return Objective(token_loss, gain_weights(context.index, beta=1.0))
 
     def engine(self, context: Context, model: Decoder, options: DecodeOptions) -> Engine:
         """Embed the candidates, or read their embeddings.
 
         Raises:
-          InputError: `embeddings` names no such file, or one of another model or catalogue.
+          InputError: items are not written in words; or `embeddings` names no such file, or one of another model or
+            catalogue.
         """
+        _check_words(context)
         embedder = context.backbone() if self._by_base else model
+        assert isinstance(embedder, Decoder), "the settings refuse other backbones"
         tokenizer, index = context.tokenizer, context.index
         rows = np.flatnonzero(index.is_candidate)
         items = np.flatnonzero(index.candidates)
@@ -235,6 +243,14 @@ class BIGRec(Method):
         if context.cache.parent.is_dir():  # a start that ends in bad input leaves no folder behind
             write_matrices(cached, {"embeddings": embeddings}, marks)
         return embeddings
+
+
+def _check_words(context: Context) -> None:
+    if not context.prompts.has_words:
+        raise InputError(
+            "bigrec compares what a model writes with titles, but config.identifiers.name names identifiers that are "
+            "no words; set it to titles, or config.method.name to a method that searches the trie"
+        )
 
 
 def collaborative_weight(

@@ -1,13 +1,13 @@
 """A trained run that recommends: built once, it answers any number of requests, compiled once per shape."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
@@ -22,12 +22,13 @@ from igd_jax.data.examples import Examples, item_examples, make_examples
 from igd_jax.data.prepared import Rows
 from igd_jax.decoding.engine import recommend
 from igd_jax.evaluation.predictions import Result
+from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import DecodeOptions
 from igd_jax.session.collaborative import collaborative_source
-from igd_jax.session.config_flags import run_config
-from igd_jax.session.requests import ItemNames, Request, Resolved, read_request
-from igd_jax.session.session import Session, set_up
-from igd_jax.session.settings import settings_from
+from igd_jax.session.config_flags import load_config
+from igd_jax.session.requests import Allowed, ItemNames, Request, Resolved, read_request
+from igd_jax.session.sections import DecodeSettings
+from igd_jax.session.session import Session, set_up_to_decode
 from igd_jax.session.weights import trained_model
 from igd_jax.training.mesh import check_divides, put_batch
 
@@ -45,6 +46,18 @@ class Answer:
     notes: tuple[str, ...]
 
 
+def decode_options(decode: DecodeSettings, index: ItemIndex) -> DecodeOptions:
+    """How lists of the candidates of `index` are made."""
+    return DecodeOptions(
+        alpha=decode.alpha,
+        temperature=decode.temperature,
+        length_penalty=decode.length_penalty,
+        num_beams=decode.num_beams,
+        top_k=decode.top_k,
+        max_length=min(decode.max_new_tokens, index.longest) if decode.max_new_tokens else index.longest,
+    )
+
+
 class Recommender:
     """A model with all that it takes to recommend.
 
@@ -60,9 +73,9 @@ class Recommender:
         context = session.context(self.index)
         trained = trained_model(session, workdir, context)
         self.model, self.step = trained.model, trained.step
-        self._engine = jax.device_put(
-            session.method.engine(context, trained.model, self._options()), replicated(session.mesh)
-        )
+        options = decode_options(session.settings.decode, self.index)
+        engine = session.method.engine(context, trained.model, options)
+        self._engine = jax.device_put(engine, replicated(session.mesh))
         self._width = 0  # of the longest prompt so far
         self._names = ItemNames(self.index, session.prepared.item_ids)
 
@@ -78,12 +91,12 @@ class Recommender:
           InputError: there is no run, or a change that it cannot take.
         """
         folder = Workdir(str(workdir))
-        config = run_config(folder)
+        config = load_config(None, folder)
         try:
             config.update_from_flattened_dict(dict(changes or {}))
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"changes are {changes!r}, which the config does not take ({error})") from None
-        return cls(set_up(settings_from(config), folder), folder)
+        return cls(set_up_to_decode(config, folder), folder)
 
     def recommend(self, requests: Iterable[Request | Mapping[str, Any]], *, k: int | None = None) -> list[Answer]:
         """Answer requests, in their order.
@@ -96,39 +109,42 @@ class Recommender:
           InputError: a request that cannot be answered, or lists longer than `config.decode.top_k`.
         """
         k = self._checked_length(k)
-        given = [each if isinstance(each, Request) else read_request(each) for each in requests]
-        for each in given:
-            self.check(each)
+        given = [read_request(each) for each in requests]
+        resolved = [self._resolved(each) for each in given]
         if not given:
             return []
-        resolved = [self._names.resolve(each) for each in given]
         examples, notes = self._examples(given, resolved)
         source = collaborative_source(self.session, split=None, n_rows=len(given))
         found = self.rank(examples, collaborative=source, allowed=[each.allowed for each in resolved])
-        lists = [self.results(found.rows[q], found.scores[q])[:k] for q in range(len(given))]
+        lists = [self.results(found, q)[:k] for q in range(len(given))]
         return [Answer(results, tuple(told)) for results, told in zip(lists, notes, strict=True)]
 
     def check(self, request: Request) -> None:
         """Raise `InputError` where a request cannot be answered."""
+        self._resolved(request)
+
+    def _resolved(self, request: Request) -> Resolved:
+        """A request in the numbers of the catalogue; `InputError` where it cannot be answered."""
         found = self._names.resolve(request)
         if not self._reads_words and not any(item is not None for item in found.items):
             raise InputError(
                 f"no entry of the history {list(request.history)} is in the catalogue, and this model reads nothing "
                 "else; name at least one title or item id"
             )
+        return found
 
     def rank(
         self,
         examples: Examples,
         *,
         collaborative: Collaborative | None = None,
-        allowed: Sequence[Bool[np.ndarray, " N"] | None] = (),
+        allowed: Sequence[Allowed | None] = (),
     ) -> Recommendations:
         """Recommend for every example, in its order; as NumPy arrays.
 
         Args:
           collaborative: scores of items for each example.
-          allowed: catalogue rows that may be recommended to each example; empty = all candidates.
+          allowed: what may be recommended to each example; None, or empty = all candidates.
         """
         decode, mesh = self.session.settings.decode, self.session.mesh
         check_divides("config.decode.batch_size", decode.batch_size, mesh)
@@ -137,21 +153,22 @@ class Recommender:
         is_restricted = any(each is not None for each in allowed)
 
         def answer(group: Int[np.ndarray, " b"]) -> Recommendations:
-            batch = self._batch(examples, group, size)
+            batch, more = self._batch(examples, group, size), dict[str, Any]()
             if collaborative is not None and isinstance(batch, TextBatch):
-                batch = batch.replace(collaborative=pad_rows(collaborative.scores(group), size))
+                more["collaborative"] = pad_rows(collaborative.scores(group), size)
             if is_restricted:
-                masks = [self.index.is_candidate if allowed[q] is None else allowed[q] for q in group.tolist()]
-                batch = batch.replace(allowed=pad_rows(np.stack(masks), size))
-            return recommend(self._engine, put_batch(batch, mesh), width=self._width)
+                more["allowed"] = pad_rows(self._masks([allowed[q] for q in group.tolist()]), size)
+            return recommend(self._engine, put_batch(replace(batch, **more), mesh), width=self._width)
 
-        groups = in_groups(by_length(examples, np.arange(len(examples))), size)
-        return map_rows(answer, groups, n_rows=len(examples), progress=Progress("recommend", len(examples), "users"))
+        n_rows = len(examples)
+        groups = in_groups(by_length(examples, np.arange(n_rows)), size)
+        progress = Progress("recommend", n_rows, "users") if n_rows > size else None  # one batch has none
+        return map_rows(answer, groups, n_rows=n_rows, progress=progress)
 
-    def results(self, rows: Int[np.ndarray, " K"], scores: Float[np.ndarray, " K"]) -> tuple[Result, ...]:
-        """One list of `rank`, best first; a result that was cut before its end has no items."""
+    def results(self, lists: Recommendations, query: int) -> tuple[Result, ...]:
+        """One of the lists of `rank`, best first; a result that was cut before its end has no items."""
         index, ids, found = self.index, self.session.prepared.item_ids, []
-        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+        for row, score in zip(lists.rows[query].tolist(), lists.scores[query].tolist(), strict=True):
             if row >= 0:
                 items = tuple(ids[item] for item in index.items_of(row))
                 tokens = tuple(index.catalog.tokens[row].tolist())
@@ -172,17 +189,6 @@ class Recommender:
         """Whether a history may hold any text at all."""
         return self.session.method.inputs == "text" and self.session.identifiers.texts is not None
 
-    def _options(self) -> DecodeOptions:
-        decode, longest = self.session.settings.decode, self.index.longest
-        return DecodeOptions(
-            alpha=decode.alpha,
-            temperature=decode.temperature,
-            length_penalty=decode.length_penalty,
-            num_beams=decode.num_beams,
-            top_k=decode.top_k,
-            max_length=min(decode.max_new_tokens, longest) if decode.max_new_tokens else longest,
-        )
-
     def _checked_length(self, k: int | None) -> int:
         top_k = self.session.settings.decode.top_k
         if k is not None and not 1 <= k <= top_k:
@@ -201,6 +207,10 @@ class Recommender:
         if self.session.method.inputs == "items":
             return make_item_batch(examples, group, size=size)
         return make_text_batch(examples, group, self.index.item_tokens, {}, size=size)
+
+    def _masks(self, allowed: Sequence[Allowed | None]) -> Bool[np.ndarray, "b N"]:
+        is_candidate = self.index.is_candidate
+        return np.stack([is_candidate if each is None else each.mask(is_candidate) for each in allowed])
 
     def _fit(self, prompts: Ragged) -> Examples:
         """Prompts cut so that the longest candidate fits behind each."""

@@ -1,11 +1,12 @@
 """Requests for recommendations: a history, and what may be recommended after it."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.items.index import ItemIndex
@@ -28,27 +29,27 @@ class Request:
     exclude_history: bool = False
 
 
-KINDS = {"id": (str, "a text"), "exclude_history": (bool, "true or false")}
-
-
 def read_request(value: Any) -> Request:
-    """A request from a JSON object with the fields of `Request`.
+    """A request, or a JSON object with its fields, whose values are checked.
 
     Raises:
       InputError: it is none.
     """
+    if isinstance(value, Request):
+        value = vars(value)
     if not isinstance(value, Mapping):
         raise InputError(f'a request is {_shown(value)}; expected an object such as {{"history": ["Title A"]}}')
     known = [field.name for field in fields(Request)]
     if unknown := sorted(set(value) - set(known)):
-        raise InputError(f"a request has the field {unknown[0]!r}; expected {', '.join(known)}")
+        raise InputError(f"a request has the field {_shown(unknown[0])}; expected {', '.join(known)}")
     given = {name: each for name, each in value.items() if each is not None}
-    for name, (kind, noun) in KINDS.items():
-        if name in given and not isinstance(given[name], kind):
-            raise InputError(f"{name} is {_shown(given[name])}; expected {noun}")
+    if "id" in given and not _is_text(given["id"]):
+        raise InputError(f"id is {_shown(given['id'])}; expected a text")
+    if not isinstance(given.get("exclude_history", False), bool):
+        raise InputError(f"exclude_history is {_shown(given['exclude_history'])}; expected true or false")
     for name in ("history", "candidates"):
         texts = given.get(name, ())
-        if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        if not isinstance(texts, list | tuple) or not all(map(_is_text, texts)):
             raise InputError(f"{name} is {_shown(texts)}; expected a list of titles or item ids")
     if not given.get("history"):
         raise InputError("a request has no history; name at least one title or item id, oldest first")
@@ -57,16 +58,38 @@ def read_request(value: Any) -> Request:
 
 
 @dataclass(frozen=True)
+class Allowed:
+    """Some of the candidates. Many requests are held at once, and their masks would fill the memory.
+
+    Attributes:
+      only: catalogue rows that may be recommended; None = all.
+      without: catalogue rows that may not be.
+    """
+
+    only: Int[np.ndarray, " some"] | None
+    without: Int[np.ndarray, " others"]
+
+    def mask(self, is_candidate: Bool[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
+        """Rows that may be recommended, among the candidates."""
+        mask = is_candidate.copy()
+        if self.only is not None:
+            mask[:] = False
+            mask[self.only] = is_candidate[self.only]
+        mask[self.without] = False
+        return mask
+
+
+@dataclass(frozen=True)
 class Resolved:
     """A request in the numbers of a catalogue.
 
     Attributes:
       items: item of each entry of the history; None where the catalogue has none of that name.
-      allowed: catalogue rows that may be recommended; None = all candidates.
+      allowed: what may be recommended; None = all candidates.
     """
 
     items: tuple[int | None, ...]
-    allowed: Bool[np.ndarray, " N"] | None
+    allowed: Allowed | None
 
 
 class ItemNames:
@@ -86,12 +109,10 @@ class ItemNames:
         items = tuple(self._item.get(entry) for entry in request.history)
         if request.candidates is None and not request.exclude_history:
             return Resolved(items, None)
-        allowed = self._index.is_candidate.copy()
-        if request.candidates is not None:
-            allowed &= self._rows(self._known(request.candidates))
-        if request.exclude_history:
-            allowed &= ~self._rows(item for item in items if item is not None)
-        if not allowed.any():
+        only = None if request.candidates is None else self._rows(self._known(request.candidates))
+        seen = [item for item in items if item is not None] if request.exclude_history else []
+        allowed = Allowed(only, self._rows(seen))
+        if not allowed.mask(self._index.is_candidate).any():
             raise InputError(
                 "a request leaves nothing to recommend: none of its candidates is a candidate of the run that the "
                 "history does not hold; name others, or set exclude_history to false"
@@ -104,10 +125,13 @@ class ItemNames:
             raise InputError(f"a request names the candidate {missing[0]!r}, which the catalogue does not have")
         return [item for item in found.values() if item is not None]
 
-    def _rows(self, items: Iterable[int]) -> Bool[np.ndarray, " N"]:
-        rows = np.zeros(len(self._index.catalog), bool)
-        rows[self._index.catalog.row_of_item[list(items)]] = True
-        return rows
+    def _rows(self, items: Sequence[int]) -> Int[np.ndarray, " n"]:
+        return self._index.catalog.row_of_item[np.array(items, np.int64)]
+
+
+def _is_text(value: Any) -> bool:
+    """Whether a value is a text that can be written; JSON can also hold halves of surrogate pairs."""
+    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
 
 
 def _shown(value: Any) -> str:

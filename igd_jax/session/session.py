@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Int
+from ml_collections import ConfigDict
 
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.io import Workdir
@@ -25,7 +26,8 @@ from igd_jax.items.identifiers import Identifiers
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import Context, Method, load_method
 from igd_jax.session.backbone import make_backbone
-from igd_jax.session.settings import Settings
+from igd_jax.session.config_flags import FREE_TO_DECODE, check_workdir
+from igd_jax.session.settings import TO_DECODE, Settings, settings_from
 from igd_jax.training.mesh import make_mesh
 
 
@@ -135,11 +137,30 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
         seen=seen,
         option="config.data.candidates",
     )
-    index = build_index(prepared.titles, identifiers.rows(), counts, candidates=candidates)
+    item_tokens = identifiers.rows()
+    index = build_index(prepared.titles, item_tokens, counts, candidates=candidates)
     say(describe_index(settings.data.candidates, index))
     prompts = Prompts(settings.data.prompt, settings.data.category, tokenizer, identifiers, cache)
-    mark = fingerprint(prepared.meta["fingerprint"], tokenizer.fingerprint, settings.identifiers.name, str(len(used)))
+    mark = fingerprint(
+        prepared.meta["fingerprint"],
+        tokenizer.fingerprint,
+        settings.identifiers.name,
+        *(array.tobytes() for array in (item_tokens.ids, item_tokens.start)),
+        str(len(used)),
+    )
     return Session(settings, prepared, tokenizer, identifiers, prompts, counts, seen, index, method, mesh, mark, cache)
+
+
+def set_up_to_decode(config: ConfigDict, workdir: Workdir) -> Session:
+    """The session of the run in the workdir, by a config that may decode it in another way; or of a model folder.
+
+    Raises:
+      InputError: a bad config, or one that would be another run.
+    """
+    needs = TO_DECODE - {"tokenizer.path"} if workdir.config.is_file() else TO_DECODE  # a run has its own
+    settings = settings_from(config, needs=needs)
+    check_workdir(config, workdir, free=FREE_TO_DECODE)
+    return set_up(settings, workdir)
 
 
 def describe_index(which: str, index: ItemIndex) -> str:

@@ -1,5 +1,7 @@
 """The one place that makes a mesh. Data-parallel: parameters whole on every device, batches split along rows."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh
@@ -26,11 +28,10 @@ def make_mesh(*, data: int) -> Mesh:
 
 def put_batch(batch: TextBatch | ItemBatch, mesh: Mesh) -> TextBatch | ItemBatch:
     """A batch on the devices: rows dealt out, what all rows share whole on each."""
+    shardings = jax.tree.map(lambda _: by_row(mesh), batch)
     if isinstance(batch, TextBatch):
-        shared = {"shared_prefix": batch.shared_prefix, "first": batch.first}
-        rows = batch.replace(**dict.fromkeys(shared))
-        return jax.device_put(rows, by_row(mesh)).replace(**jax.device_put(shared, replicated(mesh)))
-    return jax.device_put(batch, by_row(mesh))
+        shardings = replace(shardings, shared_prefix=replicated(mesh), first=replicated(mesh))
+    return jax.device_put(batch, shardings)
 
 
 def check_divides(name: str, size: int, mesh: Mesh) -> None:

@@ -188,6 +188,17 @@ def test_subsets_are_chosen_by_name(tmp_path):
     assert events_of(huggingface.read(tmp_path, hf_subset="two")) == EVENTS[2:]
 
 
+@pytest.mark.parametrize("ending", ["parquet", "csv", "jsonl"])
+def test_files_of_other_columns_are_refused(tmp_path, ending):
+    write = {"parquet": parquet_file, "csv": csv_file, "jsonl": json_file}[ending]
+    path = write(tmp_path)
+    path.rename(tmp_path / f"a.{ending}")
+    other = datasets.Dataset.from_list([{"item": "i", "price": 5}])
+    {"parquet": other.to_parquet, "csv": other.to_csv, "jsonl": other.to_json}[ending](tmp_path / f"b.{ending}")
+    with pytest.raises(InputError, match=r"(?s)cannot read .*; if it has several files, are their columns the same\?"):
+        huggingface.read(tmp_path)
+
+
 def test_data_files_that_are_not_read_are_counted(tmp_path):
     csv_file(tmp_path)
     parquet_folder(tmp_path)

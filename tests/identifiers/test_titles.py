@@ -8,7 +8,7 @@ from plain_trie import lists_of
 
 from igd_jax.core.errors import InputError
 from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
-from igd_jax.identifiers.base import Source, load_identifiers
+from igd_jax.identifiers.base import Source, identifiers_class
 from igd_jax.items.identifiers import Identifiers
 
 TITLES = ["short", "a long one"]
@@ -17,7 +17,7 @@ TITLES = ["short", "a long one"]
 def _titles(cache: Path, titles: list[str] = TITLES, vocab_size: int = 270) -> Identifiers:
     tokenizer = train_tokenizer(TITLES, vocab_size=vocab_size)
     ids = [str(number) for number in range(len(titles))]
-    return load_identifiers("titles", Source(ids, titles, {}, tokenizer, cache))
+    return identifiers_class("titles")(Source(ids, titles, {}, tokenizer, cache))
 
 
 def test_rows_are_title_newline_and_eos_and_mentions_go_without_eos(tmp_path):
@@ -29,9 +29,9 @@ def test_rows_are_title_newline_and_eos_and_mentions_go_without_eos(tmp_path):
     assert (found.vocab_size, found.texts) == (tokenizer.vocab_size, TITLES)
 
 
-def test_unknown_identifiers_are_bad_input_that_names_the_known_ones(tmp_path):
+def test_unknown_identifiers_are_bad_input_that_names_the_known_ones():
     with pytest.raises(InputError, match=r"config\.identifiers\.name is 'base'; expected one of titles"):
-        load_identifiers("base", Source([], [], {}, train_tokenizer(TITLES, vocab_size=260), tmp_path))
+        identifiers_class("base")
 
 
 def test_titles_are_tokenised_once_and_other_titles_anew(tmp_path, monkeypatch):
