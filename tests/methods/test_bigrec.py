@@ -22,12 +22,12 @@ from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import make_examples
 from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
 from igd_jax.decoding.engine import recommend
-from igd_jax.decoding.grounding import GOES_ON, NOTHING, cut, embed_rows, embed_texts
+from igd_jax.decoding.grounding import GOES_ON, NOTHING, collaborative_weight, cut, embed_rows, embed_texts
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.unconstrained import unconstrained_search
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import target_logits
-from igd_jax.methods.bigrec import BIGRec, Grounding, collaborative_weight, text_ends
+from igd_jax.methods.bigrec import BIGRec, Grounding, text_ends
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.training.loss import weighted_cross_entropy
