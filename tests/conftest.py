@@ -52,6 +52,20 @@ def trained(tiny: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def trained_sasrec(tiny: Path) -> Path:
+    """The workdir of a finished run of a model that reads items; the same rules."""
+    import tiny_run
+
+    from igd_jax.core.io import Workdir
+    from igd_jax.train import train
+
+    args = {"width": 8, "num_blocks": 1, "num_heads": 1, "max_history": 4}
+    config = tiny_run.tiny_config(tiny, {"method.name": "sasrec", "method.args": args, "train.num_steps": 2})
+    train(config, Workdir(str(tiny / "sasrec")))
+    return tiny / "sasrec"
+
+
+@pytest.fixture(scope="session")
 def books(shared: Path, tmp_path_factory) -> Path:
     """Amazon Books as published, prepared on the command line; the test split is only the rows of the golden search."""
     from command import run_process
