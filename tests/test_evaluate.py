@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import tiny_run
-from command import run_here, run_process
+from command import run_here
 
 from igd_jax import compare
 from igd_jax import evaluate as program
@@ -18,8 +18,9 @@ from igd_jax.data.prepared import assemble, load, save
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluation.evaluations import read_evaluation
 from igd_jax.evaluation.predictions import SCHEMA_VERSION
+from igd_jax.session.config_flags import load_config
+from igd_jax.session.config_grid import changed
 from igd_jax.session.session import set_up_to_decode
-from igd_jax.train import train
 
 N_TEST = tiny_run.N_ROWS["test"]
 
@@ -141,7 +142,7 @@ def test_a_name_that_leads_elsewhere_deletes_nothing(trained, tmp_path, name):
 def test_an_evaluation_that_fails_leaves_the_older_one(tiny, trained, tmp_path, monkeypatch):
     workdir = tmp_path / "run"
     shutil.copytree(trained, workdir, ignore=shutil.ignore_patterns("eval"))
-    config = tiny_run.tiny_config(tiny, {"eval.max_examples": 2})
+    config = tiny_run.tiny_config(tiny, {"eval.max_examples": 5})
     program.evaluate(config, Workdir(str(workdir)), name="test")
     before = _read(workdir, "test")
 
@@ -197,7 +198,7 @@ def test_a_file_of_items_is_all_there_is_to_recommend(evaluate, stock):
 
 
 def test_the_length_penalty_divides_sums_by_the_length(evaluate, stock):
-    stock |= {"decode.alpha": 0.0, "eval.max_examples": 2}
+    stock |= {"decode.alpha": 0.0, "eval.max_examples": 5}
     sums, _ = evaluate("sum", stock)
     means, _ = evaluate("mean", stock | {"decode.length_penalty": 1.0})
     for ours, theirs in zip(means, sums, strict=True):
@@ -331,16 +332,15 @@ def test_collaborative_scores_are_those_of_the_rows_asked(tiny, shoppers, tmp_pa
     assert [line["ranked"][0]["title"] for line in predictions] == [line["target"]["title"] for line in predictions]
 
 
-def test_vectors_are_kept_of_every_row_whoever_is_asked(tiny, shoppers, tmp_path):
+def test_vectors_are_kept_of_every_row_whoever_is_asked(tiny, sasrec_run):
     """So they can serve an evaluation by rows, and the rows of one by users are where it looks for them."""
-    sasrec = {"method.name": "sasrec", "method.args": {}, "train.num_steps": 1, "eval.max_examples": 2}
-    train(tiny_run.tiny_config(tiny, sasrec | {"data.dir": str(shoppers[0])}), Workdir(str(tmp_path / "run")))
-    _, metrics = _by_users(tiny, shoppers, tmp_path / "run", sasrec)
-    assert metrics["n"] == 2
-    mark, n_items = load(shoppers[0]).meta["fingerprint"], len(tiny_run.TITLES)
+    workdir = Workdir(str(sasrec_run))
+    config = changed(load_config(None, workdir), {"eval.protocol": "users", "eval.max_examples": 2})
+    assert program.evaluate(config, workdir, name="users")["n"] == 2
+    mark, n_items = load(tiny / "data").meta["fingerprint"], len(tiny_run.TITLES)
     for split in ("valid", "test"):
         n_rows = tiny_run.N_ROWS[split]
-        kept = load_collaborative(tmp_path / "run", fingerprint=mark, split=split, n_rows=n_rows, n_items=n_items)
+        kept = load_collaborative(sasrec_run, fingerprint=mark, split=split, n_rows=n_rows, n_items=n_items)
         assert len(kept.users) == n_rows
 
 
@@ -363,12 +363,12 @@ def test_cold_users_on_the_command_line(trained):
 
 
 def test_one_field_can_be_changed_on_the_command_line_of_a_trained_run(trained, evaluate):
-    done = run_process(
-        "evaluate", f"--workdir={trained}", "--name=shell", "--config.decode.alpha=0.4", "--config.eval.max_examples=6"
-    )
+    changes = ("--config.decode.alpha=0.4", "--config.eval.max_examples=6", "--config.eval.ks=(1,2)")
+    done = run_here(program, f"--workdir={trained}", "--name=shell", *changes)
     assert (done.code, done.err) == (0, "")
     assert f"written to {trained / 'eval' / 'shell'}" in done.out
     assert read_json(trained / "eval" / "shell" / "config.json")["decode"]["alpha"] == 0.4
+    assert "hr@2" in _read(trained, "shell")[1]
     ours, theirs = _read(trained, "shell")[0], evaluate("0.4", {"decode.alpha": 0.4, "eval.max_examples": 6})[0]
     assert _titles(ours) == _titles(theirs)
     np.testing.assert_allclose(_scores(ours), _scores(theirs), atol=1e-4)
@@ -410,13 +410,13 @@ def test_the_split_names_the_evaluation_unless_a_name_is_given(trained):
 
 
 def test_a_model_folder_needs_no_training(tiny, tmp_path, capsys):
-    config = tiny_run.tiny_config(tiny, {"eval.max_examples": 2})
+    config = tiny_run.tiny_config(tiny, {"eval.max_examples": 5})
     for name in ("first", "second"):
         program.evaluate(config, Workdir(str(tmp_path / "run")), name=name)
     assert f"no training: weights of {tiny / 'model'}" in capsys.readouterr().out
     first, second = (_read(tmp_path / "run", name) for name in ("first", "second"))
     assert first == second
-    assert len(first[0]) == 2
+    assert len(first[0]) == 5
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused

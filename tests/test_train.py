@@ -33,6 +33,8 @@ from igd_jax.training.step import init_state
 
 STEPS, EPOCH = 18, 6
 SHORT = {"train.num_steps": 2, "train.warmup_steps": 0, "train.log_every_steps": 1}
+ONE_SHAPE = {"train.micro_batch_size": 16}
+"""A single micro-batch per step, for models that no other test compiles."""
 
 
 @pytest.fixture(autouse=True)
@@ -286,15 +288,15 @@ def test_a_run_older_than_a_field_goes_on_with_the_default_of_the_field(tiny, tr
 
 # ------------------------------------------------------------------------------------------------------------- variants
 def test_eight_devices_train_like_one(tiny, tmp_path):
-    for name, devices in (("one", 1), ("eight", 8)):
-        _train(tiny, tmp_path / name, {**SHORT, "mesh.data": devices})
+    for name, changes in (("one", {"mesh.data": 1}), ("eight", {"mesh.data": 8, **ONE_SHAPE})):
+        _train(tiny, tmp_path / name, {**SHORT, **changes})
     for ours, theirs in zip(_without_speed(tmp_path / "eight"), _without_speed(tmp_path / "one"), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
 def test_without_a_model_folder_weights_are_random_and_the_tokenizer_is_trained(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(model_config.NAMED, "nano", config_of(tiny / "model"))
-    changes = {**SHORT, "model.path": "", "model.config": "nano", "tokenizer.vocab_size": 280}
+    changes = {**SHORT, **ONE_SHAPE, "model.path": "", "model.config": "nano", "tokenizer.vocab_size": 280}
     _train(tiny, tmp_path, changes)
     tokenizer = load_tokenizer(tmp_path / "tokenizer")
     assert tokenizer.vocab_size == 280

@@ -40,7 +40,14 @@ def run_config(workdir: Workdir) -> ConfigDict:
     if DEFAULTS.is_file():
         for section, fields in config_json(read_config(str(DEFAULTS))).items():
             config[section] = fields | config.get(section, {})
-    return ConfigDict(config)
+    return ConfigDict({section: _with_tuples(fields) for section, fields in config.items()})
+
+
+def _with_tuples(fields: Any) -> Any:
+    """A section with tuples again where JSON has lists: flags take texts such as ``(1,5)`` for those only."""
+    if not isinstance(fields, dict):
+        return fields
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
 def define_config_flag() -> None:
