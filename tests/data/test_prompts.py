@@ -18,7 +18,8 @@ from igd_jax.core.ragged import Ragged
 from igd_jax.data.borders import KNOWN_PATTERNS, splits_at_borders
 from igd_jax.data.prompts import TEMPLATES, Prompts, render
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from igd_jax.identifiers.base import Source, load_identifiers
+from igd_jax.identifiers.base import Source
+from igd_jax.identifiers.titles import Titles
 
 
 def test_the_igd_prompt_is_that_of_the_authors_misspellings_included():
@@ -144,7 +145,7 @@ def _prompts(
     template: str, tokenizer: Tokenizer, titles: Sequence[str], cache: Path = Path("no such") / "cache"
 ) -> Prompts:
     ids = [str(number) for number in range(len(titles))]
-    identifiers = load_identifiers("titles", Source(ids, titles, {}, tokenizer, cache))
+    identifiers = Titles(Source(ids, titles, {}, tokenizer, cache))
     return Prompts(template, "books", tokenizer, identifiers, cache)
 
 
