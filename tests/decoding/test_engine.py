@@ -31,7 +31,7 @@ def test_an_engine_of_one_call_recommends_what_its_prefill_finds():
 
 
 def test_rows_are_inserted_in_the_place_of_others_and_those_beyond_the_last_are_left_out():
-    state = ECHO.begin(ECHO.prefill(text_batch([[1, 2], [3, 4], [5, 6]])))
+    state = ECHO.begin(ECHO.prefill(text_batch([[1, 2], [3, 4], [5, 6]])), width=0)
     assert not ECHO.is_open(state).any()
     new = ECHO.prefill(text_batch([[7, 8], [9, 9], [2, 1]]))
     state = jax.jit(lambda *args: ECHO.insert(*args))(state, new, jnp.array([2, 3, 0]))

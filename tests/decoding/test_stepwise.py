@@ -14,6 +14,7 @@ from tiny_models import VOCAB, random_model
 
 from igd_jax.core.types import TextBatch
 from igd_jax.decoding.edge_score import EdgeScore
+from igd_jax.decoding.engine import recommend
 from igd_jax.decoding.recurrence import root
 from igd_jax.decoding.slots import empty_store, read_beams
 from igd_jax.decoding.stepwise import ROOMS
@@ -91,7 +92,7 @@ def test_the_whole_search_finds_the_titles_that_full_passes_would_rank_best(mode
 
 def test_the_compiled_loop_equals_a_python_loop_over_calls_and_filling_rows_find_nothing(model, index):
     engine, batch = engine_of(model, index, k=K), text_batch([*PROMPTS, []], width=6)
-    state = jax.jit(lambda engine, batch: engine.begin(engine.prefill(batch)))(engine, batch)
+    state = jax.jit(lambda engine, batch: engine.begin(engine.prefill(batch), width=0))(engine, batch)
     generate = jax.jit(lambda engine, state: engine.generate(state))
     n_calls = 0
     while engine.is_open(state).any():
@@ -111,6 +112,13 @@ def test_a_list_may_be_shorter_than_the_beam_is_wide(model, index):
     np.testing.assert_array_equal(short.scores, whole.scores[:, :2])
 
 
+def test_prompts_of_any_width_are_searched_in_a_store_of_one(model, index):
+    engine = engine_of(model, index, k=K)
+    for prompts in (PROMPTS[:1], PROMPTS[1:2]):
+        batch = text_batch(prompts)
+        assert_same_lists(jax.tree.map(np.asarray, recommend(engine, batch, width=8)), lists(engine, batch))
+
+
 # --------------------------------------------------------------------------------------------------------------- rooms
 def test_growing_room_after_room_equals_the_full_room():
     rng = np.random.default_rng(3)
@@ -125,7 +133,7 @@ def test_growing_room_after_room_equals_the_full_room():
             lambda state: engine.is_open(state).any() & engine.has_room(state), engine.generate, state
         )
 
-    state = jax.jit(lambda engine, batch: engine.begin(engine.prefill(batch)))(engine, batch)
+    state = jax.jit(lambda engine, batch: engine.begin(engine.prefill(batch), width=0))(engine, batch)
     full = engine.grow(engine.grow(state))
     while True:
         rooms.append(state.store.room)
@@ -157,8 +165,8 @@ def test_rows_put_in_the_place_of_finished_ones_find_what_they_find_alone(model)
     prefill = jax.jit(lambda engine, batch: engine.prefill(batch))
     insert = jax.jit(lambda engine, *given: engine.insert(*given))
     generate = jax.jit(lambda engine, state: engine.generate(state))
-    nobody = text_batch([[]] * n_places, width=width)
-    state = engine.begin(prefill(engine, nobody.replace(allowed=jnp.zeros((n_places, len(index.catalog)), bool))))
+    nobody = text_batch([[]] * n_places, width=1).replace(allowed=jnp.zeros((n_places, len(index.catalog)), bool))
+    state = engine.begin(prefill(engine, nobody), width=width)
     assert state.store.room == index.longest - 1  # the full room at once
     waiting, places, found = list(range(n_arrivals)), [-1] * n_places, {}
     while waiting or engine.is_open(state).any():

@@ -1,7 +1,8 @@
 """Pos and CFT: weights that fall along a title, and a second loss that costs one short pass, not a whole one."""
 
 import dataclasses
-import json
+from collections.abc import Callable
+from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -20,17 +21,15 @@ from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import LossSum, TextBatch
 from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import Examples, shared_prefix
-from igd_jax.data.prompts import Prompts, render
-from igd_jax.data.tokenizer import load_tokenizer, train_tokenizer
+from igd_jax.data.prompts import Prompts
+from igd_jax.data.tokenizer import train_tokenizer
 from igd_jax.identifiers.base import Source
 from igd_jax.identifiers.titles import Titles
 from igd_jax.items.index import build_index
 from igd_jax.methods.base import Context, load_method, target_logits
 from igd_jax.methods.cft import CFT, Counterfactual, logits_without_history
 from igd_jax.models.backbone import Backbone
-from igd_jax.models.hf_weights import load_decoder
 from igd_jax.training.loss import weighted_cross_entropy
-from igd_jax.training.step import means
 
 # 9 is the newline. Item 4 is no candidate, and item 5 has one token.
 TOKENS = Ragged.from_lists([[1, 9, EOS], [2, 9, EOS], [3, 9, EOS], [3, 4, 6, 7, 9, EOS], [1, 5, 9, EOS], [EOS]])
@@ -91,7 +90,7 @@ def naive_loss(model: Backbone, batch: TextBatch, *, alpha: float, stop_gradient
 @pytest.mark.parametrize("gain_beta", [0.1, 1.0])
 def test_weights_fall_in_equal_steps_from_one_to_beta_and_gain_beta_scales_forced_tokens(context, beta, gain_beta):
     found = CFT(beta=beta, gain_beta=gain_beta).objective(context).annotations
-    weight = Ragged(found["weight"], TOKENS.start)
+    weight = np.split(found["weight"], TOKENS.start[1:-1])
     for item, n in enumerate(TOKENS.lengths):
         omega = np.linspace(1.0, beta, n)
         expected = np.where(DECIDING[item, :n], omega, gain_beta * omega)
@@ -161,21 +160,45 @@ def test_tables_are_the_prompt_without_history_and_the_longest_title_or_nothing_
     assert CFT(alpha=0.0).objective(context).tables == ()
 
 
+@pytest.fixture(scope="module")
+def value_and_grad(context):
+    """Of one of both losses, with respect to the weights; each is compiled once."""
+
+    @cache
+    def compiled(which: str, *, stop_gradient: bool) -> Callable[..., tuple[jax.Array, nnx.State]]:
+        method = CFT(alpha=0.7, stop_gradient=stop_gradient)
+
+        def loss(params: nnx.State, batch: TextBatch) -> jax.Array:
+            model = nnx.merge(nnx.split(random_model("decoder"))[0], params)
+            if which == "naive":
+                return naive_loss(model, batch, alpha=0.7, stop_gradient=stop_gradient).loss
+            return loss_of(method, context, model, batch).loss
+
+        return jax.jit(jax.value_and_grad(loss))
+
+    return compiled
+
+
 @pytest.mark.parametrize("stop_gradient", [False, True])
-def test_loss_and_gradient_are_those_of_two_whole_passes(context, model, stop_gradient):
-    method = CFT(alpha=0.7, beta=0.25, stop_gradient=stop_gradient)
-    batch = batch_of(method, context)
-    graph, params = nnx.split(model)
-
-    def value_and_grad(loss):
-        return jax.jit(jax.value_and_grad(lambda params: loss(nnx.merge(graph, params)).loss))(params)
-
-    ours = value_and_grad(lambda model: loss_of(method, context, model, batch))
-    naive = value_and_grad(lambda model: naive_loss(model, batch, alpha=0.7, stop_gradient=stop_gradient))
-    other = value_and_grad(lambda model: naive_loss(model, batch, alpha=0.7, stop_gradient=not stop_gradient))
+def test_loss_and_gradient_are_those_of_two_whole_passes(context, model, value_and_grad, stop_gradient):
+    _, params = nnx.split(model)
+    batch = batch_of(CFT(beta=0.25), context)
+    ours = value_and_grad("ours", stop_gradient=stop_gradient)(params, batch)
+    naive, other = (
+        value_and_grad("naive", stop_gradient=stop)(params, batch) for stop in (stop_gradient, not stop_gradient)
+    )
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4, rtol=1e-4), ours, naive)
     gap = max(float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (naive[1], other[1])), strict=True))
     assert gap > 0.1
+
+
+def test_a_title_of_one_token_has_a_finite_loss_and_gradient(context, model, value_and_grad):
+    annotations = CFT().objective(context).annotations
+    batch = make_text_batch(rows_of([[30, 31, 11]] * 6), np.array([5]), TOKENS, annotations, size=7)
+    batch = jax.tree.map(jnp.asarray, batch)
+    value, grads = value_and_grad("ours", stop_gradient=False)(nnx.split(model)[1], batch)
+    assert batch.annotations["weight"].sum() == 1
+    assert all(bool(jnp.isfinite(leaf).all()) for leaf in [value, *jax.tree.leaves(grads)])
 
 
 without_history = nnx.jit(logits_without_history)
@@ -205,18 +228,6 @@ def test_identifiers_in_one_row_do_not_see_each_other(model):
     np.testing.assert_allclose(found[0, 6:], apart[1][0, 6:], atol=1e-5)
 
 
-def test_a_title_of_one_token_has_a_finite_loss_and_gradient(context, model):
-    method = CFT(alpha=0.5)
-    annotations = method.objective(context).annotations
-    batch = make_text_batch(rows_of([[11]] * 6), np.array([5]), TOKENS, annotations, size=1)
-    batch = jax.tree.map(jnp.asarray, batch)
-    graph, params = nnx.split(model)
-    loss = jax.value_and_grad(lambda params: loss_of(method, context, nnx.merge(graph, params), batch).loss)
-    value, grads = jax.jit(loss)(params)
-    assert batch.annotations["weight"].sum() == 1
-    assert all(bool(jnp.isfinite(leaf).all()) for leaf in [value, *jax.tree.leaves(grads)])
-
-
 # ----------------------------------------------------------------------------------------------------------------- cost
 def test_the_second_loss_costs_less_than_half_a_pass_at_published_prompt_lengths(context):
     rng = np.random.default_rng(0)
@@ -231,7 +242,7 @@ def test_the_second_loss_costs_less_than_half_a_pass_at_published_prompt_lengths
     def flops(method: CFT) -> float:
         objective = method.objective(context)
         loss = jax.grad(lambda params, batch: objective.loss(nnx.merge(graph, params), batch, counterfactual, {}).loss)
-        return jax.jit(loss).lower(params, batch).compile().cost_analysis()["flops"]
+        return jax.jit(loss).lower(params, batch).cost_analysis()["flops"]
 
     ratio = flops(CFT(alpha=0.1)) / flops(CFT(alpha=0.0))
     assert 1.0 < ratio < 1.5
@@ -251,57 +262,7 @@ def test_a_prompt_without_history_that_leaves_no_room_is_bad_input(context, mode
     run(n_positions - 6)
 
 
-# --------------------------------------------------------------------------------------------------------------- golden
-@pytest.fixture(scope="module")
-def golden(shared):
-    """The published batch as prompts with history, targets, the prompt without, the model, and the losses."""
-    folder, path = shared / "golden/igd_amazon_books", shared / "models/tiny-qwen2-books"
-    with np.load(folder / "cft_loss.npz", allow_pickle=False) as arrays:
-        halves = {name: np.split(arrays[name], 2, axis=1) for name in ("input_ids", "attention_mask", "labels")}
-
-    def prompts_and_targets(half: int) -> tuple[list[list[int]], list[list[int]]]:
-        ids, mask, labels = (halves[name][half] for name in ("input_ids", "attention_mask", "labels"))
-        prompt = (mask == 1) & (labels < 0)
-        return [row[keep].tolist() for row, keep in zip(ids, prompt, strict=True)], [
-            row[row >= 0].tolist() for row in labels
-        ]
-
-    prompts, targets = prompts_and_targets(0)
-    without, again = prompts_and_targets(1)
-    assert targets == again
-    losses = json.loads((folder / "cft_loss.json").read_text(encoding="utf-8"))["loss"]
-    return prompts, Ragged.from_lists(targets), without, path, losses
-
-
-def test_the_prompt_without_history_is_that_of_the_published_code(golden):
-    _, _, without, path, _ = golden
-    ours = load_tokenizer(path).encode_prompts([render("igd", None, category="books")])
-    assert without == [ours[0].tolist()] * 8
-
-
-def test_losses_equal_those_of_the_published_code(golden):
-    prompts, targets, without, path, losses = golden
-    context = context_of(
-        build_index([f"title {n}" for n in range(8)], targets, np.ones(8, int), candidates=np.ones(8, bool))
-    )
-    tables = Counterfactual(jnp.asarray(without[0], jnp.int32), longest=int(targets.lengths.max()))
-    model, examples = load_decoder(path), rows_of(prompts)
-    pairs = {name: tuple(float(part.split("=")[1]) for part in name.split(",")) for name in losses}
-    by_alpha = {alpha: CFT(alpha=alpha).objective(context) for alpha, _ in pairs.values()}
-
-    @nnx.jit
-    def all_losses(model, batch):  # beta is in the batch
-        return {alpha: means(each.loss(model, batch, tables, {}))["loss"] for alpha, each in by_alpha.items()}
-
-    ours = {}
-    for name, (alpha, beta) in pairs.items():
-        annotations = CFT(beta=beta).objective(context).annotations
-        batch = make_text_batch(examples, np.arange(8), targets, annotations, size=8)
-        ours[name] = float(all_losses(model, batch)[alpha])
-    assert ours == pytest.approx(losses, abs=1e-4)
-    assert len(ours) == 5
-
-
+# --------------------------------------------------------------------------------------------------------------- config
 def test_pos_is_cft_without_its_second_loss_in_the_configs_too():
     cft, pos = cft_config.get_config(), pos_config.get_config()
     load_method("cft", cft.method.args.to_dict())

@@ -12,8 +12,8 @@ import pytest
 from flax import nnx
 from plain_trie import EOS, plain_trie
 from searches import index_of
-from tiny_models import DECODER, random_model
-from tiny_run import context_of
+from tiny_models import DECODER
+from tiny_run import HF_CONFIG, context_of
 
 from configs import msl as msl_config
 from igd_jax.core.errors import InputError
@@ -23,6 +23,7 @@ from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import Examples, shared_prefix
 from igd_jax.methods.base import Context, load_method, target_logits
 from igd_jax.methods.msl import MSL, follow_first_tokens, has_choice, legal_nll
+from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import init_state, make_step, means
@@ -45,7 +46,9 @@ def context() -> Context:
 @pytest.fixture(scope="module")
 def model() -> Decoder:
     """Random weights, large enough for logits that differ by several."""
-    return random_model("decoder")
+    made = nnx.jit(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)))()
+    made.embed[...] = made.embed[...] * 20.0
+    return made
 
 
 def batch_of(context: Context, items: list[int], *, size: int) -> TextBatch:
