@@ -1,5 +1,8 @@
 """What tests ask of SETRec's model, compiled once per shape."""
 
+from collections.abc import Callable
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -32,8 +35,13 @@ def ask(model: SetModel, batch: ItemBatch) -> tuple[jax.Array, jax.Array]:
 
 def loss_of(method: SETRec, model: SetModel, batch: ItemBatch) -> LossSum:
     """The loss sum that is trained."""
+    return _loss(method)(model, batch)
+
+
+@cache
+def _loss(method: SETRec) -> Callable[[SetModel, ItemBatch], LossSum]:
     objective = method.objective(tiny_run.context_of(index_of(tiny_run.TITLES)))
-    return nnx.jit(lambda model, batch: objective.loss(model, batch, objective.tables, {}))(model, batch)
+    return nnx.jit(lambda model, batch: objective.loss(model, batch, objective.tables, {}))
 
 
 def rank(method: SETRec, model: SetModel, batch: ItemBatch, index: ItemIndex) -> Recommendations:

@@ -1,5 +1,6 @@
 """Which rows a step sees, and how they are padded."""
 
+import jax
 import numpy as np
 import pytest
 from plain_trie import EOS
@@ -153,7 +154,7 @@ def test_items_are_padded_left_to_the_longest_history_of_the_split():
     assert batch.target.tolist() == [1, 3, 0]
     assert batch.is_real.tolist() == [True, True, False]
     assert batch.seed.tolist() == [11, 12, 0]
-    assert {type(array) for array in vars(batch).values()} == {np.ndarray}
+    assert {type(array) for array in jax.tree.leaves(batch)} == {np.ndarray}
 
 
 def test_items_without_a_target_or_a_seed():

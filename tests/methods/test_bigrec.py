@@ -1,5 +1,6 @@
 """BIGRec's lists against a plain computation from what was written; its embeddings, and what it refuses."""
 
+import shutil
 from pathlib import Path
 
 import jax
@@ -11,11 +12,12 @@ from batches import text_batch
 from flax import nnx
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from tiny_run import HF_CONFIG, TITLES, context_of, decode_options
+from tiny_run import HF_CONFIG, TITLES, context_of, decode_options, tiny_config
 from tokenizers import models
 
 from configs import bigrec
 from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir, read_json, write_json
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import Recommendations, TextBatch
 from igd_jax.data.batches import make_text_batch
@@ -30,6 +32,9 @@ from igd_jax.methods.base import target_logits
 from igd_jax.methods.bigrec import BIGRec, Grounding, text_ends
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
+from igd_jax.session.session import set_up
+from igd_jax.session.settings import settings_from
+from igd_jax.session.weights import trained_model
 from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.mesh import make_mesh
 
@@ -236,9 +241,10 @@ def scaled(values: np.ndarray) -> np.ndarray:
 
 
 def test_at_gamma_zero_a_statistic_is_not_looked_at(index, model, batch, written):
-    engine = engine_of(BIGRec(embed_by="tuned", statistic="collaborative", gamma=0.0), model, index)
-    ranked = ask(engine, batch.replace(collaborative=None))
-    distance = plain_distances(index, model, written(4))[:, 0]
+    engine = engine_of(BIGRec(beams=3, embed_by="tuned", statistic="collaborative", gamma=0.0), model, index)
+    assert engine.statistic == ""
+    ranked = ask(engine, batch)
+    distance = plain_distances(index, model, written(3))[:, 0]
     np.testing.assert_array_equal(ranked.rows[:4], np.argsort(distance, axis=1)[:, :K])
     np.testing.assert_allclose(ranked.scores[:4], -np.sort(distance, axis=1)[:, :K], rtol=1e-3)
 
@@ -354,6 +360,16 @@ def test_what_is_no_file_of_embeddings_is_bad_input(index, model, tmp_path):
     path.unlink()
     with pytest.raises(InputError, match=r"embeddings is '.*other.safetensors', which is no file; expected one from"):
         BIGRec(embed_by="tuned", embeddings=str(path))
+
+
+def test_a_run_is_decoded_though_the_embeddings_that_it_named_are_gone(tiny, trained, tmp_path):
+    workdir = Workdir(str(shutil.copytree(trained, tmp_path / "run")))
+    trained_by = {"name": "bigrec", "args": {"embeddings": str(tmp_path / "gone")}}
+    write_json(workdir.config, read_json(workdir.config) | {"method": trained_by})
+    config = tiny_config(tiny, {"method.name": "bigrec"})
+    config.method.args = {"embeddings": ""}
+    session = set_up(settings_from(config), workdir)
+    assert trained_model(session, workdir, session.context(session.index)).step == 18
 
 
 # ----------------------------------------------------------------------------------------------------------- experiment

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 import tiny_run
 from command import run_here
+from flax import nnx
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
@@ -18,7 +21,7 @@ from igd_jax import evaluate, recommend, train
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.core.ragged import Ragged
-from igd_jax.core.types import ItemBatch, Recommendations
+from igd_jax.core.types import ItemBatch, LossSum, Recommendations
 from igd_jax.data.collaborative import FILE
 from igd_jax.decoding.engine import recommend as ask
 from igd_jax.items.index import ItemIndex, build_index
@@ -70,9 +73,10 @@ def seeded(batch: ItemBatch) -> ItemBatch:
     return batch.replace(seed=jnp.asarray([7, 8, 7, 0], jnp.int32))
 
 
-def loss_of(model: SASRec, batch: ItemBatch, **args):
-    objective = Sequential(width=8, **args).objective(tiny_run.context_of(index_of(list(range(6)))))
-    return objective.loss(model, batch, objective.tables, {})
+@cache
+def loss_of(loss: str = "softmax") -> Callable[[SASRec, ItemBatch], LossSum]:
+    objective = Sequential(width=8, loss=loss).objective(tiny_run.context_of(index_of(list(range(6)))))
+    return nnx.jit(lambda model, batch: objective.loss(model, batch, objective.tables, {}))
 
 
 def lists(index: ItemIndex, model: SASRec, batch: ItemBatch, top_k: int) -> Recommendations:
@@ -83,9 +87,9 @@ def lists(index: ItemIndex, model: SASRec, batch: ItemBatch, top_k: int) -> Reco
 # ------------------------------------------------------------------------------------------------------------- losses
 @pytest.mark.parametrize("loss", ["softmax", "bce"])
 def test_micro_batches_with_seeds_give_the_loss_of_the_whole(model, batch, loss):
-    whole = loss_of(model, seeded(batch), loss=loss)
+    whole = loss_of(loss)(model, seeded(batch))
     parts = [
-        loss_of(model, jax.tree.map(lambda array, rows=rows: array[rows], seeded(batch)), loss=loss)
+        loss_of(loss)(model, jax.tree.map(lambda array, rows=rows: array[rows], seeded(batch)))
         for rows in (slice(0, 1), slice(1, 4))
     ]
     assert float(whole.weight) == 3
@@ -97,7 +101,7 @@ def test_micro_batches_with_seeds_give_the_loss_of_the_whole(model, batch, loss)
 def test_rows_that_fill_up_a_batch_weigh_nothing(model, batch, loss):
     other = batch.replace(target=batch.target.at[3].set(4))
     for change in (seeded, lambda same: same):
-        losses = [loss_of(model, change(one), loss=loss).loss for one in (batch, other)]
+        losses = [loss_of(loss)(model, change(one)).loss for one in (batch, other)]
         np.testing.assert_array_equal(*losses)
 
 
@@ -115,7 +119,7 @@ def test_ndcg_of_a_target_is_that_of_its_rank():
 
 
 def test_without_seeds_the_loss_is_what_ranking_lacks(model, batch):
-    found = means(loss_of(model, batch))
+    found = means(loss_of()(model, batch))
     scores = scores_of(model(batch.history, batch.history_mask), model.items())
     real = target_ndcg(scores, batch.target)[:3]
     assert float(found["loss"]) == pytest.approx(1 - float(real.mean()), rel=1e-5)

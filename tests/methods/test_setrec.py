@@ -162,7 +162,8 @@ def test_a_sample_is_the_softmax_over_its_items_with_each_rows_target_once(model
 
 
 def test_frozen_arrays_are_no_parameters_and_all_parameters_are_reached(model):
-    batch, objective = batch_of(5), SETRec(n_semantic=2).objective(tiny_run.context_of(INDEX))
+    batch = jax.tree.map(jnp.asarray, batch_of(5))
+    objective = SETRec(n_semantic=2).objective(tiny_run.context_of(INDEX))
     graph, params, frozen = nnx.split(model, nnx.Param, ...)
     held = {path[-1] for path, _ in nnx.to_flat_state(frozen)}
     assert held == {"features", "instruction", "response"}

@@ -41,16 +41,15 @@ class Golden:
         prefix, ours = ("t5_model.", "") if is_t5 else ("qwen_model.", "model.")
         config = self.case["config"] if is_t5 else {name: self.case["config"][name] for name in QWEN_FIELDS}
         (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        found = {ours + name.removeprefix(prefix): x for name, x in self.weights.items() if name.startswith(prefix)}
+        found = {name: x for name, x in self.weights.items() if name.startswith(prefix) and "query_emb" not in name}
+        found = {ours + name.removeprefix(prefix): x for name, x in found.items()}
         save_file(found, folder / "model.safetensors")
         return load_backbone(folder)
 
     def model(self, folder: Path, *, gap: bool, published: bool = False) -> SetModel:
         """The model of the authors in our variables."""
-        rngs, ids = (
-            nnx.Rngs(0),
-            [jnp.asarray(self.arrays[f"{name}_ids"][0], jnp.int32) for name in ("instruct", "response")],
-        )
+        rngs = nnx.Rngs(0)
+        ids = [jnp.asarray(self.arrays[f"{name}_ids"][0], jnp.int32) for name in ("instruct", "response")]
         tokens = ItemTokens(
             jnp.asarray(self.arrays["cf_embeddings"]),
             jnp.asarray(self.arrays["semantic_features"]),

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import shutil
-from functools import partial
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -43,9 +43,15 @@ SHAPES = {
 close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-5)
 
 
+@cache
+def plain(**options) -> tuple[nnx.GraphDef, nnx.State]:
+    return nnx.split(nnx.jit(lambda: Decoder(CONFIG, rngs=nnx.Rngs(0), **options))())
+
+
 def make(targets: str = "", *, rank: int = 2, alpha: float = 6.0, seed: int = 1, **options) -> Decoder:
     """The same decoder each time, with adapters on the targets, if any."""
-    decoder = nnx.jit(lambda: Decoder(CONFIG, rngs=nnx.Rngs(0), **options))()
+    graph, state = plain(**options)
+    decoder = nnx.merge(graph, jax.tree.map(lambda x: x, state))  # with variables of its own
     if targets:
         add_lora(decoder, LoRA(rank, alpha, targets), rngs=nnx.Rngs(seed))
     return decoder
