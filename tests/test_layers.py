@@ -1,4 +1,4 @@
-"""The layer rule: a module imports lower ranks or its own folder, of siblings apart the base; only sweep entry points."""
+"""The layer rule: a module imports lower ranks or its own folder, of siblings apart the base; sweep, entry points too."""
 
 import ast
 from pathlib import Path
