@@ -33,7 +33,7 @@ def make_recommender(config: ConfigDict, workdir: Workdir) -> Recommender:
     return Recommender(set_up_to_decode(config, workdir), workdir)
 
 
-def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: int) -> Answer:
+def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: int | None) -> Answer:
     """The best k items after `history` (titles or item ids, oldest first).
 
     Raises:
