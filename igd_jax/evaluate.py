@@ -114,8 +114,8 @@ def score(config: ConfigDict, workdir: Workdir) -> Scored:
     )
     metrics = metrics_of(
         queries,
-        ranked=found.rows,
-        scores=found.scores,
+        ranked=np.asarray(found.rows),
+        scores=np.asarray(found.scores),
         catalogue=catalogue,
         ks=settings.eval.ks,
         candidates=settings.decode.candidates,
@@ -132,8 +132,8 @@ def predictions_of(scored: Scored) -> Iterator[Prediction]:
         item_ids=session.prepared.item_ids,
         titles=session.prepared.titles,
     )
-    for q, (row, target) in enumerate(zip(scored.queries.row.tolist(), targets, strict=True)):
-        ranked = scored.recommender.results(found.rows[q], found.scores[q])
+    lists = scored.recommender.lists(found)
+    for row, target, ranked in zip(scored.queries.row.tolist(), targets, lists, strict=True):
         yield Prediction(row, scored.rows.user[row], target, ranked)
 
 

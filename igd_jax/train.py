@@ -209,6 +209,7 @@ def report_targets(session: Session, examples: Mapping[str, Examples]) -> None:
 
 def print_example(session: Session, examples: Examples, weight: np.ndarray) -> None:
     """Show the first training example: the prompt, and each target token with its weight."""
+    assert examples.target is not None
     rows, item = session.index.item_tokens, int(examples.target[0])
     say(f"example prompt: {session.tokenizer.decode(examples.prompt[0].tolist())!r}")
     weights = weight[rows.start[item] : rows.start[item + 1]]

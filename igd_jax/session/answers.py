@@ -43,7 +43,8 @@ def answer_file(make_recommender: Callable[[], Recommender], source: Path, targe
     if written.n_lines:
         say(f"going on after line {written.n_lines:,} of {source}")
     left_out, notes, n_answered = Told("left out", source), Told("note", source), 0
-    recommender, keep = None, written.n_bytes
+    recommender: Recommender | None = None
+    keep: int | None = written.n_bytes
     with source.open("rb") as lines:
         numbered = itertools.islice(enumerate(lines, start=1), written.n_lines, None)
         while chunk := list(itertools.islice(numbered, AT_ONCE)):

@@ -1,5 +1,7 @@
 """The backbone that the settings name, before any training."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -23,7 +25,11 @@ def make_backbone(given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int
     Raises:
       InputError: unusable weights, or fewer embeddings than the tokenizer has ids.
     """
-    dtypes = {"dtype": jnp.dtype(given.dtype), "param_dtype": jnp.dtype(given.param_dtype), "remat": given.remat}
+    dtypes: dict[str, Any] = {
+        "dtype": jnp.dtype(given.dtype),
+        "param_dtype": jnp.dtype(given.param_dtype),
+        "remat": given.remat,
+    }
     if given.path:
         model = load_backbone(given.path, **dtypes)
         if model.config.vocab_size < tokenizer.vocab_size:

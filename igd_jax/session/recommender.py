@@ -1,7 +1,7 @@
 """A trained run that recommends: built once, it answers any number of requests, compiled once per shape."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +100,8 @@ class Recommender:
         examples, notes = self._examples(given, resolved)
         source = collaborative_source(self.session, split=None, n_rows=len(given))
         found = self.rank(examples, collaborative=source, allowed=[each.allowed for each in resolved])
-        lists = [self.results(found.rows[q], found.scores[q])[:k] for q in range(len(given))]
-        return [Answer(results, tuple(told)) for results, told in zip(lists, notes, strict=True)]
+        lists = self.lists(found)
+        return [Answer(results[:k], tuple(told)) for results, told in zip(lists, notes, strict=True)]
 
     def check(self, request: Request) -> None:
         """Raise `InputError` where a request cannot be answered."""
@@ -136,20 +136,24 @@ class Recommender:
         is_restricted = any(each is not None for each in allowed)
 
         def answer(group: Int[np.ndarray, " b"]) -> Recommendations:
-            batch = self._batch(examples, group, size)
+            batch, known = self._batch(examples, group, size), dict[str, Any]()
             if collaborative is not None and isinstance(batch, TextBatch):
-                batch = batch.replace(collaborative=pad_rows(collaborative.scores(group), size))
+                known["collaborative"] = pad_rows(collaborative.scores(group), size)
             if is_restricted:
-                batch = batch.replace(allowed=pad_rows(self._masks([allowed[q] for q in group.tolist()]), size))
-            return recommend(self._engine, put_batch(batch, mesh))
+                known["allowed"] = pad_rows(self._masks([allowed[q] for q in group.tolist()]), size)
+            return recommend(self._engine, put_batch(replace(batch, **known), mesh))
 
         n_rows = len(examples)
         groups = in_groups(by_length(examples, np.arange(n_rows)), size)
         progress = Progress("recommend", n_rows, "users") if n_rows > size else None  # one batch has none
         return map_rows(answer, groups, n_rows=n_rows, progress=progress)
 
-    def results(self, rows: Int[np.ndarray, " K"], scores: Float[np.ndarray, " K"]) -> tuple[Result, ...]:
-        """One list of `rank`, best first; a result that was cut before its end has no items."""
+    def lists(self, found: Recommendations) -> Iterator[tuple[Result, ...]]:
+        """The lists of `rank`, best first; a result that was cut before its end has no items."""
+        for rows, scores in zip(np.asarray(found.rows), np.asarray(found.scores), strict=True):
+            yield self._results(rows, scores)
+
+    def _results(self, rows: Int[np.ndarray, " K"], scores: Float[np.ndarray, " K"]) -> tuple[Result, ...]:
         index, ids, found = self.index, self.session.prepared.item_ids, []
         for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
             if row >= 0:

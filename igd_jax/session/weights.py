@@ -29,7 +29,8 @@ class Trained:
 
 def split_trainable(model: nnx.Module) -> tuple[Any, Any, Any]:
     """Graph, variables that are trained (`nnx.Param`), and all others, which are frozen."""
-    graph, trained, frozen = nnx.split(model, nnx.Param, ...)
+    parts: Any = nnx.split(model, nnx.Param, ...)
+    graph, trained, frozen = parts
     return graph, trained, frozen
 
 
