@@ -1,4 +1,4 @@
-"""What the side-by-side programs share: the run, the published trie, timing, memory, and the record they leave."""
+"""What the side-by-side programs share: the session, the published trie, timing, memory, and the record they leave."""
 
 import math
 import multiprocessing
@@ -16,6 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import torch
 from absl import flags
 from transformers import AutoModelForCausalLM, PreTrainedModel
@@ -25,7 +26,9 @@ from configs import igd
 from igd_jax.core.io import Workdir, write_json
 from igd_jax.data.prepared import save
 from igd_jax.data.sources import d3
-from igd_jax.session.session import Run, set_up
+from igd_jax.items.index import ItemIndex
+from igd_jax.session.session import Session, set_up
+from igd_jax.session.settings import settings_from
 
 ROOT = Path(__file__).resolve().parents[1]
 LOAD_AT_START = os.getloadavg()[0]
@@ -55,10 +58,10 @@ def dict_trie(titles: Iterable[list[int]], counts: Sequence[int]) -> Node:
     return root
 
 
-def build_dict_trie(run: Run) -> Node:
+def build_dict_trie(index: ItemIndex) -> Node:
     """The candidates' trie of dictionaries."""
-    catalog = run.index.catalog
-    return dict_trie((catalog.tokens[row].tolist() for row in range(len(catalog))), catalog.counts.tolist())
+    catalog, rows = index.catalog, np.flatnonzero(index.is_candidate)
+    return dict_trie((catalog.tokens[row].tolist() for row in rows.tolist()), catalog.counts[rows].tolist())
 
 
 def define_flags() -> None:
@@ -76,17 +79,22 @@ def prepared_folder(source: str) -> Iterator[Path]:
         yield Path(folder) / "data"
 
 
-def make_run(data: Path, model: Path) -> Run:
-    """The published recipe for books on one device: authors' prompt, candidates = train targets, beta 0.1."""
+def make_session(data: Path, model: Path, **changes: Any) -> Session:
+    """The published recipe for books on one device: authors' prompt, candidates = train targets, beta 0.1.
+
+    Args:
+      changes: other fields of `config.decode`.
+    """
     config = igd.get_config("books")
     config.data.dir, config.model.path, config.mesh.data = str(data), str(model), 1
-    return set_up(config, Workdir(str(data.parent / "run")))
+    config.decode.update(changes)
+    return set_up(settings_from(config), Workdir(str(data.parent / "run")))
 
 
-def torch_model(run: Run) -> PreTrainedModel:
+def torch_model(session: Session) -> PreTrainedModel:
     """The same weights in transformers, float32."""
     logging.disable_progress_bar()
-    return AutoModelForCausalLM.from_pretrained(run.config.model.path, dtype=torch.float32, local_files_only=True)
+    return AutoModelForCausalLM.from_pretrained(session.settings.model.path, dtype=torch.float32, local_files_only=True)
 
 
 def seconds(work: Callable[[], Any]) -> float:

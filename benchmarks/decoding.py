@@ -29,11 +29,15 @@ from benchmarks import common
 from benchmarks.common import Node
 from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
-from igd_jax.data.batches import by_length, in_groups, make_batch
+from igd_jax.core.map_rows import in_groups
+from igd_jax.core.types import ItemBatch, TextBatch
+from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, prompt_room
 from igd_jax.data.examples import Examples
+from igd_jax.decoding.engine import recommend
 from igd_jax.models.decoder import Decoder
-from igd_jax.session.recommender import make_recommend
-from igd_jax.session.session import Run, make_model
+from igd_jax.models.visibility import Visibility, mask_of
+from igd_jax.session.recommender import decode_options
+from igd_jax.session.session import Session
 
 REPEATS = 3
 TOLERANCE = 1e-3
@@ -57,44 +61,56 @@ class Work:
 
 
 class Ours:
-    """The method's own `recommend`, compiled once per batch shape."""
+    """The method's own engine, compiled once per batch shape.
 
-    def __init__(self, run: Run):
-        self.run, self.model = run, make_model(run)
-        self._recommend = make_recommend(run, self.model)
+    Attributes:
+      session: all but the weights.
+      index: items, with the candidates of decoding.
+      model: backbone of a folder, or of random weights, before any training.
+    """
+
+    def __init__(self, session: Session):
+        context = session.context(session.decode_index())
+        self.session, self.index, self.model = session, context.index, session.method.make_model(context)
+        options = decode_options(session.settings.decode, self.index)
+        self._engine = session.method.engine(context, self.model, options)
 
     def __call__(self, examples: Examples, groups: Groups) -> Lists:
         lists: Lists = []
         for group in groups:
-            ranked = jax.device_get(self._recommend(self.batch(examples, group)))
-            pairs = zip(ranked.rows[: len(group)].tolist(), ranked.scores[: len(group)].tolist(), strict=True)
+            batch = self.batch(examples, group)
+            found = jax.device_get(recommend(self._engine, batch, width=prompt_room(examples)))
+            pairs = zip(found.rows[: len(group)].tolist(), found.scores[: len(group)].tolist(), strict=True)
             lists += [[(self.title(row), score) for row, score in zip(*user, strict=True)] for user in pairs]
         return lists
 
-    def batch(self, examples: Examples, group: np.ndarray) -> dict[str, np.ndarray]:
+    def batch(self, examples: Examples, group: np.ndarray) -> TextBatch | ItemBatch:
         """Some users, as the method reads them."""
-        run = self.run
-        size, inputs = run.config.decode.batch_size, run.method.inputs
-        return make_batch(examples, group, run.index.item_tokens, {}, size=size, inputs=inputs)
+        size = self.session.settings.decode.batch_size
+        if self.session.method.inputs == "items":
+            return make_item_batch(examples, group, size=size)
+        return make_text_batch(examples, group, self.index.item_tokens, {}, size=size)
 
     def title(self, row: int) -> tuple[int, ...]:
         """Tokens of a catalogue row; none for a result that is none."""
-        return tuple(self.run.index.catalog.tokens[row].tolist()) if row >= 0 else ()
+        return tuple(self.index.catalog.tokens[row].tolist()) if row >= 0 else ()
 
 
 @contextmanager
 def counting_ours() -> Iterator[Work]:
-    """Count the model calls of programs that are traced, and so made, within the block."""
+    """Count the model calls within the block; all programs are traced anew in it, and once more after it."""
     work, plain = Work(), Decoder.__call__
 
-    def counted(model: Decoder, inputs: jax.Array, *, mask: jax.Array, **others: Any) -> Any:
-        real = jnp.diagonal(mask, axis1=1, axis2=2).sum()  # padding may not look at itself
-        jax.debug.callback(partial(work.add, mask.shape[0] * mask.shape[1]), real)
-        return plain(model, inputs, mask=mask, **others)
+    def counted(model: Decoder, inputs: jax.Array, *, visible: Visibility, **others: Any) -> Any:
+        real = jnp.diagonal(mask_of(visible), axis1=1, axis2=2).sum()  # padding may not look at itself
+        jax.debug.callback(partial(work.add, inputs.shape[0] * inputs.shape[1]), real)
+        return plain(model, inputs, visible=visible, **others)
 
+    jax.clear_caches()
     with mock.patch.object(Decoder, "__call__", counted):
         yield work
         jax.effects_barrier()
+    jax.clear_caches()
 
 
 class GainProcessor(LogitsProcessor):
@@ -128,11 +144,11 @@ class GainProcessor(LogitsProcessor):
 class Peer:
     """transformers' beam search; `in_processor` holds the seconds of each call of its logits processor."""
 
-    def __init__(self, run: Run):
-        decode, self._eos = run.config.decode, run.tokenizer.eos
+    def __init__(self, session: Session):
+        decode, self._eos = session.settings.decode, session.tokenizer.eos
         self.in_processor: list[float] = []
-        self._root, self._alpha, self._k = common.build_dict_trie(run), decode.alpha, decode.num_beams
-        self._model = common.torch_model(run).eval()
+        self._root, self._alpha = common.build_dict_trie(session.decode_index()), decode.alpha
+        self._k, self._model = decode.num_beams, common.torch_model(session).eval()
         self._options = GenerationConfig(
             num_beams=self._k,
             num_return_sequences=self._k,
@@ -184,12 +200,12 @@ class Peer:
         hook.remove()
 
 
-def choose_users(run: Run, n_users: int) -> tuple[Examples, Groups]:
+def choose_users(session: Session, n_users: int) -> tuple[Examples, Groups]:
     """Random rows of the test split, and the batches that both sides get."""
-    rows = run.rows("test")
+    rows = session.rows("test")
     chosen = np.random.default_rng(0).choice(len(rows), min(n_users, len(rows)), replace=False)
-    examples = run.examples(rows.take(np.sort(chosen)))
-    return examples, list(in_groups(by_length(examples, np.arange(len(examples))), run.config.decode.batch_size))
+    examples = session.examples(rows.take(np.sort(chosen)))
+    return examples, list(in_groups(by_length(examples, np.arange(len(examples))), session.settings.decode.batch_size))
 
 
 def check(ours: Lists, theirs: Lists) -> dict[str, Any]:
@@ -208,15 +224,9 @@ def check(ours: Lists, theirs: Lists) -> dict[str, Any]:
 
 def prepare_one_batch(side: type[Ours] | type[Peer], data: Path, model: Path, alpha: float) -> Any:
     """For `common.added_peak_mb`: read the inputs; what is returned loads the weights and recommends one batch."""
-    run = make_run(data, model, alpha=alpha)
-    examples, groups = choose_users(run, run.config.decode.batch_size)
-    return lambda: side(run)(examples, groups)
-
-
-def make_run(data: Path, model: Path, *, alpha: float) -> Run:
-    run = common.make_run(data, model)
-    run.config.decode.alpha = alpha
-    return run
+    session = common.make_session(data, model, alpha=alpha)
+    examples, groups = choose_users(session, session.settings.decode.batch_size)
+    return lambda: side(session)(examples, groups)
 
 
 def figures(work: Work, taken: float, *, n_users: int, n_batches: int) -> dict[str, float]:
@@ -229,18 +239,18 @@ def figures(work: Work, taken: float, *, n_users: int, n_batches: int) -> dict[s
     }
 
 
-def compare(run: Run, *, n_users: int, repeats: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+def compare(session: Session, *, n_users: int, repeats: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Check, count and time both sides: figures of ours, of the other, and of both."""
-    examples, groups = choose_users(run, n_users)
-    ours, peer = Ours(run), Peer(run)
+    examples, groups = choose_users(session, n_users)
+    ours, peer = Ours(session), Peer(session)
+    with counting_ours() as our_work:
+        ours(examples, groups)
     lists: list[Lists] = []
     first_pass = common.seconds(lambda: lists.append(ours(examples, groups)))
     with peer.counting() as their_work:
         their_pass = common.seconds(lambda: lists.append(peer(examples, groups, with_scores=True)))
     in_processor = round(sum(peer.in_processor) / their_pass, 2)
     agreement = check(*lists)
-    with counting_ours() as our_work:
-        Ours(run)(examples, groups)
     passes = {"ours": lambda: ours(examples, groups), "peer": lambda: peer(examples, groups)}
     least = common.interleaved(passes, repeats=repeats)
     our_extra = {"compile_seconds": round(first_pass - least["ours"], 1)}
@@ -258,15 +268,18 @@ def main() -> None:
     values = flags.FLAGS
     model = Path(values.model)
     with common.prepared_folder(values.data) as data:
-        run = make_run(data, model, alpha=values.alpha)
-        ours, peer, both = compare(run, n_users=values.users, repeats=REPEATS)
+        session = common.make_session(data, model, alpha=values.alpha)
+        ours, peer, both = compare(session, n_users=values.users, repeats=REPEATS)
         for side, column in ((Ours, ours), (Peer, peer)):
             column["peak_memory_mb"] = common.added_peak_mb(prepare_one_batch, side, data, model, values.alpha)
     settings = {
         "data": f"{Path(values.data).name} test",
         "model": model.name,
         "users": values.users,
-        **{field: run.config.decode[field] for field in ("batch_size", "num_beams", "alpha", "max_new_tokens")},
+        **{
+            field: getattr(session.settings.decode, field)
+            for field in ("batch_size", "num_beams", "alpha", "max_new_tokens")
+        },
     }
     common.report("decoding", settings, {"igd_jax": ours, "transformers": peer}, **both)
 

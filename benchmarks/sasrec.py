@@ -8,6 +8,7 @@ over all items, tied embeddings, last state only. The other side is the usual wa
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -21,11 +22,15 @@ from benchmarks import common
 from configs import sasrec
 from igd_jax.core.errors import run as run_main
 from igd_jax.core.io import Workdir
-from igd_jax.data.batches import in_groups, make_batch, rows_of_step, steps_per_epoch
+from igd_jax.core.map_rows import in_groups
+from igd_jax.core.types import ItemBatch
+from igd_jax.data.batches import make_item_batch, rows_of_step, steps_per_epoch
 from igd_jax.data.examples import Examples
 from igd_jax.models.sasrec import scores_of
-from igd_jax.session.session import Run, set_up, split_trainable
-from igd_jax.train import make_model, micro_batches, start, train_step
+from igd_jax.session.session import Session, set_up
+from igd_jax.session.settings import settings_from
+from igd_jax.session.weights import split_trainable
+from igd_jax.train import micro_batches, start
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 
 K = 10
@@ -34,26 +39,26 @@ K = 10
 class Ours:
     """The functions of `igd_jax.train`."""
 
-    def __init__(self, run: Run, examples: Examples):
-        self._run, self._examples, self._step, train = run, examples, 0, run.config.train
+    def __init__(self, session: Session, examples: Examples):
+        context, train = session.context(session.index), session.settings.train
+        self._batches, self._step = partial(micro_batches, session, {}, examples), 0
         schedule = make_schedule("constant", learning_rate=train.learning_rate, warmup_steps=0, num_steps=0)
         optimizer = make_optimizer(schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay)
-        self._state, self._functions, _ = start(run, optimizer)
-        self._graph, _, self._frozen = split_trainable(make_model(run))
+        self._state, self._functions, _ = start(session, context, session.method.objective(context), optimizer)
+        self._graph, _, self._frozen = split_trainable(session.method.make_model(context))
 
     def __call__(self, steps: Sequence[np.ndarray]) -> None:
         """Take steps, each over the given rows."""
         for rows in steps:
-            size = self._run.config.train.micro_batch_size
-            batches = micro_batches(self._run, self._examples, rows, {}, size, step=self._step)
-            self._state, _ = train_step(self._functions, self._state, batches)
+            accumulator = self._functions.accumulate(self._state, self._batches(rows, step=self._step))
+            self._state, _ = self._functions.update(self._state, accumulator)
             self._step += 1
         jax.block_until_ready(self._state)
 
-    def scores(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+    def scores(self, batch: ItemBatch) -> np.ndarray:
         """Scores of all items."""
         model = nnx.merge(self._graph, self._state.params, self._frozen)
-        users = model(jnp.asarray(batch["history"]), jnp.asarray(batch["history_mask"]))
+        users = model(jnp.asarray(batch.history), jnp.asarray(batch.history_mask))
         return np.asarray(scores_of(users, model.items()))
 
 
@@ -87,34 +92,34 @@ class Network(torch.nn.Module):
 class Peer:
     """A torch loop."""
 
-    def __init__(self, run: Run, examples: Examples):
+    def __init__(self, session: Session, examples: Examples):
         torch.manual_seed(0)
-        args = run.config.method.args.to_dict()
+        train, args = session.settings.train, dict(session.settings.method.args)
         del args["loss"]
-        self._examples, self._n_items = examples, len(run.counts)
+        self._examples, self._n_items = examples, len(session.counts)
         self._network = Network(self._n_items, **args)
         self._optimizer = torch.optim.AdamW(
-            self._network.parameters(), lr=run.config.train.learning_rate, weight_decay=run.config.train.weight_decay
+            self._network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay
         )
 
     def __call__(self, steps: Sequence[np.ndarray]) -> None:
         """Take steps, each over the given rows."""
         self._network.train()
         for rows in steps:
-            batch = make_batch(self._examples, rows, self._examples.prompt, {}, size=len(rows), inputs="items")
-            target = torch.from_numpy(batch["target_item"]).long()
+            batch = make_item_batch(self._examples, rows, size=len(rows))
+            target = torch.from_numpy(batch.target).long()
             loss = torch.nn.functional.cross_entropy(self._network(self._history(batch)), target)
             self._optimizer.zero_grad()
             loss.backward()
             self._optimizer.step()
 
-    def scores(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+    def scores(self, batch: ItemBatch) -> np.ndarray:
         """Scores of all items."""
         with torch.no_grad():
             return self._network.eval()(self._history(batch)).numpy()
 
-    def _history(self, batch: dict[str, np.ndarray]) -> torch.Tensor:
-        return torch.from_numpy(np.where(batch["history_mask"], batch["history"], self._n_items)).long()
+    def _history(self, batch: ItemBatch) -> torch.Tensor:
+        return torch.from_numpy(np.where(batch.history_mask, batch.history, self._n_items)).long()
 
 
 def hit_rate(side: Ours | Peer, examples: Examples) -> float:
@@ -122,20 +127,20 @@ def hit_rate(side: Ours | Peer, examples: Examples) -> float:
 
     def hits() -> Iterator[np.ndarray]:
         for rows in in_groups(np.arange(len(examples)), 1024):
-            batch = make_batch(examples, rows, examples.prompt, {}, size=len(rows), inputs="items")
+            batch = make_item_batch(examples, rows, size=len(rows))
             scores = side.scores(batch)
-            own = np.take_along_axis(scores, batch["target_item"][:, None], axis=1)
+            own = np.take_along_axis(scores, batch.target[:, None], axis=1)
             yield (scores > own).sum(axis=1) < K
 
     return round(float(np.concatenate(list(hits())).mean()), 4)
 
 
-def compare(run: Run, *, n_epochs: int) -> dict[str, dict[str, float]]:
+def compare(session: Session, *, n_epochs: int) -> dict[str, dict[str, float]]:
     """Train both sides epoch by epoch, in turns; the figures of each, the speed that of its fastest epoch."""
-    train, test = run.examples(run.rows("train")), run.examples(run.rows("test"))
-    size, seed = run.config.train.global_batch_size, run.config.train.seed
+    train, test = (session.examples(session.rows(split)) for split in ("train", "test"))
+    size, seed = session.settings.train.global_batch_size, session.settings.train.seed
     per_epoch = steps_per_epoch(len(train), size)
-    sides = {"ours": Ours(run, train), "torch": Peer(run, train)}
+    sides = {"ours": Ours(session, train), "torch": Peer(session, train)}
     taken: dict[str, list[float]] = {name: [] for name in sides}
     for epoch in range(n_epochs):
         numbers = range(epoch * per_epoch, (epoch + 1) * per_epoch)
@@ -158,7 +163,8 @@ def main() -> None:
     for name in ("ml", "books"):
         config = sasrec.get_config()
         config.data.dir, config.mesh.data = flags.FLAGS[name].value, 1
-        figures = compare(set_up(config, Workdir(str(Path(config.data.dir) / "run"))), n_epochs=flags.FLAGS.epochs)
+        session = set_up(settings_from(config), Workdir(str(Path(config.data.dir) / "run")))
+        figures = compare(session, n_epochs=flags.FLAGS.epochs)
         for column, side in (("igd_jax", "ours"), ("torch", "torch")):
             columns[column] |= {f"{name}_{figure}": value for figure, value in figures[side].items()}
         speeds = [figures[side]["examples_per_second"] for side in ("ours", "torch")]

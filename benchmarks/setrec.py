@@ -27,7 +27,8 @@ from igd_jax.core.errors import run as run_main
 from igd_jax.core.io import Workdir
 from igd_jax.data.examples import Examples
 from igd_jax.models.setrec import SetModel
-from igd_jax.session.session import Run, set_up
+from igd_jax.session.session import Session, set_up
+from igd_jax.session.settings import settings_from
 
 REPEATS = 5
 
@@ -36,15 +37,15 @@ def make_config(data: Path, model: Path, *, size: str) -> ConfigDict:
     """IGD as published for books, on one device; a `size` has random weights, and only the tokenizer of `model`."""
     config = igd.get_config("books")
     config.data.dir, config.tokenizer.path, config.mesh.data = str(data), str(model), 1
-    config.model.path, config.model.config = ("", size) if size else (str(model), "")
+    config.model.path, config.model.config = ("", size) if size else (str(model), config.model.config)
     return config
 
 
-def make_runs(config: ConfigDict, workdir: Workdir) -> dict[str, Run]:
+def make_sessions(config: ConfigDict, workdir: Workdir) -> dict[str, Session]:
     """The same run by either method."""
     one_pass = config.copy_and_resolve_references()
     one_pass.method = setrec.get_config().method
-    return {"setrec": set_up(one_pass, workdir), "igd": set_up(config, workdir)}
+    return {name: set_up(settings_from(each), workdir) for name, each in (("setrec", one_pass), ("igd", config))}
 
 
 def rank_all(side: Ours, examples: Examples, group: np.ndarray) -> Lists:
@@ -54,28 +55,29 @@ def rank_all(side: Ours, examples: Examples, group: np.ndarray) -> Lists:
     def vectors(model: SetModel, history: jnp.ndarray, mask: jnp.ndarray) -> tuple[jnp.ndarray, jnp.ndarray]:
         return model(model.tokens(history), mask), model.tokens(jnp.arange(model.tokens.n_items))
 
-    batch, catalog = side.batch(examples, group), side.run.index.catalog
-    queries, table = (np.asarray(x, np.float64) for x in vectors(side.model, batch["history"], batch["history_mask"]))
-    beta, k = side.run.config.method.args.beta, side.run.config.decode.num_beams
+    batch, index, settings = side.batch(examples, group), side.index, side.session.settings
+    queries, table = (np.asarray(x, np.float64) for x in vectors(side.model, batch.history, batch.history_mask))
+    beta, k = settings.method.args["beta"], settings.decode.top_k
     of_items = (1 - beta) * queries[:, 0] @ table[:, 0].T
     of_items += beta * np.einsum("BZD,IZD->BI", queries[:, 1:], table[:, 1:], optimize=True)
-    of_rows = np.full((len(group), len(catalog)), -np.inf)
-    for item, row in enumerate(catalog.row_of_item.tolist()):
-        if row >= 0:
-            of_rows[:, row] = np.maximum(of_rows[:, row], of_items[: len(group), item])
+    of_rows = np.full((len(group), len(index.catalog)), -np.inf)
+    for item in np.flatnonzero(index.candidates).tolist():
+        row = index.catalog.row_of_item[item]
+        of_rows[:, row] = np.maximum(of_rows[:, row], of_items[: len(group), item])
     best = np.argsort(-of_rows, axis=1, kind="stable")[:, :k].tolist()
     return [[(side.title(row), float(scores[row])) for row in rows] for rows, scores in zip(best, of_rows, strict=True)]
 
 
-def compare(runs: dict[str, Run], *, n_users: int, repeats: int) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+def compare(
+    sessions: dict[str, Session], *, n_users: int, repeats: int
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Check, count and time both sides: figures of each, and of both."""
-    sides = {name: Ours(run) for name, run in runs.items()}
-    users = {name: choose_users(run, n_users) for name, run in runs.items()}
+    sides = {name: Ours(session) for name, session in sessions.items()}
+    users = {name: choose_users(session, n_users) for name, session in sessions.items()}
     work = {}
-    for name, run in runs.items():
-        counted = Ours(run)
+    for name, side in sides.items():
         with counting_ours() as work[name]:
-            counted(*users[name])
+            side(*users[name])
     examples, groups = users["setrec"]
     agreement = check(sides["setrec"](examples, groups[:1]), rank_all(sides["setrec"], examples, groups[0]))
     passes = {name: lambda name=name: sides[name](*users[name]) for name in sides}
@@ -91,17 +93,17 @@ def main() -> None:
     values = flags.FLAGS
     with common.prepared_folder(values.data) as data:
         config = make_config(data, Path(values.model), size=values.size)
-        runs = make_runs(config, Workdir(str(data.parent)))  # a folder that is there keeps the features
-        columns, both = compare(runs, n_users=values.users, repeats=REPEATS)
-    args = runs["setrec"].config.method.args
+        sessions = make_sessions(config, Workdir(str(data.parent)))  # a folder that is there keeps the features
+        columns, both = compare(sessions, n_users=values.users, repeats=REPEATS)
+    args, index = sessions["setrec"].settings.method.args, sessions["igd"].index
     settings = {
         "data": f"{Path(values.data).name} test",
         "model": values.size or Path(values.model).name,
         "users": values.users,
-        "titles": len(runs["igd"].index.catalog),
+        "titles": int(index.is_candidate.sum()),
         **{field: config.decode[field] for field in ("batch_size", "num_beams", "alpha", "max_new_tokens")},
-        "n_semantic": args.n_semantic,
-        "beta": args.beta,
+        "n_semantic": args["n_semantic"],
+        "beta": args["beta"],
     }
     common.report("setrec", settings, columns, **both)
 

@@ -10,6 +10,7 @@ like ours, and not once per micro-batch, so that both sides take the same steps.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,8 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
 from igd_jax.data.batches import rows_of_step
 from igd_jax.data.examples import Examples
-from igd_jax.session.session import Run
-from igd_jax.train import micro_batches, start, train_step
+from igd_jax.session.session import Session
+from igd_jax.train import micro_batches, start
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 
 REPEATS = 3
@@ -35,37 +36,37 @@ IGNORED = -100
 class Ours:
     """The functions of `igd_jax.train`."""
 
-    def __init__(self, run: Run, examples: Examples):
-        self._run, self._examples, self._per_item = run, examples, run.method.annotate(run.index)
-        train = run.config.train
-        self._micro = train.micro_batch_size
+    def __init__(self, session: Session, examples: Examples):
+        context = session.context(session.index)
+        objective = session.method.objective(context)
+        self._batches = partial(micro_batches, session, objective.annotations, examples)
+        train = session.settings.train
         schedule = make_schedule("constant", learning_rate=train.learning_rate, warmup_steps=0, num_steps=0)
         optimizer = make_optimizer(schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay)
-        self._state, self._functions, _ = start(run, optimizer)
+        self._state, self._functions, _ = start(session, context, objective, optimizer)
 
     def __call__(self, steps: Sequence[np.ndarray]) -> list[float]:
         """Take steps, each over the given rows; the loss of each, before its update."""
         losses = []
         for rows in steps:
-            batches = micro_batches(self._run, self._examples, rows, self._per_item, self._micro)
-            self._state, metrics = train_step(self._functions, self._state, batches)
+            accumulator = self._functions.accumulate(self._state, self._batches(rows))
+            self._state, metrics = self._functions.update(self._state, accumulator)
             losses.append(metrics["loss"])
         return jax.device_get(jax.block_until_ready((losses, self._state))[0])
 
     def tokens(self, rows: np.ndarray) -> int:
         """Tokens through the model in one step, padding included."""
-        batches = list(micro_batches(self._run, self._examples, rows, self._per_item, self._micro))
-        once = sum(batch["header"].shape[1] for batch in batches if "header" in batch)
-        return once + sum(batch["prompt"].size + batch["target"].size for batch in batches)
+        return sum(len(one.shared_prefix) + one.prompt.size + one.target.size for one in self._batches(rows))
 
 
 class Peer:
     """A torch loop."""
 
-    def __init__(self, run: Run, examples: Examples):
-        self._run, self._examples, self._train = run, examples, run.config.train
-        self._beta, self._root = run.config.method.args.beta, common.build_dict_trie(run)
-        self._model = common.torch_model(run).train()
+    def __init__(self, session: Session, examples: Examples):
+        self._index, self._eos, self._examples = session.index, session.tokenizer.eos, examples
+        self._train, self._beta = session.settings.train, session.settings.method.args["beta"]
+        self._root = common.build_dict_trie(session.index)
+        self._model = common.torch_model(session).train()
         self._optimizer = torch.optim.AdamW(
             self._model.parameters(), lr=self._train.learning_rate, weight_decay=self._train.weight_decay
         )
@@ -99,10 +100,10 @@ class Peer:
     def _collate(self, group: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Ids, mask and labels, padded on the right to a multiple of 8."""
         prompts = [self._examples.prompt[row] for row in group.tolist()]
-        targets = [self._run.index.item_tokens[item] for item in self._examples.target[group].tolist()]
+        targets = [self._index.item_tokens[item] for item in self._examples.target[group].tolist()]
         longest = max(len(prompt) + len(target) for prompt, target in zip(prompts, targets, strict=True))
         shape = (len(group), -(-longest // 8) * 8)
-        ids, labels = torch.full(shape, self._run.tokenizer.eos), torch.full(shape, IGNORED)
+        ids, labels = torch.full(shape, self._eos), torch.full(shape, IGNORED)
         mask = torch.zeros(shape, dtype=torch.long)
         for row, (prompt, target) in enumerate(zip(prompts, targets, strict=True)):
             begin, end = len(prompt), len(prompt) + len(target)
@@ -132,16 +133,16 @@ class Peer:
         return weights
 
 
-def choose_examples(run: Run, n_examples: int) -> Examples:
+def choose_examples(session: Session, n_examples: int) -> Examples:
     """Random rows of the train split."""
-    rows = run.rows("train")
+    rows = session.rows("train")
     chosen = np.random.default_rng(0).choice(len(rows), min(n_examples, len(rows)), replace=False)
-    return run.examples(rows.take(np.sort(chosen)))
+    return session.examples(rows.take(np.sort(chosen)))
 
 
-def rows_of_steps(run: Run, examples: Examples, n_steps: int) -> list[np.ndarray]:
+def rows_of_steps(session: Session, examples: Examples, n_steps: int) -> list[np.ndarray]:
     """The rows of the first steps, the same for both sides."""
-    train = run.config.train
+    train = session.settings.train
     return [
         rows_of_step(len(examples), batch_size=train.global_batch_size, seed=train.seed, step=step)
         for step in range(n_steps)
@@ -166,19 +167,19 @@ def check(ours: list[float], theirs: list[float]) -> dict[str, float]:
 
 def prepare_one_step(side: type[Ours] | type[Peer], data: Path, model: Path, n_examples: int) -> Any:
     """For `common.added_peak_mb`: read the inputs; what is returned loads the weights and takes one step."""
-    run = common.make_run(data, model)
-    examples = choose_examples(run, n_examples)
-    return lambda: side(run, examples)(rows_of_steps(run, examples, 1))
+    session = common.make_session(data, model)
+    examples = choose_examples(session, n_examples)
+    return lambda: side(session, examples)(rows_of_steps(session, examples, 1))
 
 
 def compare(
-    run: Run, *, n_steps: int, n_examples: int, repeats: int
+    session: Session, *, n_steps: int, n_examples: int, repeats: int
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Check and time both sides: figures of ours, of the other, and of both."""
-    examples = choose_examples(run, n_examples)
-    steps = rows_of_steps(run, examples, n_steps)
+    examples = choose_examples(session, n_examples)
+    steps = rows_of_steps(session, examples, n_steps)
     n_rows = sum(map(len, steps))
-    ours, peer = Ours(run, examples), Peer(run, examples)
+    ours, peer = Ours(session, examples), Peer(session, examples)
     losses: list[list[float]] = []
     first_pass = common.seconds(lambda: losses.append(ours(steps)))
     losses.append(peer(steps))
@@ -192,7 +193,7 @@ def compare(
         for name, side in (("ours", ours), ("peer", peer))
     )
     used = np.concatenate(steps)
-    real = examples.prompt.lengths[used] + run.index.item_tokens.lengths[examples.target[used]]
+    real = examples.prompt.lengths[used] + session.index.item_tokens.lengths[examples.target[used]]
     both = {
         "examples_per_second_ratio": round(least["peer"] / least["ours"], 2),
         "tokens_per_example_without_padding": round(float(real.mean())),
@@ -206,8 +207,8 @@ def main() -> None:
     values = flags.FLAGS
     model = Path(values.model)
     with common.prepared_folder(values.data) as data:
-        run = common.make_run(data, model)
-        ours, peer, both = compare(run, n_steps=values.steps, n_examples=values.examples, repeats=REPEATS)
+        session = common.make_session(data, model)
+        ours, peer, both = compare(session, n_steps=values.steps, n_examples=values.examples, repeats=REPEATS)
         for side, column in ((Ours, ours), (Peer, peer)):
             column["peak_memory_mb"] = common.added_peak_mb(prepare_one_step, side, data, model, values.examples)
     settings = {
@@ -215,8 +216,8 @@ def main() -> None:
         "model": model.name,
         "steps": values.steps,
         "examples": values.examples,
-        **{field: run.config.train[field] for field in ("global_batch_size", "micro_batch_size")},
-        "beta": run.config.method.args.beta,
+        **{field: getattr(session.settings.train, field) for field in ("global_batch_size", "micro_batch_size")},
+        "beta": session.settings.method.args["beta"],
     }
     common.report("training", settings, {"igd_jax": ours, "torch": peer}, **both)
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
 from jaxtyping import Int
@@ -30,6 +31,8 @@ from igd_jax.core.ragged import Ragged
 from igd_jax.data.sources import synthetic
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from igd_jax.decoding.device_trie import device_trie
+from igd_jax.decoding.rebalancing import rebalanced
+from igd_jax.decoding.restriction import restricted
 from igd_jax.items.catalog import sort_rows
 from igd_jax.items.index import ItemIndex, build_index, walk_rows
 
@@ -157,7 +160,8 @@ def main() -> None:
 
     sample = rng.choice(len(rows), min(_CHECKED, len(rows)), replace=False)
     difference = check(rows.take(sample), index, root)
-    on_device = device_trie(index.trie, index.gain, max_length=index.longest).nbytes
+    score = restricted(index.trie, rebalanced(index.gain, alpha=0.2, temperature=1.0))
+    on_device = sum(leaf.nbytes for leaf in jax.tree.leaves((device_trie(index.trie), score)))
     common.report(
         "trie",
         {

@@ -69,7 +69,7 @@ def get_config() -> ConfigDict:
     config.decode.top_k = 0  # length of the lists; 0 = num_beams, and no more where they come from a beam search
     config.decode.max_new_tokens = 0  # longest title that can be written, tokens with EOS; 0 = the longest candidate
     config.decode.candidates = ""  # items that may be recommended, as data.candidates names them; empty = those
-    config.decode.collaborative = ""  # scores of items for D3 and BIGRec: popularity, or RUN/eval/SPLIT of a SASRec run
+    config.decode.collaborative = ""  # scores of items for D3 and BIGRec: popularity, or the folder of a SASRec run
     config.decode.batch_size = 16  # users at a time; published: 16
 
     config.eval = ConfigDict()

@@ -18,7 +18,8 @@ from absl import flags
 from igd_jax.core import errors
 from igd_jax.core.environment import environment
 from igd_jax.core.log import say
-from igd_jax.training.mesh import by_row, make_mesh
+from igd_jax.core.sharding import by_row
+from igd_jax.training.mesh import make_mesh
 
 
 def check_devices() -> str:

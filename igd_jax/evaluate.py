@@ -132,8 +132,8 @@ def predictions_of(scored: Scored) -> Iterator[Prediction]:
         item_ids=session.prepared.item_ids,
         titles=session.prepared.titles,
     )
-    lists = scored.recommender.lists(found)
-    for row, target, ranked in zip(scored.queries.row.tolist(), targets, lists, strict=True):
+    for q, (row, target) in enumerate(zip(scored.queries.row.tolist(), targets, strict=True)):
+        ranked = scored.recommender.results(found, q)
         yield Prediction(row, scored.rows.user[row], target, ranked)
 
 

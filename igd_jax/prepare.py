@@ -20,13 +20,16 @@ from igd_jax.data.interactions import SPLITTERS, to_prepared
 from igd_jax.data.prepared import Prepared, headline, save
 
 FLAGS = flags.FLAGS
-_OPTIONS = ("k_core", "split", "max_history", "min_items", "n_items", "n_users", "n_events", "seed")
+_OPTIONS = (
+    *("k_core", "split", "max_history", "min_items", "n_items", "n_users", "n_events", "seed", "hf_subset", "hf_split"),
+    *("user_column", "item_column", "timestamp_column", "title_column"),
+)
 
 
 def define_flags() -> None:
     """Define this program's flags; an option left out takes the default of the source or of the split."""
     flags.DEFINE_string("source", None, f"where the data comes from: {', '.join(source_names())}")
-    flags.DEFINE_string("input", None, "the file or folder to read")
+    flags.DEFINE_string("input", None, "the file or folder to read; huggingface: or an id of the Hugging Face Hub")
     flags.DEFINE_string("output", None, "the prepared folder to write; an older one of that name is replaced")
     flags.DEFINE_integer("k_core", None, "fewest events per user and per item; 0: any", lower_bound=0)
     flags.DEFINE_enum("split", None, list(SPLITTERS), "how rows are split into train, valid and test")
@@ -36,6 +39,12 @@ def define_flags() -> None:
     flags.DEFINE_integer("n_users", None, "synthetic: users")
     flags.DEFINE_integer("n_events", None, "synthetic: events")
     flags.DEFINE_integer("seed", None, "synthetic: what the random numbers start from", lower_bound=0)
+    flags.DEFINE_string("user_column", None, "huggingface: column of the user; default user")
+    flags.DEFINE_string("item_column", None, "huggingface: column of the item; default item")
+    flags.DEFINE_string("timestamp_column", None, "huggingface: column of the time; default timestamp")
+    flags.DEFINE_string("title_column", None, "huggingface: column of the title; default title")
+    flags.DEFINE_string("hf_subset", None, "huggingface: which subset (configuration) of the dataset")
+    flags.DEFINE_string("hf_split", None, "huggingface: which split of the dataset, or several joined by +")
 
 
 def source_names() -> list[str]:
@@ -46,6 +55,8 @@ def source_names() -> list[str]:
 def prepare(source: str, *, path: Path | None, options: dict[str, Any]) -> Prepared:
     """Read a source and split it. The keyword arguments of its ``read`` are the options that it takes.
 
+    A source that reads more than paths says so in ``elsewhere``: whether an input that is no path may be read.
+
     Args:
       options: those given; the rest keep their defaults. A source that reads published splits takes no others than
         its own, every other one those of `to_prepared` too.
@@ -55,7 +66,8 @@ def prepare(source: str, *, path: Path | None, options: dict[str, Any]) -> Prepa
     """
     if source not in source_names():
         raise InputError(f"there is no source {source!r}; choose one of {', '.join(source_names())}")
-    read = importlib.import_module(f"{sources.__name__}.{source}").read
+    module = importlib.import_module(f"{sources.__name__}.{source}")
+    read, elsewhere = module.read, getattr(module, "elsewhere", None)
     own = _defaults(read)
     is_published = inspect.signature(read).return_annotation is Prepared
     shared = {} if is_published else {name: value for name, value in _defaults(to_prepared).items() if name not in own}
@@ -65,7 +77,7 @@ def prepare(source: str, *, path: Path | None, options: dict[str, Any]) -> Prepa
             raise InputError(f"--source={source} takes no --{name}; it takes {taken}")
     if path is None and inspect.signature(read).parameters["path"].default is inspect.Parameter.empty:
         raise InputError(f"--source={source} needs --input=FILE_OR_FOLDER")
-    if path is not None and not path.exists():
+    if path is not None and not path.exists() and not (elsewhere and elsewhere(path)):
         raise InputError(f"--input={path} does not exist")
     own, shared = ({name: options.get(name, value) for name, value in part.items()} for part in (own, shared))
     result = read(path, **own)

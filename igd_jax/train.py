@@ -27,10 +27,11 @@ from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, write_json
 from igd_jax.core.log import MetricsWriter, plot_losses, say
+from igd_jax.core.map_rows import in_groups
+from igd_jax.core.sharding import replicated
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.data.batches import (
     by_length,
-    in_groups,
     make_item_batch,
     make_text_batch,
     rows_of_step,
@@ -46,7 +47,7 @@ from igd_jax.session.session import Session, set_up
 from igd_jax.session.settings import TO_TRAIN, Settings, settings_from
 from igd_jax.session.weights import check_fingerprints, fingerprints, split_trainable, trained_model
 from igd_jax.training.checkpoint import Checkpoints
-from igd_jax.training.mesh import check_divides, put_batch, replicated
+from igd_jax.training.mesh import check_divides, put_batch
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.step import LossState, Params, StepFunctions, TrainState, init_state, make_step, means
 from igd_jax.training.train_log import TrainLog, check_finite

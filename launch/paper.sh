@@ -37,7 +37,7 @@ for seed in ${seeds//,/ }; do
   # shellcheck disable=SC2086
   decode "$runs/sft/seed=$seed" bigrec --decode_as=configs/bigrec.py ${BIGREC:-}
   d3=(--decode_as=configs/d3.py --choose=method.args.lam="$lams")
-  d3+=(--config.decode.collaborative="$out/sasrec/seed=$seed/eval/test")
+  d3+=(--config.decode.collaborative="$out/sasrec/seed=$seed")
   decode "$runs/sft/seed=$seed" d3 "${d3[@]}"
   decode "$runs/igd/seed=$seed" d3 "${d3[@]}" --config.decode.alpha=0.2
   for method in sft igd cft; do

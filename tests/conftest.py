@@ -52,16 +52,14 @@ def trained(tiny: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def trained_sasrec(tiny: Path) -> Path:
-    """The workdir of a finished run of a model that reads items; the same rules."""
+def sasrec_run(tiny: Path) -> Path:
+    """The workdir of a finished SASRec run on the same data. Tests may add evaluations to it, and nothing else."""
     import tiny_run
 
     from igd_jax.core.io import Workdir
     from igd_jax.train import train
 
-    args = {"width": 8, "num_blocks": 1, "num_heads": 1, "max_history": 4}
-    config = tiny_run.tiny_config(tiny, {"method.name": "sasrec", "method.args": args, "train.num_steps": 2})
-    train(config, Workdir(str(tiny / "sasrec")))
+    train(tiny_run.sasrec_config(tiny), Workdir(str(tiny / "sasrec")))
     return tiny / "sasrec"
 
 

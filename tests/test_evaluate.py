@@ -342,15 +342,15 @@ def test_collaborative_scores_are_those_of_the_rows_asked(tiny, shoppers, tmp_pa
     assert [line["ranked"][0]["title"] for line in predictions] == [line["target"]["title"] for line in predictions]
 
 
-def test_vectors_are_kept_of_every_row_whoever_is_asked(tiny, trained_sasrec):
+def test_vectors_are_kept_of_every_row_whoever_is_asked(tiny, sasrec_run):
     """So they can serve an evaluation by rows, and the rows of one by users are where it looks for them."""
-    workdir = Workdir(str(trained_sasrec))
+    workdir = Workdir(str(sasrec_run))
     config = changed(load_config(None, workdir), {"eval.protocol": "users", "eval.max_examples": 2})
     assert program.evaluate(config, workdir, name="users")["n"] == 2
     mark, n_items = load(tiny / "data").meta["fingerprint"], len(tiny_run.TITLES)
     for split in ("valid", "test"):
         n_rows = tiny_run.N_ROWS[split]
-        kept = load_collaborative(trained_sasrec, fingerprint=mark, split=split, n_rows=n_rows, n_items=n_items)
+        kept = load_collaborative(sasrec_run, fingerprint=mark, split=split, n_rows=n_rows, n_items=n_items)
         assert len(kept.users) == n_rows
 
 

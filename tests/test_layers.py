@@ -1,4 +1,4 @@
-"""Imports go to lower ranks or the own folder; of siblings apart to the base alone; only sweep imports entry points."""
+"""The layer rule: a module imports lower ranks or its own folder; of siblings apart the base; sweep, entry points."""
 
 import ast
 from pathlib import Path

@@ -52,9 +52,37 @@ def test_csv_becomes_a_prepared_folder_and_all_is_told(tmp_path):
     assert max(len(prepared.splits["test"].history(r)) for r in range(3)) == 3
 
 
+def test_a_dataset_becomes_a_prepared_folder_and_its_columns_are_told(tmp_path):
+    lines = [
+        f'{{"who": {i % 4}, "item": "i{i % 7}", "timestamp": "2018-01-{i + 1:02}", "title": "T"}}' for i in range(28)
+    ]
+    (tmp_path / "my.jsonl").write_text("\n".join(lines))
+    done = run("--source=huggingface", "--input=my.jsonl", "--user_column=who", "--output=out", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[:2] == [
+        "my.jsonl: json, 1 file, split train",
+        "columns: who as user, item, timestamp, title",
+    ]
+    prepared = load(tmp_path / "out")
+    assert prepared.meta["rows"] == {"train": 19, "valid": 2, "test": 3}
+    assert prepared.meta["options"] == {
+        "input": "my.jsonl",
+        "user_column": "who",
+        "item_column": "item",
+        "timestamp_column": "timestamp",
+        "title_column": "title",
+        "hf_subset": None,
+        "hf_split": None,
+        "k_core": 0,
+        "split": "time",
+        "max_history": 10,
+    }
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["--source=huggingface", "--input=owner/name", "--output=out"], "cannot read owner/name as a dataset"),
         (["--source=csv", "--input=bad.csv", "--output=out"], "bad.csv line 2: cannot read timestamp 'soon'"),
         (["--source=synthetic", "--output=mine"], "mine holds 'thesis.tex', which this program did not write"),
         (["--source=synthetic", "--output=out", "--split=random"], "--split=random"),

@@ -1,13 +1,31 @@
-"""Answers for many rows, group by group, put back in the order of the rows."""
+"""A model over many rows: group by group, filled up, dealt out over the devices, put back in the order of the rows."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 from jaxtyping import Int
 
 from igd_jax.core.log import Progress
+from igd_jax.core.sharding import by_row, divisible
+
+
+def in_groups(rows: Int[np.ndarray, " b"], size: int) -> Iterator[Int[np.ndarray, " s"]]:
+    """Cut rows into groups of `size`; the last may be short."""
+    for begin in range(0, len(rows), size):
+        yield rows[begin : begin + size]
+
+
+def pad_rows(array: np.ndarray, size: int) -> np.ndarray:
+    """Fill an array up to `size` rows of zeros."""
+    return np.pad(array, ((0, size - len(array)), *((0, 0) for _ in array.shape[1:])))
+
+
+def deal_rows(*arrays: np.ndarray, size: int, mesh: Mesh) -> list[jax.Array]:
+    """Arrays filled up to `size` rows, or to the next number that the devices divide, and dealt out over them."""
+    return jax.device_put([pad_rows(array, divisible(size, mesh)) for array in arrays], by_row(mesh))
 
 
 def map_rows(

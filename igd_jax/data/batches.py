@@ -12,12 +12,13 @@ it once per batch and not once per row.
 Methods that read items instead of text get histories, padded on the left to the longest of the split.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
+from igd_jax.core.map_rows import pad_rows
 from igd_jax.core.ragged import Ragged, ragged_index
 from igd_jax.core.types import ItemBatch, TextBatch
 from igd_jax.data.examples import Examples
@@ -48,12 +49,6 @@ def seed_of_rows(rows: Int[np.ndarray, " b"], *, seed: int, step: int) -> Int[np
 def by_length(examples: Examples, rows: Int[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
     """Order rows by prompt length, so that neighbours pad little."""
     return rows[np.argsort(examples.prompt.lengths[rows], kind="stable")]
-
-
-def in_groups(rows: Int[np.ndarray, " b"], size: int) -> Iterator[Int[np.ndarray, " s"]]:
-    """Cut rows into groups of `size`; the last may be short."""
-    for begin in range(0, len(rows), size):
-        yield rows[begin : begin + size]
 
 
 def make_text_batch(
@@ -87,8 +82,15 @@ def make_text_batch(
     arrays = {name: pad_rows(array, size) for name, array in arrays.items()}
     annotated: dict[str, Any] = {name: pad_rows(array, size) for name, array in found.items()}
     n_tokens, numbers = target.shape[1], np.arange(size if examples.target is not None else 0)
-    first = np.where(numbers < len(rows), numbers, size).astype(np.int32) * np.int32(n_tokens)
+    first: Any = np.where(numbers < len(rows), numbers, size).astype(np.int32) * np.int32(n_tokens)
     return TextBatch(shared_prefix=prefix, first=first, annotations=annotated, **arrays)
+
+
+def prompt_room(examples: Examples) -> int:
+    """Columns of the widest prompt in any batch of these examples, shared prefix included."""
+    lengths, n_shared = examples.prompt.lengths, len(examples.shared_prefix)
+    own, whole = (padded_width(int(part.max(initial=1)), PROMPT_WIDTHS) for part in (lengths - n_shared, lengths))
+    return max(n_shared + own, 0 if examples.has_prefix.all() else whole)
 
 
 def make_item_batch(
@@ -109,12 +111,8 @@ def make_item_batch(
         "is_real": np.ones(len(rows), bool),
         "seed": seed,
     }
-    return ItemBatch(**{name: None if array is None else pad_rows(array, size) for name, array in arrays.items()})
-
-
-def pad_rows(array: np.ndarray, size: int) -> np.ndarray:
-    """Fill an array up to `size` rows of zeros."""
-    return np.pad(array, ((0, size - len(array)), *((0, 0) for _ in array.shape[1:])))
+    filled: dict[str, Any] = {n: None if array is None else pad_rows(array, size) for n, array in arrays.items()}
+    return ItemBatch(**filled)
 
 
 def _targets(
@@ -122,11 +120,12 @@ def _targets(
 ) -> tuple[Int[np.ndarray, "b T"], Bool[np.ndarray, "b T"], dict[str, np.ndarray]]:
     """Tokens of the targets, where they are, and what is said of them; T is 0 where no targets are known."""
     if examples.target is None:
-        return np.zeros((len(rows), 0), np.int32), np.zeros((len(rows), 0), bool), {}
+        none = np.zeros((len(rows), 0), np.int32)
+        return none, none.astype(bool), {name: none.astype(flat.dtype) for name, flat in annotations.items()}
     items = examples.target[rows]
-    lengths = item_tokens.lengths[items]
+    first, lengths = item_tokens.start[items], item_tokens.start[items + 1] - item_tokens.start[items]
     mask = np.arange(padded_width(int(lengths.max()), TARGET_WIDTHS)) < lengths[:, None]
-    at = ragged_index(item_tokens.start[items], lengths)
+    at = ragged_index(first, lengths)
 
     def placed(flat: Shaped[np.ndarray, " total"]) -> Shaped[np.ndarray, "b T"]:
         columns = np.zeros(mask.shape, flat.dtype)

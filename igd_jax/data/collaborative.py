@@ -11,11 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, Int
-from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import atomic_file
-from igd_jax.data.safetensors_io import read_matrices
+from igd_jax.data.safetensors_io import read_matrices, write_matrices
 
 FILE = "collaborative.safetensors"
 EXPORTED = ("valid", "test")
@@ -63,13 +61,7 @@ def save_collaborative(
       users: by split.
       fingerprint: that of the prepared data.
     """
-    tensors = {"items": items, **users}
-    with atomic_file(folder / FILE) as partial:
-        save_file(
-            {name: np.ascontiguousarray(matrix) for name, matrix in tensors.items()},
-            partial,
-            metadata={"fingerprint": fingerprint},
-        )
+    write_matrices(folder / FILE, {"items": items, **users}, {"fingerprint": fingerprint})
 
 
 def load_collaborative(run: Path, *, fingerprint: str, split: str, n_rows: int, n_items: int) -> Collaborative:
@@ -78,13 +70,12 @@ def load_collaborative(run: Path, *, fingerprint: str, split: str, n_rows: int, 
     Raises:
       InputError: no such file, or one of other data, or without that split.
     """
-    path = _file_of(run, field="decode.collaborative", expected="'popularity' or the folder")
     if split not in EXPORTED:
         raise InputError(
             f"config.decode.collaborative is {str(run)!r}, which has no scores for the rows of {split}; rank those of "
             f"{' or '.join(EXPORTED)}"
         )
-    (items, users), found = read_matrices(path, "items", split, remedy=AGAIN)
+    (items, users), found = read_matrices(path := run / FILE, "items", split, remedy=AGAIN)
     _check(path, items, found, fingerprint=fingerprint, n_items=n_items)
     if len(users) != n_rows:
         raise InputError(f"{path} has {len(users):,} rows of {split}, but that split has {n_rows:,}; {AGAIN}")
@@ -92,13 +83,12 @@ def load_collaborative(run: Path, *, fingerprint: str, split: str, n_rows: int, 
 
 
 def load_item_vectors(run: Path, *, fingerprint: str, n_items: int) -> Float[np.ndarray, "I D"]:
-    """The item vectors alone, for `config.method.args.collaborative`.
+    """The item vectors alone.
 
     Raises:
       InputError: there are none, they are of another catalogue, or not finite.
     """
-    path = _file_of(run, field="method.args.collaborative", expected="the folder")
-    (vectors,), found = read_matrices(path, "items", remedy=AGAIN)
+    (vectors,), found = read_matrices(path := run / FILE, "items", remedy=AGAIN)
     _check(path, vectors, found, fingerprint=fingerprint, n_items=n_items)
     return vectors
 
@@ -116,12 +106,3 @@ def _check(
             f"{path} has {len(items):,} item vectors, {int((~np.isfinite(items).all(axis=1)).sum()):,} of them not "
             f"finite, for {n_items:,} items; {AGAIN}"
         )
-
-
-def _file_of(run: Path, *, field: str, expected: str) -> Path:
-    if not (path := run / FILE).is_file():
-        raise InputError(
-            f"config.{field} is {str(run)!r}, which holds no {FILE}; expected {expected} of a finished collaborative "
-            "run: python -m igd_jax.train --config=configs/sasrec.py ..."
-        )
-    return path

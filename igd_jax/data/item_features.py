@@ -1,24 +1,24 @@
 """Features of items: those of a file, or what a model makes of their texts (SETRec; docs/methods.md)."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
-from safetensors.numpy import save_file
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
-from igd_jax.core.io import atomic_file, read_json
-from igd_jax.core.log import say
+from igd_jax.core.log import Progress, say
+from igd_jax.core.map_rows import deal_rows, in_groups, map_rows
 from igd_jax.core.ragged import Ragged
-from igd_jax.data.batches import TARGET_WIDTHS, in_groups, pad_rows, padded_width
-from igd_jax.data.safetensors_io import read_matrices
+from igd_jax.data.batches import TARGET_WIDTHS, padded_width
+from igd_jax.data.safetensors_io import read_matrices, write_matrices
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.hf_weights import load_decoder
+from igd_jax.models.load import load_backbone
 from igd_jax.models.t5 import T5
-from igd_jax.models.t5_weights import load_t5
 from igd_jax.models.text_encoder import text_reader
 
 LONGEST_TEXT = 2048
@@ -53,17 +53,9 @@ def load_text_model(folder: Path) -> tuple[Decoder | T5, Tokenizer]:
     """The decoder or T5 of a Hugging Face folder, in float32, and its tokenizer.
 
     Raises:
-      InputError: the folder lacks one of them, they are unusable, or the model does not embed all of the tokenizer's
-        ids.
+      InputError: they are unusable, or the model does not embed all of the tokenizer's ids.
     """
-    if absent := [name for name in ("config.json", "tokenizer.json") if not (folder / name).is_file()]:
-        raise InputError(
-            f"config.method.args.text_model is {str(folder)!r}, which holds no {' and no '.join(absent)}; expected the "
-            "Hugging Face folder of a decoder or a T5 with its tokenizer, or nothing for the backbone"
-        )
-    config = read_json(folder / "config.json")
-    is_t5 = isinstance(config, dict) and config.get("model_type") == "t5"
-    model, tokenizer = load_t5(folder) if is_t5 else load_decoder(folder), load_tokenizer(folder)
+    model, tokenizer = load_backbone(folder), load_tokenizer(folder)
     if model.config.vocab_size < tokenizer.vocab_size:
         raise InputError(
             f"config.method.args.text_model is {str(folder)!r}, whose tokenizer has {tokenizer.vocab_size:,} ids, but "
@@ -81,6 +73,7 @@ def text_features(
     pooling: str,
     cache: Path,
     mark: str,
+    mesh: Mesh,
 ) -> Float[np.ndarray, "I D"]:
     """Last hidden states of an item's title and other texts, each pooled, then their mean.
 
@@ -89,8 +82,9 @@ def text_features(
 
     Args:
       texts: by field, in the order of the items; blank where an item has none.
-      pooling: as in `models.setrec.text_reader`.
+      pooling: as in `models.text_encoder.text_reader`.
       mark: a fingerprint of all that features are made from.
+      mesh: devices that share the texts.
     """
     path = cache / f"features-{mark}.safetensors"
     if path.is_file():
@@ -98,31 +92,41 @@ def text_features(
     longest = min(LONGEST_TEXT, model.config.max_positions) if isinstance(model, Decoder) else LONGEST_TEXT
     total = np.zeros((len(titles), model.config.hidden_size), np.float32)
     n_read = np.zeros((len(titles), 1), np.float32)
-    reader = text_reader(model, pooling=pooling)
+    reader = text_reader(model, pooling=pooling, mesh=mesh)
     for name, column in {"title": titles, **texts}.items():
         items = np.array([item for item, text in enumerate(column) if text or name == "title"], np.int64)
-        rows = Ragged.from_lists(tokenizer.encode([column[item] + "\n" for item in items]))
-        n_cut = int((rows.lengths > longest).sum())
+        if not len(items):
+            continue
+        encoded = tokenizer.encode([column[item] + "\n" for item in items])
+        n_cut = sum(len(ids) > longest for ids in encoded)
         if texts or n_cut:
             say(f"features: reading {len(items):,} texts ({name}), {n_cut:,} of them cut to {longest:,} tokens")
-        for width, size, group in _groups(np.minimum(rows.lengths, longest)):
-            part = rows.take(group)
-            valid = np.arange(width) < np.minimum(part.lengths, longest)[:, None]
-            ids = np.where(valid, part.pad(width), 0)
-            total[items[group]] += reader(pad_rows(ids, size), pad_rows(valid, size))[: len(group)]
+        rows, progress = Ragged.from_lists([ids[:longest] for ids in encoded]), Progress(name, len(items), "texts")
+        total[items] += _read(reader, rows, mesh=mesh, progress=progress)
         n_read[items] += 1
     features = total / n_read
     if cache.parent.is_dir():
-        with atomic_file(path) as partial:
-            save_file({"features": features}, partial)
+        write_matrices(path, {"features": features}, {})
     return features
 
 
-def _groups(lengths: Int[np.ndarray, " R"]) -> Iterator[tuple[int, int, Int[np.ndarray, " r"]]]:
-    """Rows of similar length after the width and the number of rows, by `TOKENS_AT_ONCE`, that they are padded to."""
-    order = np.argsort(lengths, kind="stable")
-    widths = np.array([padded_width(max(1, length), TARGET_WIDTHS) for length in lengths[order].tolist()])
-    for width in np.unique(widths).tolist():
-        size = max(1, TOKENS_AT_ONCE // width)
-        for group in in_groups(order[widths == width], size):
-            yield width, size, group
+def _read(
+    reader: Callable[[Any, Any], Array], rows: Ragged, *, mesh: Mesh, progress: Progress
+) -> Float[np.ndarray, "R D"]:
+    """What the reader makes of each row, in few shapes."""
+    width_of_row = np.array([padded_width(length, TARGET_WIDTHS) for length in rows.lengths.tolist()])
+
+    def answer(group: Int[np.ndarray, " r"]) -> Array:
+        part, width = rows.take(group), int(width_of_row[group[0]])
+        valid = np.arange(width) < part.lengths[:, None]
+        return reader(*deal_rows(part.pad(width), valid, size=_rows_at_once(width), mesh=mesh))
+
+    def groups() -> Iterator[Int[np.ndarray, " r"]]:
+        for width in np.unique(width_of_row).tolist():
+            yield from in_groups(np.flatnonzero(width_of_row == width), _rows_at_once(width))
+
+    return map_rows(answer, groups(), n_rows=len(rows), progress=progress)
+
+
+def _rows_at_once(width: int) -> int:
+    return max(1, TOKENS_AT_ONCE // width)

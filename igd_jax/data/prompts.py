@@ -133,25 +133,23 @@ class Prompts:
         self._identifiers, self._cache = identifiers, cache
         self.n_whole = 0
 
+    @property
+    def has_words(self) -> bool:
+        """Whether items are written in words."""
+        return self._identifiers.texts is not None
+
     def of_items(self, history: Ragged) -> Ragged:
         """The prompt of each history of items, oldest first."""
         texts = self._identifiers.texts
         if texts is not None and not splits_at_borders(self._tokenizer.backend):
-            is_whole = np.ones(len(history), bool)
-        else:
-            pieces = self._number(history)
-            is_whole = self._may_merge(pieces)
-        whole = np.flatnonzero(is_whole)
-        if not len(whole):
-            return self._pieces.rows.join(pieces)
-        assert texts is not None
-        self.n_whole += len(whole)
-        apart = self.of_texts([[texts[item] for item in history[row]] for row in whole.tolist()])
-        if len(whole) == len(history):
-            return apart
-        rest = np.flatnonzero(~is_whole)
-        joined = self._pieces.rows.join(pieces.take(rest))
-        return Ragged.concatenate([joined, apart]).take(np.argsort(np.concatenate([rest, whole])))
+            return self._whole(history, texts)
+        pieces = self._number(history)
+        joined, may_merge = self._pieces.rows.join(pieces), self._may_merge(pieces)
+        if texts is None or not may_merge.any():
+            return joined
+        rest, whole = np.flatnonzero(~may_merge), np.flatnonzero(may_merge)
+        both = Ragged.concatenate([joined.take(rest), self._whole(history.take(whole), texts)])
+        return both.take(np.argsort(np.concatenate([rest, whole])))
 
     def of_texts(self, histories: Sequence[Sequence[str]]) -> Ragged:
         """The prompt of each history of free text, oldest first, tokenised whole.
@@ -159,13 +157,17 @@ class Prompts:
         Raises:
           InputError: items are not written in words.
         """
-        if self._identifiers.texts is None:
+        if not self.has_words:
             raise InputError("a history of free text was given, but items are not written in words; give items by id")
         return self._tokenizer.encode_prompts([_render(self._words, history) for history in histories])
 
     def without_history(self) -> Int[np.ndarray, " ids"]:
         """The counterfactual prompt, which says that the history is not known."""
         return self._tokenizer.encode_prompts([_render(self._words, None)])[0]
+
+    def _whole(self, history: Ragged, texts: Sequence[str]) -> Ragged:
+        self.n_whole += len(history)
+        return self.of_texts([[texts[item] for item in history[row]] for row in range(len(history))])
 
     def _number(self, history: Ragged) -> Ragged:
         """The numbers of the pieces that each prompt consists of."""
@@ -192,10 +194,10 @@ class Prompts:
     @cached_property
     def _pieces(self) -> _Pieces:
         words, texts = self._words, self._identifiers.texts
-        mentions = self._identifiers.mentions()
         if texts is None:
-            return self._mentioned(mentions)
-        inside = mentions if (words.before, words.after) == ("", "\n") else self._encoded(words.after)
+            return self._mentioned(self._identifiers.mentions())
+        is_mention = (words.before, words.after) == ("", "\n")
+        inside = self._identifiers.mentions() if is_mention else self._encoded(words.after)
         start = self._tokenizer.encode_prompts([(words.apart, words.lead), _render(words, [])])
         n_items = len(texts)
 

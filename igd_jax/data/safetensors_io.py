@@ -1,12 +1,15 @@
 """Matrices by name in a safetensors file, whose metadata says what they belong to."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.io import atomic_file
 
 
 def read_matrices(
@@ -27,3 +30,12 @@ def read_matrices(
         wanted = " and ".join(f"{name!r}, a matrix of floats" for name in names)
         raise InputError(f"{path} has tensors {', '.join(sorted(tensors))}; expected {wanted}; {remedy}")
     return [array.astype(np.float32, copy=False) for array in arrays], metadata
+
+
+def write_matrices(
+    path: Path, matrices: Mapping[str, Float[np.ndarray, "_rows _width"]], metadata: Mapping[str, str]
+) -> None:
+    """Write matrices by name, and what they belong to; the file is there whole or not at all."""
+    with atomic_file(path) as partial:
+        whole = {name: np.ascontiguousarray(matrix) for name, matrix in matrices.items()}
+        save_file(whole, partial, metadata=dict(metadata))

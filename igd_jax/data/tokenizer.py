@@ -69,7 +69,7 @@ class Tokenizer:
 
     def save(self, folder: Path) -> None:
         """Write a folder that transformers opens as it is; ``tokenizer.json``, whole, comes last."""
-        ends = {"eos_token": self.backend.id_to_token(self.eos)}
+        ends: dict[str, str | None] = {"eos_token": self.backend.id_to_token(self.eos)}
         if self.bos is not None:
             ends["bos_token"] = self.backend.id_to_token(self.bos)
         write_json(folder / "tokenizer_config.json", _in_words_of_transformers(ends))
@@ -77,7 +77,7 @@ class Tokenizer:
             self.backend.save(str(partial))  # transformers would add a post-processor, and to the added tokens
 
 
-def _in_words_of_transformers(ends: dict[str, str]) -> dict[str, Any]:
+def _in_words_of_transformers(ends: dict[str, str | None]) -> dict[str, Any]:
     """What the installed transformers writes into ``tokenizer_config.json``, given these special tokens."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # without PyTorch it says at import what it cannot do
     from transformers import PreTrainedTokenizerFast  # takes most of a second, and reading does without

@@ -4,6 +4,7 @@ An engine is a pytree that holds weights and look-up tables; its methods are pur
 """
 
 import abc
+from functools import partial
 from typing import Any, Protocol, TypeAlias, final, runtime_checkable
 
 import jax
@@ -12,7 +13,8 @@ from jaxtyping import Array, Bool, Int
 
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
 
-Batch: TypeAlias = TextBatch | ItemBatch
+Batch: TypeAlias = Any
+"""`TextBatch` or `ItemBatch`, whichever the engine reads."""
 Prefilled: TypeAlias = Any
 """Rows that have been read, and whose search is about to begin; any pytree with a first axis of rows."""
 State: TypeAlias = Any
@@ -26,8 +28,8 @@ class Engine(Protocol):
     def prefill(self, batch: Batch) -> Prefilled:
         """Read the rows of a batch."""
 
-    def begin(self, prefilled: Prefilled) -> State:
-        """A state of just these rows."""
+    def begin(self, prefilled: Prefilled, *, width: int) -> State:
+        """A state of just these rows, with room for prompts of `width` tokens: one program goes on with all of them."""
 
     def insert(self, state: State, prefilled: Prefilled, rows: Int[Array, " n"]) -> State:
         """Put rows that have been read in the place of others; a row beyond the last is left out."""
@@ -48,12 +50,16 @@ class Engine(Protocol):
         """The results so far, best first; those of rows that are not open are final."""
 
 
-def recommend(engine: Engine, batch: Batch) -> Recommendations:
+def recommend(engine: Engine, batch: TextBatch | ItemBatch, *, width: int = 0) -> Recommendations:
     """Recommend for the rows of a batch together.
 
     Room grows outside the compiled programs: most batches never need that of the longest title.
+
+    Args:
+      width: tokens of the longest prompt, shared prefix included, of all batches that the engine is to answer; 0 = of
+        this batch. Prompts are read at their own width, but the search is compiled once for all.
     """
-    state = _start(engine, batch)
+    state = _start(engine, batch, width)
     while True:
         state, is_open = _generate(engine, state)
         if not is_open:
@@ -61,9 +67,9 @@ def recommend(engine: Engine, batch: Batch) -> Recommendations:
         state = _grow(engine, state)
 
 
-@jax.jit
-def _start(engine: Engine, batch: Batch) -> State:
-    return engine.begin(engine.prefill(batch))
+@partial(jax.jit, static_argnums=2)
+def _start(engine: Engine, batch: Batch, width: int) -> State:
+    return engine.begin(engine.prefill(batch), width=width)
 
 
 @jax.jit
@@ -93,7 +99,7 @@ class OneCall(abc.ABC):
         """The lists of all rows."""
 
     @final
-    def begin(self, prefilled: Recommendations) -> Recommendations:
+    def begin(self, prefilled: Recommendations, *, width: int) -> Recommendations:
         """The lists."""
         return prefilled
 

@@ -7,14 +7,19 @@ With e the last hidden state of a text at its last token, and W what other users
     D~(u, i) = (D - min_i D) / (max_i D - min_i D) * (1 + W(u, i))^-gamma
 """
 
-from typing import no_type_check
+from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import struct
+from flax import nnx, struct
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from igd_jax.core.log import Progress
+from igd_jax.core.map_rows import deal_rows, in_groups, map_rows
+from igd_jax.core.ragged import Ragged
+from igd_jax.core.sharding import replicated
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.visibility import Causal, positions_of
 
@@ -22,7 +27,10 @@ GOES_ON, NOTHING = -2, -1
 """What `cut` finds of tokens that end no text, and of those that end it and leave nothing."""
 
 CHUNK = 16_384
-"""Titles a matrix product: at the highest precision an accelerator splits its operands into several copies."""
+"""Titles per matrix product: at the highest precision an accelerator splits its operands into several copies."""
+
+TITLES_AT_ONCE, WIDTH_STEP = 64, 16
+"""Shapes in which titles are embedded: so many, and as wide as a multiple of so many tokens."""
 
 
 @no_type_check  # as a pytree it also holds shardings
@@ -91,6 +99,27 @@ def embed_texts(
     return jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0].astype(jnp.float32)
 
 
+def embed_rows(
+    model: Decoder, rows: Ragged, ends: Int[np.ndarray, " V"], *, bos: int | None, mesh: Mesh
+) -> Float[np.ndarray, "N D"]:
+    """Embeddings of many rows, cut as written texts are, in few shapes; the devices share each batch. Float32."""
+    graph, state = nnx.split(model)
+    held = jax.device_put((state, ends), replicated(mesh))
+
+    @jax.jit
+    def embed(held: Any, tokens: Int[Array, "n T"], lengths: Int[Array, " n"]) -> Float[Array, "n D"]:
+        state, ends = held
+        return embed_texts(nnx.merge(graph, state), *cut(tokens, lengths, ends), bos=bos)
+
+    def answer(group: Int[np.ndarray, " n"]) -> Float[Array, "m D"]:
+        part = rows.take(group)
+        width = -(-int(part.lengths.max()) // WIDTH_STEP) * WIDTH_STEP
+        return embed(held, *deal_rows(part.pad(width), part.lengths, size=TITLES_AT_ONCE, mesh=mesh))
+
+    groups = in_groups(np.argsort(rows.lengths, kind="stable"), TITLES_AT_ONCE)
+    return map_rows(answer, groups, n_rows=len(rows), progress=Progress("embed", len(rows), "titles"))
+
+
 def distances(texts: Float[Array, "n D"], titles: Titles, *, chunk: int = CHUNK) -> Float[Array, "n N"]:
     """Euclidean distance of each text to each title of the catalogue, which is read in chunks of some rows."""
     texts = texts - titles.mean[None]
@@ -109,6 +138,14 @@ def min_max(values: Float[Array, "... N"]) -> Float[Array, "... N"]:
     high = jnp.where(finite, values, -jnp.inf).max(axis=-1, keepdims=True)
     spread = high - low
     return jnp.where(finite & (spread > 0), (values - low) / jnp.where(spread > 0, spread, 1.0), 0.0)
+
+
+def collaborative_weight(
+    scores: Float[Array, "B items"], item: Int[Array, " I"], item_title: Int[Array, " I"], *, n_titles: int
+) -> Float[Array, "B {n_titles}"]:
+    """W of each title for each user: the best score of its items, scaled from 0 to 1 over the user's titles."""
+    best = jax.ops.segment_max(scores[:, item].T, item_title, num_segments=n_titles, indices_are_sorted=True)
+    return min_max(best.T)
 
 
 def adjusted(

@@ -99,12 +99,13 @@ def advance(hypotheses: Hypotheses, edges: Edges, *, eos: int, options: SearchOp
     node, token = (jnp.take_along_axis(x.reshape(n_rows, -1), flat, axis=1) for x in (edges.node, edges.token))
     exists = score > -jnp.inf
     place = jnp.arange(2 * k)[None]
+    # One quotient for what is finished and for what runs on: two programs for it could differ where scores are equal.
+    final = score / length.astype(jnp.float32)[:, None] ** options.length_penalty
 
     # Finished: an identifier's end among the best K, or anything there once no token is left to write.
     ends = (token == eos) | (length == options.max_length)[:, None]
     enters = exists & ends & (place < k) & hypotheses.is_open[:, None]
-    penalty = length.astype(jnp.float32)[:, None] ** options.length_penalty
-    done_score = jnp.concatenate([hypotheses.done_score, jnp.where(enters, score / penalty, -jnp.inf)], axis=1)
+    done_score = jnp.concatenate([hypotheses.done_score, jnp.where(enters, final, -jnp.inf)], axis=1)
     done_node = jnp.concatenate([hypotheses.done_node, jnp.where(enters, node, -1)], axis=1)
     done_score, best = jax.lax.top_k(done_score, k)
 
@@ -112,8 +113,8 @@ def advance(hypotheses: Hypotheses, edges: Edges, *, eos: int, options: SearchOp
     runs = exists & ~ends
     _, first = jax.lax.top_k(jnp.where(runs, 2 * k - place, 0), k)
     keep = jnp.take_along_axis(runs, first, axis=1)
-    running = jnp.where(keep, jnp.take_along_axis(score, first, axis=1), -jnp.inf)
-    can_improve = running[:, 0] / penalty[:, 0] > done_score[:, -1]
+    running, best_final = (jnp.where(keep, jnp.take_along_axis(x, first, axis=1), -jnp.inf) for x in (score, final))
+    can_improve = best_final[:, 0] > done_score[:, -1]
     return Hypotheses(
         parent=jnp.take_along_axis(flat // width, first, axis=1),
         node=jnp.where(keep, jnp.take_along_axis(node, first, axis=1), -1),

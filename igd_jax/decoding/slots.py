@@ -6,6 +6,8 @@ path masks are. Slots are taken in a circle: a row lives for at most as many tur
 overwritten is nobody's any more, and rows may enter at any turn.
 """
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
@@ -53,7 +55,7 @@ def grow(store: SlotStore, room: int) -> SlotStore:
     """Places for more turns; only before the first circle is full, since slots keep their numbers."""
     n_slots = room * store.path.shape[1]
     path = jnp.pad(store.path, ((0, 0), (0, 0), (0, n_slots - store.path.shape[2])))
-    return store.replace(slots=store.slots.pad_to(n_slots), path=path)
+    return replace(store, slots=store.slots.pad_to(n_slots), path=path)
 
 
 def read_beams(model: Backbone, store: SlotStore, hypotheses: Hypotheses) -> tuple[SlotStore, Float[Array, "B K D"]]:
@@ -76,4 +78,4 @@ def read_beams(model: Backbone, store: SlotStore, hypotheses: Hypotheses) -> tup
 def put_rows(store: SlotStore, prefix: Prefix, rows: Int[Array, " n"]) -> SlotStore:
     """The store with new prompts in some rows, whose beams have written nothing; rows beyond the last are left out."""
     path = store.path.at[rows].set(False, mode="drop")
-    return store.replace(prefix=store.prefix.put(prefix, rows), path=path)
+    return replace(store, prefix=store.prefix.put(prefix, rows), path=path)

@@ -1,5 +1,6 @@
 """Trie-constrained beam search, one token per call of the model: the plain reference of the project."""
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -82,10 +83,10 @@ class Stepwise:
         hypotheses = self._choose(model, hypotheses, prefix.hidden[:, None], children, of_rows)
         return Begun(prefix, hypotheses, of_rows)
 
-    def begin(self, prefilled: Begun) -> State:
+    def begin(self, prefilled: Begun, *, width: int) -> State:
         """A state with room for usual titles."""
-        room = min(ROOMS[0], self._longest_room)
-        store = empty_store(prefilled.prefix, num_beams=self.options.num_beams, room=room)
+        room, prefix = min(ROOMS[0], self._longest_room), prefilled.prefix
+        store = empty_store(prefix.pad_to(max(width, prefix.width)), num_beams=self.options.num_beams, room=room)
         return State(store, prefilled.hypotheses, prefilled.of_rows)
 
     def insert(self, state: State, prefilled: Begun, rows: Int[Array, " n"]) -> State:
@@ -119,7 +120,7 @@ class Stepwise:
     def grow(self, state: State) -> State:
         """Room for titles of the next usual length."""
         room = next((room for room in ROOMS if room > state.store.room), self._longest_room)
-        return state.replace(store=grow(state.store, min(room, self._longest_room)))
+        return replace(state, store=grow(state.store, min(room, self._longest_room)))
 
     def finished(self, state: State) -> Recommendations:
         """The finished set, best first."""

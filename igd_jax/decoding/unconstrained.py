@@ -59,7 +59,7 @@ class Written:
 
 
 def unconstrained_search(
-    model: Backbone, batch: TextBatch, options: SearchOptions, *, temperature: float, eos: int
+    model: Backbone, batch: TextBatch, options: SearchOptions, *, temperature: float | Float[Array, ""], eos: int
 ) -> Texts:
     """Write K texts after each prompt; rows that only fill up the batch find none.
 
@@ -102,7 +102,7 @@ def _lengthen(
     logits: Float[Array, "B K V"],
     before: Int[Array, "B K"],
     *,
-    temperature: float,
+    temperature: float | Float[Array, ""],
     eos: int,
     options: SearchOptions,
 ) -> Hypotheses:

@@ -9,6 +9,7 @@ import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os.path import isfile
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -30,6 +31,8 @@ from igd_jax.decoding.restriction import restricted
 from igd_jax.decoding.stepwise import Stepwise
 from igd_jax.items.index import ItemIndex
 from igd_jax.models.backbone import Backbone
+from igd_jax.models.decoder import Decoder
+from igd_jax.models.t5 import T5
 from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import LossState
 
@@ -57,7 +60,7 @@ class Context:
     texts: Mapping[str, Sequence[str]]
     tokenizer: Tokenizer
     prompts: Prompts
-    backbone: Callable[[], Backbone]
+    backbone: Callable[[], Decoder | T5]
     seed: int
     cache: Path
     data_fingerprint: str
@@ -83,6 +86,28 @@ class DecodeOptions:
     num_beams: int
     top_k: int
     max_length: int
+
+
+def check_argument(name: str, value: Any, is_good: bool, expected: str, *, but: str = "") -> None:
+    """Raise `InputError` about an argument of a method unless it is good.
+
+    Args:
+      expected: what it should be, and what to do where that is not the same.
+      but: what is wrong with it, where that cannot be seen from the two.
+    """
+    if not is_good:
+        raise InputError(f"config.method.args.{name} is {value!r}{but}; expected {expected}")
+
+
+def check_file(name: str, value: str, expected: str) -> None:
+    """Raise `InputError` unless an argument is empty or a file."""
+    check_argument(name, value, not value or isfile(value), expected, but=", which is no file")
+
+
+def check_folder(name: str, value: str, holds: Sequence[str], expected: str) -> None:
+    """Raise `InputError` unless an argument is empty or a folder that holds some files."""
+    absent = [file for file in holds if not isfile(f"{value}/{file}")] if value else []
+    check_argument(name, value, not absent, expected, but=f", which holds no {' and no '.join(absent)}")
 
 
 def unchanged(state: LossState, total: LossSum) -> LossState:

@@ -11,22 +11,16 @@ With the texts of all beams in turn, and the tuned model's hidden states, it is 
 from pathlib import Path
 from typing import Any, no_type_check
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
 from jaxtyping import Array, Float, Int
-from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint, sample_leaves
-from igd_jax.core.io import atomic_file
-from igd_jax.core.log import Progress
-from igd_jax.core.map_rows import map_rows
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import Recommendations, TextBatch
-from igd_jax.data.batches import in_groups, pad_rows
-from igd_jax.data.safetensors_io import read_matrices
+from igd_jax.data.safetensors_io import read_matrices, write_matrices
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.decoding.engine import Engine, OneCall
 from igd_jax.decoding.grounding import (
@@ -34,8 +28,10 @@ from igd_jax.decoding.grounding import (
     NOTHING,
     Titles,
     adjusted,
+    collaborative_weight,
     cut,
     distances,
+    embed_rows,
     embed_texts,
     make_titles,
     min_max,
@@ -43,7 +39,17 @@ from igd_jax.decoding.grounding import (
 )
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.unconstrained import unconstrained_search
-from igd_jax.methods.base import BACKBONE, Context, DecodeOptions, Method, Objective, gain_weights, token_loss
+from igd_jax.methods.base import (
+    BACKBONE,
+    Context,
+    DecodeOptions,
+    Method,
+    Objective,
+    check_argument,
+    check_file,
+    gain_weights,
+    token_loss,
+)
 from igd_jax.models.decoder import Decoder
 
 CHOICES = {
@@ -51,8 +57,6 @@ CHOICES = {
     "grounding": ("first", "interleaved"),
     "statistic": ("", "popularity", "collaborative"),
 }
-TITLES_AT_ONCE, WIDTH_STEP = 64, 16
-"""Shapes in which titles are embedded: so many, and as wide as a multiple of so many tokens."""
 
 
 @no_type_check  # as a pytree it also holds shardings
@@ -162,19 +166,13 @@ class BIGRec(Method):
         gamma: float = 0.0,
         embeddings: str = "",
     ):
-        if beams < 1:
-            raise InputError(f"config.method.args.beams is {beams}; expected at least 1")
+        check_argument("beams", beams, beams >= 1, "at least 1")
         for name, value in (("embed_by", embed_by), ("grounding", grounding), ("statistic", statistic)):
-            if value not in CHOICES[name]:
-                known = ", ".join(repr(choice) for choice in CHOICES[name])
-                raise InputError(f"config.method.args.{name} is {value!r}; expected one of {known}")
-        if not 0.0 <= gamma < float("inf"):
-            raise InputError(f"config.method.args.gamma is {gamma}; expected a power of 0 or more")
-        if gamma and not statistic:
-            raise InputError(
-                f"config.method.args.gamma is {gamma}, but statistic is empty; expected 'popularity' or "
-                "'collaborative' with it, or gamma 0"
-            )
+            check_argument(name, value, value in CHOICES[name], f"one of {', '.join(map(repr, CHOICES[name]))}")
+        check_argument("gamma", gamma, 0.0 <= gamma < float("inf"), "a power of 0 or more")
+        with_it = "'popularity' or 'collaborative' with it, or gamma 0"
+        check_argument("gamma", gamma, bool(statistic) or not gamma, with_it, but=", but statistic is empty")
+        check_file("embeddings", embeddings, "one from the cache of another run, or nothing to compute them")
         self._beams, self._by_base, self._gamma = beams, embed_by == "base", gamma
         self._n_grounded = 1 if grounding == "first" else beams
         self._statistic, self._embeddings_file = statistic if gamma else "", embeddings
@@ -189,16 +187,24 @@ class BIGRec(Method):
         return context.backbone()
 
     def objective(self, context: Context) -> Objective:
-        """Cross-entropy of all target tokens."""
+        """Cross-entropy of all target tokens.
+
+        Raises:
+          InputError: items are not written in words.
+        """
+        _check_words(context)
         return Objective(token_loss, gain_weights(context.index, beta=1.0))
 
     def engine(self, context: Context, model: Decoder, options: DecodeOptions) -> Engine:
         """Embed the candidates, or read their embeddings.
 
         Raises:
-          InputError: `embeddings` names no such file, or one of another model or catalogue.
+          InputError: items are not written in words; or `embeddings` names no such file, or one of another model or
+            catalogue.
         """
+        _check_words(context)
         embedder = context.backbone() if self._by_base else model
+        assert isinstance(embedder, Decoder), "the settings refuse other backbones"
         tokenizer, index = context.tokenizer, context.index
         rows = np.flatnonzero(index.is_candidate)
         items = np.flatnonzero(index.candidates)
@@ -233,18 +239,18 @@ class BIGRec(Method):
         cached = context.cache / f"embeddings-{fingerprint(*marks.values())}.safetensors"
         if self._embeddings_file or cached.is_file():
             return read_embeddings(Path(self._embeddings_file) if self._embeddings_file else cached, marks)
-        embeddings = embed_rows(embedder, rows, ends, bos=context.tokenizer.bos)
+        embeddings = embed_rows(embedder, rows, ends, bos=context.tokenizer.bos, mesh=context.mesh)
         if context.cache.parent.is_dir():  # a start that ends in bad input leaves no folder behind
-            save_embeddings(cached, embeddings, marks)
+            write_matrices(cached, {"embeddings": embeddings}, marks)
         return embeddings
 
 
-def collaborative_weight(
-    scores: Float[Array, "B items"], item: Int[Array, " I"], item_row: Int[Array, " I"], *, n_titles: int
-) -> Float[Array, "B N"]:
-    """W of each title for each user: the best score of its items, scaled from 0 to 1 over the user's titles."""
-    best = jax.ops.segment_max(scores[:, item].T, item_row, num_segments=n_titles, indices_are_sorted=True)
-    return min_max(best.T)
+def _check_words(context: Context) -> None:
+    if not context.prompts.has_words:
+        raise InputError(
+            "bigrec compares what a model writes with titles, but config.identifiers.name names identifiers that are "
+            "no words; set it to titles, or config.method.name to a method that searches the trie"
+        )
 
 
 def text_ends(tokenizer: Tokenizer, *, vocab_size: int) -> Int[np.ndarray, " V"]:
@@ -262,33 +268,8 @@ def text_ends(tokenizer: Tokenizer, *, vocab_size: int) -> Int[np.ndarray, " V"]
     return ends
 
 
-def embed_rows(
-    model: Decoder, rows: Ragged, ends: Int[np.ndarray, " V"], *, bos: int | None
-) -> Float[np.ndarray, "N D"]:
-    """Embeddings of the catalogue's rows, cut as written texts are, in few shapes; float32."""
-    graph, state = nnx.split(model)
-
-    @jax.jit
-    def embed(state: Any, ends: Array, tokens: Array, lengths: Array) -> Array:
-        return embed_texts(nnx.merge(graph, state), *cut(tokens, lengths, ends), bos=bos)
-
-    def answer(group: Int[np.ndarray, " r"]) -> Array:
-        part = rows.take(group)
-        width = -(-int(part.lengths.max()) // WIDTH_STEP) * WIDTH_STEP
-        return embed(state, ends, *(pad_rows(x, TITLES_AT_ONCE) for x in (part.pad(width), part.lengths)))
-
-    groups = in_groups(np.argsort(rows.lengths, kind="stable"), TITLES_AT_ONCE)
-    return map_rows(answer, groups, n_rows=len(rows), progress=Progress("embed", len(rows), "titles"))
-
-
-def save_embeddings(path: Path, embeddings: Float[np.ndarray, "N D"], marks: dict[str, str]) -> None:
-    """Write embeddings, and of which model and catalogue they are."""
-    with atomic_file(path) as partial:
-        save_file({"embeddings": embeddings}, partial, metadata=marks)
-
-
 def read_embeddings(path: Path, marks: dict[str, str]) -> Float[np.ndarray, "N D"]:
-    """Read what `save_embeddings` wrote.
+    """Read embeddings that were kept.
 
     Raises:
       InputError: no such file, or it is of another model or catalogue than `marks` says.

@@ -9,6 +9,7 @@ leaves lam at 1, which ignores the source.
 from flax import nnx
 
 from igd_jax.core.errors import InputError
+from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.decoding.engine import Engine
 from igd_jax.decoding.mixture import mixture
 from igd_jax.decoding.rebalancing import rebalanced
@@ -57,7 +58,8 @@ class D3(Method):
 
     def engine(self, context: Context, model: Backbone, options: DecodeOptions) -> Engine:
         """Trie-constrained beam search over mixed scores."""
-        score = rebalanced(context.index.gain, alpha=options.alpha, temperature=1.0)  # the softmax has it already
+        # The softmax has the temperature already.
+        score: EdgeScore = rebalanced(context.index.gain, alpha=options.alpha, temperature=1.0)
         if self._lam < 1.0:
             score = mixture(context.index, lam=self._lam, then=score)
         return search_engine(context, model, options, edge_score=score, softmax_temperature=options.temperature)

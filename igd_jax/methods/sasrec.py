@@ -3,7 +3,7 @@
     softmax:  L = logsumexp_i s(u, i) - s(u, target)
     bce:      L = -log sigmoid(s(u, target)) - log sigmoid(-s(u, negative)),   negative uniform over the other items
 
-It reads no text; its evaluation leaves vectors of users and items, which D3 and BIGRec take as collaborative scores.
+It reads no text; its training leaves vectors of users and items, which D3 and BIGRec take as collaborative scores.
 
 Batches without seeds are validation: their loss is 1 - NDCG@20 of the target among all items, the published rule for
 stopping. Where new items appear in time, as in Amazon data, the likelihood of a target that train never saw soon
@@ -19,10 +19,9 @@ import numpy as np
 from flax import nnx, struct
 from jaxtyping import Array, Float, Int
 
-from igd_jax.core.errors import InputError
 from igd_jax.core.types import ItemBatch, LossSum, Recommendations
 from igd_jax.decoding.engine import Engine, OneCall
-from igd_jax.methods.base import CollaborativeMethod, Context, DecodeOptions, Objective
+from igd_jax.methods.base import CollaborativeMethod, Context, DecodeOptions, Objective, check_argument
 from igd_jax.models.sasrec import SASRec, SASRecConfig, scores_of
 from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import LossState
@@ -71,7 +70,7 @@ class Sequential(CollaborativeMethod):
     """SASRec over the item ids.
 
     Args:
-      loss: ``softmax`` over all items, or ``bce`` with one negative a row.
+      loss: ``softmax`` over all items, or ``bce`` with one negative per row.
       max_history: newest items that are read; published: 10.
       width, num_blocks, num_heads, dropout: sizes; see `models.sasrec`.
     """
@@ -90,15 +89,11 @@ class Sequential(CollaborativeMethod):
         num_heads: int = 1,
         dropout: float = 0.5,
     ):
-        def check(name: str, value: Any, is_good: bool, expected: str) -> None:
-            if not is_good:
-                raise InputError(f"config.method.args.{name} is {value!r}; expected {expected}")
-
-        check("loss", loss, loss in LOSSES, " or ".join(LOSSES))
+        check_argument("loss", loss, loss in LOSSES, " or ".join(LOSSES))
         for name, value in (("max_history", max_history), ("num_blocks", num_blocks), ("num_heads", num_heads)):
-            check(name, value, value >= 1, "at least 1")
-        check("width", width, width >= 1 and width % num_heads == 0, f"a multiple of the {num_heads} head(s)")
-        check("dropout", dropout, 0.0 <= dropout < 1.0, "a share from 0 to below 1")
+            check_argument(name, value, value >= 1, "at least 1")
+        check_argument("width", width, width >= 1 and width % num_heads == 0, f"a multiple of the {num_heads} head(s)")
+        check_argument("dropout", dropout, 0.0 <= dropout < 1.0, "a share from 0 to below 1")
         self._loss, self._sizes = loss, {"max_history": max_history, "width": width, "num_blocks": num_blocks}
         self._sizes |= {"num_heads": num_heads}
         self._dropout = dropout
@@ -145,7 +140,7 @@ def _loss(model: SASRec, batch: ItemBatch, tables: Any, state: LossState, *, is_
 
 
 def negatives(seed: Int[Array, " B"], target: Int[Array, " B"], *, n_items: int) -> Int[Array, " B"]:
-    """One item a row, uniform over all but its target, from the row's seed; the target itself if there is no other."""
+    """One item per row, uniform over all but its target, from the row's seed; the target if there is no other."""
     keys = jax.vmap(lambda one: jax.random.fold_in(jax.random.key(one), NEGATIVE))(seed)
     steps = jax.vmap(lambda key: jax.random.randint(key, (), 1, max(n_items, 2), jnp.int32))(keys)
     return (target + steps) % n_items

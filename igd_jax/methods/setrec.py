@@ -16,17 +16,17 @@ import numpy as np
 from flax import nnx, struct
 from jaxtyping import Array, Bool, Float, Int
 
-from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint, sample_leaves
 from igd_jax.core.log import say
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import ItemBatch, LossSum, Recommendations
+from igd_jax.data.collaborative import FILE as COLLABORATIVE
 from igd_jax.data.collaborative import load_item_vectors
 from igd_jax.data.item_features import load_text_model, read_features, text_features
 from igd_jax.decoding.dense_topk import best_rows
 from igd_jax.decoding.engine import Engine, OneCall
 from igd_jax.items.index import ItemIndex
-from igd_jax.methods.base import Context, DecodeOptions, Method, Objective
+from igd_jax.methods.base import Context, DecodeOptions, Method, Objective, check_argument, check_file, check_folder
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.setrec import ItemTokens, SetModel
 from igd_jax.models.t5 import T5
@@ -41,6 +41,9 @@ CHUNK = 4096
 POSITIONS = ("contiguous", "published")
 MISSING = ("", "zero")
 POOLINGS = ("mean", "last")
+SASREC_RUN = "the folder of a finished SASRec run (configs/sasrec.py), or nothing to train vectors"
+FEATURES_FILE = "one of safetensors with features of the items, or nothing to make them from texts"
+TEXT_MODEL = "the Hugging Face folder of a decoder or a T5 with its tokenizer, or nothing for the backbone"
 
 
 @struct.dataclass
@@ -76,11 +79,11 @@ class SETRec(Method):
     """Sets of tokens.
 
     Args:
-      n_semantic: N, semantic tokens an item; the authors use 4 with T5 and 6 with Qwen.
+      n_semantic: N, semantic tokens per item; the authors use 4 with T5 and 6 with Qwen.
       alpha: weight of the autoencoder's error.
       beta: weight of the semantic scores, 0 to 1; it may change when decoding. 0 where N is 0.
-      collaborative: the folder of an evaluation of a SASRec run, whose item vectors stay as they are; empty: vectors of
-        our own are trained, so that nothing collaborative is known beforehand.
+      collaborative: the folder of a SASRec run, whose item vectors stay as they are; empty: vectors of our own are
+        trained, so that nothing collaborative is known beforehand.
       features: a safetensors file with ``features`` [items, any width], in the order of the items; its metadata may
         hold a ``fingerprint``, that of `core.fingerprint.fingerprint` over all titles. Empty: last hidden states before
         training of an item's title, and of its description, brand and category where the data has them, each read
@@ -113,20 +116,21 @@ class SETRec(Method):
         positions: str = "contiguous",
         published: bool = False,
     ):
-        def check(name: str, value: Any, is_good: bool, expected: str) -> None:
-            if not is_good:
-                raise InputError(f"config.method.args.{name} is {value!r}; expected {expected}")
-
-        check("n_semantic", n_semantic, n_semantic >= 0, "a number of tokens, or 0 for the collaborative one alone")
-        check("alpha", alpha, 0.0 <= alpha < float("inf"), "a weight of 0 or more")
-        check("beta", beta, 0.0 <= beta <= 1.0, "a weight from 0 to 1")
-        check("beta", beta, beta == 0.0 or n_semantic > 0, "0 where n_semantic is 0")
-        check("sampled_items", sampled_items, sampled_items >= 0, "a number of items, or 0 for all")
-        check("positions", positions, positions in POSITIONS, " or ".join(POSITIONS))
-        check("missing", missing, missing in MISSING, "'zero' or nothing")
-        check("pooling", pooling, pooling in POOLINGS, " or ".join(POOLINGS))
-        check("pooling", pooling, pooling == "mean" or not features, "mean where features are given")
-        check("text_model", text_model, not text_model or not features, "nothing where features are given")
+        check_argument(
+            "n_semantic", n_semantic, n_semantic >= 0, "a number of tokens, or 0 for the collaborative one alone"
+        )
+        check_argument("alpha", alpha, 0.0 <= alpha < float("inf"), "a weight of 0 or more")
+        check_argument("beta", beta, 0.0 <= beta <= 1.0, "a weight from 0 to 1")
+        check_argument("beta", beta, beta == 0.0 or n_semantic > 0, "0 where n_semantic is 0")
+        check_argument("sampled_items", sampled_items, sampled_items >= 0, "a number of items, or 0 for all")
+        check_argument("positions", positions, positions in POSITIONS, " or ".join(POSITIONS))
+        check_argument("missing", missing, missing in MISSING, "'zero' or nothing")
+        check_argument("pooling", pooling, pooling in POOLINGS, " or ".join(POOLINGS))
+        check_argument("pooling", pooling, pooling == "mean" or not features, "mean where features are given")
+        check_argument("text_model", text_model, not text_model or not features, "nothing where features are given")
+        check_folder("collaborative", collaborative, (COLLABORATIVE,), SASREC_RUN)
+        check_file("features", features, FEATURES_FILE)
+        check_folder("text_model", text_model, ("config.json", "tokenizer.json"), TEXT_MODEL)
         self._n_semantic, self._alpha, self._beta, self._sampled = n_semantic, alpha, beta, sampled_items
         self._collaborative, self._features, self._missing = collaborative, features, missing
         self._pooling, self._text_model = pooling, text_model
@@ -248,9 +252,17 @@ class SETRec(Method):
             model, tokenizer = load_text_model(Path(self._text_model))
         read = [*titles, *(text for name, column in texts.items() for text in (name, *column))]
         mark = fingerprint(self._pooling, tokenizer.fingerprint, *read, *sample_leaves(nnx.state(model)))
-        return text_features(
-            model, tokenizer, titles, texts, pooling=self._pooling, cache=context.cache, mark=mark
-        ), mark
+        features = text_features(
+            model,
+            tokenizer,
+            titles,
+            texts,
+            pooling=self._pooling,
+            cache=context.cache,
+            mark=mark,
+            mesh=context.mesh,
+        )
+        return features, mark
 
 
 def in_chunks(

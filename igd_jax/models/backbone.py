@@ -143,7 +143,7 @@ class Prefix:
             old.at[rows].set(part, mode="drop")
             for old, part in ((self.mask, new.mask), (self.length, new.length), (self.hidden, new.hidden))
         )
-        memory = None if self.memory is None else self.memory.put(new.memory, rows)
+        memory = None if self.memory is None or new.memory is None else self.memory.put(new.memory, rows)
         return Prefix(self.kv.put(new.kv, rows), mask, length, hidden, memory)
 
     def pad_to(self, width: int) -> "Prefix":
@@ -166,8 +166,11 @@ class Backbone(Protocol):
       dtype: of the computation.
     """
 
-    config: Any
-    dtype: DTypeLike
+    @property
+    def config(self) -> Any: ...
+
+    @property
+    def dtype(self) -> DTypeLike: ...
 
     def prefill(self, batch: TextBatch) -> Prefix:
         """Read ``shared_prefix`` and ``prompt`` of each row."""

@@ -17,10 +17,10 @@ from igd_jax.models.layers import (
     KeyBlock,
     RMSNorm,
     Rotation,
-    layers_per_turn,
     normal_init,
     pick,
     rotation_of,
+    training_unroll,
 )
 from igd_jax.models.visibility import Causal, Visibility, mask_of, positions_of
 
@@ -87,6 +87,7 @@ class Decoder(nnx.Module):
         positions: Int[Array, "B T"],
         visible: Visibility,
         past: Sequence[Past] = (),
+        unroll: int = 1,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
         """Run T new tokens, which look at each other as `visible` says and at earlier ones by the masks of `past`.
 
@@ -98,6 +99,7 @@ class Decoder(nnx.Module):
           positions: of the new tokens, from 0.
           visible: which of the new tokens see each other.
           past: any number of parts, in the model's dtype; finite where they are masked, too.
+          unroll: layers per turn of the loop over them; for speed alone, see `layers.training_unroll`.
 
         Returns:
           Hidden states after the final norm, in the model's dtype, and the new tokens' keys and values [L B G T H].
@@ -115,7 +117,7 @@ class Decoder(nnx.Module):
         if self.remat:
             run_layer = jax.checkpoint(run_layer, prevent_cse=False)
         layers = weights, [(kv.key, kv.value) for kv, _ in past]
-        hidden, (key, value) = jax.lax.scan(run_layer, hidden.astype(self.dtype), layers, unroll=layers_per_turn())
+        hidden, (key, value) = jax.lax.scan(run_layer, hidden.astype(self.dtype), layers, unroll=unroll)
         return self.norm(hidden), KVCache(key, value)
 
     def prefill(self, batch: TextBatch) -> Prefix:
@@ -142,11 +144,11 @@ class Decoder(nnx.Module):
         """The state of the token before each target token, which is a token of the prompt or of the target."""
         tokens = jnp.concatenate([batch.prompt, batch.target], axis=1)
         valid = jnp.concatenate([batch.prompt_mask, batch.target_mask], axis=1)
-        hidden, _ = self._after_shared(batch.shared_prefix, tokens, valid)
+        hidden, _ = self._after_shared(batch.shared_prefix, tokens, valid, unroll=training_unroll())
         return pick(hidden, batch.before)
 
     def _after_shared(
-        self, shared: Int[Array, " P"], tokens: Int[Array, "B T"], valid: Bool[Array, "B T"]
+        self, shared: Int[Array, " P"], tokens: Int[Array, "B T"], valid: Bool[Array, "B T"], *, unroll: int = 1
     ) -> tuple[Float[Array, "B T D"], KVCache]:
         """Run tokens after ids that are the same in all rows, and so are computed once.
 
@@ -154,7 +156,7 @@ class Decoder(nnx.Module):
           Hidden states of `tokens`, and keys and values of both together [L B G P+T H].
         """
         if len(shared) == 0:
-            return self(tokens, positions=positions_of(valid), visible=Causal(valid))
+            return self(tokens, positions=positions_of(valid), visible=Causal(valid), unroll=unroll)
         whole = jnp.ones((1, len(shared)), bool)
         _, kv = self(shared[None], positions=positions_of(whole), visible=Causal(whole))
         past = jax.tree.map(lambda x: jnp.broadcast_to(x, (x.shape[0], len(tokens), *x.shape[2:])), kv)
@@ -163,6 +165,7 @@ class Decoder(nnx.Module):
             positions=positions_of(valid) + len(shared),
             visible=Causal(valid),
             past=[(past, jnp.ones((*tokens.shape, len(shared)), bool))],
+            unroll=unroll,
         )
         return hidden, jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=3), past, new)
 

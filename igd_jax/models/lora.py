@@ -8,7 +8,6 @@ where the authors of IGD, BIGRec and SETRec have some: a train step has no rando
 Letters beside those of `core.types`: I in, O out, r rank.
 """
 
-import math
 from dataclasses import dataclass
 
 import jax
@@ -16,7 +15,6 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from igd_jax.core.errors import InputError
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.layers import Frozen, Linear
 
@@ -32,28 +30,14 @@ class LoRA:
     """Which maps are adapted, and how much.
 
     Attributes:
-      rank: r; 0 = none are, and all weights are tuned.
-      alpha: the adapter's product is scaled by alpha / r.
+      rank: r, 1 or more.
+      alpha: factor of the adapter's product, before it is divided by r.
       targets: names of `TARGETS`, separated by commas.
-
-    Raises:
-      InputError: a value out of its range, or a name that is unknown, missing, or given twice.
     """
 
     rank: int
     alpha: float
     targets: str
-
-    def __post_init__(self) -> None:
-        if self.rank < 0:
-            raise InputError(f"config.model.lora_rank is {self.rank}; expected a rank, or 0 to tune all weights")
-        if not 0.0 < self.alpha < math.inf:
-            raise InputError(f"config.model.lora_alpha is {self.alpha}; expected a number above 0")
-        if not set(self.names) <= set(TARGETS) or len(set(self.names)) < len(self.names):
-            raise InputError(
-                f"config.model.lora_targets is {self.targets!r}; expected some of {','.join(TARGETS)}, each once, "
-                "separated by commas"
-            )
 
     @property
     def names(self) -> list[str]:
@@ -81,7 +65,7 @@ class LowRank(nnx.Module):
 
 
 def add_lora(decoder: Decoder, lora: LoRA, *, rngs: nnx.Rngs, trains_vocabulary: bool = False) -> None:
-    """Freeze all weights of the decoder and put new adapters beside its targets; rank is 1 or more.
+    """Freeze all weights of the decoder and put new adapters beside its targets.
 
     Args:
       trains_vocabulary: embedding and head are trained as well, in float32. Tokens that the pretrained model never saw

@@ -5,24 +5,27 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from igd_jax.core.sharding import replicated
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.t5 import T5
 from igd_jax.models.visibility import Causal, both_sides, positions_of
 
 
-def text_reader(model: Decoder | T5, *, pooling: str) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
-    """A compiled function of ids and their mask: each row's last hidden states, pooled [B D], float32.
+def text_reader(model: Decoder | T5, *, pooling: str, mesh: Mesh) -> Callable[[Any, Any], Array]:
+    """A compiled function of ids and their mask [B T]: each row's last hidden states, pooled [B D], float32.
 
     Of a T5 the encoder reads.
 
     Args:
       pooling: ``mean`` over the row's tokens, or ``last``, those of its last token; zeros where there is none.
+      mesh: devices, each of which holds the model.
     """
     graph, state = nnx.split(model)
+    held = jax.device_put(state, replicated(mesh))
 
     @jax.jit
     def run(state: Any, ids: Int[Array, "B T"], valid: Bool[Array, "B T"]) -> Float[Array, "B D"]:
@@ -36,4 +39,4 @@ def text_reader(model: Decoder | T5, *, pooling: str) -> Callable[[np.ndarray, n
         total = jnp.where(counted[..., None], hidden.astype(jnp.float32), 0.0).sum(axis=1)
         return total / jnp.maximum(counted.sum(axis=1), 1).astype(jnp.float32)[:, None]
 
-    return lambda ids, valid: np.asarray(run(state, ids, valid))
+    return lambda ids, valid: run(held, ids, valid)

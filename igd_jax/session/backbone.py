@@ -7,13 +7,14 @@ from flax import nnx
 
 from igd_jax.core.errors import InputError
 from igd_jax.data.tokenizer import Tokenizer
-from igd_jax.models.backbone import Backbone
+from igd_jax.models.decoder import Decoder
 from igd_jax.models.load import grow_vocabulary, load_backbone, named_backbone
 from igd_jax.models.lora import LoRA, add_lora
+from igd_jax.models.t5 import T5
 from igd_jax.session.sections import ModelSettings
 
 
-def make_backbone(given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int, seed: int) -> Backbone:
+def make_backbone(given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int, seed: int) -> Decoder | T5:
     """The backbone before any training: weights of a Hugging Face folder, or random ones of a named size.
 
     With LoRA, those are frozen, and adapters are trained that change nothing yet.
@@ -42,6 +43,7 @@ def make_backbone(given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int
     else:
         model = nnx.jit(lambda: named_backbone(given.config, vocab_size=vocab_size, rngs=nnx.Rngs(seed), **dtypes))()
     if given.lora_rank:
+        assert isinstance(model, Decoder), "the settings refuse adapters on anything else"
         lora = LoRA(given.lora_rank, given.lora_alpha, given.lora_targets)
         add_lora(model, lora, rngs=nnx.Rngs(seed), trains_vocabulary=vocab_size > tokenizer.vocab_size)
     return model

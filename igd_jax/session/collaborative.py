@@ -11,13 +11,14 @@ from jaxtyping import Array, Int
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress, say
-from igd_jax.core.map_rows import map_rows
+from igd_jax.core.map_rows import in_groups, map_rows
+from igd_jax.core.sharding import divisible, replicated
 from igd_jax.core.types import ItemBatch
-from igd_jax.data.batches import in_groups, make_item_batch
+from igd_jax.data.batches import make_item_batch
 from igd_jax.data.collaborative import EXPORTED, Collaborative, load_collaborative, popularity, save_collaborative
 from igd_jax.methods.base import CollaborativeMethod
 from igd_jax.session.session import Session
-from igd_jax.training.mesh import put_batch, replicated
+from igd_jax.training.mesh import put_batch
 
 
 def collaborative_source(session: Session, *, split: str | None, n_rows: int) -> Collaborative | None:
@@ -46,7 +47,8 @@ def collaborative_source(session: Session, *, split: str | None, n_rows: int) ->
 def export_vectors(session: Session, method: CollaborativeMethod, model: nnx.Module, workdir: Workdir) -> None:
     """Write the model's vectors of all items, and of the users of the splits that others recommend for."""
     graph, state = nnx.split(model)
-    held, size = jax.device_put(state, replicated(session.mesh)), session.settings.decode.batch_size
+    held = jax.device_put(state, replicated(session.mesh))
+    size = divisible(session.settings.decode.batch_size, session.mesh)
 
     @jax.jit
     def vectors(state: Any, batch: ItemBatch) -> tuple[Array, Array]:

@@ -1,33 +1,36 @@
 """A trained run that recommends: built once, it answers any number of requests, compiled once per shape."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress
-from igd_jax.core.map_rows import map_rows
+from igd_jax.core.map_rows import in_groups, map_rows, pad_rows
 from igd_jax.core.ragged import Ragged
+from igd_jax.core.sharding import replicated
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
-from igd_jax.data.batches import by_length, in_groups, make_item_batch, make_text_batch, pad_rows
+from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, prompt_room
 from igd_jax.data.collaborative import Collaborative
 from igd_jax.data.examples import Examples, item_examples, make_examples
 from igd_jax.data.prepared import Rows
 from igd_jax.decoding.engine import recommend
 from igd_jax.evaluation.predictions import Result
+from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import DecodeOptions
 from igd_jax.session.collaborative import collaborative_source
 from igd_jax.session.config_flags import load_config
 from igd_jax.session.requests import Allowed, ItemNames, Request, Resolved, read_request
+from igd_jax.session.sections import DecodeSettings
 from igd_jax.session.session import Session, set_up_to_decode
 from igd_jax.session.weights import trained_model
-from igd_jax.training.mesh import check_divides, put_batch, replicated
+from igd_jax.training.mesh import check_divides, put_batch
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,18 @@ class Answer:
 
     results: tuple[Result, ...]
     notes: tuple[str, ...]
+
+
+def decode_options(decode: DecodeSettings, index: ItemIndex) -> DecodeOptions:
+    """How lists of the candidates of `index` are made."""
+    return DecodeOptions(
+        alpha=decode.alpha,
+        temperature=decode.temperature,
+        length_penalty=decode.length_penalty,
+        num_beams=decode.num_beams,
+        top_k=decode.top_k,
+        max_length=min(decode.max_new_tokens, index.longest) if decode.max_new_tokens else index.longest,
+    )
 
 
 class Recommender:
@@ -58,9 +73,9 @@ class Recommender:
         context = session.context(self.index)
         trained = trained_model(session, workdir, context)
         self.model, self.step = trained.model, trained.step
-        self._engine = jax.device_put(
-            session.method.engine(context, trained.model, self._options()), replicated(session.mesh)
-        )
+        options = decode_options(session.settings.decode, self.index)
+        engine = session.method.engine(context, trained.model, options)
+        self._engine = jax.device_put(engine, replicated(session.mesh))
         self._names = ItemNames(self.index, session.prepared.item_ids)
 
     @classmethod
@@ -100,8 +115,8 @@ class Recommender:
         examples, notes = self._examples(given, resolved)
         source = collaborative_source(self.session, split=None, n_rows=len(given))
         found = self.rank(examples, collaborative=source, allowed=[each.allowed for each in resolved])
-        lists = self.lists(found)
-        return [Answer(results[:k], tuple(told)) for results, told in zip(lists, notes, strict=True)]
+        lists = [self.results(found, q)[:k] for q in range(len(given))]
+        return [Answer(results, tuple(told)) for results, told in zip(lists, notes, strict=True)]
 
     def check(self, request: Request) -> None:
         """Raise `InputError` where a request cannot be answered."""
@@ -133,29 +148,26 @@ class Recommender:
         decode, mesh = self.session.settings.decode, self.session.mesh
         check_divides("config.decode.batch_size", decode.batch_size, mesh)
         size = self._batch_size(len(examples))
+        width = prompt_room(examples)  # never of what was asked before, so that an answer does not depend on it
         is_restricted = any(each is not None for each in allowed)
 
         def answer(group: Int[np.ndarray, " b"]) -> Recommendations:
-            batch, known = self._batch(examples, group, size), dict[str, Any]()
+            batch, more = self._batch(examples, group, size), dict[str, Any]()
             if collaborative is not None and isinstance(batch, TextBatch):
-                known["collaborative"] = pad_rows(collaborative.scores(group), size)
+                more["collaborative"] = pad_rows(collaborative.scores(group), size)
             if is_restricted:
-                known["allowed"] = pad_rows(self._masks([allowed[q] for q in group.tolist()]), size)
-            return recommend(self._engine, put_batch(replace(batch, **known), mesh))
+                more["allowed"] = pad_rows(self._masks([allowed[q] for q in group.tolist()]), size)
+            return recommend(self._engine, put_batch(replace(batch, **more), mesh), width=width)
 
         n_rows = len(examples)
         groups = in_groups(by_length(examples, np.arange(n_rows)), size)
         progress = Progress("recommend", n_rows, "users") if n_rows > size else None  # one batch has none
         return map_rows(answer, groups, n_rows=n_rows, progress=progress)
 
-    def lists(self, found: Recommendations) -> Iterator[tuple[Result, ...]]:
-        """The lists of `rank`, best first; a result that was cut before its end has no items."""
-        for rows, scores in zip(np.asarray(found.rows), np.asarray(found.scores), strict=True):
-            yield self._results(rows, scores)
-
-    def _results(self, rows: Int[np.ndarray, " K"], scores: Float[np.ndarray, " K"]) -> tuple[Result, ...]:
+    def results(self, lists: Recommendations, query: int) -> tuple[Result, ...]:
+        """One of the lists of `rank`, best first; a result that was cut before its end has no items."""
         index, ids, found = self.index, self.session.prepared.item_ids, []
-        for row, score in zip(rows.tolist(), scores.tolist(), strict=True):
+        for row, score in zip(lists.rows[query].tolist(), lists.scores[query].tolist(), strict=True):
             if row >= 0:
                 items = tuple(ids[item] for item in index.items_of(row))
                 tokens = tuple(index.catalog.tokens[row].tolist())
@@ -175,17 +187,6 @@ class Recommender:
     def _reads_words(self) -> bool:
         """Whether a history may hold any text at all."""
         return self.session.method.inputs == "text" and self.session.identifiers.texts is not None
-
-    def _options(self) -> DecodeOptions:
-        decode, longest = self.session.settings.decode, self.index.longest
-        return DecodeOptions(
-            alpha=decode.alpha,
-            temperature=decode.temperature,
-            length_penalty=decode.length_penalty,
-            num_beams=decode.num_beams,
-            top_k=decode.top_k,
-            max_length=min(decode.max_new_tokens, longest) if decode.max_new_tokens else longest,
-        )
 
     def _checked_length(self, k: int | None) -> int:
         top_k = self.session.settings.decode.top_k

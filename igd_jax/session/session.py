@@ -137,10 +137,17 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
         seen=seen,
         option="config.data.candidates",
     )
-    index = build_index(prepared.titles, identifiers.rows(), counts, candidates=candidates)
+    item_tokens = identifiers.rows()
+    index = build_index(prepared.titles, item_tokens, counts, candidates=candidates)
     say(describe_index(settings.data.candidates, index))
     prompts = Prompts(settings.data.prompt, settings.data.category, tokenizer, identifiers, cache)
-    mark = fingerprint(prepared.meta["fingerprint"], tokenizer.fingerprint, settings.identifiers.name, str(len(used)))
+    mark = fingerprint(
+        prepared.meta["fingerprint"],
+        tokenizer.fingerprint,
+        settings.identifiers.name,
+        *(array.tobytes() for array in (item_tokens.ids, item_tokens.start)),
+        str(len(used)),
+    )
     return Session(settings, prepared, tokenizer, identifiers, prompts, counts, seen, index, method, mesh, mark, cache)
 
 

@@ -1,10 +1,13 @@
 """The one place that makes a mesh. Data-parallel: parameters whole on every device, batches split along rows."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.sharding import by_row, replicated
 from igd_jax.core.types import ItemBatch, TextBatch
 
 
@@ -18,31 +21,20 @@ def make_mesh(*, data: int) -> Mesh:
     """
     devices = jax.devices()
     n_data = len(devices) if data == -1 else data
-    if not 1 <= n_data <= len(devices):
+    if n_data > len(devices):
         raise InputError(f"config.mesh.data is {data}, but there are {len(devices)} devices; use -1 for all of them")
     return Mesh(np.array(devices[:n_data]), ("data",), axis_types=(AxisType.Auto,))
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
-    return NamedSharding(mesh, PartitionSpec())
-
-
-def by_row(mesh: Mesh) -> NamedSharding:
-    """The first axis split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
-
-
 def put_batch(batch: TextBatch | ItemBatch, mesh: Mesh) -> TextBatch | ItemBatch:
     """A batch on the devices: rows dealt out, what all rows share whole on each."""
+    shardings = jax.tree.map(lambda _: by_row(mesh), batch)
     if isinstance(batch, TextBatch):
-        shared = {"shared_prefix": batch.shared_prefix, "first": batch.first}
-        rows = batch.replace(**dict.fromkeys(shared))
-        return jax.device_put(rows, by_row(mesh)).replace(**jax.device_put(shared, replicated(mesh)))
-    return jax.device_put(batch, by_row(mesh))
+        shardings = replace(shardings, shared_prefix=replicated(mesh), first=replicated(mesh))
+    return jax.device_put(batch, shardings)
 
 
 def check_divides(name: str, size: int, mesh: Mesh) -> None:
     """Raise `InputError` unless the devices divide the rows of a batch."""
-    if size < 1 or size % mesh.size:
+    if size % mesh.size:
         raise InputError(f"{name} is {size}, which {mesh.size} devices do not divide; use a multiple of {mesh.size}")

@@ -2,26 +2,17 @@
 
 import optax
 
-from igd_jax.core.errors import InputError
-
 SCHEDULES = ("linear", "cosine", "constant")
 
 
 def make_schedule(name: str, *, learning_rate: float, warmup_steps: int, num_steps: int) -> optax.Schedule:
-    """Learning rate by update, from 0: linear warm-up from 0, then linear or cosine to 0, or constant.
-
-    Raises:
-      InputError: unknown name.
-    """
+    """Learning rate by update, from 0: linear warm-up from 0, and then as one of `SCHEDULES` says, to 0 or constant."""
     after = max(num_steps - warmup_steps, 1)
-    if name == "linear":
-        decay = optax.linear_schedule(learning_rate, 0.0, after)
-    elif name == "cosine":
-        decay = optax.cosine_decay_schedule(learning_rate, after)
-    elif name == "constant":
-        decay = optax.constant_schedule(learning_rate)
-    else:
-        raise InputError(f"config.train.schedule is {name!r}; known schedules are {', '.join(SCHEDULES)}")
+    decay = {
+        "linear": optax.linear_schedule(learning_rate, 0.0, after),
+        "cosine": optax.cosine_decay_schedule(learning_rate, after),
+        "constant": optax.constant_schedule(learning_rate),
+    }[name]
     return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup_steps), decay], [warmup_steps])
 
 

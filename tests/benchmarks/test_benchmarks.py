@@ -10,17 +10,18 @@ pytest.importorskip("torch")
 from benchmarks import common, decoding, setrec, training
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
-from igd_jax.session.session import Run, set_up
+from igd_jax.session.session import Session, set_up
+from igd_jax.session.settings import settings_from
 
 
 @pytest.fixture(scope="module")
-def run(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    changes = {"decode.alpha": 0.3, "decode.candidates": "train", "decode.max_new_tokens": 40}
-    return set_up(tiny_config(tiny, changes), Workdir(str(tmp_path_factory.mktemp("benchmarks"))))
+def session(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
+    changes = {"decode.alpha": 0.3, "data.candidates": "train", "decode.max_new_tokens": 40}
+    return set_up(settings_from(tiny_config(tiny, changes)), Workdir(str(tmp_path_factory.mktemp("benchmarks"))))
 
 
-def test_both_searches_find_the_same_titles_with_the_same_scores(run: Run):
-    ours, peer, both = decoding.compare(run, n_users=11, repeats=1)
+def test_both_searches_find_the_same_titles_with_the_same_scores(session: Session):
+    ours, peer, both = decoding.compare(session, n_users=11, repeats=1)
     assert both["same_lists"] == "11 of 11"
     assert both["largest_score_difference"] < 1e-4
     # One call more, for what all prompts begin with.
@@ -28,25 +29,27 @@ def test_both_searches_find_the_same_titles_with_the_same_scores(run: Run):
     assert ours["tokens_through_the_model_per_user"] < peer["tokens_through_the_model_per_user"]
 
 
-def test_both_trainings_take_the_same_steps(run: Run):
-    ours, peer, both = training.compare(run, n_steps=3, n_examples=40, repeats=1)
+def test_both_trainings_take_the_same_steps(session: Session):
+    ours, peer, both = training.compare(session, n_steps=3, n_examples=40, repeats=1)
     assert both["loss_difference"] < 1e-5
     assert both["later"] < 1e-4
     assert 0 < ours["tokens_through_the_model_per_example"] < peer["tokens_through_the_model_per_example"]
 
 
 def test_one_pass_ranks_as_a_sort_of_all_titles_does(tiny: Path, tmp_path: Path):
-    runs = setrec.make_runs(tiny_config(tiny), Workdir(str(tmp_path)))
-    columns, both = setrec.compare(runs, n_users=11, repeats=1)
+    sessions = setrec.make_sessions(tiny_config(tiny), Workdir(str(tmp_path)))
+    columns, both = setrec.compare(sessions, n_users=11, repeats=1)
     assert both["same_lists"] == "8 of 8"
     assert both["largest_score_difference"] < 1e-4
     ours, search = columns["setrec"], columns["igd"]
     assert ours["sequential_model_calls_per_batch"] == 1 < search["sequential_model_calls_per_batch"]
     assert 0 < ours["of_them_no_padding"] < ours["tokens_through_the_model_per_user"]
-    beta = runs["setrec"].config.method.args.beta
-    runs["setrec"].config.method.args.beta = 1 - beta  # of the sort alone
+    args = sessions["setrec"].settings.method.args
+    args["beta"] = 1 - args["beta"]  # of the sort alone
+    side = decoding.Ours(sessions["setrec"])
+    examples, groups = decoding.choose_users(side.session, 8)
     with pytest.raises(InputError, match="scores differ"):
-        setrec.compare(runs, n_users=11, repeats=1)
+        setrec.check(side(examples, groups), setrec.rank_all(side, examples, groups[0]))
 
 
 def test_scores_or_losses_that_differ_are_told():

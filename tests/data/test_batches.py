@@ -4,26 +4,27 @@ import numpy as np
 import pytest
 from plain_trie import EOS
 
+from igd_jax.core.map_rows import in_groups
 from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import (
     PROMPT_WIDTHS,
     TARGET_WIDTHS,
     by_length,
-    in_groups,
-    make_batch,
-    noise_of_rows,
+    make_item_batch,
+    make_text_batch,
     rows_of_step,
+    seed_of_rows,
     steps_per_epoch,
 )
-from igd_jax.data.examples import Examples, item_examples
+from igd_jax.data.examples import Examples, item_examples, make_examples
 
 N_ROWS, SIZE = 23, 5
 ITEM_TOKENS = Ragged.from_lists([[7, EOS], [7, 8, 9, EOS]])
 
 
-def _examples(prompts: list[list[int]], target: list[int], header: list[int] = []) -> Examples:  # noqa: B006
-    has_header = np.array([prompt[: len(header)] == header for prompt in prompts])
-    return Examples(Ragged.from_lists(prompts), np.array(target, np.int32), 0, np.array(header, np.int32), has_header)
+def _examples(prompts: list[list[int]], target: list[int], prefix: tuple[int, ...] = ()) -> Examples:
+    has_prefix = np.array([tuple(prompt[: len(prefix)]) == prefix for prompt in prompts])
+    return Examples(Ragged.from_lists(prompts), np.array(target, np.int32), 0, np.array(prefix, np.int32), has_prefix)
 
 
 EXAMPLES = _examples([[1, 2, 3], [4], [5, 6]], [1, 0, 1])
@@ -65,32 +66,57 @@ def test_groups_hold_each_row_once_and_prompts_of_like_length():
 
 
 def test_prompts_are_padded_left_and_targets_right_and_filler_rows_hold_nothing():
-    per_item = {"weight": np.array([[0.5, 1.0, 0.0, 0.0], [0.1, 0.2, 0.3, 0.4]], np.float32)}
-    batch = make_batch(EXAMPLES, np.array([2, 1]), ITEM_TOKENS, per_item, size=3)
-    assert {name: (array.shape, array.dtype) for name, array in batch.items()} == {
-        "prompt": ((3, 32), np.int32),
-        "prompt_mask": ((3, 32), np.bool_),
-        "target": ((3, 16), np.int32),
-        "target_mask": ((3, 16), np.bool_),
-        "weight": ((3, 16), np.float32),
+    flat = {"weight": np.float32([0.5, 1.0, 0.1, 0.2, 0.3, 0.4]), "parent": np.array([3, 4, 5, 5, 5, 5])}
+    batch = make_text_batch(EXAMPLES, np.array([2, 1]), ITEM_TOKENS, flat, size=3)
+    arrays = {name: getattr(batch, name) for name in ("prompt", "prompt_mask", "target", "target_mask")}
+    arrays |= {"place": batch.place, "before": batch.before, **batch.annotations}
+    assert {name: (type(array), array.shape, array.dtype) for name, array in arrays.items()} == {
+        "prompt": (np.ndarray, (3, 32), np.int32),
+        "prompt_mask": (np.ndarray, (3, 32), np.bool_),
+        "target": (np.ndarray, (3, 16), np.int32),
+        "target_mask": (np.ndarray, (3, 16), np.bool_),
+        "place": (np.ndarray, (3, 16), np.int32),
+        "before": (np.ndarray, (3, 16), np.int32),
+        "weight": (np.ndarray, (3, 16), np.float32),
+        "parent": (np.ndarray, (3, 16), np.int64),
     }
-    assert batch["prompt"][:, -3:].tolist() == [[0, 5, 6], [0, 0, 4], [0, 0, 0]]
-    assert batch["prompt_mask"][:, -3:].tolist() == [[False, True, True], [False, False, True], [False] * 3]
-    assert batch["target"][:, :5].tolist() == [[7, 8, 9, EOS, 0], [7, EOS, 0, 0, 0], [0] * 5]
-    assert batch["target_mask"][:, :5].tolist() == [[True] * 4 + [False], [True] * 2 + [False] * 3, [False] * 5]
-    np.testing.assert_array_equal(
-        batch["weight"][:, :5], np.float32([[0.1, 0.2, 0.3, 0.4, 0], [0.5, 1, 0, 0, 0], [0] * 5])
-    )
-    for name, first in (("prompt", 29), ("prompt_mask", 29), ("target", 0), ("target_mask", 0), ("weight", 0)):
-        outside = np.delete(batch[name], np.s_[first : first + 5], axis=1)
-        assert not outside.any(), name
+    assert batch.prompt[:, -3:].tolist() == [[0, 5, 6], [0, 0, 4], [0, 0, 0]]
+    assert batch.prompt_mask[:, -3:].tolist() == [[False, True, True], [False, False, True], [False] * 3]
+    assert batch.target[:, :5].tolist() == [[7, 8, 9, EOS, 0], [7, EOS, 0, 0, 0], [0] * 5]
+    assert batch.target_mask[:, :5].tolist() == [[True] * 4 + [False], [True] * 2 + [False] * 3, [False] * 5]
+    assert batch.place[:, :5].tolist() == [[0, 1, 2, 3, 0], [0, 1, 0, 0, 0], [0] * 5]
+    assert batch.before[:, :5].tolist() == [[31, 32, 33, 34, 0], [31, 32, 0, 0, 0], [0] * 5]
+    weight = np.float32([[0.1, 0.2, 0.3, 0.4, 0], [0.5, 1, 0, 0, 0], [0] * 5])
+    np.testing.assert_array_equal(batch.annotations["weight"][:, :5], weight)
+    assert batch.annotations["parent"][:, :5].tolist() == [[5, 5, 5, 5, 0], [3, 4, 0, 0, 0], [0] * 5]
+    assert batch.is_real.tolist() == [True, True, False]
+    for name, array in arrays.items():
+        first = 29 if name.startswith("prompt") else 0
+        assert not np.delete(array, np.s_[first : first + 5], axis=1).any(), name
 
 
-def test_per_item_arrays_wider_than_the_batch_lose_only_padding():
-    per_item = {"weight": np.pad(np.ones((2, 4), np.float32), ((0, 0), (0, 60)))}
-    batch = make_batch(EXAMPLES, np.array([0]), ITEM_TOKENS, per_item, size=1)
-    assert batch["weight"].shape == (1, 16)
-    assert batch["weight"].sum() == 4
+@pytest.mark.parametrize("prefix", [(), (1,)])
+def test_the_column_before_each_target_token_holds_the_token_that_stands_before_it(prefix):
+    examples = _examples([[1, 2, 3], [1, 4], [1, 5, 6]], [1, 0, 1], prefix)
+    batch = make_text_batch(examples, np.arange(3), ITEM_TOKENS, {}, size=4)
+    joined = np.concatenate([batch.prompt, batch.target], axis=1)
+    found = np.take_along_axis(joined, batch.before, axis=1)
+    assert [row[mask].tolist() for row, mask in zip(found, batch.target_mask, strict=True)] == [
+        [3, 7, 8, 9],
+        [4, 7],
+        [6, 7, 8, 9],
+        [],
+    ]
+
+
+def test_requests_without_a_target_have_a_target_of_no_columns():
+    prompts = Ragged.from_lists([[8, 1, 2], [8, 4]])
+    flat = {"weight": np.ones(len(ITEM_TOKENS.ids), np.float32)}
+    batch = make_text_batch(make_examples(prompts, room=9), np.arange(2), ITEM_TOKENS, flat, size=3)
+    for array in (batch.target, batch.target_mask, batch.place, batch.before, batch.annotations["weight"]):
+        assert array.shape == (3, 0)
+    assert (batch.target_mask.dtype, batch.annotations["weight"].dtype) == (np.bool_, np.float32)
+    assert batch.prompt[:, -2:].tolist() == [[1, 2], [0, 4], [0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -103,35 +129,45 @@ def test_per_item_arrays_wider_than_the_batch_lose_only_padding():
 )
 def test_widths_come_from_a_short_list(n_prompt, n_target, widths):
     examples = _examples([[1] * n_prompt], [0])
-    batch = make_batch(examples, np.array([0]), Ragged.from_lists([[2] * n_target]), {}, size=2)
-    assert (batch["prompt"].shape[1], batch["target"].shape[1]) == widths
-    assert (batch["prompt_mask"].sum(), batch["target_mask"].sum()) == (n_prompt, n_target)
+    batch = make_text_batch(examples, np.array([0]), Ragged.from_lists([[2] * n_target]), {}, size=2)
+    assert (batch.prompt.shape[1], batch.target.shape[1]) == widths
+    assert (batch.prompt_mask.sum(), batch.target_mask.sum()) == (n_prompt, n_target)
 
 
 def test_what_all_prompts_begin_with_stands_apart_unless_a_row_of_the_batch_lacks_it():
-    examples = _examples([[8, 9, 1, 2], [8, 9, 3], [5, 6]], [0, 0, 0], header=[8, 9])
-    batch = make_batch(examples, np.array([1, 0]), ITEM_TOKENS, {}, size=3)
-    assert batch["header"].tolist() == [[8, 9], [8, 9], [0, 0]]  # the first row is always a real one
-    assert batch["prompt"][:, -2:].tolist() == [[0, 3], [1, 2], [0, 0]]
-    whole = make_batch(examples, np.array([1, 2]), ITEM_TOKENS, {}, size=2)
-    assert "header" not in whole
-    assert whole["prompt"][:, -3:].tolist() == [[8, 9, 3], [0, 5, 6]]
+    examples = _examples([[8, 9, 1, 2], [8, 9, 3], [5, 6]], [0, 0, 0], prefix=(8, 9))
+    batch = make_text_batch(examples, np.array([1, 0]), ITEM_TOKENS, {}, size=3)
+    assert batch.shared_prefix.tolist() == [8, 9]
+    assert batch.prompt[:, -2:].tolist() == [[0, 3], [1, 2], [0, 0]]
+    whole = make_text_batch(examples, np.array([1, 2]), ITEM_TOKENS, {}, size=2)
+    assert whole.shared_prefix.shape == (0,)
+    assert whole.prompt[:, -3:].tolist() == [[8, 9, 3], [0, 5, 6]]
 
 
 def test_items_are_padded_left_to_the_longest_history_of_the_split():
     history = Ragged.from_lists([[0], [4, 5, 6], [7, 0]])
     examples = item_examples(history, np.array([3, 2, 1], np.int32))
-    batch = make_batch(examples, np.array([2, 0]), ITEM_TOKENS, {}, size=3, inputs="items")
-    assert batch["history"].tolist() == [[0, 7, 0], [0, 0, 0], [0, 0, 0]]
-    assert batch["history_mask"].tolist() == [[False, True, True], [False, False, True], [False] * 3]
-    assert batch["target_item"].tolist() == [1, 3, 0]
-    assert batch["is_real"].tolist() == [True, True, False]
+    batch = make_item_batch(examples, np.array([2, 0]), size=3, seed=np.array([11, 12], np.int32))
+    assert batch.history.tolist() == [[0, 7, 0], [0, 0, 0], [0, 0, 0]]
+    assert batch.history_mask.tolist() == [[False, True, True], [False, False, True], [False] * 3]
+    assert batch.target.tolist() == [1, 3, 0]
+    assert batch.is_real.tolist() == [True, True, False]
+    assert batch.seed.tolist() == [11, 12, 0]
+    assert {type(array) for array in vars(batch).values()} == {np.ndarray}
 
 
-def test_the_noise_of_a_row_depends_on_seed_step_and_row_alone():
+def test_items_without_a_target_or_a_seed():
+    batch = make_item_batch(item_examples(Ragged.from_lists([[4, 5], [6]])), np.array([1]), size=2)
+    assert batch.seed is None
+    assert batch.target.tolist() == [0, 0]
+    assert batch.history.tolist() == [[0, 6], [0, 0]]
+    assert batch.is_real.tolist() == [True, False]
+
+
+def test_the_seed_of_a_row_depends_on_seed_step_and_row_alone():
     rows = np.arange(1000)
-    noise = noise_of_rows(rows, seed=1, step=2)
-    np.testing.assert_array_equal(noise[[7, 3]], noise_of_rows(np.array([7, 3]), seed=1, step=2))
-    assert len(set(noise.tolist())) == 1000
+    seeds = seed_of_rows(rows, seed=1, step=2)
+    np.testing.assert_array_equal(seeds[[7, 3]], seed_of_rows(np.array([7, 3]), seed=1, step=2))
+    assert len(set(seeds.tolist())) == 1000
     for seed, step in ((1, 3), (2, 2)):
-        assert (noise != noise_of_rows(rows, seed=seed, step=step)).mean() > 0.99
+        assert (seeds != seed_of_rows(rows, seed=seed, step=step)).mean() > 0.99

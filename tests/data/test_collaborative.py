@@ -1,10 +1,18 @@
-"""Collaborative sources: popularity, and the file that one run leaves for another."""
+"""Collaborative sources: popularity, and the file that one run leaves for others."""
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
-from igd_jax.data.collaborative import FILE, Collaborative, load_collaborative, popularity, save_collaborative
+from igd_jax.data.collaborative import (
+    FILE,
+    Collaborative,
+    load_collaborative,
+    load_item_vectors,
+    popularity,
+    save_collaborative,
+)
 
 WANTED = {"fingerprint": "abc", "split": "test", "n_rows": 4, "n_items": 5}
 
@@ -17,7 +25,8 @@ def source():
 
 @pytest.fixture
 def folder(source, tmp_path):
-    save_collaborative(source, tmp_path / FILE, fingerprint="abc", split="test")
+    users = {"valid": source.users[:2] + 1, "test": source.users}
+    save_collaborative(tmp_path, source.items, users, fingerprint="abc")
     return tmp_path
 
 
@@ -25,6 +34,7 @@ def test_scores_are_inner_products_of_the_rows_asked_for(source):
     found = source.scores(np.array([2, 0]))
     assert found.shape == (2, 5)
     np.testing.assert_allclose(found, source.users[[2, 0]] @ source.items.T, rtol=1e-6)
+    np.testing.assert_array_equal(source.take(np.array([2, 0])).scores(np.array([0, 1])), found)
 
 
 def test_a_file_comes_back_as_it_was(source, folder):
@@ -32,19 +42,19 @@ def test_a_file_comes_back_as_it_was(source, folder):
     np.testing.assert_array_equal(again.users, source.users)
     np.testing.assert_array_equal(again.items, source.items)
     assert again.users.dtype == again.items.dtype == np.float32
-
-
-def test_the_first_rows_can_be_read_alone(source, folder):
-    np.testing.assert_array_equal(load_collaborative(folder, **WANTED | {"n_rows": 2}).users, source.users[:2])
+    valid = load_collaborative(folder, **WANTED | {"split": "valid", "n_rows": 2})
+    np.testing.assert_array_equal(valid.users, source.users[:2] + 1)
+    np.testing.assert_array_equal(load_item_vectors(folder, fingerprint="abc", n_items=5), source.items)
 
 
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
-        ({"fingerprint": "xyz"}, "has scores of fingerprint abc, but the rows to rank are of fingerprint xyz"),
-        ({"split": "valid"}, "has scores of split test, but the rows to rank are of split valid"),
-        ({"n_rows": 5}, "has 4 rows of 5 items, but 5 rows of 5 items are in that split"),
-        ({"n_items": 6}, "has 4 rows of 5 items, but 4 rows of 6 items are in that split"),
+        ({"fingerprint": "xyz"}, "has vectors of data abc, but this run's data is xyz; train a collaborative run on"),
+        ({"split": "train"}, "which has no scores for the rows of train; rank those of valid or test"),
+        ({"n_rows": 5}, "has 4 rows of test, but that split has 5; finish the collaborative run again"),
+        ({"split": "valid"}, "has 2 rows of valid, but that split has 4"),
+        ({"n_items": 6}, "has 5 item vectors, 0 of them not finite, for 6 items; finish the collaborative run again"),
     ],
 )
 def test_scores_of_something_else_are_bad_input(folder, changes, told):
@@ -52,14 +62,25 @@ def test_scores_of_something_else_are_bad_input(folder, changes, told):
         load_collaborative(folder, **WANTED | changes)
 
 
+def test_item_vectors_that_do_not_fit_are_bad_input(folder, source):
+    with pytest.raises(InputError, match="has vectors of data abc, but this run's data is xyz"):
+        load_item_vectors(folder, fingerprint="xyz", n_items=5)
+    with pytest.raises(InputError, match="has 5 item vectors, 0 of them not finite, for 4 items"):
+        load_item_vectors(folder, fingerprint="abc", n_items=4)
+    broken = np.where(np.arange(5)[:, None] == 2, np.float32("nan"), source.items)
+    save_collaborative(folder, broken, {}, fingerprint="abc")
+    with pytest.raises(InputError, match="has 5 item vectors, 1 of them not finite, for 5 items"):
+        load_item_vectors(folder, fingerprint="abc", n_items=5)
+
+
 def test_a_missing_or_broken_file_is_bad_input(folder):
-    with pytest.raises(
-        InputError, match=r"holds no collaborative.safetensors; expected 'popularity' or the evaluation"
-    ):
-        load_collaborative(folder / "none", **WANTED)
-    (folder / FILE).write_bytes(b"not a file of tensors")
-    with pytest.raises(InputError, match=r"cannot be read .*; evaluate the collaborative run again"):
+    save_file({"items": np.ones((5, 3), np.float32)}, folder / FILE, metadata={"fingerprint": "abc"})
+    with pytest.raises(InputError, match=r"has tensors items; expected 'items', .* and 'test', a matrix of floats"):
         load_collaborative(folder, **WANTED)
+    (folder / FILE).write_bytes(b"not a file of tensors")
+    for path in (folder, folder / "none"):
+        with pytest.raises(InputError, match=r"cannot be read .*; finish the collaborative run again"):
+            load_collaborative(path, **WANTED)
 
 
 def test_popularity_is_the_log_of_counts_the_same_for_all_and_nothing_for_none():

@@ -17,9 +17,12 @@ from igd_jax.data.item_features import load_text_model, read_features, text_feat
 from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
+from igd_jax.models.load import load_backbone
 from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import named
-from igd_jax.models.t5_weights import load_t5, save_t5
+from igd_jax.models.t5_weights import save_t5
+from igd_jax.models.visibility import Causal, both_sides, positions_of
+from igd_jax.training.mesh import make_mesh
 
 TITLES = tiny_run.TITLES
 TOKENIZER = train_tokenizer(TITLES, vocab_size=300)
@@ -43,20 +46,23 @@ def features_of(
     pooling: str = "mean",
     cache: Path = Path("no such folder/cache"),
     mark: str = "mark",
+    devices: int = 1,
 ) -> np.ndarray:
-    return text_features(model, tokenizer, TITLES, texts or {}, pooling=pooling, cache=cache, mark=mark)
+    mesh = make_mesh(data=devices)
+    return text_features(model, tokenizer, TITLES, texts or {}, pooling=pooling, cache=cache, mark=mark, mesh=mesh)
 
 
 def hidden_states(model: Decoder | T5, text: str, *, tokenizer: Tokenizer = TOKENIZER, longest: int = 512) -> jax.Array:
     """Of all tokens of one text and its newline, by a plain pass over it alone."""
-    tokens = tokenizer.encode([text + "\n"])[0][:longest]
-    ids, place = jnp.asarray(tokens)[None], jnp.arange(len(tokens))[None]
-    mask = jnp.ones((1, len(tokens), len(tokens)), bool)
+    ids = jnp.asarray(tokenizer.encode([text + "\n"])[0][:longest])[None]
+    return all_states(model, ids, jnp.ones(ids.shape, bool))[0]
+
+
+@nnx.jit
+def all_states(model: Decoder | T5, ids: jax.Array, valid: jax.Array) -> jax.Array:
     if isinstance(model, T5):
-        run = nnx.jit(lambda model: model.encode(ids, positions=place, mask=mask))
-    else:
-        run = nnx.jit(lambda model: model(ids, positions=place, mask=jnp.tril(mask))[0])
-    return run(model)[0]
+        return model.encode(ids, positions=positions_of(valid), visible=both_sides(valid))
+    return model(ids, positions=positions_of(valid), visible=Causal(valid))[0]
 
 
 # -------------------------------------------------------------------------------------------------------------- by text
@@ -80,6 +86,15 @@ def test_features_are_the_mean_over_the_texts_that_an_item_has(capsys):
     assert "reading 23 texts (title), 0 of them cut" in said
     assert "reading 1 texts (description), 0 of them cut" in said
     assert "reading 22 texts (brand), 0 of them cut" in said
+
+
+@pytest.mark.parametrize("make", [make_decoder, make_t5])
+def test_devices_share_the_texts_and_change_nothing(make, monkeypatch):
+    model, texts = make(), {"brand": ["Wing" * (item % 2) for item in range(len(TITLES))], "none": [""] * len(TITLES)}
+    monkeypatch.setattr("igd_jax.data.item_features.TOKENS_AT_ONCE", 100)  # 6 rows of 16 tokens, and so 8 of them
+    alone, shared = features_of(model, texts), features_of(model, texts, devices=8)
+    np.testing.assert_allclose(shared, alone, rtol=1e-5, atol=1e-5)
+    assert np.abs(alone[:-1] - alone[1:]).max(axis=1).min() > 1e-2
 
 
 def test_long_texts_are_cut_to_the_positions_of_the_model_and_counted(capsys, monkeypatch):
@@ -114,7 +129,7 @@ def test_a_text_model_reads_by_its_own_tokenizer(kind, tmp_path):
     train_tokenizer(["another"], vocab_size=260).save(folder)
     model, tokenizer = load_text_model(folder)
     assert tokenizer.vocab_size < TOKENIZER.vocab_size
-    hidden = hidden_states(load_t5(folder) if kind == "t5" else model, TITLES[7], tokenizer=tokenizer)
+    hidden = hidden_states(load_backbone(folder), TITLES[7], tokenizer=tokenizer)
     for pooling, expected in {"mean": hidden.mean(axis=0), "last": hidden[-1]}.items():
         np.testing.assert_allclose(features_of(model, tokenizer=tokenizer, pooling=pooling)[7], expected, atol=1e-5)
 
@@ -124,14 +139,9 @@ def test_a_folder_that_cannot_read_texts_is_bad_input(tmp_path):
         with pytest.raises(InputError, match=message):
             load_text_model(tmp_path / "text")
 
-    expect(
-        r"text_model is '.*text', which holds no config.json and no tokenizer.json; expected the Hugging Face folder"
-    )
     tiny_run.save_model(tmp_path / "text")
     train_tokenizer([f"{word}x{word}" for word in range(2_000)], vocab_size=900).save(tmp_path / "text")
     expect(r"text_model is '.*text', whose tokenizer has 900 ids, but whose model embeds 304; give a folder whose two")
-    (tmp_path / "text" / "tokenizer.json").unlink()
-    expect(r"which holds no tokenizer.json; expected")
     (tmp_path / "text" / "tokenizer.json").write_text("{}", encoding="utf-8")
     (tmp_path / "text" / "config.json").write_text("[]", encoding="utf-8")
     expect(r"config.json holds a list; expected an object")

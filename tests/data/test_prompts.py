@@ -1,9 +1,24 @@
-"""Prompts are data: every byte is fixed."""
+"""Prompts are data: every byte is fixed, and so is every id, however a prompt is put together."""
 
+import csv
+import json
+from ast import literal_eval
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
 import pytest
+import tokenizers
+from plain_trie import lists_of
+from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 
 from igd_jax.core.errors import InputError
-from igd_jax.data.prompts import render
+from igd_jax.core.ragged import Ragged
+from igd_jax.data.borders import KNOWN_PATTERNS, splits_at_borders
+from igd_jax.data.prompts import TEMPLATES, Prompts, render
+from igd_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from igd_jax.identifiers.base import Source, load_identifiers
 
 
 def test_the_igd_prompt_is_that_of_the_authors_misspellings_included():
@@ -31,3 +46,237 @@ def test_without_a_history_the_igd_prompt_says_so_in_the_authors_word():
 def test_an_unknown_prompt_is_bad_input_that_names_the_known_ones():
     with pytest.raises(InputError, match="'idg'; known prompts are igd, plain"):
         render("idg", ["First"], category="books")
+
+
+CLEAN = [
+    "Sahara",
+    "Pacific Vortex (Dirk Pitt)",
+    "1984",
+    "12345678",
+    "Ann's 'Book'",
+    "Why?!",
+    "日本語の本",
+    "한국",
+    "a",
+    "!",
+]
+CLEAN += [
+    "e\u0301tude\u0301",
+    "\u0301 starts with a mark",
+    "line\nbreak",
+    "tab\there",
+    "x, y, z",
+    "don't",
+    "'s",
+    "3.14,",
+    "🦊\u200d",
+]
+UNCLEAN = [
+    "",
+    " ",
+    " leads",
+    "trails ",
+    "\n",
+    "\nnew",
+    "old\n",
+    "  two",
+    "two  ",
+    "\u00a0nb",
+    "nb\u00a0",
+    "\r\n",
+    "a \n",
+    "\u3000",
+]
+WORDS = [*CLEAN, "books", "Past", "oldest first", "Next:", "unknown"]
+
+
+def _split_by(pattern: str) -> Tokenizer:
+    """Byte-level BPE that splits by a pattern, as Qwen's and Llama 3's."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(pattern), "isolated")
+    backend.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
+    backend.normalizer = normalizers.NFC()
+    return _trained(backend, trainers.BpeTrainer)
+
+
+def _trained(backend: tokenizers.Tokenizer, trainer: type, **options) -> Tokenizer:
+    options |= {"initial_alphabet": pre_tokenizers.ByteLevel.alphabet()} if trainer is trainers.BpeTrainer else {}
+    corpus = [f"{a}\n\n{b}, {a}:\n{b}" for a in WORDS for b in WORDS]
+    backend.train_from_iterator(corpus, trainer(vocab_size=700, show_progress=False, special_tokens=["<e>"], **options))
+    return Tokenizer(backend, eos=0, bos=None)
+
+
+def _sentencepiece() -> Tokenizer:
+    """Llama 2's way: one long word, in which merges run across spaces."""
+    backend = tokenizers.Tokenizer(models.BPE())
+    steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    backend.normalizer = normalizers.Sequence(steps)
+    return _trained(backend, trainers.BpeTrainer)
+
+
+def _unigram() -> Tokenizer:
+    """T5's way."""
+    backend = tokenizers.Tokenizer(models.Unigram())
+    backend.pre_tokenizer = pre_tokenizers.Metaspace()
+    return _trained(backend, trainers.UnigramTrainer, unk_token="<unk>")
+
+
+def _space_first() -> Tokenizer:
+    backend = tokenizers.Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    return _trained(backend, trainers.BpeTrainer)
+
+
+def _with_bos() -> Tokenizer:
+    return Tokenizer(train_tokenizer(WORDS, vocab_size=600).backend, eos=0, bos=5)
+
+
+KNOWN = {
+    "gpt2": lambda: train_tokenizer([f"{a}\n\n{b}, {a}" for a in WORDS for b in WORDS], vocab_size=700),
+    "qwen": lambda: _split_by(KNOWN_PATTERNS[0]),
+    "llama 3": lambda: _split_by(KNOWN_PATTERNS[1]),
+    "with a bos": _with_bos,
+}
+OTHERS = {"sentencepiece": _sentencepiece, "unigram": _unigram, "a space first": _space_first}
+
+
+def _prompts(
+    template: str, tokenizer: Tokenizer, titles: Sequence[str], cache: Path = Path("no such") / "cache"
+) -> Prompts:
+    ids = [str(number) for number in range(len(titles))]
+    identifiers = load_identifiers("titles", Source(ids, titles, {}, tokenizer, cache))
+    return Prompts(template, "books", tokenizer, identifiers, cache)
+
+
+def _histories(rng: np.random.Generator, n_items: int, n: int = 300) -> Ragged:
+    return Ragged.from_lists([rng.integers(0, n_items, rng.integers(0, 6)).tolist() for _ in range(n)])
+
+
+def _check(prompts: Prompts, tokenizer: Tokenizer, template: str, titles: Sequence[str], history: Ragged) -> None:
+    """`of_items` and `of_texts` both give the ids of whole prompts."""
+    texts = [[titles[item] for item in row] for row in lists_of(history)]
+    expected = lists_of(tokenizer.encode_prompts([render(template, row, category="books") for row in texts]))
+    assert lists_of(prompts.of_items(history)) == expected
+    assert lists_of(prompts.of_texts(texts)) == expected
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("name", KNOWN | OTHERS)
+def test_joined_prompts_have_the_ids_of_the_whole_whatever_the_titles(name, template):
+    tokenizer, rng = (KNOWN | OTHERS)[name](), np.random.default_rng(3)
+    titles = [*CLEAN, *UNCLEAN, *("".join(rng.choice([*"ab  \n\n,.'1é\u0301日"], 4)) for _ in range(60))]
+    prompts = _prompts(template, tokenizer, titles)
+    _check(prompts, tokenizer, template, titles, _histories(rng, len(titles)))
+    assert splits_at_borders(tokenizer.backend) == (name in KNOWN)
+    assert (prompts.n_whole == 300) == (name in OTHERS)
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("name", KNOWN)
+def test_no_history_of_clean_titles_is_tokenised_whole(name, template):
+    tokenizer = KNOWN[name]()
+    prompts = _prompts(template, tokenizer, CLEAN)
+    _check(prompts, tokenizer, template, CLEAN, _histories(np.random.default_rng(4), len(CLEAN)))
+    assert prompts.n_whole == 0
+
+
+def test_histories_whose_lines_may_merge_are_counted_and_only_those():
+    tokenizer = KNOWN["qwen"]()
+    titles = ["clean", " leads", "trails ", "", "also clean"]
+    prompts = _prompts("plain", tokenizer, titles)
+    whole = [[1], [0, 1, 4], [2, 0], [3], [0, 3, 4]]
+    joined = [[], [0], [0, 4, 0], [0, 2], [4, 4]]  # what stands at the end of the last title is tokenised with it
+    history = Ragged.from_lists([row for pair in zip(whole, joined, strict=True) for row in pair])
+    _check(prompts, tokenizer, "plain", titles, history)
+    assert prompts.n_whole == len(whole)
+    prompts.of_items(Ragged.from_lists(whole[:2]))
+    assert prompts.n_whole == len(whole) + 2
+    pieces = tokenizer.encode(["Past books, oldest first:\n", "clean\n", "\n", "also clean\n\nNext:\n"])
+    assert prompts.of_items(Ragged.from_lists([[0, 3, 4]]))[0].tolist() != [*chain(*pieces)]  # two newlines are one id
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_clean_histories_are_joined_from_rows_on_disk_without_the_tokenizer(template, tmp_path, monkeypatch):
+    tokenizer, history = KNOWN["qwen"](), _histories(np.random.default_rng(5), len(CLEAN))
+    expected = _prompts(template, tokenizer, CLEAN, tmp_path / "cache").of_items(history)
+    encode, encoded = Tokenizer.encode, []
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, texts: encoded.extend(texts) or encode(self, texts))
+    again = _prompts(template, tokenizer, CLEAN, tmp_path / "cache").of_items(history)
+    assert lists_of(again) == lists_of(expected)
+    words = TEMPLATES[template]
+    around = {words.apart, words.lead, words.lead + words.before + words.closing}
+    assert set(encoded) <= {text.format(category="books") for text in around}
+
+
+@pytest.mark.parametrize("name", KNOWN | OTHERS)
+def test_no_histories_make_no_prompts(name):
+    prompts = _prompts("plain", (KNOWN | OTHERS)[name](), CLEAN)
+    assert len(prompts.of_items(Ragged.from_lists([]))) == len(prompts.of_texts([])) == prompts.n_whole == 0
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_prompts_of_empty_histories_and_without_one(template):
+    tokenizer = _with_bos()
+    prompts = _prompts(template, tokenizer, CLEAN)
+    _check(prompts, tokenizer, template, CLEAN, Ragged.from_lists([[], [], []]))
+    expected = tokenizer.encode_prompts([render(template, None, category="books")])
+    assert prompts.without_history().tolist() == expected[0].tolist()
+    assert prompts.without_history()[0] == 5
+
+
+class Codes:
+    """Items as ids of their own, beyond the tokenizer's."""
+
+    vocab_size, texts = 1000, None
+
+    def rows(self) -> Ragged:
+        return Ragged.from_lists([[900, 901, 0], [900, 902, 0], [903, 904, 0]])
+
+    def mentions(self) -> Ragged:
+        return Ragged.from_lists([[900, 901], [900, 902], [903, 904]])
+
+
+@pytest.mark.parametrize("name", ["with a bos", "unigram"])
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_items_that_are_no_words_stand_as_their_ids_between_the_words(template, name):
+    tokenizer = (KNOWN | OTHERS)[name]()
+    prompts = Prompts(template, "books", tokenizer, Codes(), Path("no such") / "cache")
+    words = TEMPLATES[template]
+    lead, closing = (tokenizer.encode([text.format(category="books")])[0] for text in (words.lead, words.closing))
+    lead = tokenizer.encode([words.apart.format(category="books")])[0] + lead
+    lead = lead if tokenizer.bos is None else [tokenizer.bos, *lead]
+    expected = [[*lead, 903, 904, 900, 901, *closing], [*lead, *closing], [*lead, 900, 902, *closing]]
+    assert lists_of(prompts.of_items(Ragged.from_lists([[2, 0], [], [1]]))) == expected
+    assert prompts.n_whole == 0
+    with pytest.raises(InputError, match="not written in words"):
+        prompts.of_texts([["Sahara"]])
+    expected = tokenizer.encode_prompts([render(template, None, category="books")])
+    assert prompts.without_history().tolist() == expected[0].tolist()
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("folder", ["data/qwen2.5-tokenizer", "models/tiny-qwen2-books"])
+def test_joined_prompts_of_real_titles_have_the_ids_of_the_whole(shared, template, folder):
+    tokenizer, rng = load_tokenizer(shared / folder), np.random.default_rng(6)
+    lines = (shared / "data" / "amazon_books" / "Amazon_Books.info.txt").read_text(encoding="utf-8").splitlines()
+    titles = [line.rpartition("\t")[0] for line in lines]
+    prompts = _prompts(template, tokenizer, titles)
+    each = np.arange(len(titles), dtype=np.int32)
+    three = np.stack([each, rng.permutation(each), rng.permutation(each)], axis=1)
+    joined = prompts.of_items(Ragged(three.ravel(), 3 * np.arange(len(each) + 1)))
+    whole = prompts.of_texts([[titles[item] for item in row] for row in three.tolist()])
+    np.testing.assert_array_equal(joined.start, whole.start)
+    np.testing.assert_array_equal(joined.ids, whole.ids)
+    assert prompts.n_whole <= 3 * sum(title != title.strip() or not title for title in titles)
+
+
+def test_golden_prompts_are_joined_as_the_authors_tokenise_them(shared):
+    folder = shared / "golden" / "igd_amazon_books"
+    given = json.loads((folder / "igd_decoding.json").read_text(encoding="utf-8"))["prompts"]
+    with (folder / "test_rows.csv").open(encoding="utf-8", newline="") as file:
+        histories = [literal_eval(row["history_item_title"]) for row in csv.DictReader(file)]
+    titles = sorted({title for history in histories for title in history})
+    prompts = _prompts("igd", load_tokenizer(shared / "models" / "tiny-qwen2-books"), titles)
+    assert lists_of(prompts.of_items(Ragged.from_lists([[titles.index(t) for t in row] for row in histories]))) == given
+    assert lists_of(prompts.of_texts(histories)) == given
+    assert prompts.n_whole == 0

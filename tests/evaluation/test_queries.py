@@ -5,7 +5,6 @@ import json
 import numpy as np
 import pytest
 
-from igd_jax.core.errors import InputError
 from igd_jax.evaluation.metrics import CatalogueRows
 from igd_jax.evaluation.metrics_json import metrics_of
 from igd_jax.evaluation.predictions import Target
@@ -55,17 +54,10 @@ def test_some_queries_keep_all_their_targets(protocol, rows, targets):
     assert [queries.targets[q].tolist() for q in range(len(queries))] == targets
 
 
-def test_what_cannot_be_asked_is_told():
-    with pytest.raises(InputError, match=r"config.eval.protocol is 'user'; expected rows or users"):
-        make_queries("user", **SPLIT)
-    with pytest.raises(InputError, match=r"config.eval.max_examples is -1; expected a number of rows, or 0 for all"):
-        make_queries("rows", **SPLIT, max_examples=-1)
-
-
 def test_some_rows_are_evenly_spaced():
-    assert evenly_spaced(10, 4, field="x").tolist() == [0, 2, 5, 7]
+    assert evenly_spaced(10, 4).tolist() == [0, 2, 5, 7]
     for limit in (0, 10, 11):
-        assert evenly_spaced(10, limit, field="x").tolist() == list(range(10))
+        assert evenly_spaced(10, limit).tolist() == list(range(10))
 
 
 def test_users_are_asked_at_their_earliest_row():
@@ -123,7 +115,7 @@ def test_targets_are_named_as_lists_name_them():
 
 
 # -------------------------------------------------------------------------------------------------- what is measured
-RANKED = {"ranked": ints(3, 2, 1, -1).reshape(2, 2), "nodes": ints(5, 6, 7, 8).reshape(2, 2)}
+RANKED = {"ranked": ints(3, 2, 1, -1).reshape(2, 2), "scores": np.full((2, 2), -1.0)}
 
 
 def test_metrics_by_users():

@@ -8,7 +8,7 @@ import pytest
 from plain_trie import EOS, catalog_of, lists_of, random_rows
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.ragged import Ragged, ragged_index
+from igd_jax.core.ragged import Ragged
 from igd_jax.items.catalog import build_catalog, sort_rows
 
 
@@ -107,18 +107,3 @@ def test_a_bad_title_is_named_by_its_number_and_needs_no_bad_neighbour():
 def test_no_item_is_bad_input():
     with pytest.raises(InputError, match="no item"):
         build_catalog(Ragged.from_lists([]), np.zeros(0, int))
-
-
-def test_ragged_rows_behave_as_lists():
-    rng = np.random.default_rng(0)
-    lists = [rng.integers(0, 99, rng.integers(0, 7)).tolist() for _ in range(50)]
-    rows, chosen, limit = Ragged.from_lists(lists), rng.integers(0, 50, 30), rng.integers(0, 7, 50)
-    assert lists_of(rows) == lists
-    assert rows.lengths.tolist() == [len(row) for row in lists]
-    assert lists_of(rows.take(chosen)) == [lists[r] for r in chosen]
-    assert lists_of(rows.keep_last(limit)) == [row[max(0, len(row) - n) :] for row, n in zip(lists, limit, strict=True)]
-    assert rows.pad(4, fill=-1).tolist() == [(row + [-1] * 4)[:4] for row in lists]
-
-
-def test_ragged_index_counts_on_from_each_first():
-    assert ragged_index(np.array([7, 0, 3, 5]), np.array([2, 3, 0, 1])).tolist() == [7, 8, 0, 1, 2, 5]

@@ -1,38 +1,41 @@
-"""BIGRec's lists against a plain computation from what was written; its tables, and what it refuses."""
+"""BIGRec's lists against a plain computation from what was written; its embeddings, and what it refuses."""
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers
+from batches import text_batch
 from flax import nnx
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
-from tiny_run import HF_CONFIG, TITLES, context_of
+from tiny_run import HF_CONFIG, TITLES, context_of, decode_options
 from tokenizers import models
 
 from configs import bigrec
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
-from igd_jax.core.types import Batch, Ranked
+from igd_jax.core.types import Recommendations, TextBatch
+from igd_jax.data.batches import make_text_batch
+from igd_jax.data.examples import make_examples
 from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
-from igd_jax.decoding.beam_search import SearchOptions
-from igd_jax.decoding.grounding import GOES_ON, NOTHING, cut, embed_texts
-from igd_jax.decoding.unconstrained import Texts, unconstrained_search
+from igd_jax.decoding.engine import recommend
+from igd_jax.decoding.grounding import GOES_ON, NOTHING, collaborative_weight, cut, embed_rows, embed_texts
+from igd_jax.decoding.recurrence import SearchOptions
+from igd_jax.decoding.unconstrained import unconstrained_search
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import target_logits
-from igd_jax.methods.bigrec import BIGRec, collaborative_weight, text_ends
+from igd_jax.methods.bigrec import BIGRec, Grounding, text_ends
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.training.loss import weighted_cross_entropy
+from igd_jax.training.mesh import make_mesh
 
 TOKENIZER = train_tokenizer(TITLES, vocab_size=300)
 COUNTS = np.random.default_rng(0).integers(0, 9, len(TITLES))
-K = 6
-OPTIONS = SearchOptions(jnp.float32(0.2), jnp.float32(1), length_penalty=1.0, num_beams=K, max_length=8)
+K, LONGEST = 6, 8
 
 
 def make_model(seed: int) -> Decoder:
@@ -46,10 +49,14 @@ def make_model(seed: int) -> Decoder:
     return make()
 
 
+def index_over(candidates: np.ndarray) -> ItemIndex:
+    """The last item shares its title with item 3."""
+    return build_index(TITLES, TOKENIZER.encode_titles(TITLES), COUNTS, candidates=candidates)
+
+
 @pytest.fixture(scope="module")
 def index() -> ItemIndex:
-    """The last item shares its title with item 3."""
-    return build_index(TITLES, TOKENIZER.encode_titles(TITLES), COUNTS, candidates=np.ones(len(TITLES), bool))
+    return index_over(np.ones(len(TITLES), bool))
 
 
 @pytest.fixture(scope="module")
@@ -63,52 +70,53 @@ def base() -> Decoder:
 
 
 @pytest.fixture(scope="module")
-def batch() -> Batch:
+def batch() -> TextBatch:
     """Four prompts, then a row that only fills up."""
-    prompts = TOKENIZER.encode(TITLES[:4])
-    width = max(map(len, prompts))
-    mask = np.arange(width) >= width - np.array([[len(prompt)] for prompt in [*prompts, []]])
-    ids = np.array([[0] * (width - len(prompt)) + prompt for prompt in [*prompts, []]], np.int32)
     scores = np.random.default_rng(5).normal(0, 1, (5, len(TITLES))).astype(np.float32)
     scores[1, :9] = -np.inf
-    return {
-        "prompt": jnp.asarray(ids),
-        "prompt_mask": jnp.asarray(mask),
-        "collaborative": jnp.asarray(scores),
-    }
+    return text_batch([*TOKENIZER.encode(TITLES[:4]), []]).replace(collaborative=jnp.asarray(scores))
 
 
-def recommend(method: BIGRec, model: Decoder, batch: Batch, tables: Any, options: SearchOptions = OPTIONS) -> Ranked:
-    """As `rank.make_recommend` does it: the tables are arguments of the program."""
-    graph, state = nnx.split(model)
+def engine_of(method: BIGRec, model: Decoder, index: ItemIndex, *, top_k: int = K, **context) -> Grounding:
+    options = decode_options(index, top_k=top_k, max_length=LONGEST, length_penalty=1.0)
+    return method.engine(context_of(index, **context), model, options)
 
-    @jax.jit
-    def run(state: Any, tables: Any, options: SearchOptions, batch: Batch) -> Ranked:
-        return method.recommend(nnx.merge(graph, state), batch, tables=tables, options=options)
 
-    return jax.tree.map(np.asarray, run(state, tables, options, batch))
+def ask(engine: Grounding, batch: TextBatch) -> Recommendations:
+    return jax.tree.map(np.asarray, recommend(engine, batch))
+
+
+@nnx.jit
+def embedded(model: Decoder, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
+    return embed_texts(model, tokens, lengths, bos=None)
 
 
 def embed(model: Decoder, rows: list[list[int]]) -> np.ndarray:
     """Rows of ids without newline and EOS, in one batch."""
-    lengths = np.array([len(row) for row in rows], np.int32)
-    tokens = Ragged.from_lists(rows).pad(int(lengths.max()))
-    run = nnx.jit(lambda model, tokens, lengths: embed_texts(model, tokens, lengths, bos=None))
-    return np.asarray(run(model, jnp.asarray(tokens), jnp.asarray(lengths)), np.float64)
+    lengths = jnp.asarray([len(row) for row in rows], jnp.int32)
+    return np.asarray(embedded(model, jnp.asarray(Ragged.from_lists(rows).pad(16)), lengths), np.float64)
 
 
-def written(model: Decoder, batch: Batch, *, beams: int) -> list[list[list[int]]]:
-    """What the model writes for each real row, cut by hand."""
-    options = OPTIONS.replace(num_beams=beams)
-    search = nnx.jit(lambda model: unconstrained_search(model, batch, options, eos=TOKENIZER.eos))
-    texts: Texts = search(model)
-    [[newline]] = TOKENIZER.encode(["\n"])
-    found = []
-    for tokens, lengths in zip(np.asarray(texts.tokens)[:4], np.asarray(texts.lengths)[:4], strict=True):
-        rows = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
-        ends = [[i for i, token in enumerate(row) if token in (newline, TOKENIZER.eos)] for row in rows]
-        found.append([row[: max(1, min(end, default=len(row)))] for row, end in zip(rows, ends, strict=True)])
-    return found
+@pytest.fixture(scope="module")
+def written(model: Decoder, batch: TextBatch):
+    """A function of a number of beams: what the model writes for each real row, cut by hand; computed once for each."""
+    [[newline]], kept = TOKENIZER.encode(["\n"]), {}
+
+    def search(beams: int) -> list[list[list[int]]]:
+        options = SearchOptions(beams, LONGEST, 1.0)
+        run = nnx.jit(lambda model: unconstrained_search(model, batch, options, temperature=1.0, eos=TOKENIZER.eos))
+        texts, found = run(model), []
+        for tokens, lengths in zip(np.asarray(texts.tokens)[:4], np.asarray(texts.lengths)[:4], strict=True):
+            rows = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
+            ends = [[i for i, token in enumerate(row) if token in (newline, TOKENIZER.eos)] for row in rows]
+            found.append([row[: max(1, min(end, default=len(row)))] for row, end in zip(rows, ends, strict=True)])
+        return found
+
+    def cached(beams: int) -> list[list[list[int]]]:
+        kept[beams] = kept.get(beams) or search(beams)
+        return kept[beams]
+
+    return cached
 
 
 def plain_distances(index: ItemIndex, embedder: Decoder, texts: list[list[list[int]]]) -> np.ndarray:
@@ -121,29 +129,20 @@ def plain_distances(index: ItemIndex, embedder: Decoder, texts: list[list[list[i
 
 # ------------------------------------------------------------------------------------------------------ loss, arguments
 def test_the_loss_weighs_every_target_token_alike(index, model):
-    found = BIGRec().annotate(index)
-    mask = np.arange(found["weight"].shape[1]) < index.item_tokens.lengths[:, None]
-    np.testing.assert_array_equal(found["weight"], mask.astype(np.float32))
-    target = index.item_tokens.pad(mask.shape[1])[:3]
-    rows = {
-        "prompt": np.full((3, 4), 7, np.int32),
-        "prompt_mask": np.ones((3, 4), bool),
-        "target": target,
-        "target_mask": mask[:3],
-        "weight": found["weight"][:3],
-        "forced": found["forced"][:3],
-    }
+    objective = BIGRec().objective(context_of(index))
+    np.testing.assert_array_equal(objective.annotations["weight"], np.ones(len(index.item_tokens.ids), np.float32))
+    examples = make_examples(Ragged.from_lists([[7] * 4] * 3), room=9, target=np.arange(3, dtype=np.int32))
+    rows = make_text_batch(examples, np.arange(3), index.item_tokens, objective.annotations, size=4)
 
     @nnx.jit
     def both(model, rows):
-        plain = weighted_cross_entropy(
-            target_logits(model, rows), rows["target"], rows["target_mask"].astype(jnp.float32), parts={}
-        )
-        return BIGRec().loss(model, rows, {}), plain
+        weight = rows.target_mask.astype(jnp.float32)
+        plain = weighted_cross_entropy(target_logits(model, rows), rows.target, weight, parts={})
+        return objective.loss(model, rows, objective.tables, {}), plain
 
     ours, plain = both(model, jax.tree.map(jnp.asarray, rows))
     assert float(ours.loss) == float(plain.loss)
-    assert float(ours.weight) == mask[:3].sum()
+    assert float(ours.weight) == index.item_tokens.lengths[:3].sum()
 
 
 @pytest.mark.parametrize(
@@ -158,7 +157,11 @@ def test_the_loss_weighs_every_target_token_alike(index, model):
         ),
         ({"statistic": "popularity", "gamma": -1.0}, r"gamma is -1.0; expected a power of 0 or more"),
         ({"statistic": "popularity", "gamma": float("nan")}, r"gamma is nan; expected"),
-        ({"gamma": 2.0}, r"gamma is 2.0, but statistic is empty"),
+        ({"gamma": 2.0}, r"gamma is 2.0, but statistic is empty; expected 'popularity' or 'collaborative' with it, or"),
+        (
+            {"embeddings": "none/file"},
+            r"embeddings is 'none/file', which is no file; expected one from the cache of an",
+        ),
     ],
 )
 def test_arguments_out_of_range_are_bad_input(args, told):
@@ -168,27 +171,42 @@ def test_arguments_out_of_range_are_bad_input(args, told):
 
 # ---------------------------------------------------------------------------------------------------------------- lists
 @pytest.mark.parametrize("embed_by", ["base", "tuned"])
-def test_lists_are_the_titles_nearest_to_the_best_text(index, model, base, batch, embed_by):
-    method = BIGRec(beams=3, embed_by=embed_by)
-    tables = method.tables(context_of(index, backbone=lambda: base), model)
-    ranked = recommend(method, model, batch, tables)
-    texts = written(model, batch, beams=3)
-    distance, other = (plain_distances(index, embedder, texts)[:, 0] for embedder in (model, base))
+def test_lists_are_the_titles_nearest_to_the_best_text(index, model, base, batch, written, embed_by):
+    ranked = ask(engine_of(BIGRec(beams=3, embed_by=embed_by), model, index, backbone=lambda: base), batch)
+    distance, other = (plain_distances(index, embedder, written(3))[:, 0] for embedder in (model, base))
     if embed_by == "base":
         distance, other = other, distance
     order = np.argsort(distance, axis=1)[:, :K]
     assert (order != np.argsort(other, axis=1)[:, :K]).any()
     np.testing.assert_array_equal(ranked.rows[:4], order)
     np.testing.assert_allclose(ranked.scores[:4], -np.take_along_axis(distance, order, axis=1), rtol=1e-3)
-    np.testing.assert_array_equal(ranked.nodes[:4], index.trie.leaf[order])
-    assert (np.concatenate([ranked.rows[4], ranked.nodes[4]]) == -1).all()
+    assert (ranked.rows[4] == -1).all()
     assert (ranked.scores[4] == -np.inf).all()
 
 
-def test_interleaved_lists_take_all_texts_in_turn(index, model, batch):
-    method = BIGRec(beams=3, embed_by="tuned", grounding="interleaved")
-    ranked = recommend(method, model, batch, method.tables(context_of(index), model))
-    distance = plain_distances(index, model, written(model, batch, beams=3))
+def test_only_candidates_are_embedded_and_rows_are_those_of_the_catalogue(model, batch, written):
+    index = index_over(np.arange(len(TITLES)) % 3 != 1)  # not item 22, but item 3, which has the same title
+    engine = engine_of(BIGRec(embed_by="tuned"), model, index)
+    rows = np.flatnonzero(index.is_candidate)
+    assert len(engine.titles.centred) == len(rows) < len(index.catalog)
+    distance = plain_distances(index, model, written(4))[:, 0]
+    expected = rows[np.argsort(distance[:, rows], axis=1)[:, :K]]
+    np.testing.assert_array_equal(ask(engine, batch).rows[:4], expected)
+    assert (expected != np.argsort(distance, axis=1)[:, :K]).any()
+
+    allowed = np.tile(index.is_candidate, (5, 1))
+    allowed[0, expected[0, [0, 2]]] = False
+    allowed[1] = np.arange(len(index.catalog)) == expected[1, 3]
+    restricted = ask(engine, batch.replace(allowed=jnp.asarray(allowed)))
+    order = rows[np.argsort(distance[:, rows], axis=1)]
+    assert restricted.rows[0].tolist() == [row for row in order[0].tolist() if allowed[0, row]][:K]
+    assert restricted.rows[1].tolist() == [expected[1, 3], *[-1] * (K - 1)]
+    np.testing.assert_array_equal(restricted.rows[2:4], expected[2:])
+
+
+def test_interleaved_lists_take_all_texts_in_turn(index, model, batch, written):
+    ranked = ask(engine_of(BIGRec(beams=3, embed_by="tuned", grounding="interleaved"), model, index), batch)
+    distance = plain_distances(index, model, written(3))
     for user in range(4):
         turns = np.argsort(distance[user], axis=1).T.reshape(-1).tolist()
         assert ranked.rows[user].tolist() == list(dict.fromkeys(turns))[:K]
@@ -196,11 +214,10 @@ def test_interleaved_lists_take_all_texts_in_turn(index, model, batch):
 
 
 @pytest.mark.parametrize("statistic", ["popularity", "collaborative"])
-def test_a_statistic_pulls_titles_as_the_paper_says(index, model, batch, statistic):
-    method = BIGRec(embed_by="tuned", statistic=statistic, gamma=5.0)
-    ranked = recommend(method, model, batch, method.tables(context_of(index), model))
-    distance = plain_distances(index, model, written(model, batch, beams=4))[:, 0]
-    users = np.broadcast_to(COUNTS, (4, len(TITLES))) if statistic == "popularity" else batch["collaborative"][:4]
+def test_a_statistic_pulls_titles_as_the_paper_says(index, model, batch, written, statistic):
+    ranked = ask(engine_of(BIGRec(embed_by="tuned", statistic=statistic, gamma=5.0), model, index), batch)
+    distance = plain_distances(index, model, written(4))[:, 0]
+    users = np.broadcast_to(COUNTS, (4, len(TITLES))) if statistic == "popularity" else batch.collaborative[:4]
     merge = sum if statistic == "popularity" else max
     rows = [index.catalog.items_of(row) for row in range(len(index.catalog))]
     value = np.array([[merge(user[item] for item in items) for items in rows] for user in np.asarray(users)], float)
@@ -218,11 +235,10 @@ def scaled(values: np.ndarray) -> np.ndarray:
     return (values - low) / (high - low)
 
 
-def test_at_gamma_zero_a_statistic_is_not_looked_at(index, model, batch):
-    method = BIGRec(embed_by="tuned", statistic="collaborative", gamma=0.0)
-    without = {name: array for name, array in batch.items() if name != "collaborative"}
-    ranked = recommend(method, model, without, method.tables(context_of(index), model))
-    distance = plain_distances(index, model, written(model, batch, beams=4))[:, 0]
+def test_at_gamma_zero_a_statistic_is_not_looked_at(index, model, batch, written):
+    engine = engine_of(BIGRec(embed_by="tuned", statistic="collaborative", gamma=0.0), model, index)
+    ranked = ask(engine, batch.replace(collaborative=None))
+    distance = plain_distances(index, model, written(4))[:, 0]
     np.testing.assert_array_equal(ranked.rows[:4], np.argsort(distance, axis=1)[:, :K])
     np.testing.assert_allclose(ranked.scores[:4], -np.sort(distance, axis=1)[:, :K], rtol=1e-3)
 
@@ -234,25 +250,20 @@ def test_a_title_of_several_items_has_the_score_of_its_best_item():
     np.testing.assert_allclose(found, [[1 / 3, 1, 0], [0, 0, 1]], rtol=1e-6)
 
 
-def test_a_collaborative_statistic_needs_a_source(index, model, batch):
-    method = BIGRec(embed_by="tuned", statistic="collaborative", gamma=1.0)
-    tables = method.tables(context_of(index), model)
-    without = {name: array for name, array in batch.items() if name != "collaborative"}
-    with pytest.raises(InputError, match=r"statistic is 'collaborative', but config.decode.collaborative is empty"):
-        recommend(method, model, without, tables)
+def test_a_collaborative_statistic_needs_a_source():
+    assert BIGRec(statistic="collaborative", gamma=1.0).needs_collaborative
+    assert not BIGRec(statistic="collaborative", gamma=0.0).needs_collaborative
+    assert not BIGRec(statistic="popularity", gamma=1.0).needs_collaborative
 
 
-def test_what_the_model_writes_is_ranked_first_where_it_is_a_title_and_shared_titles_stand_once(model, batch):
-    texts = written(model, batch, beams=1)
+def test_what_the_model_writes_is_ranked_first_where_it_is_a_title_and_shared_titles_stand_once(model, batch, written):
     [[newline]] = TOKENIZER.encode(["\n"])
-    titles = [[*user[0], newline, TOKENIZER.eos] for user in texts]
+    titles = [[*user[0], newline, TOKENIZER.eos] for user in written(1)]
     titles = [*titles, *TOKENIZER.encode_titles(TITLES[4:8]).take(np.arange(4)), *titles]
     rows = Ragged.from_lists([list(map(int, row)) for row in titles])
     names = [str(row) for row in titles]
     index = build_index(names, rows, np.ones(len(rows), np.int64), candidates=np.ones(len(rows), bool))
-    method = BIGRec(beams=1, embed_by="tuned")
-    options = OPTIONS.replace(num_beams=len(rows))
-    ranked = recommend(method, model, batch, method.tables(context_of(index), model), options)
+    ranked = ask(engine_of(BIGRec(beams=1, embed_by="tuned"), model, index, top_k=len(rows)), batch)
     for user in range(4):
         row = index.catalog.row_of_item[user]
         assert ranked.rows[user, 0] == row == index.catalog.row_of_item[8 + user]
@@ -287,49 +298,62 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "run" / "cache"
 
 
+@pytest.mark.parametrize("bos", [None, 5])
+def test_devices_share_the_titles_and_change_nothing(index, model, bos, monkeypatch):
+    monkeypatch.setattr("igd_jax.decoding.grounding.TITLES_AT_ONCE", 12)  # of 22; over 8 devices they are 16
+    ends = text_ends(TOKENIZER, vocab_size=HF_CONFIG["vocab_size"])
+    rows = index.catalog.tokens
+    alone, shared = (embed_rows(model, rows, ends, bos=bos, mesh=make_mesh(data=devices)) for devices in (1, 8))
+    np.testing.assert_allclose(shared, alone, rtol=1e-4, atol=1e-4)
+    titles = TOKENIZER.encode([index.title_of_row(row) for row in range(len(rows))])
+    plain = embed(model, [([] if bos is None else [bos]) + ids for ids in titles])
+    np.testing.assert_allclose(alone, plain, rtol=1e-4, atol=1e-4)
+
+
 def test_embeddings_are_kept_and_read_again_by_the_same_model_and_catalogue(index, model, base, cache):
-    context, method = context_of(index, cache=cache), BIGRec(embed_by="tuned")
-    first = method.tables(context, model)
+    method = BIGRec(embed_by="tuned")
+    first = engine_of(method, model, index, cache=cache)
     [path] = cache.iterdir()
     kept = load_file(path)["embeddings"]
     assert kept.shape == (len(index.catalog), HF_CONFIG["hidden_size"])
-    given = BIGRec(embed_by="tuned", embeddings=str(path)).tables(context_of(index), model)
+    given = engine_of(BIGRec(embed_by="tuned", embeddings=str(path)), model, index)
     np.testing.assert_array_equal(first.titles.centred, given.titles.centred)
     with safe_open(path, framework="numpy") as file:
         metadata = file.metadata()
     save_file({"embeddings": kept + np.float32(1)}, path, metadata=metadata)
-    np.testing.assert_allclose(method.tables(context, model).titles.mean, first.titles.mean + 1, rtol=1e-6)
-    method.tables(context, base)
+    again = engine_of(method, model, index, cache=cache)
+    np.testing.assert_allclose(again.titles.mean, first.titles.mean + 1, rtol=1e-6)
+    engine_of(method, base, index, cache=cache)
     assert len(list(cache.iterdir())) == 2
 
 
 def test_without_a_workdir_nothing_is_written(index, model, tmp_path):
-    BIGRec(embed_by="tuned").tables(context_of(index, cache=tmp_path / "run" / "cache"), model)
+    engine_of(BIGRec(embed_by="tuned"), model, index, cache=tmp_path / "run" / "cache")
     assert not (tmp_path / "run").exists()
 
 
 def test_embeddings_of_another_model_or_catalogue_are_bad_input(index, model, base, cache):
-    context = context_of(index, cache=cache)
-    BIGRec(embed_by="tuned").tables(context, model)
+    engine_of(BIGRec(embed_by="tuned"), model, index, cache=cache)
     [path] = cache.iterdir()
     method = BIGRec(embed_by="tuned", embeddings=str(path))
     with pytest.raises(InputError, match=r"embeddings is .*, which is of another model; expected those of this run"):
-        method.tables(context, base)
-    some = np.arange(len(TITLES)) < 9
-    fewer = build_index(TITLES, index.item_tokens, COUNTS, candidates=some)
+        engine_of(method, base, index, cache=cache)
+    fewer = index_over(np.arange(len(TITLES)) < 9)
     with pytest.raises(InputError, match=r"which is of another catalogue; expected"):
-        method.tables(context_of(fewer, cache=cache), model)
+        engine_of(method, model, fewer, cache=cache)
     with pytest.raises(InputError, match=r"which is of another model and another catalogue; expected"):
-        method.tables(context_of(fewer, cache=cache), base)
+        engine_of(method, base, fewer, cache=cache)
 
 
-@pytest.mark.parametrize("content", [None, b"\x80\x04pickle"])
-def test_what_is_no_file_of_embeddings_is_bad_input(index, model, tmp_path, content):
+def test_what_is_no_file_of_embeddings_is_bad_input(index, model, tmp_path):
     path = tmp_path / "other.safetensors"
-    if content is not None:
-        path.write_bytes(content)
+    path.write_bytes(b"\x80\x04pickle")
+    method = BIGRec(embed_by="tuned", embeddings=str(path))
     with pytest.raises(InputError, match=r"other.safetensors cannot be read .*; leave .*embeddings empty"):
-        BIGRec(embed_by="tuned", embeddings=str(path)).tables(context_of(index), model)
+        engine_of(method, model, index)
+    path.unlink()
+    with pytest.raises(InputError, match=r"embeddings is '.*other.safetensors', which is no file; expected one from"):
+        BIGRec(embed_by="tuned", embeddings=str(path))
 
 
 # ----------------------------------------------------------------------------------------------------------- experiment

@@ -1,5 +1,6 @@
 """Adapters: nothing at first, then what their formula says; nothing else of the decoder is trained or saved."""
 
+import dataclasses
 import json
 import shutil
 from functools import partial
@@ -19,9 +20,12 @@ from igd_jax.core.io import Workdir
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.layers import Frozen
+from igd_jax.models.load import grow_vocabulary
 from igd_jax.models.lora import TARGETS, LoRA, LowRank, add_lora
 from igd_jax.models.visibility import Causal, positions_of
-from igd_jax.session.session import split_trainable, trained_model
+from igd_jax.session.session import set_up
+from igd_jax.session.settings import settings_from
+from igd_jax.session.weights import split_trainable, trained_model
 
 CONFIG = from_hf(tiny_run.HF_CONFIG)
 IDS = jnp.asarray([[3, 14, 15, 9, 26, 5], [2, 7, 18, 28, 1, 8]], jnp.int32)
@@ -145,32 +149,43 @@ def test_adapters_alone_are_trained_in_float32_whatever_the_weights_are(remat):
         assert (np.abs(gradient[...]).max() > 0) == (path[-1] == "b"), path
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ((-1, 16.0, "q"), "rank is -1; expected a rank, or 0 to tune all weights"),
-        ((2, 0.0, "q"), "alpha is 0.0; expected a number above 0"),
-        ((2, float("nan"), "q"), "alpha is nan; expected a number above 0"),
-        ((2, 16.0, ""), f"targets is ''; expected some of {ALL}, each once, separated by commas"),
-        ((2, 16.0, "q,w"), f"targets is 'q,w'; expected some of {ALL}"),
-        ((2, 16.0, "q,v,q"), f"targets is 'q,v,q'; expected some of {ALL}, each once"),
-    ],
-)
-def test_a_value_out_of_its_range_is_bad_input(values, message):
-    with pytest.raises(InputError, match=rf"^config\.model\.lora_{message}"):
-        LoRA(*values)
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_grown_vocabulary_is_trained_beside_the_adapters(tied):
+    config = dataclasses.replace(CONFIG, tie_embeddings=tied)
+    decoder = nnx.jit(lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=jnp.bfloat16, param_dtype=jnp.bfloat16))()
+    grow_vocabulary(decoder, CONFIG.vocab_size + 2, rngs=nnx.Rngs(1))
+    embed, new = decoder.embed[...], CONFIG.vocab_size + 1
+    add_lora(decoder, LoRA(2, 6.0, "q"), rngs=nnx.Rngs(1), trains_vocabulary=True)
+    graph, params, frozen = split_trainable(decoder)
+    vocabulary = {("embed",)} if tied else {("embed",), ("head",)}
+    found = dict(nnx.to_flat_state(params))
+    assert {path for path in found if path[-1] not in ("a", "b")} == vocabulary
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.float32)}
+    assert {leaf.dtype for leaf in jax.tree.leaves(frozen)} == {jnp.dtype(jnp.bfloat16)}
+    np.testing.assert_array_equal(decoder.embed[...], embed.astype(jnp.float32))
+
+    def loss(params):
+        decoder = nnx.merge(graph, params, frozen)
+        hidden, _ = decoder(IDS.at[0, 0].set(new), positions=positions_of(VALID), visible=Causal(VALID))
+        return jax.nn.logsumexp(decoder.logits(hidden), axis=-1).mean()
+
+    for path, gradient in nnx.to_flat_state(jax.jit(jax.grad(loss))(params)):
+        if path in vocabulary:
+            assert np.abs(gradient[...][new]).max() > 0, path
 
 
 # ----------------------------------------------------------------------------------------------------------- whole runs
 RUN = {"model.lora_rank": 2, "train.num_steps": 2, "train.eval_every_steps": 1, "train.warmup_steps": 0}
 
 
-def train_here(folder, workdir, changes):
-    """Two steps; returns the model of the best checkpoint, and the run."""
-    config = tiny_run.tiny_config(folder, RUN | changes)
-    train.train(config, Workdir(str(workdir)))
-    run = train.set_up(config, Workdir(str(workdir)))
-    return trained_model(run, Workdir(str(workdir))), run
+def train_here(folder, workdir, changes=None, **args) -> tuple[nnx.Module, nnx.Module]:
+    """Two steps; returns the model before them, and that of the best checkpoint."""
+    config = tiny_run.tiny_config(folder, RUN | (changes or {}))
+    config.method.args = args
+    train.train(config, workdir := Workdir(str(workdir)))
+    session = set_up(settings_from(config), workdir)
+    context = session.context(session.index)
+    return session.method.make_model(context), trained_model(session, workdir, context).model
 
 
 def n_bytes(folder) -> int:
@@ -179,19 +194,19 @@ def n_bytes(folder) -> int:
 
 def test_a_run_trains_and_saves_its_adapters_resumes_and_is_ranked(tiny, trained, tmp_path, capsys):
     workdir = tmp_path / "run"
-    model, run = train_here(tiny, workdir, {})
+    models = train_here(tiny, workdir)
     n_adapted = 2 * sum(2 * (n_in + n_out) for n_in, n_out in SHAPES.values())
     n_base = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(make())))
     told = capsys.readouterr().out
     assert f"model: {n_adapted:,} parameters to train beside {n_base:,} frozen numbers on 1 cpu device" in told
     assert n_bytes(workdir / "checkpoints" / "best") < 4 * n_base < n_bytes(trained / "checkpoints" / "best")
 
-    before, after = (split_trainable(model) for model in (train.make_model(run), model))
+    before, after = map(split_trainable, models)
     jax.tree.map(np.testing.assert_array_equal, before[2], after[2])
     for (path, old), (_, new) in zip(*map(nnx.to_flat_state, (before[1], after[1])), strict=True):
         assert np.abs(old[...] - new[...]).max() > 0, path
 
-    train.train(run.config, Workdir(str(workdir)))
+    train_here(tiny, workdir)
     assert "resuming from step 2 of 2" in capsys.readouterr().out
     done = run_here(evaluate, f"--workdir={workdir}")
     assert (done.code, done.err) == (0, ""), done.err
@@ -201,13 +216,13 @@ def test_a_run_trains_and_saves_its_adapters_resumes_and_is_ranked(tiny, trained
 def test_other_frozen_weights_than_in_training_are_refused(tiny, tmp_path):
     for name in ("data", "model"):
         shutil.copytree(tiny / name, tmp_path / name)
-    train_here(tmp_path, tmp_path / "run", {})
+    train_here(tmp_path, tmp_path / "run")
     tensors = load_file(tmp_path / "model" / "model.safetensors")
     tensors["model.layers.1.mlp.up_proj.weight"] = tensors["model.layers.1.mlp.up_proj.weight"] * np.float32(1.01)
     save_file(tensors, tmp_path / "model" / "model.safetensors")
     refused = r"run was trained on top of other frozen weights, item vectors or item features than the files that its "
     with pytest.raises(InputError, match=refused):
-        train_here(tmp_path, tmp_path / "run", {})
+        train_here(tmp_path, tmp_path / "run")
     done = run_here(evaluate, f"--workdir={tmp_path / 'run'}")
     assert done.code == 2
     assert len(done.err.splitlines()) == 1
@@ -215,13 +230,8 @@ def test_other_frozen_weights_than_in_training_are_refused(tiny, tmp_path):
 
 
 def test_a_set_of_tokens_is_trained_beside_the_adapters(tiny, tmp_path):
-    changes = {"method.name": "setrec", "model.lora_targets": "q,v,o", "method.args": {"n_semantic": 1}}
-    config = tiny_run.tiny_config(tiny, RUN | {name: changes[name] for name in ("method.name", "model.lora_targets")})
-    config.method.args = changes["method.args"]
-    workdir = Workdir(str(tmp_path))
-    train.train(config, workdir)
-    run = train.set_up(config, workdir)
-    before, after = (split_trainable(model) for model in (train.make_model(run), trained_model(run, workdir)))
+    changes = {"method.name": "setrec", "model.lora_targets": "q,v,o"}
+    before, after = map(split_trainable, train_here(tiny, tmp_path, changes, n_semantic=1))
     jax.tree.map(np.testing.assert_array_equal, before[2], after[2])
     changed = {path for path, leaf in nnx.to_flat_state(after[1])}
     of_backbone = {path for path in changed if path[0] == "backbone"}
@@ -234,10 +244,8 @@ def test_a_set_of_tokens_is_trained_beside_the_adapters(tiny, tmp_path):
 
 
 def test_a_model_without_a_decoder_cannot_be_adapted(tiny, tmp_path):
-    config = tiny_run.tiny_config(tiny, RUN | {"method.name": "sasrec"})
-    config.method.args = {}
     with pytest.raises(InputError, match=r"lora_rank is 2, but the model of sasrec has no decoder "):
-        train.train(config, Workdir(str(tmp_path / "run")))
+        train_here(tiny, tmp_path / "run", {"method.name": "sasrec"})
     assert not (tmp_path / "run").exists()
 
 

@@ -5,12 +5,13 @@ import pytest
 from tiny_models import CONFIGS, random_model
 
 from igd_jax.models.text_encoder import text_reader
+from igd_jax.training.mesh import make_mesh
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_title_is_pooled_over_its_own_tokens_whatever_its_padding(kind, pooling):
-    read = text_reader(random_model(kind), pooling=pooling)
+    read = text_reader(random_model(kind), pooling=pooling, mesh=make_mesh(data=1))
     ids, valid = np.array([[3, 4, 5, 0]], np.int32), np.array([[True, True, True, False]])
     short = read(ids[:, :3], valid[:, :3])
     np.testing.assert_allclose(read(ids, valid), short, atol=1e-5)

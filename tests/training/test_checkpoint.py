@@ -8,9 +8,10 @@ import pytest
 from flax import nnx
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.sharding import replicated
 from igd_jax.models.layers import Frozen
 from igd_jax.training.checkpoint import Checkpoints, frozen_fingerprint, sample_leaves
-from igd_jax.training.mesh import make_mesh, replicated
+from igd_jax.training.mesh import make_mesh
 from igd_jax.training.step import TrainState, init_state
 
 OPTIMIZER = optax.adamw(1e-3)
@@ -23,7 +24,7 @@ def _state(step: int) -> TrainState:
     leaves, tree = jax.tree.flatten(state)
     leaves = [jnp.full_like(leaf, i + step) for i, leaf in enumerate(leaves)]
     state = jax.tree.unflatten(tree, leaves)
-    return TrainState(state.params, state.opt_state, state.memory, jnp.int32(step))
+    return TrainState(state.params, state.opt_state, state.loss_state, jnp.int32(step))
 
 
 @pytest.fixture

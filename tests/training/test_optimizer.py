@@ -6,7 +6,6 @@ import numpy as np
 import optax
 import pytest
 
-from igd_jax.core.errors import InputError
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 
 PEAK, WARMUP, STEPS = 1e-3, 5, 30
@@ -51,11 +50,6 @@ def test_cosine_falls_to_zero_and_constant_stays():
     np.testing.assert_allclose(cosine[half], expected, rtol=1e-5)
     assert cosine[-1] == pytest.approx(0.0, abs=1e-9)
     assert set(constant[WARMUP:]) == {float(np.float32(PEAK))}
-
-
-def test_an_unknown_schedule_lists_the_known_ones():
-    with pytest.raises(InputError, match=r"'exponential'; known schedules are linear, cosine, constant"):
-        make_schedule("exponential", learning_rate=PEAK, warmup_steps=1, num_steps=2)
 
 
 def _adamw(gradients, *, params, clip, decay):

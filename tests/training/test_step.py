@@ -8,40 +8,47 @@ import pytest
 from flax import nnx
 from tiny_run import HF_CONFIG
 
-from igd_jax.core.types import LossSum
-from igd_jax.methods.igd import IGD
+from igd_jax.core.ragged import Ragged
+from igd_jax.core.sharding import replicated
+from igd_jax.core.types import LossSum, TextBatch
+from igd_jax.data.batches import make_text_batch
+from igd_jax.data.examples import make_examples
+from igd_jax.methods.base import token_loss
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.training.loss import weighted_cross_entropy
-from igd_jax.training.mesh import by_row, make_mesh, replicated
+from igd_jax.training.mesh import make_mesh, put_batch
 from igd_jax.training.step import init_state, make_step, means
 
 N_ROWS, N_FEATURES = 32, 6
 
 
-def _rows(seed: int = 0, n: int = N_ROWS, width: int = 3) -> dict[str, np.ndarray]:
-    """Rows of a weighted softmax regression; row r weighs about r."""
+def _batches(size: int, *, seed: int = 0, width: int = 3, weight: float = 1.0) -> list[TextBatch]:
+    """Rows of a weighted softmax regression, in micro-batches; row r weighs about r."""
     rng = np.random.default_rng(seed)
-    return {
-        "x": rng.normal(size=(n, width, N_FEATURES)).astype(np.float32),
-        "y": rng.integers(0, 4, (n, width)).astype(np.int32),
-        "weight": (np.arange(n)[:, None] * rng.random((n, width))).astype(np.float32),
-    }
+    x = rng.normal(size=(N_ROWS, width, N_FEATURES)).astype(np.float32)
+    y = rng.integers(0, 4, (N_ROWS, width)).astype(np.int32)
+    w = (weight * np.arange(N_ROWS)[:, None] * rng.random((N_ROWS, width))).astype(np.float32)
+    return [_batch(x[i : i + size], y[i : i + size], w[i : i + size]) for i in range(0, N_ROWS, size)]
 
 
-def _loss(params, constants, batch) -> LossSum:
-    parts = {"odd": batch["y"] % 2 == 1}
-    logits = jnp.einsum("BTF,FV->BTV", batch["x"], params["w"])
-    return weighted_cross_entropy(logits, batch["y"], batch["weight"], parts=parts)
+def _batch(x: np.ndarray, y: np.ndarray, weight: np.ndarray) -> TextBatch:
+    """What a regression needs of a batch; there is no prompt."""
+    nothing, none = np.zeros((len(x), 0), np.int32), np.zeros(0, np.int32)
+    return TextBatch(
+        shared_prefix=none, prompt=nothing, prompt_mask=nothing.astype(bool), target=y,
+        target_mask=np.ones_like(y, bool), place=y, before=y, first=none, annotations={"x": x, "weight": weight},
+    )  # fmt: skip
+
+
+def _loss(params, tables, batch: TextBatch, state) -> LossSum:
+    logits = jnp.einsum("BTF,FV->BTV", batch.annotations["x"], params["w"])
+    parts = {"odd": batch.target % 2 == 1}
+    return weighted_cross_entropy(logits, batch.target, batch.annotations["weight"], parts=parts)
 
 
 def _params() -> dict[str, jax.Array]:
     return {"w": jnp.asarray(np.random.default_rng(9).normal(size=(N_FEATURES, 4)), jnp.float32)}
-
-
-def _parts(rows: dict[str, np.ndarray], size: int) -> list[dict[str, np.ndarray]]:
-    n = len(next(iter(rows.values())))
-    return [{name: array[i : i + size] for name, array in rows.items()} for i in range(0, n, size)]
 
 
 def _update(loss, params, batches, *, devices: int = 1, normalizer: str = "global"):
@@ -49,10 +56,7 @@ def _update(loss, params, batches, *, devices: int = 1, normalizer: str = "globa
     mesh, optimizer = make_mesh(data=devices), optax.sgd(0.5)
     functions = make_step(loss, optimizer, normalizer=normalizer)
     state = jax.device_put(init_state(jax.tree.map(jnp.copy, params), optimizer), replicated(mesh))
-    first, *rest = [jax.device_put(batch, by_row(mesh)) for batch in batches]
-    accumulator = functions.first(state, first)
-    for batch in rest:
-        accumulator = functions.add(state, accumulator, batch)
+    accumulator = functions.accumulate(state, (put_batch(batch, mesh) for batch in batches))
     state, metrics = functions.update(state, accumulator)
     assert int(state.step) == 1
     return jax.device_get((state.params, metrics))
@@ -63,58 +67,57 @@ def _assert_close(ours, theirs, **tolerance):
 
 
 def test_the_step_divides_the_gradient_of_the_sum_by_all_weights():
-    rows = jax.tree.map(jnp.asarray, _rows())
-    params, metrics = _update(_loss, _params(), _parts(_rows(), 8))
+    [rows] = jax.tree.map(jnp.asarray, _batches(N_ROWS))
+    params, metrics = _update(_loss, _params(), _batches(8))
 
     def mean(params):
-        total = _loss(params, None, rows)
+        total = _loss(params, None, rows, {})
         return total.loss / total.weight
 
     value, gradient = jax.jit(jax.value_and_grad(mean))(_params())
     _assert_close(params["w"], _params()["w"] - 0.5 * gradient["w"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(metrics["loss"], value, rtol=1e-5)
     np.testing.assert_allclose(metrics["grad_norm"], jnp.linalg.norm(gradient["w"]), rtol=1e-5)
-    odd = rows | {"weight": (rows["y"] % 2 == 1).astype(jnp.float32)}
-    np.testing.assert_allclose(metrics["odd"], means(jax.jit(_loss)(_params(), None, odd))["loss"], rtol=1e-5)
+    odd = rows.replace(annotations=rows.annotations | {"weight": (rows.target % 2 == 1).astype(jnp.float32)})
+    np.testing.assert_allclose(metrics["odd"], means(_loss(_params(), None, odd, {}))["loss"], rtol=1e-5)
 
 
 @pytest.mark.parametrize(("size", "devices"), [(8, 1), (4, 1), (32, 8), (8, 8), (16, 4)])
 def test_micro_batches_and_devices_change_nothing(size, devices):
-    whole = _update(_loss, _params(), _parts(_rows(), N_ROWS))
-    dealt = _update(_loss, _params(), _parts(_rows(), size), devices=devices)
+    whole = _update(_loss, _params(), _batches(N_ROWS))
+    dealt = _update(_loss, _params(), _batches(size), devices=devices)
     _assert_close(dealt, whole, rtol=1e-5, atol=1e-6)
 
 
 def test_a_model_under_the_weighted_loss_takes_the_same_step_on_one_and_on_eight_devices():
-    rng = np.random.default_rng(1)
+    rng, shared = np.random.default_rng(1), [7, 8]
     model = nnx.jit(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)))()
     graph, params = nnx.split(model)
-    n_prompt, n_target = rng.integers(1, 7, N_ROWS), rng.integers(1, 5, N_ROWS)
-    target_mask = np.arange(4) < n_target[:, None]
-    forced = target_mask & (rng.random((N_ROWS, 4)) < 0.5)
-    rows = {
-        "prompt": rng.integers(0, 300, (N_ROWS, 6)).astype(np.int32),
-        "prompt_mask": np.arange(6) >= 6 - n_prompt[:, None],
-        "target": rng.integers(0, 300, (N_ROWS, 4)).astype(np.int32),
-        "target_mask": target_mask,
-        "forced": forced,
-        "weight": np.where(forced, 0.1, 1.0).astype(np.float32) * target_mask,
-    }
+    prompts = Ragged.from_lists([shared + rng.integers(0, 300, rng.integers(1, 7)).tolist() for _ in range(N_ROWS)])
+    items = Ragged.from_lists([rng.integers(0, 300, rng.integers(1, 5)).tolist() for _ in range(N_ROWS)])
+    examples = make_examples(prompts, room=100, target=np.arange(N_ROWS, dtype=np.int32))
+    forced = rng.random(len(items.ids)) < 0.5
+    annotations = {"forced": forced, "weight": np.where(forced, np.float32(0.1), np.float32(1))}
 
-    def loss(params, constants, batch) -> LossSum:
-        return IGD(beta=0.1).loss(nnx.merge(graph, params), batch, constants)
+    def batches(size: int) -> list[TextBatch]:
+        groups = np.split(np.arange(N_ROWS), N_ROWS // size)
+        return [make_text_batch(examples, rows, items, annotations, size=size) for rows in groups]
 
-    whole = _update(loss, params, _parts(rows, 32))
+    def loss(params, tables, batch, state) -> LossSum:
+        return token_loss(nnx.merge(graph, params), batch, tables, state)
+
+    assert [batch.shared_prefix.tolist() for batch in batches(16)] == [shared, shared]
+    whole = _update(loss, params, batches(32))
     assert whole[1]["grad_norm"] > 0.1
-    _assert_close(_update(loss, params, _parts(rows, 16), devices=8), whole, rtol=1e-4, atol=1e-6)
+    _assert_close(_update(loss, params, batches(16), devices=8), whole, rtol=1e-4, atol=1e-6)
 
 
 def test_the_published_normalizer_averages_the_means_of_the_micro_batches():
-    batches = _parts(_rows(), 8)
+    batches = _batches(8)
     params, metrics = _update(_loss, _params(), batches, normalizer="micro_batch")
 
     def mean_of_means(params):
-        totals = [_loss(params, None, jax.tree.map(jnp.asarray, batch)) for batch in batches]
+        totals = [_loss(params, None, jax.tree.map(jnp.asarray, batch), {}) for batch in batches]
         return sum(total.loss / total.weight for total in totals) / 4
 
     value, gradient = jax.jit(jax.value_and_grad(mean_of_means))(_params())
@@ -125,16 +128,15 @@ def test_the_published_normalizer_averages_the_means_of_the_micro_batches():
 
 
 def test_a_micro_batch_without_weight_does_not_count_in_the_published_average():
-    batches = _parts(_rows(), 8)
-    empty = {name: np.zeros_like(array) for name, array in batches[0].items()}
+    batches = _batches(8)
+    empty = jax.tree.map(np.zeros_like, batches[0])
     with_it = _update(_loss, _params(), [*batches, empty], normalizer="micro_batch")
     _assert_close(with_it[0], _update(_loss, _params(), batches, normalizer="micro_batch")[0], rtol=1e-6)
 
 
 @pytest.mark.parametrize("normalizer", ["global", "micro_batch"])
 def test_a_batch_without_any_weight_leaves_the_parameters(normalizer):
-    rows = _rows() | {"weight": np.zeros((N_ROWS, 3), np.float32)}
-    params, metrics = _update(_loss, _params(), _parts(rows, 8), normalizer=normalizer)
+    params, metrics = _update(_loss, _params(), _batches(8, weight=0.0), normalizer=normalizer)
     np.testing.assert_array_equal(params["w"], _params()["w"])
     assert metrics["loss"] == metrics["grad_norm"] == 0
 
@@ -142,27 +144,46 @@ def test_a_batch_without_any_weight_leaves_the_parameters(normalizer):
 def test_each_shape_is_traced_once():
     shapes = []
 
-    def loss(params, constants, batch) -> LossSum:
-        shapes.append(batch["x"].shape)
-        return _loss(params, constants, batch)
+    def loss(params, tables, batch, state) -> LossSum:
+        shapes.append(batch.annotations["x"].shape)
+        return _loss(params, tables, batch, state)
 
     optimizer = optax.sgd(0.1)
     functions = make_step(loss, optimizer)
     state = init_state(_params(), optimizer)
     for step, width in enumerate((3, 3, 5, 3, 5)):
-        first, *rest = _parts(_rows(step, width=width), 8)
-        accumulator = functions.first(state, first)
-        for batch in rest:
-            accumulator = functions.add(state, accumulator, batch)
-        state, _ = functions.update(state, accumulator)
-        functions.evaluate(state, first)
-    # Once in each of first, add and evaluate.
-    assert sorted(shapes) == sorted(3 * [(8, 3, N_FEATURES), (8, 5, N_FEATURES)])
+        batches = _batches(8, seed=step, width=width)
+        state, _ = functions.update(state, functions.accumulate(state, batches))
+        functions.evaluate(state, batches[0])
+    # Once when adding up and once when evaluating; and one look, ever, at the shapes of the sums.
+    assert sorted(shapes) == sorted(2 * [(8, 3, N_FEATURES), (8, 5, N_FEATURES)] + [(8, 3, N_FEATURES)])
 
 
 def test_evaluation_gives_the_sums_without_changing_anything():
     functions = make_step(_loss, optax.sgd(1.0), normalizer="micro_batch")
-    totals = [functions.evaluate(init_state(_params(), optax.sgd(1.0)), batch) for batch in _parts(_rows(), 8)]
-    whole = _loss(_params(), None, jax.tree.map(jnp.asarray, _rows()))
+    totals = [functions.evaluate(init_state(_params(), optax.sgd(1.0)), batch) for batch in _batches(8)]
+    whole = _loss(_params(), None, jax.tree.map(jnp.asarray, _batches(N_ROWS)[0]), {})
     both = means(totals[0] + totals[1] + totals[2] + totals[3])
     _assert_close(both, means(whole), rtol=1e-5)
+
+
+def test_the_loss_reads_one_state_throughout_a_step_which_is_then_renewed_from_all_its_sums():
+    def loss(params, tables, batch, state) -> LossSum:
+        total = _loss(params, tables, batch, state)
+        return total.replace(loss=state["tau"] * total.loss)
+
+    def renewed(state, total: LossSum):
+        return {"tau": state["tau"] + total.loss / total.weight}
+
+    optimizer = optax.sgd(0.0)  # so that only the state changes
+    functions = make_step(loss, optimizer, update_state=renewed)
+    state = init_state(_params(), optimizer, {"tau": jnp.float32(1.0)})
+    plain = float(means(_loss(_params(), None, jax.tree.map(jnp.asarray, _batches(N_ROWS)[0]), {}))["loss"])
+    tau = 1.0
+    for _ in range(3):
+        state, metrics = functions.update(state, functions.accumulate(state, _batches(8)))
+        assert float(metrics["loss"]) == pytest.approx(tau * plain, rel=1e-5)
+        tau += tau * plain
+        assert float(state.loss_state["tau"]) == pytest.approx(tau, rel=1e-5)
+    total = functions.evaluate(state, _batches(N_ROWS)[0])
+    assert float(means(total)["loss"]) == pytest.approx(tau * plain, rel=1e-5)

@@ -1,0 +1,109 @@
+"""Columns of Arrow tables, whatever their types, as text and as epoch seconds."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Int64, Num
+
+from igd_jax.data.source_io import parse_timestamp
+
+_TICKS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether a column of this type holds strings."""
+    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+
+
+def holds_words(kind: pa.DataType) -> bool:
+    """Whether `as_text` takes a column of this type for words: strings, or lists of strings."""
+    return is_text(kind.value_type if _is_list(kind) else kind)
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def without_blanks(column: pa.Array) -> pa.Array:
+    """The column with nulls for NaN and for texts of spaces only; spaces around texts are cut off."""
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_floating(column.type):
+        return pc.if_else(pc.is_nan(column), None, column)
+    if is_text(column.type):
+        column = pc.utf8_trim_whitespace(column.cast(pa.string()))
+        return pc.if_else(pc.equal(column, ""), None, column)
+    return column
+
+
+def as_text(column: pa.Array) -> pa.Array:
+    """Ids, titles or words as strings: integers, and floats that are whole, in digits; lists of words parted by commas.
+
+    Nulls are as `without_blanks` makes them.
+
+    Raises:
+      ValueError: the column holds something else.
+    """
+    if _is_list(column.type) and is_text(column.type.value_type):
+        column = pc.binary_join(column.cast(pa.list_(pa.string())), ", ")
+    column = without_blanks(column)
+    if pa.types.is_floating(column.type):
+        try:
+            column = column.cast(pa.int64())  # what pandas makes of integers where one is missing
+        except pa.ArrowInvalid as error:
+            raise ValueError(f"{column.type}, and not all of them whole numbers: {error}") from None
+    if pa.types.is_integer(column.type) or pa.types.is_null(column.type):
+        return column.cast(pa.string())
+    if not is_text(column.type):
+        raise ValueError(f"expected texts or whole numbers, got {column.type}")
+    return column
+
+
+def as_seconds(column: pa.Array) -> Int64[np.ndarray, "rows"]:
+    """Epoch seconds UTC, by the rules of `parse_timestamp`, from numbers, texts, dates or datetimes without nulls.
+
+    Raises:
+      ValueError: the column holds something else, or a value is no time.
+    """
+    kind = column.type
+    if pa.types.is_date(kind):
+        column = column.cast(pa.timestamp("s"), safe=False)
+        kind = column.type
+    if pa.types.is_timestamp(kind):
+        return column.cast(pa.int64()).to_numpy() // _TICKS_PER_SECOND[kind.unit]
+    if pa.types.is_integer(kind):
+        return _seconds_of_numbers(column.cast(pa.int64()).to_numpy())
+    if pa.types.is_floating(kind):
+        return _seconds_of_numbers(column.cast(pa.float64()).to_numpy())
+    if is_text(kind):
+        return _seconds_of_texts(column)
+    if pa.types.is_null(kind):  # and without nulls: no rows
+        return np.zeros(0, np.int64)
+    raise ValueError(f"expected numbers, texts, dates or datetimes, got {kind}")
+
+
+def _seconds_of_numbers(numbers: Num[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows"]:
+    """Seconds or, above 1e11, milliseconds."""
+    seconds = np.where((numbers > 1e11) | (numbers < -1e11), numbers / 1000, numbers)
+    if (wrong := ~(np.abs(seconds) <= 1e11)).any():
+        raise ValueError(f"{numbers[wrong.argmax()]}: out of range")
+    if (dates := (numbers >= 19_000_000) & (numbers < 21_000_000)).any():
+        raise ValueError(f"{numbers[dates.argmax()]:.0f}: eight digits are a date or epoch seconds")
+    return np.floor(seconds).astype(np.int64)
+
+
+def _seconds_of_texts(texts: pa.Array) -> Int64[np.ndarray, "rows"]:
+    """All at once where they are written alike, else one by one."""
+    for kind in (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
+        try:
+            return as_seconds(texts.cast(kind))
+        except pa.ArrowInvalid:
+            continue
+    return np.array([_parse(text) for text in texts.to_pylist()], np.int64)
+
+
+def _parse(text: str) -> int:
+    try:
+        return parse_timestamp(text)
+    except ValueError as error:
+        raise ValueError(f"{text!r}: {error}") from None

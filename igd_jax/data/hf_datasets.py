@@ -1,0 +1,181 @@
+"""Opens what the library datasets can: a saved dataset, files of parquet, csv or JSON lines, or an id of the Hub.
+
+Files and the Hub are streamed: of parquet, only the columns that are asked for are fetched, and nothing is kept on the
+disk. No code of a dataset is ever run.
+"""
+
+import glob
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pyarrow as pa
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.log import say
+
+KINDS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
+"""Readers by the end of a file's name."""
+
+_PACKED = (".gz", ".bz2", ".xz", ".zst")
+_BATCH_ROWS = 20_000
+
+
+@dataclass(frozen=True)
+class TableDataset:
+    """Tables of a dataset, split by split.
+
+    Attributes:
+      path: what was asked for.
+      what: its form, in words.
+      splits: rows by name of the split, None where their number is not known.
+      schema: columns of the first rows.
+      notes: facts for the record of the data.
+      narrow: splits by name, with the given columns only; each gives tables by ``with_format("arrow").iter``.
+    """
+
+    path: Path
+    what: str
+    splits: dict[str, int | None]
+    schema: pa.Schema
+    notes: dict[str, str | int]
+    narrow: Callable[[list[str]], Mapping[str, Any]]
+
+    def tables(self, splits: Sequence[str], columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
+        """Name of the split and the next of its rows, in their order.
+
+        Raises:
+          InputError: a file is damaged, or what is read cannot be reached any longer.
+        """
+        with _told(self.path, "; if it has several files, are their columns the same?"):
+            narrowed = self.narrow(list(columns))
+            for split in splits:
+                for table in narrowed[split].with_format("arrow").iter(batch_size=_BATCH_ROWS):
+                    yield split, table
+
+
+@contextmanager
+def opened(path: Path, subset: str | None) -> Iterator[TableDataset]:
+    """Open a path or, where there is none, an id of the Hub.
+
+    Args:
+      subset: which configuration of a folder or of the Hub's dataset; None where it has one.
+
+    Raises:
+      InputError: nothing that can be read is there; whatever the library raises is told in one line.
+    """
+    with TemporaryDirectory() as scratch:  # where the library keeps its locks
+        hint = "" if path.exists() else "; no file or folder has that name, so it was taken for an id of the Hub"
+        with _told(path, hint):
+            dataset = _open(path, subset, scratch)
+        yield dataset
+
+
+@contextmanager
+def _told(path: Path, hint: str) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # of files, the network, the Hub, pandas, pyarrow and datasets itself
+        raise InputError(f"cannot read {path} as a dataset ({type(error).__name__}: {error}){hint}") from None
+
+
+def is_hub_id(path: Path) -> bool:
+    """Whether an input reads like an id of the Hub, ``owner/name`` or ``name``, and not like a file."""
+    return re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path.as_posix()) is not None and kind_of(path) is None
+
+
+def kind_of(path: Path) -> str | None:
+    """Reader of a data file, by its name; None where it is none."""
+    ends = [end for end in path.suffixes if end not in _PACKED]
+    return KINDS.get(ends[-1]) if ends else None
+
+
+def _open(path: Path, subset: str | None, scratch: str) -> TableDataset:
+    import datasets  # takes half a second
+
+    datasets.disable_progress_bars()
+    for library in ("datasets", "huggingface_hub"):
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # errors are told here, and once
+    is_saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
+    if subset is not None and (is_saved or path.is_file()):
+        raise InputError(f"--hf_subset={subset}: {path} is a single {'dataset' if is_saved else 'file'}; leave it out")
+    if is_saved:
+        return _open_saved(path)
+    if path.is_file():
+        if (kind := kind_of(path)) is None:
+            raise InputError(f"{path} is no data file; expected a name that ends in {', '.join(KINDS)}")
+        options: dict[str, Any] = {"path": kind, "data_files": {"train": glob.escape(str(path.absolute()))}}
+        options |= {"sep": "\t"} if ".tsv" in path.suffixes else {}
+    elif path.is_dir():
+        options = {"path": str(path.absolute()), "name": subset}
+    else:
+        say(f"{path} is no file or folder here: reading the dataset of that name on the Hugging Face Hub")
+        options = {"path": path.as_posix(), "name": subset}
+    return _open_stream(path, {**options, "cache_dir": scratch})
+
+
+def _open_saved(path: Path) -> TableDataset:
+    import datasets
+
+    saved = datasets.load_from_disk(str(path))
+    splits = saved if isinstance(saved, dict) else {str(saved.split or "train"): saved}
+    if not splits:
+        raise InputError(f"{path} is a saved dataset without splits")
+    return TableDataset(
+        path=path,
+        what="a saved dataset",
+        splits={name: len(split) for name, split in splits.items()},
+        schema=next(iter(splits.values())).features.arrow_schema,
+        notes={},
+        narrow=lambda columns: {name: split.select_columns(columns) for name, split in splits.items()},
+    )
+
+
+def _open_stream(path: Path, options: dict[str, Any]) -> TableDataset:
+    import datasets
+
+    builder = datasets.load_dataset_builder(**options)
+    kind, splits = builder.name, builder.as_streaming_dataset()
+    if kind not in KINDS.values():
+        raise InputError(f"{path} holds files of the kind {kind}; expected parquet, csv or JSON lines")
+    first = next(iter(splits.values())).with_format("arrow")
+    head = next(first.iter(batch_size=1), None)
+    if head is None:
+        raise InputError(f"{path} holds no rows")
+
+    def narrow(columns: list[str]) -> Mapping[str, Any]:
+        if kind == "json":
+            return {name: split.select_columns(columns) for name, split in splits.items()}
+        if kind == "parquet":
+            how: dict[str, Any] = {"columns": columns}
+        else:  # cells stay the text they are: "007", "None" and "NA" are ids and titles like any other
+            features = datasets.Features({name: datasets.Value("string") for name in columns})
+            how = {"features": features, "keep_default_na": False, "na_values": [""]}
+        return datasets.load_dataset_builder(**options, **how).as_streaming_dataset()
+
+    files = [str(file) for split_files in builder.config.data_files.values() for file in split_files]
+    return TableDataset(
+        path=path,
+        what=f"{kind}, {len(files):,} file{'s' * (len(files) > 1)}",
+        splits=dict.fromkeys(splits),
+        schema=head.schema,
+        notes=_note_files(path, files),
+        narrow=narrow,
+    )
+
+
+def _note_files(path: Path, files: list[str]) -> dict[str, str | int]:
+    """Of which commit the files of the Hub are, or how many data files of a folder are not among them."""
+    commits = {found[1] for file in files if (found := re.match(r"hf://.*@([0-9a-f]{40})/", file))}
+    if commits:
+        return {"commit of the dataset": ", ".join(sorted(commits))}
+    there = {str(file.absolute()) for file in path.rglob("*") if file.is_file() and kind_of(file)}
+    beside = sorted(there - set(files))
+    return {f"data files that were not read, such as {Path(beside[0]).name}": len(beside)} if beside else {}

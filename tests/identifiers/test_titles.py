@@ -1,0 +1,55 @@
+"""Identifiers are found by name; titles are tokenised once and kept on disk."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from plain_trie import lists_of
+
+from igd_jax.core.errors import InputError
+from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
+from igd_jax.identifiers.base import Source, identifiers_class
+from igd_jax.items.identifiers import Identifiers
+
+TITLES = ["short", "a long one"]
+
+
+def _titles(cache: Path, titles: list[str] = TITLES, vocab_size: int = 270) -> Identifiers:
+    tokenizer = train_tokenizer(TITLES, vocab_size=vocab_size)
+    ids = [str(number) for number in range(len(titles))]
+    return identifiers_class("titles")(Source(ids, titles, {}, tokenizer, cache))
+
+
+def test_rows_are_title_newline_and_eos_and_mentions_go_without_eos(tmp_path):
+    tokenizer, found = train_tokenizer(TITLES, vocab_size=270), _titles(tmp_path / "cache")
+    encoded = tokenizer.encode([title + "\n" for title in TITLES])
+    assert lists_of(found.rows()) == [[*ids, tokenizer.eos] for ids in encoded]
+    assert lists_of(found.mentions()) == encoded
+    assert found.mentions().ids.dtype == np.int32
+    assert (found.vocab_size, found.texts) == (tokenizer.vocab_size, TITLES)
+
+
+def test_unknown_identifiers_are_bad_input_that_names_the_known_ones():
+    with pytest.raises(InputError, match=r"config\.identifiers\.name is 'base'; expected one of titles"):
+        identifiers_class("base")
+
+
+def test_titles_are_tokenised_once_and_other_titles_anew(tmp_path, monkeypatch):
+    calls = []
+    encode = Tokenizer.encode_titles
+    monkeypatch.setattr(Tokenizer, "encode_titles", lambda self, titles: calls.append(titles) or encode(self, titles))
+    for titles in (TITLES, TITLES, TITLES[::-1]):
+        found = _titles(tmp_path / "cache", titles)
+        assert lists_of(found.rows()) == lists_of(encode(train_tokenizer(TITLES, vocab_size=270), titles))
+        found.mentions()
+    assert calls == [TITLES, TITLES[::-1]]
+
+
+def test_another_tokenizer_does_not_get_the_ids_of_the_first(tmp_path):
+    rows = [_titles(tmp_path / "cache", vocab_size=size).rows() for size in (257, 270)]
+    assert lists_of(rows[0]) != lists_of(rows[1])
+
+
+def test_a_run_that_has_no_folder_yet_gets_none(tmp_path):
+    _titles(tmp_path / "run" / "cache").rows()
+    assert not (tmp_path / "run").exists()
