@@ -133,14 +133,15 @@ def test_of_many_bad_lines_ten_are_named_and_all_are_counted(answer):
 
 # ------------------------------------------------------------------------------------------------------------- going on
 @pytest.mark.parametrize("share", [0.0, 0.03, 0.31, 0.5, 0.77, 0.999, 1.0])
-def test_killed_in_any_line_it_goes_on_and_the_file_is_that_of_an_unbroken_run(answer, tmp_path, share):
-    requests = [*_requests(5), "bad", *_requests(8)]
+def test_killed_in_any_line_it_goes_on_and_the_file_is_that_of_an_unbroken_run(answer, trained, tmp_path, share):
+    longer = {"history": TITLES[:9]}  # its chunk needs more room than those that are answered after the kill
+    requests = [longer, *_requests(4), "bad", *_requests(8)]
     answer(requests)
     out = tmp_path / "new" / "out.jsonl"
     whole = out.read_bytes()
     left = whole[: round(share * len(whole))]
     out.write_bytes(left)
-    said, found = answer(requests)
+    said, found = answer(requests, make=lambda: Recommender.load(trained))
     assert out.read_bytes() == whole
     assert len(found) == 13
     n_done = max((line["line"] for line in found[: left.count(b"\n")]), default=0) // CHUNK * CHUNK
