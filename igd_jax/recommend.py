@@ -5,7 +5,7 @@
 
 A line of REQUESTS.jsonl is ``{"history": ["Title A", "sku2"]}``, titles or item ids, oldest first; optional are ``id``,
 ``candidates`` (all that may be recommended) and ``exclude_history``. Each answer is a line of FILE.jsonl, in their
-order: ``{"line": 1, "id": ..., "ranked": [...]}``. Started again, the command goes on after the last whole line.
+order: ``{"line": 1, "id": ..., "ranked": [...]}``. Started again, the command goes on where it was stopped.
 """
 
 import contextlib
@@ -33,7 +33,7 @@ def make_recommender(config: ConfigDict, workdir: Workdir) -> Recommender:
     return Recommender(set_up_to_decode(config, workdir), workdir)
 
 
-def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: int) -> Answer:
+def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: int | None) -> Answer:
     """The best k items after `history` (titles or item ids, oldest first).
 
     Raises:

@@ -8,6 +8,7 @@ ROOT/beta=0.1,seed=1 with its evaluations under eval/alpha=0.2; without --evalua
 evaluation that is there and was made with the same config is not repeated.
 """
 
+import itertools
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from igd_jax.evaluate import evaluate
 from igd_jax.evaluation.tables import comparison_table
 from igd_jax.session.config_flags import check_workdir, config_json, define_config_flag
 from igd_jax.session.config_grid import Axis, changed, name_of, parse_axis, points
+from igd_jax.session.settings import TO_TRAIN, settings_from
 from igd_jax.train import train
 
 DECODING = ("decode.", "eval.", "method.args.")
@@ -39,6 +41,8 @@ def sweep(config: ConfigDict, output: Path, *, grid: Sequence[Axis], evaluations
     runs, folders = list(points(grid)), []
     for point in (*runs, *filter(None, points(evaluations))):
         check_name(name_of(point), option="the name of a run or evaluation")
+    for point, decoding in itertools.product(runs, points(evaluations)):  # a bad value ends it before hours are spent
+        settings_from(changed(config, point | decoding), needs=TO_TRAIN)
     for number, point in enumerate(runs, start=1):
         run_config, workdir = changed(config, point), Workdir(str(output / name_of(point)))
         check_workdir(run_config, workdir)

@@ -12,6 +12,7 @@ from command import ROOT, run_here, run_process
 from safetensors.numpy import load_file, save_file
 
 from igd_jax import evaluate, inspect, recommend, train
+from igd_jax.session import session
 
 
 @pytest.fixture
@@ -50,39 +51,66 @@ def _field(name: str, value: object) -> str:
         (["--config.train.learning_rte=1"], """no field 'learning_rte' Did you mean "learning_rate" instead"""),
         (["--config.train.num_steps=many"], "flag --config.train.num_steps=many: "),
         (["--config.method.args.gamma=1"], "no field 'gamma'"),
-        ([_field("data.dir", "nowhere")], "nowhere is not a prepared folder (no meta.json in it)"),
-        ([_field("data.dir", "")], "config.data.dir is not set; prepare a folder with igd_jax.prepare"),
-        ([_field("data.prompt", "story")], "config.data.prompt is 'story'; known prompts are igd, plain"),
+        (
+            [_field("data.dir", "nowhere")],
+            "config.data.dir is 'nowhere', which is not a folder; expected a folder that igd_jax.prepare has written",
+        ),
+        ([_field("data.dir", "")], "config.data.dir is not set; expected a folder that igd_jax.prepare has written"),
+        ([_field("data.prompt", "story")], "config.data.prompt is 'story'; expected one of igd, plain"),
         ([_field("data.max_length", 9)], "config.data.max_length is 9, but the title '"),
-        ([_field("data.max_examples", -1)], "data.max_examples is -1; expected a number of rows, or 0 for all"),
-        ([_field("train.eval_examples", -1)], "train.eval_examples is -1; expected a number of rows, or 0 for all"),
+        (
+            [_field("data.max_examples", -1)],
+            "data.max_examples is -1; expected a number of rows from 1 to 1,000,000,000, or 0 for all",
+        ),
+        (
+            [_field("train.eval_examples", -1)],
+            "train.eval_examples is -1; expected a number of rows from 1 to 1,000,000,000, or 0",
+        ),
         ([_field("method.name", "idg")], "config.method.name is 'idg'; known methods are "),
         ([_field("method.args.beta", 2.0)], "config.method.args.beta is 2.0; expected a weight from 0 to 1"),
         (
             [_field("decode.candidates", "nowhere.txt")],
-            "config.decode.candidates is 'nowhere.txt'; expected 'catalogue'",
+            "config.decode.candidates is 'nowhere.txt', which is no file that can be read; expected catalogue, ",
         ),
-        ([_field("tokenizer.path", "nowhere")], "nowhere holds no tokenizer.json"),
-        ([_field("model.path", "nowhere"), _field("tokenizer.path", "{tiny}/model")], "nowhere is not a folder"),
+        (
+            [_field("tokenizer.path", "nowhere")],
+            "config.tokenizer.path is 'nowhere', which is not a folder; expected a Hugging Face folder",
+        ),
+        (
+            [_field("model.path", "nowhere"), _field("tokenizer.path", "{tiny}/model")],
+            "config.model.path is 'nowhere', which is not a folder; expected a Hugging Face model folder",
+        ),
         (
             [_field("model.path", ""), _field("model.config", "huge")],
-            "no model is called 'huge'; expected one of ",
+            "config.model.config is 'huge'; expected one of pico, ",
         ),
         ([_field("model.dtype", "float8")], "config.model.dtype is 'float8'; expected one of float32, bfloat16"),
-        ([_field("mesh.data", 9)], "config.mesh.data is 9, but there are 8 devices"),
+        (
+            [
+                *(_field(f"{name}_size", 18) for name in ("train.micro_batch", "train.global_batch", "decode.batch")),
+                _field("mesh.data", 9),
+            ],
+            "config.mesh.data is 9, but there are 8 devices",
+        ),
         (
             [_field("mesh.data", 8), _field("train.micro_batch_size", 4)],
             "micro_batch_size is 4, which 8 devices do not",
         ),
         ([_field("train.micro_batch_size", 24)], "global_batch_size is 128, no multiple of micro_batch_size 24"),
-        ([_field("train.global_batch_size", 0)], "config.train.global_batch_size is 0; expected at least 1"),
-        ([_field("train.checkpoint_every_steps", 0)], "config.train.checkpoint_every_steps is 0; expected at least 1"),
+        (
+            [_field("train.global_batch_size", 0)],
+            "config.train.global_batch_size is 0; expected a number of rows from 1",
+        ),
+        (
+            [_field("train.checkpoint_every_steps", 0)],
+            "config.train.checkpoint_every_steps is 0; expected a number of updates",
+        ),
         ([_field("train.num_epochs", 0)], "config.train asks for 0 steps; raise num_epochs or num_steps"),
         (
             [_field("train.schedule", "exponential")],
-            "config.train.schedule is 'exponential'; known schedules are linear",
+            "config.train.schedule is 'exponential'; expected one of linear, cosine, constant",
         ),
-        ([_field("loss.normalizer", "row")], "config.loss.normalizer is 'row'; expected global or micro_batch"),
+        ([_field("loss.normalizer", "row")], "config.loss.normalizer is 'row'; expected one of global, micro_batch"),
     ],
 )
 def test_of_training(ask, tiny, changes, message):
@@ -90,17 +118,43 @@ def test_of_training(ask, tiny, changes, message):
 
 
 @pytest.mark.parametrize(
+    "change", [_field("decode.alpha", 1.5), _field("decode.num_beams", 0), _field("eval.ks", "(1,99)")]
+)
+def test_what_only_decoding_reads_ends_training_at_second_zero(ask, monkeypatch, change):
+    def opened(*_):
+        raise AssertionError("the data was read")
+
+    monkeypatch.setattr(session, "load", opened)
+    assert f"config.{change.split('.', 1)[1].split('=')[0]} is " in ask(train, change)
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ([_field("eval.ks", "(1,20)")], "config.eval.ks is (1, 20), but 10 beams give lists of that length"),
+        (
+            [_field("eval.ks", "(1,20)")],
+            "config.eval.ks is (1, 20), but lists have a length of 10; raise config.decode.to",
+        ),
         ([_field("decode.alpha", 1.5)], "config.decode.alpha is 1.5; expected a discount from 0 to 1"),
-        ([_field("decode.temperature", 0.0)], "config.decode.temperature is 0.0; expected a number above 0"),
-        ([_field("decode.temperature", "nan")], "config.decode.temperature is nan; expected a number above 0"),
-        ([_field("decode.length_penalty", "inf")], "config.decode.length_penalty is inf; expected a number"),
-        ([_field("decode.batch_size", 0)], "config.decode.batch_size is 0, which 1 devices do not divide"),
-        ([_field("decode.num_beams", 0), _field("eval.ks", "(1,)")], "but 0 beams give lists of that length"),
+        (
+            [_field("decode.temperature", 0.0)],
+            "config.decode.temperature is 0.0; expected a divisor of log-probabilities",
+        ),
+        (
+            [_field("decode.temperature", "nan")],
+            "config.decode.temperature is nan; expected a divisor of log-probabilities",
+        ),
+        (
+            [_field("decode.length_penalty", "inf")],
+            "config.decode.length_penalty is inf; expected a power of the length",
+        ),
+        ([_field("decode.batch_size", 0)], "config.decode.batch_size is 0; expected a number of users from 1"),
+        (
+            [_field("decode.num_beams", 0), _field("eval.ks", "(1,)")],
+            "config.decode.num_beams is 0; expected a number of",
+        ),
         ([_field("model.path", ""), _field("model.config", "nano")], "holds no run and config.model.path is not set"),
-        (["--split=dev"], "there is no split 'dev'; expected one of train, valid, test"),
+        (["--split=dev"], "config.eval.split is 'dev'; expected one of train, valid, test"),
     ],
 )
 def test_of_evaluation(ask, changes, message):
@@ -108,7 +162,9 @@ def test_of_evaluation(ask, changes, message):
 
 
 def test_of_recommendation(ask):
-    assert "--k is 11, but the search has 10 beams" in ask(recommend, "--history=A", "--k=11")
+    assert "k is 11, but lists have a length of 10; give 1 to 10, or raise config.decode.top_k" in ask(
+        recommend, "--history=A", "--k=11"
+    )
     assert "no --history is given; name at least one title" in ask(recommend)
 
 
@@ -188,7 +244,10 @@ def _change_json(path: Path, **values) -> None:
 @pytest.mark.parametrize("module", [train, evaluate])
 def test_a_model_folder_without_weights(ask, folder, module):
     (folder / "model.safetensors").unlink()
-    assert f"{folder} has no weights; expected model.safetensors or shards" in ask(module, model=folder)
+    assert (
+        f"config.model.path is '{folder}', which holds no *.safetensors; expected a Hugging Face model folder with"
+        in ask(module, model=folder)
+    )
 
 
 def test_missing_and_surplus_tensors_are_listed_together(ask, folder):
@@ -204,7 +263,7 @@ def test_missing_and_surplus_tensors_are_listed_together(ask, folder):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"model_type": "mamba"}, "the model is of type 'mamba'; expected one of qwen2, qwen3, llama"),
+        ({"model_type": "mamba"}, "is of type 'mamba'; expected one of qwen2, qwen3, llama, t5"),
         ({"new_switch": True}, "new_switch is not understood"),
         ({"vocab_size": 299}, "model.embed_tokens.weight is (304, 32), expected (299, 32)"),
     ],

@@ -61,21 +61,21 @@ def test_only_rows_of_valid_are_ever_tried(tiny, trials, split):
     assert (better.eval.split, better.eval.max_examples) == (split, 5)
 
 
-@pytest.mark.parametrize(
-    ("source", "tried_with"),
-    [
-        ("runs/sasrec/eval/test", "runs/sasrec/eval/valid"),
-        ("runs/sasrec/eval/best", "runs/sasrec/eval/best"),
-        ("popularity", "popularity"),
-        ("", ""),
-    ],
-)
-def test_scores_of_the_split_give_way_to_those_of_valid(tiny, trials, source, tried_with):
+@pytest.mark.parametrize("source", ["runs/sasrec", "popularity", ""])
+def test_the_source_of_scores_stays_as_it_has_those_of_valid_too(tiny, trials, source):
     tried = trials([0.1] * 4)
     config = tiny_run.tiny_config(tiny, {"decode.collaborative": source})
     better = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=0)
-    assert {c.decode.collaborative for c in tried} == {tried_with}
-    assert better.decode.collaborative == source
+    assert {c.decode.collaborative for c in (*tried, better)} == {source}
+
+
+def test_scores_of_a_run_are_those_of_valid_while_it_chooses_and_of_test_after(trained, trained_sasrec):
+    given = (f"--workdir={trained}", "--name=mixed", "--decode_as=configs/d3.py", "--config.eval.ks=(1,3)")
+    source = f"--config.decode.collaborative={trained_sasrec}"
+    done = run_here(program, *given, source, "--choose=method.args.lam=0.3,0.6")
+    assert (done.code, done.err) == (0, "")
+    assert read_json(trained / "eval" / "mixed" / "metrics.json")["n"] == tiny_run.N_ROWS["test"]
+    assert "on 13 rows of valid" in done.out
 
 
 # --------------------------------------------------------------------------------------------------- the command line
@@ -86,7 +86,7 @@ def test_the_split_is_ranked_with_the_chosen_value_which_is_recorded(tiny, train
 
     alphas = [0.9, 0.0, 0.5]
     on_valid = [
-        evaluate(f"valid {a}", {"decode.alpha": a, "eval.split": "valid", "eval.max_examples": 11}) for a in alphas
+        evaluate(f"valid-{a}", {"decode.alpha": a, "eval.split": "valid", "eval.max_examples": 11}) for a in alphas
     ]
     best = alphas[on_valid.index(max(on_valid))]
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from dataclasses import replace
 
+import jax
 import numpy as np
 import pytest
 import tiny_run
@@ -154,6 +155,15 @@ def test_an_evaluation_that_fails_leaves_the_older_one(tiny, trained, tmp_path, 
         program.evaluate(config, Workdir(str(workdir)), name="test")
     assert _read(workdir, "test") == before
     assert {path.name for path in (workdir / "eval").iterdir()} == {"test"}
+
+
+def test_another_process_than_the_first_ranks_and_leaves_nothing(tiny, trained, monkeypatch, capsys):
+    before = sorted(trained.rglob("*"))
+    monkeypatch.setattr(jax, "process_index", lambda: 1)
+    metrics = program.evaluate(tiny_run.tiny_config(tiny), Workdir(str(trained)), name="second")
+    assert metrics["n"] == N_TEST
+    assert capsys.readouterr() == ("", "")
+    assert sorted(trained.rglob("*")) == before
 
 
 # ------------------------------------------------------------------------------------------------- what changes nothing

@@ -61,7 +61,9 @@ def test_an_unknown_title_is_noted_and_read_as_text(ask):
     assert done.code == 0
     assert len(json.loads(done.out)) == 1
     notes = [line for line in done.err.splitlines() if line.startswith("note:")]
-    assert notes == ["note: 'A title of my own' is no title of the catalogue; the model reads it as plain text"]
+    assert notes == [
+        "note: 'A title of my own' is neither a title nor an item of the catalogue; the model reads it as plain text"
+    ]
 
 
 def test_a_history_that_is_too_long_is_cut_and_that_is_told(ask):
@@ -72,7 +74,9 @@ def test_a_history_that_is_too_long_is_cut_and_that_is_told(ask):
 
 @pytest.mark.parametrize("k", [0, 5])
 def test_a_list_longer_than_the_beams_is_bad_input(tiny, trained, k):
-    with pytest.raises(InputError, match=rf"--k is {k}, but the search has 4 beams; give 1 to 4"):
+    with pytest.raises(
+        InputError, match=rf"k is {k}, but lists have a length of 4; give 1 to 4, or raise config.decode.top_k"
+    ):
         program.recommend(tiny_run.tiny_config(tiny), Workdir(str(trained)), HISTORY, k=k)
 
 

@@ -160,14 +160,35 @@ def test_two_fields_make_a_product_and_without_evaluations_the_split_names_one(t
     assert folders == [tmp_path / f"beta={b},seed={s}" / "eval" / "test" for b in (0.1, 0.5) for s in (1, 2)]
 
 
-def test_a_run_that_fails_ends_the_sweep_and_keeps_what_is_finished(tiny, tmp_path, started):
-    bad = Axis("method.args.beta", [0.1, 7.0, 0.5])
-    config = tiny_run.tiny_config(tiny, SHORT)
-    with pytest.raises(InputError, match=r"config.method.args.beta is 7.0"):
-        program.sweep(config, tmp_path, grid=[bad], evaluations=[])
-    assert (tmp_path / "beta=0.1" / "eval" / "test" / "metrics.json").is_file()
-    assert {path.name for path in tmp_path.iterdir()} == {"beta=0.1"}
-    assert started == [("train", "beta=0.1"), ("evaluate", "beta=0.1", "test"), ("train", "beta=7.0")]
+def test_a_run_that_fails_ends_the_sweep_and_keeps_what_is_finished(tiny, tmp_path, monkeypatch):
+    def fails(config, workdir):
+        if config.method.args.beta == 0.3:
+            raise InputError("loss is nan at step 3")
+
+    made = []
+    monkeypatch.setattr(program, "train", fails)
+    monkeypatch.setattr(program, "evaluate", lambda config, workdir, name: made.append(workdir.path.name))
+    with pytest.raises(InputError, match=r"loss is nan at step 3"):
+        program.sweep(
+            tiny_run.tiny_config(tiny), tmp_path, grid=[Axis("method.args.beta", [0.1, 0.3, 0.5])], evaluations=[]
+        )
+    assert made == ["beta=0.1"]
+
+
+@pytest.mark.parametrize(
+    ("grid", "evaluations", "message"),
+    [
+        ([Axis("method.args.beta", [0.1, 7.0])], [], "config.method.args.beta is 7.0"),
+        ([BETAS], [Axis("decode.alpha", [0.0, 1.5])], "config.decode.alpha is 1.5"),
+    ],
+)
+def test_a_bad_value_anywhere_ends_the_sweep_before_anything_is_made(
+    tiny, tmp_path, started, grid, evaluations, message
+):
+    with pytest.raises(InputError, match=message):
+        program.sweep(tiny_run.tiny_config(tiny, SHORT), tmp_path, grid=grid, evaluations=evaluations)
+    assert started == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_run_stopped_in_training_is_resumed(tiny, tmp_path, capsys, monkeypatch):

@@ -8,10 +8,10 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.process import is_first
@@ -46,12 +46,20 @@ def atomic_file(path: Path) -> Iterator[Path]:
     os.replace(partial, path)
 
 
-def open_to_append(path: Path) -> IO[str]:
-    """A text file to append lines to."""
+def append_lines(path: Path, lines: Iterable[str], *, keep: int | None = None) -> None:
+    """Append lines to a file, which is made where there is none, and wait until the disk has them.
+
+    Args:
+      keep: bytes of the file that stay; those after them are cut off. None = all.
+    """
     if not is_first():
-        path = Path(os.devnull)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
-    return path.open("a", encoding="utf-8", newline="\n")
+    with path.open("a", encoding="utf-8", newline="\n") as file:
+        file.truncate(keep)
+        file.writelines(line + "\n" for line in lines)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -1,21 +1,19 @@
 """Answers to a file of requests: streamed, in order, and gone on with where an earlier start was stopped.
 
-Requests are answered in chunks of the file, each from a line number that does not depend on where a start was stopped:
-so the same requests share their batches, and the answers of two starts are those of one, to the last digit.
+Requests are answered in chunks of the file, which begin at the same lines in every start. So the same requests share
+their batches, and the file of a run that was stopped is that of an unbroken one, to the last digit.
 """
 
 import itertools
 import json
-import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import open_to_append
+from igd_jax.core.io import append_lines
 from igd_jax.core.log import say
-from igd_jax.core.process import is_first
 from igd_jax.evaluation.predictions import as_json
 from igd_jax.session.recommender import Recommender
 from igd_jax.session.requests import Request, read_request
@@ -23,7 +21,7 @@ from igd_jax.session.requests import Request, read_request
 AT_ONCE = 1024
 """Lines that are read, answered and written together."""
 SHOWN = 10
-"""Lines that are left out, and notes, that are shown; the others are counted."""
+"""Lines left out, and notes, that are shown; the others are counted."""
 
 BEGINNING = b'{"line": '
 ANSWER = re.compile(re.escape(BEGINNING) + rb'(\d+), ("id": ".*", )?"ranked": \[.*\]\}\n')
@@ -41,31 +39,28 @@ def answer_file(make_recommender: Callable[[], Recommender], source: Path, targe
     Raises:
       InputError: there is no such file, or `target` is no file of answers to it.
     """
-    if not source.is_file():
-        raise InputError(f"--input={source} does not exist; name a file with one request per line")
-    if target.exists() and target.samefile(source):
-        raise InputError(f"--output={target} is the file of requests itself; name another one")
-    n_done = drop_unfinished(target)
-    left_out, notes = Told("left out", source), Told("note", source)
-    n_answered, recommender = 0, None
-    with source.open("rb") as lines, open_to_append(target) as out:
-        if (n_skipped := sum(1 for _ in itertools.islice(lines, n_done))) < n_done:
-            raise InputError(f"--output={target} answers more lines than the {n_skipped:,} of {source}; name another")
-        if n_done:
-            say(f"going on after line {n_done:,} of {source}")
-        numbered = enumerate(lines, start=n_done + 1)
+    written = _check(source, target)
+    if written.n_lines:
+        say(f"going on after line {written.n_lines:,} of {source}")
+    left_out, notes, n_answered = Told("left out", source), Told("note", source), 0
+    recommender: Recommender | None = None
+    keep: int | None = written.n_bytes
+    with source.open("rb") as lines:
+        numbered = itertools.islice(enumerate(lines, start=1), written.n_lines, None)
         while chunk := list(itertools.islice(numbered, AT_ONCE)):
             recommender = recommender or make_recommender()
-            requests = list(_requests(chunk, recommender, left_out))
-            answers = recommender.recommend([request for _, request in requests], k=k)
-            for (number, request), answer in zip(requests, answers, strict=True):
+            requests = _read(chunk, recommender, left_out)
+            answers = recommender.recommend(requests.values(), k=k)
+            texts = []
+            for (number, request), answer in zip(requests.items(), answers, strict=True):
                 for note in answer.notes:
                     notes.add(number, note)
                 name = "" if request.id is None else f'"id": {json.dumps(request.id, ensure_ascii=False)}, '
-                out.write(f'{{"line": {number}, {name}"ranked": {as_json(answer.results)}}}\n')
-            _write_out(out)
-            n_answered += len(requests)
+                texts.append(f'{{"line": {number}, {name}"ranked": {as_json(answer.results)}}}')
+            append_lines(target, texts, keep=keep)  # what was written before is cut off only now that there is more
+            keep, n_answered = None, n_answered + len(texts)
             say(f"answered {n_answered:,} requests, up to line {chunk[-1][0]:,}")
+    append_lines(target, [], keep=keep)
     say(f"{n_answered:,} requests answered, {left_out.count:,} lines left out, {notes.count:,} notes; see {target}")
 
 
@@ -81,12 +76,12 @@ class Told:
         if self.count <= SHOWN:
             say(f"{self._what}: {self._source} line {number}: {told}")
         elif self.count == SHOWN + 1:
-            say(f"{self._what}: and further ones, which are counted at the end")
+            say(f"{self._what}: further lines, too; they are counted at the end")
 
 
-def _requests(
-    chunk: list[tuple[int, bytes]], recommender: Recommender, left_out: Told
-) -> Iterator[tuple[int, Request]]:
+def _read(chunk: list[tuple[int, bytes]], recommender: Recommender, left_out: Told) -> dict[int, Request]:
+    """The requests of some lines, by their number."""
+    requests = {}
     for number, line in chunk:
         try:
             request = read_request(json.loads(line))
@@ -94,39 +89,62 @@ def _requests(
         except (InputError, RecursionError, ValueError) as error:
             left_out.add(number, error)
             continue
-        yield number, request
+        requests[number] = request
+    return requests
 
 
-def drop_unfinished(target: Path) -> int:
-    """Cut off the chunk in which an earlier start was stopped, or ended; returns how many lines come before it.
+def _check(source: Path, target: Path) -> "Written":
+    """What is written of the answers; `InputError` where the two files are no requests and answers to them."""
+    if not source.is_file():
+        raise InputError(f"--input={source} does not exist; name a file with one request per line")
+    if not target.exists():
+        return Written()
+    if target.samefile(source):
+        raise InputError(f"--output={target} is the file of requests itself; name another one")
+    written = read_written(target)
+    with source.open("rb") as lines:
+        n_there = sum(1 for _ in itertools.islice(lines, written.last))
+    if n_there < written.last:
+        raise InputError(f"--output={target} answers more lines than the {n_there:,} of {source}; name another file")
+    return written
+
+
+@dataclass(frozen=True)
+class Written:
+    """Answers that are in a file.
+
+    Attributes:
+      n_lines: lines of the chunks that are answered as a whole.
+      n_bytes: length of their answers.
+      last: number of the last line that has an answer.
+    """
+
+    n_lines: int = 0
+    n_bytes: int = 0
+    last: int = 0
+
+
+def read_written(target: Path) -> Written:
+    """How far the answers in a file go. The last line may be cut, by a process that was killed.
 
     Raises:
       InputError: there is something else than a file of answers.
     """
-    if not target.exists():
-        return 0
     if not target.is_file():
         raise InputError(f"--output={target} is no file; name one that does not exist yet")
-    number = end = chunk = kept = 0
+    number = n_bytes = 0
+    before = Written()
     with target.open("rb") as lines:
         for line in lines:
             answer = ANSWER.fullmatch(line)
             if answer is None and not line.endswith(b"\n") and line[: len(BEGINNING)] == BEGINNING[: len(line)]:
-                break  # a killed process wrote no further
+                break
             if answer is None or int(answer[1]) <= number:
                 raise InputError(f"--output={target} holds something else than answers; name a file that is not there")
             number = int(answer[1])
-            if (number - 1) // AT_ONCE > chunk:
-                chunk, kept = (number - 1) // AT_ONCE, end
-            end += len(line)
-    if number == (chunk + 1) * AT_ONCE:
-        chunk, kept = chunk + 1, end
-    if is_first():
-        os.truncate(target, kept)
-    return chunk * AT_ONCE
-
-
-def _write_out(file: IO[str]) -> None:
-    file.flush()
-    if is_first():
-        os.fsync(file.fileno())
+            if (whole := (number - 1) // AT_ONCE * AT_ONCE) > before.n_lines:
+                before = Written(whole, n_bytes)
+            n_bytes += len(line)
+    if number and number % AT_ONCE == 0:
+        before = Written(number, n_bytes)
+    return Written(before.n_lines, before.n_bytes, number)

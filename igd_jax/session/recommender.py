@@ -76,7 +76,6 @@ class Recommender:
         options = decode_options(session.settings.decode, self.index)
         engine = session.method.engine(context, trained.model, options)
         self._engine = jax.device_put(engine, replicated(session.mesh))
-        self._width = 0  # of the longest prompt so far
         self._names = ItemNames(self.index, session.prepared.item_ids)
 
     @classmethod
@@ -149,7 +148,7 @@ class Recommender:
         decode, mesh = self.session.settings.decode, self.session.mesh
         check_divides("config.decode.batch_size", decode.batch_size, mesh)
         size = self._batch_size(len(examples))
-        self._width = max(self._width, prompt_room(examples))
+        width = prompt_room(examples)  # never of what was asked before, so that an answer does not depend on it
         is_restricted = any(each is not None for each in allowed)
 
         def answer(group: Int[np.ndarray, " b"]) -> Recommendations:
@@ -158,7 +157,7 @@ class Recommender:
                 more["collaborative"] = pad_rows(collaborative.scores(group), size)
             if is_restricted:
                 more["allowed"] = pad_rows(self._masks([allowed[q] for q in group.tolist()]), size)
-            return recommend(self._engine, put_batch(replace(batch, **more), mesh), width=self._width)
+            return recommend(self._engine, put_batch(replace(batch, **more), mesh), width=width)
 
         n_rows = len(examples)
         groups = in_groups(by_length(examples, np.arange(n_rows)), size)

@@ -7,7 +7,7 @@ import pytest
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
-from igd_jax.core.io import MARK, Workdir, atomic_folder, check_name, read_json, write_json, write_text
+from igd_jax.core.io import MARK, Workdir, append_lines, atomic_folder, check_name, read_json, write_json, write_text
 
 
 def test_json_comes_back_as_it_was_written_and_can_be_read_by_eye(tmp_path):
@@ -31,6 +31,17 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write_text(tmp_path / "x.txt", "new \ud800")  # half a surrogate pair cannot be written
     assert (tmp_path / "x.txt").read_text() == "old"
+
+
+def test_lines_are_appended_behind_what_is_kept(tmp_path):
+    path = tmp_path / "new" / "x.txt"
+    append_lines(path, [])
+    assert path.read_text() == ""
+    append_lines(path, ["Löwe", "b"])
+    append_lines(path, ["c"])
+    assert path.read_text(encoding="utf-8") == "Löwe\nb\nc\n"
+    append_lines(path, ["d"], keep=len("Löwe\n".encode()))
+    assert path.read_text(encoding="utf-8") == "Löwe\nd\n"
 
 
 def _fill(folder, text):

@@ -6,7 +6,7 @@ import sys
 import jax
 import pytest
 
-from igd_jax.core.io import atomic_file, atomic_folder, open_to_append, write_json
+from igd_jax.core.io import append_lines, atomic_file, atomic_folder, write_json
 from igd_jax.core.log import MetricsWriter, Progress, plot_losses, say
 from igd_jax.core.process import is_first
 
@@ -30,8 +30,7 @@ def test_another_process_writes_nothing(tmp_path):
         partial.write_text("x")
     with atomic_folder(tmp_path / "eval") as folder:
         (folder / "metrics.json").write_text("{}")
-    with open_to_append(tmp_path / "answers" / "x.jsonl") as file:
-        file.write("{}\n")
+    append_lines(tmp_path / "answers" / "x.jsonl", ["{}"])
     metrics = MetricsWriter(tmp_path / "run" / "metrics.jsonl", tmp_path / "tb")
     metrics.write(1, loss=1.0)
     metrics.close()
@@ -42,6 +41,7 @@ def test_another_process_writes_nothing(tmp_path):
 def test_another_process_leaves_what_the_first_has_written(tmp_path):
     (tmp_path / "metrics.jsonl").write_text(METRICS)
     MetricsWriter(tmp_path / "metrics.jsonl").truncate(1)
+    append_lines(tmp_path / "metrics.jsonl", ["{}"], keep=0)
     plot_losses(tmp_path / "metrics.jsonl", tmp_path / "loss.png")
     with atomic_folder(tmp_path) as folder:  # the first would refuse to replace this one
         (folder / "x").touch()

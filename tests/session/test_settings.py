@@ -375,7 +375,7 @@ T5_HF = t5_config.to_hf(t5_config.NAMED["t5-pico"])
         ("data.candidates", "nowhere.txt", "expected catalogue, train, warm, cold, or a file with one item id "),
         ("decode.candidates", "trian", "'trian', which is no file that can be read; expected catalogue, train, "),
         ("decode.candidates", "empty", "which is no file that can be read"),
-        ("decode.collaborative", "popular", "which is not a folder; expected popularity, or RUN/eval/SPLIT of a "),
+        ("decode.collaborative", "popular", "which is not a folder; expected popularity, or the folder of a finished "),
         ("decode.collaborative", "empty", "which holds no collaborative.safetensors"),
     ],
 )  # fmt: skip
@@ -419,8 +419,8 @@ def test_a_folder_must_hold_the_tokenizer_too_unless_there_is_another(plain, tmp
 @pytest.mark.parametrize(
     ("hf", "message"),
     [
-        ({"model_type": "mamba"}, "the model is of type 'mamba'; expected one of qwen2, "),
-        ([], "its config.json holds no object"),
+        ({"model_type": "mamba"}, "of type 'mamba'; expected one of qwen2, "),
+        ([], "config.json holds a list; expected an object"),
         (T5_HF | {"d_ff": 0}, "the t5 config has no positive d_ff"),
     ],
 )

@@ -1,0 +1,268 @@
+"""A file of requests: answered in order, line by line; gone on with after a kill; nothing dropped without a word."""
+
+import json
+import os
+
+import pytest
+from command import run_here
+from tiny_run import ITEM_IDS, TITLES
+
+from igd_jax import recommend as program
+from igd_jax.core.errors import InputError
+from igd_jax.session import answers
+from igd_jax.session.recommender import Recommender
+
+CHUNK = 4
+"""Lines answered together in these tests."""
+
+
+@pytest.fixture(scope="module")
+def recommender(trained) -> Recommender:
+    return Recommender.load(trained)
+
+
+@pytest.fixture
+def answer(recommender, tmp_path, monkeypatch, capsys):
+    """Answer lines in chunks; returns what was said, and the answers."""
+    monkeypatch.setattr(answers, "AT_ONCE", CHUNK)
+
+    def run(lines: list, *, k: int | None = 2, make=lambda: recommender) -> tuple[str, list[dict]]:
+        texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
+        (tmp_path / "in.jsonl").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+        answers.answer_file(make, tmp_path / "in.jsonl", tmp_path / "new" / "out.jsonl", k=k)
+        written = (tmp_path / "new" / "out.jsonl").read_text(encoding="utf-8")
+        return capsys.readouterr().out, [json.loads(line) for line in written.splitlines()]
+
+    return run
+
+
+def _requests(n: int) -> list[dict]:
+    return [{"history": [TITLES[i % 19], ITEM_IDS[i % 7]], "id": f"Löwe {i}"} for i in range(n)]
+
+
+# ------------------------------------------------------------------------------------------------------ what is written
+def test_answers_come_in_order_with_their_lines_and_ids(answer, recommender):
+    requests = _requests(10)
+    del requests[3]["id"]
+    said, found = answer(requests)
+    assert [line["line"] for line in found] == list(range(1, 11))
+    assert [line.get("id") for line in found] == [request.get("id") for request in requests]
+    assert list(found[0]) == ["line", "id", "ranked"]
+    assert [list(result) for result in found[0]["ranked"]] == [["items", "title", "score", "tokens"]] * 2
+    expected = recommender.recommend(requests[:CHUNK], k=2)
+    assert [[result["title"] for result in line["ranked"]] for line in found[:CHUNK]] == [
+        [result.title for result in each.results] for each in expected
+    ]
+    assert said.splitlines()[:3] == [f"answered {n} requests, up to line {n}" for n in (4, 8, 10)]
+    assert "10 requests answered, 0 lines left out, 0 notes" in said
+
+
+def test_lines_are_read_and_written_chunk_by_chunk(answer, recommender, tmp_path, monkeypatch):
+    seen, plain, out = [], recommender.recommend, tmp_path / "new" / "out.jsonl"
+
+    def spy(requests, *, k):
+        n_written = len(out.read_text().splitlines()) if out.exists() else 0
+        seen.append((len(requests), n_written))
+        return plain(requests, k=k)
+
+    monkeypatch.setattr(recommender, "recommend", spy)
+    answer(_requests(10))
+    assert seen == [(4, 0), (4, 4), (2, 8)]
+
+
+def test_an_empty_file_has_no_answers_and_needs_no_model(answer):
+    def never():
+        raise AssertionError("nothing is to be answered")
+
+    said, found = answer([], make=never)
+    assert found == []
+    assert "0 requests answered" in said
+
+
+def test_notes_about_histories_are_told_with_their_lines_and_counted(answer):
+    said, found = answer([{"history": [TITLES[0], f"My own {i}"]} for i in range(12)])
+    assert len(found) == 12
+    told = [line for line in said.splitlines() if line.startswith("note: ")]
+    assert "in.jsonl line 1: 'My own 0' is neither a title nor an item of the catalogue; the model reads it" in told[0]
+    assert "line 10: 'My own 9'" in told[9]
+    assert told[10:] == ["note: further lines, too; they are counted at the end"]
+    assert "12 requests answered, 0 lines left out, 12 notes" in said
+
+
+# ------------------------------------------------------------------------------------------------------------ bad lines
+BAD = {
+    "no json": "Expecting value",
+    "": "Expecting value",
+    '{"history": ["A"]': "Expecting ',' delimiter",
+    '["A"]': "a request is ['A']; expected an object",
+    "{}": "a request has no history",
+    '{"history": ["A"], "id": 3}': "id is 3; expected a text",
+    '{"history": ["\\ud800"]}': "history is ['\\ud800']; expected a list",
+    "[" * 100_000: "recursion",
+    "1" * 5000: "limit",
+}
+
+
+def test_bad_lines_are_named_counted_and_left_out(answer):
+    lines = [line for bad in BAD for line in (bad, {"history": [TITLES[1]]})]
+    said, found = answer(lines)
+    assert [line["line"] for line in found] == list(range(2, 2 * len(BAD) + 1, 2))
+    told = [line for line in said.splitlines() if line.startswith("left out: ")]
+    for number, (line, message) in enumerate(zip(told, BAD.values(), strict=True)):
+        assert f"in.jsonl line {2 * number + 1}: " in line
+        assert message in line
+    assert f"{len(BAD)} requests answered, {len(BAD)} lines left out" in said
+
+
+def test_a_line_that_is_no_text_is_left_out(recommender, tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_bytes(b'{"history": ["\xff"]}\n')
+    answers.answer_file(lambda: recommender, tmp_path / "in.jsonl", tmp_path / "out.jsonl", k=None)
+    assert "line 1: 'utf-8' codec can't decode" in capsys.readouterr().out
+    assert (tmp_path / "out.jsonl").read_bytes() == b""
+
+
+def test_of_many_bad_lines_ten_are_named_and_all_are_counted(answer):
+    said, found = answer(["bad"] * 7 + _requests(2) + ["worse"] * 6)
+    assert [line["line"] for line in found] == [8, 9]
+    told = [line for line in said.splitlines() if line.startswith("left out: ")]
+    assert len(told) == 11
+    assert "line 12: " in told[9]
+    assert told[10] == "left out: further lines, too; they are counted at the end"
+    assert "2 requests answered, 13 lines left out" in said
+
+
+# ------------------------------------------------------------------------------------------------------------- going on
+@pytest.mark.parametrize("share", [0.0, 0.03, 0.31, 0.5, 0.77, 0.999, 1.0])
+def test_killed_in_any_line_it_goes_on_and_the_file_is_that_of_an_unbroken_run(answer, trained, tmp_path, share):
+    longer = {"history": TITLES[:9]}  # its chunk needs more room than those that are answered after the kill
+    requests = [longer, *_requests(4), "bad", *_requests(8)]
+    answer(requests)
+    out = tmp_path / "new" / "out.jsonl"
+    whole = out.read_bytes()
+    left = whole[: round(share * len(whole))]
+    out.write_bytes(left)
+    said, found = answer(requests, make=lambda: Recommender.load(trained))
+    assert out.read_bytes() == whole
+    assert len(found) == 13
+    n_done = max((line["line"] for line in found[: left.count(b"\n")]), default=0) // CHUNK * CHUNK
+    assert (f"going on after line {n_done} of" in said) == (n_done > 0)
+
+
+def test_a_finished_file_of_whole_chunks_is_left_alone(answer, tmp_path):
+    answer(_requests(8))
+    before = (tmp_path / "new" / "out.jsonl").read_bytes()
+
+    def never():
+        raise AssertionError("nothing is left to answer")
+
+    said, _ = answer(_requests(8), make=never)
+    assert "going on after line 8 of" in said
+    assert "0 requests answered" in said
+    assert (tmp_path / "new" / "out.jsonl").read_bytes() == before
+
+
+def test_requests_can_be_added(answer, tmp_path):
+    answer(_requests(6))
+    said, found = answer(_requests(9))
+    assert [line["line"] for line in found] == list(range(1, 10))
+    assert "going on after line 4 of" in said
+    grown = (tmp_path / "new" / "out.jsonl").read_bytes()
+    (tmp_path / "new" / "out.jsonl").unlink()
+    answer(_requests(9))
+    assert (tmp_path / "new" / "out.jsonl").read_bytes() == grown
+
+
+# ------------------------------------------------------------------------------------------------------------- refusals
+@pytest.mark.parametrize(
+    "content",
+    [
+        "my thesis",
+        "my thesis\n",
+        '{"line": 1, "ranked": []}\nmy thesis\n',
+        '{"line": 1, "ranked": []}\nmy thesis',
+        '{"line": 2, "ranked": []}\n{"line": 1, "ranked": []}\n',
+        '{"line": 1}\n',
+        '{"history": ["A"]}\n',
+        "\n",
+    ],
+)
+def test_a_file_that_holds_no_answers_is_left_as_it_is(answer, tmp_path, content):
+    (tmp_path / "new").mkdir()
+    (tmp_path / "new" / "out.jsonl").write_text(content)
+    with pytest.raises(InputError, match=r"out.jsonl holds something else than answers; name a file that is"):
+        answer(_requests(2))
+    assert (tmp_path / "new" / "out.jsonl").read_text() == content
+
+
+@pytest.mark.parametrize("n", [3, 8])
+def test_answers_to_more_lines_than_there_are(answer, tmp_path, n):
+    answer(_requests(9))
+    before = (tmp_path / "new" / "out.jsonl").read_bytes()
+    with pytest.raises(InputError, match=rf"out.jsonl answers more lines than the {n} of .*in.jsonl; name another"):
+        answer(_requests(n))
+    assert (tmp_path / "new" / "out.jsonl").read_bytes() == before
+
+
+def test_what_was_written_stays_until_there_is_more(answer, tmp_path):
+    """A start that fails before it has answered anything takes nothing away."""
+    answer(_requests(6))
+    before = (tmp_path / "new" / "out.jsonl").read_bytes()
+
+    def fails():
+        raise InputError("there is no model")
+
+    with pytest.raises(InputError, match="there is no model"):
+        answer(_requests(6), make=fails)
+    assert (tmp_path / "new" / "out.jsonl").read_bytes() == before
+
+
+def test_a_folder_is_no_file_of_answers(answer, tmp_path):
+    (tmp_path / "new" / "out.jsonl").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"out.jsonl is no file; name one that does not exist yet"):
+        answer(_requests(2))
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_the_requests_are_never_overwritten(recommender, tmp_path, link):
+    (tmp_path / "in.jsonl").write_text("")
+    out = tmp_path / "in.jsonl"
+    if link:
+        out = tmp_path / "out.jsonl"
+        os.link(tmp_path / "in.jsonl", out)
+    with pytest.raises(InputError, match="is the file of requests itself; name another one"):
+        answers.answer_file(lambda: recommender, tmp_path / "in.jsonl", out, k=None)
+
+
+# ----------------------------------------------------------------------------------------------------- the command line
+def test_on_the_command_line(trained, tmp_path):
+    lines = [*(json.dumps(request) for request in _requests(3)), "bad"]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    files = (f"--input={tmp_path / 'in.jsonl'}", f"--output={tmp_path / 'out.jsonl'}")
+    done = run_here(program, f"--workdir={trained}", *files, "--k=1")
+    assert (done.code, done.err) == (0, "")
+    found = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(line["line"], line["id"], len(line["ranked"])) for line in found] == [
+        (i + 1, f"Löwe {i}", 1) for i in range(3)
+    ]
+    assert "3 requests answered, 1 lines left out, 0 notes" in done.out
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--input={in}"], "give --history, or --input=REQUESTS.jsonl with --output=FILE.jsonl, and not both"),
+        (["--output={in}"], "give --history, or --input=REQUESTS.jsonl with --output=FILE.jsonl, and not both"),
+        (["--input={in}", "--output={in}.out", "--history=A"], "and not both"),
+        (["--input={in}.none", "--output={in}.out"], "does not exist; name a file with one request per line"),
+        (["--input={in}", "--output={in}"], "is the file of requests itself; name another one"),
+        (["--input={in}", "--output={in}.out", "--k=9"], "k is 9, but lists have a length of 4"),
+    ],
+)
+def test_what_cannot_be_meant(trained, tmp_path, given, message):
+    requests = tmp_path / "in.jsonl"
+    requests.write_text(json.dumps(_requests(1)[0]))
+    done = run_here(program, f"--workdir={trained}", *(word.replace("{in}", str(requests)) for word in given))
+    assert done.code == 2
+    (line,) = done.err.splitlines()
+    assert message in line
+    assert requests.read_text() == json.dumps(_requests(1)[0])

@@ -1,0 +1,236 @@
+"""A recommender answers many requests alike: in order, as evaluation does, and compiled once per shape."""
+
+import json
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_run
+from tiny_run import ITEM_IDS, TITLES
+
+import igd_jax
+from igd_jax import Recommender
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir
+from igd_jax.data.prepared import load
+from igd_jax.decoding.stepwise import Stepwise
+from igd_jax.evaluate import evaluate
+from igd_jax.evaluation.predictions import read_predictions
+from igd_jax.session.requests import Request
+
+HISTORY = TITLES[4:6]
+
+
+@pytest.fixture(scope="module")
+def recommender(trained) -> Recommender:
+    return Recommender.load(trained)
+
+
+def _ask(recommender: Recommender, *requests, k: int | None = None) -> list:
+    """Answers, by the batch of eight that most tests ask for: each further shape costs a compilation."""
+    return recommender.recommend([*requests, *[{"history": HISTORY}] * (8 - len(requests))], k=k)[: len(requests)]
+
+
+def _titles(answers) -> list[list[str]]:
+    return [[result.title for result in answer.results] for answer in answers]
+
+
+def _scores(answers) -> np.ndarray:
+    return np.array([[result.score for result in answer.results] for answer in answers])
+
+
+# ----------------------------------------------------------------------------------------------------- what is answered
+@pytest.mark.parametrize("by", ["titles", "ids"])
+def test_answers_are_those_of_the_evaluation_of_the_same_histories_in_order(tiny, trained, recommender, by):
+    rows, names = load(tiny / "data").splits["test"], TITLES if by == "titles" else ITEM_IDS
+    if not (trained / "eval" / "all").exists():
+        evaluate(tiny_run.tiny_config(tiny), Workdir(str(trained)), name="all")
+    expected = list(read_predictions(trained / "eval" / "all" / "predictions.jsonl"))
+    answers = recommender.recommend(
+        {"history": [names[item] for item in rows.history(row)]} for row in range(len(expected))
+    )
+    assert _titles(answers) == [[result.title for result in each.ranked] for each in expected]
+    np.testing.assert_allclose(
+        _scores(answers), [[result.score for result in each.ranked] for each in expected], atol=1e-4
+    )
+    assert [answer.results[0].items for answer in answers] == [each.ranked[0].items for each in expected]
+    assert {answer.notes for answer in answers} == {()}
+
+
+def test_no_requests_have_no_answers(recommender):
+    assert recommender.recommend([]) == []
+
+
+def test_k_is_the_length_of_the_lists(recommender):
+    (whole,), (short,) = (_ask(recommender, {"history": HISTORY}, k=k) for k in (None, 2))
+    assert len(whole.results) == 4
+    assert short.results == whole.results[:2]
+    for k in (0, 5):
+        with pytest.raises(InputError, match=rf"k is {k}, but lists have a length of 4; give 1 to 4, or raise"):
+            recommender.recommend([{"history": HISTORY}], k=k)
+
+
+def test_a_title_that_the_catalogue_does_not_have_is_read_as_text_and_noted(recommender):
+    plain, told = _ask(recommender, {"history": HISTORY}, {"history": ["My own", *HISTORY]})
+    assert plain.notes == ()
+    assert told.notes == ("'My own' is neither a title nor an item of the catalogue; the model reads it as plain text",)
+    assert not np.allclose(_scores([plain]), _scores([told]), atol=1e-3)
+
+
+def test_a_title_goes_before_an_id_and_ids_are_read_as_their_titles(recommender):
+    by_title, by_id = _ask(recommender, {"history": HISTORY}, {"history": ITEM_IDS[4:6]})
+    assert _titles([by_title]) == _titles([by_id])
+    np.testing.assert_allclose(_scores([by_title]), _scores([by_id]), atol=1e-5)
+
+
+def test_a_history_that_is_too_long_is_cut_and_noted(recommender):
+    (answer,) = _ask(recommender, {"history": TITLES * 4})
+    assert answer.notes == ("the history is cut to its newest part: with a title over 512 tokens",)
+
+
+# -------------------------------------------------------------------------------------------- what may be recommended
+def test_only_candidates_of_a_request_are_recommended_to_it(recommender):
+    wanted = [TITLES[9], ITEM_IDS[17], TITLES[3]]
+    free, bound = _ask(recommender, {"history": HISTORY}, {"history": HISTORY, "candidates": wanted})
+    assert {result.title for result in bound.results} == {TITLES[9], TITLES[17], TITLES[3]}
+    assert {result.items for result in bound.results} == {("sku9",), ("sku17",), ("sku3", "sku22")}
+    assert _titles([free]) == _titles(_ask(recommender, {"history": HISTORY}))
+
+
+def test_the_history_can_be_excluded(recommender):
+    best = _ask(recommender, {"history": HISTORY})[0].results
+    history = [best[0].title, best[1].items[0]]
+    (answer,) = _ask(recommender, {"history": history, "exclude_history": True})
+    assert len(answer.results) == 4
+    assert not {result.title for result in answer.results} & {best[0].title, best[1].title}
+
+
+def test_candidates_without_the_history(recommender):
+    request = Request(tuple(HISTORY), candidates=(*HISTORY, TITLES[8]), exclude_history=True)
+    assert _titles(_ask(recommender, request)) == [[TITLES[8]]]
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ("Title A", "a request is 'Title A'; expected an object such as"),
+        ({}, "a request has no history; name at least one title or item id, oldest first"),
+        ({"history": []}, "a request has no history"),
+        ({"history": "Title A"}, "history is 'Title A'; expected a list of titles or item ids"),
+        ({"history": ["A", 3]}, r"history is \['A', 3\]; expected a list of titles"),
+        ({"history": ["half \ud800"]}, r"history is \['half .ud800'\]; expected a list"),
+        ({"history": ["A"], "hsitory": []}, "a request has the field 'hsitory'; expected history, id, candidates, "),
+        ({"history": ["A"], "id": 7}, "id is 7; expected a text"),
+        ({"history": ["A"], "id": "\udfff"}, "id is '.udfff'; expected a text"),
+        ({"history": ["A"], "exclude_history": 1}, "exclude_history is 1; expected true or false"),
+        ({"history": ["A"], "candidates": ["nothing"]}, "names the candidate 'nothing', which the catalogue does not"),
+        ({"history": ["A"], "candidates": []}, "leaves nothing to recommend"),
+        ({"history": [TITLES[0]], "candidates": [TITLES[0]], "exclude_history": True}, "leaves nothing to recommend"),
+        (Request(()), "a request has no history"),
+    ],
+)
+def test_a_request_that_cannot_be_answered(recommender, request_, message):
+    with pytest.raises(InputError, match=message):
+        recommender.recommend([{"history": HISTORY}, request_])
+
+
+# ------------------------------------------------------------------------------------------------- one build, one shape
+@pytest.fixture
+def traced(monkeypatch):
+    """Counts how often the parts of the search are traced."""
+    calls = Counter()
+    for name in ("prefill", "generate", "finished"):
+        plain = getattr(Stepwise, name)
+
+        def counted(self, *arguments, name=name, plain=plain):
+            calls[name] += 1
+            return plain(self, *arguments)
+
+        monkeypatch.setattr(Stepwise, name, counted)
+    return calls
+
+
+def test_requests_of_one_shape_are_compiled_once(trained, traced):
+    recommender = Recommender.load(trained, {"decode.num_beams": 5, "eval.ks": [1]})  # beams that no other test has
+    first = recommender.recommend([{"history": HISTORY}])
+    once = Counter(traced)
+    assert once["prefill"] >= 1
+    for number in range(6):
+        recommender.recommend([{"history": [TITLES[number], TITLES[number + 7]]}])
+    assert _titles(recommender.recommend([{"history": HISTORY}])) == _titles(first)
+    assert traced == once
+    recommender.recommend([{"history": HISTORY}] * 3)  # a batch of four rows
+    twice = Counter(traced)
+    assert twice["prefill"] > once["prefill"]
+    recommender.recommend([{"history": HISTORY}] * 4)
+    assert traced == twice
+
+
+# ----------------------------------------------------------------------------------------------------- loading, changes
+def test_fields_of_decoding_can_be_changed(trained, recommender):
+    changed = Recommender.load(str(trained), {"decode.alpha": 1.0, "decode.candidates": "train"})
+    (ours,), (theirs,) = (_ask(each, {"history": HISTORY}) for each in (recommender, changed))
+    assert changed.step == recommender.step
+    assert int(changed.index.candidates.sum()) == int(recommender.index.candidates.sum()) - tiny_run.N_COLD
+    assert not np.allclose(_scores([ours]), _scores([theirs]), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"decode.alpha": 1.5}, r"config.decode.alpha is 1.5; expected a discount from 0 to 1"),
+        ({"decode.alhpa": 0.5}, r"config.decode.alhpa is unknown"),
+        ({"decode.alpha": "high"}, r"changes are .*, which the config does not take"),
+        ({"nothing.of.this": 1}, r"changes are .*, which the config does not take"),
+        ({"train.seed": 7}, r"holds a run of another config: train.seed differ"),
+    ],
+)
+def test_changes_that_a_run_cannot_take(trained, changes, message):
+    with pytest.raises(InputError, match=message):
+        Recommender.load(trained, changes)
+
+
+def test_a_folder_without_a_run(tmp_path):
+    with pytest.raises(InputError, match="holds no run"):
+        Recommender.load(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ------------------------------------------------------------------------------------------------- a model of item ids
+def test_a_model_of_items_reads_what_it_knows_and_notes_the_rest(trained_sasrec):
+    recommender = Recommender.load(trained_sasrec)
+    known, mixed = _ask(recommender, {"history": HISTORY}, {"history": ["My own", *HISTORY]})
+    assert mixed.results == known.results
+    assert mixed.notes == (
+        "'My own' is neither a title nor an item of the catalogue, so the model cannot read it; it is left out",
+    )
+    with pytest.raises(InputError, match=r"no entry of the history \['My own'\] is in the catalogue, and this model"):
+        recommender.recommend([{"history": ["My own"]}])
+    (bound,) = recommender.recommend([{"history": HISTORY, "candidates": [TITLES[9], TITLES[8]]}])
+    assert {result.title for result in bound.results} == {TITLES[9], TITLES[8]}
+
+
+# ------------------------------------------------------------------------------------------------------------ notebooks
+def test_names_for_notebooks_are_there_and_importing_the_package_is_cheap():
+    assert {getattr(igd_jax, name).__name__ for name in igd_jax.__all__} == set(igd_jax.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Recommmender'"):
+        _ = igd_jax.Recommmender
+    look = "import sys, igd_jax; print(sorted({'jax', 'flax', 'numpy', 'absl'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_the_example_of_the_readme_runs(trained, monkeypatch):
+    readme = Path(igd_jax.__file__).parents[1] / "README.md"
+    (example,) = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert "from igd_jax import Recommender" in example
+    example = example.replace('"runs/igd"', json.dumps(str(trained))).replace("k=10", "k=3")
+    *lines, last = example.strip().splitlines()
+    names = {}
+    exec("\n".join(lines), names)
+    (answer,) = eval(last, names)
+    assert len(answer.results) == 3
+    assert len(answer.notes) == 2  # Title A and Title B are no titles of the shop
