@@ -15,9 +15,7 @@ def get_config() -> ConfigDict:
     config.data.prompt = "plain"  # template of igd_jax/data/prompts.py: plain (ours) or igd (the authors')
     config.data.category = "items"  # noun for the items inside the prompt
     config.data.max_length = 512  # tokens of prompt and target together; longer prompts lose their oldest tokens
-    config.data.candidates = (
-        "catalogue"  # items in the trie; also train (targets; published), warm, cold, or a file of ids
-    )
+    config.data.candidates = "catalogue"  # items in the trie; also train (published), warm, cold, or a file of ids
     config.data.max_examples = 0  # first rows of the train split that are used; 0 = all
 
     config.tokenizer = ConfigDict()
@@ -69,7 +67,7 @@ def get_config() -> ConfigDict:
     config.decode.top_k = 0  # length of the lists; 0 = num_beams, and no more where they come from a beam search
     config.decode.max_new_tokens = 0  # longest title that can be written, tokens with EOS; 0 = the longest candidate
     config.decode.candidates = ""  # items that may be recommended, as data.candidates names them; empty = those
-    config.decode.collaborative = ""  # scores of items for D3 and BIGRec: popularity, or RUN/eval/SPLIT of a SASRec run
+    config.decode.collaborative = ""  # scores of items for D3 and BIGRec: popularity, or the folder of a SASRec run
     config.decode.batch_size = 16  # users at a time; published: 16
 
     config.eval = ConfigDict()

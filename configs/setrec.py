@@ -1,7 +1,7 @@
 """SETRec: a few vectors per item in place of its title, and one forward pass per list.
 
     python -m igd_jax.train --config=configs/setrec.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
-        --config.method.args.collaborative=SASREC_RUN/eval/test
+        --config.method.args.collaborative=SASREC
     python -m igd_jax.train --config=configs/setrec.py:t5 ... --config.model.path=T5_DIR
     python -m igd_jax.train --config=configs/setrec.py:t5 ... --config.model.config=t5-pico        random weights
 
@@ -26,7 +26,7 @@ def get_config(backbone: str = "") -> ConfigDict:
     config.method.args.n_semantic = 4 if backbone else 6  # semantic tokens per item; published: 4 (T5), 6 (Qwen)
     config.method.args.alpha = 0.7 if backbone else 0.5  # weight of the autoencoder's error; published
     config.method.args.beta = 0.1  # weight of the semantic scores when ranking, 0 to 1; published (Qwen): 0.1
-    config.method.args.collaborative = ""  # RUN/eval/SPLIT of a SASRec run; empty = vectors trained here
+    config.method.args.collaborative = ""  # folder of a SASRec run; empty = vectors trained here
     config.method.args.features = ""  # safetensors file with "features"; empty = the items' texts, read first
     config.method.args.pooling = "mean"  # of a text's hidden states: over its tokens (published), or last = its last
     config.method.args.text_model = ""  # Hugging Face folder (decoder, T5) that reads texts; empty = the backbone

@@ -25,10 +25,8 @@ decode() { # RUN NAME FLAGS...: one more evaluation of a trained run
 
 test -f "$out/data/meta.json" || python -m igd_jax.prepare --source="$source" --input="$input" --output="$out/data"
 data=(--config.data.dir="$out/data" --config.data.max_examples="$train_rows" --config.eval.max_examples="$test_rows")
-for split in valid test; do
-  # shellcheck disable=SC2086
-  sweep "$out/sasrec" configs/sasrec.py "${data[@]}" --config.eval.split=$split ${SASREC:-}
-done
+# shellcheck disable=SC2086
+sweep "$out/sasrec" configs/sasrec.py "${data[@]}" ${SASREC:-}
 for method in sft igd pos cft msl; do
   sweep "$runs/$method" configs/$method.py "${data[@]}" --config.decode.alpha=0 --config.decode.length_penalty=0 "$@"
 done
@@ -37,7 +35,7 @@ for seed in ${seeds//,/ }; do
   # shellcheck disable=SC2086
   decode "$runs/sft/seed=$seed" bigrec --decode_as=configs/bigrec.py ${BIGREC:-}
   d3=(--decode_as=configs/d3.py --choose=method.args.lam="$lams")
-  d3+=(--config.decode.collaborative="$out/sasrec/seed=$seed/eval/test")
+  d3+=(--config.decode.collaborative="$out/sasrec/seed=$seed")
   decode "$runs/sft/seed=$seed" d3 "${d3[@]}"
   decode "$runs/igd/seed=$seed" d3 "${d3[@]}" --config.decode.alpha=0.2
   for method in sft igd cft; do

@@ -19,7 +19,7 @@ t5+=(--config.tokenizer.path="${TOKENIZER:-}")
 data=(--config.data.dir="$out/data" --config.data.max_examples="${ROWS:-0}" --config.eval.max_examples="${TEST_ROWS:-0}")
 train() { # NAME CONFIG SEED FLAGS...: train and evaluate, then once more with the beta that validation prefers
   python -m igd_jax.sweep --output="$runs/$1" --config="$2" --grid=train.seed="$3" "${data[@]}" "${@:4}" \
-    --config.method.args.collaborative="$out/sasrec/seed=$3/eval/test"
+    --config.method.args.collaborative="$out/sasrec/seed=$3"
   decode "$runs/$1/seed=$3" beta --choose=method.args.beta="$betas" --choose_examples="$rows"
 }
 decode() { # RUN NAME FLAGS...: one more evaluation of a trained run
