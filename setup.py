@@ -32,7 +32,7 @@ setup(
         "numpy>=2.1,<3",
         "ml-collections>=1.1,<2",
         "absl-py>=2",
-        "jaxtyping>=0.3",
+        "jaxtyping>=0.3.3",
         "tqdm>=4.66.3",
     ],
     extras_require={

@@ -3,8 +3,8 @@
     python -m igd_jax.evaluate --workdir=RUN --decode_as=configs/d3.py --name=d3 \
         --config.decode.collaborative=SASREC --config.method.args.lam=0.5
 
-RUN is any run that tuned a model to write titles (sft, igd, cft, ...); SASREC a run of configs/sasrec.py on the same
-data; popularity is a source, too. Trained by itself, this config is configs/sft.py.
+RUN is any run that tuned a model to write titles (sft, igd, cft, ...); SASREC a finished run of
+configs/sasrec.py; popularity is a source, too. Trained by itself, this config is configs/sft.py.
 """
 
 from ml_collections import ConfigDict

@@ -2,7 +2,7 @@
 
     python -m igd_jax.train --config=configs/sasrec.py --config.data.dir=DATA --workdir=SASREC
 
-When it ends it leaves SASREC/collaborative.safetensors, which other runs on the same data name by
+When it ends, it leaves SASREC/collaborative.safetensors, which other runs on the same data name by
 --config.decode.collaborative=SASREC. Training stops after five epochs without a better NDCG@20 on valid.
 """
 

@@ -1,7 +1,7 @@
 """SETRec: a few vectors per item in place of its title, and one forward pass per list.
 
     python -m igd_jax.train --config=configs/setrec.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
-        --config.method.args.collaborative=SASREC
+        --config.method.args.collaborative=SASREC_RUN
     python -m igd_jax.train --config=configs/setrec.py:t5 ... --config.model.path=T5_DIR
     python -m igd_jax.train --config=configs/setrec.py:t5 ... --config.model.config=t5-pico        random weights
 

@@ -52,6 +52,18 @@ def trained(tiny: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def sasrec_run(tiny: Path) -> Path:
+    """The workdir of a finished SASRec run on the same data. Tests may add evaluations to it, and nothing else."""
+    import tiny_run
+
+    from igd_jax.core.io import Workdir
+    from igd_jax.train import train
+
+    train(tiny_run.sasrec_config(tiny), Workdir(str(tiny / "sasrec")))
+    return tiny / "sasrec"
+
+
+@pytest.fixture(scope="session")
 def books(shared: Path, tmp_path_factory) -> Path:
     """Amazon Books as published, prepared on the command line; the test split is only the rows of the golden search."""
     from command import run_process

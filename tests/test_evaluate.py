@@ -13,11 +13,12 @@ from igd_jax import compare
 from igd_jax import evaluate as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import MARK, Workdir, read_json
-from igd_jax.data.collaborative import FILE, Collaborative, load_collaborative, save_collaborative
+from igd_jax.data.collaborative import load_collaborative, save_collaborative
 from igd_jax.data.prepared import assemble, load, save
 from igd_jax.data.tokenizer import load_tokenizer
-from igd_jax.evaluation.predictions import read_evaluation
-from igd_jax.session.session import set_up
+from igd_jax.evaluation.evaluations import read_evaluation
+from igd_jax.evaluation.predictions import SCHEMA_VERSION
+from igd_jax.session.session import set_up_to_decode
 from igd_jax.train import train
 
 N_TEST = tiny_run.N_ROWS["test"]
@@ -104,8 +105,22 @@ def test_the_evaluation_keeps_its_own_config(trained, plain):
     config = read_json(trained / "eval" / "plain" / "config.json")
     assert (config["decode"]["alpha"], config["eval"]["ks"]) == (0.2, [1, 3])
     assert {path.name for path in (trained / "eval" / "plain").iterdir()} == {
-        *("config.json", "metrics.json", "predictions.jsonl", MARK),
+        *("config.json", "env.json", "metrics.json", "predictions.jsonl", MARK),
     }
+
+
+def test_the_evaluation_tells_what_made_it(trained, plain):
+    told = read_json(trained / "eval" / "plain" / "env.json")
+    run = read_json(trained / "env.json")
+    assert told["predictions_schema"] == SCHEMA_VERSION
+    assert told["checkpoint"] == {"step": _best_step(trained), "commit": run["commit"]}
+    assert {name: told[name] for name in run} == run
+
+
+def _best_step(workdir) -> int:
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    losses = {line["step"]: line["valid_loss"] for line in lines if "valid_loss" in line}
+    return min(losses, key=losses.get)
 
 
 @pytest.mark.parametrize("name", ["../checkpoints", ".", "..", "../../victim", "../config.json", "{folder}", "link"])
@@ -202,7 +217,7 @@ def test_more_tokens_than_the_longest_title_change_nothing(evaluate, plain):
 
 
 def test_prompts_over_the_limit_are_counted_and_told(tiny, tmp_path, capsys):
-    run = set_up(tiny_run.tiny_config(tiny, {"data.max_length": 30}), Workdir(str(tmp_path)))
+    run = set_up_to_decode(tiny_run.tiny_config(tiny, {"data.max_length": 30}), Workdir(str(tmp_path)))
     examples = run.examples(run.rows("test"))
     assert 0 < examples.n_cut <= N_TEST
     assert f"{examples.n_cut} of {N_TEST} prompts cut: with target over 30 tokens" in capsys.readouterr().out
@@ -309,9 +324,8 @@ def test_collaborative_scores_are_those_of_the_rows_asked(tiny, shoppers, tmp_pa
     source.mkdir()
     users = np.full((N_TEST, len(tiny_run.TITLES)), -100.0, np.float32)
     users[np.arange(N_TEST), rows.target] = 100.0
-    vectors = Collaborative(users, np.eye(len(tiny_run.TITLES), dtype=np.float32))
-    mark = load(shoppers[0]).meta["fingerprint"]
-    save_collaborative(vectors, source / FILE, fingerprint=mark, split="test")
+    mark, items = load(shoppers[0]).meta["fingerprint"], np.eye(len(tiny_run.TITLES), dtype=np.float32)
+    save_collaborative(source, items, {"test": users}, fingerprint=mark)
     changes = {"decode.collaborative": str(source), "method.name": "d3", "method.args": {"lam": 0.0}}
     predictions, _ = _by_users(tiny, shoppers, tmp_path / "run", changes)
     assert [line["ranked"][0]["title"] for line in predictions] == [line["target"]["title"] for line in predictions]
@@ -321,11 +335,13 @@ def test_vectors_are_kept_of_every_row_whoever_is_asked(tiny, shoppers, tmp_path
     """So they can serve an evaluation by rows, and the rows of one by users are where it looks for them."""
     sasrec = {"method.name": "sasrec", "method.args": {}, "train.num_steps": 1, "eval.max_examples": 2}
     train(tiny_run.tiny_config(tiny, sasrec | {"data.dir": str(shoppers[0])}), Workdir(str(tmp_path / "run")))
-    _by_users(tiny, shoppers, tmp_path / "run", sasrec)
-    mark = load(shoppers[0]).meta["fingerprint"]
-    folder, n_items = tmp_path / "run" / "eval" / "users", len(tiny_run.TITLES)
-    kept = load_collaborative(folder, fingerprint=mark, split="test", n_rows=N_TEST, n_items=n_items)
-    assert len(kept.users) == N_TEST
+    _, metrics = _by_users(tiny, shoppers, tmp_path / "run", sasrec)
+    assert metrics["n"] == 2
+    mark, n_items = load(shoppers[0]).meta["fingerprint"], len(tiny_run.TITLES)
+    for split in ("valid", "test"):
+        n_rows = tiny_run.N_ROWS[split]
+        kept = load_collaborative(tmp_path / "run", fingerprint=mark, split=split, n_rows=n_rows, n_items=n_items)
+        assert len(kept.users) == n_rows
 
 
 # ----------------------------------------------------------------------------------------------------- the command line
@@ -342,7 +358,7 @@ def test_cold_users_on_the_command_line(trained):
     assert metrics["slices"]["cold"]["recall@3"] == 1
     assert metrics["slices"]["warm"]["recall@3"] == 0
     found = [read_evaluation("cold", trained / "eval" / "cold", group=group) for group in ("warm", "cold")]
-    assert [len(e.keys) for e in found] == [metrics["slices"][name]["n"] for name in ("warm", "cold")]
+    assert [len(e.answers) for e in found] == [metrics["slices"][name]["n"] for name in ("warm", "cold")]
     assert [e.by_row["recall@3"].mean() for e in found] == [0, 1]
 
 
@@ -404,9 +420,16 @@ def test_a_model_folder_needs_no_training(tiny, tmp_path, capsys):
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused
-@pytest.mark.parametrize("ks", [(1, 5), (), (0,)])
-def test_cut_offs_without_as_many_beams_are_bad_input(tiny, trained, ks):
-    with pytest.raises(InputError, match=r"config.eval.ks is .*, but 4 beams give lists of that length"):
+@pytest.mark.parametrize(
+    ("ks", "message"),
+    [
+        ((1, 5), r"config.eval.ks is \(1, 5\), but lists have a length of 4; raise config.decode.top_k "),
+        ((), r"config.eval.ks is \(\); expected at least one number"),
+        ((0,), r"config.eval.ks\[0\] is 0; expected a length of lists"),
+    ],
+)
+def test_cut_offs_beyond_the_lists_are_bad_input(tiny, trained, ks, message):
+    with pytest.raises(InputError, match=message):
         program.evaluate(tiny_run.tiny_config(tiny, {"eval.ks": ks}), Workdir(str(trained)), name="none")
     assert not (trained / "eval" / "none").exists()
 
@@ -418,10 +441,10 @@ def test_a_run_without_a_checkpoint_is_bad_input(tiny, trained, tmp_path):
 
 
 def test_an_unknown_split_lists_the_known_ones(tiny, trained):
-    with pytest.raises(InputError, match=r"no split 'dev'; expected one of train, valid, test"):
+    with pytest.raises(InputError, match=r"config.eval.split is 'dev'; expected one of train, valid, test"):
         program.evaluate(tiny_run.tiny_config(tiny, {"eval.split": "dev"}), Workdir(str(trained)), name="none")
 
 
 def test_an_unknown_protocol_lists_the_known_ones(tiny, trained):
-    with pytest.raises(InputError, match=r"config.eval.protocol is 'user'; expected rows or users"):
+    with pytest.raises(InputError, match=r"config.eval.protocol is 'user'; expected one of rows, users"):
         program.evaluate(tiny_run.tiny_config(tiny, {"eval.protocol": "user"}), Workdir(str(trained)), name="none")

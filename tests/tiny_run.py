@@ -9,7 +9,7 @@ from flax import nnx, traverse_util
 from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
-from configs import igd
+from configs import igd, sasrec
 from igd_jax.data.prepared import SPLITS, Rows, assemble, save, starts_of
 from igd_jax.data.prompts import Prompts
 from igd_jax.data.tokenizer import train_tokenizer
@@ -140,4 +140,18 @@ def tiny_config(folder: Path, changes: dict[str, Any] | None = None) -> ConfigDi
     config.eval.ks = (1, 3)
     config.mesh.data = 1
     config.update_from_flattened_dict(changes or {})
+    return config
+
+
+def sasrec_config(folder: Path, **args: Any) -> ConfigDict:
+    """48 steps of SASRec, which learn the pattern of the shop."""
+    config = sasrec.get_config()
+    config.data.dir, config.tokenizer.path = str(folder / "data"), str(folder / "model")
+    config.method.args.update(width=16, dropout=0.1, **args)
+    config.train.update(
+        global_batch_size=16, micro_batch_size=8, learning_rate=3e-2, num_epochs=8, patience=0, log_every_steps=16
+    )
+    config.decode.update(num_beams=4, batch_size=8)
+    config.eval.ks = (1, 3)
+    config.mesh.data = 1
     return config

@@ -33,14 +33,14 @@ class Children(NamedTuple):
 @no_type_check  # as a pytree it also holds shardings or axes
 @struct.dataclass
 class DeviceTrie:
-    """Arrays of `Trie` that a search looks up; every gather of `width` children is in bounds.
+    """Arrays of `Trie` that a search looks up.
 
     Attributes:
       token: token into each node.
       branch_bits: bit ``n % 32`` of word ``n // 32`` says that node n branches.
       branch_rank: branching nodes before each word.
       child_start: first edge of each branching node.
-      child: node below each edge; 0 beyond the last edge.
+      child: node below each edge; 0 in a last place for all others.
       leaf, row: node that ends each candidate's row, ascending, and that catalogue row.
       eos: token that ends every row.
       n_edges: edges out of branching nodes; also the place that stands for every other edge.
@@ -51,7 +51,7 @@ class DeviceTrie:
     branch_bits: UInt32[Array, " words"]
     branch_rank: Int[Array, " words"]
     child_start: Int[Array, " branches_plus_2"]
-    child: Int[Array, " E_plus_width"]
+    child: Int[Array, " E_plus_1"]
     leaf: Int[Array, " leaves"]
     row: Int[Array, " leaves"]
     eos: int = struct.field(pytree_node=False)
@@ -78,9 +78,10 @@ class DeviceTrie:
         count = jnp.where(is_branch, self.child_start[branch + 1] - start, 1)
         column = jnp.arange(width)[None, None]
         start, count, is_branch, at = (x[:, :, None] for x in (start, count, is_branch, at))
-        edge = jnp.where(is_branch, start + column, self.n_edges)
+        exists = column < count
+        edge = jnp.where(is_branch & exists, start + column, self.n_edges)
         child = jnp.where(is_branch, self.child[edge], at + 1)
-        return Children(child, self.token[child], edge, (column < count) & (node >= 0)[:, :, None])
+        return Children(child, self.token[child], edge, exists & (node >= 0)[:, :, None])
 
     def row_of(self, node: Int[Array, "B K"]) -> Int[Array, "B K"]:
         """The catalogue row that ends at each node, -1 where none does."""
@@ -98,17 +99,12 @@ def device_trie(trie: Trie) -> DeviceTrie:
     np.bitwise_or.at(words, trie.branch >> 5, np.uint32(1) << (trie.branch & 31).astype(np.uint32))
     in_word = np.bincount(trie.branch >> 5, minlength=len(words))
     rank = np.concatenate([[0], np.cumsum(in_word)[:-1]])
-    pad = max(width, root_width)
-
-    def padded(array: np.ndarray) -> jax.Array:
-        return jnp.asarray(np.append(array, np.zeros(pad, array.dtype)))
-
     return DeviceTrie(
         token=jnp.asarray(trie.token),
         branch_bits=jnp.asarray(words),
         branch_rank=jnp.asarray(rank, jnp.int32),
         child_start=jnp.asarray(np.append(trie.child_start, trie.child_start[-1:])),
-        child=padded(trie.child),
+        child=jnp.asarray(np.append(trie.child, np.int32(0))),
         leaf=jnp.asarray(trie.leaf),
         row=jnp.asarray(trie.row),
         eos=int(trie.token[trie.leaf[0]]),

@@ -140,6 +140,14 @@ def min_max(values: Float[Array, "... N"]) -> Float[Array, "... N"]:
     return jnp.where(finite & (spread > 0), (values - low) / jnp.where(spread > 0, spread, 1.0), 0.0)
 
 
+def collaborative_weight(
+    scores: Float[Array, "B items"], item: Int[Array, " I"], item_title: Int[Array, " I"], *, n_titles: int
+) -> Float[Array, "B {n_titles}"]:
+    """W of each title for each user: the best score of its items, scaled from 0 to 1 over the user's titles."""
+    best = jax.ops.segment_max(scores[:, item].T, item_title, num_segments=n_titles, indices_are_sorted=True)
+    return min_max(best.T)
+
+
 def adjusted(
     distance: Float[Array, "B K N"], weight: Float[Array, "B N"], gamma: float | Float[Array, ""]
 ) -> Float[Array, "B K N"]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
@@ -16,10 +17,12 @@ class Restricted:
     """Another edge score, and -inf on edges that lead to no allowed row.
 
     Attributes:
-      low, high: catalogue rows below each edge out of a branching node.
+      row: catalogue row that ends at each leaf, ascending.
+      low, high: leaves below each edge out of a branching node.
       then: score of the edges that stay.
     """
 
+    row: Int[Array, " leaves"]
     low: Int[Array, " E"]
     high: Int[Array, " E"]
     then: EdgeScore
@@ -27,14 +30,16 @@ class Restricted:
     def of_rows(self, batch: TextBatch) -> tuple[Bool[Array, "B E_plus_1"] | None, Any]:
         """Edges that each row may take, or None where the batch allows everything; and what the other score knows.
 
-        The last place stands for forced edges, which are as legal as the edges that led to them.
+        The last place stands for forced edges, which are as legal as the edges that led to them. None leads to those
+        from the root: they are legal where anything is allowed.
         """
         rows = self.then.of_rows(batch)
         if batch.allowed is None:
             return None, rows
-        before = jnp.pad(jnp.cumsum(batch.allowed, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
+        before = jnp.cumsum(batch.allowed[:, self.row], axis=1, dtype=jnp.int32)
+        before = jnp.pad(before, ((0, 0), (1, 0)))
         legal = before[:, self.high] > before[:, self.low]
-        return jnp.pad(legal, ((0, 0), (0, 1)), constant_values=True), rows
+        return jnp.concatenate([legal, before[:, -1:] > 0], axis=1), rows
 
     def __call__(self, logp: Float[Array, "B K C"], edge: Int[Array, "B K C"], rows: Any) -> Float[Array, "B K C"]:
         """The other score where the edge is legal."""
@@ -48,4 +53,5 @@ class Restricted:
 
 def restricted(trie: Trie, then: EdgeScore) -> Restricted:
     """The score on the device."""
-    return Restricted(jnp.asarray(trie.child_lo), jnp.asarray(trie.child_hi), then)
+    low, high = (np.searchsorted(trie.row, bound).astype(np.int32) for bound in (trie.child_lo, trie.child_hi))
+    return Restricted(jnp.asarray(trie.row), jnp.asarray(low), jnp.asarray(high), then)

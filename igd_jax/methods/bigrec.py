@@ -11,7 +11,6 @@ With the texts of all beams in turn, and the tuned model's hidden states, it is 
 from pathlib import Path
 from typing import Any, no_type_check
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
@@ -29,6 +28,7 @@ from igd_jax.decoding.grounding import (
     NOTHING,
     Titles,
     adjusted,
+    collaborative_weight,
     cut,
     distances,
     embed_rows,
@@ -251,14 +251,6 @@ def _check_words(context: Context) -> None:
             "bigrec compares what a model writes with titles, but config.identifiers.name names identifiers that are "
             "no words; set it to titles, or config.method.name to a method that searches the trie"
         )
-
-
-def collaborative_weight(
-    scores: Float[Array, "B items"], item: Int[Array, " I"], item_row: Int[Array, " I"], *, n_titles: int
-) -> Float[Array, "B N"]:
-    """W of each title for each user: the best score of its items, scaled from 0 to 1 over the user's titles."""
-    best = jax.ops.segment_max(scores[:, item].T, item_row, num_segments=n_titles, indices_are_sorted=True)
-    return min_max(best.T)
 
 
 def text_ends(tokenizer: Tokenizer, *, vocab_size: int) -> Int[np.ndarray, " V"]:

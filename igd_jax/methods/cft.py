@@ -32,7 +32,8 @@ from igd_jax.methods.base import (
     token_loss,
 )
 from igd_jax.models.backbone import Backbone
-from igd_jax.models.visibility import Causal
+from igd_jax.models.layers import pick
+from igd_jax.models.visibility import Segments
 from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import LossState
 
@@ -137,14 +138,16 @@ def logits_without_history(model: Backbone, batch: TextBatch, prompt: Int[Array,
     are relative, so the logits are the same.
     """
     prefix = model.prefill(prompt_batch(prompt)).take(jnp.zeros(len(batch.target), jnp.int32))
+    is_first = batch.place == 0
+    identifier = jnp.cumsum(is_first & batch.target_mask, axis=1, dtype=jnp.int32)
     hidden, _ = model.extend(
         prefix,
         batch.target,
         positions=prefix.length[:, None] + batch.place,
-        visible=Causal(batch.target_mask),
+        visible=Segments(jnp.where(batch.target_mask, identifier, 0)),
     )
-    before = jnp.pad(hidden[:, :-1], ((0, 0), (1, 0), (0, 0)))
-    return model.logits(jnp.where((batch.place == 0)[..., None], prefix.hidden[:, None], before))
+    before = pick(hidden, batch.before - batch.prompt.shape[1])
+    return model.logits(jnp.where(is_first[..., None], prefix.hidden[:, None], before))
 
 
 def check_room(model: Any, counterfactual: Counterfactual) -> None:

@@ -17,10 +17,10 @@ from igd_jax.models.layers import (
     KeyBlock,
     RMSNorm,
     Rotation,
-    layers_per_turn,
     normal_init,
     pick,
     rotation_of,
+    training_unroll,
 )
 from igd_jax.models.visibility import Causal, Visibility, mask_of, positions_of
 
@@ -99,7 +99,7 @@ class Decoder(nnx.Module):
           positions: of the new tokens, from 0.
           visible: which of the new tokens see each other.
           past: any number of parts, in the model's dtype; finite where they are masked, too.
-          unroll: layers per turn of the loop over layers; see `layers_per_turn`.
+          unroll: layers per turn of the loop over them; for speed alone, see `layers.training_unroll`.
 
         Returns:
           Hidden states after the final norm, in the model's dtype, and the new tokens' keys and values [L B G T H].
@@ -144,7 +144,7 @@ class Decoder(nnx.Module):
         """The state of the token before each target token, which is a token of the prompt or of the target."""
         tokens = jnp.concatenate([batch.prompt, batch.target], axis=1)
         valid = jnp.concatenate([batch.prompt_mask, batch.target_mask], axis=1)
-        hidden, _ = self._after_shared(batch.shared_prefix, tokens, valid, unroll=layers_per_turn())
+        hidden, _ = self._after_shared(batch.shared_prefix, tokens, valid, unroll=training_unroll())
         return pick(hidden, batch.before)
 
     def _after_shared(
@@ -158,7 +158,7 @@ class Decoder(nnx.Module):
         if len(shared) == 0:
             return self(tokens, positions=positions_of(valid), visible=Causal(valid), unroll=unroll)
         whole = jnp.ones((1, len(shared)), bool)
-        _, kv = self(shared[None], positions=positions_of(whole), visible=Causal(whole), unroll=unroll)
+        _, kv = self(shared[None], positions=positions_of(whole), visible=Causal(whole))
         past = jax.tree.map(lambda x: jnp.broadcast_to(x, (x.shape[0], len(tokens), *x.shape[2:])), kv)
         hidden, new = self(
             tokens,

@@ -181,12 +181,11 @@ def pick(hidden: Float[Array, "B S D"], column: Int[Array, "B T"]) -> Float[Arra
     return jnp.take_along_axis(hidden, column[:, :, None], axis=1, mode="promise_in_bounds")
 
 
-def layers_per_turn() -> int:
-    """Layers that a scan over stacked layers runs in one turn of its loop, where a gradient is taken.
+def training_unroll() -> int:
+    """Layers that one turn of a scan over stacked layers runs where gradients are taken; one where none are.
 
-    On a CPU each turn costs some idle time and a copy of the weights' gradients, so several layers share one. Elsewhere
-    a turn costs nothing that counts, and without a gradient it costs a CPU nothing either: one layer per turn is then
-    the least to compile (docs/decoding.md, What is compiled).
+    With gradients each turn costs a CPU some idle time and a copy of the weights' gradients, so several layers share
+    one. Elsewhere a turn costs nothing that counts, and each layer in it is compiled anew.
     """
     return 4 if jax.default_backend() == "cpu" else 1
 

@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.layers import Frozen, layers_per_turn
+from igd_jax.models.layers import Frozen, training_unroll
 from igd_jax.models.t5 import T5
 from igd_jax.models.visibility import Dense, both_sides, mask_of
 
@@ -207,7 +207,7 @@ class SetModel(nnx.Module):
             jnp.concatenate([read, asked], axis=1),
             positions=jnp.concatenate([layout.positions, layout.query_positions], axis=1),
             visible=Dense(jnp.tril(apart(group))[None] & valid[:, None]),
-            unroll=layers_per_turn(),
+            unroll=training_unroll(),
         )
         return hidden[:, -n_tokens:]
 
@@ -222,12 +222,14 @@ class SetModel(nnx.Module):
             visible = Dense(mask_of(visible) & apart(layout.group)[None])
         seen, more_bias = (jnp.ones_like(alone), alone.astype(jnp.float32)) if self.published else (alone, None)
         whole = (n_rows, n_tokens, n_tokens)
-        encoded = self.backbone.encode(read, positions=layout.positions, visible=visible)
+        unroll = training_unroll()
+        encoded = self.backbone.encode(read, positions=layout.positions, visible=visible, unroll=unroll)
         hidden, _ = self.backbone.decode(
             asked,
             self.backbone.memory_of(encoded, layout.valid),
             positions=jnp.zeros((n_rows, n_tokens), jnp.int32),
             visible=Dense(jnp.broadcast_to(seen, whole)),
             more_bias=None if more_bias is None else jnp.broadcast_to(more_bias, whole),
+            unroll=unroll,
         )
         return hidden

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.types import TextBatch
 from igd_jax.models.backbone import KVCache, Memory, Past, Prefix
-from igd_jax.models.layers import pick
+from igd_jax.models.layers import pick, training_unroll
 from igd_jax.models.t5_config import T5Config
 from igd_jax.models.t5_layers import Stack
 from igd_jax.models.visibility import Causal, Visibility, both_sides, positions_of
@@ -47,6 +47,7 @@ class T5(nnx.Module):
         *,
         positions: Int[Array, "B S"],
         visible: Visibility,
+        unroll: int = 1,
     ) -> Float[Array, "B S D"]:
         """Hidden states of the encoder after its final norm.
 
@@ -54,8 +55,9 @@ class T5(nnx.Module):
           inputs: token ids, or embeddings in their place.
           positions: whose differences choose the biases.
           visible: which tokens see each other.
+          unroll: as in `Decoder`.
         """
-        return self.encoder(self._embedded(inputs), positions=positions, visible=visible)[0]
+        return self.encoder(self._embedded(inputs), positions=positions, visible=visible, unroll=unroll)[0]
 
     def memory_of(self, encoded: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Memory:
         """What the decoder looks at of hidden states of the encoder, of which `mask` marks the real ones."""
@@ -70,12 +72,13 @@ class T5(nnx.Module):
         visible: Visibility,
         past: Sequence[Past] = (),
         more_bias: Float[Array, "B T T"] | None = None,
+        unroll: int = 1,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
         """Hidden states of the decoder after its final norm, without the scale that version 1.0 has before its head.
 
         Args:
           inputs: token ids, or embeddings in their place.
-          positions, visible: as in `encode`.
+          positions, visible, unroll: as in `encode`.
           past: tokens of the decoder that were run before, with their positions.
           more_bias: added to the attention [b, query, key] among the inputs.
 
@@ -83,7 +86,13 @@ class T5(nnx.Module):
           Hidden states, and the inputs' keys and values with their positions.
         """
         return self.decoder(
-            self._embedded(inputs), positions=positions, visible=visible, past=past, memory=memory, more_bias=more_bias
+            self._embedded(inputs),
+            positions=positions,
+            visible=visible,
+            past=past,
+            memory=memory,
+            more_bias=more_bias,
+            unroll=unroll,
         )
 
     def _embedded(self, inputs: Int[Array, "B T"] | Float[Array, "B T D"]) -> Float[Array, "B T D"]:
@@ -119,11 +128,12 @@ class T5(nnx.Module):
         target   t1 t2 e  .
         input     s t1 t2 e
         """
-        n_rows, width = batch.target.shape
-        inputs = jnp.concatenate([self._start(n_rows), batch.target[:, :-1]], axis=1)
+        inputs = jnp.concatenate([self._start(len(batch.target)), batch.target[:, :-1]], axis=1)
         valid = jnp.pad(batch.target_mask[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-        positions = jnp.broadcast_to(jnp.arange(width)[None], inputs.shape)
-        hidden, _ = self.decode(inputs, self._read_prompts(batch), positions=positions, visible=Causal(valid))
+        positions = jnp.pad(batch.place[:, :-1] + 1, ((0, 0), (1, 0)))
+        unroll = training_unroll()
+        memory = self._read_prompts(batch, unroll=unroll)
+        hidden, _ = self.decode(inputs, memory, positions=positions, visible=Causal(valid), unroll=unroll)
         return pick(hidden, jnp.where(batch.place == 0, 0, batch.before - batch.prompt.shape[1] + 1))
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
@@ -138,11 +148,11 @@ class T5(nnx.Module):
     def _start(self, n_rows: int) -> Int[Array, "B 1"]:
         return jnp.full((n_rows, 1), self.config.start_id, jnp.int32)
 
-    def _read_prompts(self, batch: TextBatch) -> Memory:
+    def _read_prompts(self, batch: TextBatch, *, unroll: int = 1) -> Memory:
         """Encode shared prefix and prompt; each row anew, as the tokens of both see each other."""
         n_rows, n_shared = len(batch.prompt), len(batch.shared_prefix)
         shared = jnp.broadcast_to(batch.shared_prefix[None], (n_rows, n_shared))
         valid = jnp.pad(batch.prompt_mask, ((0, 0), (n_shared, 0)), constant_values=True)
         tokens = jnp.concatenate([shared, batch.prompt], axis=1)
-        encoded = self.encode(tokens, positions=positions_of(valid), visible=both_sides(valid))
+        encoded = self.encode(tokens, positions=positions_of(valid), visible=both_sides(valid), unroll=unroll)
         return self.memory_of(encoded, valid)

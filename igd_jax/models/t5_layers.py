@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.models.backbone import KVCache, Memory, Past
-from igd_jax.models.layers import KeyBlock, Linear, RMSNorm, attend, layers_per_turn
+from igd_jax.models.layers import KeyBlock, Linear, RMSNorm, attend
 from igd_jax.models.t5_config import T5Config
 from igd_jax.models.visibility import Visibility, mask_of
 
@@ -112,12 +112,14 @@ class Stack(nnx.Module):
         past: Sequence[Past] = (),
         memory: Memory | None = None,
         more_bias: Float[Array, "B T T"] | None = None,
+        unroll: int = 1,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
         """Run tokens, which see each other as `visible` says, earlier ones by the masks of `past`, and the memory.
 
         Args:
           positions: of the tokens; differences to them and to those of `past` choose the biases.
           more_bias: added to the biases among the tokens, in all heads.
+          unroll: as in `Decoder`.
 
         Returns:
           Hidden states after the final norm, and the tokens' keys and values.
@@ -140,7 +142,7 @@ class Stack(nnx.Module):
 
         cached = [(kv.key, kv.value) for kv, _ in past]
         read = None if memory is None else (memory.kv.key, memory.kv.value)
-        hidden, (key, value) = jax.lax.scan(run_layer, hidden, (weights, cached, read), unroll=layers_per_turn())
+        hidden, (key, value) = jax.lax.scan(run_layer, hidden, (weights, cached, read), unroll=unroll)
         return self.norm(hidden), KVCache(key, value, positions)
 
     def memory_of(self, encoded: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Memory:

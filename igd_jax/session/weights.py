@@ -53,14 +53,16 @@ def trained_model(session: Session, workdir: Workdir, context: Context) -> Train
         say(f"no training: weights of {settings.model.path}")
         return Trained(method.make_model(context), None)
     trained_by = read_json(workdir.config)["method"]
-    trainer = load_method(trained_by["name"], trained_by["args"])
+    is_same = trained_by["name"] == settings.method.name
+    # Paths among its arguments may be there no more where decoding alone reads them.
+    trainer = method if is_same else load_method(trained_by["name"], trained_by["args"])
     if trainer.model_kind != method.model_kind:
         raise InputError(
             f"{workdir.path} holds a model of {trained_by['name']}, which {settings.method.name} cannot decode; give "
             "the run of a method that tunes the same kind of model"
         )
-    if trained_by["name"] == settings.method.name:
-        check_decoding_args(trainer, trained_by["args"], dict(settings.method.args))
+    if is_same:
+        check_decoding_args(method, trained_by["args"], dict(settings.method.args))
     graph, params, frozen = split_trainable(trainer.make_model(context))
     check = partial(check_fingerprints, expected=fingerprints(session, frozen), session=session, workdir=workdir)
     checkpoints = Checkpoints(workdir.checkpoints)

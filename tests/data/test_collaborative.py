@@ -63,12 +63,10 @@ def test_scores_of_something_else_are_bad_input(folder, changes, told):
 
 
 def test_item_vectors_that_do_not_fit_are_bad_input(folder, source):
-    for changes, told in (
-        ({"fingerprint": "xyz"}, "has vectors of data abc, "),
-        ({"n_items": 4}, "has 5 item vectors"),
-    ):
-        with pytest.raises(InputError, match=told):
-            load_item_vectors(folder, **{"fingerprint": "abc", "n_items": 5} | changes)
+    with pytest.raises(InputError, match="has vectors of data abc, but this run's data is xyz"):
+        load_item_vectors(folder, fingerprint="xyz", n_items=5)
+    with pytest.raises(InputError, match="has 5 item vectors, 0 of them not finite, for 4 items"):
+        load_item_vectors(folder, fingerprint="abc", n_items=4)
     broken = np.where(np.arange(5)[:, None] == 2, np.float32("nan"), source.items)
     save_collaborative(folder, broken, {}, fingerprint="abc")
     with pytest.raises(InputError, match="has 5 item vectors, 1 of them not finite, for 5 items"):
@@ -77,7 +75,7 @@ def test_item_vectors_that_do_not_fit_are_bad_input(folder, source):
 
 def test_a_missing_or_broken_file_is_bad_input(folder):
     save_file({"items": np.ones((5, 3), np.float32)}, folder / FILE, metadata={"fingerprint": "abc"})
-    with pytest.raises(InputError, match="has tensors items; expected 'items', .* and 'test', a matrix of floats"):
+    with pytest.raises(InputError, match=r"has tensors items; expected 'items', .* and 'test', a matrix of floats"):
         load_collaborative(folder, **WANTED)
     (folder / FILE).write_bytes(b"not a file of tensors")
     for path in (folder, folder / "none"):

@@ -4,13 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from plain_trie import EOS, catalog_of, lists_of, plain_trie, random_rows
+from plain_trie import EOS, catalog_of, lists_of, plain_trie, random_rows, trie_of
 
 from igd_jax.core.ragged import Ragged
 from igd_jax.decoding.device_trie import DeviceTrie, device_trie
+from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.items.catalog import build_catalog
 from igd_jax.items.info_gain import EdgeGain, edge_gain
-from igd_jax.items.trie import Trie, build_trie
+from igd_jax.items.trie import Trie
 
 CATALOGUES = {
     "one title": [[3, 2, EOS]],
@@ -28,9 +29,8 @@ row_of = jax.jit(DeviceTrie.row_of)
 def _build(rows: list[list[int]]) -> tuple[Trie, EdgeGain, DeviceTrie]:
     counts = np.random.default_rng(len(rows)).integers(0, 5, len(rows)).tolist()
     catalog = catalog_of(rows, counts)
-    trie = build_trie(catalog)
-    gain = edge_gain(trie, catalog.counts)
-    return trie, gain, device_trie(trie, gain, max_length=int(catalog.tokens.lengths.max()))
+    trie = trie_of(catalog)
+    return trie, edge_gain(trie, catalog.counts), device_trie(trie)
 
 
 @pytest.mark.parametrize("rows", CATALOGUES.values(), ids=CATALOGUES.keys())
@@ -42,7 +42,7 @@ def test_every_inner_node_has_the_children_factors_and_tokens_of_the_host_trie(r
     width = max(on_device.root_width, on_device.width)
     asked = jnp.array([[node.number for node in inner], [-1] * len(inner)], jnp.int32)
     child, token, edge, legal = (np.asarray(x) for x in children_of(on_device, asked, width))
-    factor = np.asarray(on_device.factor)[edge]
+    factor = np.asarray(rebalanced(gain, alpha=1.0, temperature=1.0).factor)[edge]
     for i, node in enumerate(inner):
         children = node.by_token()
         assert child[0, i][legal[0, i]].tolist() == [below.number for below in children]
@@ -60,7 +60,6 @@ def test_widths_are_those_of_the_widest_nodes(rows):
     nodes = plain_trie(lists_of(catalog_of(rows).tokens))
     assert on_device.root_width == len(nodes[0].children)
     assert on_device.width == max([len(node.children) for node in nodes[1:] if node.children], default=1)
-    assert on_device.max_length == max(map(len, rows))
     assert on_device.eos == EOS
 
 
@@ -81,11 +80,10 @@ def _word_titles(n: int) -> Ragged:
     return Ragged(ids, start)
 
 
-def test_bytes_a_title_stay_small():
+def test_bytes_per_title_stay_small():
     rows = _word_titles(20_000)
     catalog = build_catalog(rows, np.ones(len(rows), int))
-    trie = build_trie(catalog)
-    on_device = device_trie(trie, edge_gain(trie, catalog.counts), max_length=24)
+    on_device = device_trie(trie_of(catalog))
     assert len(catalog) > 0.99 * len(rows)
     assert rows.lengths.mean() == pytest.approx(17, abs=0.1)
     assert on_device.nbytes / len(catalog) < 90  # 9 MB for 100,000 titles

@@ -20,7 +20,7 @@ from igd_jax.decoding.grounding import (
 )
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.layers import causal_mask, positions_of
+from igd_jax.models.visibility import Causal, positions_of
 
 EOS, NEWLINE, PAREN, PAREN_NEWLINE = 0, 1, 2, 3
 ENDS = jnp.array([NOTHING, NOTHING, GOES_ON, PAREN, *[GOES_ON] * 6], jnp.int32)
@@ -123,6 +123,20 @@ def test_with_one_text_the_list_is_its_nearest_titles():
     np.testing.assert_array_equal(far, np.take_along_axis(distance[:, 0], order, axis=1))
 
 
+def test_titles_at_an_infinite_distance_are_never_found():
+    """Those that may not be recommended to a user; a list ends where only they are left."""
+    distance = some_distances(10, (4, 2, 12), levels=9)
+    allowed = np.random.default_rng(10).random((4, 12)) < 0.5
+    allowed[0], allowed[1], allowed[2] = True, False, np.arange(12) == 5
+    rows, far = nearest(jnp.where(allowed[:, None], distance, jnp.inf), jnp.ones((4, 2), bool), k=9)
+    for user in range(4):
+        kept = np.flatnonzero(allowed[user])
+        (expected,) = plain_lists(distance[user][None][:, :, kept], np.ones((1, 2), bool), 9)
+        missing = 9 - len(expected)
+        assert rows[user].tolist() == [kept[row] for row, _ in expected] + [-1] * missing
+        assert far[user].tolist() == [value for _, value in expected] + [np.inf] * missing
+
+
 # ----------------------------------------------------------------------------------------------------------- embeddings
 @pytest.mark.parametrize(
     ("text", "expected"),
@@ -158,5 +172,5 @@ def test_an_embedding_is_the_last_state_of_the_text_alone_whatever_its_padding(b
     for row, length in enumerate(lengths):
         alone = jnp.asarray([([] if bos is None else [bos]) + tokens[row, :length].tolist()])
         valid = jnp.ones(alone.shape, bool)
-        hidden, _ = model(alone, positions=positions_of(valid), mask=causal_mask(valid))
+        hidden, _ = model(alone, positions=positions_of(valid), visible=Causal(valid))
         np.testing.assert_allclose(found[row], hidden[0, -1], rtol=1e-5, atol=1e-5)

@@ -1,122 +1,223 @@
-"""Scores out of the cache are those of whole sequences run without one."""
+"""The search out of a cache is that of full passes; it loops, grows and takes in new rows without a trace of it."""
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
-from igd_jax.decoding.beam_search import Beams, SearchOptions, beam_search
-from igd_jax.decoding.lm_scorer import lm_scorer
-from plain_trie import catalog_of, lists_of, plain_trie, random_rows
+from batches import text_batch, with_targets
+from flax import nnx, struct
+from plain_trie import EOS, lists_of, plain_trie, random_rows
+from searches import assert_same_lists, engine_of, index_of, lists
+from tiny_models import VOCAB, random_model
 
-from igd_jax.core.types import Batch
-from igd_jax.decoding.device_trie import Children, device_trie
-from igd_jax.items.info_gain import edge_gain
-from igd_jax.items.trie import build_trie
-from igd_jax.models.config import ModelConfig
-from igd_jax.models.decoder import Decoder
-from igd_jax.models.layers import causal_mask, positions_of
+from igd_jax.core.types import TextBatch
+from igd_jax.decoding.edge_score import EdgeScore
+from igd_jax.decoding.recurrence import root
+from igd_jax.decoding.slots import empty_store, read_beams
+from igd_jax.decoding.stepwise import ROOMS
+from igd_jax.items.index import ItemIndex
+from igd_jax.models.backbone import Backbone
 
-VOCAB = 23
 K, LENGTH = 3, 5
 PROMPTS = [[5, 6, 7, 8, 9], [3], [11, 2, 11]]
 
 
+@pytest.fixture(scope="module", params=["decoder", "T5 1.0"])
+def model(request) -> Backbone:
+    return random_model(request.param)
+
+
 @pytest.fixture(scope="module")
-def model() -> Decoder:
-    config = ModelConfig(
-        vocab_size=VOCAB,
-        hidden_size=16,
-        mlp_size=24,
-        num_layers=2,
-        num_heads=4,
-        num_kv_heads=2,
-        head_dim=4,
-        rope_theta=100.0,
-        rms_norm_eps=1e-6,
-        tie_embeddings=False,
-        qkv_bias=True,
-        max_positions=64,
-    )
-
-    @nnx.jit
-    def make() -> Decoder:
-        graph, weights = nnx.split(Decoder(config, rngs=nnx.Rngs(0)))
-        return nnx.merge(graph, jax.tree.map(lambda x: x * 6.0, weights))  # else all tokens are about equally likely
-
-    return make()
-
-
-def batch_of(prompts: list[list[int]], width: int) -> Batch:
-    ids = np.array([[0] * (width - len(prompt)) + prompt for prompt in prompts], np.int32)
-    mask = np.arange(width) >= width - np.array([[len(prompt)] for prompt in prompts])
-    return {"prompt": jnp.asarray(ids), "prompt_mask": jnp.asarray(mask)}
+def index() -> ItemIndex:
+    return index_of(random_rows(np.random.default_rng(2), 12, vocab=VOCAB, longest=LENGTH))
 
 
 @nnx.jit
-def all_logp(model: Decoder, tokens: jax.Array, mask: jax.Array) -> jax.Array:
-    hidden, _ = model(tokens, positions=positions_of(mask), mask=causal_mask(mask))
-    return jax.nn.log_softmax(model.logits(hidden), axis=-1)
+def _all_logp(model: Backbone, batch: TextBatch) -> jax.Array:
+    return jax.nn.log_softmax(model.logits(model.target_hidden(batch)), axis=-1)
 
 
-def plain_logp(model: Decoder, sequences: list[list[int]]) -> np.ndarray:
-    """[n V]: log-probabilities of the token after each sequence, in one pass over right-padded rows."""
-    width = 12
-    tokens = np.array([row + [0] * (width - len(row)) for row in sequences], np.int32)
-    mask = np.arange(width) < np.array([[len(row)] for row in sequences])
-    return np.asarray(all_logp(model, jnp.asarray(tokens), jnp.asarray(mask)))[
-        np.arange(len(sequences)), mask.sum(1) - 1
-    ]
-
-
-def children_of(rng: np.random.Generator, beams: int) -> Children:
-    """Any tokens; the model knows nothing of nodes."""
-    token = jnp.asarray(rng.integers(0, VOCAB, (len(PROMPTS), beams, 4)), jnp.int32)
-    return Children(jnp.zeros_like(token), token, jnp.zeros_like(token), jnp.ones(token.shape, bool))
+def plain_logp(model: Backbone, prompts: list[list[int]], written: list[list[int]]) -> np.ndarray:
+    """[n V]: log-probabilities of the token after each text, in one pass over everything."""
+    batch = with_targets(text_batch(prompts, width=8), [[*text, 0] for text in written], width=LENGTH)
+    last = [len(text) for text in written]
+    return np.asarray(_all_logp(model, batch))[np.arange(len(prompts)), last]
 
 
 @pytest.mark.parametrize("width", [5, 9])
-def test_children_score_as_after_a_full_pass_over_their_beam_whatever_its_parents_and_padding(model, width):
+def test_beams_predict_as_after_a_full_pass_whatever_their_parents_and_padding(model, width):
     rng = np.random.default_rng(1)
-    scorer = lm_scorer(model, batch_of(PROMPTS, width), num_beams=K)
-    start, step = jax.jit(scorer.start), jax.jit(scorer.step)
-    children = children_of(rng, 1)
-    cache, logp = start(children)
-    cache = scorer.reserve(cache, LENGTH)
-    expected = plain_logp(model, PROMPTS)[:, None]
-    np.testing.assert_allclose(logp, np.take_along_axis(expected, np.asarray(children.token), 2), rtol=1e-5, atol=1e-4)
-    written = [[prompt] * K for prompt in PROMPTS]
+    prefix = nnx.jit(lambda model, batch: model.prefill(batch))(model, text_batch(PROMPTS, width=width))
+    store = empty_store(prefix, num_beams=K, room=LENGTH - 1)
+    hypotheses = jax.tree.map(lambda x: jnp.tile(x, (1, K)) if x.ndim == 2 else x, root(jnp.ones(3, bool), num_beams=1))
+    graph, weights = nnx.split(model)
+    read = jax.jit(lambda weights, *given: read_beams(nnx.merge(graph, weights), *given))
+    written: list[list[list[int]]] = [[[]] * K for _ in PROMPTS]
     for clock in range(1, LENGTH):
-        # Some parents have several heirs and some none, as in a search; the first step has one parent only.
+        # Some parents have several heirs and some none, as in a search; at first there is one parent only.
         parent = rng.integers(0, K if clock > 1 else 1, (len(PROMPTS), K))
         token = rng.integers(0, VOCAB, (len(PROMPTS), K))
         written = [[rows[parent[b, k]] + [int(token[b, k])] for k in range(K)] for b, rows in enumerate(written)]
-        beams = Beams(*(jnp.asarray(x, jnp.int32) for x in (parent, token, token, clock)))
-        children = children_of(rng, K)
-        cache, logp = step(cache, beams, children)
-        expected = plain_logp(model, [row for rows in written for row in rows]).reshape(len(PROMPTS), K, VOCAB)
-        np.testing.assert_allclose(
-            logp, np.take_along_axis(expected, np.asarray(children.token), 2), rtol=1e-5, atol=1e-4
+        hypotheses = hypotheses.replace(
+            parent=jnp.asarray(parent, jnp.int32),
+            token=jnp.asarray(token, jnp.int32),
+            clock=jnp.full(len(PROMPTS), clock, jnp.int32),
         )
-        assert logp.dtype == jnp.float32
+        store, hidden = read(weights, store, hypotheses)
+        logits = model.logits(hidden)
+        assert logits.dtype == jnp.float32
+        texts = [text for rows in written for text in rows]
+        expected = plain_logp(model, [prompt for prompt in PROMPTS for _ in range(K)], texts)
+        np.testing.assert_allclose(
+            jax.nn.log_softmax(logits), expected.reshape(len(PROMPTS), K, VOCAB), rtol=1e-5, atol=1e-4
+        )
 
 
-def test_the_whole_search_finds_the_titles_that_full_passes_would_rank_best(model):
-    rows = random_rows(np.random.default_rng(2), 12, vocab=VOCAB, longest=LENGTH)
-    catalog = catalog_of(rows)
-    host = build_trie(catalog)
-    trie = device_trie(host, edge_gain(host, catalog.counts), max_length=LENGTH)
-    k = len(catalog)  # a beam for each title: the search ranks them all
-    options = SearchOptions(jnp.float32(0), jnp.float32(1), 1.0, num_beams=k, max_length=LENGTH)
-    scorer = lm_scorer(model, batch_of(PROMPTS, 6), num_beams=k)
-    search = jax.jit(lambda options: beam_search(scorer, trie, options, is_real=jnp.ones(len(PROMPTS), bool)))
-    ranked = search(options)
-    nodes = plain_trie(lists_of(catalog.tokens))[1:]
+def test_the_whole_search_finds_the_titles_that_full_passes_would_rank_best(model, index):
+    k = len(index.catalog)  # a beam for each title: the search ranks them all
+    found = lists(engine_of(model, index, k=k, length_penalty=1.0), text_batch(PROMPTS, width=6))
+    nodes = plain_trie(lists_of(index.catalog.tokens))[1:]
     leaves = [node for node in nodes if not node.children]
+    above = [[node.token for node in one.path()[:-1]] for one in nodes]
     for b, prompt in enumerate(PROMPTS):
-        before = [prompt + [above.token for above in node.path()[:-1]] for node in nodes]
-        logp = plain_logp(model, before)[np.arange(len(nodes)), [node.token for node in nodes]]
+        logp = plain_logp(model, [prompt] * len(nodes), above)[np.arange(len(nodes)), [node.token for node in nodes]]
         final = np.array([np.mean([logp[node.number - 1] for node in leaf.path()]) for leaf in leaves])
         order = np.argsort(-final)
-        assert ranked.rows[b].tolist() == order.tolist()
-        np.testing.assert_allclose(ranked.scores[b], final[order], rtol=1e-5, atol=1e-4)
+        assert found.rows[b].tolist() == order.tolist()
+        np.testing.assert_allclose(found.scores[b], final[order], rtol=1e-5, atol=1e-4)
+
+
+def test_the_compiled_loop_equals_a_python_loop_over_calls_and_filling_rows_find_nothing(model, index):
+    engine, batch = engine_of(model, index, k=K), text_batch([*PROMPTS, []], width=6)
+    state = jax.jit(lambda engine, batch: engine.begin(engine.prefill(batch)))(engine, batch)
+    generate = jax.jit(lambda engine, state: engine.generate(state))
+    n_calls = 0
+    while engine.is_open(state).any():
+        state, n_calls = generate(engine, state), n_calls + 1
+    found = lists(engine, batch)
+    assert 2 <= n_calls <= index.longest - 1
+    assert_same_lists(found, engine.finished(state))
+    assert (found.rows[:3] >= 0).all()
+    assert (found.rows[3] == -1).all()
+    assert np.isneginf(found.scores[3]).all()
+
+
+def test_a_list_may_be_shorter_than_the_beam_is_wide(model, index):
+    engine = engine_of(model, index, k=4)
+    whole, short = (lists(e, text_batch(PROMPTS)) for e in (engine, engine.replace(top_k=2)))
+    np.testing.assert_array_equal(short.rows, whole.rows[:, :2])
+    np.testing.assert_array_equal(short.scores, whole.scores[:, :2])
+
+
+# --------------------------------------------------------------------------------------------------------------- rooms
+def test_growing_room_after_room_equals_the_full_room():
+    rng = np.random.default_rng(3)
+    chains = [[*rng.integers(1, VOCAB, n - 1).tolist(), EOS] for n in (*ROOMS, ROOMS[0] + 2, 2, ROOMS[1] + 6, 9)]
+    engine = engine_of(random_model("decoder"), index_of([*chains, [*chains[4][:-1], 1, EOS]]), k=7)
+    batch = text_batch(PROMPTS[:2])
+    rooms = []
+
+    @jax.jit
+    def go_on(engine, state):
+        return jax.lax.while_loop(
+            lambda state: engine.is_open(state).any() & engine.has_room(state), engine.generate, state
+        )
+
+    state = jax.jit(lambda engine, batch: engine.begin(engine.prefill(batch)))(engine, batch)
+    full = engine.grow(engine.grow(state))
+    while True:
+        rooms.append(state.store.room)
+        state = go_on(engine, state)
+        if not engine.is_open(state).any():
+            break
+        state = engine.grow(state)
+    assert rooms == [*ROOMS, ROOMS[1] + 6]  # the longest title has one token more, which is never fed back
+    assert full.store.room == rooms[-1]
+    assert_same_lists(engine.finished(go_on(engine, full)), engine.finished(state))
+    assert_same_lists(lists(engine, batch), engine.finished(state))
+
+
+# -------------------------------------------------------------------------------------------------------- many arrivals
+def test_rows_put_in_the_place_of_finished_ones_find_what_they_find_alone(model):
+    """Slots are taken in a circle, more than once around, and what a row may recommend comes with it."""
+    rng = np.random.default_rng(4)
+    index = index_of(random_rows(rng, 40, vocab=VOCAB, longest=7))
+    engine = engine_of(model, index, k=4, length_penalty=0.5)
+    n_arrivals, n_places, width = 11, 3, 6
+    prompts = [rng.integers(1, VOCAB, n).tolist() for n in rng.integers(1, width + 1, n_arrivals)]
+    allowed = rng.random((n_arrivals, len(index.catalog))) < 0.6
+
+    def batch_of(arrivals: list[int], width: int) -> TextBatch:
+        filled = [prompts[a] for a in arrivals] + [[]] * (2 - len(arrivals))
+        return text_batch(filled, width=width).replace(allowed=jnp.asarray(allowed[[*arrivals, 0][:2]]))
+
+    alone = lists(engine, text_batch(prompts, width=width).replace(allowed=jnp.asarray(allowed)))
+    prefill = jax.jit(lambda engine, batch: engine.prefill(batch))
+    insert = jax.jit(lambda engine, *given: engine.insert(*given))
+    generate = jax.jit(lambda engine, state: engine.generate(state))
+    nobody = text_batch([[]] * n_places, width=width)
+    state = engine.begin(prefill(engine, nobody.replace(allowed=jnp.zeros((n_places, len(index.catalog)), bool))))
+    assert state.store.room == index.longest - 1  # the full room at once
+    waiting, places, found = list(range(n_arrivals)), [-1] * n_places, {}
+    while waiting or engine.is_open(state).any():
+        is_open = np.asarray(engine.is_open(state))
+        free = [place for place in range(n_places) if not is_open[place]]
+        results = engine.finished(state)
+        found |= {places[place]: jax.tree.map(lambda x, p=place: np.asarray(x[p]), results) for place in free}
+        while free and waiting:
+            arrivals, waiting = waiting[: min(2, len(free))], waiting[min(2, len(free)) :]
+            narrow = max(len(prompts[a]) for a in arrivals) <= 3
+            at = [free.pop(0) for _ in arrivals]
+            new = prefill(engine, batch_of(arrivals, 3 if narrow else width))
+            state = insert(engine, state, new, jnp.array([*at, n_places][:2]))
+            for place, arrival in zip(at, arrivals, strict=True):
+                places[place] = arrival
+        state = generate(engine, state)
+    results = engine.finished(state)
+    found |= {places[place]: jax.tree.map(lambda x, p=place: np.asarray(x[p]), results) for place in range(n_places)}
+    assert int(state.store.turn) > 2 * state.store.room
+    for arrival in range(n_arrivals):
+        assert_same_lists(found[arrival], jax.tree.map(lambda x, a=arrival: x[a], alone))
+        assert allowed[arrival, found[arrival].rows].all()
+
+
+# --------------------------------------------------------------------------------------------------------- compilations
+@struct.dataclass
+class Counted:
+    """Another score, whose calls while a program is traced are counted."""
+
+    then: EdgeScore
+    traces: Any = struct.field(pytree_node=False)
+
+    def of_rows(self, batch: TextBatch) -> Any:
+        return self.then.of_rows(batch)
+
+    def __call__(self, *args: Any) -> jax.Array:
+        self.traces.append(1)
+        return self.then(*args)
+
+
+class Traces(list):
+    """A list that is equal to itself alone, so that it may be part of a program's key."""
+
+    __hash__ = object.__hash__
+
+
+def test_one_trace_serves_all_weights_temperatures_and_batches_of_a_shape(index):
+    traces, model = Traces(), random_model("decoder")
+    other = random_model("decoder", spread=0.2)
+
+    def found(model: Backbone, alpha: float, temperature: float, prompts: list[list[int]]) -> np.ndarray:
+        engine = engine_of(model, index, k=2, alpha=alpha, temperature=temperature)
+        engine = engine.replace(edge_score=Counted(engine.edge_score, traces))
+        return lists(engine, text_batch(prompts, width=5)).scores
+
+    first = found(model, 0.0, 1.0, PROMPTS)
+    n_traces = len(traces)
+    assert n_traces > 0
+    for changes in ((other, 0.0, 1.0, PROMPTS), (model, 0.4, 1.0, PROMPTS), (model, 0.0, 2.0, PROMPTS)):
+        assert not np.array_equal(found(*changes), first)
+    np.testing.assert_allclose(found(model, 0.0, 1.0, PROMPTS[::-1]), first[::-1], rtol=1e-5)
+    assert len(traces) == n_traces

@@ -6,13 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from batches import text_batch
 from flax import nnx
 
-from igd_jax.decoding.beam_search import SearchOptions
+from igd_jax.core.errors import InputError
+from igd_jax.core.types import TextBatch
+from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.unconstrained import Texts, unconstrained_search
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.layers import causal_mask, positions_of
+from igd_jax.models.visibility import Causal, positions_of
 
 VOCAB, EOS, LONGEST = 13, 0, 6
 PROMPTS = [[5, 6, 7, 8, 9], [3], [11, 2, 11], [4, 4, 1], [1, 7, 1, 4, 6]]  # the last needs 2K children of one beam
@@ -35,7 +38,7 @@ def model() -> Decoder:
 
 @nnx.jit
 def all_logp(model: Decoder, tokens: jax.Array, mask: jax.Array) -> jax.Array:
-    hidden, _ = model(tokens, positions=positions_of(mask), mask=causal_mask(mask))
+    hidden, _ = model(tokens, positions=positions_of(mask), visible=Causal(mask))
     return jax.nn.log_softmax(model.logits(hidden), axis=-1)
 
 
@@ -74,28 +77,22 @@ def plain_search(
     return finished
 
 
-def batch_of(prompts: list[list[int]], *, header: list[int] | None = None) -> dict[str, jax.Array]:
+def batch_of(prompts: list[list[int]], *, shared: list[int] | None = None) -> TextBatch:
     """Left-padded prompts; an empty one is a row that only fills up."""
-    width = max(map(len, prompts)) + 1
-    ids = np.array([[0] * (width - len(prompt)) + prompt for prompt in prompts], np.int32)
-    mask = np.arange(width) >= width - np.array([[len(prompt)] for prompt in prompts])
-    batch = {"prompt": jnp.asarray(ids), "prompt_mask": jnp.asarray(mask)}
-    return batch if header is None else batch | {"header": jnp.asarray([header] * len(prompts), jnp.int32)}
+    return text_batch(prompts, width=max(map(len, prompts)) + 1, shared=shared)
 
 
 def options_of(k: int, *, max_length: int = LONGEST, length_penalty: float = 0.0) -> SearchOptions:
-    return SearchOptions(
-        jnp.float32(0), jnp.float32(1), length_penalty=length_penalty, num_beams=k, max_length=max_length
-    )
+    return SearchOptions(num_beams=k, max_length=max_length, length_penalty=length_penalty)
 
 
 @jax.jit
-def compiled(parts: Any, batch: dict[str, jax.Array], options: SearchOptions) -> Texts:
-    return unconstrained_search(nnx.merge(*parts), batch, options, eos=EOS)
+def compiled(parts: Any, batch: TextBatch, options: SearchOptions, temperature: jax.Array) -> Texts:
+    return unconstrained_search(nnx.merge(*parts), batch, options, temperature=temperature, eos=EOS)
 
 
-def search(model: Decoder, batch: dict[str, jax.Array], options: SearchOptions) -> Texts:
-    return compiled(nnx.split(model), batch, options)
+def search(model: Decoder, batch: TextBatch, options: SearchOptions, *, temperature: float = 1.0) -> Texts:
+    return compiled(nnx.split(model), batch, options, jnp.float32(temperature))
 
 
 def texts_of(found: Texts, row: int) -> list[list[int]]:
@@ -129,10 +126,10 @@ def test_eos_ends_a_text_and_a_cut_one_keeps_all_its_tokens(model):
     assert {text[-1] == EOS for text in texts} == {True, False}
 
 
-def test_a_header_apart_writes_what_whole_prompts_write(model):
-    header = [2, 7, 1]
-    apart = search(model, batch_of(PROMPTS, header=header), options_of(3))
-    whole = search(model, batch_of([header + prompt for prompt in PROMPTS]), options_of(3))
+def test_a_shared_prefix_apart_writes_what_whole_prompts_write(model):
+    shared = [2, 7, 1]
+    apart = search(model, batch_of(PROMPTS, shared=shared), options_of(3))
+    whole = search(model, batch_of([shared + prompt for prompt in PROMPTS]), options_of(3))
     np.testing.assert_array_equal(apart.tokens, whole.tokens)
     np.testing.assert_allclose(apart.scores, whole.scores, rtol=1e-4)
 
@@ -155,10 +152,11 @@ def test_ties_go_to_the_earlier_beam_and_the_lower_token(model):
     assert texts_of(found, 0) == [[EOS], [1, EOS], [1, 1]]
 
 
-def test_temperature_rescales_scores_and_alpha_does_nothing(model):
-    options = options_of(3, length_penalty=0.5)
-    plain = search(model, batch_of(PROMPTS), options)
-    warm = search(model, batch_of(PROMPTS), options.replace(temperature=jnp.float32(2), alpha=jnp.float32(1)))
+def test_temperature_rescales_scores(model):
+    plain, warm = (
+        search(model, batch_of(PROMPTS), options_of(3, length_penalty=0.5), temperature=temperature)
+        for temperature in (1.0, 2.0)
+    )
     np.testing.assert_array_equal(plain.tokens, warm.tokens)
     np.testing.assert_allclose(plain.scores, 2 * warm.scores, rtol=1e-5)
 
@@ -167,11 +165,24 @@ def test_one_trace_serves_all_batches_of_a_shape(model):
     traces = []
 
     @jax.jit
-    def traced(batch: dict[str, jax.Array], options: SearchOptions) -> Texts:
+    def traced(batch: TextBatch, temperature: jax.Array) -> Texts:
         traces.append(1)
-        return unconstrained_search(model, batch, options, eos=EOS)
+        return unconstrained_search(model, batch, options_of(2), temperature=temperature, eos=EOS)
 
-    found = [traced(batch_of(prompts), options_of(2)) for prompts in (PROMPTS, PROMPTS[::-1])]
-    traced(batch_of(PROMPTS), options_of(2).replace(temperature=jnp.float32(3)))
+    found = [traced(batch_of(prompts), jnp.float32(1)) for prompts in (PROMPTS, PROMPTS[::-1])]
+    traced(batch_of(PROMPTS), jnp.float32(3))
     assert len(traces) == 1
     np.testing.assert_array_equal(found[0].tokens, found[1].tokens[::-1])
+
+
+def test_more_texts_than_there_are_names_for_are_bad_input(model):
+    with pytest.raises(
+        InputError, match=r"^3 beams of 100000000 tokens over 13 ids are more than the free search can "
+    ):
+        nnx.eval_shape(
+            lambda model, batch: unconstrained_search(
+                model, batch, options_of(3, max_length=10**8), temperature=1.0, eos=EOS
+            ),
+            model,
+            batch_of(PROMPTS),
+        )

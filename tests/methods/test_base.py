@@ -1,29 +1,55 @@
-"""Methods are files: their names and arguments are checked before anything runs."""
+"""Methods are files: what they write, and their names and arguments, which are checked before anything runs."""
 
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from batches import text_batch, with_targets
 from flax import nnx
-from tiny_run import HF_CONFIG
+from tiny_models import VOCAB, random_model
 
 import igd_jax.methods
 from igd_jax.core.errors import InputError
-from igd_jax.methods.base import Method, load_method, target_logits
-from igd_jax.models.config import from_hf
-from igd_jax.models.decoder import Decoder
-from igd_jax.models.layers import causal_mask, positions_of
+from igd_jax.methods.base import BACKBONE, CollaborativeMethod, Method, load_method, target_logits
+from igd_jax.models.visibility import Causal, positions_of
 
 NAMES = sorted(path.stem for path in Path(igd_jax.methods.__path__[0]).glob("[!_]*.py") if path.stem != "base")
+every_method = pytest.mark.parametrize("name", NAMES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@every_method
 def test_every_file_holds_one_final_method(name):
     method = load_method(name, {})
-    assert type(method).__bases__ == (Method,)
+    assert type(method).__bases__ in ((Method,), (CollaborativeMethod,))
     assert type(method).__module__ == f"igd_jax.methods.{name}"
+
+
+@pytest.mark.parametrize("base", [Method, CollaborativeMethod])
+def test_a_base_writes_nothing_that_a_method_could_inherit(base):
+    public = {name for name in vars(base) if not name.startswith("_")}
+    assert public <= base.__abstractmethods__
+
+
+@every_method
+def test_a_method_writes_all_that_its_base_declares(name):
+    method = load_method(name, {})
+    base = type(method).__bases__[0]
+    assert base.__abstractmethods__ <= vars(type(method)).keys()
+    declared = {each for one in base.__mro__ for each in getattr(one, "__annotations__", {})}
+    assert declared == {"model_kind", "inputs", "decoding_args", "beam_search", "backbones"}
+    assert declared <= vars(type(method)).keys() | vars(method).keys()
+
+
+@every_method
+def test_what_a_method_declares_is_among_what_there_is(name):
+    method = load_method(name, {})
+    assert method.inputs in ("text", "items")
+    assert set(method.backbones) <= {"decoder", "t5"}
+    assert (method.model_kind == BACKBONE) <= (method.inputs == "text" and len(method.backbones) > 0)
+    assert isinstance(method.needs_collaborative, bool)
+    with pytest.raises(InputError, match=f"; {name} takes "):
+        load_method(name, {"no such argument": 1})
 
 
 @pytest.mark.parametrize("name", ["idg", "base", "__init__", "../igd", "igd_jax.methods.igd", ""])
@@ -38,42 +64,36 @@ def test_an_unknown_argument_lists_those_it_takes():
         load_method("igd", {"gamma": 1.0, "beta": 0.5, "alpha": 2})
 
 
-def test_a_header_apart_gives_the_logits_of_whole_prompts():
-    rng = np.random.default_rng(0)
-    model = nnx.jit(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)))()
-    header = rng.integers(0, 300, 4).astype(np.int32)
-    prompt = rng.integers(0, 300, (3, 5)).astype(np.int32)
-    rest = {"target": rng.integers(0, 300, (3, 3)).astype(np.int32), "target_mask": np.ones((3, 3), bool)}
-    apart = rest | {"header": np.tile(header, (3, 1)), "prompt": prompt, "prompt_mask": np.ones((3, 5), bool)}
-    whole = np.concatenate([apart["header"], prompt], axis=1)
-    joined = rest | {"prompt": whole, "prompt_mask": np.ones(whole.shape, bool)}
-    ours, theirs = (nnx.jit(target_logits)(model, jax.tree.map(jnp.asarray, batch)) for batch in (apart, joined))
+# -------------------------------------------------------------------------------------------------------------- targets
+def some_ids(seed: int, lengths: list[int]) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(1, VOCAB, n).tolist() for n in lengths]
+
+
+logits_of = nnx.jit(target_logits)
+
+
+def test_a_shared_prefix_apart_gives_the_logits_of_whole_prompts():
+    model = random_model("decoder")
+    (shared,), prompts, targets = some_ids(0, [4]), some_ids(1, [5] * 3), some_ids(2, [3] * 3)
+    apart, whole = text_batch(prompts, shared=shared), text_batch([shared + prompt for prompt in prompts])
+    ours, theirs = (logits_of(model, with_targets(batch, targets, width=3)) for batch in (apart, whole))
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
 def test_target_logits_are_those_of_a_run_over_everything_shifted_by_one():
-    rng = np.random.default_rng(0)
-    model = nnx.jit(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)))()
-    n_target = np.array([1, 3, 2])
-    batch = {
-        "prompt": rng.integers(0, 300, (3, 5)).astype(np.int32),
-        "prompt_mask": np.arange(5) >= n_target[:, None] - 1,
-        "target": rng.integers(0, 300, (3, 3)).astype(np.int32),
-        "target_mask": np.arange(3) < n_target[:, None],
-    }
-    ours = nnx.jit(target_logits)(model, jax.tree.map(jnp.asarray, batch))
+    model, n_target = random_model("decoder"), [1, 3, 2]
+    prompts, targets = some_ids(3, [6 - n for n in n_target]), some_ids(4, n_target)
+    ours = logits_of(model, with_targets(text_batch(prompts, width=7), targets, width=4))
     assert ours.dtype == jnp.float32
 
     @nnx.jit
     def everything(model, ids):
         valid = jnp.ones(ids.shape, bool)
-        hidden, _ = model(ids, positions=positions_of(valid), mask=causal_mask(valid))
+        hidden, _ = model(ids, positions=positions_of(valid), visible=Causal(valid))
         return model.logits(hidden)
 
-    whole = [
-        np.concatenate([batch[name][row][batch[f"{name}_mask"][row]] for name in ("prompt", "target")])
-        for row in range(3)
-    ]
-    theirs = everything(model, jnp.asarray(np.stack(whole)))  # six real tokens in each row
+    whole = [prompt + target for prompt, target in zip(prompts, targets, strict=True)]
+    theirs = everything(model, jnp.asarray(whole))  # six real tokens in each row
     for row, n in enumerate(n_target):
         np.testing.assert_allclose(ours[row, :n], theirs[row, 5 - n : 5], atol=1e-5)

@@ -22,12 +22,12 @@ from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import make_examples
 from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
 from igd_jax.decoding.engine import recommend
-from igd_jax.decoding.grounding import GOES_ON, NOTHING, cut, embed_rows, embed_texts
+from igd_jax.decoding.grounding import GOES_ON, NOTHING, collaborative_weight, cut, embed_rows, embed_texts
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.unconstrained import unconstrained_search
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import target_logits
-from igd_jax.methods.bigrec import BIGRec, Grounding, collaborative_weight, text_ends
+from igd_jax.methods.bigrec import BIGRec, Grounding, text_ends
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.training.loss import weighted_cross_entropy
@@ -304,7 +304,7 @@ def test_devices_share_the_titles_and_change_nothing(index, model, bos, monkeypa
     ends = text_ends(TOKENIZER, vocab_size=HF_CONFIG["vocab_size"])
     rows = index.catalog.tokens
     alone, shared = (embed_rows(model, rows, ends, bos=bos, mesh=make_mesh(data=devices)) for devices in (1, 8))
-    np.testing.assert_allclose(shared, alone, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(shared, alone, rtol=1e-4, atol=1e-4)
     titles = TOKENIZER.encode([index.title_of_row(row) for row in range(len(rows))])
     plain = embed(model, [([] if bos is None else [bos]) + ids for ids in titles])
     np.testing.assert_allclose(alone, plain, rtol=1e-4, atol=1e-4)

@@ -1,29 +1,33 @@
 """Pos and CFT: weights that fall along a title, and a second loss that costs one short pass, not a whole one."""
 
+import dataclasses
 import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from batches import text_batch, with_targets
 from flax import nnx
 from plain_trie import EOS
-from tiny_run import HF_CONFIG, context_of
+from tiny_models import VOCAB, random_model
+from tiny_run import context_of
 
 from configs import cft as cft_config
 from configs import pos as pos_config
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
-from igd_jax.core.types import LossSum
-from igd_jax.data.batches import make_batch
+from igd_jax.core.types import LossSum, TextBatch
+from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import Examples, shared_prefix
-from igd_jax.data.prompts import render
+from igd_jax.data.prompts import Prompts, render
 from igd_jax.data.tokenizer import load_tokenizer, train_tokenizer
+from igd_jax.identifiers.base import Source
+from igd_jax.identifiers.titles import Titles
 from igd_jax.items.index import build_index
-from igd_jax.methods.base import load_method, target_logits
+from igd_jax.methods.base import Context, load_method, target_logits
 from igd_jax.methods.cft import CFT, Counterfactual, logits_without_history
-from igd_jax.models.config import from_hf
-from igd_jax.models.decoder import Decoder
+from igd_jax.models.backbone import Backbone
 from igd_jax.models.hf_weights import load_decoder
 from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import means
@@ -39,61 +43,68 @@ CONSTANTS = Counterfactual(jnp.asarray(PROMPT), longest=6)
 
 
 @pytest.fixture(scope="module")
-def index():
-    return build_index(["A", "B", "C", "C D", "A B", ""], TOKENS, COUNTS, candidates=np.arange(6) != 4)
+def context() -> Context:
+    return context_of(build_index(["A", "B", "C", "C D", "A B", ""], TOKENS, COUNTS, candidates=np.arange(6) != 4))
 
 
 @pytest.fixture(scope="module")
-def model():
-    return nnx.jit(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)))()
+def model() -> Backbone:
+    return random_model("decoder")
 
 
-def rows_of(prompts: list[list[int]], n_items: int) -> Examples:
-    """One row a prompt, whose target is the item of its number."""
+def rows_of(prompts: list[list[int]]) -> Examples:
+    """One row per prompt, whose target is the item of its number."""
     ragged, every = Ragged.from_lists(prompts), np.ones(len(prompts), bool)
-    assert len(prompts) == n_items
-    return Examples(ragged, np.arange(n_items, dtype=np.int32), 0, shared_prefix(ragged, every), every)
+    return Examples(ragged, np.arange(len(prompts), dtype=np.int32), 0, shared_prefix(ragged, every), every)
 
 
-def batch_of(method: CFT, index) -> dict[str, np.ndarray]:
-    """Six rows with a header of two tokens, and one that fills up."""
+def batch_of(method: CFT, context: Context) -> TextBatch:
+    """Six rows with a shared prefix of two tokens, and one that fills up."""
     prompts = [[30, 31, 11, 12], [30, 31, 13], [30, 31, 14, 15, 16], [30, 31, 17], [30, 31, 18, 19], [30, 31, 20]]
-    return make_batch(rows_of(prompts, 6), np.arange(6), TOKENS, method.annotate(index), size=7)
+    annotations = method.objective(context).annotations
+    batch = make_text_batch(rows_of(prompts), np.arange(6), TOKENS, annotations, size=7)
+    assert len(batch.shared_prefix) == 2
+    return jax.tree.map(jnp.asarray, batch)
 
 
-def naive_loss(model, batch, *, alpha: float, stop_gradient: bool) -> LossSum:
+def loss_of(method: CFT, context: Context, model: Backbone, batch: TextBatch) -> LossSum:
+    """With the prompt of `CONSTANTS`."""
+    return method.objective(context).loss(model, batch, CONSTANTS, {})
+
+
+def naive_loss(model: Backbone, batch: TextBatch, *, alpha: float, stop_gradient: bool) -> LossSum:
     """Two whole forward passes, both over prompts of their own for each row."""
-    n_rows = len(batch["target"])
-    other = {name: array for name, array in batch.items() if name != "header"}
-    other["prompt"] = jnp.asarray(np.tile(PROMPT, (n_rows, 1)))
-    other["prompt_mask"] = jnp.ones((n_rows, len(PROMPT)), bool)
+    prompts = text_batch([PROMPT.tolist()] * len(batch.target))
+    moved = jnp.where(batch.target_mask, batch.before - batch.prompt.shape[1] + len(PROMPT), 0)
+    other = batch.replace(
+        shared_prefix=prompts.shared_prefix, prompt=prompts.prompt, prompt_mask=prompts.prompt_mask, before=moved
+    )
     logits, without = target_logits(model, batch), target_logits(model, other)
     without = jax.lax.stop_gradient(without) if stop_gradient else without
-    normal, causal = (
-        weighted_cross_entropy(z, batch["target"], batch["weight"], parts={}) for z in (logits, logits - without)
-    )
+    weight = batch.annotations["weight"]
+    normal, causal = (weighted_cross_entropy(z, batch.target, weight, parts={}) for z in (logits, logits - without))
     return LossSum(normal.loss + alpha * causal.loss, normal.weight, {})
 
 
 # ------------------------------------------------------------------------------------------------------------ weights
 @pytest.mark.parametrize("beta", [0.0, 0.25, 1.0])
 @pytest.mark.parametrize("gain_beta", [0.1, 1.0])
-def test_weights_fall_in_equal_steps_from_one_to_beta_and_gain_beta_scales_forced_tokens(index, beta, gain_beta):
-    found = CFT(beta=beta, gain_beta=gain_beta).annotate(index)
+def test_weights_fall_in_equal_steps_from_one_to_beta_and_gain_beta_scales_forced_tokens(context, beta, gain_beta):
+    found = CFT(beta=beta, gain_beta=gain_beta).objective(context).annotations
+    weight = Ragged(found["weight"], TOKENS.start)
     for item, n in enumerate(TOKENS.lengths):
         omega = np.linspace(1.0, beta, n)
         expected = np.where(DECIDING[item, :n], omega, gain_beta * omega)
-        np.testing.assert_allclose(found["weight"][item, :n], expected, rtol=1e-6)
-        assert not found["weight"][item, n:].any()
-    np.testing.assert_array_equal(found["forced"], ~DECIDING & MASK)
+        np.testing.assert_allclose(weight[item], expected, rtol=1e-6)
+    np.testing.assert_array_equal(found["forced"], (~DECIDING)[MASK])
     assert found["weight"].dtype == np.float32
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.25])
-def test_the_first_token_weighs_one_and_the_last_beta_exactly(index, beta):
-    weight = CFT(beta=beta).annotate(index)["weight"]
-    assert (weight[:, 0] == 1).all()
-    assert (weight[np.arange(5), TOKENS.lengths[:5] - 1] == np.float32(beta)).all()
+def test_the_first_token_weighs_one_and_the_last_beta_exactly(context, beta):
+    weight = CFT(beta=beta).objective(context).annotations["weight"]
+    assert (weight[TOKENS.start[:-1]] == 1).all()
+    assert (weight[TOKENS.start[1:-1] - 1] == np.float32(beta)).all()  # the last item has one token
 
 
 @pytest.mark.parametrize(
@@ -112,50 +123,54 @@ def test_an_argument_out_of_range_is_bad_input(args, told):
 
 
 # --------------------------------------------------------------------------------------------------------- equivalences
-def test_pos_at_beta_one_is_plain_fine_tuning_to_the_bit(index, model):
+def test_pos_at_beta_one_is_plain_fine_tuning_to_the_bit(context, model):
     method = CFT(alpha=0.0, beta=1.0)
 
     @nnx.jit
     def both(model, batch):
-        weight = batch["target_mask"].astype(jnp.float32)
-        plain = weighted_cross_entropy(target_logits(model, batch), batch["target"], weight, parts={})
-        return method.loss(model, batch, None), plain
+        weight = batch.target_mask.astype(jnp.float32)
+        plain = weighted_cross_entropy(target_logits(model, batch), batch.target, weight, parts={})
+        return loss_of(method, context, model, batch), plain
 
-    ours, plain = both(model, batch_of(method, index))
+    ours, plain = both(model, batch_of(method, context))
     assert float(ours.weight) == float(plain.weight) == TOKENS.lengths.sum()
     np.testing.assert_array_equal(ours.loss, plain.loss)
 
 
-def test_cft_at_alpha_zero_is_pos_and_runs_no_second_pass(index, model):
+def test_cft_at_alpha_zero_is_pos_and_runs_no_second_pass(context, model):
     pos, cft = CFT(alpha=0.0), CFT(alpha=0.3)
-    batch = batch_of(pos, index)
-    alone = nnx.jit(lambda model, batch: pos.loss(model, batch, None))(model, batch)
-    found = nnx.jit(lambda model, batch: cft.loss(model, batch, CONSTANTS))(model, batch)
+    batch = batch_of(pos, context)
+    alone, found = nnx.jit(lambda model, batch: tuple(loss_of(method, context, model, batch) for method in (pos, cft)))(
+        model, batch
+    )
     np.testing.assert_allclose(found.metrics["loss_normal"], (alone.loss, alone.weight), rtol=1e-6)
     joined = found.metrics["loss_normal"][0] + 0.3 * found.metrics["loss_causal"][0]
     np.testing.assert_allclose(found.loss, joined, rtol=1e-6)
     assert float(found.loss) > float(alone.loss)
+    assert "loss_causal" not in alone.metrics
 
 
-def test_constants_are_the_prompt_without_history_and_the_longest_title_or_nothing_for_pos(index):
+def test_tables_are_the_prompt_without_history_and_the_longest_title_or_nothing_for_pos(context):
     tokenizer = train_tokenizer(["Past books, oldest first: unknown"], vocab_size=300)
-    context = context_of(index, tokenizer=tokenizer, category="books")
-    found = CFT().constants(context)
+    identifiers = Titles(Source([], [], {}, tokenizer, context.cache))
+    prompts = Prompts("plain", "books", tokenizer, identifiers, context.cache)
+    context = context_of(context.index, tokenizer=tokenizer, prompts=prompts)
+    found = CFT().objective(context).tables
     assert tokenizer.decode(found.prompt.tolist()) == "Past books, oldest first:\nunknown\n\nNext:\n"
     assert found.longest == 6
-    assert CFT(alpha=0.0).constants(context) is None
+    assert CFT(alpha=0.0).objective(context).tables == ()
 
 
 @pytest.mark.parametrize("stop_gradient", [False, True])
-def test_loss_and_gradient_are_those_of_two_whole_passes(index, model, stop_gradient):
+def test_loss_and_gradient_are_those_of_two_whole_passes(context, model, stop_gradient):
     method = CFT(alpha=0.7, beta=0.25, stop_gradient=stop_gradient)
-    batch = jax.tree.map(jnp.asarray, batch_of(method, index))
+    batch = batch_of(method, context)
     graph, params = nnx.split(model)
 
     def value_and_grad(loss):
         return jax.jit(jax.value_and_grad(lambda params: loss(nnx.merge(graph, params)).loss))(params)
 
-    ours = value_and_grad(lambda model: method.loss(model, batch, CONSTANTS))
+    ours = value_and_grad(lambda model: loss_of(method, context, model, batch))
     naive = value_and_grad(lambda model: naive_loss(model, batch, alpha=0.7, stop_gradient=stop_gradient))
     other = value_and_grad(lambda model: naive_loss(model, batch, alpha=0.7, stop_gradient=not stop_gradient))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4, rtol=1e-4), ours, naive)
@@ -163,59 +178,77 @@ def test_loss_and_gradient_are_those_of_two_whole_passes(index, model, stop_grad
     assert gap > 0.1
 
 
-def test_logits_without_history_align_for_the_longest_and_the_shortest_title(index, model):
-    batch = batch_of(CFT(), index)
-    found = nnx.jit(logits_without_history)(model, jax.tree.map(jnp.asarray, batch), jnp.asarray(PROMPT))
-    for item in (3, 5, 0):
-        target = TOKENS[item]
-        alone = {"prompt": PROMPT[None], "prompt_mask": np.ones((1, 5), bool), "target": target[None]}
-        alone["target_mask"] = np.ones((1, len(target)), bool)
-        expected = nnx.jit(target_logits)(model, jax.tree.map(jnp.asarray, alone))
-        np.testing.assert_allclose(found[item, : len(target)], expected[0], atol=1e-5)
+without_history = nnx.jit(logits_without_history)
 
 
-def test_a_title_of_one_token_has_a_finite_loss_and_gradient(index, model):
+@pytest.mark.parametrize("kind", ["decoder", "T5 1.0"])
+def test_logits_without_history_align_for_the_longest_and_the_shortest_title(context, kind):
+    model = random_model(kind)
+    found = without_history(model, batch_of(CFT(), context), jnp.asarray(PROMPT))
+    alone = with_targets(text_batch([PROMPT.tolist()] * 6), [TOKENS[item].tolist() for item in range(6)], width=6)
+    expected = nnx.jit(target_logits)(model, alone)
+    for item, n in enumerate(TOKENS.lengths):
+        np.testing.assert_allclose(found[item, :n], expected[item, :n], atol=1e-5)
+
+
+def test_identifiers_in_one_row_do_not_see_each_other(model):
+    """Two targets, the second one after a gap, are predicted as each of them alone."""
+    one = with_targets(text_batch([[11, 12]]), [[3, 4, 6, 9, EOS]], width=9)
+    two = with_targets(text_batch([[11, 12]]), [[1, 9, EOS]], width=9, columns=[6, 7, 8])
+    joined = {
+        name: jnp.where(two.target_mask, getattr(two, name), getattr(one, name))
+        for name in ("target", "target_mask", "place", "before")
+    }
+    found = without_history(model, one.replace(**joined), jnp.asarray(PROMPT))
+    apart = [without_history(model, batch, jnp.asarray(PROMPT)) for batch in (one, two)]
+    np.testing.assert_allclose(found[0, :5], apart[0][0, :5], atol=1e-5)
+    np.testing.assert_allclose(found[0, 6:], apart[1][0, 6:], atol=1e-5)
+
+
+def test_a_title_of_one_token_has_a_finite_loss_and_gradient(context, model):
     method = CFT(alpha=0.5)
-    examples = rows_of([[11]] * 6, 6)
-    batch = make_batch(examples, np.array([5]), TOKENS, method.annotate(index), size=1)
+    annotations = method.objective(context).annotations
+    batch = make_text_batch(rows_of([[11]] * 6), np.array([5]), TOKENS, annotations, size=1)
     batch = jax.tree.map(jnp.asarray, batch)
     graph, params = nnx.split(model)
-    loss = jax.value_and_grad(lambda params: method.loss(nnx.merge(graph, params), batch, CONSTANTS).loss)
+    loss = jax.value_and_grad(lambda params: loss_of(method, context, nnx.merge(graph, params), batch).loss)
     value, grads = jax.jit(loss)(params)
-    assert batch["weight"].sum() == 1
+    assert batch.annotations["weight"].sum() == 1
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in [value, *jax.tree.leaves(grads)])
 
 
 # ----------------------------------------------------------------------------------------------------------------- cost
-def test_the_second_loss_costs_less_than_half_a_pass_at_published_prompt_lengths(model):
+def test_the_second_loss_costs_less_than_half_a_pass_at_published_prompt_lengths(context):
     rng = np.random.default_rng(0)
-    batch = {
-        "header": np.tile(rng.integers(0, 300, 80).astype(np.int32), (8, 1)),
-        "prompt": rng.integers(0, 300, (8, 96)).astype(np.int32),
-        "prompt_mask": np.ones((8, 96), bool),
-        "target": rng.integers(0, 300, (8, 16)).astype(np.int32),
-        "target_mask": np.ones((8, 16), bool),
-        "weight": np.ones((8, 16), np.float32),
-        "forced": np.zeros((8, 16), bool),
-    }
-    counterfactual = Counterfactual(jnp.asarray(rng.integers(0, 300, 96), jnp.int32), longest=16)
+    ids = {width: rng.integers(1, VOCAB, (8, width)).tolist() for width in (80, 96, 16)}
+    batch = with_targets(text_batch(ids[96], shared=ids[80][0]), ids[16], width=16)
+    batch = batch.replace(annotations={"weight": jnp.ones((8, 16)), "forced": jnp.zeros((8, 16), bool)})
+    counterfactual = Counterfactual(jnp.asarray(ids[96][0], jnp.int32), longest=16)
+    model = random_model("decoder")
+    model.config = dataclasses.replace(model.config, max_positions=512)
     graph, params = nnx.split(model)
 
-    def flops(method: CFT, constants: Counterfactual | None) -> float:
-        loss = jax.grad(lambda params, batch: method.loss(nnx.merge(graph, params), batch, constants).loss)
+    def flops(method: CFT) -> float:
+        objective = method.objective(context)
+        loss = jax.grad(lambda params, batch: objective.loss(nnx.merge(graph, params), batch, counterfactual, {}).loss)
         return jax.jit(loss).lower(params, batch).compile().cost_analysis()["flops"]
 
-    ratio = flops(CFT(alpha=0.1), counterfactual) / flops(CFT(alpha=0.0), None)
+    ratio = flops(CFT(alpha=0.1)) / flops(CFT(alpha=0.0))
     assert 1.0 < ratio < 1.5
 
 
-def test_a_prompt_without_history_that_leaves_no_room_is_bad_input(index, model):
-    batch = batch_of(CFT(), index)
-    full = Counterfactual(jnp.zeros(507, jnp.int32), longest=6)
-    with pytest.raises(InputError, match=r"has 507 tokens and the longest title 6, but the model has 512 positions; "):
-        nnx.eval_shape(lambda model, batch: CFT().loss(model, batch, full), model, batch)
-    fits = Counterfactual(jnp.zeros(506, jnp.int32), longest=6)
-    nnx.eval_shape(lambda model, batch: CFT().loss(model, batch, fits), model, batch)
+def test_a_prompt_without_history_that_leaves_no_room_is_bad_input(context, model):
+    objective, batch = CFT().objective(context), batch_of(CFT(), context)
+    n_positions = model.config.max_positions
+
+    def run(n_prompt: int) -> None:
+        tables = Counterfactual(jnp.zeros(n_prompt, jnp.int32), longest=6)
+        nnx.eval_shape(lambda model, batch: objective.loss(model, batch, tables, {}), model, batch)
+
+    told = rf"has {n_positions - 5} tokens and the longest title 6, but the model has {n_positions} positions; "
+    with pytest.raises(InputError, match=told):
+        run(n_positions - 5)
+    run(n_positions - 6)
 
 
 # --------------------------------------------------------------------------------------------------------------- golden
@@ -248,20 +281,23 @@ def test_the_prompt_without_history_is_that_of_the_published_code(golden):
 
 def test_losses_equal_those_of_the_published_code(golden):
     prompts, targets, without, path, losses = golden
-    index = build_index([f"title {n}" for n in range(8)], targets, np.ones(8, int), candidates=np.ones(8, bool))
-    constants = Counterfactual(jnp.asarray(without[0], jnp.int32), longest=int(targets.lengths.max()))
-    model, examples = load_decoder(path), rows_of(prompts, 8)
+    context = context_of(
+        build_index([f"title {n}" for n in range(8)], targets, np.ones(8, int), candidates=np.ones(8, bool))
+    )
+    tables = Counterfactual(jnp.asarray(without[0], jnp.int32), longest=int(targets.lengths.max()))
+    model, examples = load_decoder(path), rows_of(prompts)
     pairs = {name: tuple(float(part.split("=")[1]) for part in name.split(",")) for name in losses}
+    by_alpha = {alpha: CFT(alpha=alpha).objective(context) for alpha, _ in pairs.values()}
 
     @nnx.jit
-    def by_alpha(model, batch):  # beta is in the batch
-        alphas = {alpha: constants if alpha else None for alpha, _ in pairs.values()}
-        return {alpha: means(CFT(alpha=alpha).loss(model, batch, given))["loss"] for alpha, given in alphas.items()}
+    def all_losses(model, batch):  # beta is in the batch
+        return {alpha: means(each.loss(model, batch, tables, {}))["loss"] for alpha, each in by_alpha.items()}
 
     ours = {}
     for name, (alpha, beta) in pairs.items():
-        batch = make_batch(examples, np.arange(8), targets, CFT(beta=beta).annotate(index), size=8)
-        ours[name] = float(by_alpha(model, batch)[alpha])
+        annotations = CFT(beta=beta).objective(context).annotations
+        batch = make_text_batch(examples, np.arange(8), targets, annotations, size=8)
+        ours[name] = float(all_losses(model, batch)[alpha])
     assert ours == pytest.approx(losses, abs=1e-4)
     assert len(ours) == 5
 

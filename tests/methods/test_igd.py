@@ -1,25 +1,23 @@
 """IGD's weights and loss: plain fine-tuning at beta 1, and the numbers of the published code below it."""
 
-import dataclasses
 import json
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from plain_trie import EOS
-from tiny_run import HF_CONFIG
+from plain_trie import EOS, lists_of
+from tiny_models import random_model
+from tiny_run import context_of
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
-from igd_jax.data.batches import make_batch
+from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import Examples, shared_prefix
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.items.index import build_index
-from igd_jax.methods.base import target_logits
+from igd_jax.methods.base import Objective, load_method, target_logits, token_loss
 from igd_jax.methods.igd import IGD
-from igd_jax.models.config import from_hf
-from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_weights import load_decoder
 from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import means
@@ -28,25 +26,24 @@ from igd_jax.training.step import means
 TOKENS = Ragged.from_lists([[1, 9, EOS], [2, 9, EOS], [3, 9, EOS], [3, 4, 9, EOS], [1, 5, 9, EOS]])
 COUNTS = np.array([3, 1, 2, 0, 0])
 DECIDING = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]], bool)
+DECIDING = DECIDING[np.arange(4) < TOKENS.lengths[:, None]]
 
 
-def examples_of(prompts: Ragged) -> Examples:
-    """One row a prompt, whose target is the item of its number."""
+def examples_of(prompts: Ragged, target: np.ndarray) -> Examples:
     all_rows = np.ones(len(prompts), bool)
-    return Examples(prompts, np.arange(len(prompts), dtype=np.int32), 0, shared_prefix(prompts, all_rows), all_rows)
+    return Examples(prompts, target.astype(np.int32), 0, shared_prefix(prompts, all_rows), all_rows)
 
 
 @pytest.fixture(scope="module")
-def index():
-    return build_index(["A", "B", "C", "C D", "A B"], TOKENS, COUNTS, candidates=np.arange(5) < 4)
+def context():
+    return context_of(build_index(["A", "B", "C", "C D", "A B"], TOKENS, COUNTS, candidates=np.arange(5) < 4))
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.1, 0.5, 1.0])
-def test_tokens_weigh_beta_where_forced_one_where_deciding_and_nothing_after_the_end(index, beta):
-    found = IGD(beta=beta).annotate(index)
-    mask = np.arange(4) < TOKENS.lengths[:, None]
-    np.testing.assert_array_equal(found["weight"], np.where(DECIDING, 1, np.float32(beta)) * mask)
-    np.testing.assert_array_equal(found["forced"], ~DECIDING & mask)
+def test_tokens_weigh_beta_where_forced_and_one_where_deciding(context, beta):
+    found = IGD(beta=beta).objective(context).annotations
+    np.testing.assert_array_equal(found["weight"], np.where(DECIDING, 1, np.float32(beta)))
+    np.testing.assert_array_equal(found["forced"], ~DECIDING)
     assert found["weight"].dtype == np.float32
 
 
@@ -56,32 +53,35 @@ def test_a_beta_outside_zero_to_one_is_bad_input(beta):
         IGD(beta=beta)
 
 
-def test_at_beta_one_the_loss_is_plain_fine_tuning_to_the_bit(index):
-    model = nnx.jit(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)))()
-    prompt = Ragged.from_lists([[11, 12], [13], [14, 15, 16], [17], [18, 19]])
-    examples = examples_of(prompt)
-    method = IGD(beta=1.0)
-    batch = make_batch(examples, np.arange(5), TOKENS, method.annotate(index), size=6)
+def test_at_beta_one_the_loss_is_plain_fine_tuning_to_the_bit(context):
+    examples = examples_of(Ragged.from_lists([[11, 12], [13], [14, 15, 16], [17], [18, 19]]), np.arange(5))
+    objective, sft = IGD(beta=1.0).objective(context), load_method("sft", {}).objective(context)
+    batch = make_text_batch(examples, np.arange(5), TOKENS, objective.annotations, size=6)
+    as_sft = make_text_batch(examples, np.arange(5), TOKENS, sft.annotations, size=6)
 
     @nnx.jit
-    def both(model, batch):
+    def losses(model, batch, as_sft):
         plain = weighted_cross_entropy(
-            target_logits(model, batch), batch["target"], batch["target_mask"].astype(jnp.float32), parts={}
+            target_logits(model, batch), batch.target, batch.target_mask.astype(jnp.float32), parts={}
         )
-        return method.loss(model, batch, {}), plain
+        return objective.loss(model, batch, objective.tables, {}), sft.loss(model, as_sft, sft.tables, {}), plain
 
-    ours, plain = both(model, batch)
-    assert float(ours.weight) == float(plain.weight) == TOKENS.lengths.sum()
+    ours, tuned, plain = losses(random_model("decoder"), batch, as_sft)
+    assert float(ours.weight) == float(tuned.weight) == float(plain.weight) == TOKENS.lengths.sum()
     np.testing.assert_array_equal(ours.loss, plain.loss)
+    np.testing.assert_array_equal(tuned.loss, plain.loss)
     parts = means(ours)
-    n_forced = int((~DECIDING).sum() - (4 * 5 - TOKENS.lengths.sum()))
-    joined = float(parts["loss_forced"]) * n_forced + float(parts["loss_deciding"]) * DECIDING.sum()
+    joined = float(parts["loss_forced"]) * (~DECIDING).sum() + float(parts["loss_deciding"]) * DECIDING.sum()
     np.testing.assert_allclose(joined / TOKENS.lengths.sum(), parts["loss"], rtol=1e-6)
 
 
+# --------------------------------------------------------------------------------------------------------------- golden
 @pytest.fixture(scope="module")
 def golden(shared):
-    """The published batch as prompts and targets, an index over the train targets, and the model."""
+    """The published batch, an index over the train targets, the model, and the losses.
+
+    The last target is none of the train targets: an item beside the candidates.
+    """
     folder, model = shared / "golden/igd_amazon_books", shared / "models/tiny-qwen2-books"
     with np.load(folder / "igd_loss.npz", allow_pickle=False) as arrays:
         ids = [row[mask == 1].tolist() for row, mask in zip(arrays["input_ids"], arrays["attention_mask"], strict=True)]
@@ -89,37 +89,46 @@ def golden(shared):
     assert all(row[-len(target) :] == target for row, target in zip(ids, targets, strict=True))
     prompts = [row[: -len(target)] for row, target in zip(ids, targets, strict=True)]
     frequency = json.loads((folder / "item_frequency.json").read_text(encoding="utf-8"))
-    tokens = load_tokenizer(model).encode_titles(list(frequency))
+    titles = list(frequency)
+    rows = lists_of(load_tokenizer(model).encode_titles(titles))
+    number = {tuple(row): item for item, row in enumerate(rows)}
+    assert [tuple(target) in number for target in targets] == [True] * 7 + [False]
+    number[tuple(targets[7])] = len(rows)
     index = build_index(
-        list(frequency), tokens, np.array(list(frequency.values())), candidates=np.ones(len(frequency), bool)
+        [*titles, "off the trie"],
+        Ragged.from_lists([*rows, targets[7]]),
+        np.array([*frequency.values(), 0]),
+        candidates=np.arange(len(rows) + 1) < len(rows),
     )
+    examples = examples_of(Ragged.from_lists(prompts), np.array([number[tuple(target)] for target in targets]))
     losses = json.loads((folder / "igd_loss.json").read_text(encoding="utf-8"))["loss_by_beta"]
-    return prompts, Ragged.from_lists(targets), index, load_decoder(model), losses
+    return examples, context_of(index), load_decoder(model), losses
+
+
+_loss = nnx.jit(lambda model, batch: token_loss(model, batch, (), {}))  # the weights are in the batch
+
+
+def golden_loss(golden, objective: Objective, rows: np.ndarray, *, size: int):
+    examples, context, model, _ = golden
+    batch = make_text_batch(examples, rows, context.index.item_tokens, objective.annotations, size=size)
+    return _loss(model, batch)
 
 
 def test_losses_equal_those_of_the_published_code(golden):
-    prompts, targets, index, model, losses = golden
-    examples = examples_of(Ragged.from_lists(prompts))
-    index = dataclasses.replace(index, item_tokens=targets)
-    assert index.walk(targets).on_trie.tolist() == [True] * 7 + [False]
-    loss = nnx.jit(lambda model, batch: means(IGD().loss(model, batch, {}))["loss"])  # beta is in the batch
+    examples, context, _, losses = golden
+    assert not context.index.walk().on_trie[examples.target[7]]
     ours = {}
     for beta in losses:
-        per_item = IGD(beta=float(beta)).annotate(index)
-        off_trie = per_item["weight"][7, : targets.lengths[7]]
+        objective = IGD(beta=float(beta)).objective(context)
+        assert objective.loss is token_loss
+        off_trie = Ragged(objective.annotations["weight"], context.index.item_tokens.start)[examples.target[7]]
         assert (off_trie == np.float32(beta)).all()
-        ours[beta] = float(loss(model, make_batch(examples, np.arange(8), targets, per_item, size=8)))
+        ours[beta] = float(means(golden_loss(golden, objective, np.arange(8), size=8))["loss"])
     assert ours == pytest.approx(losses, abs=1e-4)
     assert len({round(loss, 3) for loss in ours.values()}) == 4
 
 
 def test_the_published_batch_gives_the_same_loss_in_micro_batches(golden):
-    prompts, targets, index, model, losses = golden
-    examples = examples_of(Ragged.from_lists(prompts))
-    per_item = IGD(beta=0.1).annotate(dataclasses.replace(index, item_tokens=targets))
-    loss = nnx.jit(lambda model, batch: IGD().loss(model, batch, {}))
-    first, second = (
-        loss(model, make_batch(examples, np.arange(8)[rows], targets, per_item, size=4))
-        for rows in (slice(0, 4), slice(4, 8))
-    )
-    assert float(means(first + second)["loss"]) == pytest.approx(losses["0.1"], abs=1e-4)
+    objective = IGD(beta=0.1).objective(golden[1])
+    first, second = (golden_loss(golden, objective, rows, size=4) for rows in (np.arange(4), np.arange(4, 8)))
+    assert float(means(first + second)["loss"]) == pytest.approx(golden[3]["0.1"], abs=1e-4)

@@ -1,6 +1,8 @@
 """MSL: equal to a sum written out over the legal tokens; its temperature moves by the formula, once a step."""
 
+import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,19 +11,18 @@ import optax
 import pytest
 from flax import nnx
 from plain_trie import EOS, plain_trie
-from tiny_run import HF_CONFIG, context_of
+from searches import index_of
+from tiny_models import DECODER, random_model
+from tiny_run import context_of
 
 from configs import msl as msl_config
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
-from igd_jax.core.types import LossSum
-from igd_jax.data.batches import make_batch
+from igd_jax.core.types import LossSum, TextBatch
+from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import Examples, shared_prefix
-from igd_jax.decoding.device_trie import device_trie
-from igd_jax.items.index import ItemIndex, build_index
-from igd_jax.methods.base import load_method, target_logits
-from igd_jax.methods.msl import MSL, has_choice, legal_nll
-from igd_jax.models.config import from_hf
+from igd_jax.methods.base import Context, load_method, target_logits
+from igd_jax.methods.msl import MSL, follow_first_tokens, has_choice, legal_nll
 from igd_jax.models.decoder import Decoder
 from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import init_state, make_step, means
@@ -29,48 +30,46 @@ from igd_jax.training.step import init_state, make_step, means
 # Six first tokens; after "3" there are three choices. Item 4 is no candidate and leaves the trie at its second token.
 TITLES = [[1, 9, EOS], [2, 9, EOS], [3, 9, EOS], [3, 4, 9, EOS], [1, 5, 9, EOS], [3, 5, 7, 9, EOS], [4, EOS], [5, EOS]]
 TITLES += [[6, EOS]]
-TOKENS = Ragged.from_lists(TITLES)
 CANDIDATES = np.arange(len(TITLES)) != 4
 N_FIRST = 6
-
-
-def make_index(rows: list[list[int]], candidates: np.ndarray) -> ItemIndex:
-    names = [str(number) for number in range(len(rows))]
-    return build_index(names, Ragged.from_lists(rows), np.ones(len(rows), int), candidates=candidates)
-
-
-@pytest.fixture(scope="module")
-def index():
-    return make_index(TITLES, CANDIDATES)
+ADAPTIVE = MSL(tau=1.5, adaptive=True, denominator="deciding")
+MICRO_BATCHES = ([[7, 8, 7, 8, 7, 8, 4, 3]], [[3, 4, 8, 7], [7, 8, 7, 8]], [[7, 8, 7], [8, 7, 8], [4, 3]])
+"""Targets that the weights prefer, so that the temperature is not at its bounds."""
 
 
 @pytest.fixture(scope="module")
-def model():
+def context() -> Context:
+    return context_of(index_of(TITLES, candidates=CANDIDATES))
+
+
+@pytest.fixture(scope="module")
+def model() -> Decoder:
     """Random weights, large enough for logits that differ by several."""
-    made = nnx.jit(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)))()
-    made.embed[...] = made.embed[...] * 20.0
-    return made
+    return random_model("decoder")
 
 
-def trie_of(index: ItemIndex):
-    return device_trie(index.trie, index.gain, max_length=index.longest_title)
-
-
-def batch_of(index: ItemIndex, items: list[int], *, size: int) -> dict[str, jax.Array]:
-    """One row an item, each after a prompt of its own; rows beyond them fill up."""
+def batch_of(context: Context, items: list[int], *, size: int) -> TextBatch:
+    """One row per item, each after a prompt of its own; rows beyond them fill up."""
     prompts = Ragged.from_lists([[20 + item, 30] for item in items])
     every = np.ones(len(items), bool)
     examples = Examples(prompts, np.array(items, np.int32), 0, shared_prefix(prompts, every), every)
-    batch = make_batch(examples, np.arange(len(items)), index.item_tokens, MSL().annotate(index), size=size)
+    annotations = MSL().objective(context).annotations
+    batch = make_text_batch(examples, np.arange(len(items)), context.index.item_tokens, annotations, size=size)
     return jax.tree.map(jnp.asarray, batch)
 
 
-def parts_of(model: Decoder, batch: dict[str, jax.Array]) -> list[tuple[float, list[float]]]:
+def loss_of(method: MSL, context: Context, model: Decoder, batch: TextBatch, state: dict[str, Any] | None = None):
+    objective = method.objective(context)
+    loss = nnx.jit(lambda model, batch, tables, state: objective.loss(model, batch, tables, state))
+    return loss(model, batch, objective.tables, state or {})
+
+
+def parts_of(model: Decoder, batch: TextBatch) -> list[tuple[float, list[float]]]:
     """By brute force: the target's logit and those of all legal tokens, for each token of the candidates' titles."""
     kept = [row for row, is_candidate in zip(TITLES, CANDIDATES, strict=True) if is_candidate]
     logits = np.asarray(nnx.jit(target_logits)(model, batch), np.float64)
     found = []
-    for row, target, mask in zip(logits, np.asarray(batch["target"]), np.asarray(batch["target_mask"]), strict=True):
+    for row, target, mask in zip(logits, np.asarray(batch.target), np.asarray(batch.target_mask), strict=True):
         title = target[mask].tolist()
         if title not in kept:
             continue
@@ -86,22 +85,23 @@ def nll_of(target: float, legal: list[float], tau: float) -> float:
 
 
 # ----------------------------------------------------------------------------------------------------------------- loss
-def test_the_parent_of_each_token_is_the_node_before_it_and_minus_one_off_the_trie_and_after_the_end(index):
-    parent = MSL().annotate(index)["parent"]
+def test_the_parent_of_each_token_is_the_node_before_it_and_minus_one_off_the_trie(context):
+    flat = MSL().objective(context).annotations["parent"]
+    parent = Ragged(flat, context.index.item_tokens.start)
     nodes = plain_trie([row for row, is_candidate in zip(TITLES, CANDIDATES, strict=True) if is_candidate])
     for item, row in enumerate(TITLES):
         expected, node = [], nodes[0]
         for token in row if CANDIDATES[item] else []:
             expected.append(node.number)
             node = node.children[token]
-        assert parent[item].tolist() == expected + [-1] * (5 - len(expected))
-    assert parent.dtype == np.int32
+        assert parent[item].tolist() == (expected or [-1] * len(row))
+    assert flat.dtype == np.int32
 
 
 @pytest.mark.parametrize(("tau", "denominator"), [(1.0, "all"), (1.0, "deciding"), (4.5, "all"), (4.5, "deciding")])
-def test_the_loss_is_that_written_out_over_the_legal_tokens(index, model, tau, denominator):
-    method, batch = MSL(tau=tau, denominator=denominator), batch_of(index, list(range(9)), size=11)
-    total = nnx.jit(lambda model, batch, trie: method.loss(model, batch, trie))(model, batch, trie_of(index))
+def test_the_loss_is_that_written_out_over_the_legal_tokens(context, model, tau, denominator):
+    batch = batch_of(context, list(range(9)), size=11)
+    total = loss_of(MSL(tau=tau, denominator=denominator), context, model, batch)
     parts = parts_of(model, batch)
     expected = sum(nll_of(target, legal, tau) for target, legal in parts)
     n_deciding = sum(len(legal) > 1 for _, legal in parts)
@@ -110,10 +110,10 @@ def test_the_loss_is_that_written_out_over_the_legal_tokens(index, model, tau, d
     assert float(total.weight) == (len(parts) if denominator == "all" else n_deciding)
 
 
-def test_a_target_that_is_no_candidate_weighs_nothing_and_is_counted(index, model):
-    loss = nnx.jit(lambda model, batch, trie: MSL().loss(model, batch, trie))
-    with_it = loss(model, batch_of(index, [0, 3, 4], size=4), trie_of(index))
-    without = loss(model, batch_of(index, [0, 3], size=4), trie_of(index))
+def test_a_target_that_is_no_candidate_weighs_nothing_and_is_counted(context, model):
+    with_it, without = (
+        loss_of(MSL(), context, model, batch_of(context, items, size=4)) for items in ([0, 3, 4], [0, 3])
+    )
     np.testing.assert_allclose(with_it.loss, without.loss, rtol=1e-5)
     assert float(with_it.weight) == float(without.weight) == 7
     assert [float(x) for x in with_it.metrics["off_trie"]] == [1, 3]
@@ -121,20 +121,15 @@ def test_a_target_that_is_no_candidate_weighs_nothing_and_is_counted(index, mode
 
 
 def test_where_all_tokens_are_legal_and_tau_is_one_it_is_plain_fine_tuning():
-    small = nnx.jit(lambda: Decoder(from_hf(HF_CONFIG | {"vocab_size": 4}), rngs=nnx.Rngs(0)))()
+    small = nnx.jit(lambda: Decoder(dataclasses.replace(DECODER, vocab_size=4), rngs=nnx.Rngs(0)))()
     # All four tokens may follow, but after two of them only the end can: those ends are left out of the plain loss.
     rows = [[a, b, EOS] for a in (1, 2, 3) for b in (1, 2, 3)] + [[a, EOS] for a in (1, 2, 3)] + [[EOS]]
-    index = make_index(rows, np.ones(13, bool))
-    batch = batch_of(index, list(range(13)), size=13)
-    batch["prompt"] = batch["prompt"] % 4
-
-    @nnx.jit
-    def both(model, batch, trie):
-        weight = (batch["target_mask"] & (jnp.arange(16) < 2)[None]).astype(jnp.float32)
-        plain = weighted_cross_entropy(target_logits(model, batch), batch["target"], weight, parts={})
-        return MSL(tau=1.0, denominator="deciding").loss(model, batch, trie), plain
-
-    ours, plain = both(small, batch, trie_of(index))
+    context = context_of(index_of(rows))
+    batch = batch_of(context, list(range(13)), size=13)
+    batch = batch.replace(prompt=batch.prompt % 4)
+    ours = loss_of(MSL(tau=1.0, denominator="deciding"), context, small, batch)
+    weight = (batch.target_mask & (batch.place < 2)).astype(jnp.float32)
+    plain = weighted_cross_entropy(nnx.jit(target_logits)(small, batch), batch.target, weight, parts={})
     np.testing.assert_allclose(ours.loss, plain.loss, rtol=1e-6)
     assert float(ours.weight) == float(plain.weight) == 9 * 2 + 3 * 2 + 1
 
@@ -160,15 +155,15 @@ def test_forced_tokens_cost_exactly_nothing_and_huge_logits_stay_finite(scale):
     assert has_choice(legal).tolist() == [[True, False, False]]
 
 
-def test_illegal_tokens_have_no_gradient(index):
-    untied = from_hf(HF_CONFIG | {"tie_word_embeddings": False})
-    model = nnx.jit(lambda: Decoder(untied, rngs=nnx.Rngs(0)))()
-    trie, batch = trie_of(index), batch_of(index, [3], size=1)
+def test_illegal_tokens_have_no_gradient(context):
+    model = nnx.jit(lambda: Decoder(dataclasses.replace(DECODER, tie_embeddings=False), rngs=nnx.Rngs(0)))()
+    objective, batch = MSL().objective(context), batch_of(context, [3], size=1)
 
     @nnx.jit
     def grad_of_head(model, batch):
         graph, params = nnx.split(model)
-        return jax.grad(lambda params: MSL().loss(nnx.merge(graph, params), batch, trie).loss)(params)["head"][...]
+        loss = lambda params: objective.loss(nnx.merge(graph, params), batch, objective.tables, {}).loss  # noqa: E731
+        return jax.grad(loss)(params)["head"][...]
 
     moved = np.flatnonzero(np.abs(grad_of_head(model, batch)).sum(axis=1))
     assert moved.tolist() == [1, 2, 3, 4, 5, 6, 9]  # first tokens, and 4, 5 and the newline after 3
@@ -206,14 +201,12 @@ def _moved(tau: float, legal: list[float], targets: list[float]) -> float:
     }
     metrics = {name: (jnp.float32(a), jnp.float32(b)) for name, (a, b) in pairs.items()}
     total = LossSum(jnp.float32(0), jnp.float32(1), metrics)
-    method = MSL(tau=1.5, adaptive=True, denominator="deciding")
-    return float(method.remember({"tau": jnp.float32(tau)}, total)["tau"])
+    return float(follow_first_tokens({"tau": jnp.float32(tau)}, total)["tau"])
 
 
-def test_the_statistics_are_those_of_all_legal_first_tokens_of_candidates_and_tau_scales_the_loss(index, model):
-    method = MSL(tau=1.5, adaptive=True, denominator="deciding")
-    batch = batch_of(index, list(range(9)), size=11) | {"tau": jnp.float32(2.5)}
-    total = nnx.jit(lambda model, batch, trie: method.loss(model, batch, trie))(model, batch, trie_of(index))
+def test_the_statistics_are_those_of_all_legal_first_tokens_of_candidates_and_tau_scales_the_loss(context, model):
+    batch = batch_of(context, list(range(9)), size=11)
+    total = loss_of(ADAPTIVE, context, model, batch, {"tau": jnp.float32(2.5)})
     parts = parts_of(model, batch)
     first = [(target, legal) for target, legal in parts if len(legal) == N_FIRST]
     legal = [z for _, row in first for z in row]
@@ -235,27 +228,24 @@ def test_a_step_without_candidates_keeps_tau():
     assert _moved(3.0, [], []) == 3.0
 
 
-def test_micro_batches_give_the_loss_the_weights_and_the_tau_of_the_whole(index, model):
-    method = MSL(tau=1.5, adaptive=True, denominator="deciding")
+def test_micro_batches_give_the_loss_the_weights_and_the_tau_of_the_whole(context, model):
+    objective = ADAPTIVE.objective(context)
+    assert objective.state == {"tau": 1.5}
     graph, params = nnx.split(model)
     step = make_step(
-        lambda params, trie, batch: method.loss(nnx.merge(graph, params), batch, trie),
+        lambda params, tables, batch, state: objective.loss(nnx.merge(graph, params), batch, tables, state),
         optax.sgd(1e-3),
-        constants=trie_of(index),
-        remember=method.remember,
+        tables=objective.tables,
+        update_state=objective.update_state,
     )
     ends = []
-    # Targets that these weights prefer, so that the temperature is not at its bounds.
-    for groups in ([[7, 8, 7, 8, 7, 8, 4, 3]], [[3, 4, 8, 7], [7, 8, 7, 8]], [[7, 8, 7], [8, 7, 8], [4, 3]]):
-        memory = {name: jnp.float32(value) for name, value in method.memory().items()}
-        state = init_state(jax.tree.map(jnp.copy, params), optax.sgd(1e-3), memory)
+    for groups in MICRO_BATCHES:
+        loss_state = {name: jnp.float32(value) for name, value in objective.state.items()}
+        state = init_state(jax.tree.map(jnp.copy, params), optax.sgd(1e-3), loss_state)
         for _ in range(2):
-            accumulator = None
-            for items in groups:
-                batch = batch_of(index, items, size=max(map(len, groups)))
-                accumulator = step.first(state, batch) if accumulator is None else step.add(state, accumulator, batch)
-            state, values = step.update(state, accumulator)
-        ends.append((state.params, state.memory, values))
+            batches = [batch_of(context, items, size=max(map(len, groups))) for items in groups]
+            state, values = step.update(state, step.accumulate(state, batches))
+        ends.append((state.params, state.loss_state, values))
     before, after = float(ends[0][2]["tau"]), float(ends[0][1]["tau"])
     assert 1.5 < (before - 0.95 * 1.5) / 0.05 < 5.0
     assert 1.5 < before < after  # the second step's own loss used the tau after the first
@@ -263,9 +253,10 @@ def test_micro_batches_give_the_loss_the_weights_and_the_tau_of_the_whole(index,
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), other, ends[0])
 
 
-def test_a_fixed_temperature_has_no_memory():
-    assert MSL().memory() == {}
-    assert MSL().remember({}, LossSum(jnp.float32(0), jnp.float32(0), {})) == {}
+def test_a_fixed_temperature_has_no_state(context):
+    objective = MSL().objective(context)
+    assert objective.state == {}
+    assert objective.update_state({}, LossSum(jnp.float32(0), jnp.float32(0), {})) == {}
 
 
 # ------------------------------------------------------------------------------------------------------------ arguments
@@ -286,14 +277,13 @@ def test_a_bad_argument_is_bad_input(args, told):
 
 @pytest.mark.parametrize(("n_first", "is_enough"), [(4, False), (5, True)])
 def test_an_adaptive_temperature_needs_more_than_four_first_tokens(n_first, is_enough):
-    context = context_of(make_index([[first, EOS] for first in range(1, n_first + 1)], np.ones(n_first, bool)))
-    assert MSL().constants(context).root_width == n_first
-    adaptive = MSL(adaptive=True, denominator="deciding")
+    context = context_of(index_of([[first, EOS] for first in range(1, n_first + 1)]))
+    assert MSL().objective(context).tables.root_width == n_first
     if is_enough:
-        assert adaptive.constants(context).root_width == n_first
+        assert ADAPTIVE.objective(context).tables.root_width == n_first
     else:
         with pytest.raises(InputError, match=r"titles begin with 4 different token\(s\); it needs more than 4: give a"):
-            adaptive.constants(context)
+            ADAPTIVE.objective(context)
 
 
 def test_the_config_sets_temperature_and_mean_together():

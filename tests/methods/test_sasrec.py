@@ -1,6 +1,8 @@
-"""SASRec as a method: its losses, its lists, and the vectors that its evaluation leaves for others."""
+"""SASRec as a method: its losses, its lists, and the vectors that its training leaves for others."""
 
 import dataclasses
+import json
+from pathlib import Path
 from types import ModuleType
 
 import jax
@@ -9,18 +11,24 @@ import numpy as np
 import pytest
 import tiny_run
 from command import run_here
+from safetensors import safe_open
+from safetensors.numpy import load_file
 
-from configs import sasrec as experiment
 from igd_jax import evaluate, recommend, train
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.core.ragged import Ragged
+from igd_jax.core.types import ItemBatch, Recommendations
 from igd_jax.data.collaborative import FILE
-from igd_jax.items.index import build_index
-from igd_jax.methods.sasrec import Sequential, Tables, negatives, target_ndcg
-from igd_jax.models.sasrec import scores_of
-from igd_jax.session.recommender import collaborative_source, rank, search_options
-from igd_jax.session.session import set_up, trained_model
+from igd_jax.decoding.engine import recommend as ask
+from igd_jax.items.index import ItemIndex, build_index
+from igd_jax.methods.sasrec import Sequential, negatives, target_ndcg
+from igd_jax.models.sasrec import SASRec, scores_of
+from igd_jax.session.collaborative import collaborative_source, export_vectors
+from igd_jax.session.recommender import Recommender
+from igd_jax.session.session import Session, set_up
+from igd_jax.session.settings import settings_from
+from igd_jax.training.mesh import make_mesh
 from igd_jax.training.step import means
 
 EOS = 20
@@ -28,57 +36,56 @@ TOKENS = Ragged.from_lists([[5, EOS], [1, EOS], [3, EOS], [1, EOS], [2, EOS], [4
 """Items 1 and 3 share a title."""
 
 
-def index_of(candidates: list[int]):
+def index_of(candidates: list[int]) -> ItemIndex:
     titles, chosen = [f"title {i}" for i in range(6)], np.isin(np.arange(6), candidates)
     return build_index(titles, TOKENS, np.ones(6, np.int64), candidates=chosen)
 
 
 @pytest.fixture(scope="module")
-def index():
+def index() -> ItemIndex:
     return index_of(list(range(6)))
 
 
 @pytest.fixture(scope="module")
-def model(index):
+def model(index) -> SASRec:
     return Sequential(width=8).make_model(tiny_run.context_of(index))
 
 
 @pytest.fixture(scope="module")
-def batch():
+def batch() -> ItemBatch:
+    """Three histories, and a row that only fills up; without seeds."""
     lengths = np.array([3, 1, 2, 0])
-    random = np.random.default_rng(0)
-    arrays = {
-        "history": random.integers(0, 6, (4, 3)).astype(np.int32),
-        "history_mask": np.arange(3) >= 3 - lengths[:, None],
-        "target_item": np.array([2, 5, 0, 0], np.int32),
-        "is_real": lengths > 0,
-    }
-    return jax.tree.map(jnp.asarray, arrays)
+    return jax.tree.map(
+        jnp.asarray,
+        ItemBatch(
+            history=np.random.default_rng(0).integers(0, 6, (4, 3)).astype(np.int32),
+            history_mask=np.arange(3) >= 3 - lengths[:, None],
+            target=np.array([2, 5, 0, 0], np.int32),
+            is_real=lengths > 0,
+        ),
+    )
 
 
-def noisy(batch):
-    return batch | {"noise": jnp.asarray([7, 8, 7, 0], jnp.int32)}
+def seeded(batch: ItemBatch) -> ItemBatch:
+    return batch.replace(seed=jnp.asarray([7, 8, 7, 0], jnp.int32))
 
 
-def options_of(index, num_beams: int):
-    config = experiment.get_config()
-    config.decode.num_beams = num_beams
-    return search_options(config, index)
+def loss_of(model: SASRec, batch: ItemBatch, **args):
+    objective = Sequential(width=8, **args).objective(tiny_run.context_of(index_of(list(range(6)))))
+    return objective.loss(model, batch, objective.tables, {})
 
 
-def lists(index, model, batch, num_beams: int):
-    method = Sequential(width=8)
-    tables = method.tables(tiny_run.context_of(index), model)
-    return method.recommend(model, batch, tables=tables, options=options_of(index, num_beams))
+def lists(index: ItemIndex, model: SASRec, batch: ItemBatch, top_k: int) -> Recommendations:
+    method, options = Sequential(width=8), tiny_run.decode_options(index, top_k=top_k)
+    return ask(method.engine(tiny_run.context_of(index), model, options), batch)
 
 
 # ------------------------------------------------------------------------------------------------------------- losses
 @pytest.mark.parametrize("loss", ["softmax", "bce"])
-def test_micro_batches_with_noise_give_the_loss_of_the_whole(model, batch, loss):
-    method = Sequential(width=8, loss=loss)
-    whole = method.loss(model, noisy(batch), {})
+def test_micro_batches_with_seeds_give_the_loss_of_the_whole(model, batch, loss):
+    whole = loss_of(model, seeded(batch), loss=loss)
     parts = [
-        method.loss(model, {name: array[rows] for name, array in noisy(batch).items()}, {})
+        loss_of(model, jax.tree.map(lambda array, rows=rows: array[rows], seeded(batch)), loss=loss)
         for rows in (slice(0, 1), slice(1, 4))
     ]
     assert float(whole.weight) == 3
@@ -88,10 +95,9 @@ def test_micro_batches_with_noise_give_the_loss_of_the_whole(model, batch, loss)
 
 @pytest.mark.parametrize("loss", ["softmax", "bce"])
 def test_rows_that_fill_up_a_batch_weigh_nothing(model, batch, loss):
-    method, other = Sequential(width=8, loss=loss), dict(batch)
-    other["target_item"] = batch["target_item"].at[3].set(4)
-    for with_noise in (noisy, dict):
-        losses = [method.loss(model, with_noise(one), {}).loss for one in (batch, other)]
+    other = batch.replace(target=batch.target.at[3].set(4))
+    for change in (seeded, lambda same: same):
+        losses = [loss_of(model, change(one), loss=loss).loss for one in (batch, other)]
         np.testing.assert_array_equal(*losses)
 
 
@@ -108,10 +114,10 @@ def test_ndcg_of_a_target_is_that_of_its_rank():
     np.testing.assert_allclose(found, [1.0, 1 / np.log2(3), 1 / np.log2(21), 0.0], rtol=1e-6)
 
 
-def test_without_noise_the_loss_is_what_ranking_lacks(model, batch):
-    found = means(Sequential(width=8).loss(model, batch, {}))
-    scores = scores_of(model(batch["history"], batch["history_mask"]), model.items())
-    real = target_ndcg(scores, batch["target_item"])[:3]
+def test_without_seeds_the_loss_is_what_ranking_lacks(model, batch):
+    found = means(loss_of(model, batch))
+    scores = scores_of(model(batch.history, batch.history_mask), model.items())
+    real = target_ndcg(scores, batch.target)[:3]
     assert float(found["loss"]) == pytest.approx(1 - float(real.mean()), rel=1e-5)
     assert float(found["loss_softmax"]) == pytest.approx(np.log(6), rel=0.05)
 
@@ -119,12 +125,11 @@ def test_without_noise_the_loss_is_what_ranking_lacks(model, batch):
 # -------------------------------------------------------------------------------------------------------------- lists
 def test_a_title_scores_as_the_best_of_its_items(index, model, batch):
     ranked = lists(index, model, batch, 5)
-    scores = np.asarray(scores_of(model(batch["history"], batch["history_mask"]), model.items()))
+    scores = np.asarray(scores_of(model(batch.history, batch.history_mask), model.items()))
     for row in range(3):
-        for place, score, node in zip(ranked.rows[row], ranked.scores[row], ranked.nodes[row], strict=True):
+        for place, score in zip(ranked.rows[row], ranked.scores[row], strict=True):
             items = index.catalog.items_of(int(place))
             np.testing.assert_allclose(score, scores[row, items].max(), rtol=1e-5)
-            assert int(node) == index.trie.leaf[int(place)]
         assert sorted(ranked.rows[row].tolist()) == [0, 1, 2, 3, 4]
         assert (np.diff(ranked.scores[row]) <= 0).all()
 
@@ -135,7 +140,6 @@ def test_only_candidates_are_recommended_and_too_few_of_them_leave_places_empty(
     rows = np.asarray(ranked.rows)
     assert {int(index.catalog.items_of(row)[0]) for row in rows[:3, :2].ravel().tolist()} == {0, 4}  # item 0 is an item
     assert (rows[:3, 2:] == -1).all()
-    assert (np.asarray(ranked.nodes)[:3, 2:] == -1).all()
     assert np.isneginf(ranked.scores[:3, 2:]).all()
     assert np.isfinite(ranked.scores[:3, :2]).all()
 
@@ -143,14 +147,25 @@ def test_only_candidates_are_recommended_and_too_few_of_them_leave_places_empty(
 def test_rows_that_fill_up_a_batch_find_nothing(index, model, batch):
     ranked = lists(index, model, batch, 3)
     assert (np.asarray(ranked.rows)[3] == -1).all()
-    assert (np.asarray(ranked.nodes)[3] == -1).all()
     assert np.isneginf(ranked.scores[3]).all()
 
 
 def test_items_that_are_no_candidates_go_nowhere(model):
-    tables = Sequential().tables(tiny_run.context_of(index_of([1, 5])), model)
-    assert isinstance(tables, Tables)
-    assert tables.row_of_item.tolist() == [2, 0, 2, 2, 2, 1]
+    index = index_of([1, 5])
+    engine = Sequential().engine(tiny_run.context_of(index), model, tiny_run.decode_options(index))
+    assert engine.row_of_item.tolist() == [5, 0, 5, 5, 5, 3]
+
+
+def test_only_what_is_allowed_to_a_row_is_recommended_to_it(index, model, batch):
+    first = lists(index, model, batch, 5).rows
+    allowed = np.ones((4, 5), bool)
+    allowed[0, first[0, :2]] = False
+    allowed[1] = np.arange(5) == first[1, 3]
+    found = lists(index, model, batch.replace(allowed=jnp.asarray(allowed)), 5)
+    assert found.rows[0].tolist() == [*first[0, 2:].tolist(), -1, -1]
+    assert found.rows[1].tolist() == [int(first[1, 3]), -1, -1, -1, -1]
+    np.testing.assert_array_equal(found.rows[2:], first[2:])
+    np.testing.assert_array_equal(np.isneginf(found.scores), found.rows == -1)
 
 
 @pytest.mark.parametrize(
@@ -170,67 +185,66 @@ def test_arguments_out_of_range_are_bad_input(args, told):
 
 
 # ------------------------------------------------------------------------------------------------ a run and its source
-def shop_config(tiny, **args):
-    config = experiment.get_config()
-    config.data.dir, config.mesh.data = str(tiny / "data"), 1
-    config.tokenizer.path = str(tiny / "model")
-    config.method.args.update(width=16, dropout=0.1, **args)
-    config.train.update(
-        global_batch_size=16, micro_batch_size=8, learning_rate=3e-2, num_epochs=8, patience=0, log_every_steps=16
-    )
-    config.decode.update(num_beams=4, batch_size=8)
-    config.eval.ks = (1, 3)
-    return config
-
-
 @pytest.fixture(scope="module")
-def shop(tiny, tmp_path_factory):
-    """A trained run with an evaluation of each of two splits, the config it has, and the metrics of test."""
-    workdir, config = tmp_path_factory.mktemp("sasrec") / "run", shop_config(tiny)
-    progress = train.train(config, Workdir(str(workdir)))
-    metrics = evaluate.evaluate(config, Workdir(str(workdir)), name="test")
-    return workdir, config, metrics, progress
+def shop(sasrec_run, tiny) -> tuple[Session, Workdir]:
+    """The trained run, which names itself as its source, and its workdir."""
+    config, workdir = tiny_run.sasrec_config(tiny), Workdir(str(sasrec_run))
+    config.decode.collaborative = str(sasrec_run)
+    return set_up(settings_from(config), workdir), workdir
 
 
 @pytest.mark.parametrize("loss", ["softmax", "bce"])
-def test_the_pattern_of_the_shop_is_learned_and_popularity_beaten(shop, tiny, tmp_path, loss):
-    _, _, metrics, progress = shop
-    if loss == "bce":
-        config = shop_config(tiny, loss="bce")
-        progress = train.train(config, Workdir(str(tmp_path / "run")))
-        metrics = evaluate.evaluate(config, Workdir(str(tmp_path / "run")), name="test")
+def test_the_pattern_of_the_shop_is_learned_and_popularity_beaten(tiny, request, tmp_path, loss):
+    folder = request.getfixturevalue("sasrec_run") if loss == "softmax" else tmp_path / "run"
+    config, workdir = tiny_run.sasrec_config(tiny, loss=loss), Workdir(str(folder))
+    progress = train.train(config, workdir)  # for softmax, nothing is left to train
+    metrics = evaluate.evaluate(config, workdir, name="test")
     assert progress["best_loss"] < 0.4
     assert metrics["hr@3"] > 0.6 > 2 * metrics["popularity_baseline"]["hr@3"]
     assert metrics["invalid"] == 0
+    files = {path.name for path in (folder / "eval" / "test").iterdir()}
+    assert files == {".igd_jax", "config.json", "env.json", "metrics.json", "predictions.jsonl"}
 
 
-def test_scores_of_the_source_are_those_of_the_lists(shop):
-    workdir, config, _, _ = shop
-    folder = workdir / "eval" / "test"
-    assert {path.name for path in folder.iterdir()} == {"config.json", "metrics.json", "predictions.jsonl", FILE}
-    config = config.copy_and_resolve_references()
-    config.decode.collaborative = str(folder)
-    run = set_up(config, Workdir(str(workdir)))
-    rows = run.rows("test")
-    source = collaborative_source(run, split="test", n_rows=len(rows))
-    found, scores, _ = rank(run, trained_model(run, Workdir(str(workdir))), run.examples(rows))
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_scores_of_the_source_are_those_of_the_lists(shop, split):
+    session, workdir = shop
+    rows = session.rows(split)
+    source = collaborative_source(session, split=split, n_rows=len(rows))
+    recommender = Recommender(session, workdir)
+    found = recommender.rank(recommender.examples(rows))
     of_items = source.scores(np.arange(len(rows)))
-    of_rows = np.full((len(rows), len(run.index.catalog)), -np.inf, np.float32)
-    np.maximum.at(of_rows.T, run.index.catalog.row_of_item, of_items.T)
-    np.testing.assert_array_equal(np.argsort(-of_rows, axis=1, kind="stable")[:, :4], found)
-    np.testing.assert_allclose(np.take_along_axis(of_rows, found, axis=1), scores, rtol=1e-4, atol=1e-5)
+    of_rows = np.full((len(rows), len(session.index.catalog)), -np.inf, np.float32)
+    np.maximum.at(of_rows.T, session.index.catalog.row_of_item, of_items.T)
+    np.testing.assert_array_equal(np.argsort(-of_rows, axis=1, kind="stable")[:, :4], found.rows[:, :4])
+    np.testing.assert_allclose(np.take_along_axis(of_rows, found.rows, axis=1), found.scores, rtol=1e-4, atol=1e-5)
 
 
-def test_a_source_serves_its_own_split_and_rows_only(shop):
-    workdir, config, _, _ = shop
-    config = config.copy_and_resolve_references()
-    config.decode.collaborative = str(workdir / "eval" / "test")
-    run = set_up(config, Workdir(str(workdir)))
-    with pytest.raises(InputError, match="has scores of split test, but the rows to rank are of split valid"):
-        collaborative_source(run, split="valid", n_rows=3)
-    other = dataclasses.replace(run.prepared, meta=run.prepared.meta | {"fingerprint": "other"})
-    with pytest.raises(InputError, match="the rows to rank are of fingerprint other"):
-        collaborative_source(dataclasses.replace(run, prepared=other), split="test", n_rows=3)
+def test_vectors_are_those_of_the_best_checkpoint_whatever_the_devices_and_batches(shop, tmp_path):
+    session, workdir = shop
+    model = Recommender(session, workdir).model
+    decode = dataclasses.replace(session.settings.decode, batch_size=5)  # 8 over 8 devices
+    settings = dataclasses.replace(session.settings, decode=decode)
+    other = dataclasses.replace(session, settings=settings, mesh=make_mesh(data=8))
+    export_vectors(other, session.method, model, Workdir(str(tmp_path)))
+    kept, again = load_file(workdir.path / FILE), load_file(tmp_path / FILE)
+    assert {name: len(matrix) for name, matrix in kept.items()} == {"items": 23, "valid": 13, "test": 22}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), again, kept)
+    with safe_open(tmp_path / FILE, framework="numpy") as file:
+        assert file.metadata() == {"fingerprint": session.prepared.meta["fingerprint"]}
+
+
+def test_a_source_serves_its_own_data_and_rows_only(shop):
+    session, _ = shop
+    with pytest.raises(InputError, match="has no scores for the rows of train; rank those of valid or test"):
+        collaborative_source(session, split="train", n_rows=90)
+    with pytest.raises(InputError, match="has 13 rows of valid, but that split has 3"):
+        collaborative_source(session, split="valid", n_rows=3)
+    with pytest.raises(InputError, match="which has scores for the rows of a split only; for a new history give 'popu"):
+        collaborative_source(session, split=None, n_rows=1)
+    other = dataclasses.replace(session.prepared, meta=session.prepared.meta | {"fingerprint": "other"})
+    with pytest.raises(InputError, match="but this run's data is other"):
+        collaborative_source(dataclasses.replace(session, prepared=other), split="test", n_rows=22)
 
 
 def started(module: ModuleType, *arguments: str) -> str:
@@ -239,11 +253,30 @@ def started(module: ModuleType, *arguments: str) -> str:
     return done.out
 
 
-def test_a_trained_run_is_evaluated_and_asked_on_the_command_line(shop):
-    workdir, *_ = shop
-    started(evaluate, f"--workdir={workdir}", "--split=valid")
-    assert read_json(workdir / "eval" / "valid" / "metrics.json")["n"] == tiny_run.N_ROWS["valid"]
-    assert (workdir / "eval" / "valid" / FILE).is_file()
-    out = started(recommend, f"--workdir={workdir}", f"--history={tiny_run.TITLES[4]}", "--history=Unknown", "--k=2")
-    assert "'Unknown' is no title of the catalogue, so the model cannot read it" in out
+def test_a_trained_run_is_evaluated_and_asked_on_the_command_line(sasrec_run):
+    started(evaluate, f"--workdir={sasrec_run}", "--split=valid")
+    assert read_json(sasrec_run / "eval" / "valid" / "metrics.json")["n"] == tiny_run.N_ROWS["valid"]
+    assert not (sasrec_run / "eval" / "valid" / FILE).exists()
+    titles = [f"--history={title}" for title in (tiny_run.TITLES[4], "Unknown")]
+    out = started(recommend, f"--workdir={sasrec_run}", *titles, "--k=2")
+    assert "'Unknown' is neither a title nor an item of the catalogue, so the model cannot read it" in out
     assert tiny_run.TITLES[5] in out
+
+
+def test_other_methods_take_its_scores(trained, sasrec_run):
+    """D3 with nothing but the source ranks as the source does; BIGRec's order is another with it."""
+    source, some = f"--config.decode.collaborative={sasrec_run}", "--config.eval.max_examples=8"
+    d3 = ("--decode_as=configs/d3.py", "--config.method.args.lam=0", source)
+    started(evaluate, f"--workdir={trained}", "--name=d3", *d3)
+    bigrec = ("--decode_as=configs/bigrec.py", "--config.method.args.statistic=collaborative", some, source)
+    for gamma in (0, 99):
+        started(evaluate, f"--workdir={trained}", f"--name=by_{gamma}", *bigrec, f"--config.method.args.gamma={gamma}")
+    assert read_json(trained / "eval" / "d3" / "metrics.json")["hr@3"] > 0.6
+    distance, mixed = (titles_of(trained / "eval" / f"by_{gamma}" / "predictions.jsonl") for gamma in (0, 99))
+    assert len(distance) == len(mixed) == 8
+    assert distance != mixed
+
+
+def titles_of(predictions: Path) -> list[list[str]]:
+    lines = map(json.loads, predictions.read_text(encoding="utf-8").splitlines())
+    return [[one["title"] for one in line["ranked"]] for line in lines]

@@ -285,9 +285,8 @@ def test_features_come_from_texts_and_are_made_again_for_others(tmp_path):
         features_of(text_model=str(tmp_path / "text")),
         features_of({"category": ["Wing"] * 23}),
     ]
-    np.testing.assert_allclose(
-        features_of(changes={"mesh": make_mesh(data=8)}, pooling="last", cached=False), seen[1], atol=1e-5
-    )
+    dealt = features_of(changes={"mesh": make_mesh(data=8)}, pooling="last", cached=False)
+    np.testing.assert_allclose(dealt, seen[1], atol=1e-5)
     assert len(list((tmp_path / "cache").iterdir())) == len(seen)
     np.testing.assert_array_equal(features_of({"brand": ["Wing"] * 23}), seen[2])
     np.testing.assert_array_equal(seen[2], seen.pop())  # what a field is called says nothing of the text

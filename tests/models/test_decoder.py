@@ -11,7 +11,7 @@ from flax import nnx
 from igd_jax.models.backbone import KVCache
 from igd_jax.models.config import NAMED, Llama3Scaling, ModelConfig
 from igd_jax.models.decoder import Decoder, Layer
-from igd_jax.models.layers import KeyBlock, attend, rotate, rotation_of
+from igd_jax.models.layers import KeyBlock, attend, rotate, rotation_of, training_unroll
 from igd_jax.models.visibility import Causal, Dense, positions_of
 
 TINY = ModelConfig(
@@ -230,6 +230,21 @@ def test_layer_is_traced_once_whatever_the_depth(num_layers: int, monkeypatch: p
     graph, weights = nnx.split(abstract)
     jax.eval_shape(partial(loss_of, graph), weights)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize(("backend", "layers"), [("cpu", 4), ("gpu", 1), ("tpu", 1)])
+def test_several_layers_per_turn_are_for_training_on_a_cpu_alone(backend, layers, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert training_unroll() == layers
+
+
+def test_layers_per_turn_change_no_number(decoder: Decoder):
+    valid = jnp.ones(IDS.shape, bool)
+    found = [
+        nnx.jit(lambda d, n=n: d(IDS, positions=positions_of(valid), visible=Causal(valid), unroll=n)[0])(decoder)
+        for n in (1, 2)
+    ]
+    close(found[0], found[1])
 
 
 def test_token_that_may_look_nowhere_is_finite_and_harms_nobody(decoder: Decoder):

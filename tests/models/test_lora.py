@@ -23,7 +23,9 @@ from igd_jax.models.layers import Frozen
 from igd_jax.models.load import grow_vocabulary
 from igd_jax.models.lora import TARGETS, LoRA, LowRank, add_lora
 from igd_jax.models.visibility import Causal, positions_of
-from igd_jax.session.session import split_trainable, trained_model
+from igd_jax.session.session import set_up
+from igd_jax.session.settings import settings_from
+from igd_jax.session.weights import split_trainable, trained_model
 
 CONFIG = from_hf(tiny_run.HF_CONFIG)
 IDS = jnp.asarray([[3, 14, 15, 9, 26, 5], [2, 7, 18, 28, 1, 8]], jnp.int32)
@@ -176,12 +178,14 @@ def test_a_grown_vocabulary_is_trained_beside_the_adapters(tied):
 RUN = {"model.lora_rank": 2, "train.num_steps": 2, "train.eval_every_steps": 1, "train.warmup_steps": 0}
 
 
-def train_here(folder, workdir, changes):
-    """Two steps; returns the model of the best checkpoint, and the run."""
-    config = tiny_run.tiny_config(folder, RUN | changes)
-    train.train(config, Workdir(str(workdir)))
-    run = train.set_up(config, Workdir(str(workdir)))
-    return trained_model(run, Workdir(str(workdir))), run
+def train_here(folder, workdir, changes=None, **args) -> tuple[nnx.Module, nnx.Module]:
+    """Two steps; returns the model before them, and that of the best checkpoint."""
+    config = tiny_run.tiny_config(folder, RUN | (changes or {}))
+    config.method.args = args
+    train.train(config, workdir := Workdir(str(workdir)))
+    session = set_up(settings_from(config), workdir)
+    context = session.context(session.index)
+    return session.method.make_model(context), trained_model(session, workdir, context).model
 
 
 def n_bytes(folder) -> int:
@@ -190,19 +194,19 @@ def n_bytes(folder) -> int:
 
 def test_a_run_trains_and_saves_its_adapters_resumes_and_is_ranked(tiny, trained, tmp_path, capsys):
     workdir = tmp_path / "run"
-    model, run = train_here(tiny, workdir, {})
+    models = train_here(tiny, workdir)
     n_adapted = 2 * sum(2 * (n_in + n_out) for n_in, n_out in SHAPES.values())
     n_base = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(make())))
     told = capsys.readouterr().out
     assert f"model: {n_adapted:,} parameters to train beside {n_base:,} frozen numbers on 1 cpu device" in told
     assert n_bytes(workdir / "checkpoints" / "best") < 4 * n_base < n_bytes(trained / "checkpoints" / "best")
 
-    before, after = (split_trainable(model) for model in (train.make_model(run), model))
+    before, after = map(split_trainable, models)
     jax.tree.map(np.testing.assert_array_equal, before[2], after[2])
     for (path, old), (_, new) in zip(*map(nnx.to_flat_state, (before[1], after[1])), strict=True):
         assert np.abs(old[...] - new[...]).max() > 0, path
 
-    train.train(run.config, Workdir(str(workdir)))
+    train_here(tiny, workdir)
     assert "resuming from step 2 of 2" in capsys.readouterr().out
     done = run_here(evaluate, f"--workdir={workdir}")
     assert (done.code, done.err) == (0, ""), done.err
@@ -212,13 +216,13 @@ def test_a_run_trains_and_saves_its_adapters_resumes_and_is_ranked(tiny, trained
 def test_other_frozen_weights_than_in_training_are_refused(tiny, tmp_path):
     for name in ("data", "model"):
         shutil.copytree(tiny / name, tmp_path / name)
-    train_here(tmp_path, tmp_path / "run", {})
+    train_here(tmp_path, tmp_path / "run")
     tensors = load_file(tmp_path / "model" / "model.safetensors")
     tensors["model.layers.1.mlp.up_proj.weight"] = tensors["model.layers.1.mlp.up_proj.weight"] * np.float32(1.01)
     save_file(tensors, tmp_path / "model" / "model.safetensors")
     refused = r"run was trained on top of other frozen weights, item vectors or item features than the files that its "
     with pytest.raises(InputError, match=refused):
-        train_here(tmp_path, tmp_path / "run", {})
+        train_here(tmp_path, tmp_path / "run")
     done = run_here(evaluate, f"--workdir={tmp_path / 'run'}")
     assert done.code == 2
     assert len(done.err.splitlines()) == 1
@@ -226,13 +230,8 @@ def test_other_frozen_weights_than_in_training_are_refused(tiny, tmp_path):
 
 
 def test_a_set_of_tokens_is_trained_beside_the_adapters(tiny, tmp_path):
-    changes = {"method.name": "setrec", "model.lora_targets": "q,v,o", "method.args": {"n_semantic": 1}}
-    config = tiny_run.tiny_config(tiny, RUN | {name: changes[name] for name in ("method.name", "model.lora_targets")})
-    config.method.args = changes["method.args"]
-    workdir = Workdir(str(tmp_path))
-    train.train(config, workdir)
-    run = train.set_up(config, workdir)
-    before, after = (split_trainable(model) for model in (train.make_model(run), trained_model(run, workdir)))
+    changes = {"method.name": "setrec", "model.lora_targets": "q,v,o"}
+    before, after = map(split_trainable, train_here(tiny, tmp_path, changes, n_semantic=1))
     jax.tree.map(np.testing.assert_array_equal, before[2], after[2])
     changed = {path for path, leaf in nnx.to_flat_state(after[1])}
     of_backbone = {path for path in changed if path[0] == "backbone"}
@@ -245,10 +244,8 @@ def test_a_set_of_tokens_is_trained_beside_the_adapters(tiny, tmp_path):
 
 
 def test_a_model_without_a_decoder_cannot_be_adapted(tiny, tmp_path):
-    config = tiny_run.tiny_config(tiny, RUN | {"method.name": "sasrec"})
-    config.method.args = {}
     with pytest.raises(InputError, match=r"lora_rank is 2, but the model of sasrec has no decoder "):
-        train.train(config, Workdir(str(tmp_path / "run")))
+        train_here(tiny, tmp_path / "run", {"method.name": "sasrec"})
     assert not (tmp_path / "run").exists()
 
 
