@@ -15,9 +15,7 @@ def get_config() -> ConfigDict:
     config.data.prompt = "plain"  # template of igd_jax/data/prompts.py: plain (ours) or igd (the authors')
     config.data.category = "items"  # noun for the items inside the prompt
     config.data.max_length = 512  # tokens of prompt and target together; longer prompts lose their oldest tokens
-    config.data.candidates = (
-        "catalogue"  # items in the trie; also train (targets; published), warm, cold, or a file of ids
-    )
+    config.data.candidates = "catalogue"  # items in the trie; also train (published), warm, cold, or a file of ids
     config.data.max_examples = 0  # first rows of the train split that are used; 0 = all
 
     config.tokenizer = ConfigDict()

@@ -25,10 +25,8 @@ decode() { # RUN NAME FLAGS...: one more evaluation of a trained run
 
 test -f "$out/data/meta.json" || python -m igd_jax.prepare --source="$source" --input="$input" --output="$out/data"
 data=(--config.data.dir="$out/data" --config.data.max_examples="$train_rows" --config.eval.max_examples="$test_rows")
-for split in valid test; do
-  # shellcheck disable=SC2086
-  sweep "$out/sasrec" configs/sasrec.py "${data[@]}" --config.eval.split=$split ${SASREC:-}
-done
+# shellcheck disable=SC2086
+sweep "$out/sasrec" configs/sasrec.py "${data[@]}" ${SASREC:-}
 for method in sft igd pos cft msl; do
   sweep "$runs/$method" configs/$method.py "${data[@]}" --config.decode.alpha=0 --config.decode.length_penalty=0 "$@"
 done
