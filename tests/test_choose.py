@@ -69,9 +69,9 @@ def test_the_source_of_scores_stays_as_it_has_those_of_valid_too(tiny, trials, s
     assert {c.decode.collaborative for c in (*tried, better)} == {source}
 
 
-def test_scores_of_a_run_are_those_of_valid_while_it_chooses_and_of_test_after(trained, trained_sasrec):
+def test_scores_of_a_run_are_those_of_valid_while_it_chooses_and_of_test_after(trained, sasrec_run):
     given = (f"--workdir={trained}", "--name=mixed", "--decode_as=configs/d3.py", "--config.eval.ks=(1,3)")
-    source = f"--config.decode.collaborative={trained_sasrec}"
+    source = f"--config.decode.collaborative={sasrec_run}"
     done = run_here(program, *given, source, "--choose=method.args.lam=0.3,0.6")
     assert (done.code, done.err) == (0, "")
     assert read_json(trained / "eval" / "mixed" / "metrics.json")["n"] == tiny_run.N_ROWS["test"]

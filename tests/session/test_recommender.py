@@ -201,8 +201,8 @@ def test_a_folder_without_a_run(tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------- a model of item ids
-def test_a_model_of_items_reads_what_it_knows_and_notes_the_rest(trained_sasrec):
-    recommender = Recommender.load(trained_sasrec)
+def test_a_model_of_items_reads_what_it_knows_and_notes_the_rest(sasrec_run):
+    recommender = Recommender.load(sasrec_run)
     known, mixed = _ask(recommender, {"history": HISTORY}, {"history": ["My own", *HISTORY]})
     assert mixed.results == known.results
     assert mixed.notes == (
