@@ -11,8 +11,9 @@ quickstart: $(VENV)/installed
 	$(RUN) -m igd_jax.train --config=configs/quickstart.py --config.data.dir=runs/quickstart-data --workdir=runs/quickstart
 	$(RUN) -m igd_jax.evaluate --workdir=runs/quickstart
 
+# Slow tests run with ARGS="-m ''", as .ci/run does.
 test: $(VENV)/installed-test
-	$(RUN) -m pytest -n 2 $(ARGS)
+	$(RUN) -m pytest -n 2 $(or $(ARGS),-m "not slow")
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check
