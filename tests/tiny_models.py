@@ -48,5 +48,6 @@ def text_batch(
         "target_mask": np.arange(target_width) < np.array([[len(row)] for row in targets]),
         "place": np.tile(np.arange(target_width, dtype=np.int32), (n_rows, 1)),
         "before": np.tile(width - 1 + np.arange(target_width, dtype=np.int32), (n_rows, 1)),
+        "first": np.arange(n_rows, dtype=np.int32) * np.int32(target_width),
     }
     return TextBatch(shared_prefix=jnp.asarray(shared or [], jnp.int32), **jax.tree.map(jnp.asarray, arrays))

@@ -20,6 +20,7 @@ def session(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Session:
     return set_up(settings_from(tiny_config(tiny, changes)), Workdir(str(tmp_path_factory.mktemp("benchmarks"))))
 
 
+@pytest.mark.slow
 def test_both_searches_find_the_same_titles_with_the_same_scores(session: Session):
     ours, peer, both = decoding.compare(session, n_users=11, repeats=1)
     assert both["same_lists"] == "11 of 11"
@@ -29,6 +30,7 @@ def test_both_searches_find_the_same_titles_with_the_same_scores(session: Sessio
     assert ours["tokens_through_the_model_per_user"] < peer["tokens_through_the_model_per_user"]
 
 
+@pytest.mark.slow
 def test_both_trainings_take_the_same_steps(session: Session):
     ours, peer, both = training.compare(session, n_steps=3, n_examples=40, repeats=1)
     assert both["loss_difference"] < 1e-5
@@ -36,6 +38,7 @@ def test_both_trainings_take_the_same_steps(session: Session):
     assert 0 < ours["tokens_through_the_model_per_example"] < peer["tokens_through_the_model_per_example"]
 
 
+@pytest.mark.slow
 def test_one_pass_ranks_as_a_sort_of_all_titles_does(tiny: Path, tmp_path: Path):
     sessions = setrec.make_sessions(tiny_config(tiny), Workdir(str(tmp_path)))
     columns, both = setrec.compare(sessions, n_users=11, repeats=1)

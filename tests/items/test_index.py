@@ -115,6 +115,7 @@ def test_the_walk_of_all_items_is_that_of_each_row_alone(seed):
         np.testing.assert_array_equal(walk.parent[here], one.parent)
 
 
+@pytest.mark.slow
 def test_one_long_title_does_not_make_the_others_longer():
     lists = [[1 + n % 50, 1 + n // 50, EOS] for n in range(2000)] + [[*range(1, 20_000), EOS]]
     tokens = Ragged.from_lists(lists)

@@ -117,7 +117,6 @@ def test_candidates_without_the_history(recommender):
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        ("Title A", "a request is 'Title A'; expected an object such as"),
         ({}, "a request has no history; name at least one title or item id, oldest first"),
         ({"history": []}, "a request has no history"),
         ({"history": "Title A"}, "history is 'Title A'; expected a list of titles or item ids"),
