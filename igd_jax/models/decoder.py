@@ -158,7 +158,7 @@ class Decoder(nnx.Module):
         if len(shared) == 0:
             return self(tokens, positions=positions_of(valid), visible=Causal(valid), unroll=unroll)
         whole = jnp.ones((1, len(shared)), bool)
-        _, kv = self(shared[None], positions=positions_of(whole), visible=Causal(whole))
+        _, kv = self(shared[None], positions=positions_of(whole), visible=Causal(whole), unroll=unroll)
         past = jax.tree.map(lambda x: jnp.broadcast_to(x, (x.shape[0], len(tokens), *x.shape[2:])), kv)
         hidden, new = self(
             tokens,
