@@ -212,11 +212,12 @@ def search_engine(
 ) -> Stepwise:
     """Trie-constrained beam search over the candidates, by IGD's edge score unless another one is given."""
     index = context.index
-    score = rebalanced(index.gain, alpha=options.alpha, temperature=options.temperature)
+    if edge_score is None:
+        edge_score = rebalanced(index.gain, alpha=options.alpha, temperature=options.temperature)
     return Stepwise(
         *nnx.split(model),
         trie=device_trie(index.trie),
-        edge_score=restricted(index.trie, score if edge_score is None else edge_score),
+        edge_score=restricted(index.trie, edge_score),
         options=SearchOptions(options.num_beams, options.max_length, options.length_penalty),
         top_k=options.top_k,
         softmax_temperature=softmax_temperature,

@@ -171,8 +171,8 @@ def describe_index(which: str, index: ItemIndex) -> str:
     return (
         f"candidates ({which}): {n_items:,} of {len(index.titles):,} items, {n_rows:,} titles "
         f"({n_items - n_rows:,} items merged into a title they share), {int((counts > 0).sum()):,} of them train "
-        f"targets; title tokens mean {lengths.mean():.1f}, longest {lengths.max()}; {share:.0%} of "
-        "trie edges are forced"
+        f"targets; title tokens mean {lengths.mean():.1f}, longest {lengths.max()}; "
+        f"{share:.0%} of trie edges are forced"
     )
 
 
