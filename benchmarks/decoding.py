@@ -12,7 +12,6 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -48,16 +47,28 @@ Groups: TypeAlias = Sequence[np.ndarray]
 """Rows of each batch."""
 
 
-@dataclass
 class Work:
-    """Work of one side's model: sequential calls, tokens, and those of them that are not padding."""
+    """Work of one side's model.
 
-    calls: int = 0
-    tokens: int = 0
-    real: int = 0
+    Attributes:
+      calls: tokens of each sequential call, and those of them that are not padding. Appended whole, since the device
+        may report two calls at once.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[int, int]] = []
 
     def add(self, tokens: int, real: int) -> None:
-        self.calls, self.tokens, self.real = self.calls + 1, self.tokens + int(tokens), self.real + int(real)
+        self.calls.append((int(tokens), int(real)))
+
+    def figures(self, *, n_users: int, n_batches: int) -> dict[str, float]:
+        """Calls per batch and tokens per user."""
+        tokens, real = (sum(column) for column in zip(*self.calls, strict=True))
+        return {
+            "sequential_model_calls_per_batch": round(len(self.calls) / n_batches, 1),
+            "tokens_through_the_model_per_user": round(tokens / n_users),
+            "of_them_no_padding": round(real / n_users),
+        }
 
 
 class Ours:
@@ -231,12 +242,7 @@ def prepare_one_batch(side: type[Ours] | type[Peer], data: Path, model: Path, al
 
 def figures(work: Work, taken: float, *, n_users: int, n_batches: int) -> dict[str, float]:
     """Figures of a side that took this many seconds for all users."""
-    return {
-        "users_per_second": round(n_users / taken, 2),
-        "sequential_model_calls_per_batch": round(work.calls / n_batches, 1),
-        "tokens_through_the_model_per_user": round(work.tokens / n_users),
-        "of_them_no_padding": round(work.real / n_users),
-    }
+    return {"users_per_second": round(n_users / taken, 2), **work.figures(n_users=n_users, n_batches=n_batches)}
 
 
 def compare(session: Session, *, n_users: int, repeats: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
