@@ -117,12 +117,13 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
         stopped_early = plan.patience and progress["worse"] >= plan.patience
         for step in range(first_step, 0 if stopped_early else plan.num_steps):
             rows = rows_of_step(plan.n_rows, batch_size=plan.global_batch_size, seed=settings.train.seed, step=step)
-            accumulator = functions.accumulate(state, batches_of(examples["train"], rows, step=step))
-            state, values = functions.update(state, accumulator)
+            batches = log.watch("step", batches_of(examples["train"], rows, step=step))
+            state, values = functions.update(state, functions.accumulate(state, batches))
             log.add(step + 1, values, n_rows=len(rows))
             if (step + 1) % plan.eval_every_steps == 0 or step + 1 == plan.num_steps:
                 log.flush()
-                valid = evaluate_loss(functions, state, batches_of(examples["valid"], np.arange(len(valid_rows))))
+                batches = batches_of(examples["valid"], np.arange(len(valid_rows)))
+                valid = evaluate_loss(functions, state, log.watch("evaluation", batches))
                 check_finite(valid, step + 1)
                 metrics.write(step + 1, **valid)
                 progress = update_best(progress, valid["valid_loss"], step + 1)
