@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Int
 from ml_collections import ConfigDict
 
+from igd_jax.core.compilation import cache_compilations
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
@@ -117,6 +118,7 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     Raises:
       InputError: anything that the settings name and that cannot be had.
     """
+    cache_compilations()
     method = load_method(settings.method.name, settings.method.args)
     mesh = make_mesh(data=settings.mesh.data)
     prepared = load(Path(settings.data.dir))
