@@ -217,15 +217,20 @@ def _rows_table(rows: Rows) -> pa.Table:
 
 
 def _table_rows(table: pa.Table) -> Rows:
-    history = table["history"].combine_chunks()
-    user = table["user"].combine_chunks().dictionary_encode()
+    user, history, target, timestamp = (table[name].combine_chunks() for name in _ROWS_SCHEMA.names)
+    user = user.dictionary_encode()  # one str per user, not per row
     return Rows(
-        user=user.dictionary.to_numpy(zero_copy_only=False)[user.indices.to_numpy()],  # one str per user, not per row
-        history_items=history.flatten().to_numpy(),
-        history_start=starts_of(history.value_lengths().to_numpy()),
-        target=table["target"].to_numpy(),
-        timestamp=table["timestamp"].to_numpy(),
+        user=np.array(user.dictionary.to_pylist(), object)[_numbers(user.indices)],
+        history_items=_numbers(history.flatten()),
+        history_start=starts_of(_numbers(history.value_lengths())),
+        target=_numbers(target),
+        timestamp=_numbers(timestamp),
     )
+
+
+def _numbers(column: pa.Array) -> np.ndarray:
+    """A column without nulls; Arrow's own way would import pandas, which takes longer than a small folder."""
+    return np.from_dlpack(column)
 
 
 def _read_table(path: Path, schema: pa.Schema, *, further: Sequence[str] = ()) -> pa.Table:
