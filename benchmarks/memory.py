@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import jax
 import numpy as np
 from absl import flags
 
@@ -95,6 +96,7 @@ def first_step(data: str, tokenizer: str, workdir: str) -> dict[str, float]:
     config.data.dir, config.tokenizer.path, config.model.config = data, tokenizer, "pico"
     config.mesh.data, config.train.num_steps, config.train.warmup_steps = 1, 1, 0
     config.train.global_batch_size, config.train.eval_examples = 16, 16
+    jax.config.update("jax_compilation_cache_dir", f"{workdir}-programs")  # of its own, so an empty one
     with redirect_stdout(Lines()) as out:
         train(config, Workdir(workdir))
     end = next(when for when, line in out.times if line.startswith("step 1:"))

@@ -3,6 +3,7 @@
 import os
 import platform
 from pathlib import Path
+from typing import Any
 
 import jax
 from jax.experimental.compilation_cache import compilation_cache
@@ -20,13 +21,14 @@ def cache_compilations() -> Path | None:
     Returns:
       The folder; None where the user's cache cannot be written, and nothing is kept.
     """
-    if (given := jax.config.jax_compilation_cache_dir) is not None:
-        return Path(given)
+    config: Any = jax.config  # which knows more than its type
+    if config.jax_compilation_cache_dir is not None:
+        return Path(config.jax_compilation_cache_dir)
     if (folder := _users_folder()) is None:
         return None
-    jax.config.update("jax_compilation_cache_dir", str(folder))
+    config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", _SECONDS_WORTH_KEEPING)
+        config.update("jax_persistent_cache_min_compile_time_secs", _SECONDS_WORTH_KEEPING)
     compilation_cache.reset_cache()  # what was compiled before went without one
     return folder
 
