@@ -14,13 +14,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.log import told
 from igd_jax.core.ragged import Ragged, TokenRows
 from igd_jax.data.borders import left_of, right_of, splits_at_borders
+from igd_jax.data.joined import JoinedRows, Pieces
 from igd_jax.data.mentions import between
 from igd_jax.data.token_cache import cached_rows
 from igd_jax.data.tokenizer import Tokenizer
@@ -111,84 +112,6 @@ def _render(words: Template, history: Sequence[str] | None) -> tuple[str, ...]:
     return (words.apart, told + words.closing) if words.apart else (told + words.closing,)
 
 
-@dataclass(frozen=True)
-class _Pieces:
-    """Of n items: row i is item i inside a history, row n + i at its end; then the start, and a prompt without items.
-
-    Attributes:
-      rows: ids of each.
-      left, right: kinds of borders that may follow and precede each; see `data.borders`.
-    """
-
-    rows: Ragged
-    left: UInt8[np.ndarray, " pieces"]
-    right: UInt8[np.ndarray, " pieces"]
-
-    def numbers(self, history: Ragged) -> Ragged:
-        """The numbers of the pieces that the prompt of each history consists of."""
-        n_items = (len(self.rows) - 2) // 2
-        start = history.start + np.arange(len(history) + 1)
-        first, has_items = start[:-1], history.lengths > 0
-        number = np.full(start[-1], 2 * n_items, np.int32)
-        number[first[~has_items]] = 2 * n_items + 1
-        is_item = np.ones(len(number), bool)
-        is_item[first] = False
-        number[is_item] = history.ids
-        number[start[1:][has_items] - 1] += n_items
-        return Ragged(number, start)
-
-    def may_merge(self, numbers: Ragged) -> Bool[np.ndarray, " R"]:
-        """Prompts with a border that a token might cross."""
-        here, after = numbers.ids[:-1], numbers.ids[1:]
-        may_cross = self.left[here] & self.right[after] == 0
-        may_cross[numbers.start[1:-1] - 1] = False  # between two prompts
-        found = np.zeros(len(numbers), bool)
-        found[np.searchsorted(numbers.start, np.flatnonzero(may_cross), side="right") - 1] = True
-        return found
-
-
-@dataclass(frozen=True)
-class _JoinedRows:
-    """Prompts that are joined from pieces when they are asked for; `TokenRows`.
-
-    Attributes:
-      pieces: of all items.
-      history: items of each prompt.
-      lengths: tokens of each prompt.
-      which_whole: prompts that were tokenised whole, ascending.
-      whole: those.
-    """
-
-    pieces: _Pieces
-    history: Ragged
-    lengths: Int[np.ndarray, " R"]
-    which_whole: Int[np.ndarray, " W"]
-    whole: Ragged
-
-    def __len__(self) -> int:
-        return len(self.history)
-
-    def __getitem__(self, row: int) -> Int[np.ndarray, " length"]:
-        return self.take(np.array([row])).ids
-
-    @property
-    def alike(self) -> tuple[int, Bool[np.ndarray, " R"]]:
-        """Prompts with items begin with the same piece, unless they were tokenised whole."""
-        has_start = self.history.lengths > 0
-        has_start[self.which_whole] = False
-        return int(self.pieces.rows.lengths[-2]), has_start
-
-    def take(self, rows: Int[np.ndarray, " r"]) -> Ragged:
-        """The given prompts, in the given order."""
-        if not len(self.which_whole):
-            return self.pieces.rows.join(self.pieces.numbers(self.history.take(rows)))
-        place = np.minimum(np.searchsorted(self.which_whole, rows), len(self.which_whole) - 1)
-        is_whole = self.which_whole[place] == rows
-        joined = self.pieces.rows.join(self.pieces.numbers(self.history.take(rows[~is_whole])))
-        both = Ragged.concatenate([joined, self.whole.take(place[is_whole])])
-        return both.take(np.argsort(np.argsort(is_whole, kind="stable")))
-
-
 class Prompts:
     """Prompts as ids: BOS where the tokenizer has one, the template's words, and the history between them.
 
@@ -224,7 +147,7 @@ class Prompts:
         which_whole = np.flatnonzero(may_merge)
         whole = self._whole(history.take(which_whole), texts or ())
         lengths[which_whole] = whole.lengths
-        return _JoinedRows(pieces, history, lengths, which_whole, whole)
+        return JoinedRows(pieces, history, lengths, which_whole, whole)
 
     def of_texts(self, histories: Sequence[Sequence[str]]) -> Ragged:
         """The prompt of each history of free text, oldest first, tokenised whole.
@@ -256,7 +179,7 @@ class Prompts:
         return cached_rows(self._cache, f"prompts-{mark}", n_rows, parts)
 
     @cached_property
-    def _pieces(self) -> _Pieces:
+    def _pieces(self) -> Pieces:
         words, texts = self._words, self._identifiers.texts
         if texts is None:
             return self._mentioned(self._identifiers.mentions())
@@ -272,13 +195,13 @@ class Prompts:
 
         left, none = kinds(left_of, words.after), np.zeros(n_items, np.uint8)
         right, right_last = kinds(right_of, words.after), kinds(right_of, words.closing)
-        return _Pieces(
+        return Pieces(
             Ragged.concatenate([inside, last, start]),
             np.concatenate([left, none, np.array([left_of(words.lead), 0], np.uint8)]),
             np.concatenate([right, right_last, np.zeros(2, np.uint8)]),
         )
 
-    def _mentioned(self, mentions: Ragged) -> _Pieces:
+    def _mentioned(self, mentions: Ragged) -> Pieces:
         """Pieces that are ids of their own."""
         words, n_items = self._words, len(mentions)
         closing = Ragged.from_lists(self._tokenizer.encode([words.closing]))
@@ -286,7 +209,7 @@ class Prompts:
         last = Ragged.concatenate([mentions, closing]).join(Ragged(pairs.ravel(), 2 * np.arange(n_items + 1)))
         start = self._tokenizer.encode_prompts([(words.apart, words.lead), (words.apart, words.lead, words.closing)])
         every = np.ones(2 * n_items + 2, np.uint8)
-        return _Pieces(Ragged.concatenate([mentions, last, start]), every, every)
+        return Pieces(Ragged.concatenate([mentions, last, start]), every, every)
 
 
 _NO_ROWS = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))

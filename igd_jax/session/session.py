@@ -147,7 +147,8 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
         prepared.meta["fingerprint"],
         tokenizer.fingerprint,
         settings.identifiers.name,
-        *(array.tobytes() for array in (item_tokens.ids, item_tokens.start)),
+        item_tokens.ids,
+        item_tokens.start,
         str(len(used)),
     )
     return Session(settings, prepared, tokenizer, identifiers, prompts, counts, seen, index, method, mesh, mark, cache)
@@ -189,6 +190,7 @@ def choose_tokenizer(settings: Settings, workdir: Workdir, prepared: Prepared) -
         return load_tokenizer(workdir.tokenizer)
     if settings.tokenizer.path:
         return load_tokenizer(Path(settings.tokenizer.path))
+    say(f"training a tokenizer on {len(prepared.titles):,} titles")
     template = "".join(render(settings.data.prompt, [], category=settings.data.category))
     texts = [template, *(title + "\n" for title in prepared.titles)]
     return train_tokenizer(texts, vocab_size=settings.tokenizer.vocab_size)
