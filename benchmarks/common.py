@@ -123,12 +123,12 @@ def _added_peak_mb(prepare: Callable[..., Callable[[], Any]], *args: Any) -> int
     with redirect_stdout(StringIO()):  # the parent has said it all
         work = prepare(*args)
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before = _resident_kb("VmRSS")
+    before = resident_kb("VmRSS")
     work()
-    return round((_resident_kb("VmHWM") - before) * 1024 / 1e6)
+    return round((resident_kb("VmHWM") - before) * 1024 / 1e6)
 
 
-def _resident_kb(field: str) -> int:
+def resident_kb(field: str) -> int:
     """``VmRSS`` (now) or ``VmHWM`` (most so far)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1])

@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from igd_jax.core import errors
+from igd_jax.core.compilation import cache_compilations
 from igd_jax.core.environment import environment
 from igd_jax.core.log import say
 from igd_jax.core.sharding import by_row
@@ -51,6 +52,12 @@ def check_sharded_product() -> str:
     return f"right on {mesh.size} device(s)"
 
 
+def check_compilation_cache() -> str:
+    """Say where compiled programs are kept."""
+    folder = cache_compilations()
+    return str(folder) if folder else "none, since ~/.cache/igd_jax cannot be written; set JAX_COMPILATION_CACHE_DIR"
+
+
 def check_workdir(workdir: Path) -> str:
     """Write into the folder where runs go."""
     workdir.mkdir(parents=True, exist_ok=True)
@@ -70,6 +77,7 @@ def main() -> None:
     checks: dict[str, Callable[[], str]] = {
         "devices": check_devices,
         "accelerator": check_accelerator,
+        "compilation cache": check_compilation_cache,
         "sharded product": check_sharded_product,
         "workdir": lambda: check_workdir(Path(flags.FLAGS.workdir)),
     }

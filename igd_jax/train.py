@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ from igd_jax.core import errors
 from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, write_json
-from igd_jax.core.log import MetricsWriter, plot_losses, say
+from igd_jax.core.log import MetricsWriter, plot_losses, say, told
 from igd_jax.core.map_rows import in_groups
 from igd_jax.core.sharding import replicated
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
@@ -117,12 +118,14 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
         stopped_early = plan.patience and progress["worse"] >= plan.patience
         for step in range(first_step, 0 if stopped_early else plan.num_steps):
             rows = rows_of_step(plan.n_rows, batch_size=plan.global_batch_size, seed=settings.train.seed, step=step)
-            accumulator = functions.accumulate(state, batches_of(examples["train"], rows, step=step))
-            state, values = functions.update(state, accumulator)
+            batches = log.watch("step", batches_of(examples["train"], rows, step=step))
+            state, values = functions.update(state, functions.accumulate(state, batches))
             log.add(step + 1, values, n_rows=len(rows))
             if (step + 1) % plan.eval_every_steps == 0 or step + 1 == plan.num_steps:
                 log.flush()
-                valid = evaluate_loss(functions, state, batches_of(examples["valid"], np.arange(len(valid_rows))))
+                batches = batches_of(examples["valid"], np.arange(len(valid_rows)))
+                n_batches = -(-len(valid_rows) // plan.micro_batch_size)
+                valid = evaluate_loss(functions, state, log.watch("evaluation", batches), n_batches=n_batches)
                 check_finite(valid, step + 1)
                 metrics.write(step + 1, **valid)
                 progress = update_best(progress, valid["valid_loss"], step + 1)
@@ -246,10 +249,10 @@ def micro_batches(
 
 
 def evaluate_loss(
-    functions: StepFunctions, state: TrainState, batches: Iterator[TextBatch | ItemBatch]
+    functions: StepFunctions, state: TrainState, batches: Iterator[TextBatch | ItemBatch], *, n_batches: int
 ) -> dict[str, float]:
-    """The weighted loss over a whole split, divided once."""
-    sums = [functions.evaluate(state, batch) for batch in batches]
+    """The weighted loss over a whole split, divided once; told while it takes long."""
+    sums = [*chain(*told(([functions.evaluate(state, batch)] for batch in batches), "valid", n_batches, "batches"))]
     total = jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *jax.device_get(sums))
     return {f"valid_{name}": float(value) for name, value in means(total).items()}
 

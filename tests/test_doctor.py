@@ -12,7 +12,8 @@ def test_a_sound_machine_is_told_so(tmp_path):
     assert "jax 0." in first
     assert "orbax-checkpoint 0." in first
     assert [line.split(":")[0] for line in checks] == [
-        *("ok     devices", "ok     accelerator", "ok     sharded product", "ok     workdir"),
+        *("ok     devices", "ok     accelerator", "ok     compilation cache", "ok     sharded product"),
+        "ok     workdir",
     ]
     assert "1 x cpu (cpu), 1 process(es)" in checks[0]
     assert last == "all is well"

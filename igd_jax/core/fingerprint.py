@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 
 
-def fingerprint(*parts: bytes | str) -> str:
-    """Sixteen hex digits that change when any part, or the border between two parts, changes."""
+def fingerprint(*parts: bytes | str | np.ndarray) -> str:
+    """Sixteen hex digits that change when any part, or the border between two parts, changes; arrays are bytes."""
     digest = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else part
+        if isinstance(part, np.ndarray):
+            data: Any = np.ascontiguousarray(part).reshape(-1).view(np.uint8)  # no copy
+        else:
+            data = part.encode() if isinstance(part, str) else part
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()[:16]

@@ -7,13 +7,17 @@ import json
 import sys
 import time
 import weakref
+from collections.abc import Iterable, Iterator, Sized
 from contextlib import nullcontext
 from pathlib import Path
 from shutil import get_terminal_size
+from typing import TypeVar
 
 from tqdm import tqdm
 
 from igd_jax.core.process import is_first
+
+Part = TypeVar("Part", bound=Sized)
 
 
 def say(message: str) -> None:
@@ -163,6 +167,17 @@ class Progress:
             self._bar.close()
             self._bar = None
             _WITH_BAR.discard(self)
+
+
+def told(parts: Iterable[Part], what: str, total: int, unit: str) -> Iterator[Part]:
+    """Parts of a whole as they are made; says how far they are where that takes long, and nothing where it does not."""
+    with Progress(what, total, unit) as progress:
+        done = 0
+        for part in parts:
+            if done < total:
+                progress.update(done)
+            yield part
+            done += len(part)
 
 
 _WITH_BAR: weakref.WeakSet[Progress] = weakref.WeakSet()

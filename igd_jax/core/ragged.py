@@ -2,10 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Int
+
+
+@runtime_checkable
+class TokenRows(Protocol):
+    """Rows of unequal length that may be made only when they are asked for; `Ragged` is one that has them all."""
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " R"]:
+        """Tokens of each row, int32."""
+
+    @property
+    def alike(self) -> tuple[int, Bool[np.ndarray, " R"]]:
+        """How many ids some rows are known to begin with in common, and which rows do."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int) -> Int[np.ndarray, " length"]: ...
+
+    def take(self, rows: Int[np.ndarray, " r"]) -> "Ragged":
+        """The given rows, in the given order."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +63,20 @@ class Ragged:
     def __getitem__(self, row: int) -> Int[np.ndarray, " length"]:
         return self.ids[self.start[row] : self.start[row + 1]]
 
-    @property
+    @cached_property
     def lengths(self) -> Int[np.ndarray, " R"]:
         """Tokens of each row, int32."""
         return np.diff(self.start).astype(np.int32)
+
+    @property
+    def alike(self) -> tuple[int, Bool[np.ndarray, " R"]]:
+        """Nothing is known of what rows have in common."""
+        return 0, np.zeros(len(self), bool)
+
+    def part(self, begin: int, end: int) -> "Ragged":
+        """The rows from `begin` to before `end`; a view."""
+        start = self.start[begin : end + 1]
+        return Ragged(self.ids[start[0] : start[-1]], start - start[0])
 
     def take(self, rows: Int[np.ndarray, " r"]) -> "Ragged":
         """The given rows, in the given order."""

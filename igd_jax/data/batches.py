@@ -13,6 +13,7 @@ Methods that read items instead of text get histories, padded on the left to the
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,15 @@ def steps_per_epoch(n_rows: int, batch_size: int) -> int:
 def rows_of_step(n_rows: int, *, batch_size: int, seed: int, step: int) -> Int[np.ndarray, " b"]:
     """Rows of the batch at `step` (from 0): each epoch is a fresh permutation."""
     epoch, place = divmod(step, steps_per_epoch(n_rows, batch_size))
+    return _order(n_rows, seed, epoch)[place * batch_size : (place + 1) * batch_size]
+
+
+@lru_cache(maxsize=1)
+def _order(n_rows: int, seed: int, epoch: int) -> Int[np.ndarray, " n_rows"]:
+    """The rows in the order of an epoch; that of the last epoch asked for is kept."""
     order = np.random.default_rng((seed, epoch)).permutation(n_rows)
-    return order[place * batch_size : (place + 1) * batch_size]
+    order.flags.writeable = False
+    return order
 
 
 def seed_of_rows(rows: Int[np.ndarray, " b"], *, seed: int, step: int) -> Int[np.ndarray, " b"]:

@@ -6,8 +6,10 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.ragged import Ragged
+from igd_jax.core.ragged import Ragged, TokenRows
 from igd_jax.items.index import ItemIndex
+
+_AT_ONCE = 1 << 12
 
 
 @dataclass(frozen=True)
@@ -15,7 +17,7 @@ class Examples:
     """Rows as a method reads them, in the split's order.
 
     Attributes:
-      prompt: ids of each prompt, cut from the left to the room that it has.
+      prompt: ids of each prompt, cut from the left to the room that it has; made when they are asked for.
       target: item to be named; its tokens are those of its identifier. None where targets are not known.
       n_cut: prompts that were cut.
       shared_prefix: ids that prompts begin with whatever their history; empty where there are none, or only one prompt.
@@ -23,7 +25,7 @@ class Examples:
       history: items behind each prompt, oldest first; None where only text is known.
     """
 
-    prompt: Ragged
+    prompt: TokenRows
     target: Int[np.ndarray, " R"] | None
     n_cut: int
     shared_prefix: Int[np.ndarray, " P"]
@@ -32,6 +34,35 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.prompt)
+
+
+@dataclass(frozen=True)
+class _CutRows:
+    """Rows that lose their first ids when they are asked for; `TokenRows`.
+
+    Attributes:
+      rows: whole rows.
+      lengths: tokens that are left of each.
+    """
+
+    rows: TokenRows
+    lengths: Int[np.ndarray, " R"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> Int[np.ndarray, " length"]:
+        return self.rows[row][-self.lengths[row] :]
+
+    @property
+    def alike(self) -> tuple[int, Bool[np.ndarray, " R"]]:
+        """What is known of the whole rows, of those that are whole."""
+        n_ids, rows = self.rows.alike
+        return n_ids, rows & (self.lengths == self.rows.lengths)
+
+    def take(self, rows: Int[np.ndarray, " r"]) -> Ragged:
+        """The given rows, in the given order."""
+        return self.rows.take(rows).keep_last(self.lengths[rows])
 
 
 def room_beside(target: Int[np.ndarray, " R"], index: ItemIndex, *, max_length: int) -> Int[np.ndarray, " R"]:
@@ -54,7 +85,7 @@ def room_beside(target: Int[np.ndarray, " R"], index: ItemIndex, *, max_length: 
 
 
 def make_examples(
-    prompt: Ragged, *, room: Int[np.ndarray, " R"] | int, target: Int[np.ndarray, " R"] | None = None
+    prompt: TokenRows, *, room: Int[np.ndarray, " R"] | int, target: Int[np.ndarray, " R"] | None = None
 ) -> Examples:
     """Fit prompts into their room: what is too long loses its oldest tokens, as in the published code.
 
@@ -63,7 +94,8 @@ def make_examples(
       target: item to be named, where it is known.
     """
     is_cut = prompt.lengths > room
-    prompt = prompt.keep_last(np.broadcast_to(np.asarray(room), is_cut.shape))
+    if is_cut.any():
+        prompt = _CutRows(prompt, np.minimum(prompt.lengths, room).astype(np.int32))
     return Examples(prompt, target, int(is_cut.sum()), shared_prefix(prompt, ~is_cut), ~is_cut)
 
 
@@ -74,11 +106,21 @@ def item_examples(history: Ragged, target: Int[np.ndarray, " R"] | None = None) 
     return Examples(no_text, target, 0, np.zeros(0, np.int32), np.zeros(n_rows, bool), history)
 
 
-def shared_prefix(rows: Ragged, which: Bool[np.ndarray, " R"]) -> Int[np.ndarray, " P"]:
+def shared_prefix(rows: TokenRows, which: Bool[np.ndarray, " R"]) -> Int[np.ndarray, " P"]:
     """The ids that all of the given rows begin with; at least one id is left to each, and one row shares nothing."""
-    if which.sum() < 2:
+    chosen = np.flatnonzero(which)
+    if len(chosen) < 2:
         return np.zeros(0, np.int32)
-    chosen = rows.take(np.flatnonzero(which))
-    starts = chosen.pad(int(chosen.lengths.min()) - 1)
-    same = (starts == starts[:1]).all(axis=0)
-    return starts[0, : len(same) if same.all() else int(same.argmin())]
+    n_alike, alike = rows.alike
+    alike = alike[chosen]
+    some = ~alike | (np.cumsum(alike) <= _AT_ONCE)  # the others begin alike, unless what is shared is longer than that
+    prefix = _shared(rows, chosen[some], rows[int(chosen[0])][: int(rows.lengths[chosen].min()) - 1])
+    return _shared(rows, chosen[~some], prefix) if len(prefix) > n_alike else prefix
+
+
+def _shared(rows: TokenRows, chosen: Int[np.ndarray, " r"], prefix: Int[np.ndarray, " p"]) -> Int[np.ndarray, " q"]:
+    """The part of `prefix` that all chosen rows begin with; none of them is shorter."""
+    for begin in range(0, len(chosen), _AT_ONCE):
+        same = (rows.take(chosen[begin : begin + _AT_ONCE]).pad(len(prefix)) == prefix).all(axis=0)
+        prefix = prefix[: len(same) if same.all() else int(same.argmin())]
+    return prefix

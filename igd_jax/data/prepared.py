@@ -23,6 +23,7 @@ SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
 TEXT_FIELDS = ("description", "brand", "category")
 """What else may be known of items in words, in the order in which it is kept."""
+_AT_ONCE = 1 << 16
 
 _ITEMS_SCHEMA = pa.schema([("item", pa.int32()), ("id", pa.string()), ("title", pa.string())])
 _ROWS_SCHEMA = pa.schema(
@@ -57,7 +58,9 @@ class Rows:
 
     def seen(self, n_items: int) -> Bool[np.ndarray, "n_items"]:
         """Items that these rows have as a target or in a history."""
-        return np.bincount(np.concatenate([self.target, self.history_items]), minlength=n_items) > 0
+        seen = np.zeros(n_items, bool)
+        seen[self.target] = seen[self.history_items] = True
+        return seen
 
     def take(self, index: Int[np.ndarray, "taken"]) -> "Rows":
         """The rows at `index`, in that order."""
@@ -214,14 +217,20 @@ def _rows_table(rows: Rows) -> pa.Table:
 
 
 def _table_rows(table: pa.Table) -> Rows:
-    history = table["history"].combine_chunks()
+    user, history, target, timestamp = (table[name].combine_chunks() for name in _ROWS_SCHEMA.names)
+    user = user.dictionary_encode()  # one str per user, not per row
     return Rows(
-        user=table["user"].to_numpy(),
-        history_items=history.flatten().to_numpy(),
-        history_start=starts_of(history.value_lengths().to_numpy()),
-        target=table["target"].to_numpy(),
-        timestamp=table["timestamp"].to_numpy(),
+        user=np.array(user.dictionary.to_pylist(), object)[_numbers(user.indices)],
+        history_items=_numbers(history.flatten()),
+        history_start=starts_of(_numbers(history.value_lengths())),
+        target=_numbers(target),
+        timestamp=_numbers(timestamp),
     )
+
+
+def _numbers(column: pa.Array) -> np.ndarray:
+    """A column without nulls; Arrow's own way would import pandas, which takes longer than a small folder."""
+    return np.from_dlpack(column)
 
 
 def _read_table(path: Path, schema: pa.Schema, *, further: Sequence[str] = ()) -> pa.Table:
@@ -240,9 +249,14 @@ def _read_table(path: Path, schema: pa.Schema, *, further: Sequence[str] = ()) -
 
 
 def _fingerprint(item_ids: list[str], titles: list[str], splits: dict[str, Rows], texts: dict[str, list[str]]) -> str:
-    parts: list[bytes | str] = [json.dumps(item_ids), json.dumps(titles), *([json.dumps(texts)] if texts else [])]
+    parts: list[bytes | str | np.ndarray] = [_json(item_ids), _json(titles), *([json.dumps(texts)] if texts else [])]
     for split in SPLITS:
         rows = splits[split]
-        arrays = (rows.history_items, rows.history_start, rows.target, rows.timestamp)
-        parts += [split, json.dumps(rows.user.tolist()), *(array.tobytes() for array in arrays)]
+        parts += [split, _json(rows.user), rows.history_items, rows.history_start, rows.target, rows.timestamp]
     return fingerprint(*parts)
+
+
+def _json(words: Sequence[str] | Shaped[np.ndarray, " n"]) -> str:
+    """What `json.dumps` makes of a list of words, which takes several times their memory where they are many."""
+    parts = (json.dumps(list(words[begin : begin + _AT_ONCE]))[1:-1] for begin in range(0, len(words), _AT_ONCE))
+    return f"[{', '.join(parts)}]"

@@ -3,25 +3,33 @@
 The text of a template is data: models are trained on it, misspellings included. Never mend one; add another.
 
 Items of a history are not tokenised again. Each has its ids between two others and its ids at the end of a history, and
-a prompt joins them. Where a token might cross the border between two of them (`data.borders`), the whole prompt is
-tokenised instead, so ids are always those of the whole text.
+a prompt joins them, when it is asked for: only the lengths of all prompts are known before. Where a token might cross
+the border between two items (`data.borders`), the whole prompt is tokenised instead, so ids are always those of the
+whole text; many such prompts are kept on disk.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int, UInt8
+from jaxtyping import Int, UInt8
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
-from igd_jax.core.ragged import Ragged
+from igd_jax.core.log import told
+from igd_jax.core.ragged import Ragged, TokenRows
 from igd_jax.data.borders import left_of, right_of, splits_at_borders
+from igd_jax.data.joined import JoinedRows, Pieces
+from igd_jax.data.mentions import between
 from igd_jax.data.token_cache import cached_rows
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.items.identifiers import Identifiers
+
+_AT_ONCE = 1 << 13
+_KEPT_ON_DISK = 10_000
+"""Prompts tokenised whole, from which number on they are kept on disk: fewer take seconds."""
 
 
 @dataclass(frozen=True)
@@ -104,20 +112,6 @@ def _render(words: Template, history: Sequence[str] | None) -> tuple[str, ...]:
     return (words.apart, told + words.closing) if words.apart else (told + words.closing,)
 
 
-@dataclass(frozen=True)
-class _Pieces:
-    """Of n items: row i is item i inside a history, row n + i at its end; then the start, and a prompt without items.
-
-    Attributes:
-      rows: ids of each.
-      left, right: kinds of borders that may follow and precede each; see `data.borders`.
-    """
-
-    rows: Ragged
-    left: UInt8[np.ndarray, " pieces"]
-    right: UInt8[np.ndarray, " pieces"]
-
-
 class Prompts:
     """Prompts as ids: BOS where the tokenizer has one, the template's words, and the history between them.
 
@@ -138,18 +132,22 @@ class Prompts:
         """Whether items are written in words."""
         return self._identifiers.texts is not None
 
-    def of_items(self, history: Ragged) -> Ragged:
-        """The prompt of each history of items, oldest first."""
+    def of_items(self, history: Ragged) -> TokenRows:
+        """The prompt of each history of items, oldest first; joined when it is asked for."""
         texts = self._identifiers.texts
         if texts is not None and not splits_at_borders(self._tokenizer.backend):
             return self._whole(history, texts)
-        pieces = self._number(history)
-        joined, may_merge = self._pieces.rows.join(pieces), self._may_merge(pieces)
-        if texts is None or not may_merge.any():
-            return joined
-        rest, whole = np.flatnonzero(~may_merge), np.flatnonzero(may_merge)
-        both = Ragged.concatenate([joined.take(rest), self._whole(history.take(whole), texts)])
-        return both.take(np.argsort(np.concatenate([rest, whole])))
+        pieces, n_rows = self._pieces, len(history)
+        lengths, may_merge = np.zeros(n_rows, np.int32), np.zeros(n_rows, bool)
+        for rows in told(_groups(n_rows), "measured", n_rows, "prompts"):
+            numbers = pieces.numbers(history.part(rows.start, rows.stop))
+            lengths[rows.start : rows.stop] = np.add.reduceat(pieces.rows.lengths[numbers.ids], numbers.start[:-1])
+            if texts is not None:
+                may_merge[rows.start : rows.stop] = pieces.may_merge(numbers)
+        which_whole = np.flatnonzero(may_merge)
+        whole = self._whole(history.take(which_whole), texts or ())
+        lengths[which_whole] = whole.lengths
+        return JoinedRows(pieces, history, lengths, which_whole, whole)
 
     def of_texts(self, histories: Sequence[Sequence[str]]) -> Ragged:
         """The prompt of each history of free text, oldest first, tokenised whole.
@@ -166,38 +164,29 @@ class Prompts:
         return self._tokenizer.encode_prompts([_render(self._words, None)])[0]
 
     def _whole(self, history: Ragged, texts: Sequence[str]) -> Ragged:
-        self.n_whole += len(history)
-        return self.of_texts([[texts[item] for item in history[row]] for row in range(len(history))])
+        n_rows = len(history)
+        self.n_whole += n_rows
 
-    def _number(self, history: Ragged) -> Ragged:
-        """The numbers of the pieces that each prompt consists of."""
-        n_items = (len(self._pieces.rows) - 2) // 2
-        start = history.start + np.arange(len(history) + 1)
-        first, has_items = start[:-1], history.lengths > 0
-        number = np.full(start[-1], 2 * n_items, np.int32)
-        number[first[~has_items]] = 2 * n_items + 1
-        is_item = np.ones(len(number), bool)
-        is_item[first] = False
-        number[is_item] = history.ids
-        number[start[1:][has_items] - 1] += n_items
-        return Ragged(number, start)
+        def parts() -> Iterator[Ragged]:
+            for rows in told(_groups(n_rows), "tokenised whole", n_rows, "prompts"):
+                yield self.of_texts([[texts[item] for item in history[row]] for row in rows])
 
-    def _may_merge(self, pieces: Ragged) -> Bool[np.ndarray, " R"]:
-        """Prompts with a border that a token might cross."""
-        here, after = pieces.ids[:-1], pieces.ids[1:]
-        may_cross = self._pieces.left[here] & self._pieces.right[after] == 0
-        may_cross[pieces.start[1:-1] - 1] = False  # between two prompts
-        found = np.zeros(len(pieces), bool)
-        found[np.searchsorted(pieces.start, np.flatnonzero(may_cross), side="right") - 1] = True
-        return found
+        if n_rows < _KEPT_ON_DISK:
+            return Ragged.concatenate([_NO_ROWS, *parts()])
+        words = (self._words.apart, self._words.lead, self._words.before, self._words.after, self._words.closing)
+        mark = fingerprint(self._tokenizer.fingerprint, *words, history.ids, history.start, *texts)
+        self._cache.mkdir(parents=True, exist_ok=True)
+        return cached_rows(self._cache, f"prompts-{mark}", n_rows, parts)
 
     @cached_property
-    def _pieces(self) -> _Pieces:
+    def _pieces(self) -> Pieces:
         words, texts = self._words, self._identifiers.texts
         if texts is None:
             return self._mentioned(self._identifiers.mentions())
+        mentions = self._identifiers.mentions()
         is_mention = (words.before, words.after) == ("", "\n")
-        inside = self._identifiers.mentions() if is_mention else self._encoded(words.after)
+        inside = mentions if is_mention else between(words.before, words.after, texts, mentions, self._tokenizer)
+        last = between(words.before, words.closing, texts, mentions, self._tokenizer)
         start = self._tokenizer.encode_prompts([(words.apart, words.lead), _render(words, [])])
         n_items = len(texts)
 
@@ -206,24 +195,13 @@ class Prompts:
 
         left, none = kinds(left_of, words.after), np.zeros(n_items, np.uint8)
         right, right_last = kinds(right_of, words.after), kinds(right_of, words.closing)
-        return _Pieces(
-            Ragged.concatenate([inside, self._encoded(words.closing), start]),
+        return Pieces(
+            Ragged.concatenate([inside, last, start]),
             np.concatenate([left, none, np.array([left_of(words.lead), 0], np.uint8)]),
             np.concatenate([right, right_last, np.zeros(2, np.uint8)]),
         )
 
-    def _encoded(self, end: str) -> Ragged:
-        """Ids of each title with what stands before it, and `end`."""
-        before, texts, tokenizer = self._words.before, self._identifiers.texts, self._tokenizer
-        assert texts is not None
-        mark = fingerprint(tokenizer.fingerprint, before, end, *texts)
-        return cached_rows(
-            self._cache,
-            f"mentions-{mark}",
-            lambda: Ragged.from_lists(tokenizer.encode([before + text + end for text in texts])),
-        )
-
-    def _mentioned(self, mentions: Ragged) -> _Pieces:
+    def _mentioned(self, mentions: Ragged) -> Pieces:
         """Pieces that are ids of their own."""
         words, n_items = self._words, len(mentions)
         closing = Ragged.from_lists(self._tokenizer.encode([words.closing]))
@@ -231,4 +209,12 @@ class Prompts:
         last = Ragged.concatenate([mentions, closing]).join(Ragged(pairs.ravel(), 2 * np.arange(n_items + 1)))
         start = self._tokenizer.encode_prompts([(words.apart, words.lead), (words.apart, words.lead, words.closing)])
         every = np.ones(2 * n_items + 2, np.uint8)
-        return _Pieces(Ragged.concatenate([mentions, last, start]), every, every)
+        return Pieces(Ragged.concatenate([mentions, last, start]), every, every)
+
+
+_NO_ROWS = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
+
+
+def _groups(n_rows: int) -> Iterator[range]:
+    """Numbers of rows, some thousands at a time."""
+    return (range(begin, min(begin + _AT_ONCE, n_rows)) for begin in range(0, n_rows, _AT_ONCE))

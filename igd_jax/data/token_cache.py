@@ -1,29 +1,78 @@
-"""Token rows kept on disk: what takes long to tokenise is tokenised once."""
+"""Token rows kept on disk: what takes long to tokenise is tokenised once, and read from the file when it is asked for.
 
-from collections.abc import Callable
+A file holds a checksum (int64) of all that follows: where each row begins and the end of the last (int64), then all
+ids (int32). Rows are written as they are made, and mapped into memory, so neither takes memory of its own.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from igd_jax.core.io import atomic_file
+from igd_jax.core.log import say
 from igd_jax.core.ragged import Ragged
 
+_BLOCK = 1 << 20
 
-def cached_rows(cache: Path, name: str, make: Callable[[], Ragged]) -> Ragged:
+
+def cached_rows(cache: Path, name: str, n_rows: int, make: Callable[[], Iterable[Ragged]]) -> Ragged:
     """Token rows from the folder `cache` where they were made before, else made now and kept there.
 
-    The cache is written only beside something: a first start that ends in bad input leaves no folder behind.
+    The cache is written only beside something: a first start that ends in bad input leaves no folder behind. A file
+    that is damaged is made again.
 
     Args:
       name: file name without its ending; a fingerprint in it must change with any id of the rows.
+      n_rows: rows in all.
+      make: gives them in parts.
     """
-    path = cache / f"{name}.npz"
+    path = cache / f"{name}.rows"
     if path.is_file():
-        with np.load(path, allow_pickle=False) as saved:
-            return Ragged(saved["ids"], saved["start"])
-    rows = make()
+        if (found := _mapped(path, n_rows)) is not None:
+            return found
+        say(f"{path} is damaged; made again")
     if not cache.parent.is_dir():
-        return rows
-    with atomic_file(path) as partial, partial.open("wb") as file:
-        np.savez(file, ids=rows.ids, start=rows.start)
+        return Ragged.concatenate([*make()])
+    with atomic_file(path) as partial:
+        _write(partial, n_rows, make())
+        rows = _mapped(partial, n_rows)
+    assert rows is not None
     return rows
+
+
+def _write(path: Path, n_rows: int, parts: Iterable[Ragged]) -> None:
+    start, done = np.zeros(n_rows + 1, np.int64), 0
+    with path.open("wb+") as file:
+        file.seek(8 * (n_rows + 2))
+        for part in parts:
+            start[done : done + len(part) + 1] = start[done] + part.start
+            done += len(part)
+            file.write(part.ids.data)
+        file.seek(8)
+        file.write(start.data)
+        file.flush()
+        file.seek(0)
+        file.write(_checksum(path))
+
+
+def _mapped(path: Path, n_rows: int) -> Ragged | None:
+    """The rows of a file; None where it does not hold that many rows as they were written."""
+    if path.stat().st_size < 8 * (n_rows + 2):
+        return None
+    content: np.ndarray = np.asarray(np.memmap(path, np.uint8, "r"))
+    if content[:8].tobytes() != _checksum(path):
+        return None
+    ids = content[8 * (n_rows + 2) :]
+    return Ragged(ids.view(np.int32), content[8 : 8 * (n_rows + 2)].view(np.int64))
+
+
+def _checksum(path: Path) -> bytes:
+    """Of all but the first 8 bytes; read in blocks, which leaves no trace in memory as mapped pages would."""
+    checksum = 0
+    with path.open("rb") as file:
+        file.seek(8)
+        while block := file.read(_BLOCK):
+            checksum = zlib.crc32(block, checksum)
+    return checksum.to_bytes(8, "little")

@@ -7,8 +7,9 @@ the same ids, and so does AutoTokenizer where no ``config.json`` lies beside the
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,10 +20,13 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.io import atomic_file, read_json, write_json
+from igd_jax.core.log import told
 from igd_jax.core.ragged import Ragged
 
 END_OF_TEXT = "<|endoftext|>"
 """EOS of the tokenizers that are trained here."""
+
+_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Tokenizer:
         """Ids in use, added tokens included. A model's embedding may have more rows."""
         return self.backend.get_vocab_size(with_added_tokens=True)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """Changes with any id."""
         return fingerprint(self.backend.to_str(), str(self.eos), str(self.bos))
@@ -55,7 +59,12 @@ class Tokenizer:
 
     def encode_titles(self, titles: Sequence[str]) -> Ragged:
         """Ids of ``title + newline`` and EOS, the form in which titles are trained, weighed and decoded."""
-        return Ragged.from_lists([[*ids, self.eos] for ids in self.encode([title + "\n" for title in titles])])
+        return Ragged.concatenate([*self.title_parts(titles)])
+
+    def title_parts(self, titles: Sequence[str]) -> Iterator[Ragged]:
+        """The same in parts, told while it takes long: encodings take many times the memory of their ids."""
+        for some in told(in_parts(titles), "tokenised", len(titles), "titles"):
+            yield Ragged.from_lists([[*ids, self.eos] for ids in self.encode([title + "\n" for title in some])])
 
     def encode_prompts(self, pieces: Sequence[Sequence[str]]) -> Ragged:
         """Ids of prompts whose pieces are tokenised apart and joined as ids."""
@@ -75,6 +84,11 @@ class Tokenizer:
         write_json(folder / "tokenizer_config.json", _in_words_of_transformers(ends))
         with atomic_file(folder / "tokenizer.json") as partial:
             self.backend.save(str(partial))  # transformers would add a post-processor, and to the added tokens
+
+
+def in_parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    """Texts, some thousands at a time; no texts are one part."""
+    return (texts[begin : begin + _AT_ONCE] for begin in range(0, max(len(texts), 1), _AT_ONCE))
 
 
 def _in_words_of_transformers(ends: dict[str, str | None]) -> dict[str, Any]:

@@ -41,7 +41,7 @@ class Titles:
     def _rows(self) -> Ragged:
         titles, tokenizer = self._source.titles, self._source.tokenizer
         name = f"titles-{fingerprint(tokenizer.fingerprint, *titles)}"
-        return cached_rows(self._source.cache, name, lambda: tokenizer.encode_titles(titles))
+        return cached_rows(self._source.cache, name, len(titles), lambda: tokenizer.title_parts(titles))
 
 
 IDENTIFIERS = Titles

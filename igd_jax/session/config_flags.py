@@ -24,6 +24,13 @@ HOW_TO_SCORE = ("alpha", "length_penalty", "temperature", "collaborative")
 DEFAULTS = Path(__file__).resolve().parents[2] / "configs" / "common.py"
 """Every field of a config, in a checkout; an installed package comes without."""
 
+_HELP = (
+    "Experiment file, such as configs/igd.py, or FILE.py:ARGUMENT; default the config of the run in the workdir. Each "
+    "field is an option of its own, --config.SECTION.FIELD=VALUE; configs/common.py lists them all."
+)
+
+flags.disclaim_key_flags()  # options that are defined here belong to the commands, and --help of each shows them
+
 
 def load_config(config: ConfigDict | None, workdir: Workdir) -> ConfigDict:
     """The given config, or that of the run in the workdir."""
@@ -67,13 +74,15 @@ def define_config_flag() -> None:
             config = run_config(Workdir(folder))
             if other is not None:
                 decode_as(config, read_config(other))
-            config_flags.DEFINE_config_dict("config", config, lock_config=True)
+            config_flags.DEFINE_config_dict("config", config, _HELP, lock_config=True)
+            flags.declare_key_flag("config")
+            flags.FLAGS["config"].default_as_str = ""  # all fields and their values
             return
         if other is not None:
             raise InputError("--decode_as is given, but no --workdir of a run alone; it says how to decode that run")
         if file is None and any(word.startswith("--config.") for word in sys.argv):
             raise InputError("--config.FIELD is given, but neither --config=FILE nor the --workdir of a run")
-        config_flags.DEFINE_config_file("config", None, "Experiment file.", lock_config=True)
+        config_flags.DEFINE_config_file("config", None, _HELP, lock_config=True)
 
 
 def define_decode_as_flag() -> None:

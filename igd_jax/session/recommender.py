@@ -13,7 +13,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress
 from igd_jax.core.map_rows import in_groups, map_rows, pad_rows
-from igd_jax.core.ragged import Ragged
+from igd_jax.core.ragged import Ragged, TokenRows
 from igd_jax.core.sharding import replicated
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
 from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, prompt_room
@@ -211,7 +211,7 @@ class Recommender:
         is_candidate = self.index.is_candidate
         return np.stack([is_candidate if each is None else each.mask(is_candidate) for each in allowed])
 
-    def _fit(self, prompts: Ragged) -> Examples:
+    def _fit(self, prompts: TokenRows) -> Examples:
         """Prompts cut so that the longest candidate fits behind each."""
         limit = self.session.settings.data.max_length
         room = limit - self.index.longest

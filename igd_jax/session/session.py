@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, Int
 from ml_collections import ConfigDict
 
+from igd_jax.core.compilation import cache_compilations
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
@@ -117,6 +118,7 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     Raises:
       InputError: anything that the settings name and that cannot be had.
     """
+    cache_compilations()
     method = load_method(settings.method.name, settings.method.args)
     mesh = make_mesh(data=settings.mesh.data)
     prepared = load(Path(settings.data.dir))
@@ -145,7 +147,8 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
         prepared.meta["fingerprint"],
         tokenizer.fingerprint,
         settings.identifiers.name,
-        *(array.tobytes() for array in (item_tokens.ids, item_tokens.start)),
+        item_tokens.ids,
+        item_tokens.start,
         str(len(used)),
     )
     return Session(settings, prepared, tokenizer, identifiers, prompts, counts, seen, index, method, mesh, mark, cache)
@@ -187,6 +190,7 @@ def choose_tokenizer(settings: Settings, workdir: Workdir, prepared: Prepared) -
         return load_tokenizer(workdir.tokenizer)
     if settings.tokenizer.path:
         return load_tokenizer(Path(settings.tokenizer.path))
+    say(f"training a tokenizer on {len(prepared.titles):,} titles")
     template = "".join(render(settings.data.prompt, [], category=settings.data.category))
     texts = [template, *(title + "\n" for title in prepared.titles)]
     return train_tokenizer(texts, vocab_size=settings.tokenizer.vocab_size)

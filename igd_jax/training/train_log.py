@@ -2,29 +2,49 @@
 
 import math
 import time
+from collections.abc import Iterable, Iterator
 
 import jax
 import numpy as np
 import optax
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.log import MetricsWriter, Progress
+from igd_jax.core.log import MetricsWriter, Progress, say
+from igd_jax.core.types import ItemBatch, TextBatch
 
 
 class TrainLog:
-    """Keeps the metrics of recent steps on the device and reads them in one go: no step waits for its log."""
+    """Keeps the metrics of recent steps on the device and reads them in one go: no step waits for its log.
+
+    But for the first step of a start, which is told as soon as it is done.
+    """
 
     def __init__(self, metrics: MetricsWriter, schedule: optax.Schedule, *, num_steps: int, every_steps: int):
         self._metrics, self._schedule, self._every = metrics, schedule, every_steps
-        self._progress = Progress("train", num_steps, "steps", every_seconds=2.0)
+        self._num_steps = num_steps
+        self._progress: Progress | None = None
+        self._compiled = set[tuple[str, ...]]()
         self._waiting: list[tuple[int, dict[str, jax.Array]]] = []
         self._n_rows, self._since = 0, time.monotonic()
 
+    def watch(self, what: str, batches: Iterable[TextBatch | ItemBatch]) -> Iterator[TextBatch | ItemBatch]:
+        """The batches as they come; says so before one whose shape has to be compiled first.
+
+        Args:
+          what: what is compiled for them, in one word.
+        """
+        for batch in batches:
+            shape = (what, *(str(leaf.shape) for leaf in jax.tree.leaves(batch)))
+            if shape not in self._compiled:
+                self._compiled.add(shape)
+                say(f"compiling the {what} of {_size(batch)}")
+            yield batch
+
     def add(self, step: int, values: dict[str, jax.Array], *, n_rows: int) -> None:
-        """Record a step; every `every_steps` steps, write and print what is waiting."""
+        """Record a step; the first time and every `every_steps` steps, write and print what is waiting."""
         self._waiting.append((step, values))
         self._n_rows += n_rows
-        if step % self._every == 0:
+        if step % self._every == 0 or self._progress is None:
             self.flush()
 
     def flush(self) -> None:
@@ -40,8 +60,19 @@ class TrainLog:
             self._metrics.write(step, **numbers, examples_per_second=rate)
         mean = {name: float(np.mean([values[name] for _, values in waiting])) for name in waiting[0][1]}
         note = ", ".join(f"{name} {value:.3f}" for name, value in mean.items())
+        if self._progress is None:
+            say(f"step {waiting[0][0]}: {note}, after {time.monotonic() - self._since:.1f} s with compilation")
+            self._progress = Progress("train", self._num_steps, "steps", every_seconds=2.0)
         self._progress.update(waiting[-1][0], f"{note}, {rate:.1f} examples/s")
         self._waiting, self._n_rows, self._since = [], 0, time.monotonic()
+
+
+def _size(batch: TextBatch | ItemBatch) -> str:
+    """Rows and columns of a batch, in words."""
+    if isinstance(batch, ItemBatch):
+        return f"{len(batch.history)} rows of {batch.history.shape[1]} items"
+    n_rows, width = batch.prompt.shape
+    return f"{n_rows} rows, prompts of {len(batch.shared_prefix) + width} tokens, targets of {batch.target.shape[1]}"
 
 
 def check_finite(values: dict[str, float], step: int) -> None:

@@ -9,7 +9,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 
 from igd_jax.core import errors
-from igd_jax.core.log import MetricsWriter, Progress, plot_losses, say
+from igd_jax.core.log import MetricsWriter, Progress, plot_losses, say, told
 
 
 def _steps(path):
@@ -71,6 +71,19 @@ def test_progress_is_told_now_and_then_and_always_at_the_end(monkeypatch, capsys
         "train: 110/1,000 steps (10.0/s, 89 s left)  loss 2.5",
         "train: 1,000/1,000 steps (82.5/s)  loss 2.5",
     ]
+
+
+def test_parts_are_told_while_they_take_long_and_not_where_they_do_not(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for seconds, lines in (
+        (1.0, []),
+        (6.0, ["read: 2/4 words (0.3/s, 6 s left)", "read: 3/4 words (0.2/s, 4 s left)"]),
+    ):
+        for part in told([["a", "b"], ["c"], ["d"]], "read", 4, "words"):
+            now[0] += seconds
+            assert part
+        assert capsys.readouterr().out.splitlines() == lines
 
 
 def test_one_line_for_people(capsys):

@@ -16,6 +16,8 @@ def test_ragged_rows_behave_as_lists():
     assert rows.lengths.tolist() == [len(row) for row in lists]
     assert lists_of(rows.take(chosen)) == [lists[r] for r in chosen]
     assert lists_of(rows.keep_last(limit)) == [row[max(0, len(row) - n) :] for row, n in zip(lists, limit, strict=True)]
+    assert lists_of(rows.part(7, 20)) == lists[7:20]
+    assert np.shares_memory(rows.part(7, 20).ids, rows.ids)
     assert rows.pad(4, fill=-1).tolist() == [(row + [-1] * 4)[:4] for row in lists]
 
 

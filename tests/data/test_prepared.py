@@ -132,6 +132,28 @@ def test_fingerprint_sees_every_part(small):
     assert len(prints | {small.meta["fingerprint"]}) == len(others) + 1
 
 
+@pytest.mark.parametrize("at_once", [2, 1 << 16])
+def test_the_fingerprint_of_a_folder_never_changes(small, monkeypatch, at_once):
+    monkeypatch.setattr(folders, "_AT_ONCE", at_once)
+    known = {"item_ids": small.item_ids, "titles": small.titles, "splits": small.splits, "dropped": {}, "notes": {}}
+    assert assemble(**known).meta["fingerprint"] == "1b9e3116190328f7"
+    assert assemble(**known, texts={"brand": ["x", "", "書", "", ""]}).meta["fingerprint"] == "c823b71fe629cb2f"
+
+
+def test_a_user_is_one_text_however_many_rows_there_are(saved):
+    users = load(saved).splits["train"].user
+    assert users[0] is users[2]
+
+
+def test_reading_a_folder_does_not_import_pandas(saved):
+    program = (
+        "import sys; from pathlib import Path; from igd_jax.data.prepared import load; "
+        "load(Path(sys.argv[1])); assert 'pandas' not in sys.modules"
+    )
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", program, str(saved)], env=env, check=True)
+
+
 def test_altered_rows_are_noticed(saved):
     table = pq.read_table(saved / "train.parquet")
     pq.write_table(table.slice(1), saved / "train.parquet")

@@ -197,16 +197,21 @@ def test_histories_whose_lines_may_merge_are_counted_and_only_those():
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
-def test_clean_histories_are_joined_from_rows_on_disk_without_the_tokenizer(template, tmp_path, monkeypatch):
+def test_of_clean_histories_only_words_at_the_ends_of_titles_are_tokenised_again(template, tmp_path, monkeypatch):
     tokenizer, history = KNOWN["qwen"](), _histories(np.random.default_rng(5), len(CLEAN))
     expected = _prompts(template, tokenizer, CLEAN, tmp_path / "cache").of_items(history)
     encode, encoded = Tokenizer.encode, []
     monkeypatch.setattr(Tokenizer, "encode", lambda self, texts: encoded.extend(texts) or encode(self, texts))
     again = _prompts(template, tokenizer, CLEAN, tmp_path / "cache").of_items(history)
     assert lists_of(again) == lists_of(expected)
-    words = TEMPLATES[template]
-    around = {words.apart, words.lead, words.lead + words.before + words.closing}
-    assert set(encoded) <= {text.format(category="books") for text in around}
+    words = vars(TEMPLATES[template]).items()
+    words = {name: text.format(category="books") for name, text in words}
+    around = {words["apart"], words["lead"], words["lead"] + words["before"] + words["closing"]}
+    ends = {end for title in CLEAN for end in (title.split(" ")[0], " " + title.split(" ")[-1], title)}
+    between = {"", words["before"]}, {"", "\n", words["after"], words["closing"]}
+    assert set(encoded) <= around | {
+        before + end + after for end in ends for before in between[0] for after in between[1]
+    }
 
 
 @pytest.mark.parametrize("name", KNOWN | OTHERS)
@@ -264,7 +269,7 @@ def test_joined_prompts_of_real_titles_have_the_ids_of_the_whole(shared, templat
     prompts = _prompts(template, tokenizer, titles)
     each = np.arange(len(titles), dtype=np.int32)
     three = np.stack([each, rng.permutation(each), rng.permutation(each)], axis=1)
-    joined = prompts.of_items(Ragged(three.ravel(), 3 * np.arange(len(each) + 1)))
+    joined = prompts.of_items(Ragged(three.ravel(), 3 * np.arange(len(each) + 1))).take(each)
     whole = prompts.of_texts([[titles[item] for item in row] for row in three.tolist()])
     np.testing.assert_array_equal(joined.start, whole.start)
     np.testing.assert_array_equal(joined.ids, whole.ids)
