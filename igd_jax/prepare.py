@@ -4,6 +4,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +16,16 @@ from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import check_replaceable
 from igd_jax.core.log import say
+from igd_jax.core.shown import shortened
 from igd_jax.data import sources
-from igd_jax.data.interactions import SPLITTERS, to_prepared
+from igd_jax.data.interactions import DUPLICATES, SPLITTERS, to_prepared
 from igd_jax.data.prepared import Prepared, headline, save
+from igd_jax.data.source_io import DELIMITERS
 
 FLAGS = flags.FLAGS
 _OPTIONS = (
-    *("k_core", "split", "max_history", "min_items", "n_items", "n_users", "n_events", "seed", "hf_subset", "hf_split"),
-    *("user_column", "item_column", "timestamp_column", "title_column"),
+    *("k_core", "split", "max_history", "columns", "delimiter", "min_rating", "duplicates", "min_items"),
+    *("n_items", "n_users", "n_events", "seed", "hf_subset", "hf_split"),
 )
 
 
@@ -34,15 +37,15 @@ def define_flags() -> None:
     flags.DEFINE_integer("k_core", None, "fewest events per user and per item; 0: any", lower_bound=0)
     flags.DEFINE_enum("split", None, list(SPLITTERS), "how rows are split into train, valid and test")
     flags.DEFINE_integer("max_history", None, "most items of history per row", lower_bound=1)
+    flags.DEFINE_string("columns", None, "csv, huggingface: your names of columns, as in user=userId,title=name")
+    flags.DEFINE_enum("delimiter", None, list(DELIMITERS), "csv: what separates cells")
+    flags.DEFINE_float("min_rating", None, "lowest rating of an event that is kept; left out: all are")
+    flags.DEFINE_enum("duplicates", None, DUPLICATES, "what happens to repeats of an event: same user, item and time")
     flags.DEFINE_integer("min_items", None, "amazon2018: widen the time window until so many items are left")
     flags.DEFINE_integer("n_items", None, "synthetic: items")
     flags.DEFINE_integer("n_users", None, "synthetic: users")
     flags.DEFINE_integer("n_events", None, "synthetic: events")
     flags.DEFINE_integer("seed", None, "synthetic: what the random numbers start from", lower_bound=0)
-    flags.DEFINE_string("user_column", None, "huggingface: column of the user; default user")
-    flags.DEFINE_string("item_column", None, "huggingface: column of the item; default item")
-    flags.DEFINE_string("timestamp_column", None, "huggingface: column of the time; default timestamp")
-    flags.DEFINE_string("title_column", None, "huggingface: column of the title; default title")
     flags.DEFINE_string("hf_subset", None, "huggingface: which subset (configuration) of the dataset")
     flags.DEFINE_string("hf_split", None, "huggingface: which split of the dataset, or several joined by +")
 
@@ -77,13 +80,28 @@ def prepare(source: str, *, path: Path | None, options: dict[str, Any]) -> Prepa
             raise InputError(f"--source={source} takes no --{name}; it takes {taken}")
     if path is None and inspect.signature(read).parameters["path"].default is inspect.Parameter.empty:
         raise InputError(f"--source={source} needs --input=FILE_OR_FOLDER")
-    if path is not None and not path.exists() and not (elsewhere and elsewhere(path)):
-        raise InputError(f"--input={path} does not exist")
+    if path is not None:
+        _check_input(path, elsewhere)
     own, shared = ({name: options.get(name, value) for name, value in part.items()} for part in (own, shared))
     result = read(path, **own)
     prepared = result if is_published else to_prepared(result, **shared)
     origin = {"source": source, "options": {"input": path and str(path), **own, **shared}}
     return replace(prepared, meta=origin | prepared.meta)
+
+
+def _check_input(path: Path, elsewhere: Callable[[Path], bool] | None) -> None:
+    """Raise `InputError` unless a path is a regular file, a folder, or what may be read without being either."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if not (elsewhere and elsewhere(path)):
+            raise InputError(f"--input={shortened(str(path))} does not exist") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--input={shortened(str(path))} cannot be read ({reason})") from None
+    else:
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise InputError(f"--input={path} is neither a file nor a folder")
 
 
 def _defaults(function: Callable) -> dict[str, Any]:

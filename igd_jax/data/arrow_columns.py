@@ -5,7 +5,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int64, Num
 
-from igd_jax.data.source_io import parse_timestamp
+from igd_jax.core.shown import shown
+from igd_jax.data.source_io import FIRST_SECOND, LAST_SECOND, OUT_OF_RANGE, parse_timestamp
 
 _TICKS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
@@ -59,18 +60,34 @@ def as_text(column: pa.Array) -> pa.Array:
     return column
 
 
+def as_numbers(column: pa.Array) -> pa.Array:
+    """Numbers, or texts of numbers, as float64; NaN where there is none.
+
+    Raises:
+      ValueError: the column holds something else.
+    """
+    column = without_blanks(column)
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind) or is_text(kind)):
+        raise ValueError(f"expected numbers, got {kind}")
+    return column.cast(pa.float64()).fill_null(float("nan"))
+
+
 def as_seconds(column: pa.Array) -> Int64[np.ndarray, "rows"]:
     """Epoch seconds UTC, by the rules of `parse_timestamp`, from numbers, texts, dates or datetimes without nulls.
 
     Raises:
-      ValueError: the column holds something else, or a value is no time.
+      ValueError: the column holds something else, or a value is no time from the year 1 to 9999.
     """
     kind = column.type
     if pa.types.is_date(kind):
         column = column.cast(pa.timestamp("s"), safe=False)
         kind = column.type
     if pa.types.is_timestamp(kind):
-        return column.cast(pa.int64()).to_numpy() // _TICKS_PER_SECOND[kind.unit]
+        seconds = column.cast(pa.int64()).to_numpy() // _TICKS_PER_SECOND[kind.unit]
+        if ((seconds < FIRST_SECOND) | (seconds > LAST_SECOND)).any():
+            raise ValueError(OUT_OF_RANGE)
+        return seconds
     if pa.types.is_integer(kind):
         return _seconds_of_numbers(column.cast(pa.int64()).to_numpy())
     if pa.types.is_floating(kind):
@@ -85,8 +102,8 @@ def as_seconds(column: pa.Array) -> Int64[np.ndarray, "rows"]:
 def _seconds_of_numbers(numbers: Num[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows"]:
     """Seconds or, above 1e11, milliseconds."""
     seconds = np.where((numbers > 1e11) | (numbers < -1e11), numbers / 1000, numbers)
-    if (wrong := ~(np.abs(seconds) <= 1e11)).any():
-        raise ValueError(f"{numbers[wrong.argmax()]}: out of range")
+    if (wrong := ~((seconds >= FIRST_SECOND) & (seconds < LAST_SECOND + 1))).any():
+        raise ValueError(f"{numbers[wrong.argmax()]}: {OUT_OF_RANGE}")
     if (dates := (numbers >= 19_000_000) & (numbers < 21_000_000)).any():
         raise ValueError(f"{numbers[dates.argmax()]:.0f}: eight digits are a date or epoch seconds")
     return np.floor(seconds).astype(np.int64)
@@ -106,4 +123,4 @@ def _parse(text: str) -> int:
     try:
         return parse_timestamp(text)
     except ValueError as error:
-        raise ValueError(f"{text!r}: {error}") from None
+        raise ValueError(f"{shown(text)}: {error}") from None

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
+from igd_jax.core.shown import LONGEST_LINE, shortened
 
 KINDS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
 """Readers by the end of a file's name."""
@@ -83,7 +84,8 @@ def _told(path: Path, hint: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:  # of files, the network, the Hub, pandas, pyarrow and datasets itself
-        raise InputError(f"cannot read {path} as a dataset ({type(error).__name__}: {error}){hint}") from None
+        reason = shortened(f"{type(error).__name__}: {error}", LONGEST_LINE // 2)
+        raise InputError(f"cannot read {path} as a dataset ({reason}){hint}") from None
 
 
 def is_hub_id(path: Path) -> bool:

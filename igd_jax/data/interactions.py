@@ -8,11 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Bool, Float, Int32, Int64
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import ragged_index
 from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, starts_of
+
+DUPLICATES = ("drop", "keep")
+"""What may happen to repeats of an event."""
+_REPEAT = "repeat of an event (same user, item and time)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,6 +71,40 @@ def select(log: Interactions, keep: Bool[np.ndarray, "events"], *, reason: str) 
 def _renumber(codes: Int32[np.ndarray, "events"], total: int) -> tuple[Int32[np.ndarray, "events"], list[int]]:
     present = np.bincount(codes, minlength=total) > 0
     return (np.cumsum(present, dtype=np.int32) - 1)[codes], np.flatnonzero(present).tolist()
+
+
+def keep_rated(log: Interactions, rating: Float[np.ndarray, "events"], min_rating: float | None) -> Interactions:
+    """Keep the events rated `min_rating` or higher; those without a rating, NaN, go too. None keeps all events.
+
+    Raises:
+      InputError: none is left.
+    """
+    if min_rating is None:
+        return log
+    if not (rating >= min_rating).any():
+        raise InputError(f"--min_rating={min_rating:g}: none of the {len(log):,} events has a rating so high")
+    is_rated = ~np.isnan(rating)
+    log = select(log, is_rated, reason="no rating")
+    return select(log, rating[is_rated] >= min_rating, reason=f"rating below {min_rating:g}")
+
+
+def settle_repeats(log: Interactions, duplicates: str) -> Interactions:
+    """Count the repeats of an event, the same user, item and second; "drop" keeps the first of each, "keep" all.
+
+    Raises:
+      InputError: `duplicates` is neither.
+    """
+    if duplicates not in DUPLICATES:
+        raise InputError(f"--duplicates={duplicates}: expected one of {', '.join(DUPLICATES)}")
+    columns = (log.timestamp, log.item, log.user)
+    order = np.lexsort(columns)  # equal events stay in the log's order
+    is_repeat = np.zeros(len(log), bool)
+    is_repeat[order[1:]] = np.all([np.diff(column[order]) == 0 for column in columns], axis=0)
+    if not is_repeat.any():
+        return log
+    if duplicates == "drop":
+        return select(log, ~is_repeat, reason=_REPEAT)
+    return replace(log, notes={**log.notes, f"{_REPEAT}, kept: events": int(is_repeat.sum())})
 
 
 def drop_untitled(log: Interactions) -> Interactions:

@@ -7,6 +7,7 @@ being shuffled.
 """
 
 import html
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,36 +19,72 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
+from jaxtyping import Float64
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.log import Progress
-from igd_jax.data.interactions import Interactions, core_events, drop_untitled, take_core, window
+from igd_jax.core.log import Progress, say
+from igd_jax.data.event_log import IdCodes
+from igd_jax.data.interactions import (
+    Interactions,
+    core_events,
+    drop_untitled,
+    keep_rated,
+    settle_repeats,
+    take_core,
+    window,
+)
 from igd_jax.data.prepared import align_texts
-from igd_jax.data.source_io import IdCodes, reading
+from igd_jax.data.source_io import reading
 
 _REVIEWS = pa.schema([("reviewerID", pa.string()), ("asin", pa.string()), ("unixReviewTime", pa.int64())])
+_RATED = _REVIEWS.append(pa.field("overall", pa.float64()))
 _META = pa.schema([("asin", pa.string()), ("title", pa.string())])
 _WORDS = pa.list_(pa.string())
 _TEXTS = pa.schema([("asin", pa.string()), ("description", _WORDS), ("brand", pa.string()), ("category", _WORDS)])
+_KINDS = {
+    pa.string(): "a text",
+    pa.int64(): "a whole number",
+    pa.float64(): "a number",
+    _WORDS: "a list of texts",
+}
 _BLOCK_BYTES = 1 << 24  # longer than any one record
 _END = int(datetime(2018, 11, 1, tzinfo=UTC).timestamp())
 _MAX_WORDS = 20
 
 
-def read(path: Path, *, k_core: int = 5, min_items: int = 10_000) -> Interactions:
+def read(
+    path: Path,
+    *,
+    k_core: int = 5,
+    min_items: int = 10_000,
+    min_rating: float | None = None,
+    duplicates: str = "keep",
+) -> Interactions:
     """Read one category, with descriptions, brands and categories of its items.
 
     The window opens on 1 October 2017, or on that day of the latest earlier year from which at least `min_items` items
     survive the k-core, or else takes in all reviews up to its end.
 
+    Args:
+      min_rating: lowest rating of a review that is kept, see `keep_rated`.
+      duplicates: "keep", as published, or "drop", see `settle_repeats`.
+
     Raises:
       InputError: the two files are not there once each, or one is damaged or cut short, or nothing survives.
     """
     reviews, meta = _find(path)
-    log, codes = _read_reviews(reviews)
+    is_rated = min_rating is not None
+    say(
+        f"columns: reviewerID as user, asin as item, unixReviewTime as timestamp,{' overall as rating,' * is_rated} "
+        f"title, description, brand, category; not read: {'' if is_rated else 'overall, '}all others"
+    )
+    log, ratings, codes = _read_reviews(reviews, _RATED if is_rated else _REVIEWS)
     titles, notes = _read_titles(meta, codes)
-    log = drop_untitled(replace(log, titles=titles, notes=notes))
-    core = _widen(log, k_core=k_core, min_items=min_items)
+    log = keep_rated(replace(log, titles=titles, notes=notes), ratings, min_rating)
+    log = drop_untitled(log)
+    if duplicates != "keep":
+        log = settle_repeats(log, duplicates)  # before the core, which counts events
+    core = settle_repeats(_widen(log, k_core=k_core, min_items=min_items), duplicates)
     return replace(core, texts=_read_texts(meta, core.item_ids))
 
 
@@ -71,33 +108,43 @@ def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         pa.OSFile(str(path)) as raw,
         pa.CompressedInputStream(raw, "gzip") as stream,
     ):
-        batches = pj.open_json(
-            stream,
-            read_options=pj.ReadOptions(block_size=_BLOCK_BYTES),
-            parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-        )
-        for batch in batches:
-            batch.validate(full=True)  # bytes that are not UTF-8
-            yield batch
-            progress.update(min(raw.tell(), size - 1))
+        try:
+            batches = pj.open_json(
+                stream,
+                read_options=pj.ReadOptions(block_size=_BLOCK_BYTES),
+                parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+            )
+            for batch in batches:
+                batch.validate(full=True)  # bytes that are not UTF-8
+                yield batch
+                progress.update(min(raw.tell(), size - 1))
+        except pa.ArrowInvalid as error:
+            if not (found := re.search(r"Column\(/(\w+).*\) changed from \w+ to (\w+)", str(error))):
+                raise
+            field, kind = found.groups()
+            raise InputError(
+                f"{path}: {field} of a record is or holds a JSON {kind}; expected {_KINDS[schema.field(field).type]}, "
+                "as in the Amazon data of 2018"
+            ) from None
         progress.update(size)
 
 
-def _read_reviews(path: Path) -> tuple[Interactions, IdCodes]:
-    """The events up to the window's end, not yet titled, and the numbers of their items."""
+def _read_reviews(path: Path, schema: pa.Schema) -> tuple[Interactions, Float64[np.ndarray, "events"], IdCodes]:
+    """All events, not yet titled, their ratings (NaN where there is none), and the numbers of their items."""
     users, items = IdCodes(), IdCodes()
-    columns: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    columns: list[tuple[np.ndarray, ...]] = []
     dropped: Counter[str] = Counter()
-    for batch in _batches(path, _REVIEWS):
-        whole = batch.drop_null()
+    for batch in _batches(path, schema):
+        rating = batch["overall"] if "overall" in schema.names else pa.nulls(len(batch), pa.float64())
+        whole = batch.select(_REVIEWS.names).append_column("rating", rating.fill_null(math.nan)).drop_null()
         dropped["no reviewerID, asin or unixReviewTime: events"] += batch.num_rows - whole.num_rows
-        user, item, timestamp = whole.columns
-        columns.append((users.encode(user), items.encode(item), timestamp.to_numpy()))
+        user, item, timestamp, rating = whole.columns
+        columns.append((users.encode(user), items.encode(item), timestamp.to_numpy(), rating.to_numpy()))
     if not len(items):
         raise InputError(
             f"no record of {path} has reviewerID, asin and unixReviewTime; expected Amazon reviews of 2018"
         )
-    user, item, timestamp = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    user, item, timestamp, ratings = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     log = Interactions(
         user=user,
         item=item,
@@ -107,7 +154,7 @@ def _read_reviews(path: Path) -> tuple[Interactions, IdCodes]:
         titles=[""] * len(items),
         dropped=dict(dropped),
     )
-    return log, items
+    return log, ratings, items
 
 
 def _read_titles(path: Path, codes: IdCodes) -> tuple[list[str], dict[str, str | int]]:

@@ -13,8 +13,9 @@ import numpy as np
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
+from igd_jax.core.shown import shown
 from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, starts_of
-from igd_jax.data.source_io import csv_rows, reading
+from igd_jax.data.source_io import csv_rows, parse_seconds, text_lines
 
 _COLUMNS = ("user_id", "history_item_title", "item_title", "history_item_id", "item_id", "timestamp")
 
@@ -53,13 +54,12 @@ def _find(folder: Path, name: str, ending: str) -> Path:
 def _read_info(path: Path, dropped: Counter[str]) -> dict[str, str]:
     """Titles by item id, in the file's order. A title may hold tabs, the id after the last one may not."""
     title_of: dict[str, str] = {}
-    with reading(path), path.open(encoding="utf-8-sig", newline="\n") as file:
-        for line, text in enumerate(file, start=1):
-            title, tab, item = text.rstrip("\r\n").rpartition("\t")
-            if not tab or not item.strip():
-                raise InputError(f"{path} line {line}: expected a title, a tab and an id, got {text.rstrip()!r}")
-            if title_of.setdefault(item.strip(), title) != title:
-                dropped["title other than the item's first in the info file: lines"] += 1
+    for line, text in enumerate(text_lines(path, newline="\n"), start=1):
+        title, tab, item = text.rstrip("\r\n").rpartition("\t")
+        if not tab or not item.strip():
+            raise InputError(f"{path} line {line}: expected a title, a tab and an id, got {shown(text.rstrip())}")
+        if title_of.setdefault(item.strip(), title) != title:
+            dropped["title other than the item's first in the info file: lines"] += 1
     if not title_of:
         raise InputError(f"{path} is empty; it lists the catalogue as title, tab, id")
     return title_of
@@ -76,9 +76,9 @@ def _read_rows(path: Path, *, title_of: dict[str, str], dropped: Counter[str]) -
             titles = [*_python_list(past_titles), title]
             codes = [code_of[each] for each in items]
             dropped["title other than in the info file: rows"] += titles != [title_of[each] for each in items]
-            seconds = int(when)
+            seconds = parse_seconds(when)
         except KeyError as error:
-            raise InputError(f"{path} line {line}: item {error} is not in the info file") from None
+            raise InputError(f"{path} line {line}: item {shown(error.args[0])} is not in the info file") from None
         except ValueError as error:
             raise InputError(f"{path} line {line}: {error}") from None
         if len(codes) == 1:
@@ -105,5 +105,5 @@ def _python_list(text: str) -> list:
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         value = None
     if not isinstance(value, list):
-        raise ValueError(f"expected a list such as [12, 7], got {text[:40]!r}")
+        raise ValueError(f"expected a list such as [12, 7], got {shown(text)}")
     return value

@@ -1,0 +1,71 @@
+"""Which column of a file is what: ``--columns=user=userId,title=name``, and a line about which are read."""
+
+import csv
+from collections.abc import Collection, Mapping, Sequence
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.log import say
+from igd_jax.core.shown import listed, shown
+from igd_jax.data.prepared import TEXT_FIELDS
+
+REQUIRED = ("user", "item", "timestamp", "title")
+ROLES = (*REQUIRED, "rating", *TEXT_FIELDS)
+"""What a column can be, in the order in which they are read."""
+
+
+def parse_columns(text: str) -> dict[str, str]:
+    """Names of columns by role from ``role=name,role=name``; a pair whose name holds a comma stands in quotes.
+
+    Raises:
+      InputError: no such pairs, no such role, or a role twice.
+    """
+    named: dict[str, str] = {}
+    for pair in next(csv.reader([text]), []):
+        role, _, name = pair.partition("=")
+        if role not in ROLES or not name or role in named:
+            raise InputError(
+                f"--columns={shown(text)}: {shown(pair)} is not understood; expected pairs such as user=userId "
+                f"separated by commas, for some of {', '.join(ROLES)}, each once"
+            )
+        named[role] = name
+    return named
+
+
+def choose_columns(
+    header: Sequence[str], named: Mapping[str, str], *, where: str, rating: bool, unusable: Collection[str] = ()
+) -> dict[str, str]:
+    """The columns to read, by role in the order of `ROLES`; says what each is taken for and which are not read.
+
+    A role that is not named has the column of its own name: required ones must be there, texts are read where they are.
+
+    Args:
+      header: names of all columns.
+      named: as from `parse_columns`.
+      where: what an error begins with.
+      rating: whether ratings are wanted; without, they are not read, whatever is named.
+      unusable: columns that are not read unless they are named.
+
+    Raises:
+      InputError: a column is missing, there are two of its name, or it would be read as two things.
+    """
+    required = (*REQUIRED, "rating") if rating else REQUIRED
+    found = set(header) - set(unusable) - set(named.values())
+    chosen = {
+        role: named.get(role, role)
+        for role in ROLES
+        if role in required or (role != "rating" and (role in named or role in found))
+    }
+    if missing := [role for role, name in chosen.items() if name not in header]:
+        raise InputError(
+            f"{where}: no column {', '.join(shown(chosen[role])[1:-1] for role in missing)}; name yours with "
+            f"--columns={','.join(f'{role}=NAME' for role in missing)}, out of {listed(header) or 'none'}"
+        )
+    if twice := [name for name in chosen.values() if header.count(name) > 1]:
+        raise InputError(f"{where}: {header.count(twice[0])} columns are called {shown(twice[0])}; rename all but one")
+    if len(set(chosen.values())) < len(chosen):
+        pairs = ",".join(f"{role}={name}" for role, name in chosen.items())
+        raise InputError(f"{where}: a column is one thing only, but they are {pairs}; see --columns")
+    taken = [name if role == name else f"{name} as {role}" for role, name in chosen.items()]
+    others = [name for name in header if name not in chosen.values()]
+    say(f"columns: {', '.join(taken)}" + (f"; not read: {listed(others)}" if others else ""))
+    return chosen
