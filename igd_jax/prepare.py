@@ -1,4 +1,4 @@
-"""Turn raw data into a prepared folder: ``python -m igd_jax.prepare --source=csv --input=my.csv --output=DIR``."""
+"""Converts raw data to a prepared folder: ``python -m igd_jax.prepare --source=csv --input=my.csv --output=DIR``."""
 
 import importlib
 import inspect
@@ -51,21 +51,24 @@ def define_flags() -> None:
 
 
 def source_names() -> list[str]:
-    """The modules of data/sources, which are the values of --source."""
+    """Names of the modules in data/sources, which are the values of --source."""
     return sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
 
 
 def prepare(source: str, *, path: Path | None, options: dict[str, Any]) -> Prepared:
-    """Read a source and split it. The keyword arguments of its ``read`` are the options that it takes.
+    """Read a source and split it. The keyword arguments of its ``read`` are its options.
 
-    A source that reads more than paths says so in ``elsewhere``: whether an input that is no path may be read.
+    A source that reads more than paths has a function ``elsewhere``, which says whether it can read an input that does
+    not exist as a path.
 
     Args:
-      options: those given; the rest keep their defaults. A source that reads published splits takes no others than
-        its own, every other one those of `to_prepared` too.
+      source: name of the source.
+      path: input; None if the source needs none.
+      options: explicit options; others keep their defaults. A source of published splits takes only its own options,
+        every other source also those of `to_prepared`.
 
     Raises:
-      InputError: no such source, an option that it does not take, no input where it needs one, or bad data.
+      InputError: an unknown source, an option that it does not take, a missing input, or bad data.
     """
     if source not in source_names():
         raise InputError(f"there is no source {source!r}; choose one of {', '.join(source_names())}")
@@ -90,7 +93,7 @@ def prepare(source: str, *, path: Path | None, options: dict[str, Any]) -> Prepa
 
 
 def _check_input(path: Path, elsewhere: Callable[[Path], bool] | None) -> None:
-    """Raise `InputError` unless a path is a regular file, a folder, or what may be read without being either."""
+    """Raise `InputError` unless the path is a regular file or a folder, or the source can read it all the same."""
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -105,13 +108,13 @@ def _check_input(path: Path, elsewhere: Callable[[Path], bool] | None) -> None:
 
 
 def _defaults(function: Callable) -> dict[str, Any]:
-    """Keyword-only arguments and their defaults."""
+    """Defaults of the keyword-only arguments."""
     parameters = inspect.signature(function).parameters.values()
     return {each.name: each.default for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def describe(meta: dict[str, Any]) -> list[str]:
-    """What the entry point says about the data: one line of counts, then all that was left out, and what to know."""
+    """Lines printed about the data: counts, everything that was left out, and notes."""
     lines = [headline(meta)]
     lines += [f"  text            {count:>10,}  items with a {name}" for name, count in meta["items_with_text"].items()]
     lines += [f"  dropped or cut  {count:>10,}  {reason}" for reason, count in meta["dropped"].items()]

@@ -1,4 +1,4 @@
-"""Columns of Arrow tables, whatever their types, as text and as epoch seconds."""
+"""Converts Arrow columns of any type to text, numbers and epoch seconds."""
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def holds_words(kind: pa.DataType) -> bool:
-    """Whether `as_text` takes a column of this type for words: strings, or lists of strings."""
+    """Whether `as_text` can read words from a column of this type: strings, or lists of strings."""
     return is_text(kind.value_type if _is_list(kind) else kind)
 
 
@@ -26,7 +26,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def without_blanks(column: pa.Array) -> pa.Array:
-    """The column with nulls for NaN and for texts of spaces only; spaces around texts are cut off."""
+    """The column with NaN and blank texts replaced by null, and texts stripped of surrounding spaces."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_floating(column.type):
@@ -38,19 +38,19 @@ def without_blanks(column: pa.Array) -> pa.Array:
 
 
 def as_text(column: pa.Array) -> pa.Array:
-    """Ids, titles or words as strings: integers, and floats that are whole, in digits; lists of words parted by commas.
+    """Ids, titles or words as strings: integers and integral floats in digits, lists of words joined by commas.
 
-    Nulls are as `without_blanks` makes them.
+    Blank values are null, as in `without_blanks`.
 
     Raises:
-      ValueError: the column holds something else.
+      ValueError: the column has another type, or floats that are not integral.
     """
     if _is_list(column.type) and is_text(column.type.value_type):
         column = pc.binary_join(column.cast(pa.list_(pa.string())), ", ")
     column = without_blanks(column)
     if pa.types.is_floating(column.type):
         try:
-            column = column.cast(pa.int64())  # what pandas makes of integers where one is missing
+            column = column.cast(pa.int64())  # pandas turns integers into floats if one is missing
         except pa.ArrowInvalid as error:
             raise ValueError(f"{column.type}, and not all of them whole numbers: {error}") from None
     if pa.types.is_integer(column.type) or pa.types.is_null(column.type):
@@ -61,10 +61,10 @@ def as_text(column: pa.Array) -> pa.Array:
 
 
 def as_numbers(column: pa.Array) -> pa.Array:
-    """Numbers, or texts of numbers, as float64; NaN where there is none.
+    """Numbers, or texts of numbers, as float64; NaN for missing ones.
 
     Raises:
-      ValueError: the column holds something else.
+      ValueError: the column has another type, or a text that is not a number.
     """
     column = without_blanks(column)
     kind = column.type
@@ -77,7 +77,7 @@ def as_seconds(column: pa.Array) -> Int64[np.ndarray, "rows"]:
     """Epoch seconds UTC, by the rules of `parse_timestamp`, from numbers, texts, dates or datetimes without nulls.
 
     Raises:
-      ValueError: the column holds something else, or a value is no time from the year 1 to 9999.
+      ValueError: the column has another type, or a value is not a time in the years 1 to 9999.
     """
     kind = column.type
     if pa.types.is_date(kind):
@@ -100,7 +100,7 @@ def as_seconds(column: pa.Array) -> Int64[np.ndarray, "rows"]:
 
 
 def _seconds_of_numbers(numbers: Num[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows"]:
-    """Seconds or, above 1e11, milliseconds."""
+    """Epoch seconds from seconds or, above 1e11, milliseconds."""
     seconds = np.where((numbers > 1e11) | (numbers < -1e11), numbers / 1000, numbers)
     if (wrong := ~((seconds >= FIRST_SECOND) & (seconds < LAST_SECOND + 1))).any():
         raise ValueError(f"{numbers[wrong.argmax()]}: {OUT_OF_RANGE}")
@@ -110,7 +110,7 @@ def _seconds_of_numbers(numbers: Num[np.ndarray, "rows"]) -> Int64[np.ndarray, "
 
 
 def _seconds_of_texts(texts: pa.Array) -> Int64[np.ndarray, "rows"]:
-    """All at once where they are written alike, else one by one."""
+    """Epoch seconds from texts: all at once if they have one format, else one by one."""
     for kind in (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
         try:
             return as_seconds(texts.cast(kind))

@@ -1,4 +1,4 @@
-"""Which column of a file is what: ``--columns=user=userId,title=name``, and a line about which are read."""
+"""The roles of a file's columns: ``--columns=user=userId,title=name``, and the line that says which are read."""
 
 import csv
 from collections.abc import Collection, Mapping, Sequence
@@ -10,14 +10,14 @@ from igd_jax.data.prepared import TEXT_FIELDS
 
 REQUIRED = ("user", "item", "timestamp", "title")
 ROLES = (*REQUIRED, "rating", *TEXT_FIELDS)
-"""What a column can be, in the order in which they are read."""
+"""Roles that a column can have, in reading order."""
 
 
 def parse_columns(text: str) -> dict[str, str]:
-    """Names of columns by role from ``role=name,role=name``; a pair whose name holds a comma stands in quotes.
+    """Parse ``role=name,role=name`` into names by role; a pair whose name contains a comma is quoted.
 
     Raises:
-      InputError: no such pairs, no such role, or a role twice.
+      InputError: a malformed pair, an unknown role, or a role given twice.
     """
     named: dict[str, str] = {}
     for pair in next(csv.reader([text]), []):
@@ -34,19 +34,19 @@ def parse_columns(text: str) -> dict[str, str]:
 def choose_columns(
     header: Sequence[str], named: Mapping[str, str], *, where: str, rating: bool, unusable: Collection[str] = ()
 ) -> dict[str, str]:
-    """The columns to read, by role in the order of `ROLES`; says what each is taken for and which are not read.
+    """Choose the columns to read, by role in the order of `ROLES`, and print which are read as what and which are not.
 
-    A role that is not named has the column of its own name: required ones must be there, texts are read where they are.
+    A role without an explicit name has the column of its own name. Required columns must exist; texts are optional.
 
     Args:
       header: names of all columns.
-      named: as from `parse_columns`.
-      where: what an error begins with.
-      rating: whether ratings are wanted; without, they are not read, whatever is named.
-      unusable: columns that are not read unless they are named.
+      named: explicit names by role, from `parse_columns`.
+      where: prefix of error messages.
+      rating: whether ratings are needed; otherwise they are never read.
+      unusable: columns that are read only if named explicitly.
 
     Raises:
-      InputError: a column is missing, there are two of its name, or it would be read as two things.
+      InputError: a column is missing, its name occurs twice, or it would have two roles.
     """
     required = (*REQUIRED, "rating") if rating else REQUIRED
     found = set(header) - set(unusable) - set(named.values())

@@ -1,4 +1,4 @@
-"""Collects events one by one, and numbers the ids found in them."""
+"""Builds an event log event by event, and numbers the ids in it."""
 
 from array import array
 from collections.abc import Mapping
@@ -24,17 +24,17 @@ class IdCodes:
         return text in self._codes
 
     def code(self, text: str) -> int:
-        """The number of one string, a new one if it is new."""
+        """The number of a string; a new string gets the next number."""
         return self._codes.setdefault(text, len(self._codes))
 
     def encode(self, column: pa.Array) -> Int32[np.ndarray, "events"]:
-        """The numbers of a column of strings without nulls; Python sees each distinct string once."""
+        """The numbers of a column of strings without nulls; each distinct string is looked up once."""
         coded = column.dictionary_encode()
         codes = np.array([self.code(text) for text in coded.dictionary.to_pylist()], np.int32)
         return codes[coded.indices.to_numpy()]
 
     def ids(self) -> list[str]:
-        """All strings, by number."""
+        """All strings, ordered by number."""
         return list(self._codes)
 
 
@@ -54,7 +54,7 @@ class EventLog:
     def finish(
         self, titles: Mapping[str, str], *, texts: Mapping[str, Mapping[str, str]], dropped: dict[str, int]
     ) -> Interactions:
-        """The log, with `titles` by item id and `texts` by field and item id; an item without one gets a blank."""
+        """The log, with `titles` by item id and `texts` by field and item id; missing ones are blank."""
         item_ids = self._items.ids()
         return Interactions(
             user=np.array(self._user, np.int32),

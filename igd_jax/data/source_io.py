@@ -1,4 +1,4 @@
-"""What the sources share: reading files whose faults become one clear line, and the times found in them."""
+"""Shared by the sources: reading files, with every fault reported in one line, and parsing the times in them."""
 
 import codecs
 import csv
@@ -21,19 +21,19 @@ from igd_jax.core.log import Progress
 from igd_jax.core.shown import listed, shortened, shown
 
 DELIMITERS: Mapping[str, str] = {",": ",", ";": ";", "tab": "\t"}
-"""What may separate the cells of a csv file, by the name that ``--delimiter`` takes."""
+"""Separators of csv cells, by the value of ``--delimiter``."""
 FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
 """Epoch seconds UTC at which the year 1 begins and the year 9999 ends."""
 OUT_OF_RANGE = "outside the years 1 to 9999"
 
 _PROGRESS_LINES = 1000
 _LONGEST_LINE = 1 << 24
-"""Characters; a file without line ends is no text, and is not read into memory whole."""
+"""Limit in characters, so that a file without line ends is not read into memory whole."""
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what can go wrong while the file `path` is read into `InputError`; only a regular file is read at all."""
+    """Turn errors while reading the file `path` into `InputError`; anything but a regular file is refused."""
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
@@ -47,14 +47,15 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def text_lines(path: Path, *, encoding: str = "utf-8", newline: str = "") -> Iterator[str]:
-    """The lines of a text file with their ends, packed by gzip or not; shows how far reading is.
+    """Yield the lines of a text file, gzipped or not, with their line ends, and report progress.
 
     Args:
       encoding: "utf-8" also takes a byte order mark, and UTF-16 that begins with one.
-      newline: as `open` takes it; with "", a line ends in "\\n", "\\r" or "\\r\\n".
+      newline: as in `open`; with "", a line ends in "\\n", "\\r" or "\\r\\n".
 
     Raises:
-      InputError: not a readable file, damaged, not text in that encoding, or a line with a NUL byte or without an end.
+      InputError: the file cannot be read, is damaged or is not text in that encoding, or a line is endless or holds a
+        NUL byte.
     """
     with reading(path), path.open("rb") as raw, Progress(path.name, path.stat().st_size, "bytes") as progress:
         unpacked = _unpacked(raw)
@@ -78,12 +79,12 @@ def text_lines(path: Path, *, encoding: str = "utf-8", newline: str = "") -> Ite
 
 
 def _unpacked(raw: io.BufferedReader) -> io.BufferedReader | gzip.GzipFile:
-    """The file itself or, where it begins as gzip does, what is packed in it."""
+    """The file itself or, if it starts with the magic bytes of gzip, its decompressed content."""
     return gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
 
 
 def _not_text(path: Path, error: UnicodeDecodeError) -> str:
-    """Where a file is not the text it should be: the decoder only knows in which block."""
+    """Message with the line of the first undecodable byte, which the decoder itself knows only to the block."""
     if not error.encoding.startswith("utf-8"):
         return f"{path} is not {error.encoding} text ({error.reason})"
     with path.open("rb") as raw:
@@ -98,12 +99,12 @@ def _not_text(path: Path, error: UnicodeDecodeError) -> str:
 
 
 def csv_table(path: Path, *, delimiter: str = ",") -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
-    """The header of a csv file, and (line number, cells) of each row, which has as many cells as the header.
+    """The header of a csv file, and an iterator over (line number, cells), each row as long as the header.
 
-    Blank lines are no rows. Cells stay the text they are: "None" and "NA" are titles like any other.
+    Blank lines are skipped. Cells stay text: "None" and "NA" are titles like any other.
 
     Raises:
-      InputError: as `text_lines`, or, while rows are read, one has too few, too many or badly quoted cells.
+      InputError: as in `text_lines`; and during iteration, for a row with too few, too many or badly quoted cells.
     """
     rows = _csv_rows(path, delimiter)
     _, header = next(rows, (1, []))
@@ -128,10 +129,10 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Give (line number, the cells of two or more `columns`) for each row of a csv file; see `csv_table`.
+    """Yield (line number, cells of two or more `columns`) for each row of a csv file; see `csv_table`.
 
     Raises:
-      InputError: as `csv_table`, or a column is missing.
+      InputError: as in `csv_table`, or a column is missing.
     """
     header, rows = csv_table(path)
     if missing := [name for name in columns if name not in header]:
@@ -144,10 +145,10 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[
 def parse_timestamp(text: str) -> int:
     """Epoch seconds UTC from an ISO date or datetime (without a zone: UTC) or from epoch seconds or milliseconds.
 
-    Numbers above 1e11 are milliseconds (as seconds, they would lie after the year 5138).
+    Numbers above 1e11 are milliseconds (as seconds they would be later than the year 5138).
 
     Raises:
-      ValueError: it is none of these, or outside the years 1 to 9999.
+      ValueError: the text has none of these forms, or is outside the years 1 to 9999.
     """
     try:
         number = float(text)
@@ -160,7 +161,7 @@ def parse_timestamp(text: str) -> int:
 
 
 def parse_seconds(text: str) -> int:
-    """Epoch seconds UTC of a whole number; raises `ValueError` where it is none or outside the years 1 to 9999."""
+    """Parse epoch seconds UTC, a whole number; raises `ValueError` for other texts and outside the years 1 to 9999."""
     with suppress(ValueError):
         if FIRST_SECOND <= (seconds := int(text)) <= LAST_SECOND:
             return seconds
@@ -168,7 +169,7 @@ def parse_seconds(text: str) -> int:
 
 
 def parse_rating(text: str, *, where: str) -> float:
-    """A rating, NaN where there is none; raises `InputError`, which begins with `where`, for what is no number."""
+    """Parse a rating, NaN if blank; raises `InputError`, with `where` in front, if it is not a number."""
     try:
         rating = float(text or "nan")
     except ValueError:

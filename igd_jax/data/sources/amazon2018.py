@@ -1,9 +1,9 @@
 """Amazon review data of 2018: CATEGORY_5.json.gz (or CATEGORY.json.gz) and meta_CATEGORY.json.gz, as downloaded.
 
-The steps are those of the preprocessing that IGD and D3 share: titles filtered and cleaned, a time window that ends on
-1 November 2018 and is widened until enough items survive the k-core. They differ in three points: days are cut in UTC
-and not in the local zone, a title is cleaned once, and items are numbered in the order of their first review instead of
-being shuffled.
+The steps are those of the preprocessing that IGD and D3 share: titles are filtered and cleaned, and a time window that
+ends on 1 November 2018 is widened until enough items survive the k-core. There are three differences: days are cut in
+UTC instead of the local time zone, a title is cleaned once, and items are numbered in order of their first review
+instead of being shuffled.
 """
 
 import html
@@ -47,7 +47,7 @@ _KINDS = {
     pa.float64(): "a number",
     _WORDS: "a list of texts",
 }
-_BLOCK_BYTES = 1 << 24  # longer than any one record
+_BLOCK_BYTES = 1 << 24  # longer than any record
 _END = int(datetime(2018, 11, 1, tzinfo=UTC).timestamp())
 _MAX_WORDS = 20
 
@@ -62,15 +62,17 @@ def read(
 ) -> Interactions:
     """Read one category, with descriptions, brands and categories of its items.
 
-    The window opens on 1 October 2017, or on that day of the latest earlier year from which at least `min_items` items
-    survive the k-core, or else takes in all reviews up to its end.
+    The window opens on 1 October 2017, or of the latest earlier year from which at least `min_items` items survive the
+    k-core; if there is no such year, it includes all earlier reviews.
 
     Args:
-      min_rating: lowest rating of a review that is kept, see `keep_rated`.
+      k_core: fewest reviews per user and item.
+      min_items: fewest items, for which the window is widened.
+      min_rating: lowest rating to keep, see `keep_rated`.
       duplicates: "keep", as published, or "drop", see `settle_repeats`.
 
     Raises:
-      InputError: the two files are not there once each, or one is damaged or cut short, or nothing survives.
+      InputError: a file is missing, ambiguous, damaged or truncated, or nothing is left.
     """
     reviews, meta = _find(path)
     is_rated = min_rating is not None
@@ -100,7 +102,7 @@ def _find(folder: Path) -> tuple[Path, Path]:
 
 
 def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Stream the columns of `schema` out of a gzipped file of JSON lines."""
+    """Stream the columns of `schema` from a gzipped file of JSON lines."""
     size = path.stat().st_size
     with (
         Progress(path.name, size, "bytes") as progress,
@@ -130,7 +132,7 @@ def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
 
 
 def _read_reviews(path: Path, schema: pa.Schema) -> tuple[Interactions, Float64[np.ndarray, "events"], IdCodes]:
-    """All events, not yet titled, their ratings (NaN where there is none), and the numbers of their items."""
+    """All events without titles, their ratings (NaN if missing), and the numbering of items."""
     users, items = IdCodes(), IdCodes()
     columns: list[tuple[np.ndarray, ...]] = []
     dropped: Counter[str] = Counter()
@@ -158,7 +160,7 @@ def _read_reviews(path: Path, schema: pa.Schema) -> tuple[Interactions, Float64[
 
 
 def _read_titles(path: Path, codes: IdCodes) -> tuple[list[str], dict[str, str | int]]:
-    """Clean titles of the reviewed items, blank where there is none that can be used, and what was wrong with those."""
+    """Clean titles of the reviewed items, blank if unusable, and counts of the reasons."""
     titles: list[str | None] = [None] * len(codes)
     wrong: Counter[str] = Counter()
     for batch in _batches(path, _META):
@@ -177,7 +179,7 @@ def _read_titles(path: Path, codes: IdCodes) -> tuple[list[str], dict[str, str |
 
 
 def clean_title(raw: str) -> tuple[str, str]:
-    """(title, "") or, where the title cannot be used, ("", which fault it has)."""
+    """(title, "") or, if the title is unusable, ("", reason)."""
     if "<span id" in raw:
         return "", "titles with <span id"
     title = raw.replace("&quot;", '"').replace("&amp;", "&").strip(" ").strip('"')
@@ -189,7 +191,7 @@ def clean_title(raw: str) -> tuple[str, str]:
 
 
 def _read_texts(path: Path, item_ids: Sequence[str]) -> dict[str, list[str]]:
-    """Texts of the items that are left, as `Prepared.texts`, from each item's first metadata record."""
+    """Texts of the remaining items from their first metadata record, in the form of `Prepared.texts`."""
     left = pa.array(item_ids, pa.string())
     texts: dict[str, dict[str, str]] = {name: {} for name in _TEXTS.names[1:]}
     for batch in _batches(path, _TEXTS):
@@ -201,14 +203,14 @@ def _read_texts(path: Path, item_ids: Sequence[str]) -> dict[str, list[str]]:
 
 
 def clean_text(raw: str | list[str]) -> str:
-    """Text without HTML, on one line; of a list, its distinct members, parted by commas."""
+    """Text without HTML, on one line; the distinct members of a list are joined by commas."""
     parts = [raw] if isinstance(raw, str) else [part or "" for part in raw]
     plain = (" ".join(re.sub(r"<[^>]*>", " ", html.unescape(part)).split()) for part in parts)
     return ", ".join(dict.fromkeys(filter(None, plain)))
 
 
 def _widen(log: Interactions, *, k_core: int, min_items: int) -> Interactions:
-    """Open the window a year earlier until enough items survive the k-core or all reviews are in it."""
+    """Widen the window year by year until enough items survive the k-core or it includes all reviews."""
     first = int(log.timestamp.min())
     for year in range(2017, 0, -1):
         start = datetime(year, 10, 1, tzinfo=UTC)

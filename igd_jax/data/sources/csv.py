@@ -1,6 +1,6 @@
-"""One's own csv file with columns for user, item, timestamp and title, in any order and under any names.
+"""A csv file of your own, with columns for user, item, timestamp and title in any order and under any names.
 
-Columns description, brand and category are kept where there are (SETRec reads them).
+Columns for description, brand and category are optional (SETRec reads them).
 """
 
 from array import array
@@ -26,20 +26,19 @@ def read(
     min_rating: float | None = None,
     duplicates: str = "drop",
 ) -> Interactions:
-    """Read the events of a csv file, packed by gzip or not; spaces around cells do not count.
+    """Read the events of a csv file, gzipped or not; spaces around cells are stripped.
 
     Timestamps are ISO dates or datetimes (without a zone: UTC), epoch seconds, or epoch milliseconds above 1e11.
-    An item keeps the first title, description, brand and category that it is given. Items are numbered in the order in
-    which they first appear.
+    An item keeps its first title, description, brand and category. Items are numbered in order of appearance.
 
     Args:
-      columns: names by role, see `columns.parse_columns`; which columns are read and which are not is printed.
+      columns: column names by role, see `columns.parse_columns`; one line says which columns are read.
       delimiter: one of `DELIMITERS`.
-      min_rating: lowest rating of an event that is kept, see `keep_rated`.
+      min_rating: lowest rating to keep, see `keep_rated`.
       duplicates: "drop" or "keep", see `settle_repeats`.
 
     Raises:
-      InputError: a column or a cell is missing, a timestamp cannot be read, or there is no row; with the line.
+      InputError: a column or a cell is missing, a value cannot be read, or there is no row; with the line.
     """
     named = parse_columns(columns)
     if delimiter not in DELIMITERS:

@@ -1,7 +1,7 @@
-"""Splits as IGD, D3 and MiniOneRec publish them: csv rows with Python lists, an info file of ``title<TAB>id`` lines.
+"""Splits as published by IGD, D3 and MiniOneRec: csv rows with Python lists, an info file of ``title<TAB>id`` lines.
 
-The published items, rows, their order and their splits are kept, an item with a blank title among them: published
-numbers count it.
+Items, rows, their order and the splits are kept as published. This includes an item with a blank title, which the
+published figures count.
 """
 
 import ast
@@ -26,7 +26,7 @@ def read(path: Path) -> Prepared:
     Files: ``train/*.csv valid/*.csv test/*.csv info/*.txt``, or ``*.train.csv *.valid.csv *.test.csv *.info.txt``.
 
     Raises:
-      InputError: a file is missing or there are several of it, or a line cannot be read; with the line.
+      InputError: a file is missing or ambiguous, or a line cannot be read; with the line.
     """
     files = {name: _find(path, name, "txt" if name == "info" else "csv") for name in (*SPLITS, "info")}
     dropped: Counter[str] = Counter()
@@ -52,7 +52,7 @@ def _find(folder: Path, name: str, ending: str) -> Path:
 
 
 def _read_info(path: Path, dropped: Counter[str]) -> dict[str, str]:
-    """Titles by item id, in the file's order. A title may hold tabs, the id after the last one may not."""
+    """Titles by item id, in file order. The id follows the last tab; a title may contain tabs."""
     title_of: dict[str, str] = {}
     for line, text in enumerate(text_lines(path, newline="\n"), start=1):
         title, tab, item = text.rstrip("\r\n").rpartition("\t")
@@ -66,7 +66,7 @@ def _read_info(path: Path, dropped: Counter[str]) -> dict[str, str]:
 
 
 def _read_rows(path: Path, *, title_of: dict[str, str], dropped: Counter[str]) -> Rows:
-    """The rows that have a history; titles are those of the info file, and rows that say otherwise are counted."""
+    """The rows that have a history. Titles come from the info file, and rows that disagree are counted."""
     code_of = {item: code for code, item in enumerate(title_of)}
     users: list[str] = []
     history, lengths, target, timestamp = array("i"), array("q"), array("i"), array("q")
@@ -99,7 +99,7 @@ def _read_rows(path: Path, *, title_of: dict[str, str], dropped: Counter[str]) -
 
 
 def _python_list(text: str) -> list:
-    """A list written as a Python literal; nothing in it is run."""
+    """Parse a list written as a Python literal, without running anything."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):

@@ -1,4 +1,4 @@
-"""Events of a saved Hugging Face dataset, of files of parquet, csv or JSON lines, or of a dataset on the Hub."""
+"""Events from a saved Hugging Face dataset, from parquet, csv or JSON lines files, or from a dataset on the Hub."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from igd_jax.data.interactions import Interactions, keep_rated, settle_repeats
 from igd_jax.data.prepared import TEXT_FIELDS, align_texts
 
 elsewhere = is_hub_id
-"""Which inputs that are no path here may be read all the same."""
+"""Whether an input that does not exist as a path can be read."""
 
 
 def read(
@@ -31,22 +31,21 @@ def read(
     hf_subset: str | None = None,
     hf_split: str | None = None,
 ) -> Interactions:
-    """Read the events of one split, or of several joined by "+"; where there are several, one must be chosen.
+    """Read the events of one or more splits.
 
-    Ids and titles are texts or whole numbers; timestamps are read as those of the csv source, and dates and datetimes,
-    too. A row without a user, item or time is dropped and counted. An item keeps the first title that it is given, and
-    the first description, brand and category, where there are such columns. No name is guessed: which columns are read
-    and which are not is printed.
+    Ids and titles are texts or whole numbers; timestamps are as in the csv source, or dates or datetimes. Rows without
+    a user, item or time are dropped and counted. An item keeps its first title, and its first description, brand and
+    category if there are such columns. Column names are not guessed; one line says which columns are read.
 
     Args:
-      columns: names by role, see `columns.parse_columns`.
-      min_rating: lowest rating of an event that is kept, see `keep_rated`.
+      columns: column names by role, see `columns.parse_columns`.
+      min_rating: lowest rating to keep, see `keep_rated`.
       duplicates: "drop" or "keep", see `settle_repeats`.
       hf_subset: configuration of the dataset.
-      hf_split: splits to read.
+      hf_split: splits to read, joined by "+"; may be left out if there is only one.
 
     Raises:
-      InputError: nothing that can be read is there, a column is missing or of another kind, or no row is whole.
+      InputError: there is nothing readable, a column is missing or has another type, or no row is complete.
     """
     named = parse_columns(columns)
     with opened(path, hf_subset) as dataset:
@@ -87,7 +86,7 @@ def _choose_splits(dataset: TableDataset, wanted: str | None) -> list[str]:
 
 
 class _Events:
-    """Collects tables into the columns of `Interactions`, and ratings; columns by role, as from `choose_columns`."""
+    """Collects tables into `Interactions` and ratings; columns by role come from `choose_columns`."""
 
     def __init__(self, columns: Mapping[str, str]):
         self.n_rows = 0
@@ -98,7 +97,7 @@ class _Events:
         self._dropped: Counter[str] = Counter()
 
     def add(self, table: pa.Table, *, where: str) -> None:
-        """Take the rows that have a user, an item and a time."""
+        """Append the rows that have a user, an item and a time."""
         where = f"{where}, rows {self.n_rows + 1:,} to {self.n_rows + len(table):,}"
         self.n_rows += len(table)
         rows = self._whole_rows(table, where)
@@ -122,7 +121,7 @@ class _Events:
                 words.setdefault(item_id, text)
 
     def _whole_rows(self, table: pa.Table, where: str) -> pa.Table:
-        """The rows that have a user, an item and a time, as columns by role; the others are counted."""
+        """Columns by role of the rows that have a user, an item and a time; other rows are counted."""
         read = {"timestamp": without_blanks, "rating": as_numbers}
         cells = {}
         for role, column in self._columns.items():
@@ -139,7 +138,7 @@ class _Events:
         return rows
 
     def finish(self, path: Path, notes: dict[str, str | int]) -> tuple[Interactions, Float64[np.ndarray, "events"]]:
-        """All events, and their ratings, NaN where there is none; raises `InputError` where there is no event."""
+        """All events and their ratings, NaN if missing; raises `InputError` if there is no event."""
         if not len(self._items):
             raise InputError(f"none of the {self.n_rows:,} rows of {path} has a user, an item and a time")
         user, item, timestamp, title, ratings = (np.concatenate(parts) for parts in zip(*self._parts, strict=True))
@@ -162,7 +161,7 @@ class _Events:
 def _first_titles(
     item: Int32[np.ndarray, "events"], title: Int32[np.ndarray, "events"], n_items: int
 ) -> tuple[Int32[np.ndarray, "items"], int]:
-    """Each item's first title, -1 where it has none, and how many items have others as well."""
+    """The first title of each item, -1 if it has none, and the number of items with several titles."""
     item, title = item[title >= 0], title[title >= 0]
     titled, first = np.unique(item, return_index=True)
     title_of = np.full(n_items, -1, np.int32)

@@ -1,4 +1,4 @@
-"""MovieLens 100K (u.data, u.item) and 1M (ratings.dat, movies.dat), as GroupLens publishes them."""
+"""MovieLens 100K (u.data, u.item) and 1M (ratings.dat, movies.dat), as published by GroupLens."""
 
 from array import array
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ _GENRES = (
     *("Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
     *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
 )
-"""Genres of 100K, in the order of a film's last fields; "unknown" comes before them."""
+"""Genres of 100K, in the order of the last fields of a film, where they follow "unknown"."""
 
 
 def _flagged_genres(film: list[str]) -> list[str]:
@@ -29,7 +29,7 @@ def _named_genres(film: list[str]) -> list[str]:
 
 
 class Layout(NamedTuple):
-    """Files of one release, their separators, how a film's genres are read, and what is not read of films."""
+    """Files of one release, their separators, a function that reads the genres of a film, and unread fields."""
 
     ratings: str
     ratings_separator: str
@@ -48,14 +48,14 @@ _LAYOUTS = (
 def read(path: Path, *, min_rating: float | None = None, duplicates: str = "drop") -> Interactions:
     """Read a MovieLens folder: every rating is an event.
 
-    Items are numbered in the order in which they are first rated. Their genres are their category.
+    Items are numbered in order of their first rating. Genres become the category.
 
     Args:
-      min_rating: lowest rating of an event that is kept, see `keep_rated`.
+      min_rating: lowest rating to keep, see `keep_rated`.
       duplicates: "drop" or "keep", see `settle_repeats`.
 
     Raises:
-      InputError: the folder holds neither layout, or a line has too few fields or no number where one belongs.
+      InputError: the folder has neither layout, or a line has too few fields or a malformed number.
     """
     layout = next((layout for layout in _LAYOUTS if (path / layout.ratings).is_file()), None)
     if layout is None:
@@ -82,7 +82,7 @@ def read(path: Path, *, min_rating: float | None = None, duplicates: str = "drop
 
 
 def _fields(path: Path, separator: str, count: int) -> Iterator[tuple[int, list[str]]]:
-    """Give (line number, the fields) of each line, of which there are at least `count`."""
+    """Yield (line number, fields) of each line, which must have at least `count` fields."""
     for line, text in enumerate(text_lines(path, encoding="latin-1", newline="\n"), start=1):
         fields = text.rstrip("\r\n").split(separator)
         if len(fields) < count:
