@@ -4,7 +4,9 @@ Programs run for milliseconds here and are compiled for seconds, so the compiler
 JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles as users do.
 """
 
+import gc
 import os
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -69,6 +71,13 @@ def sasrec_run(tiny: Path) -> Path:
 
     train(tiny_run.sasrec_config(tiny), Workdir(str(tiny / "sasrec")))
     return tiny / "sasrec"
+
+
+@pytest.fixture
+def files_are_closed() -> Iterator[None]:
+    """The library datasets closes a csv file when its reader is forgotten: at the end of the test, not in another."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")
