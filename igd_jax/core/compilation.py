@@ -1,4 +1,4 @@
-"""The compilation cache: what this machine compiled for a user before is read from disk, in whatever program."""
+"""How programs are compiled, and the cache of what this machine compiled for a user before, in whatever program."""
 
 import os
 import platform
@@ -31,6 +31,20 @@ def cache_compilations() -> Path | None:
         config.update("jax_persistent_cache_min_compile_time_secs", _SECONDS_WORTH_KEEPING)
     compilation_cache.reset_cache()  # what was compiled before went without one
     return folder
+
+
+def training_compiler_options() -> dict[str, Any] | None:
+    """Options of `jax.jit` for programs with gradients: on a CPU they compile in half the time and run as fast.
+
+    Programs that search run a third slower under them. Where JAX is told to optimise little, it keeps to that.
+    """
+    config: Any = jax.config
+    if jax.default_backend() != "cpu" or config.jax_disable_most_optimizations:
+        return None
+    options: dict[str, Any] = {"xla_backend_optimization_level": 1}
+    if jax.__version_info__ < (0, 11):  # later compilers have no choice of emitters
+        options["xla_cpu_use_fusion_emitters"] = False
+    return options
 
 
 def _users_folder() -> Path | None:

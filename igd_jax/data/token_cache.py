@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Token rows kept on disk: what takes long to tokenise is tokenised once, and read from the file when it is asked for.
-=======
-"""Token rows cached on disk, so that texts are tokenised once."""
->>>>>>> sources
+"""Token rows cached on disk, so that texts are tokenised once; rows are read from the file when they are asked for.
 
 A file holds a checksum (int64) of all that follows: where each row begins and the end of the last (int64), then all
 ids (int32). Rows are written as they are made, and mapped into memory, so neither takes memory of its own.
@@ -20,28 +16,16 @@ from igd_jax.core.ragged import Ragged
 
 _BLOCK = 1 << 20
 
-<<<<<<< HEAD
 
 def cached_rows(cache: Path, name: str, n_rows: int, make: Callable[[], Iterable[Ragged]]) -> Ragged:
-    """Token rows from the folder `cache` where they were made before, else made now and kept there.
-
-    The cache is written only beside something: a first start that ends in bad input leaves no folder behind. A file
-    that is damaged is made again.
-
-    Args:
-      name: file name without its ending; a fingerprint in it must change with any id of the rows.
-      n_rows: rows in all.
-      make: gives them in parts.
-=======
-def cached_rows(cache: Path, name: str, make: Callable[[], Ragged]) -> Ragged:
-    """Load token rows from the folder `cache`, or make and store them.
+    """Load token rows from the folder `cache`, or make and store them; a damaged file is made again.
 
     The cache is written only if its parent exists, so that a run refused for bad input leaves no folder behind.
 
     Args:
       name: file name without suffix; it contains a fingerprint that changes with any id of the rows.
-      make: function that makes the rows.
->>>>>>> sources
+      n_rows: number of rows.
+      make: function that makes the rows, in parts.
     """
     path = cache / f"{name}.rows"
     if path.is_file():

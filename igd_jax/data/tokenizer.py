@@ -58,18 +58,13 @@ class Tokenizer:
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_titles(self, titles: Sequence[str]) -> Ragged:
-<<<<<<< HEAD
-        """Ids of ``title + newline`` and EOS, the form in which titles are trained, weighed and decoded."""
+        """Ids of ``title + newline`` and EOS, the form used in training, weighting and decoding."""
         return Ragged.concatenate([*self.title_parts(titles)])
 
     def title_parts(self, titles: Sequence[str]) -> Iterator[Ragged]:
-        """The same in parts, told while it takes long: encodings take many times the memory of their ids."""
+        """The same in parts, with progress shown: encodings take many times the memory of their ids."""
         for some in told(in_parts(titles), "tokenised", len(titles), "titles"):
             yield Ragged.from_lists([[*ids, self.eos] for ids in self.encode([title + "\n" for title in some])])
-=======
-        """Ids of ``title + newline`` and EOS, the form used in training, weighting and decoding."""
-        return Ragged.from_lists([[*ids, self.eos] for ids in self.encode([title + "\n" for title in titles])])
->>>>>>> sources
 
     def encode_prompts(self, pieces: Sequence[Sequence[str]]) -> Ragged:
         """Ids of prompts, each piece tokenised on its own and the ids concatenated."""
@@ -91,22 +86,15 @@ class Tokenizer:
             self.backend.save(str(partial))  # transformers would add a post-processor and further added tokens
 
 
-<<<<<<< HEAD
 def in_parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
     """Texts, some thousands at a time; no texts are one part."""
     return (texts[begin : begin + _AT_ONCE] for begin in range(0, max(len(texts), 1), _AT_ONCE))
 
 
-def _in_words_of_transformers(ends: dict[str, str | None]) -> dict[str, Any]:
-    """What the installed transformers writes into ``tokenizer_config.json``, given these special tokens."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # without PyTorch it says at import what it cannot do
-    from transformers import PreTrainedTokenizerFast  # takes most of a second, and reading does without
-=======
 def _transformers_config(ends: dict[str, str | None]) -> dict[str, Any]:
     """The ``tokenizer_config.json`` that the installed transformers writes for these special tokens."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # without PyTorch it prints a warning at import
     from transformers import PreTrainedTokenizerFast  # slow to import, and not needed for reading
->>>>>>> sources
 
     empty = tokenizers.Tokenizer(models.BPE())  # that file has no vocabulary, and copying one takes seconds
     with TemporaryDirectory() as scratch:

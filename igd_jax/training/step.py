@@ -15,6 +15,7 @@ import optax
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from igd_jax.core.compilation import training_compiler_options
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 
 Params: TypeAlias = Any
@@ -123,7 +124,9 @@ def make_step(
         return loss(state.params, tables, batch, state.loss_state)
 
     # The first micro-batch is added to zeros: one program per shape, where adding and beginning would be two.
-    run_zeros, run_add, run_evaluate = jax.jit(zeros), jax.jit(add, donate_argnums=1), jax.jit(evaluate)
+    options = training_compiler_options()
+    run_zeros, run_add = jax.jit(zeros), jax.jit(add, donate_argnums=1, compiler_options=options)
+    run_evaluate = jax.jit(evaluate, compiler_options=options)
     shapes: list[LossSum] = []
 
     def accumulate(state: TrainState, batches: Iterable[Batch]) -> Accumulator:
