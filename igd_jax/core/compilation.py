@@ -39,7 +39,7 @@ def training_compiler_options() -> dict[str, Any] | None:
     Programs that search run a third slower under them. Where JAX is told to optimise little, it keeps to that.
     """
     config: Any = jax.config
-    if jax.default_backend() != "cpu" or config.jax_disable_most_optimizations:
+    if jax.default_backend() != "cpu" or config.read("jax_disable_most_optimizations"):
         return None
     options: dict[str, Any] = {"xla_backend_optimization_level": 1}
     if jax.__version_info__ < (0, 11):  # later compilers have no choice of emitters
