@@ -155,7 +155,7 @@ def save(prepared: Prepared, folder: Path) -> None:
     """Write the folder whole or not at all; an older prepared folder of that name is replaced.
 
     Raises:
-      InputError: something else lies there, or it cannot be written.
+      InputError: something else lies there.
     """
     folder = Path(os.path.abspath(folder))
     io.check_replaceable(folder)
@@ -165,14 +165,11 @@ def save(prepared: Prepared, folder: Path) -> None:
         "title": pa.array(prepared.titles, pa.string()),
         **{name: pa.array(column, pa.string()) for name, column in prepared.texts.items()},
     }
-    try:
-        with io.atomic_folder(folder) as partial:
-            pq.write_table(pa.table(items), partial / "items.parquet")
-            for split, rows in prepared.splits.items():
-                pq.write_table(_rows_table(rows), partial / f"{split}.parquet")
-            io.write_json(partial / "meta.json", prepared.meta)
-    except OSError as error:
-        raise InputError(f"cannot write {folder} ({error})") from None
+    with io.atomic_folder(folder) as partial:
+        pq.write_table(pa.table(items), partial / "items.parquet")
+        for split, rows in prepared.splits.items():
+            pq.write_table(_rows_table(rows), partial / f"{split}.parquet")
+        io.write_json(partial / "meta.json", prepared.meta)
 
 
 def load(folder: Path) -> Prepared:
