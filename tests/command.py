@@ -89,5 +89,5 @@ def one_line(done: Done) -> str:
     assert done.code == 2, done.out
     (line,) = done.err.splitlines()
     assert line.startswith("error: ")
-    assert len(line) <= len("error: ") + 500
+    assert len(line) <= len("error: ") + 480
     return line

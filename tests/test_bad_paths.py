@@ -52,5 +52,5 @@ def test_a_path_that_cannot_be(good, tmp_path, name, option, path):
     assert done.code == 2, done.err
     (line,) = done.err.splitlines()
     assert line.startswith("error: ")
-    assert len(line) <= 508
+    assert len(line) <= 487
     assert sorted(tmp_path.rglob("*")) == before
