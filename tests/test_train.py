@@ -37,14 +37,6 @@ ONE_SHAPE = {"train.micro_batch_size": 16}
 """A single micro-batch per step, for models that no other test compiles."""
 
 
-@pytest.fixture(autouse=True)
-def _own_sigterm():
-    """Training listens to SIGTERM; the other tests should not."""
-    before = signal.getsignal(signal.SIGTERM)
-    yield
-    signal.signal(signal.SIGTERM, before)
-
-
 def _train(tiny: Path, workdir: Path, changes: dict | None = None) -> dict:
     return program.train(tiny_run.tiny_config(tiny, changes), Workdir(str(workdir)))
 
@@ -105,7 +97,7 @@ def test_the_workdir_holds_all_that_describes_the_run(tiny, trained):
     assert read_json(trained / "config.json") == config_json(tiny_run.tiny_config(tiny))
     assert read_json(trained / "env.json")["devices"] == ["cpu"] * 8
     assert load_tokenizer(trained / "tokenizer").fingerprint == load_tokenizer(tiny / "model").fingerprint
-    assert {path.name for path in (trained / "checkpoints").iterdir()} == {"best", "last"}
+    assert {path.name for path in (trained / "checkpoints").iterdir()} == {"best", "last", "newest.json"}
     ((state, progress), (_, best)) = _saved(trained)
     assert int(state.step) == STEPS
     losses = {line["step"]: line["valid_loss"] for line in _lines(trained) if "valid_loss" in line}
@@ -239,9 +231,9 @@ def test_a_valid_loss_that_is_not_finite_is_never_the_best(tiny, tmp_path):
 def test_a_workdir_of_another_config_is_refused_with_the_fields_that_differ(tiny, trained):
     before = (trained / "config.json").read_bytes()
     with pytest.raises(
-        InputError, match=r"another config: method.args, train.num_epochs, train.seed differ; use another"
+        InputError, match=r"another config: method.args, train.learning_rate, train.seed differ; use another"
     ):
-        _train(tiny, trained, {"train.seed": 1, "train.num_epochs": 1, "method.args.beta": 0.3})
+        _train(tiny, trained, {"train.seed": 1, "train.learning_rate": 1.0, "method.args.beta": 0.3})
     assert (trained / "config.json").read_bytes() == before
 
 
