@@ -123,8 +123,8 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove all of them."""
-        if is_first() and self._folder.exists():
-            shutil.rmtree(self._folder)
+        if is_first():
+            _delete(self._folder)
 
     def close(self) -> None:
         """Wait until all is written."""
@@ -254,13 +254,19 @@ def _sha256_of(value: Any) -> str:
 
 
 def _remove(path: Path) -> None:
-    """Remove a folder, which is never seen in part; and what a killed process left of doing that."""
+    """Remove a checkpoint, which is never seen in part; and what a killed process left of doing that."""
     gone = path.with_name(f".{path.name}.old")
-    if gone.exists():
-        shutil.rmtree(gone)
+    _delete(gone)
     if path.exists():
         path.rename(gone)
-        shutil.rmtree(gone)
+        _delete(gone)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def frozen_fingerprint(frozen: Any) -> str:
