@@ -12,6 +12,7 @@ users, each user of the split is asked once, and all that they took in it is rig
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,7 +190,8 @@ def main() -> None:
         config.eval.split = flags.FLAGS.split
     name, axis = flags.FLAGS.name or config.eval.split, None
     check_name(name, option="--name")
-    with owned(workdir.eval(name)):
+    # A start that ends in bad input leaves no folder behind, not even one for a lock.
+    with owned(workdir.eval(name)) if workdir.path.is_dir() else nullcontext():
         if flags.FLAGS.choose is not None:
             axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)
             config = choose(config, workdir, axis, max_examples=flags.FLAGS.choose_examples)

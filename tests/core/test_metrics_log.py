@@ -32,9 +32,8 @@ def test_truncation_drops_later_steps_and_a_line_cut_short(tmp_path):
 
 
 def test_truncation_can_drop_the_evaluation_of_the_last_step(tmp_path):
-    (path := tmp_path / "metrics.jsonl").write_text(
-        '{"step": 2, "valid_loss": 1.0}\n{"step": 4}\n{"step": 4, "valid_loss": 1.0}\n'
-    )
+    path, lines = tmp_path / "metrics.jsonl", ['{"step": 2, "valid_loss": 1.0}', '{"step": 4}']
+    path.write_text("\n".join([*lines, '{"step": 4, "valid_loss": 1.0}', ""]))
     MetricsWriter(path).truncate(4, last_evaluation=2)
     assert path.read_text().splitlines() == lines
 
