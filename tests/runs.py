@@ -29,8 +29,10 @@ def train_tiny(tiny: Path, workdir: Path, changes: dict[str, Any] | None = None,
     return program.train(tiny_run.tiny_config(tiny, changes), Workdir(str(workdir)), **options)
 
 
-def lines_of(workdir: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+def lines_of(workdir: Path, *, broken: bool = False) -> list[dict[str, Any]]:
+    """Lines of metrics.jsonl, the last of which may be `broken` by a kill."""
+    lines = (workdir / "metrics.jsonl").read_text().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n") or not broken]
 
 
 def without_speed(workdir: Path) -> list[dict[str, Any]]:

@@ -22,15 +22,18 @@ def _copy(run: Path, folder: Path) -> Path:
     return shutil.copytree(run, folder / "run", ignore=shutil.ignore_patterns("eval"))
 
 
+def _versions(run: Path) -> list[tuple[int, int]]:
+    return [(stat.st_ino, stat.st_mtime_ns) for stat in ((run / name).stat() for name in FILES)]
+
+
 def test_a_second_start_says_it_resumes_and_trains_nothing_more(tiny, trained, tmp_path, capsys):
     run = _copy(trained, tmp_path)
-    before = {name: (run / name).stat() for name in FILES}
+    before = _versions(run)
     train_tiny(tiny, run)
     told = capsys.readouterr().out
     assert f"resuming from step {STEPS} of {STEPS}" in told
     assert f"nothing left to train: step {STEPS} was the last" in told
-    for name in FILES:  # not even replaced
-        assert (run / name).stat() == before[name], name
+    assert _versions(run) == before  # not even replaced
     assert_same_run(run, trained)
 
 
@@ -111,10 +114,10 @@ def test_a_damaged_newest_state_is_passed_over_and_the_run_ends_the_same(tiny, t
 def test_a_run_whose_states_are_lost_does_not_start_from_0_unless_told(tiny, trained, tmp_path, capsys, lost):
     run = _copy(trained, tmp_path)
     shutil.rmtree(run / lost)
-    before = {name: (run / name).stat() for name in FILES}
+    before = _versions(run)
     with pytest.raises(InputError, match=rf"run was at step {STEPS}, but .* holds no checkpoint .* --restart$"):
         train_tiny(tiny, run)
-    assert {name: (run / name).stat() for name in FILES} == before
+    assert _versions(run) == before
     if lost == "checkpoints":
         train_tiny(tiny, run, restart=True)
         assert "resuming" not in capsys.readouterr().out

@@ -46,14 +46,15 @@ def resume(
     new["n_valid"] = n_valid
     state, progress = first, {**expected, **new}
     check = partial(check_fingerprints, expected=expected, session=session, workdir=workdir)
-    if restart:
-        checkpoints.clear()
-    elif (found := checkpoints.restore_last(first, check=check)) is not None:
+    found = None if restart else checkpoints.restore_last(first, check=check)
+    if found is not None:
         state, progress = found
         say(f"resuming from step {int(state.step)} of {plan.num_steps}")
         progress = _follow(plan, int(state.step), progress, session=session, n_valid=n_valid)
     else:
-        _check_nothing_lost(checkpoints, workdir)
+        if not restart:
+            _check_nothing_lost(checkpoints, workdir)
+        checkpoints.clear()  # what was left unfinished
     if is_first():
         workdir.checkpoints.mkdir(parents=True, exist_ok=True)  # where it is missing later, it was lost
     metrics.truncate(int(state.step), last_evaluation=progress["evaluated"])
