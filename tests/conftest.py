@@ -1,6 +1,8 @@
 """Strict JAX for every test: no silent dtype or rank promotion, eight CPU devices, shared data or a reason to skip."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -79,6 +81,13 @@ def ask(tiny, tmp_path, monkeypatch):
 
     yield run
     assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def files_are_closed() -> Iterator[None]:
+    """The library datasets closes a csv file when its reader is forgotten: at the end of the test, not in another."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_compare import write_evaluation
+from evaluation_folders import write_evaluation
 
 from igd_jax.core.errors import InputError
 from igd_jax.evaluation.evaluations import read_evaluation
