@@ -172,6 +172,7 @@ def _quieten_libraries() -> None:
     sys.unraisablehook = lambda _: None
     threading.excepthook = lambda _: None
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited")
 
 
 def run(main: Callable[..., None], *, positional: bool = False) -> None:
