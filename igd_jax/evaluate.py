@@ -12,6 +12,7 @@ users, each user of the split is asked once, and all that they took in it is rig
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 
 from igd_jax.core import errors
 from igd_jax.core.environment import environment
-from igd_jax.core.io import Workdir, atomic_folder, check_name, check_replaceable, read_json, write_json
+from igd_jax.core.io import Workdir, atomic_folder, check_name, check_replaceable, owned, read_json, write_json
 from igd_jax.core.log import say
 from igd_jax.core.types import Recommendations
 from igd_jax.data.prepared import Rows
@@ -66,7 +67,7 @@ class Scored:
 
 
 def evaluate(config: ConfigDict, workdir: Workdir, *, name: str, chosen: Axis | None = None) -> dict[str, Any]:
-    """Recommend for the queries of `config.eval`, score, print the table and write the folder of the evaluation.
+    """Recommend for the queries of `config.eval`, score, write the folder of the evaluation, then print the table.
 
     Raises:
       InputError: bad config, no model, or a name whose folder is not ours.
@@ -74,14 +75,14 @@ def evaluate(config: ConfigDict, workdir: Workdir, *, name: str, chosen: Axis | 
     check_name(name, option="--name")
     check_replaceable(folder := workdir.eval(name))
     scored = score(config, workdir)
-    say(f"\n{config.eval.split} of {config.data.dir}, {scored.users_per_second:.1f} users/s")
-    say(evaluation_table(scored.metrics))
     with atomic_folder(folder) as partial:
         write_json(partial / "metrics.json", scored.metrics)
         how = {} if chosen is None else {"chosen": chosen._asdict()}
         write_json(partial / "config.json", config_json(config) | how)
         write_record(partial / "env.json", EvaluationRecord(_checkpoint(scored, workdir), environment()))
         write_predictions(partial / "predictions.jsonl", predictions_of(scored))
+    say(f"\n{config.eval.split} of {config.data.dir}, {scored.users_per_second:.1f} users/s")
+    say(evaluation_table(scored.metrics))
     say(f"\nwritten to {folder}")
     return scored.metrics
 
@@ -187,11 +188,14 @@ def main() -> None:
     config = load_config(flags.FLAGS.config, workdir)
     if flags.FLAGS.split:
         config.eval.split = flags.FLAGS.split
-    axis = None
-    if flags.FLAGS.choose is not None:
-        axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)
-        config = choose(config, workdir, axis, max_examples=flags.FLAGS.choose_examples)
-    evaluate(config, workdir, name=flags.FLAGS.name or config.eval.split, chosen=axis)
+    name, axis = flags.FLAGS.name or config.eval.split, None
+    check_name(name, option="--name")
+    # A start that ends in bad input leaves no folder behind, not even one for a lock.
+    with owned(workdir.eval(name)) if workdir.path.is_dir() else nullcontext():
+        if flags.FLAGS.choose is not None:
+            axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)
+            config = choose(config, workdir, axis, max_examples=flags.FLAGS.choose_examples)
+        evaluate(config, workdir, name=name, chosen=axis)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from absl import flags
 
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import check_replaceable
+from igd_jax.core.io import check_replaceable, owned
 from igd_jax.core.log import say
 from igd_jax.core.shown import shortened
 from igd_jax.data import sources
@@ -143,8 +143,9 @@ def main() -> None:
     except OSError as error:
         raise InputError(f"--output={shortened(FLAGS.output)} cannot be written ({error.strerror})") from None
     given = {name: FLAGS[name].value for name in _OPTIONS if FLAGS[name].value is not None}
-    prepared = prepare(FLAGS.source, path=Path(FLAGS.input) if FLAGS.input else None, options=given)
-    save(prepared, output)
+    with owned(output):
+        prepared = prepare(FLAGS.source, path=Path(FLAGS.input) if FLAGS.input else None, options=given)
+        save(prepared, output)
     for line in describe(prepared.meta):
         say(line)
     say(f"wrote {FLAGS.output}")

@@ -74,6 +74,24 @@ def sasrec_run(tiny: Path) -> Path:
 
 
 @pytest.fixture
+def ask(tiny, tmp_path, monkeypatch):
+    """Run an entry point on good arguments and one bad change; returns the one line of the error."""
+    from command import one_line, run_here
+
+    monkeypatch.chdir(ROOT)
+
+    def run(
+        module, *changes: str, workdir: Path = tmp_path / "run", model: Path = tiny / "model", config="igd.py"
+    ) -> str:
+        good = [f"--config=configs/{config}", f"--config.data.dir={tiny / 'data'}", f"--config.model.path={model}"]
+        done = run_here(module, *good, "--config.mesh.data=1", f"--workdir={workdir}", *changes)
+        return one_line(done)
+
+    yield run
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
 def files_are_closed() -> Iterator[None]:
     """The library datasets closes a csv file when its reader is forgotten: at the end of the test, not in another."""
     yield

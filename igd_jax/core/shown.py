@@ -6,7 +6,7 @@ from typing import Any
 LONGEST_SHOWN = 160
 """Characters of a value that a message repeats."""
 LONGEST_LINE = 480
-"""Characters of a whole message."""
+"""Characters of a whole message, which is printed after "error: "."""
 MOST_NAMES = 12
 """Names that a message lists."""
 
@@ -20,8 +20,8 @@ def shown(value: Any) -> str:
 
 
 def shortened(text: str, longest: int = LONGEST_SHOWN) -> str:
-    """A text of hardly more than `longest` characters: of a longer one, its two ends."""
-    half = longest // 2
+    """A text of at most `longest` characters: of a longer one, its two ends."""
+    half = (longest - 3) // 2
     return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
 
 

@@ -14,7 +14,7 @@ from igd_jax.core.log import Progress, say
 from igd_jax.core.map_rows import deal_rows, in_groups, map_rows
 from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import TARGET_WIDTHS, padded_width
-from igd_jax.data.safetensors_io import read_matrices, write_matrices
+from igd_jax.data.safetensors_io import read_cached, read_matrices, write_matrices
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.load import load_backbone
@@ -32,7 +32,7 @@ def read_features(path: Path, titles: Sequence[str], *, missing: str) -> Float[n
     Raises:
       InputError: no such file, features of other titles, or rows that are not finite unless `missing` is ``zero``.
     """
-    (features,), found = read_matrices(path, "features", remedy="make it again")
+    (features,), found = read_matrices(path, "features", remedy="make it again", may_lack=True)
     of_titles = fingerprint(*titles)
     if len(features) != len(titles) or found.get("fingerprint", of_titles) != of_titles:
         raise InputError(
@@ -78,7 +78,7 @@ def text_features(
     """Mean over the title and further texts of each item of the pooled last hidden states of each text.
 
     Each text is read on its own, with a newline and without EOS; a T5 reads it with its encoder. Missing texts do not
-    count. The result is cached if the parent of `cache` exists.
+    count. The result is cached if the parent of `cache` exists; a damaged cache is computed again.
 
     Args:
       texts: texts by field, in catalogue order; blank if an item has none.
@@ -87,10 +87,11 @@ def text_features(
       mesh: devices among which the texts are divided.
     """
     path = cache / f"features-{mark}.safetensors"
-    if path.is_file():
-        return read_matrices(path, "features", remedy="delete it")[0][0]
+    shape = (len(titles), model.config.hidden_size)
+    if (cached := read_cached(path, "features", shape=shape, metadata={})) is not None:
+        return cached
     longest = min(LONGEST_TEXT, model.config.max_positions) if isinstance(model, Decoder) else LONGEST_TEXT
-    total = np.zeros((len(titles), model.config.hidden_size), np.float32)
+    total = np.zeros(shape, np.float32)
     n_read = np.zeros((len(titles), 1), np.float32)
     reader = text_reader(model, pooling=pooling, mesh=mesh)
     for name, column in {"title": titles, **texts}.items():

@@ -9,7 +9,8 @@ import numpy as np
 import optax
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.log import MetricsWriter, Progress, say
+from igd_jax.core.log import Progress, say
+from igd_jax.core.metrics_log import MetricsWriter
 from igd_jax.core.types import ItemBatch, TextBatch
 
 

@@ -1,6 +1,6 @@
 """What a message repeats is short enough for one line."""
 
-from igd_jax.core.shown import listed, shown
+from igd_jax.core.shown import listed, shortened, shown
 
 
 def test_a_long_value_is_shown_by_its_ends():
@@ -9,6 +9,11 @@ def test_a_long_value_is_shown_by_its_ends():
     assert (text[:3], text[-3:]) == ("'aa", "zz'")
     assert shown("a b") == "'a b'"
     assert shown(10**5000) == "a number of 16,610 bits"
+
+
+def test_a_shortened_text_has_the_length_asked_for():
+    assert shortened("short", 20) == "short"
+    assert shortened("a" * 500 + "b" * 500, 21) == "aaaaaaaaa...bbbbbbbbb"
 
 
 def test_of_many_names_the_first_are_listed():

@@ -166,7 +166,7 @@ def test_a_folder_must_hold_the_tokenizer_too_unless_there_is_another(plain, tmp
     [
         ({"model_type": "mamba"}, "of type 'mamba'; expected one of qwen2, "),
         ([], "config.json holds a list; expected an object"),
-        (T5_HF | {"d_ff": 0}, "the t5 config has no positive d_ff"),
+        (T5_HF | {"d_ff": 0}, "the t5 config cannot be used: d_ff is 0, expected a positive int"),
     ],
 )
 def test_a_folder_whose_model_is_not_understood(plain, tmp_path, hf, message):
