@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -22,11 +23,12 @@ from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.io import atomic_file, read_json, write_json
 from igd_jax.core.log import told
 from igd_jax.core.ragged import Ragged
+from igd_jax.data.borders import SPACE_BORDER, splits_at_borders
 
 END_OF_TEXT = "<|endoftext|>"
 """EOS of the tokenizers that are trained here."""
 
-_AT_ONCE = 1 << 14
+_AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -62,9 +64,35 @@ class Tokenizer:
         return Ragged.concatenate([*self.title_parts(titles)])
 
     def title_parts(self, titles: Sequence[str]) -> Iterator[Ragged]:
-        """The same in parts, told while it takes long: encodings take many times the memory of their ids."""
-        for some in told(in_parts(titles), "tokenised", len(titles), "titles"):
-            yield Ragged.from_lists([[*ids, self.eos] for ids in self.encode([title + "\n" for title in some])])
+        """The same in parts."""
+        for rows in self.encode_parts("", titles, "\n"):
+            ids: Any = np.insert(rows.ids, rows.start[1:], np.int32(self.eos))
+            yield Ragged(ids, rows.start + np.arange(len(rows) + 1))
+
+    def encode_parts(self, before: str, texts: Sequence[str], after: str) -> Iterator[Ragged]:
+        """Ids of ``before + text + after``, some thousands at a time, told while it takes long.
+
+        Encodings take many times the memory of their ids, so there are never those of all. Where the tokenizer is known
+        to split at spaces, each word of a part is tokenised once.
+        """
+        parts = (texts[begin : begin + _AT_ONCE] for begin in range(0, max(len(texts), 1), _AT_ONCE))
+        for some in told(parts, "tokenised", len(texts), "titles"):
+            whole = [before + text + after for text in some]
+            yield self._by_words(whole) if self.splits_at_borders else Ragged.from_lists(self.encode(whole))
+
+    @cached_property
+    def splits_at_borders(self) -> bool:
+        """Whether ids of parts are those of the whole, at the borders of `data.borders`."""
+        return splits_at_borders(self.backend)
+
+    def _by_words(self, texts: Sequence[str]) -> Ragged:
+        """Ids of each text, cut at SPACE borders."""
+        words, number, start = dict[str, int](), list[int](), [0]
+        for text in texts:
+            number += [words.setdefault(word, len(words)) for word in SPACE_BORDER.split(text)]
+            start.append(len(number))
+        rows = Ragged.from_lists(self.encode([*words]))
+        return rows.join(Ragged(np.array(number, np.int32), np.array(start, np.int64)))
 
     def encode_prompts(self, pieces: Sequence[Sequence[str]]) -> Ragged:
         """Ids of prompts whose pieces are tokenised apart and joined as ids."""
@@ -84,11 +112,6 @@ class Tokenizer:
         write_json(folder / "tokenizer_config.json", _in_words_of_transformers(ends))
         with atomic_file(folder / "tokenizer.json") as partial:
             self.backend.save(str(partial))  # transformers would add a post-processor, and to the added tokens
-
-
-def in_parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Texts, some thousands at a time; no texts are one part."""
-    return (texts[begin : begin + _AT_ONCE] for begin in range(0, max(len(texts), 1), _AT_ONCE))
 
 
 def _in_words_of_transformers(ends: dict[str, str | None]) -> dict[str, Any]:
