@@ -7,9 +7,10 @@ the same ids, and so does AutoTokenizer where no ``config.json`` lies beside the
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -28,7 +29,9 @@ from igd_jax.data.borders import SPACE_BORDER, splits_at_borders
 END_OF_TEXT = "<|endoftext|>"
 """EOS of the tokenizers that are trained here."""
 
-_AT_ONCE = 1 << 16
+_AT_ONCE = 1 << 14
+_MOST_WORDS = 1 << 18
+_NO_ROWS = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
 
 
 @dataclass(frozen=True)
@@ -73,26 +76,33 @@ class Tokenizer:
         """Ids of ``before + text + after``, some thousands at a time, told while it takes long.
 
         Encodings take many times the memory of their ids, so there are never those of all. Where the tokenizer is known
-        to split at spaces, each word of a part is tokenised once.
+        to split at spaces, each word is tokenised once.
         """
         parts = (texts[begin : begin + _AT_ONCE] for begin in range(0, max(len(texts), 1), _AT_ONCE))
-        for some in told(parts, "tokenised", len(texts), "titles"):
-            whole = [before + text + after for text in some]
-            yield self._by_words(whole) if self.splits_at_borders else Ragged.from_lists(self.encode(whole))
+        encode = self._by_words if self.splits_at_borders else partial(map, self._as_rows)
+        whole = ([before + text + after for text in part] for part in parts)
+        yield from encode(told(whole, "tokenised", len(texts), "titles"))
 
     @cached_property
     def splits_at_borders(self) -> bool:
         """Whether ids of parts are those of the whole, at the borders of `data.borders`."""
         return splits_at_borders(self.backend)
 
-    def _by_words(self, texts: Sequence[str]) -> Ragged:
-        """Ids of each text, cut at SPACE borders."""
-        words, number, start = dict[str, int](), list[int](), [0]
-        for text in texts:
-            number += [words.setdefault(word, len(words)) for word in SPACE_BORDER.split(text)]
-            start.append(len(number))
-        rows = Ragged.from_lists(self.encode([*words]))
-        return rows.join(Ragged(np.array(number, np.int32), np.array(start, np.int64)))
+    def _as_rows(self, texts: Sequence[str]) -> Ragged:
+        return Ragged.from_lists(self.encode(texts))
+
+    def _by_words(self, parts: Iterable[Sequence[str]]) -> Iterator[Ragged]:
+        """Ids of each text, cut at SPACE borders; ids of words are kept from part to part."""
+        words, rows = dict[str, int](), _NO_ROWS
+        for texts in parts:
+            if len(words) > _MOST_WORDS:
+                words, rows = {}, _NO_ROWS
+            number, start = list[int](), [0]
+            for text in texts:
+                number += [words.setdefault(word, len(words)) for word in SPACE_BORDER.split(text)]
+                start.append(len(number))
+            rows = Ragged.concatenate([rows, self._as_rows([*islice(words, len(rows), None)])])
+            yield rows.join(Ragged(np.array(number, np.int32), np.array(start, np.int64)))
 
     def encode_prompts(self, pieces: Sequence[Sequence[str]]) -> Ragged:
         """Ids of prompts whose pieces are tokenised apart and joined as ids."""

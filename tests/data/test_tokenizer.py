@@ -61,6 +61,7 @@ def test_titles_have_the_ids_of_the_whole_though_each_word_is_tokenised_once(tra
     signs = [*"   aabS.,'(1\n\t\r\u00a0\u3000\x1c\x85\u200b", "\u0301", "don't", "日本", "🦊\u200d"]
     titles = [*TITLES, "", " ", "two  spaces ", *("".join(rng.choice(signs, 9)) for _ in range(3000))]
     monkeypatch.setattr(program, "_AT_ONCE", 700)
+    monkeypatch.setattr(program, "_MOST_WORDS", 2000)
     assert tokenizer.splits_at_borders
     assert lists_of(tokenizer.encode_titles(titles)) == [
         [*ids, tokenizer.eos] for ids in tokenizer.encode([title + "\n" for title in titles])
