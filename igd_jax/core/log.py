@@ -103,11 +103,13 @@ def told(parts: Iterable[Part], what: str, total: int, unit: str) -> Iterator[Pa
     """Parts of a whole as they are made; says how far they are where that takes long, and nothing where it does not."""
     with Progress(what, total, unit) as progress:
         done = 0
+        if total:
+            progress.update(done)
         for part in parts:
-            if done < total:
-                progress.update(done)
             yield part
             done += len(part)
+            if done < total:
+                progress.update(done)
 
 
 _WITH_BAR: weakref.WeakSet[Progress] = weakref.WeakSet()

@@ -10,11 +10,14 @@ White space of two characters or more before a border would not do: GPT-2's patt
 """
 
 import json
+import re
 from typing import Any
 
 import tokenizers
 
 SPACE, LINE = 1, 2
+SPACE_BORDER = re.compile(r"(?<=\S)(?= )")
+"""What splits a text at its borders of the kind SPACE."""
 
 _PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*"

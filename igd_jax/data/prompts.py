@@ -10,7 +10,7 @@ whole text; many such prompts are kept on disk.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -20,9 +20,8 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.log import told
 from igd_jax.core.ragged import Ragged, TokenRows
-from igd_jax.data.borders import left_of, right_of, splits_at_borders
+from igd_jax.data.borders import left_of, right_of
 from igd_jax.data.joined import JoinedRows, Pieces
-from igd_jax.data.mentions import between
 from igd_jax.data.token_cache import cached_rows
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.items.identifiers import Identifiers
@@ -135,7 +134,7 @@ class Prompts:
     def of_items(self, history: Ragged) -> TokenRows:
         """The prompt of each history of items, oldest first; joined when it is asked for."""
         texts = self._identifiers.texts
-        if texts is not None and not splits_at_borders(self._tokenizer.backend):
+        if texts is not None and not self._tokenizer.splits_at_borders:
             return self._whole(history, texts)
         pieces, n_rows = self._pieces, len(history)
         lengths, may_merge = np.zeros(n_rows, np.int32), np.zeros(n_rows, bool)
@@ -183,23 +182,28 @@ class Prompts:
         words, texts = self._words, self._identifiers.texts
         if texts is None:
             return self._mentioned(self._identifiers.mentions())
-        mentions = self._identifiers.mentions()
         is_mention = (words.before, words.after) == ("", "\n")
-        inside = mentions if is_mention else between(words.before, words.after, texts, mentions, self._tokenizer)
-        last = between(words.before, words.closing, texts, mentions, self._tokenizer)
+        inside = [self._identifiers.mentions()] if is_mention else self._encoded(words.after)
         start = self._tokenizer.encode_prompts([(words.apart, words.lead), _render(words, [])])
         n_items = len(texts)
 
-        def kinds(of: Callable[[str], int], end: str) -> UInt8[np.ndarray, " n_items"]:
-            return np.fromiter((of(words.before + text + end) for text in texts), np.uint8, n_items)
+        def kinds(of: Callable[[str], int], part: slice, end: str) -> UInt8[np.ndarray, " n_items"]:
+            kind = cache(lambda text: of(words.before + text + end))
+            return np.fromiter((kind(text[part]) for text in texts), np.uint8, n_items)
 
-        left, none = kinds(left_of, words.after), np.zeros(n_items, np.uint8)
-        right, right_last = kinds(right_of, words.after), kinds(right_of, words.closing)
+        first, last = slice(1), slice(-2, None)  # what a kind depends on
+        left, none = kinds(left_of, last, words.after), np.zeros(n_items, np.uint8)
+        right, right_last = kinds(right_of, first, words.after), kinds(right_of, first, words.closing)
         return Pieces(
-            Ragged.concatenate([inside, last, start]),
+            Ragged.concatenate([*inside, *self._encoded(words.closing), start]),
             np.concatenate([left, none, np.array([left_of(words.lead), 0], np.uint8)]),
             np.concatenate([right, right_last, np.zeros(2, np.uint8)]),
         )
+
+    def _encoded(self, end: str) -> Iterator[Ragged]:
+        """Ids of each title with what stands before it, and `end`."""
+        assert self._identifiers.texts is not None
+        return self._tokenizer.encode_parts(self._words.before, self._identifiers.texts, end)
 
     def _mentioned(self, mentions: Ragged) -> Pieces:
         """Pieces that are ids of their own."""

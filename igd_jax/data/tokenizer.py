@@ -7,13 +7,15 @@ the same ids, and so does AutoTokenizer in a folder without ``config.json``.
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
@@ -22,11 +24,14 @@ from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.io import atomic_file, read_json, write_json
 from igd_jax.core.log import told
 from igd_jax.core.ragged import Ragged
+from igd_jax.data.borders import SPACE_BORDER, splits_at_borders
 
 END_OF_TEXT = "<|endoftext|>"
 """EOS of tokenizers trained here."""
 
 _AT_ONCE = 1 << 14
+_MOST_WORDS = 1 << 18
+_NO_ROWS = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
 
 
 @dataclass(frozen=True)
@@ -62,9 +67,42 @@ class Tokenizer:
         return Ragged.concatenate([*self.title_parts(titles)])
 
     def title_parts(self, titles: Sequence[str]) -> Iterator[Ragged]:
-        """The same in parts, with progress shown: encodings take many times the memory of their ids."""
-        for some in told(in_parts(titles), "tokenised", len(titles), "titles"):
-            yield Ragged.from_lists([[*ids, self.eos] for ids in self.encode([title + "\n" for title in some])])
+        """The same in parts."""
+        for rows in self.encode_parts("", titles, "\n"):
+            ids: Any = np.insert(rows.ids, rows.start[1:], np.int32(self.eos))
+            yield Ragged(ids, rows.start + np.arange(len(rows) + 1))
+
+    def encode_parts(self, before: str, texts: Sequence[str], after: str) -> Iterator[Ragged]:
+        """Ids of ``before + text + after``, some thousands at a time, told while it takes long.
+
+        Encodings take many times the memory of their ids, so there are never those of all. Where the tokenizer is known
+        to split at spaces, each word is tokenised once.
+        """
+        parts = (texts[begin : begin + _AT_ONCE] for begin in range(0, max(len(texts), 1), _AT_ONCE))
+        encode = self._by_words if self.splits_at_borders else partial(map, self._as_rows)
+        whole = ([before + text + after for text in part] for part in parts)
+        yield from encode(told(whole, "tokenised", len(texts), "titles"))
+
+    @cached_property
+    def splits_at_borders(self) -> bool:
+        """Whether ids of parts are those of the whole, at the borders of `data.borders`."""
+        return splits_at_borders(self.backend)
+
+    def _as_rows(self, texts: Sequence[str]) -> Ragged:
+        return Ragged.from_lists(self.encode(texts))
+
+    def _by_words(self, parts: Iterable[Sequence[str]]) -> Iterator[Ragged]:
+        """Ids of each text, cut at SPACE borders; ids of words are kept from part to part."""
+        words, rows = dict[str, int](), _NO_ROWS
+        for texts in parts:
+            if len(words) > _MOST_WORDS:
+                words, rows = {}, _NO_ROWS
+            number, start = list[int](), [0]
+            for text in texts:
+                number += [words.setdefault(word, len(words)) for word in SPACE_BORDER.split(text)]
+                start.append(len(number))
+            rows = Ragged.concatenate([rows, self._as_rows([*islice(words, len(rows), None)])])
+            yield rows.join(Ragged(np.array(number, np.int32), np.array(start, np.int64)))
 
     def encode_prompts(self, pieces: Sequence[Sequence[str]]) -> Ragged:
         """Ids of prompts, each piece tokenised on its own and the ids concatenated."""
@@ -84,11 +122,6 @@ class Tokenizer:
         write_json(folder / "tokenizer_config.json", _transformers_config(ends))
         with atomic_file(folder / "tokenizer.json") as partial:
             self.backend.save(str(partial))  # transformers would add a post-processor and further added tokens
-
-
-def in_parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    """Texts, some thousands at a time; no texts are one part."""
-    return (texts[begin : begin + _AT_ONCE] for begin in range(0, max(len(texts), 1), _AT_ONCE))
 
 
 def _transformers_config(ends: dict[str, str | None]) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from tiny_run import tiny_config
 
 pytest.importorskip("torch")
 
-from benchmarks import common, decoding, setrec, training
+from benchmarks import common, decoding, memory, setrec, training
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
+from igd_jax.data.prepared import load
 from igd_jax.session.session import Session, set_up
 from igd_jax.session.settings import settings_from
 
@@ -53,6 +54,18 @@ def test_one_pass_ranks_as_a_sort_of_all_titles_does(tiny: Path, tmp_path: Path)
     examples, groups = decoding.choose_users(side.session, 8)
     with pytest.raises(InputError, match="scores differ"):
         setrec.check(side(examples, groups), setrec.rank_all(side, examples, groups[0]))
+
+
+@pytest.mark.slow
+def test_memory_is_that_of_a_process_whose_first_step_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(memory, "_SMALL", 40)
+    nowhere = Path("no such folder")
+    sides = memory.compare(nowhere, nowhere, n_rows=200, n_items=60, long_title=50, scratch=tmp_path)
+    assert max(map(len, load(tmp_path / "all").titles)) > 100
+    assert len(load(tmp_path / "all").splits["train"]) == 160
+    for side in ("small", "all"):
+        assert sides[side]["seconds_to_the_first_step"] >= sides[side]["longest_silence_seconds"] > 0
+        assert sides[side]["peak_gib"] > 0.1
 
 
 def test_scores_or_losses_that_differ_are_told():

@@ -5,10 +5,13 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from plain_trie import lists_of
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import Ragged
+from igd_jax.data import tokenizer as program
 from igd_jax.data.tokenizer import END_OF_TEXT, Tokenizer, load_tokenizer, train_tokenizer
 
 TITLES = ["The Salt Harbour Saga, Volume 1", "The Salt Harbour Saga, Volume 2", "Löwe & Bär: Der Weg", "Übermorgen"]
@@ -49,6 +52,26 @@ def test_training_merges_within_its_size_and_is_the_same_every_time(trained):
     assert trained.vocab_size == 300
     assert train_tokenizer(TITLES, vocab_size=300).fingerprint == trained.fingerprint
     assert len(trained.encode([TITLES[0]])[0]) < len(TITLES[0]) / 2
+
+
+@pytest.mark.parametrize("folder", [None, "data/qwen2.5-tokenizer"])
+def test_titles_have_the_ids_of_the_whole_though_each_word_is_tokenised_once(trained, request, folder, monkeypatch):
+    tokenizer = load_tokenizer(request.getfixturevalue("shared") / folder) if folder else trained
+    rng = np.random.default_rng(0)
+    signs = [*"   aabS.,'(1\n\t\r\u00a0\u3000\x1c\x85\u200b", "\u0301", "don't", "日本", "🦊\u200d"]
+    titles = [*TITLES, "", " ", "two  spaces ", *("".join(rng.choice(signs, 9)) for _ in range(3000))]
+    monkeypatch.setattr(program, "_AT_ONCE", 700)
+    monkeypatch.setattr(program, "_MOST_WORDS", 2000)
+    assert tokenizer.splits_at_borders
+    assert lists_of(tokenizer.encode_titles(titles)) == [
+        [*ids, tokenizer.eos] for ids in tokenizer.encode([title + "\n" for title in titles])
+    ]
+    found = Ragged.concatenate([*tokenizer.encode_parts(" ", titles, "),")])
+    assert lists_of(found) == tokenizer.encode([" " + title + ")," for title in titles])
+    encode, encoded = Tokenizer.encode, []
+    monkeypatch.setattr(Tokenizer, "encode", lambda self, texts: encoded.extend(texts) or encode(self, texts))
+    tokenizer.encode_titles(["a bc d", "e bc d", "a bc d"])
+    assert encoded == ["a", " bc", " d\n", "e"]
 
 
 def test_a_saved_tokenizer_loads_as_the_same(trained, folder):
