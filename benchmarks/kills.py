@@ -44,7 +44,8 @@ STEPS = 60
 MOMENTS = {"start": 1, "compile": 1, "step": 12, "evaluate": 3, "save": 4}
 """Where a run is killed, and in how many of those, one after another, at most."""
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
-EXIT_CODES = {-signal.SIGKILL, 128 + signal.SIGTERM, 0}
+EXIT_CODES = {-signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM, 0}
+"""The last but one before training listens."""
 PATIENCE = 300.0
 """Seconds after which a run that does nothing is an error."""
 
