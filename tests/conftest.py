@@ -1,6 +1,8 @@
 """Strict JAX for every test: no silent dtype or rank promotion, eight CPU devices, shared data or a reason to skip."""
 
+import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -61,6 +63,31 @@ def sasrec_run(tiny: Path) -> Path:
 
     train(tiny_run.sasrec_config(tiny), Workdir(str(tiny / "sasrec")))
     return tiny / "sasrec"
+
+
+@pytest.fixture
+def ask(tiny, tmp_path, monkeypatch):
+    """Run an entry point on good arguments and one bad change; returns the one line of the error."""
+    from command import one_line, run_here
+
+    monkeypatch.chdir(ROOT)
+
+    def run(
+        module, *changes: str, workdir: Path = tmp_path / "run", model: Path = tiny / "model", config="igd.py"
+    ) -> str:
+        good = [f"--config=configs/{config}", f"--config.data.dir={tiny / 'data'}", f"--config.model.path={model}"]
+        done = run_here(module, *good, "--config.mesh.data=1", f"--workdir={workdir}", *changes)
+        return one_line(done)
+
+    yield run
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def files_are_closed() -> Iterator[None]:
+    """The library datasets closes a csv file when its reader is forgotten: at the end of the test, not in another."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

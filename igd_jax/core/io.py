@@ -30,7 +30,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise InputError(f"{path} is not valid JSON ({error})") from None
 
 

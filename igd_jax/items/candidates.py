@@ -1,5 +1,6 @@
 """Which items may be recommended."""
 
+import codecs
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from jaxtyping import Bool, Int
 from igd_jax.core.errors import InputError
 
 CANDIDATES = ("catalogue", "train", "warm", "cold")
-"""Candidates by name; anything else is the path of a file."""
+"""Named candidate sets; any other value is the path of a file."""
 
 
 def choose_candidates(
@@ -21,18 +22,19 @@ def choose_candidates(
     seen: Bool[np.ndarray, " items"],
     option: str,
 ) -> Bool[np.ndarray, " items"]:
-    """The items that may be recommended. What is said of one item holds for all that share its title.
+    """Mask of the items that may be recommended. The named sets treat items that share a title alike.
 
     Args:
-      which: ``catalogue`` (all, as D3), ``train`` (titles that are a train target, as the published IGD), ``warm``
-        (titles that training saw, as SETRec), ``cold`` (those that it did not), or the path of a text file with one
-        item id per line, which names just those items.
+      which: ``catalogue`` (all items, as in D3), ``train`` (titles that are train targets, as in the published IGD),
+        ``warm`` (titles seen in training, as in SETRec), ``cold`` (all other titles), or the path of a text file with
+        one item id per line.
+      item_ids, titles: id and title of each item.
       counts: train targets per item.
-      seen: items that training saw, as a target or in a history.
-      option: name of the option that gave `which`, for errors.
+      seen: items seen in training, as a target or in a history.
+      option: name of the option that holds `which`, for error messages.
 
     Raises:
-      InputError: the file is missing or names an item that is not in the data.
+      InputError: the file is missing, no text, or names an item that is not in the data.
     """
     if which == "catalogue":
         return np.ones(len(item_ids), bool)
@@ -45,7 +47,7 @@ def choose_candidates(
         raise InputError(
             f"{option} is {which!r}; expected 'catalogue', 'train', 'warm', 'cold' or a file with one item id per line"
         )
-    wanted = {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
+    wanted = {line.strip() for line in _read(path, option).splitlines() if line.strip()}
     unknown = sorted(wanted.difference(item_ids))
     if unknown:
         raise InputError(
@@ -53,3 +55,14 @@ def choose_candidates(
             "take them out of the file"
         )
     return np.fromiter((item in wanted for item in item_ids), bool, len(item_ids))
+
+
+def _read(path: Path, option: str) -> str:
+    """The text of a file in UTF-8, or in UTF-16 if it begins with the mark that editors write for it."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} ({option}) is no UTF-8 text ({error.reason} at byte {error.start:,}); save it as UTF-8"
+        ) from None

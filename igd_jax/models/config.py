@@ -10,12 +10,12 @@ from igd_jax.core.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Llama3Scaling:
-    """How Llama 3.1 and later stretch the rotary wavelengths (``rope_type: llama3``).
+    """Stretching of rotary wavelengths in Llama 3.1 and later (``rope_type: llama3``).
 
     Attributes:
-      factor: how many times the longest wavelengths are stretched.
-      low_freq_factor: wavelengths above ``original_max_position / low_freq_factor`` are stretched whole.
-      high_freq_factor: wavelengths below ``original_max_position / high_freq_factor`` are kept.
+      factor: stretch of the longest wavelengths.
+      low_freq_factor: wavelengths above ``original_max_position / low_freq_factor`` are stretched fully.
+      high_freq_factor: wavelengths below ``original_max_position / high_freq_factor`` are unchanged.
       original_max_position: context length before stretching, in tokens.
     """
 
@@ -27,26 +27,26 @@ class Llama3Scaling:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What fixes the maths of a decoder, whatever its family.
+    """Everything that determines the computation of a decoder of any family.
 
     Attributes:
-      vocab_size: rows of the embedding.
+      vocab_size: number of rows of the embedding.
       hidden_size: width of the residual stream.
       mlp_size: inner width of the gated MLP.
-      num_layers: transformer blocks.
-      num_heads: query heads.
-      num_kv_heads: key-value heads; divides `num_heads`.
+      num_layers: number of transformer blocks.
+      num_heads: number of query heads.
+      num_kv_heads: number of key-value heads; divides `num_heads`.
       head_dim: width of one head; even.
       rope_theta: rotary base.
-      rope_scaling: how rotary wavelengths are stretched, or None.
-      rms_norm_eps: added to the mean square in every norm.
-      tie_embeddings: the vocabulary head is the embedding.
-      qkv_bias: biases on query, key and value (Qwen2).
-      qk_norm: an RMS norm on each query and key head (Qwen3).
-      max_positions: the longest context the model was made for, in tokens.
+      rope_scaling: stretching of rotary wavelengths, or None.
+      rms_norm_eps: epsilon added to the mean square in every norm.
+      tie_embeddings: whether the vocabulary head is the embedding.
+      qkv_bias: whether query, key and value have biases (Qwen2).
+      qk_norm: whether each query and key head has an RMS norm (Qwen3).
+      max_positions: longest context that the model was made for, in tokens.
 
     Raises:
-      InputError: heads that do not divide into groups, or an odd head.
+      InputError: the heads do not divide into groups, or the head width is odd.
     """
 
     vocab_size: int
@@ -65,7 +65,7 @@ class ModelConfig:
     max_positions: int
 
     def __post_init__(self) -> None:
-        if self.num_heads % self.num_kv_heads or self.head_dim % 2:
+        if self.num_heads % self.num_kv_heads or self.head_dim % 2 or not self.head_dim:
             raise InputError(
                 f"the model has {self.num_heads} query heads, {self.num_kv_heads} key-value heads and head width "
                 f"{self.head_dim}; expected whole groups of query heads and an even width; correct the model's config"
@@ -131,20 +131,23 @@ NAMED: dict[str, ModelConfig] = {
         max_positions=8192,
     ),
 }  # fmt: skip
-"""Base models at their public sizes, and three small ones in the shape of Qwen2 for smoke runs."""
+"""Base models at their public sizes, and three small models of the Qwen2 family for quick runs."""
 
 
 def named(name: str, *, vocab_size: int | None = None) -> ModelConfig:
-    """The config called `name` in `NAMED`, with `vocab_size` rows if that is given.
+    """The config called `name` in `NAMED`, with `vocab_size` embedding rows if given.
 
     Raises:
-      InputError: no such name; the message lists those there are.
+      InputError: an unknown name; the message lists the known ones.
     """
     if name not in NAMED:
         raise InputError(f"no model is called {name!r}; expected one of {', '.join(NAMED)}; or give a model folder")
     config = NAMED[name]
     return config if vocab_size is None else dataclasses.replace(config, vocab_size=vocab_size)
 
+
+LARGEST: dict[type, int] = {int: 1 << 24, float: 10**12}
+"""Of numbers in a model's config; sizes beyond are those of no model, and products of them overflow."""
 
 FAMILIES = {
     "qwen2": {"qkv_bias": True, "qk_norm": False},
@@ -170,7 +173,7 @@ _ONLY = {
     "partial_rotary_factor": 1.0,
     "is_encoder_decoder": False,
 }
-"""Fields that have one supported value. Absent or null they mean that value in all three families."""
+"""Fields with a single supported value, which is also the meaning of null or no value in all three families."""
 _READ_APART = {
     "model_type", "head_dim", "layer_types", "rms_norm_eps", "rope_parameters", "rope_scaling", "rope_theta",
     "tie_word_embeddings",
@@ -181,7 +184,7 @@ _HARMLESS = {
     "pretraining_tp", "problem_type", "return_dict", "sliding_window", "torch_dtype", "transformers_version",
     "use_cache",
 }  # fmt: skip
-"""Fields that do not change the maths: ids, labels, storage, or parts of a switch that `_ONLY` holds off."""
+"""Fields that do not affect the computation: ids, labels, storage, or details of a switch that `_ONLY` keeps off."""
 
 
 def from_hf(config: dict[str, Any]) -> ModelConfig:
@@ -190,8 +193,8 @@ def from_hf(config: dict[str, Any]) -> ModelConfig:
     The rotary base is taken from ``rope_theta`` or, as transformers 5 writes it, from ``rope_parameters``.
 
     Raises:
-      InputError: an unknown architecture; or, all in one message, fields that are missing, contradictory, have an
-        unsupported value, or are not known here and so might change the maths.
+      InputError: an unknown architecture; or, all in one message, fields that are missing, contradictory, unsupported,
+        or unknown, as these might affect the computation.
     """
     family = str(config.get("model_type"))
     if family not in FAMILIES:
@@ -199,10 +202,10 @@ def from_hf(config: dict[str, Any]) -> ModelConfig:
     problems = _unsupported(config)
     fields: dict[str, Any] = {"tie_embeddings": config.get("tie_word_embeddings") is True, **FAMILIES[family]}
     for theirs, ours in _SIZES.items():
-        fields[ours] = _number(config, theirs, int, problems)
-    fields["rms_norm_eps"] = _number(config, "rms_norm_eps", float, problems)
+        fields[ours] = positive_number(config, theirs, int, problems)
+    fields["rms_norm_eps"] = positive_number(config, "rms_norm_eps", float, problems)
     if config.get("head_dim") is not None or family == "qwen3":
-        fields["head_dim"] = _number(config, "head_dim", int, problems)
+        fields["head_dim"] = positive_number(config, "head_dim", int, problems)
     else:
         fields["head_dim"] = fields["hidden_size"] // fields["num_heads"]
     fields["rope_theta"], fields["rope_scaling"] = _rope(config, problems)
@@ -231,14 +234,15 @@ def _unsupported(config: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _number(fields: dict[str, Any], name: str, kind: type[int] | type[float], problems: list[str]) -> int | float:
-    """A positive number; a problem is noted and 1 stands in for it, so that reading can go on."""
+def positive_number(
+    fields: dict[str, Any], name: str, kind: type[int] | type[float], problems: list[str]
+) -> int | float:
+    """Read a positive number within `LARGEST`; for anything else a problem is noted and 1 is returned."""
     value = fields.get(name)
-    if isinstance(value, (int, kind)) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, (int, kind)) and not isinstance(value, bool) and 0 < value <= LARGEST[kind]:
         return kind(value)
-    problems.append(
-        f"{name} is missing" if value is None else f"{name} is {value!r}, expected a positive {kind.__name__}"
-    )
+    expected = f"a positive {kind.__name__} of at most {LARGEST[kind]:,}"
+    problems.append(f"{name} is missing" if value is None else f"{name} is {value!r}, expected {expected}")
     return kind(1)
 
 
@@ -253,7 +257,7 @@ def _rope(config: dict[str, Any], problems: list[str]) -> tuple[float, Llama3Sca
             name = "rope_type" if key == "type" else key
             if value is not None and rope.setdefault(name, value) != value:
                 problems.append(f"{name} is given both as {rope[name]!r} and as {value!r}")
-    theta = float(_number(rope, "rope_theta", float, problems))
+    theta = float(positive_number(rope, "rope_theta", float, problems))
     kind = rope.get("rope_type", "default")
     scaling = None
     known = {"rope_theta", "rope_type", "partial_rotary_factor"}
@@ -262,10 +266,10 @@ def _rope(config: dict[str, Any], problems: list[str]) -> tuple[float, Llama3Sca
     if kind == "llama3":
         known |= {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}
         scaling = Llama3Scaling(
-            factor=float(_number(rope, "factor", float, problems)),
-            low_freq_factor=float(_number(rope, "low_freq_factor", float, problems)),
-            high_freq_factor=float(_number(rope, "high_freq_factor", float, problems)),
-            original_max_position=int(_number(rope, "original_max_position_embeddings", int, problems)),
+            factor=float(positive_number(rope, "factor", float, problems)),
+            low_freq_factor=float(positive_number(rope, "low_freq_factor", float, problems)),
+            high_freq_factor=float(positive_number(rope, "high_freq_factor", float, problems)),
+            original_max_position=int(positive_number(rope, "original_max_position_embeddings", int, problems)),
         )
         if not scaling.low_freq_factor < scaling.high_freq_factor:
             problems.append("low_freq_factor is not below high_freq_factor")

@@ -1,0 +1,47 @@
+"""Lines for people: nothing in them that a terminal would obey, and no end of the program where nobody reads."""
+
+import codecs
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but for newline and tab, marks that turn the direction of writing, and halves of pairs."""
+
+
+def visible(text: str) -> str:
+    r"""The text with escapes such as ``\u001b``, which JSON reads back, for what a terminal would obey."""
+    return _OBEYED.sub(lambda found: _escaped(found[0]), text)
+
+
+def _escaped(text: str) -> str:
+    units = text.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
+def _escape_unwritable(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return _escaped(error.object[error.start : error.end]), error.end
+
+
+def escape_output() -> None:
+    """From now on escape what the encoding of standard output and error cannot write, instead of ending there."""
+    codecs.register_error("igd_jax.escaped", _escape_unwritable)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="igd_jax.escaped")
+
+
+@contextmanager
+def outliving_reader(stream: Any, failures: type[OSError] = BrokenPipeError) -> Iterator[None]:
+    """Write to a stream whose reader may have gone, as ``head`` does after ten lines: what follows is thrown away."""
+    try:
+        yield
+    except failures:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
