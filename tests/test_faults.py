@@ -119,8 +119,7 @@ def test_prepare(tmp_path, stride, had):
 def still(tiny, tmp_path, monkeypatch) -> Path:
     """A folder for runs whose model is its step, and for evaluations that are counted."""
     logging.set_verbosity(logging.FATAL)  # as the commands do
-    for package in ("tensorboardX", "matplotlib"):
-        monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setitem(sys.modules, "tensorboardX", None)
     session, counts = session_of(tiny_run.tiny_config(tiny), tmp_path / "no run"), iter(range(10**6))
 
     def start(*args: Any) -> tuple[TrainState, StepFunctions, Any]:
@@ -145,6 +144,7 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
         (train, "set_up", lambda *_: session),
         (train, "start", start),
         (train, "evaluate_loss", lambda functions, state, *_: {"valid_loss": 1 / (1 + float(state.params["w"]))}),
+        (train, "plot_losses", lambda *_: None),
         (train, "environment", lambda: {"commit": None}),
         (evaluate, "environment", lambda: {"commit": None}),
         (evaluate, "score", score),
