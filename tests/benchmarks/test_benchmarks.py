@@ -7,7 +7,7 @@ from tiny_run import tiny_config
 
 pytest.importorskip("torch")
 
-from benchmarks import common, decoding, memory, setrec, training
+from benchmarks import common, decoding, kills, memory, setrec, training
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.data.prepared import load
@@ -66,6 +66,14 @@ def test_memory_is_that_of_a_process_whose_first_step_is_told(tmp_path: Path, mo
     for side in ("small", "all"):
         assert sides[side]["seconds_to_the_first_step"] >= sides[side]["longest_silence_seconds"] > 0
         assert sides[side]["peak_gib"] > 0.1
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_three_times_loses_nothing(tmp_path: Path):
+    records = list(kills.kill_runs(tmp_path, n_kills=3, n_damages=1, seed=0))
+    columns = kills.table(records)
+    assert (columns["SIGKILL"]["kills"], columns["SIGTERM"]["kills"]) == (2, 1)
+    assert sum(record["is_completed"] for record in records) >= 1  # each of them compared with one that was not killed
 
 
 def test_scores_or_losses_that_differ_are_told():
