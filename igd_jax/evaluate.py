@@ -66,7 +66,7 @@ class Scored:
 
 
 def evaluate(config: ConfigDict, workdir: Workdir, *, name: str, chosen: Axis | None = None) -> dict[str, Any]:
-    """Recommend for the queries of `config.eval`, score, print the table and write the folder of the evaluation.
+    """Recommend for the queries of `config.eval`, score, write the folder of the evaluation, then print the table.
 
     Raises:
       InputError: bad config, no model, or a name whose folder is not ours.
@@ -74,14 +74,14 @@ def evaluate(config: ConfigDict, workdir: Workdir, *, name: str, chosen: Axis | 
     check_name(name, option="--name")
     check_replaceable(folder := workdir.eval(name))
     scored = score(config, workdir)
-    say(f"\n{config.eval.split} of {config.data.dir}, {scored.users_per_second:.1f} users/s")
-    say(evaluation_table(scored.metrics))
     with atomic_folder(folder) as partial:
         write_json(partial / "metrics.json", scored.metrics)
         how = {} if chosen is None else {"chosen": chosen._asdict()}
         write_json(partial / "config.json", config_json(config) | how)
         write_record(partial / "env.json", EvaluationRecord(_checkpoint(scored, workdir), environment()))
         write_predictions(partial / "predictions.jsonl", predictions_of(scored))
+    say(f"\n{config.eval.split} of {config.data.dir}, {scored.users_per_second:.1f} users/s")
+    say(evaluation_table(scored.metrics))
     say(f"\nwritten to {folder}")
     return scored.metrics
 

@@ -24,10 +24,12 @@ def inspect(data: Path, tokenizer_folder: Path, title: str, *, candidates: str, 
     """The title's tokens with gain (nats), forced mark and IGD weight.
 
     Raises:
-      InputError: unusable data or tokenizer, or an empty title.
+      InputError: unusable data or tokenizer, an empty title, or a beta that is no weight.
     """
     if not title.strip():
         raise InputError("--title is empty; give the title as it stands in the catalogue")
+    if not 0 <= beta <= 1:
+        raise InputError(f"--beta is {beta}; expected a weight from 0 to 1")
     prepared, tokenizer = load(data), load_tokenizer(tokenizer_folder)
     train, n_items = prepared.splits["train"], len(prepared.titles)
     counts, seen = np.bincount(train.target, minlength=n_items), train.seen(n_items)

@@ -5,10 +5,12 @@ import io
 import os
 import subprocess
 import sys
+import threading
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import TextIO
 from unittest import mock
 
 from absl import flags
@@ -27,14 +29,20 @@ class Done:
     err: str
 
 
-def run_here(module: ModuleType, *arguments: str) -> Done:
-    """Run an entry point in this process, with flags of its own, as if typed on the command line."""
+def run_here(module: ModuleType, *arguments: str, out: TextIO | None = None) -> Done:
+    """Run an entry point in this process, with flags of its own, as if typed on the command line.
+
+    Args:
+      out: where standard output goes; None = into the result.
+    """
     before = set(flags.FLAGS)
-    out, err = io.StringIO(), io.StringIO()
+    printed, err = io.StringIO(), io.StringIO()
     code: int | str | None = None
     with (
         mock.patch.object(sys, "argv", [module.__name__, *arguments]),
-        contextlib.redirect_stdout(out),
+        mock.patch.object(sys, "unraisablehook"),  # which a command replaces
+        mock.patch.object(threading, "excepthook"),
+        contextlib.redirect_stdout(out or printed),
         contextlib.redirect_stderr(err),
         warnings.catch_warnings(),
     ):
@@ -48,7 +56,7 @@ def run_here(module: ModuleType, *arguments: str) -> Done:
             for name in set(flags.FLAGS) - before:
                 delattr(flags.FLAGS, name)
             flags.FLAGS.unparse_flags()
-    return Done(code or 0, out.getvalue(), err.getvalue())
+    return Done(code or 0, printed.getvalue(), err.getvalue())
 
 
 def start(module: str, *arguments: str) -> subprocess.Popen[str]:

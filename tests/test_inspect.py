@@ -72,6 +72,13 @@ def test_an_empty_title_is_bad_input(look):
     assert done.err == "error: --title is empty; give the title as it stands in the catalogue\n"
 
 
+@pytest.mark.parametrize("beta", ["nan", "inf", "-0.1", "1.5"])
+def test_a_beta_that_is_no_weight_is_bad_input(look, beta):
+    done = look(f"--title={TITLE}", f"--beta={beta}")
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"error: --beta is {float(beta)}; expected a weight from 0 to 1\n"
+
+
 def test_gains_equal_the_published_ones(shared, books):
     golden = json.loads((shared / "golden/igd_amazon_books/information_gain.json").read_text(encoding="utf-8"))
     for item in golden["items"][7:9]:

@@ -1,43 +1,166 @@
-"""Bad input ends in one line and exit code 2, never in a traceback."""
+"""How a command ends when something is wrong: one line, and an exit code that says whose turn it is ."""
 
+import errno
+import os
+import re
 import sys
+import threading
+import traceback
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from typing import NoReturn
 
 from absl import app, flags, logging
 
+from igd_jax.core.lines import escape_output, outliving_reader, shortened, visible
 from igd_jax.core.log import close_bars
+
+BAD_INPUT = 2
+INTERNAL = 70
+"""EX_SOFTWARE of sysexits.h."""
+SYSTEM = 74
+"""EX_IOERR."""
+INTERRUPTED = 130
+"""128 + SIGINT, as shells have it."""
+
+LONGEST_LINE = 500
+"""Characters of a message that is printed."""
+
+_SPACE = "free some space there, or name a folder on another disk"
+_ALLOW = "allow it, or name another path"
+_TROUBLE = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EROFS: "name a folder on a file system that can be written",
+    errno.EACCES: _ALLOW,
+    errno.EPERM: _ALLOW,
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f), or name a folder on another disk",
+    errno.EMFILE: "raise the limit on open files (ulimit -n)",
+    errno.ENFILE: "raise the system's limit on open files",
+    errno.ENOMEM: "use a machine with more memory",
+    errno.EIO: "check the disk, or name a folder on another one",
+}
+"""Trouble of the machine, and what to do about it."""
+_OF_THE_PATH = {
+    *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
+    *(errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO),
+}
+"""What is wrong with a path that was given."""
+_NUMBER = re.compile(r"\bos[ _]error(?:[ _]code)?[ =:']*(\d+)", re.IGNORECASE)
+"""How libraries written in Rust and C++ tell the number of a system's error."""
 
 
 class InputError(Exception):
     """What the user gave cannot be used. The message says what was given, what was expected, what to do."""
 
 
-def _fail(error: BaseException) -> None:
-    text = str(error).strip()
-    if "Traceback (most recent call last)" in text:  # of an experiment file: its own message is the last line
-        text = text.splitlines()[-1]
-    message = " ".join(text.split())
+def explain(error: BaseException) -> tuple[int, str]:
+    """Exit code and message of an error: what the machine refused counts most, however a library wrapped it."""
+    behind = list(_behind(error))
+    if any(isinstance(each, KeyboardInterrupt) for each in behind):
+        return INTERRUPTED, "interrupted"
+    for each in behind:
+        if (number := _number_of(each)) in _TROUBLE:
+            where = f": {each.filename}" if isinstance(each, OSError) and each.filename else ""
+            return SYSTEM, f"{os.strerror(number)}{where}; {_TROUBLE[number]}, and start the same command again"
+        if isinstance(each, MemoryError) or "RESOURCE_EXHAUSTED" in str(each):
+            told = f" ({_first_line(each)})" if str(each) else ""
+            return SYSTEM, f"out of memory{told}; {_less_memory()}"
+    if isinstance(error, InputError):
+        return BAD_INPUT, str(error)
+    if isinstance(error, OSError) and error.errno in _OF_THE_PATH:
+        return BAD_INPUT, f"{error.strerror}: {shortened(str(error.filename), 300)}; name another path"
+    if isinstance(error, OSError):
+        return SYSTEM, f"{type(error).__name__}: {error}; mend it, and start the same command again"
+    return INTERNAL, (
+        f"internal error ({type(error).__name__}: {_first_line(error)}): a fault of igd_jax, not of what it was given; "
+        "--traceback shows where it arose, for a report"
+    )
+
+
+def _behind(error: BaseException) -> Iterator[BaseException]:
+    """The error and all that it arose from."""
+    waiting, seen = [error], set()
+    while waiting:
+        each = waiting.pop(0)
+        if id(each) in seen:
+            continue
+        seen.add(id(each))
+        yield each
+        parts = each.exceptions if isinstance(each, BaseExceptionGroup) else ()
+        waiting += [other for other in (each.__cause__, each.__context__, *parts) if other is not None]
+
+
+def _number_of(error: BaseException) -> int | None:
+    """The number that the system gave to an error; None where it was not the system's."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno
+    found = None if isinstance(error, InputError) else _NUMBER.search(str(error))
+    return int(found[1]) if found else None
+
+
+def _first_line(error: BaseException) -> str:
+    return shortened(str(error).strip().partition("\n")[0], 200)
+
+
+def _less_memory() -> str:
+    if "config" not in flags.FLAGS:
+        return "use a machine with more"
+    return (
+        "lower config.train.micro_batch_size or config.decode.batch_size, set config.model.remat=True, or use a "
+        "machine or device with more"
+    )
+
+
+def end(error: BaseException, message: str = "") -> NoReturn:
+    """Print what `explain` says of an error, and exit.
+
+    Args:
+      message: that of bad input which a library raised as something else.
+    """
+    code, line = (BAD_INPUT, message) if message else explain(error)
     close_bars()
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
+    with outliving_reader(sys.stderr):
+        if _shows_traceback():
+            traceback.print_exception(error)
+        print("error:", shortened(visible(" ".join(line.split())), LONGEST_LINE), file=sys.stderr, flush=True)
+    sys.exit(code)
+
+
+def _shows_traceback() -> bool:
+    """Whether the option is given; also before options are read."""
+    return "--traceback" in sys.argv[1:]
 
 
 @contextmanager
 def bad_flags_told() -> Iterator[None]:
-    """Bad flags, unknown config fields and broken experiments are bad input like any other: one line, exit code 2."""
+    """Bad flags and unknown config fields are bad input like any other, whatever the libraries raise for them."""
     try:
         yield
     except (AttributeError, KeyError) as error:
         inner = error.args[0] if isinstance(error.args[0], KeyError) else error
-        _fail(InputError(f"the config has no field {inner.args[0]}; configs/common.py lists them all"))
-    except (flags.Error, ImportError, InputError, OSError, SyntaxError, TypeError, ValueError) as error:
-        _fail(error)
+        end(error, f"the config has no field {inner.args[0]}; configs/common.py lists them all")
+    except (flags.Error, TypeError, ValueError) as error:
+        end(error, str(error))
+    except (Exception, KeyboardInterrupt) as error:
+        end(error)
+
+
+def _check_encoding(argv: Sequence[str]) -> None:
+    """Raise `InputError` unless all arguments are text, which can be written into files again."""
+    for word in argv:
+        if re.search("[\ud800-\udfff]", word):
+            raise InputError(
+                f"{word!r} is no text in the encoding of this system, {sys.getfilesystemencoding()}; set PYTHONUTF8=1, "
+                "or write it in UTF-8"
+            )
 
 
 def _parse_flags(argv: Sequence[str], *, positional: bool) -> list[str]:
     with bad_flags_told():
+        _check_encoding(argv)
         if positional:
             flags.FLAGS.set_gnu_getopt()  # options may also stand after the arguments
         rest = flags.FLAGS(list(argv))
@@ -46,20 +169,35 @@ def _parse_flags(argv: Sequence[str], *, positional: bool) -> list[str]:
     return rest
 
 
+def _quieten_libraries() -> None:
+    """Have libraries not tell of errors in threads of theirs, nor of a full cache: what matters is raised here."""
+    sys.unraisablehook = lambda _: None
+    threading.excepthook = lambda _: None
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+
+
 def run(main: Callable[..., None], *, positional: bool = False) -> None:
-    """Run an entry point under absl: parse flags, call ``main()``, turn `InputError` into exit code 2.
+    """Run an entry point under absl: parse flags, call ``main()``, and end every error as `explain` says.
 
     With `positional`, what is no option goes to ``main(arguments)`` as a list; without it, that is bad input.
     """
 
-    def guarded(argv: list[str]) -> None:
-        logging.set_verbosity(logging.ERROR)  # libraries tell each checkpoint in many lines
-        try:
-            if positional:
-                main(argv[1:])
-            else:
-                main()
-        except InputError as error:
-            _fail(error)
+    def called(argv: list[str]) -> None:
+        logging.set_verbosity(logging.ERROR if _shows_traceback() else logging.FATAL)  # default: each checkpoint
+        if positional:
+            main(argv[1:])
+        else:
+            main()
 
-    app.run(guarded, flags_parser=partial(_parse_flags, positional=positional))
+    escape_output()
+    if not _shows_traceback():
+        _quieten_libraries()
+    if "traceback" not in flags.FLAGS:
+        flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error.", module_name=sys.argv[0])
+    try:
+        app.run(called, flags_parser=partial(_parse_flags, positional=positional))
+    except (Exception, KeyboardInterrupt) as error:
+        end(error)
+    finally:
+        with outliving_reader(sys.stdout, OSError):  # what is left is absl's or was told: `say` leaves nothing behind
+            print(end="", flush=True)

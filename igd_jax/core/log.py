@@ -13,15 +13,16 @@ from shutil import get_terminal_size
 
 from tqdm import tqdm
 
+from igd_jax.core.lines import outliving_reader, visible
 from igd_jax.core.process import is_first
 
 
 def say(message: str) -> None:
-    """Print one line for people, at once; above the bars, where there are any."""
+    """Print one line for people, at once; above the bars, where there are any. It ends nothing: see `core.lines`."""
     if not is_first():
         return
-    with tqdm.external_write_mode() if _WITH_BAR else nullcontext():
-        print(message, flush=True)
+    with tqdm.external_write_mode() if _WITH_BAR else nullcontext(), outliving_reader(sys.stdout):
+        print(visible(message), flush=True)
 
 
 class MetricsWriter:
@@ -108,13 +109,13 @@ class Progress:
     """
 
     def __init__(self, what: str, total: int | None, unit: str, every_seconds: float = 5.0):
-        self._what, self._total, self._unit, self._every = what, total, unit, every_seconds
+        self._what, self._total, self._unit, self._every = visible(what), total, unit, every_seconds
         self._start = self._last = time.monotonic()
         self._first: int | None = None
         self._bar: tqdm | None = None
         if _is_watched():
             self._bar = tqdm(
-                desc=what,
+                desc=self._what,
                 total=total,
                 unit=f" {unit}",
                 unit_scale=unit == "bytes",

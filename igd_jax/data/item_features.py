@@ -14,7 +14,7 @@ from igd_jax.core.log import Progress, say
 from igd_jax.core.map_rows import deal_rows, in_groups, map_rows
 from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import TARGET_WIDTHS, padded_width
-from igd_jax.data.safetensors_io import read_matrices, write_matrices
+from igd_jax.data.safetensors_io import read_cached, read_matrices, write_matrices
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.load import load_backbone
@@ -32,7 +32,7 @@ def read_features(path: Path, titles: Sequence[str], *, missing: str) -> Float[n
     Raises:
       InputError: no such file, features of other titles, or, unless `missing` is ``zero``, rows that are not finite.
     """
-    (features,), found = read_matrices(path, "features", remedy="make it again")
+    (features,), found = read_matrices(path, "features", remedy="make it again", may_lack=True)
     of_titles = fingerprint(*titles)
     if len(features) != len(titles) or found.get("fingerprint", of_titles) != of_titles:
         raise InputError(
@@ -78,7 +78,7 @@ def text_features(
     """Last hidden states of an item's title and other texts, each pooled, then their mean.
 
     Each text is read alone, with a newline and no EOS; of a T5 the encoder reads it. Texts that an item lacks do not
-    count. The result is kept in a cache that is written only beside something.
+    count. The result is kept in a cache that is written only beside something, and made again where that is damaged.
 
     Args:
       texts: by field, in the order of the items; blank where an item has none.
@@ -87,10 +87,11 @@ def text_features(
       mesh: devices that share the texts.
     """
     path = cache / f"features-{mark}.safetensors"
-    if path.is_file():
-        return read_matrices(path, "features", remedy="delete it")[0][0]
+    shape = (len(titles), model.config.hidden_size)
+    if (cached := read_cached(path, "features", shape=shape, metadata={})) is not None:
+        return cached
     longest = min(LONGEST_TEXT, model.config.max_positions) if isinstance(model, Decoder) else LONGEST_TEXT
-    total = np.zeros((len(titles), model.config.hidden_size), np.float32)
+    total = np.zeros(shape, np.float32)
     n_read = np.zeros((len(titles), 1), np.float32)
     reader = text_reader(model, pooling=pooling, mesh=mesh)
     for name, column in {"title": titles, **texts}.items():

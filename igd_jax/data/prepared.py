@@ -11,10 +11,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Bool, Int, Int32, Int64, Shaped
 
 from igd_jax.core import io
+from igd_jax.core.arrays import check_range
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.ragged import ragged_index
@@ -23,6 +25,10 @@ SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
 TEXT_FIELDS = ("description", "brand", "category")
 """What else may be known of items in words, in the order in which it is kept."""
+
+EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
+"""Epoch seconds of the first and the last second that a date can be written of: years 1 to 9999."""
+AGAIN = "run igd_jax.prepare again"
 
 _ITEMS_SCHEMA = pa.schema([("item", pa.int32()), ("id", pa.string()), ("title", pa.string())])
 _ROWS_SCHEMA = pa.schema(
@@ -155,7 +161,7 @@ def save(prepared: Prepared, folder: Path) -> None:
     """Write the folder whole or not at all; an older prepared folder of that name is replaced.
 
     Raises:
-      InputError: something else lies there, or it cannot be written.
+      InputError: something else lies there.
     """
     folder = Path(os.path.abspath(folder))
     io.check_replaceable(folder)
@@ -165,30 +171,25 @@ def save(prepared: Prepared, folder: Path) -> None:
         "title": pa.array(prepared.titles, pa.string()),
         **{name: pa.array(column, pa.string()) for name, column in prepared.texts.items()},
     }
-    try:
-        with io.atomic_folder(folder) as partial:
-            pq.write_table(pa.table(items), partial / "items.parquet")
-            for split, rows in prepared.splits.items():
-                pq.write_table(_rows_table(rows), partial / f"{split}.parquet")
-            io.write_json(partial / "meta.json", prepared.meta)
-    except OSError as error:
-        raise InputError(f"cannot write {folder} ({error})") from None
+    with io.atomic_folder(folder) as partial:
+        pq.write_table(pa.table(items), partial / "items.parquet")
+        for split, rows in prepared.splits.items():
+            pq.write_table(_rows_table(rows), partial / f"{split}.parquet")
+        io.write_json(partial / "meta.json", prepared.meta)
 
 
 def load(folder: Path) -> Prepared:
     """Read a prepared folder and check that it is what was written.
 
     Raises:
-      InputError: a file is missing, damaged or altered, or another version of the project wrote it.
+      InputError: a file is missing, damaged, altered or forged, or another version of the project wrote it.
     """
     if not (folder / "meta.json").is_file():
         raise InputError(f"{folder} is not a prepared folder (no meta.json in it); make one with igd_jax.prepare")
     meta = io.read_json(folder / "meta.json")
     version = meta.get("schema_version") if isinstance(meta, dict) else None
     if version != SCHEMA_VERSION:
-        raise InputError(
-            f"{folder} has schema version {version}; this program reads {SCHEMA_VERSION}: run igd_jax.prepare again"
-        )
+        raise InputError(f"{folder} has schema version {version}; this program reads {SCHEMA_VERSION}: {AGAIN}")
     items = _read_table(folder / "items.parquet", _ITEMS_SCHEMA, further=TEXT_FIELDS)
     item_ids, titles = items["id"].to_pylist(), items["title"].to_pylist()
     texts = {name: items[name].to_pylist() for name in items.column_names if name in TEXT_FIELDS}
@@ -197,8 +198,11 @@ def load(folder: Path) -> Prepared:
     if found != meta.get("fingerprint"):
         raise InputError(
             f"{folder} was altered: meta.json says fingerprint {meta.get('fingerprint')}, the files have {found};"
-            " run igd_jax.prepare again"
+            f" {AGAIN}"
         )
+    for split, rows in splits.items():
+        _check_rows(folder / f"{split}.parquet", rows, n_items=len(item_ids))
+    _check_meta(folder / "meta.json", meta, n_items=len(item_ids), splits=splits)
     return Prepared(item_ids=item_ids, titles=titles, splits=splits, meta=meta, texts=texts)
 
 
@@ -211,6 +215,30 @@ def _rows_table(rows: Rows) -> pa.Table:
         "timestamp": pa.array(rows.timestamp),
     }
     return pa.table(columns, schema=_ROWS_SCHEMA)
+
+
+def _check_meta(path: Path, meta: dict[str, Any], *, n_items: int, splits: dict[str, Rows]) -> None:
+    """Raise `InputError` unless meta.json says of the files what they hold, as far as anything is read from it."""
+    rows = {split: len(rows) for split, rows in splits.items()}
+    if (meta.get("items"), meta.get("rows")) != (n_items, rows):
+        raise InputError(
+            f"{path} tells of {meta.get('items')} items and rows {meta.get('rows')}, the files have {n_items} and "
+            f"{rows}; {AGAIN}"
+        )
+    dates = meta.get("dates")
+    if not isinstance(meta.get("users"), int) or not isinstance(dates, list) or [*map(type, dates)] != [str, str]:
+        raise InputError(
+            f"{path} has users {meta.get('users')!r} and dates {dates!r}; expected a number and two; {AGAIN}"
+        )
+
+
+def _check_rows(path: Path, rows: Rows, *, n_items: int) -> None:
+    """Raise `InputError` unless there are rows, of items of the catalogue, at times that can be written as dates."""
+    if not len(rows):
+        raise InputError(f"{path} has no rows; {AGAIN}")
+    for name, items in (("target", rows.target), ("history", rows.history_items)):
+        check_range(f"{name} in {path}", items, 0, n_items - 1, remedy=AGAIN)
+    check_range(f"timestamp in {path}", rows.timestamp, EARLIEST, LATEST, remedy=AGAIN)
 
 
 def _table_rows(table: pa.Table) -> Rows:
@@ -227,16 +255,21 @@ def _table_rows(table: pa.Table) -> Rows:
 def _read_table(path: Path, schema: pa.Schema, *, further: Sequence[str] = ()) -> pa.Table:
     """The table of `schema`, which may end in columns of text called `further`."""
     if not path.is_file():
-        raise InputError(f"{path} is missing; run igd_jax.prepare again")
+        raise InputError(f"{path} is missing; {AGAIN}")
     try:
         with pq.ParquetFile(path) as file:
             table = file.read()
     except (OSError, pa.ArrowException) as error:
-        raise InputError(f"{path} is damaged ({error}); run igd_jax.prepare again") from None
+        raise InputError(f"{path} is damaged ({error}); {AGAIN}") from None
     texts = [pa.field(name, pa.string()) for name in further if name in table.column_names]
-    if not table.schema.equals(pa.schema([*schema, *texts])) or any(column.null_count for column in table.columns):
-        raise InputError(f"{path} does not hold the columns {', '.join(schema.names)}; run igd_jax.prepare again")
+    if not table.schema.equals(pa.schema([*schema, *texts])) or any(map(_has_nulls, table.columns)):
+        raise InputError(f"{path} does not hold the columns {', '.join(schema.names)}; {AGAIN}")
     return table
+
+
+def _has_nulls(column: pa.ChunkedArray) -> bool:
+    inside = pc.list_flatten(column).null_count if pa.types.is_list(column.type) else 0
+    return bool(column.null_count or inside)
 
 
 def _fingerprint(item_ids: list[str], titles: list[str], splits: dict[str, Rows], texts: dict[str, list[str]]) -> str:

@@ -8,17 +8,23 @@ from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from igd_jax.core.arrays import check_finite
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import atomic_file
+from igd_jax.core.log import say
 
 
 def read_matrices(
-    path: Path, *names: str, remedy: str
+    path: Path, *names: str, remedy: str, may_lack: bool = False
 ) -> tuple[list[Float[np.ndarray, "_rows _width"]], dict[str, str]]:
     """The named matrices, in float32, and the file's metadata.
 
+    Args:
+      remedy: what to do about a file that is not right.
+      may_lack: whether numbers may be nan or infinite, for what is not known.
+
     Raises:
-      InputError: no such file, or not one that holds these as matrices of floats; `remedy` says what to do about it.
+      InputError: no such file, or not one that holds these as matrices of finite floats.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -29,7 +35,27 @@ def read_matrices(
     if len(arrays) < len(names) or any(x.ndim != 2 or not np.issubdtype(x.dtype, np.floating) for x in arrays):
         wanted = " and ".join(f"{name!r}, a matrix of floats" for name in names)
         raise InputError(f"{path} has tensors {', '.join(sorted(tensors))}; expected {wanted}; {remedy}")
+    for name, array in zip(names, arrays, strict=True):
+        if not may_lack:
+            check_finite(f"{name!r} in {path}", array, remedy=remedy)
     return [array.astype(np.float32, copy=False) for array in arrays], metadata
+
+
+def read_cached(
+    path: Path, name: str, *, shape: tuple[int, int], metadata: Mapping[str, str]
+) -> Float[np.ndarray, "_rows _width"] | None:
+    """A matrix from a cache, as `write_matrices` wrote it; None where it has to be made, said of a damaged one."""
+    if not path.is_file():
+        return None
+    try:
+        (matrix,), found = read_matrices(path, name, remedy="it is made again")
+    except InputError as error:
+        say(str(error))
+        return None
+    if matrix.shape != shape or found != metadata:
+        say(f"{path} holds {matrix.shape} numbers of {found}, expected {shape} of {metadata}; it is made again")
+        return None
+    return matrix
 
 
 def write_matrices(

@@ -9,6 +9,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -39,10 +40,10 @@ class Tokenizer:
     eos: int
     bos: int | None
 
-    @property
+    @cached_property
     def vocab_size(self) -> int:
-        """Ids in use, added tokens included. A model's embedding may have more rows."""
-        return self.backend.get_vocab_size(with_added_tokens=True)
+        """Ids up to the greatest, added tokens included. A model's embedding may have more rows."""
+        return 1 + max(self.backend.get_vocab(with_added_tokens=True).values())
 
     @property
     def fingerprint(self) -> str:
@@ -110,11 +111,22 @@ def _special_tokens(folder: Path) -> dict[str, str | None]:
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).is_file():
             found = read_json(folder / name)
-            texts = {key: found.get(key) for key in ("eos_token", "bos_token")}
-            texts = {key: text["content"] if isinstance(text, dict) else text for key, text in texts.items()}
+            if not isinstance(found, dict):
+                raise InputError(
+                    f"{folder / name} holds a {type(found).__name__}; expected an object; download it again"
+                )
+            texts = {key: _text_of(found.get(key), key, folder / name) for key in ("eos_token", "bos_token")}
             if texts["eos_token"] is not None:
                 return texts
     return {"eos_token": None, "bos_token": None}
+
+
+def _text_of(token: Any, key: str, path: Path) -> str | None:
+    """A special token as it is written: alone, or with how it is treated."""
+    text = token.get("content") if isinstance(token, dict) else token
+    if not isinstance(text, str | None):
+        raise InputError(f"{path} has the {key} {text!r}; expected the text of a token; correct it")
+    return text
 
 
 def _with_ends(backend: tokenizers.Tokenizer, texts: dict[str, str | None], source: Path) -> Tokenizer:

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.evaluation.metrics import row_metrics
-from igd_jax.evaluation.predictions import AGAIN, Prediction, Target, as_json, read_predictions
+from igd_jax.evaluation.predictions import AGAIN, Prediction, Target, as_json, is_finite, read_predictions
 from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.evaluation.record import EvaluationRecord, read_record
 from igd_jax.evaluation.user_metrics import user_metrics
@@ -112,7 +112,7 @@ def method_of(config: Mapping[str, Any]) -> str:
         *sections, last = field.split(".")
         reduce(dict.__getitem__, sections, blank)[last] = None
     text = json.dumps(blank, sort_keys=True)
-    return re.sub(rf"(seed[=_-]?){config['train']['seed']}(?!\d)", r"\1*", text)
+    return re.sub(rf"(seed[=_-]?){re.escape(str(config['train']['seed']))}(?!\d)", r"\1*", text)
 
 
 def only(answers: Sequence[Answer], group: str) -> list[Answer]:
@@ -145,7 +145,7 @@ def read_evaluation(label: str, folder: Path, *, group: str = "") -> Evaluation:
     protocol = metrics.get("protocol")
     if not isinstance(protocol, str) or protocol not in PROTOCOLS:
         raise InputError(f"{metrics_path} tells of the protocol {protocol!r}, which is not known; {AGAIN}")
-    ks = {int(name.split("@")[1]) for name in metrics if re.fullmatch(rf"{PROTOCOLS[protocol]}@\d+", name)}
+    ks = {int(name.split("@")[1]) for name in metrics if re.fullmatch(rf"{PROTOCOLS[protocol]}@[1-9]\d{{,8}}", name)}
     answers = [_answer(prediction) for prediction in read_predictions(predictions_path)]
     if not answers:
         raise InputError(f"{predictions_path} has no rows; {AGAIN}")
@@ -153,18 +153,27 @@ def read_evaluation(label: str, folder: Path, *, group: str = "") -> Evaluation:
     means = {name: float(values.mean()) for name, values in by_row.items()}
     for name, value in {"n": len(answers), **means}.items():
         told = metrics.get(name)
-        if not isinstance(told, int | float) or not math.isclose(told, value, rel_tol=0, abs_tol=1e-6):
+        if told is None or not is_finite(told) or not math.isclose(told, value, rel_tol=0, abs_tol=1e-6):
             raise InputError(f"{predictions_path} gives {name} {value}, {metrics_path} {told}; {AGAIN}")
     if group:
         if not (answers := only(answers, group)):
             raise InputError(f"{predictions_path} has no target that is {group}; compare all, without --targets")
         by_row = _metrics(answers, protocol, ks)
     popularity = {} if group else metrics.get("popularity_baseline", {})
+    if not isinstance(popularity, dict) or not all(map(is_finite, popularity.values())):
+        raise InputError(f"{metrics_path} has no finite numbers as popularity_baseline; {AGAIN}")
     method, seed = str(folder), None
     if (folder / CONFIG).exists():
-        config = read_json(folder / CONFIG)
-        method, seed = method_of(config), config["train"]["seed"]
+        method, seed = _method_and_seed(folder / CONFIG)
     return Evaluation(label, protocol, answers, by_row, ks, popularity, method, seed, record)
+
+
+def _method_and_seed(path: Path) -> tuple[str, int]:
+    config = read_json(path)
+    try:
+        return method_of(config), int(config["train"]["seed"])
+    except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is no config of an evaluation ({error!r}); {AGAIN}") from None
 
 
 def _answer(prediction: Prediction) -> Answer:

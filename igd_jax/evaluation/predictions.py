@@ -29,7 +29,7 @@ SCHEMA_VERSION = 1
 """Counts up when a reader of an older version would misread the file."""
 
 AGAIN = "run python -m igd_jax.evaluate again"
-NOUNS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
+NOUNS = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false"}
 
 T = TypeVar("T", int, float, str, bool)
 
@@ -110,7 +110,7 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
         for number, line in enumerate(file, start=1):
             try:
                 prediction = _prediction(json.loads(line))
-            except ValueError as error:
+            except (RecursionError, ValueError) as error:
                 raise InputError(f"{path} line {number} is no prediction ({error}); {AGAIN}") from None
             yield prediction
 
@@ -151,6 +151,11 @@ def _result(value: Any, name: str) -> Result:
     )
 
 
+def is_finite(value: Any) -> bool:
+    """Whether a value from JSON is a number, of at most the size up to which floats have all whole numbers."""
+    return type(value) in (int, float) and abs(value) <= 2**53
+
+
 def _object(value: Any, kind: type, name: str) -> dict[str, Any]:
     """A JSON object that has the fields of this dataclass and no others."""
     if not isinstance(value, dict):
@@ -166,7 +171,7 @@ def _object(value: Any, kind: type, name: str) -> dict[str, Any]:
 
 def _one(value: Any, kind: type[T], name: str) -> T:
     """A value of one of `NOUNS`; whole numbers are numbers, too."""
-    if type(value) is not kind and not (kind is float and type(value) is int):
+    if not (is_finite(value) if kind is float else type(value) is kind):
         raise ValueError(f"{name} is {_shown(value)}; expected {NOUNS[kind]}")
     return kind(value)
 

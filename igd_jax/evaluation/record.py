@@ -59,6 +59,6 @@ def read_record(path: Path) -> EvaluationRecord:
         check_version(version, source=path)
         told = environment.pop("checkpoint")
         checkpoint = None if told is None else CheckpointRecord(int(told["step"]), told["commit"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{path} is no record of an evaluation ({error!r}); {AGAIN}") from None
     return EvaluationRecord(checkpoint, environment, version)

@@ -1,5 +1,6 @@
 """Which items may be recommended."""
 
+import codecs
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,7 +33,7 @@ def choose_candidates(
       option: name of the option that gave `which`, for errors.
 
     Raises:
-      InputError: the file is missing or names an item that is not in the data.
+      InputError: the file is missing, no text, or names an item that is not in the data.
     """
     if which == "catalogue":
         return np.ones(len(item_ids), bool)
@@ -45,7 +46,7 @@ def choose_candidates(
         raise InputError(
             f"{option} is {which!r}; expected 'catalogue', 'train', 'warm', 'cold' or a file with one item id per line"
         )
-    wanted = {line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()}
+    wanted = {line.strip() for line in _read(path, option).splitlines() if line.strip()}
     unknown = sorted(wanted.difference(item_ids))
     if unknown:
         raise InputError(
@@ -53,3 +54,14 @@ def choose_candidates(
             "take them out of the file"
         )
     return np.fromiter((item in wanted for item in item_ids), bool, len(item_ids))
+
+
+def _read(path: Path, option: str) -> str:
+    """The text of a file in UTF-8, or in UTF-16 if it begins with the mark that editors write for it."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-16" if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} ({option}) is no UTF-8 text ({error.reason} at byte {error.start:,}); save it as UTF-8"
+        ) from None

@@ -20,7 +20,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint, sample_leaves
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import Recommendations, TextBatch
-from igd_jax.data.safetensors_io import read_matrices, write_matrices
+from igd_jax.data.safetensors_io import read_cached, read_matrices, write_matrices
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.decoding.engine import Engine, OneCall
 from igd_jax.decoding.grounding import (
@@ -237,8 +237,11 @@ class BIGRec(Method):
         """From the file, from the cache, or computed."""
         marks = {"model": fingerprint_of_model(embedder), "catalogue": fingerprint_of_rows(rows, context.tokenizer)}
         cached = context.cache / f"embeddings-{fingerprint(*marks.values())}.safetensors"
-        if self._embeddings_file or cached.is_file():
-            return read_embeddings(Path(self._embeddings_file) if self._embeddings_file else cached, marks)
+        shape = (len(rows), embedder.config.hidden_size)
+        if self._embeddings_file:
+            return read_embeddings(Path(self._embeddings_file), marks, shape=shape)
+        if (found := read_cached(cached, "embeddings", shape=shape, metadata=marks)) is not None:
+            return found
         embeddings = embed_rows(embedder, rows, ends, bos=context.tokenizer.bos, mesh=context.mesh)
         if context.cache.parent.is_dir():  # a start that ends in bad input leaves no folder behind
             write_matrices(cached, {"embeddings": embeddings}, marks)
@@ -268,16 +271,15 @@ def text_ends(tokenizer: Tokenizer, *, vocab_size: int) -> Int[np.ndarray, " V"]
     return ends
 
 
-def read_embeddings(path: Path, marks: dict[str, str]) -> Float[np.ndarray, "N D"]:
+def read_embeddings(path: Path, marks: dict[str, str], *, shape: tuple[int, int]) -> Float[np.ndarray, "N D"]:
     """Read embeddings that were kept.
 
     Raises:
-      InputError: no such file, or it is of another model or catalogue than `marks` says.
+      InputError: no such file, or it is of another shape, or another model or catalogue than `marks` says.
     """
-    remedy = "leave config.method.args.embeddings empty, and delete the file if it is of this run's cache"
-    (embeddings,), found = read_matrices(path, "embeddings", remedy=remedy)
+    (embeddings,), found = read_matrices(path, "embeddings", remedy="leave config.method.args.embeddings empty")
     differ = [name for name, mark in marks.items() if found.get(name) != mark]
-    if differ:
+    if differ := differ or ["shape"] * (embeddings.shape != shape):
         raise InputError(
             f"config.method.args.embeddings is {str(path)!r}, which is of another {' and another '.join(differ)}; "
             "expected those of this run; leave it empty to compute them"

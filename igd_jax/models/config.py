@@ -65,7 +65,7 @@ class ModelConfig:
     max_positions: int
 
     def __post_init__(self) -> None:
-        if self.num_heads % self.num_kv_heads or self.head_dim % 2:
+        if self.num_heads % self.num_kv_heads or self.head_dim % 2 or not self.head_dim:
             raise InputError(
                 f"the model has {self.num_heads} query heads, {self.num_kv_heads} key-value heads and head width "
                 f"{self.head_dim}; expected whole groups of query heads and an even width; correct the model's config"
@@ -146,6 +146,9 @@ def named(name: str, *, vocab_size: int | None = None) -> ModelConfig:
     return config if vocab_size is None else dataclasses.replace(config, vocab_size=vocab_size)
 
 
+LARGEST: dict[type, int] = {int: 1 << 24, float: 10**12}
+"""Of numbers in a model's config; sizes beyond are those of no model, and products of them overflow."""
+
 FAMILIES = {
     "qwen2": {"qkv_bias": True, "qk_norm": False},
     "qwen3": {"qkv_bias": False, "qk_norm": True},
@@ -199,10 +202,10 @@ def from_hf(config: dict[str, Any]) -> ModelConfig:
     problems = _unsupported(config)
     fields: dict[str, Any] = {"tie_embeddings": config.get("tie_word_embeddings") is True, **FAMILIES[family]}
     for theirs, ours in _SIZES.items():
-        fields[ours] = _number(config, theirs, int, problems)
-    fields["rms_norm_eps"] = _number(config, "rms_norm_eps", float, problems)
+        fields[ours] = positive_number(config, theirs, int, problems)
+    fields["rms_norm_eps"] = positive_number(config, "rms_norm_eps", float, problems)
     if config.get("head_dim") is not None or family == "qwen3":
-        fields["head_dim"] = _number(config, "head_dim", int, problems)
+        fields["head_dim"] = positive_number(config, "head_dim", int, problems)
     else:
         fields["head_dim"] = fields["hidden_size"] // fields["num_heads"]
     fields["rope_theta"], fields["rope_scaling"] = _rope(config, problems)
@@ -231,14 +234,15 @@ def _unsupported(config: dict[str, Any]) -> list[str]:
     return problems
 
 
-def _number(fields: dict[str, Any], name: str, kind: type[int] | type[float], problems: list[str]) -> int | float:
-    """A positive number; a problem is noted and 1 stands in for it, so that reading can go on."""
+def positive_number(
+    fields: dict[str, Any], name: str, kind: type[int] | type[float], problems: list[str]
+) -> int | float:
+    """A positive number within `LARGEST`; a problem is noted and 1 stands in for it, so that reading can go on."""
     value = fields.get(name)
-    if isinstance(value, (int, kind)) and not isinstance(value, bool) and value > 0:
+    if isinstance(value, (int, kind)) and not isinstance(value, bool) and 0 < value <= LARGEST[kind]:
         return kind(value)
-    problems.append(
-        f"{name} is missing" if value is None else f"{name} is {value!r}, expected a positive {kind.__name__}"
-    )
+    expected = f"a positive {kind.__name__} of at most {LARGEST[kind]:,}"
+    problems.append(f"{name} is missing" if value is None else f"{name} is {value!r}, expected {expected}")
     return kind(1)
 
 
@@ -253,7 +257,7 @@ def _rope(config: dict[str, Any], problems: list[str]) -> tuple[float, Llama3Sca
             name = "rope_type" if key == "type" else key
             if value is not None and rope.setdefault(name, value) != value:
                 problems.append(f"{name} is given both as {rope[name]!r} and as {value!r}")
-    theta = float(_number(rope, "rope_theta", float, problems))
+    theta = float(positive_number(rope, "rope_theta", float, problems))
     kind = rope.get("rope_type", "default")
     scaling = None
     known = {"rope_theta", "rope_type", "partial_rotary_factor"}
@@ -262,10 +266,10 @@ def _rope(config: dict[str, Any], problems: list[str]) -> tuple[float, Llama3Sca
     if kind == "llama3":
         known |= {"factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"}
         scaling = Llama3Scaling(
-            factor=float(_number(rope, "factor", float, problems)),
-            low_freq_factor=float(_number(rope, "low_freq_factor", float, problems)),
-            high_freq_factor=float(_number(rope, "high_freq_factor", float, problems)),
-            original_max_position=int(_number(rope, "original_max_position_embeddings", int, problems)),
+            factor=float(positive_number(rope, "factor", float, problems)),
+            low_freq_factor=float(positive_number(rope, "low_freq_factor", float, problems)),
+            high_freq_factor=float(positive_number(rope, "high_freq_factor", float, problems)),
+            original_max_position=int(positive_number(rope, "original_max_position_embeddings", int, problems)),
         )
         if not scaling.low_freq_factor < scaling.high_freq_factor:
             problems.append("low_freq_factor is not below high_freq_factor")

@@ -16,6 +16,7 @@ from flax import nnx, traverse_util
 from jax.typing import DTypeLike
 from safetensors import SafetensorError, safe_open
 
+from igd_jax.core.arrays import check_finite
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import read_json
 from igd_jax.models.config import ModelConfig, from_hf
@@ -107,16 +108,42 @@ def load_decoder(
 
 
 @dataclass(frozen=True)
+class Tensor:
+    """A tensor of an open file, which is read when it is asked for.
+
+    Attributes:
+      name: its name there.
+      path: that file's.
+      file: the file.
+    """
+
+    name: str
+    path: Path
+    file: Any
+
+    def shape_and_dtype(self) -> tuple[tuple[int, ...], str]:
+        """What the head of the file says of it, the dtype in safetensors' words."""
+        piece = self.file.get_slice(self.name)
+        return tuple(piece.get_shape()), piece.get_dtype()
+
+    def read(self) -> np.ndarray:
+        """Its numbers; raises `InputError` where one is not finite."""
+        array = self.file.get_tensor(self.name)
+        check_finite(f"{self.name} in {self.path}", array, remedy="download it again, or choose another model")
+        return array
+
+
+@dataclass(frozen=True)
 class Source:
     """Open files of a folder.
 
     Attributes:
       folder: where they are.
-      tensors: every tensor's name with the file that holds it; tensors are read when asked for.
+      tensors: every tensor by its name.
     """
 
     folder: Path
-    tensors: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
 
 
 def fill(
@@ -135,7 +162,8 @@ def fill(
       ignored: tensors that may be there and are not read.
 
     Raises:
-      InputError: tensors that are missing, surplus, or of another shape or dtype, all in one message.
+      InputError: tensors that are missing, surplus, or of another shape or dtype, all in one message; or one that
+        holds nan or infinity.
     """
     graph, state = nnx.split(template)
     shapes = traverse_util.flatten_dict(nnx.to_pure_dict(state), sep=".")
@@ -173,9 +201,9 @@ def _weight_files(folder: Path) -> list[Path]:
     raise InputError(f"{folder} has no weights; expected model.safetensors or shards with {index.name}; download them")
 
 
-def open_tensors(folder: Path, stack: ExitStack) -> dict[str, Any]:
-    """Every tensor's name with the open file that holds it; tensors are read when asked for."""
-    tensors: dict[str, Any] = {}
+def open_tensors(folder: Path, stack: ExitStack) -> dict[str, Tensor]:
+    """Every tensor by its name, of files that stay open with the stack."""
+    tensors: dict[str, Tensor] = {}
     for path in _weight_files(folder):
         try:
             file = stack.enter_context(safe_open(path, framework="numpy"))
@@ -184,7 +212,7 @@ def open_tensors(folder: Path, stack: ExitStack) -> dict[str, Any]:
         names = set(file.keys())
         if twice := sorted(names & tensors.keys()):
             raise InputError(f"{folder} holds {', '.join(twice)} in two files; expected one; download the model afresh")
-        tensors |= dict.fromkeys(names, file)
+        tensors |= {name: Tensor(name, path, file) for name in names}
     return tensors
 
 
@@ -203,15 +231,14 @@ def _expected(shapes: dict[str, Any], names: Sequence[Name]) -> dict[str, tuple[
 
 
 def _mismatches(
-    tensors: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
     expected: dict[str, tuple[int, ...]],
     copies: Mapping[str, str],
     ignored: Collection[str],
 ) -> list[str]:
     problems = [f"- {name}" for name in expected if name not in tensors]
     for name in sorted(tensors.keys() - ignored):
-        piece = tensors[name].get_slice(name)
-        shape, dtype = tuple(piece.get_shape()), piece.get_dtype()
+        shape, dtype = tensors[name].shape_and_dtype()
         if name in copies:
             if not _equal(tensors, name, copies[name]):
                 problems.append(f"! {name} is not {copies[name]}, though config.json ties them")
@@ -224,18 +251,18 @@ def _mismatches(
     return problems
 
 
-def _equal(tensors: Mapping[str, Any], *names: str) -> bool:
+def _equal(tensors: Mapping[str, Tensor], *names: str) -> bool:
     if any(name not in tensors for name in names):
         return False
-    first, second = (tensors[name].get_tensor(name) for name in names)
+    first, second = (tensors[name].read() for name in names)
     return first.dtype == second.dtype and np.array_equal(first, second)
 
 
-def _read(tensors: Mapping[str, Any], name: str, transposed: bool, like: Any) -> np.ndarray:
+def _read(tensors: Mapping[str, Tensor], name: str, transposed: bool, like: Any) -> np.ndarray:
     """One of our arrays, layers stacked, in the shape and dtype of `like`."""
 
     def tensor(name: str) -> np.ndarray:
-        array = tensors[name].get_tensor(name)
+        array = tensors[name].read()
         return array.T if transposed else array
 
     if "{layer}" not in name:

@@ -42,7 +42,7 @@ def kind_of(folder_or_name: str | Path) -> Kind:
             f"no model is called {name!r} and there is no such folder; expected a folder or one of {known}"
         )
     found = read_config(name).get("model_type")
-    if found not in TYPES:
+    if not isinstance(found, str) or found not in TYPES:
         raise InputError(
             f"the model in {name} is of type {found!r}; expected one of {', '.join(TYPES)}; choose another"
         )

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from igd_jax.core.errors import InputError
+from igd_jax.models.config import positive_number
 
 FEED_FORWARD = {"relu": False, "gated-gelu": True}
 """``feed_forward_proj`` of a config, and whether it is gated."""
@@ -80,26 +81,36 @@ def from_hf(config: dict[str, Any]) -> T5Config:
     writes the second one apart, as ``scale_decoder_outputs``.
 
     Raises:
-      InputError: another type, a field that is missing or no number, or another feed-forward.
+      InputError: another type; or, all in one message, fields that are missing or of a value that no T5 has.
     """
     if config.get("model_type") != "t5":
         raise InputError(f"the model is of type {config.get('model_type')!r}; expected t5; choose such a model")
-    given = _DEFAULTS | config
-    if wrong := [name for name in _FIELDS if not isinstance(given.get(name), int | float) or given[name] <= 0]:
-        raise InputError(f"the t5 config has no positive {', '.join(wrong)}; correct it or choose another model")
-    if (kind := config.get("feed_forward_proj", "relu")) not in FEED_FORWARD:
-        raise InputError(f"the t5 config has feed_forward_proj {kind!r}; expected one of {', '.join(FEED_FORWARD)}")
+    given, problems = {**_DEFAULTS, **config}, list[str]()
+    sizes: dict[str, Any] = {
+        ours: positive_number(given, theirs, float if ours == "eps" else int, problems)
+        for theirs, ours in _FIELDS.items()
+    }
+    decoder_layers = "num_layers" if given.get("num_decoder_layers") is None else "num_decoder_layers"
+    sizes["num_decoder_layers"] = positive_number(given, decoder_layers, int, problems)
+    starts = (config.get(name) for name in ("decoder_start_token_id", "pad_token_id"))
+    start = next((start for start in starts if start is not None), 0)
+    if not isinstance(start, int) or not 0 <= start < sizes["vocab_size"]:
+        problems.append(f"decoder_start_token_id is {start!r}, expected an id of the vocabulary")
+    if not 4 <= sizes["num_buckets"] < 2 * sizes["max_distance"]:
+        problems.append("relative_attention_num_buckets is not from 4 to twice relative_attention_max_distance")
+    kind = config.get("feed_forward_proj", "relu")
+    if kind not in [*FEED_FORWARD]:
+        problems.append(f"feed_forward_proj is {kind!r}, expected one of {', '.join(FEED_FORWARD)}")
+    if problems:
+        raise InputError(f"the t5 config cannot be used: {'; '.join(problems)}; correct it or choose another model")
     tied = config.get("tie_word_embeddings") is not False
     scaled = config.get("scale_decoder_outputs")
-    starts = (config.get(name) for name in ("decoder_start_token_id", "pad_token_id"))
-    sizes = {ours: given[theirs] for theirs, ours in _FIELDS.items()}
     return T5Config(
         **sizes,
-        num_decoder_layers=config.get("num_decoder_layers") or sizes["num_layers"],
         gated=FEED_FORWARD[kind],
         tie_embeddings=tied,
         scale_logits=tied if scaled is None else scaled is True,
-        start_id=next((start for start in starts if start is not None), 0),
+        start_id=start,
     )
 
 

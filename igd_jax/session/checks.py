@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.lines import shortened
 
 LONGEST_SHOWN = 160
 """Characters of a value that a message repeats."""
@@ -30,12 +31,6 @@ def shown(value: Any) -> str:
         return shortened(repr(value), LONGEST_SHOWN)
     except ValueError:  # Python writes no integer of more than 4,300 digits
         return f"a number of {value.bit_length():,} bits"
-
-
-def shortened(text: str, longest: int) -> str:
-    """A text of hardly more than `longest` characters: of a longer one, its two ends."""
-    half = longest // 2
-    return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
 
 
 def refused(field: str, value: Any, expected: str, *, but: str = "") -> InputError:

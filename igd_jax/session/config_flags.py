@@ -61,12 +61,12 @@ def define_config_flag() -> None:
     with bad_flags_told():
         file, folder, other = (_option(name) for name in ("--config", "--workdir", "--decode_as"))
         for name, given in (("config", file), ("decode_as", other)):
-            if given is not None and not Path(given.split(":", 1)[0]).is_file():
-                raise InputError(f"--{name}={given}: there is no such file; configs/ holds experiments")
+            if given is not None:
+                read_config(given, option=name)  # what is wrong in it is told by our own words
         if file is None and folder is not None and Workdir(folder).config.is_file():
             config = run_config(Workdir(folder))
             if other is not None:
-                decode_as(config, read_config(other))
+                decode_as(config, read_config(other, option="decode_as"))
             config_flags.DEFINE_config_dict("config", config, lock_config=True)
             return
         if other is not None:
@@ -81,14 +81,26 @@ def define_decode_as_flag() -> None:
     flags.DEFINE_string("decode_as", None, "Experiment file whose method decodes the run in the workdir.")
 
 
-def read_config(file: str) -> ConfigDict:
-    """The config of an experiment file, ``FILE.py`` or ``FILE.py:ARGUMENT``."""
+def read_config(file: str, *, option: str = "config") -> ConfigDict:
+    """The config of an experiment file, ``FILE.py`` or ``FILE.py:ARGUMENT``.
+
+    Args:
+      option: name of the option that gave it, for messages.
+
+    Raises:
+      InputError: there is no such file, or it fails, exits, or gives no config.
+    """
     path, *argument = file.split(":", 1)
+    if not Path(path).is_file():
+        raise InputError(f"--{option}={file}: there is no such file; configs/ holds experiments")
     try:
-        get_config = runpy.run_path(path)["get_config"]
-    except (KeyError, SyntaxError) as error:
-        raise InputError(f"{path} is no experiment file ({error}); expected one like those of configs/") from None
-    return ConfigDict(get_config(*argument))
+        config = runpy.run_path(path)["get_config"](*argument)
+        if not isinstance(config, ConfigDict):
+            raise TypeError(f"get_config() returns {type(config).__name__} and no ConfigDict")
+        return config
+    except (Exception, SystemExit) as error:  # it is the user's own code, which may do anything
+        what = f"{type(error).__name__}: {error}"
+        raise InputError(f"{path} is no experiment file ({what}); expected one like those of configs/") from error
 
 
 def decode_as(config: ConfigDict, other: ConfigDict) -> None:

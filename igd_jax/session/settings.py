@@ -19,6 +19,7 @@ from typing import get_type_hints
 from ml_collections import ConfigDict
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.lines import shortened
 from igd_jax.identifiers.base import identifiers_class
 from igd_jax.methods.base import Method, load_method
 from igd_jax.models.load import config_of, kind_of
@@ -29,7 +30,6 @@ from igd_jax.session.checks import (
     check_names,
     check_type,
     read_section,
-    shortened,
     shown,
 )
 from igd_jax.session.sections import (

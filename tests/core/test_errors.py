@@ -1,13 +1,15 @@
-"""Bad input ends in one line and exit code 2; a fault of the program keeps its traceback."""
+"""Whatever goes wrong ends in one line and an exit code that says whose turn it is; --traceback shows all of it."""
 
-import contextlib
+import errno
 import sys
+import threading
+from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import flags
-from ml_collections import config_flags
 
-from igd_jax.core.errors import InputError, bad_flags_told, run
+from igd_jax.core.errors import InputError, bad_flags_told, explain, run
 
 
 @pytest.fixture
@@ -15,6 +17,8 @@ def command(monkeypatch, capsys):
     """Run a main function as a program with the option --size; returns exit code and standard error."""
     before = set(flags.FLAGS)
     flags.DEFINE_integer("size", 1, "A number.")
+    monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # which a command replaces
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
 
     def start(main, *arguments, **options):
         monkeypatch.setattr(sys, "argv", ["program", *arguments])
@@ -53,26 +57,117 @@ def test_bad_options_are_told_before_anything_runs(command, argument):
     assert argument.strip("-").split("=")[0] in line
 
 
-def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["program"])
-    with contextlib.redirect_stderr(None), pytest.raises(ZeroDivisionError):
-        run(lambda: 1 / 0)
-    flags.FLAGS.unparse_flags()
+def test_a_fault_of_the_program_is_told_as_one(command):
+    code, err = command(lambda: 1 / 0)
+    assert code == 70
+    assert err.startswith(
+        "error: internal error (ZeroDivisionError: division by zero): a fault of igd_jax, not of what"
+    )
+    assert len(err.splitlines()) == 1
+
+
+def test_the_whole_traceback_is_shown_on_demand(command):
+    code, err = command(lambda: 1 / 0, "--traceback")
+    assert code == 70
+    first, *_, last = err.splitlines()
+    assert first == "Traceback (most recent call last):"
+    assert last.startswith("error: internal error (ZeroDivisionError: division by zero)")
+
+
+def test_an_interrupt_is_told_in_a_word(command):
+    assert command(lambda: _fail(KeyboardInterrupt())) == (130, "error: interrupted\n")
+
+
+def test_a_long_message_loses_its_middle(command):
+    code, err = command(lambda: _fail(InputError(f"the cell {'x' * 100_000} is no number; mend it")))
+    assert code == 2
+    assert len(err) <= len("error: \n") + 500
+    assert err.startswith("error: the cell xxx")
+    assert err.endswith("xxx is no number; mend it\n")
+
+
+def test_what_a_terminal_would_obey_is_spelt_out(command):
+    _, err = command(lambda: _fail(InputError("the title 'a\x1b[2Jb\x9b\u202ec' is empty")))
+    assert err == "error: the title 'a\\u001b[2Jb\\u009b\\u202ec' is empty\n"
+
+
+def test_an_argument_that_is_no_text_is_bad_input(command):
+    code, err = command(lambda: pytest.fail("ran"), "--size=\udcc3")
+    assert code == 2
+    assert err.startswith("error: '--size=\\udcc3' is no text in the encoding of this system, utf-8; set PYTHONUTF8=1")
+
+
+def _raised(make) -> BaseException:
+    with pytest.raises(BaseException) as caught:  # noqa: PT011
+        make()
+    return caught.value
+
+
+def _told_as_bad_input(error: BaseException) -> None:
+    try:
+        raise error
+    except type(error):
+        raise InputError("x.safetensors is damaged; download it again") from None
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "full", "/data/x"), "No space left on device: /data/x; free some space there"),
+        (OSError(errno.EROFS, "read-only", "/data/x"), "Read-only file system: /data/x; name a folder on"),
+        (PermissionError(errno.EACCES, "no", "/data/x"), "Permission denied: /data/x; allow it, or name another path"),
+        (OSError(errno.EFBIG, "big"), "File too large; raise the limit on the size of files (ulimit -f)"),
+        (OSError(errno.EMFILE, "many", "/data/x"), "Too many open files: /data/x; raise the limit on open files"),
+        (ValueError("OUT_OF_RANGE: Failed to write 9 bytes [os_error_code='27']"), "File too large; raise the limit"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "No space left on device; free some"),
+        (ExceptionGroup("threads", [OSError(errno.ENOSPC, "full")]), "No space left on device; free some space"),
+        (MemoryError(), "out of memory; use a machine with more"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), "out of memory (RESOURCE_EXHAUSTED: "),
+        (ConnectionError("the Hub does not answer"), "ConnectionError: the Hub does not answer; mend it, and start"),
+    ],
+)
+def test_trouble_of_the_machine_is_no_fault_of_the_input(error, message):
+    code, told = explain(error)
+    assert code == 74
+    assert told.startswith(message)
+
+
+def test_numpy_tells_how_much_memory_it_lacked():
+    code, told = explain(_raised(lambda: np.empty(2**58)))
+    assert code == 74
+    assert told.startswith("out of memory (Unable to allocate ")
+
+
+def test_trouble_of_the_machine_is_told_whatever_was_made_of_it():
+    full = OSError(errno.ENOSPC, "full", "/data/x")
+    code, told = explain(_raised(lambda: _told_as_bad_input(full)))
+    assert (code, told[:33]) == (74, "No space left on device: /data/x;")
+    assert explain(_raised(lambda: _told_as_bad_input(FileNotFoundError(errno.ENOENT, "none"))))[0] == 2
+
+
+def test_what_to_lower_is_told_where_a_config_says_it():
+    flags.DEFINE_string("config", None, "Stands for a config.")
+    try:
+        _, told = explain(MemoryError())
+    finally:
+        delattr(flags.FLAGS, "config")
+    assert "lower config.train.micro_batch_size or config.decode.batch_size, set config.model.remat=True" in told
+
+
+def test_a_path_that_cannot_be_is_bad_input(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "file").touch()
+    cases = {"x" * 300: "File name too long", "loop": "Too many levels of symbolic links", "file/x": "Not a directory"}
+    for name, message in cases.items():
+        code, told = explain(_raised(Path(tmp_path, name).read_text))
+        assert (code, told.split(":")[0]) == (2, message)
+        assert told.endswith("; name another path")
 
 
 def test_arguments_may_stand_before_options(command):
     got = []
     command(lambda arguments: got.append((arguments, flags.FLAGS.size)), "a", "--size=2", "b", positional=True)
     assert got == [(["a", "b"], 2)]
-
-
-@pytest.mark.filterwarnings("ignore:the load_module:DeprecationWarning")  # ml_collections
-def test_the_message_of_an_experiment_file_is_kept_without_its_traceback(command, tmp_path):
-    path = tmp_path / "experiment.py"
-    path.write_text("def get_config():\n    raise ValueError('no such thing; expected another')\n")
-    config_flags.DEFINE_config_file("config")
-    code, err = command(lambda: pytest.fail("ran"), f"--config={path}")
-    assert (code, err) == (2, "error: ValueError: no such thing; expected another\n")
 
 
 def test_an_unknown_config_field_is_named(capsys):

@@ -52,9 +52,12 @@ def test_a_file_comes_back_as_it_was(source, folder):
     [
         ({"fingerprint": "xyz"}, "has vectors of data abc, but this run's data is xyz; train a collaborative run on"),
         ({"split": "train"}, "which has no scores for the rows of train; rank those of valid or test"),
-        ({"n_rows": 5}, "has 4 rows of test, but that split has 5; finish the collaborative run again"),
-        ({"split": "valid"}, "has 2 rows of valid, but that split has 4"),
-        ({"n_items": 6}, "has 5 item vectors, 0 of them not finite, for 6 items; finish the collaborative run again"),
+        (
+            {"n_rows": 5},
+            "has 4 rows of test, 3 wide, but that split has 5, and items are 3 wide; finish ",
+        ),
+        ({"split": "valid"}, "has 2 rows of valid, 3 wide, but that split has 4"),
+        ({"n_items": 6}, "has 5 item vectors for 6 items; finish the collaborative run again"),
     ],
 )
 def test_scores_of_something_else_are_bad_input(folder, changes, told):
@@ -65,12 +68,22 @@ def test_scores_of_something_else_are_bad_input(folder, changes, told):
 def test_item_vectors_that_do_not_fit_are_bad_input(folder, source):
     with pytest.raises(InputError, match="has vectors of data abc, but this run's data is xyz"):
         load_item_vectors(folder, fingerprint="xyz", n_items=5)
-    with pytest.raises(InputError, match="has 5 item vectors, 0 of them not finite, for 4 items"):
+    with pytest.raises(InputError, match="has 5 item vectors for 4 items"):
         load_item_vectors(folder, fingerprint="abc", n_items=4)
     broken = np.where(np.arange(5)[:, None] == 2, np.float32("nan"), source.items)
     save_collaborative(folder, broken, {}, fingerprint="abc")
-    with pytest.raises(InputError, match="has 5 item vectors, 1 of them not finite, for 5 items"):
+    with pytest.raises(InputError, match=r"'items' in .*: 3 of 15 numbers are nan or infinite; finish"):
         load_item_vectors(folder, fingerprint="abc", n_items=5)
+
+
+def test_vectors_of_users_that_do_not_fit_are_bad_input(folder, source):
+    broken = {"test": np.where(np.arange(4)[:, None] == 2, np.float32("inf"), source.users)}
+    save_collaborative(folder, source.items, broken, fingerprint="abc")
+    with pytest.raises(InputError, match=r"'test' in .*: 3 of 12 numbers are nan or infinite; finish the collab"):
+        load_collaborative(folder, **WANTED)
+    save_file({"items": source.items, "test": source.items[:4, :2]}, folder / FILE, metadata={"fingerprint": "abc"})
+    with pytest.raises(InputError, match=r"has 4 rows of test, 2 wide, but that split has 4, and items are 3 wide"):
+        load_collaborative(folder, **WANTED)
 
 
 def test_a_missing_or_broken_file_is_bad_input(folder):

@@ -206,7 +206,7 @@ def test_failed_write_leaves_nothing(small, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(folders.io, "write_json", full)
-    with pytest.raises(InputError, match="No space left on device"):
+    with pytest.raises(OSError, match="No space left on device"):
         save(small, tmp_path / "data")
     assert not list(tmp_path.iterdir())
 

@@ -115,6 +115,29 @@ def test_a_tokenizer_without_eos_is_bad_input(folder, names):
         load_tokenizer(folder)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([1], r"tokenizer_config.json holds a list; expected an object"),
+        ({"eos_token": 7}, r"tokenizer_config.json has the eos_token 7; expected the text of a token; correct it"),
+        ({"eos_token": {"content": ["a"]}}, r"has the eos_token \['a'\]; expected the text of a token"),
+    ],
+)
+def test_special_tokens_that_are_no_text_are_bad_input(folder, names, message):
+    (folder / "tokenizer_config.json").write_text(json.dumps(names), encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        load_tokenizer(folder)
+
+
+def test_ids_count_up_to_the_greatest_whatever_is_left_out(folder):
+    """A model that embeds as many ids as there are would be asked for one that it does not have."""
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    content["model"]["vocab"]["!"] = 5000
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert load_tokenizer(folder).vocab_size == 5001
+
+
 def test_a_folder_without_a_tokenizer_is_bad_input(tmp_path):
     with pytest.raises(InputError, match=r"holds no tokenizer\.json"):
         load_tokenizer(tmp_path)

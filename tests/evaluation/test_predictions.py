@@ -74,13 +74,22 @@ def test_writing_that_fails_leaves_the_older_file(tmp_path):
         (
             '"ranked": []',
             '"ranked": [{"items": [], "title": "", "score": null, "tokens": []}]',
-            "ranked[0].score is null; expected a number",
+            "ranked[0].score is null; expected a finite number",
         ),
         (
             '"ranked": []',
             '"ranked": [{"items": [], "title": "", "score": 0, "tokens": [1.5]}]',
             "ranked[0].tokens is [1.5]; expected a list, each a whole number",
         ),
+        *(
+            (
+                '"ranked": []',
+                f'"ranked": [{{"items": [], "title": "", "score": {score}, "tokens": []}}]',
+                "ranked[0].score is ",
+            )
+            for score in ("NaN", "-Infinity", "true", "1e300", "1" * 400)
+        ),
+        ('"ranked": []', f'"ranked": {"[" * 100_000}', "maximum recursion depth exceeded"),
         ('{"row": 9', '"row": 9', "Extra data"),
     ],
 )

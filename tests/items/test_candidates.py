@@ -39,6 +39,21 @@ def test_a_file_names_candidates_line_by_line(tmp_path):
     assert _choose(str(path)).tolist() == [True, False, False, True, False]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_may_begin_with_the_mark_of_its_encoding(tmp_path, encoding):
+    path = tmp_path / "in_stock.txt"
+    path.write_text("item3\nitem0\n", encoding=encoding)
+    assert _choose(str(path)).tolist() == [True, False, False, True, False]
+
+
+@pytest.mark.parametrize(("text", "encoding"), [("caf\xe9\n", "latin-1"), ("item3\ud800", "utf-16")])
+def test_a_file_that_is_no_text_is_bad_input(tmp_path, text, encoding):
+    path = tmp_path / "in_stock.txt"
+    path.write_bytes(text.encode(encoding, "surrogatepass"))
+    with pytest.raises(InputError, match=r"in_stock.txt \(config.items.candidates\) is no UTF-8 text \(.* at byte \d"):
+        _choose(str(path))
+
+
 def test_a_file_with_unknown_items_or_no_file_is_bad_input(tmp_path):
     path = tmp_path / "in_stock.txt"
     path.write_text("item3\nitem77\nitem78\n", encoding="utf-8")

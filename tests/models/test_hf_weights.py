@@ -221,6 +221,18 @@ def test_unusable_index_is_refused(tmp_path: Path, tensors: dict[str, np.ndarray
         load_decoder(tmp_path)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("name", ["model.embed_tokens.weight", "model.layers.1.mlp.up_proj.weight"])
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path, tensors: dict[str, np.ndarray], name, number, dtype):
+    stored = {each: tensor.astype(dtype) for each, tensor in tensors.items()}
+    stored[name][2, 3] = number
+    with pytest.raises(InputError) as error:
+        load_decoder(write(tmp_path, stored))
+    file = tmp_path / "model.safetensors"
+    assert str(error.value).startswith(f"{name} in {file}: 1 of {tensors[name].size} numbers are nan or infinite; down")
+
+
 @pytest.mark.parametrize("keep", [0, 100, -40])
 def test_cut_file_is_refused(tmp_path: Path, tensors: dict[str, np.ndarray], keep: int):
     path = write(tmp_path, tensors) / "model.safetensors"

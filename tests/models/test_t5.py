@@ -214,8 +214,16 @@ def test_only_differences_of_positions_count_and_shared_ones_make_a_set(model):
     ("changes", "message"),
     [
         ({"model_type": "qwen2"}, "the model is of type 'qwen2'; expected t5"),
-        ({"d_kv": None, "num_heads": 0}, "has no positive num_heads, d_kv"),
-        ({"feed_forward_proj": "gated-silu"}, "feed_forward_proj 'gated-silu'; expected one of relu, gated-gelu"),
+        ({"d_kv": None, "num_heads": 0}, "num_heads is 0, expected a positive int .*; d_kv is missing; correct it or"),
+        ({"vocab_size": 2**31}, "vocab_size is 2147483648, expected a positive int of at most 16,777,216"),
+        ({"d_ff": 2**63}, "d_ff is 9223372036854775808, expected a positive int"),
+        ({"d_model": 8.5}, "d_model is 8.5, expected a positive int"),
+        ({"layer_norm_epsilon": float("nan")}, "layer_norm_epsilon is nan, expected a positive float"),
+        ({"num_decoder_layers": -1}, "num_decoder_layers is -1, expected a positive int"),
+        ({"decoder_start_token_id": 10**6}, "decoder_start_token_id is 1000000, expected an id of the vocabulary"),
+        ({"decoder_start_token_id": "0"}, "decoder_start_token_id is '0', expected an id of the vocabulary"),
+        ({"relative_attention_num_buckets": 1}, "num_buckets is not from 4 to twice relative_attention_max_distance"),
+        ({"feed_forward_proj": ["relu"]}, r"feed_forward_proj is \['relu'\], expected one of relu, gated-gelu"),
     ],
 )
 def test_a_config_that_is_not_understood_is_bad_input(changes, message):

@@ -118,3 +118,11 @@ def test_halves_are_read_as_float32(stored_as, tmp_path):
     model = load_t5(tmp_path)
     assert {leaf.dtype for leaf in jax.tree.leaves(nnx.state(model))} == {jnp.dtype(jnp.float32)}
     np.testing.assert_array_equal(model.embed[...], tensors["shared.weight"].astype(np.float32))
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    tensors = stored("1.0, relu, tied", tmp_path)
+    tensors["decoder.block.1.layer.2.DenseReluDense.wo.weight"][0, 0] = np.nan
+    save_file(tensors, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match=r"decoder.block.1.layer.2.DenseReluDense.wo.weight in .*: 1 of 1,536 numbers"):
+        load_t5(tmp_path)

@@ -1,0 +1,35 @@
+"""Numbers that were read from a file: within their range and finite, or one line that says which is not."""
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from igd_jax.core.errors import InputError
+
+
+def check_range(what: str, numbers: Int[np.ndarray, "..."], low: int, high: int, *, remedy: str) -> None:
+    """Raise `InputError` unless all numbers are from `low` to `high`, both included.
+
+    Args:
+      what: noun for the numbers, with the file that they are of.
+    """
+    is_wrong = (numbers < low) | (numbers > high)
+    if is_wrong.any():
+        first = int(is_wrong.argmax())
+        raise InputError(
+            f"{what}: number {first} of them is {numbers.flat[first]}; expected {low:,} to {high:,}; {remedy}"
+        )
+
+
+def check_finite(what: str, numbers: Shaped[np.ndarray, "..."], *, remedy: str) -> None:
+    """Raise `InputError` unless all numbers, of float64, 32 or 16 or bfloat16, are finite; see `check_range`."""
+    if not all_finite(numbers):
+        n_wrong = int((~np.isfinite(numbers)).sum())
+        raise InputError(f"{what}: {n_wrong:,} of {numbers.size:,} numbers are nan or infinite; {remedy}")
+
+
+def all_finite(numbers: Shaped[np.ndarray, "..."]) -> bool:
+    """Whether neither nan nor infinity is among the numbers; NumPy's own test takes ten times longer on 16 bits."""
+    if numbers.dtype.itemsize != 2:
+        return bool(np.isfinite(numbers).all())
+    infinity = np.array(np.inf, numbers.dtype).view(np.uint16)
+    return bool(((numbers.view(np.uint16) & np.uint16(0x7FFF)) < infinity).all())

@@ -1,0 +1,53 @@
+"""Lines for people: short, and with nothing in them that a terminal would obey, whatever data they repeat."""
+
+import codecs
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Control characters but for newline and tab, marks that turn the direction of writing, and halves of pairs."""
+
+
+def visible(text: str) -> str:
+    r"""The text with escapes such as ``\u001b``, which JSON reads back, for what a terminal would obey."""
+    return _OBEYED.sub(lambda found: _escaped(found[0]), text)
+
+
+def _escaped(text: str) -> str:
+    units = text.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
+
+
+def shortened(text: str, longest: int) -> str:
+    """A text of at most `longest` characters: of a longer one, its two ends."""
+    half = (longest - 3) // 2
+    return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
+
+
+def _escape_unwritable(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return _escaped(error.object[error.start : error.end]), error.end
+
+
+def escape_output() -> None:
+    """From now on escape what the encoding of standard output and error cannot write, instead of ending there."""
+    codecs.register_error("igd_jax.escaped", _escape_unwritable)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="igd_jax.escaped")
+
+
+@contextmanager
+def outliving_reader(stream: Any, failures: type[OSError] = BrokenPipeError) -> Iterator[None]:
+    """Write to a stream whose reader may have gone, as ``head`` does after ten lines: what follows is thrown away."""
+    try:
+        yield
+    except failures:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())
+        os.close(nowhere)
