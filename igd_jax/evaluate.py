@@ -12,6 +12,7 @@ users, each user of the split is asked once, and all that they took in it is rig
 
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from ml_collections import ConfigDict
 
 from igd_jax.core import errors
 from igd_jax.core.environment import environment
-from igd_jax.core.io import Workdir, atomic_folder, check_name, check_replaceable, read_json, write_json
+from igd_jax.core.io import Workdir, atomic_folder, check_name, check_replaceable, owned, read_json, write_json
 from igd_jax.core.log import say
 from igd_jax.core.types import Recommendations
 from igd_jax.data.prepared import Rows
@@ -187,11 +188,14 @@ def main() -> None:
     config = load_config(flags.FLAGS.config, workdir)
     if flags.FLAGS.split:
         config.eval.split = flags.FLAGS.split
-    axis = None
-    if flags.FLAGS.choose is not None:
-        axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)
-        config = choose(config, workdir, axis, max_examples=flags.FLAGS.choose_examples)
-    evaluate(config, workdir, name=flags.FLAGS.name or config.eval.split, chosen=axis)
+    name, axis = flags.FLAGS.name or config.eval.split, None
+    check_name(name, option="--name")
+    # A start that ends in bad input leaves no folder behind, not even one for a lock.
+    with owned(workdir.eval(name)) if workdir.path.is_dir() else nullcontext():
+        if flags.FLAGS.choose is not None:
+            axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)
+            config = choose(config, workdir, axis, max_examples=flags.FLAGS.choose_examples)
+        evaluate(config, workdir, name=name, chosen=axis)
 
 
 if __name__ == "__main__":

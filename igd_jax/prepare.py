@@ -13,7 +13,7 @@ from absl import flags
 
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import check_replaceable
+from igd_jax.core.io import check_replaceable, owned
 from igd_jax.core.log import say
 from igd_jax.data import sources
 from igd_jax.data.interactions import SPLITTERS, to_prepared
@@ -119,8 +119,9 @@ def main() -> None:
     output = Path(os.path.abspath(FLAGS.output))
     check_replaceable(output)
     given = {name: FLAGS[name].value for name in _OPTIONS if FLAGS[name].value is not None}
-    prepared = prepare(FLAGS.source, path=Path(FLAGS.input) if FLAGS.input else None, options=given)
-    save(prepared, output)
+    with owned(output):
+        prepared = prepare(FLAGS.source, path=Path(FLAGS.input) if FLAGS.input else None, options=given)
+        save(prepared, output)
     for line in describe(prepared.meta):
         say(line)
     say(f"wrote {FLAGS.output}")

@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
+from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.evaluation.predictions import as_json
 from igd_jax.evaluation.tables import markdown_table
@@ -66,7 +67,8 @@ def main() -> None:
         raise InputError("give --history, or --input=REQUESTS.jsonl with --output=FILE.jsonl, and not both")
     config = load_config(given.config, workdir)
     if given.input:
-        answer_file(lambda: make_recommender(config, workdir), Path(given.input), Path(given.output), k=given.k)
+        with locked(Path(given.output)):
+            answer_file(lambda: make_recommender(config, workdir), Path(given.input), Path(given.output), k=given.k)
         return
     with contextlib.redirect_stdout(sys.stderr if given.json else sys.stdout):
         results = recommend(config, workdir, given.history, k=given.k).results

@@ -9,7 +9,6 @@ evaluation that is there and was made with the same config is not repeated.
 """
 
 import itertools
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,10 +19,11 @@ from igd_jax.compare import compare_folders
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, check_name, read_json
+from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.evaluate import evaluate
 from igd_jax.evaluation.tables import comparison_table
-from igd_jax.session.config_flags import check_workdir, config_json, define_config_flag
+from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag
 from igd_jax.session.config_grid import Axis, changed, name_of, parse_axis, points
 from igd_jax.session.settings import TO_TRAIN, settings_from
 from igd_jax.train import train
@@ -36,27 +36,28 @@ def sweep(config: ConfigDict, output: Path, *, grid: Sequence[Axis], evaluations
     """Train every point of `grid`, evaluate it at every point of `evaluations`; returns the evaluations' folders.
 
     Raises:
-      InputError: an error of `train` or `evaluate` ends the sweep; finished runs stay.
+      InputError: an error of `train` or `evaluate` ends the sweep, finished runs stay; or another process sweeps there.
     """
     runs, folders = list(points(grid)), []
     for point in (*runs, *filter(None, points(evaluations))):
         check_name(name_of(point), option="the name of a run or evaluation")
     for point, decoding in itertools.product(runs, points(evaluations)):  # a bad value ends it before hours are spent
         settings_from(changed(config, point | decoding), needs=TO_TRAIN)
-    for number, point in enumerate(runs, start=1):
-        run_config, workdir = changed(config, point), Workdir(str(output / name_of(point)))
-        check_workdir(run_config, workdir)
-        todo = {}
-        for decoding in points(evaluations):
-            name, trial = name_of(decoding) or run_config.eval.split, changed(run_config, decoding)
-            folders.append(workdir.eval(name))
-            if not is_finished(folders[-1], trial):
-                todo[name] = trial
-        say(f"run {number} of {len(runs)}: {name_of(point)}, evaluations to make: {', '.join(todo) or 'none'}")
-        if todo:
-            train_only(run_config, workdir)
-        for name, trial in todo.items():
-            evaluate(trial, workdir, name=name)
+    with locked(output):
+        for number, point in enumerate(runs, start=1):
+            run_config, workdir = changed(config, point), Workdir(str(output / name_of(point)))
+            check_workdir(run_config, workdir, free=FREE_TO_RESUME)
+            todo = {}
+            for decoding in points(evaluations):
+                name, trial = name_of(decoding) or run_config.eval.split, changed(run_config, decoding)
+                folders.append(workdir.eval(name))
+                if not is_finished(folders[-1], trial):
+                    todo[name] = trial
+            say(f"run {number} of {len(runs)}: {name_of(point)}, evaluations to make: {', '.join(todo) or 'none'}")
+            if todo:
+                train(run_config, workdir)
+            for name, trial in todo.items():
+                evaluate(trial, workdir, name=name)
     return folders
 
 
@@ -64,15 +65,6 @@ def is_finished(folder: Path, config: ConfigDict) -> bool:
     """Whether the folder holds an evaluation by this config; folders of evaluations are whole or not there."""
     made = all((folder / name).is_file() for name in ("metrics.json", "config.json", "env.json"))
     return made and read_json(folder / "config.json") == config_json(config)
-
-
-def train_only(config: ConfigDict, workdir: Workdir) -> None:
-    """`train`, whose answer to SIGTERM (stop at the next step) must not outlive it: an evaluation would not stop."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        train(config, workdir)
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def define_flags() -> None:

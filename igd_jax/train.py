@@ -3,10 +3,9 @@
     python -m igd_jax.train --config=configs/igd.py --config.data.dir=DATA --workdir=RUN [--config.FIELD=VALUE ...]
 
 Reads like the run: data, model, state, loop, result. Writes config.json, env.json, metrics.jsonl, tokenizer/ and
-checkpoints/ into the workdir. SIGTERM saves and exits with code 143.
+checkpoints/ into the workdir. SIGTERM and Ctrl-C save and exit with code 143 or 130; a second one exits at once.
 """
 
-import signal
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -26,46 +25,50 @@ from igd_jax.core import errors
 from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, write_json
-from igd_jax.core.log import MetricsWriter, plot_losses, say
+from igd_jax.core.locks import locked
+from igd_jax.core.log import say
 from igd_jax.core.map_rows import in_groups
+from igd_jax.core.metrics_log import MetricsWriter, plot_losses
 from igd_jax.core.sharding import replicated
+from igd_jax.core.signals import Stop, stoppable
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
-from igd_jax.data.batches import (
-    by_length,
-    make_item_batch,
-    make_text_batch,
-    rows_of_step,
-    seed_of_rows,
-    steps_per_epoch,
-)
+from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, rows_of_step, seed_of_rows
 from igd_jax.data.examples import Examples
 from igd_jax.evaluation.queries import evenly_spaced
 from igd_jax.methods.base import CollaborativeMethod, Context, Objective
 from igd_jax.session.collaborative import export_vectors
-from igd_jax.session.config_flags import FREE_TO_CHANGE, check_workdir, config_json, define_config_flag
+from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag
+from igd_jax.session.plan import Plan
+from igd_jax.session.resume import resume
 from igd_jax.session.session import Session, set_up
 from igd_jax.session.settings import TO_TRAIN, Settings, settings_from
-from igd_jax.session.weights import check_fingerprints, fingerprints, split_trainable, trained_model
+from igd_jax.session.weights import split_trainable, trained_model
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.mesh import check_divides, put_batch
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.step import LossState, Params, StepFunctions, TrainState, init_state, make_step, means
 from igd_jax.training.train_log import TrainLog, check_finite
 
-TERMINATED = 143
-"""Exit code after SIGTERM: the state is saved, and the same command goes on from it."""
 
-
-def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
+def train(config: ConfigDict, workdir: Workdir, *, restart: bool = False) -> dict[str, Any]:
     """Train to the end, or from where an earlier start was stopped; returns the final progress.
 
+    Args:
+      restart: start from step 0, whatever there is.
+
     Raises:
-      InputError: bad config or data, a workdir of another config, or a loss that is not finite.
+      InputError: bad config or data, a workdir of another config or in use, or a loss that is not finite.
+      SystemExit: SIGTERM or Ctrl-C came; what was trained is saved.
     """
-    # --------------------------------------------------------------------------------------------- settings, then data
     needs = TO_TRAIN - {"tokenizer.path"} if workdir.config.is_file() else TO_TRAIN
     settings = settings_from(config, needs=needs)
-    check_workdir(config, workdir, free=FREE_TO_CHANGE)
+    with locked(workdir.path), stoppable() as stop:
+        check_workdir(config, workdir, free=FREE_TO_RESUME)
+        return _train(settings, config, workdir, stop, restart=restart)
+
+
+def _train(settings: Settings, config: ConfigDict, workdir: Workdir, stop: Stop, *, restart: bool) -> dict[str, Any]:
+    # ------------------------------------------------------------------------------------------------------------ data
     session = set_up(settings, workdir)
     check_divides("config.train.micro_batch_size", settings.train.micro_batch_size, session.mesh)
     context = session.context(session.index)
@@ -96,54 +99,63 @@ def train(config: ConfigDict, workdir: Workdir) -> dict[str, Any]:
     beside = f" beside {n_frozen:,} frozen numbers" if n_frozen else ""
     say(f"model: {n_params:,} parameters to train{beside} on {session.mesh.size} {jax.default_backend()} device(s)")
 
-    # -------------------------------------------------------------------------------------------------- resume or start
-    session.tokenizer.save(workdir.tokenizer)
-    write_json(workdir.config, config_json(config))
-    write_json(workdir.env, environment())
-    expected = fingerprints(session, frozen)
-    progress: dict[str, Any] = {**expected, "best_loss": None, "best_step": 0, "worse": 0}
     metrics = MetricsWriter(workdir.metrics, workdir.tensorboard)
-    with closing(Checkpoints(workdir.checkpoints)) as checkpoints, closing(metrics):  # wait for what is being written
-        check = partial(check_fingerprints, expected=expected, session=session, workdir=workdir)
-        if (found := checkpoints.restore_last(state, check=check)) is not None:
-            state, progress = found
-            say(f"resuming from step {int(state.step)} of {plan.num_steps}")
-        first_step = int(state.step)
-        metrics.truncate(first_step)
+    with stop.held_back(), closing(Checkpoints(workdir.checkpoints)) as checkpoints, closing(metrics):
+        # ---------------------------------------------------------------------------------------------- resume or start
+        state, progress = resume(
+            state,
+            frozen,
+            session=session,
+            workdir=workdir,
+            plan=plan,
+            n_valid=len(valid_rows),
+            checkpoints=checkpoints,
+            metrics=metrics,
+            restart=restart,
+        )
+        if not workdir.config.is_file():
+            session.tokenizer.save(workdir.tokenizer)
+        write_json(workdir.config, config_json(config))
+        write_json(workdir.env, environment())
+        first_step = step = int(state.step)
         log = TrainLog(metrics, schedule, num_steps=plan.num_steps, every_steps=settings.train.log_every_steps)
 
         # --------------------------------------------------------------------------------------------------- train loop
-        terminated = catch_sigterm()
-        stopped_early = plan.patience and progress["worse"] >= plan.patience
-        for step in range(first_step, 0 if stopped_early else plan.num_steps):
+        while True:
+            if plan.evaluates(step) and progress["evaluated"] < step:
+                log.flush()
+                if valid := evaluate_loss(
+                    functions, state, batches_of(examples["valid"], np.arange(len(valid_rows))), stop
+                ):
+                    check_finite(valid, step)
+                    metrics.write(step, **valid)
+                    progress = update_best(progress, valid["valid_loss"], step)
+                    say(f"step {step}: valid loss {valid['valid_loss']:.4f} (best {progress['best_loss']:.4f})")
+                    if progress["worse"] == 0:
+                        checkpoints.save_best(step, state.params, progress)
+                    if plan.out_of_patience(progress["worse"]):
+                        say(f"stopping early: {progress['worse']} evaluation(s) without a better loss")
+            is_over = stop or plan.is_over(step, worse=progress["worse"])
+            if step and (is_over or step % settings.train.checkpoint_every_steps == 0):
+                log.flush()
+                metrics.sync()
+                checkpoints.save_last(state, progress)
+            if stop:
+                say(f"terminated: saving step {step}; the same command resumes from it")
+            if is_over:
+                break
             rows = rows_of_step(plan.n_rows, batch_size=plan.global_batch_size, seed=settings.train.seed, step=step)
             accumulator = functions.accumulate(state, batches_of(examples["train"], rows, step=step))
             state, values = functions.update(state, accumulator)
-            log.add(step + 1, values, n_rows=len(rows))
-            if (step + 1) % plan.eval_every_steps == 0 or step + 1 == plan.num_steps:
-                log.flush()
-                valid = evaluate_loss(functions, state, batches_of(examples["valid"], np.arange(len(valid_rows))))
-                check_finite(valid, step + 1)
-                metrics.write(step + 1, **valid)
-                progress = update_best(progress, valid["valid_loss"], step + 1)
-                say(f"step {step + 1}: valid loss {valid['valid_loss']:.4f} (best {progress['best_loss']:.4f})")
-                if progress["worse"] == 0:
-                    checkpoints.save_best(step + 1, state.params, progress)
-                if plan.patience and progress["worse"] >= plan.patience:
-                    say(f"stopping early: {progress['worse']} evaluation(s) without a better loss")
-                    break
-            if terminated or (step + 1) % settings.train.checkpoint_every_steps == 0:
-                log.flush()
-                checkpoints.save_last(state, progress)
-            if terminated:
-                say(f"terminated: saving step {step + 1}; the same command resumes from it")
-                sys.exit(TERMINATED)
-        checkpoints.save_last(state, progress)
+            step += 1
+            log.add(step, values, n_rows=len(rows))
+    if stop:
+        sys.exit(stop.code)
 
     # ----------------------------------------------------------------------------------------------------------- result
     plot_losses(workdir.metrics, workdir.picture)
-    if first_step == int(state.step):
-        say(f"nothing left to train: step {int(state.step)} was the last")
+    if first_step == step:
+        say(f"nothing left to train: step {step} was the last")
     say(f"best valid loss {progress['best_loss']:.4f} at step {progress['best_step']}")
     if isinstance(session.method, CollaborativeMethod):
         export_vectors(session, session.method, trained_model(session, workdir, context).model, workdir)
@@ -172,32 +184,6 @@ def start(
         normalizer=session.settings.loss.normalizer,
     )
     return state, functions, tables[0]
-
-
-class Plan:
-    """Numbers that follow from the settings and the size of the train split, told in one line.
-
-    Attributes:
-      n_rows: train rows in use.
-      epoch: steps that show each of them once.
-      num_steps: steps in all.
-      eval_every_steps: steps between evaluations.
-      global_batch_size, micro_batch_size, patience: as in the settings.
-    """
-
-    def __init__(self, settings: Settings, n_rows: int):
-        train = settings.train
-        self.n_rows, self.patience = n_rows, train.patience
-        self.global_batch_size, self.micro_batch_size = train.global_batch_size, train.micro_batch_size
-        self.epoch = steps_per_epoch(n_rows, self.global_batch_size)
-        self.num_steps = train.num_steps or train.num_epochs * self.epoch
-        self.eval_every_steps = train.eval_every_steps or self.epoch
-
-    def __str__(self) -> str:
-        return (
-            f"plan: {self.num_steps:,} steps of {self.global_batch_size} rows ({self.epoch:,} steps per epoch of "
-            f"{self.n_rows:,} rows), micro-batches of {self.micro_batch_size}"
-        )
 
 
 def report_targets(session: Session, examples: Mapping[str, Examples]) -> None:
@@ -246,10 +232,15 @@ def micro_batches(
 
 
 def evaluate_loss(
-    functions: StepFunctions, state: TrainState, batches: Iterator[TextBatch | ItemBatch]
-) -> dict[str, float]:
-    """The weighted loss over a whole split, divided once."""
-    sums = [functions.evaluate(state, batch) for batch in batches]
+    functions: StepFunctions, state: TrainState, batches: Iterator[TextBatch | ItemBatch], stop: Stop
+) -> dict[str, float] | None:
+    """The weighted loss over a whole split, divided once; None if the program was told to stop meanwhile."""
+    sums: list[LossSum] = []
+    for batch in batches:
+        jax.block_until_ready(sums[-2:-1])  # the device is never far behind, so a signal is answered soon
+        if stop:
+            return None
+        sums.append(functions.evaluate(state, batch))
     total = jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *jax.device_get(sums))
     return {f"valid_{name}": float(value) for name, value in means(total).items()}
 
@@ -257,20 +248,14 @@ def evaluate_loss(
 def update_best(progress: dict[str, Any], loss: float, step: int) -> dict[str, Any]:
     """Progress after an evaluation: a new best, or one more without."""
     if progress["best_loss"] is None or loss < progress["best_loss"]:
-        return {**progress, "best_loss": loss, "best_step": step, "worse": 0}
-    return {**progress, "worse": progress["worse"] + 1}
-
-
-def catch_sigterm() -> list[bool]:
-    """A list that is empty until SIGTERM comes."""
-    received: list[bool] = []
-    signal.signal(signal.SIGTERM, lambda *_: received.append(True))
-    return received
+        return {**progress, "evaluated": step, "best_loss": loss, "best_step": step, "worse": 0}
+    return {**progress, "evaluated": step, "worse": progress["worse"] + 1}
 
 
 def define_flags() -> None:
-    """``--config`` and ``--workdir``."""
+    """``--config``, ``--workdir`` and ``--restart``."""
     flags.DEFINE_string("workdir", None, "Folder of the run; started again, it resumes.", required=True)
+    flags.DEFINE_bool("restart", False, "Start from step 0, and remove the checkpoints that are there.")
     define_config_flag()
 
 
@@ -279,7 +264,7 @@ def main() -> None:
     config = flags.FLAGS.config
     if not config:
         raise InputError("--config is not set; start with --config=configs/igd.py or --config=configs/quickstart.py")
-    train(config, Workdir(flags.FLAGS.workdir))
+    train(config, Workdir(flags.FLAGS.workdir), restart=flags.FLAGS.restart)
 
 
 if __name__ == "__main__":

@@ -1,17 +1,18 @@
 """A sweep trains and evaluates a product of fields, goes on where it was stopped, and ends in one table."""
 
+import os
 import shutil
 import signal
 
 import pytest
 import tiny_run
 from command import run_here
+from runs import interrupt_at
 
 from igd_jax import sweep as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.session.config_grid import Axis
-from igd_jax.train import train
 
 BETAS, ALPHAS = Axis("method.args.beta", [0.1, 0.5]), Axis("decode.alpha", [0.0, 0.4])
 SHORT = {"train.num_steps": 2, "train.checkpoint_every_steps": 1, "eval.max_examples": 4}
@@ -192,40 +193,14 @@ def test_a_bad_value_anywhere_ends_the_sweep_before_anything_is_made(
 
 
 def test_a_run_stopped_in_training_is_resumed(tiny, tmp_path, capsys, monkeypatch):
-    config = tiny_run.tiny_config(tiny, SHORT)
-
-    def stopped(config, workdir):
-        monkeypatch.setattr(program, "train", train)
-        asked = signal.signal
-        monkeypatch.setattr(signal, "signal", lambda number, act: (act(number, None), asked(number, act)))
-        try:
-            return train(config, workdir)
-        finally:
-            monkeypatch.setattr(signal, "signal", asked)
-
-    monkeypatch.setattr(program, "train", stopped)
-    axis = Axis("train.seed", [3])
-    with pytest.raises(SystemExit, match="143"):
-        program.sweep(config, tmp_path, grid=[axis], evaluations=[])
+    config, seeds = tiny_run.tiny_config(tiny, SHORT), [Axis("train.seed", [3])]
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 0, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit, match="143"):
+            program.sweep(config, tmp_path, grid=seeds, evaluations=[])
     assert not Workdir(str(tmp_path / "seed=3")).eval("test").exists()
-    program.sweep(config, tmp_path, grid=[axis], evaluations=[])
+    program.sweep(config, tmp_path, grid=seeds, evaluations=[])
     told = capsys.readouterr().out
     assert "terminated: saving step 1" in told
     assert "resuming from step 1 of 2" in told
     assert Workdir(str(tmp_path / "seed=3")).eval("test").is_dir()
-
-
-def test_training_leaves_sigterm_as_it_was(tiny, tmp_path, monkeypatch):
-    before = signal.getsignal(signal.SIGTERM)
-    seen = []
-
-    def evaluate(config, workdir, name):
-        seen.append(signal.getsignal(signal.SIGTERM))
-
-    def training(config, workdir):
-        signal.signal(signal.SIGTERM, lambda *_: None)
-
-    monkeypatch.setattr(program, "train", training)
-    monkeypatch.setattr(program, "evaluate", evaluate)
-    program.sweep(tiny_run.tiny_config(tiny), tmp_path, grid=[BETAS], evaluations=[ALPHAS])
-    assert seen == [before] * 4

@@ -1,11 +1,17 @@
 """Paths, atomic writes and the layout of a run's folder.
 
+A file or folder is written under another name, ``.NAME.XXXXXXXX.partial``, is waited for until the disk has it, and is
+then renamed: a process that is killed, or a machine that loses power, leaves the older one or the newer one, whole.
+What is left under other names is removed when the same file or folder is written the next time.
+
 Of several processes only the first writes; what the others would write is thrown away: see `core.process`.
 """
 
+import errno
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -14,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.locks import locked, open_locked
 from igd_jax.core.process import is_first
 
 
@@ -28,22 +35,77 @@ def read_json(path: Path) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing."""
+    """Write a whole file or nothing; one that holds this text already is left alone."""
+    if path.is_file() and path.read_bytes() == text.encode():
+        return
     with atomic_file(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+        partial.write_text(text, encoding="utf-8", newline="")
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a sibling's name to write to, which becomes `path` only if the block ends without an error."""
+    """Give a name to write to, of an empty file, which becomes `path` only if the block ends without an error."""
     if not is_first():
         with tempfile.TemporaryDirectory() as thrown_away:
             yield Path(thrown_away, path.name)
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    yield partial
-    os.replace(partial, path)
+    for left in _siblings(path, "partial"):
+        _remove_unless_in_use(left)
+    partial = _sibling(path, "partial")
+    descriptor = open_locked(partial, os.O_EXCL)  # the lock tells others that its maker lives
+    try:
+        yield partial
+        sync(partial)
+        os.replace(partial, path)
+        sync(path.parent)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    finally:
+        os.close(descriptor)
+
+
+def _remove_unless_in_use(left: Path) -> None:
+    """Remove what a killed process left of a file; not what a living one is writing."""
+    try:
+        descriptor = open_locked(left)
+    except BlockingIOError:
+        return
+    try:
+        left.unlink(missing_ok=True)
+    finally:
+        os.close(descriptor)
+
+
+def _sibling(path: Path, ending: str) -> Path:
+    """A name beside `path` that nobody else has."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{ending}")
+
+
+def _siblings(path: Path, ending: str) -> list[Path]:
+    """What lies beside `path` under a name that `_sibling` gave."""
+    if not path.parent.is_dir():
+        return []
+    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.{ending}")
+    return [entry for entry in path.parent.iterdir() if name.fullmatch(entry.name)]
+
+
+def sync(path: Path) -> None:
+    """Wait until the disk has a file, or the names in a folder."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL or not path.is_dir():  # some file systems cannot do it for folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Wait until the disk has a folder with all that is in it."""
+    for path in (*folder.rglob("*"), folder):
+        sync(path)
 
 
 def append_lines(path: Path, lines: Iterable[str], *, keep: int | None = None) -> None:
@@ -55,11 +117,14 @@ def append_lines(path: Path, lines: Iterable[str], *, keep: int | None = None) -
     if not is_first():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists()
     with path.open("a", encoding="utf-8", newline="\n") as file:
         file.truncate(keep)
         file.writelines(line + "\n" for line in lines)
         file.flush()
         os.fsync(file.fileno())
+    if is_new:
+        sync(path.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -97,49 +162,63 @@ def _written(path: Path) -> set[str]:
 
 
 @contextmanager
+def owned(path: Path) -> Iterator[None]:
+    """Hold the lock of a folder that `atomic_folder` writes, and put right what a killed process left of it.
+
+    Raises:
+      InputError: another process holds it.
+    """
+    with locked(path):
+        if is_first():
+            _recover(path)
+        yield
+
+
+def _recover(path: Path) -> None:
+    """Put the older folder back where a process was killed before the newer one had its name; remove what is left."""
+    for old in _siblings(path, "old"):
+        if not os.path.lexists(path):
+            os.replace(old, path)
+            sync(path.parent)
+    for left in (*_siblings(path, "old"), *_siblings(path, "partial")):
+        if left.is_dir() and (_written(left) or not any(left.iterdir())):
+            shutil.rmtree(left)
+
+
+@contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Give a scratch folder that becomes `path` only if the block ends without an error.
 
-    An older folder of ours is replaced as a whole; a process killed inside leaves it as it was.
+    An older folder of ours is replaced as a whole; a process killed inside leaves it, for the next one to find.
 
     Raises:
-      InputError: what lies at `path` is not ours; see `check_replaceable`.
+      InputError: what lies at `path` is not ours (see `check_replaceable`), or another process is writing it.
     """
     if not is_first():
         with tempfile.TemporaryDirectory() as thrown_away:
             yield Path(thrown_away)
         return
-    check_replaceable(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = _scratch(path, ".partial")
-    try:
-        yield partial
-        write_json(partial / MARK, sorted(entry.name for entry in partial.iterdir()))
+    with owned(path):
         check_replaceable(path)
-        if path.exists():
-            old = _scratch(path, ".old")
-            os.replace(path, old)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial, old = _sibling(path, "partial"), _sibling(path, "old")
+        partial.mkdir()
+        try:
+            write_json(partial / MARK, [])  # whose it is, should it be left
+            yield partial
+            write_json(partial / MARK, sorted({entry.name for entry in partial.iterdir()} - {MARK}))
+            sync_tree(partial)
+            check_replaceable(path)
+            if path.exists():
+                os.replace(path, old)
             os.replace(partial, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(partial, path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _scratch(path: Path, suffix: str) -> Path:
-    """A new empty folder beside `path`, under a name that nobody else has."""
-    scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=suffix, dir=path.parent))
-    scratch.chmod(0o777 & ~_umask())
-    return scratch
-
-
-def _umask() -> int:
-    """The permissions that new files do not get; the system returns them only when they are set."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
+            sync(path.parent)
+        except BaseException:
+            if old.exists() and not path.exists():
+                os.replace(old, path)
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        shutil.rmtree(old, ignore_errors=True)  # it has no name any more that anybody looks for
 
 
 def check_name(name: str, *, option: str) -> None:

@@ -1,14 +1,12 @@
-"""What a run says: lines for people on standard output, JSON lines for scripts in a file.
+"""What a run says to people: lines on standard output, and how far long loops are.
 
 Of several processes only the first says anything: see `core.process`.
 """
 
-import json
 import sys
 import time
 import weakref
 from contextlib import nullcontext
-from pathlib import Path
 from shutil import get_terminal_size
 
 from tqdm import tqdm
@@ -23,75 +21,6 @@ def say(message: str) -> None:
         return
     with tqdm.external_write_mode() if _WITH_BAR else nullcontext(), outliving_reader(sys.stdout):
         print(visible(message), flush=True)
-
-
-class MetricsWriter:
-    """Appends one JSON object per line; also to TensorBoard when ``tensorboardX`` is installed.
-
-    A resumed run calls `truncate` first, so that each step stands in the file once.
-    """
-
-    def __init__(self, path: Path, tensorboard: Path | None = None):
-        self._path = path
-        self._tensorboard = None
-        if not is_first():
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if tensorboard is not None:
-            try:
-                from tensorboardX import SummaryWriter
-            except ImportError:
-                return
-            self._tensorboard = SummaryWriter(str(tensorboard), flush_secs=10)
-
-    def truncate(self, last_step: int) -> None:
-        """Drop lines after `last_step`, among them one that a killed process left unfinished."""
-        if not self._path.exists() or not is_first():
-            return
-        kept = []
-        for line in self._path.read_text(encoding="utf-8").splitlines():
-            try:
-                if json.loads(line)["step"] <= last_step:
-                    kept.append(line + "\n")
-            except ValueError:
-                continue
-        self._path.write_text("".join(kept), encoding="utf-8")
-
-    def write(self, step: int, **values: float) -> None:
-        """Append ``{"step": step, **values}``; steps count from 1."""
-        if not is_first():
-            return
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
-        if self._tensorboard is not None:
-            for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Wait until TensorBoard's events are written, too."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-
-
-def plot_losses(metrics: Path, picture: Path) -> None:
-    """Draw every loss of metrics.jsonl against the step, when ``matplotlib`` is installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return
-    if not is_first():
-        return
-    curves: dict[str, list[tuple[int, float]]] = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        values = json.loads(line)
-        for name in values:
-            if "loss" in name:
-                curves.setdefault(name, []).append((values["step"], values[name]))
-    axes = (figure := Figure(layout="constrained")).add_subplot(xlabel="step", ylabel="nats per token")
-    for name, points in curves.items():
-        axes.plot(*zip(*points, strict=True), label=name, marker="o" if name.startswith("valid") else None)
-    axes.legend()
-    figure.savefig(picture)
 
 
 def _is_watched() -> bool:

@@ -15,6 +15,12 @@ from igd_jax.core.io import Workdir, read_json
 
 FREE_TO_CHANGE = ("decode", "eval", "mesh")
 """Sections of the config that may differ from those of the run in a workdir."""
+FREE_TO_RESUME = (
+    *FREE_TO_CHANGE,
+    *("train.num_steps", "train.num_epochs", "train.patience", "train.log_every_steps", "train.checkpoint_every_steps"),
+    *("train.eval_every_steps", "train.eval_examples"),
+)
+"""The same, and fields, where the run is trained further: how long, and how often something is told or saved."""
 FREE_TO_DECODE = (*FREE_TO_CHANGE, "method")
 """The same where the run is only decoded: see `decode_as`."""
 
@@ -111,7 +117,7 @@ def decode_as(config: ConfigDict, other: ConfigDict) -> None:
 
 
 def check_workdir(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] = FREE_TO_CHANGE) -> None:
-    """Raise `InputError` when the workdir holds a run of another config, but for the sections that are free."""
+    """Raise `InputError` when the workdir holds a run of another config, but for sections and fields that are free."""
     if not workdir.config.is_file():
         return
     old, new = config_json(run_config(workdir)), config_json(config)
@@ -120,6 +126,7 @@ def check_workdir(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] =
         for section in sorted(set(old) | set(new))
         if section not in free
         for field in sorted(set(old.get(section, {})) | set(new.get(section, {})))
+        if f"{section}.{field}" not in free
         if old.get(section, {}).get(field) != new.get(section, {}).get(field)
     ]
     if differ:

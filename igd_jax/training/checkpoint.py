@@ -1,6 +1,20 @@
-"""Checkpoints: the last state to resume from, and the best parameters to use. The only module that knows Orbax."""
+"""Checkpoints: the last states to resume from, and the best parameters to use. The only module that knows Orbax.
 
+::
+
+    checkpoints/last/STEP/  {tree/, checkpoint.json}    the newest two states, the older one in case of damage
+    checkpoints/best/STEP/  {tree/, checkpoint.json}    parameters of the best evaluation, as either state knows it
+    checkpoints/newest.json                             the newest step that was ever saved
+
+checkpoint.json is written last, when all else is on the disk: progress, and the SHA-256 of each file of tree/. So a
+folder without it is unfinished, and whatever changes later is found.
+"""
+
+import hashlib
+import json
+import shutil
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -8,65 +22,251 @@ import jax
 import orbax.checkpoint as ocp
 from flax import nnx
 
+from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint, sample_leaves
+from igd_jax.core.io import read_json, sync, sync_tree, write_json
+from igd_jax.core.log import say
+from igd_jax.core.process import is_first
 from igd_jax.training.step import Params, TrainState
 
 Check: TypeAlias = Callable[[dict[str, Any]], None]
 """Function of a checkpoint's progress that raises, before any array is read, if the checkpoint does not fit."""
 
+LAST, BEST, TREE, SEAL = "last", "best", "tree", "checkpoint.json"
+KEPT_STATES = 2
+
+
+class DamagedError(Exception):
+    """A checkpoint that is unfinished, or not what was written; the message says how."""
+
 
 class Checkpoints:
-    """`last` and `best` under one folder, each holding the newest of its kind.
+    """The checkpoints under one folder, which is made when there is something to save.
 
-    Saving runs in the background; a process that is killed meanwhile leaves the previous checkpoint. `close` waits.
+    Saving runs in the background; a process that is killed meanwhile leaves the checkpoints before. `close` waits. An
+    error of saving is raised by the next call that saves or closes.
     """
 
     def __init__(self, folder: Path):
-        options = ocp.CheckpointManagerOptions(max_to_keep=1, create=True)
-        self._last = ocp.CheckpointManager(folder.absolute() / "last", options=options)
-        self._best = ocp.CheckpointManager(folder.absolute() / "best", options=options)
+        self._folder = folder.absolute()
+        self._savers = {kind: ocp.StandardCheckpointer() for kind in (LAST, BEST)}
+        self._sealed: dict[str, Future[None]] = {}
+        self._sealer = ThreadPoolExecutor(1, "seal")  # one: a state is sealed after the best that it names
+        self._known: dict[tuple[str, int], dict[str, Any]] = {}  # progress of what is there, or being saved
 
     def save_last(self, state: TrainState, progress: dict[str, Any]) -> None:
-        """Save all that resuming needs; `progress` is JSON."""
-        self._save(self._last, int(state.step), state, progress)
+        """Save all that resuming needs; `progress` is JSON, and its ``best_step`` names the best so far, 0 = none."""
+        self._save(LAST, int(state.step), state, progress)
 
     def save_best(self, step: int, params: Params, progress: dict[str, Any]) -> None:
         """Save the parameters of the best evaluation so far."""
-        self._save(self._best, step, params, progress)
+        self._save(BEST, step, params, progress)
 
     def restore_last(
         self, like: TrainState, *, check: Check = lambda _: None
     ) -> tuple[TrainState, dict[str, Any]] | None:
-        """The last state in the shapes, dtypes and shardings of `like`, or None when there is none."""
-        return self._restore(self._last, like, check)
+        """The newest state that can be gone on from, in the shapes, dtypes and shardings of `like`; None without any.
+
+        States that are unfinished or damaged are passed over, each with a line, and so are those whose best parameters
+        are. What is newer than the state that is found is removed: it will be made again.
+        """
+        for path in self._steps(LAST):
+            step = int(path.name)
+            try:
+                progress = _verified(path)
+                check(progress)
+                best_step = progress.get("best_step", 0)
+                is_best_lost = best_step > 0 and not self._is_whole(BEST, best_step)
+                if is_best_lost and best_step != step:
+                    raise DamagedError(f"cannot be gone on from: the best, of step {best_step}, is lost")
+            except DamagedError as error:
+                say(f"checkpoint of step {step} passed over: it {error} ({path})")
+                continue
+            state = self._restore(path, like)
+            self._remove_after(step, best_step)
+            self._known = {(LAST, step): progress}
+            if is_best_lost:  # it has the same parameters
+                self.save_best(step, state.params, progress)
+            return state, progress
+        return None
 
     def restore_best(self, like: Params, *, check: Check = lambda _: None) -> tuple[Params, dict[str, Any]] | None:
-        """The best parameters, or None when there are none yet."""
-        return self._restore(self._best, like, check)
+        """The best parameters, or None when there are none yet. Safe while another process trains.
+
+        Raises:
+          InputError: they are damaged.
+        """
+        while step := self._best_step():
+            path = self._folder / BEST / str(step)
+            try:
+                progress = _verified(path)
+                check(progress)
+                return self._restore(path, like), progress
+            except DamagedError as error:
+                if self._best_step() == step:
+                    raise InputError(
+                        f"the best checkpoint, of step {step}, {error} ({path}); start igd_jax.train again with the "
+                        "same config, which makes it again if it can"
+                    ) from None
+            except (OSError, ValueError):
+                if path.exists():
+                    raise  # otherwise it gave way to a better one meanwhile
+        return None
+
+    @property
+    def newest_step(self) -> int:
+        """The newest step that was ever saved here, whether or not it is still there; 0 = none."""
+        try:
+            return int(read_json(self._folder / "newest.json")["step"])
+        except (InputError, KeyError, TypeError, ValueError):
+            return 0
+
+    def clear(self) -> None:
+        """Remove all of them."""
+        if is_first():
+            _delete(self._folder)
 
     def close(self) -> None:
         """Wait until all is written."""
-        for manager in (self._last, self._best):
-            manager.wait_until_finished()
-            manager.close()
+        try:
+            for sealed in self._sealed.values():
+                sealed.result()
+        finally:
+            self._sealer.shutdown()
+            for saver in self._savers.values():
+                saver.close()
 
-    @staticmethod
-    def _save(manager: ocp.CheckpointManager, step: int, tree: Any, progress: dict[str, Any]) -> None:
-        if step in manager.all_steps():  # a resumed run reaches the same step again, with the same values
+    # --------------------------------------------------------------------------------------------------------- writing
+    def _save(self, kind: str, step: int, tree: Any, progress: dict[str, Any]) -> None:
+        if self._known.get((kind, step)) == progress:
             return
-        args = ocp.args.Composite(tree=ocp.args.StandardSave(tree), progress=ocp.args.JsonSave(progress))
-        manager.save(step, args=args, force=True)
+        if kind in self._sealed:
+            self._sealed[kind].result()
+        self._known[kind, step] = progress
+        path = self._folder / kind / str(step)
+        if is_first():
+            _remove(path)
+            path.mkdir(parents=True)
+        self._savers[kind].save(path / TREE, tree)
+        best = self._sealed.get(BEST) if kind == LAST else None
+        self._sealed[kind] = self._sealer.submit(self._seal, kind, path, progress, best)
 
-    @staticmethod
-    def _restore(manager: ocp.CheckpointManager, like: Any, check: Check) -> tuple[Any, dict[str, Any]] | None:
-        step = manager.latest_step()
-        if step is None:
-            return None
-        progress = manager.restore(step, args=ocp.args.Composite(progress=ocp.args.JsonRestore()))["progress"]
-        check(progress)
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-        tree = manager.restore(step, args=ocp.args.Composite(tree=ocp.args.StandardRestore(abstract)))["tree"]
-        return tree, progress
+    def _seal(self, kind: str, path: Path, progress: dict[str, Any], best: Future[None] | None) -> None:
+        """Wait for the arrays, then make a checkpoint of them, and remove those that nothing needs any more."""
+        self._savers[kind].wait_until_finished()
+        if best is not None:
+            best.result()
+        if not is_first():
+            return
+        sync_tree(path / TREE)
+        files = {file.relative_to(path).as_posix(): _sha256(file) for file in _files(path / TREE)}
+        body = {"progress": progress, "files": files}
+        write_json(path / SEAL, {"sha256": _sha256_of(body), **body})
+        for folder in path.parents[:3]:
+            sync(folder)
+        if kind == LAST:
+            write_json(self._folder / "newest.json", {"step": int(path.name)})
+        self._remove_old()
+
+    def _remove_old(self) -> None:
+        """Keep the newest states, the newest best, and the best that each of those states names."""
+        states = [path for path in self._steps(LAST) if _is_sealed(path)][:KEPT_STATES]
+        bests = [path for path in self._steps(BEST) if _is_sealed(path)][:1]
+        named = {str(read_json(path / SEAL)["progress"].get("best_step")) for path in states}
+        bests += [path for path in self._steps(BEST) if path.name in named]
+        for kind, kept in ((LAST, states), (BEST, bests)):
+            for path in self._steps(kind):
+                if kept and path not in kept and int(path.name) < int(kept[0].name):
+                    _remove(path)
+
+    def _remove_after(self, step: int, best_step: int) -> None:
+        """Remove checkpoints of what will be trained again."""
+        for kind, newest in ((LAST, step), (BEST, best_step)):
+            for path in self._steps(kind):
+                if is_first() and int(path.name) > newest:
+                    _remove(path)
+
+    # --------------------------------------------------------------------------------------------------------- reading
+    def _steps(self, kind: str) -> list[Path]:
+        """Folders of checkpoints, whole or not, the newest first."""
+        folder = self._folder / kind
+        found = folder.iterdir() if folder.is_dir() else ()
+        return sorted(
+            (path for path in found if path.name.isascii() and path.name.isdecimal()),
+            key=lambda path: int(path.name),
+            reverse=True,
+        )
+
+    def _best_step(self) -> int:
+        """The step of the best parameters, as the newest finished checkpoints tell it; 0 = none."""
+        steps = [int(path.name) for path in self._steps(BEST) if _is_sealed(path)]
+        for path in self._steps(LAST):
+            try:
+                steps.append(read_json(path / SEAL)["progress"].get("best_step", 0))
+                break
+            except (InputError, KeyError, TypeError):
+                continue  # unfinished or damaged
+        return max(steps, default=0)
+
+    def _is_whole(self, kind: str, step: int) -> bool:
+        try:
+            _verified(self._folder / kind / str(step))
+        except DamagedError:
+            return False
+        return True
+
+    def _restore(self, path: Path, like: Any) -> Any:
+        return self._savers[path.parent.name].restore(path / TREE, jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+
+
+def _is_sealed(path: Path) -> bool:
+    return (path / SEAL).is_file()
+
+
+def _verified(path: Path) -> dict[str, Any]:
+    """The progress of a checkpoint, all of whose files are as they were written; `DamagedError` otherwise."""
+    if not _is_sealed(path):
+        raise DamagedError("is unfinished" if path.exists() else "is gone")
+    try:
+        told = read_json(path / SEAL)
+        sha256 = told.pop("sha256")
+        if sha256 != _sha256_of(told):
+            raise DamagedError(f"is damaged: {SEAL} is not what was written")
+        for name, expected in told["files"].items():
+            if _sha256(path / name) != expected:
+                raise DamagedError(f"is damaged: {name} is not what was written")
+        return told["progress"]
+    except (AttributeError, InputError, KeyError, OSError, TypeError) as error:
+        raise DamagedError(f"is damaged: {error}") from None
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def _sha256_of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _remove(path: Path) -> None:
+    """Remove a checkpoint, which is never seen in part; and what a killed process left of doing that."""
+    gone = path.with_name(f".{path.name}.old")
+    _delete(gone)
+    if path.exists():
+        path.rename(gone)
+        _delete(gone)
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def frozen_fingerprint(frozen: Any) -> str:

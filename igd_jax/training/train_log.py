@@ -8,7 +8,8 @@ import numpy as np
 import optax
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.log import MetricsWriter, Progress
+from igd_jax.core.log import Progress
+from igd_jax.core.metrics_log import MetricsWriter
 
 
 class TrainLog:

@@ -1,13 +1,26 @@
 """Files are written whole or not at all; a run's folder has fixed names."""
 
 import json
+import os
 import subprocess
 
 import pytest
 
+from igd_jax.core import io
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
-from igd_jax.core.io import MARK, Workdir, append_lines, atomic_folder, check_name, read_json, write_json, write_text
+from igd_jax.core.io import (
+    MARK,
+    Workdir,
+    append_lines,
+    atomic_file,
+    atomic_folder,
+    check_name,
+    owned,
+    read_json,
+    write_json,
+    write_text,
+)
 
 
 def test_json_comes_back_as_it_was_written_and_can_be_read_by_eye(tmp_path):
@@ -31,6 +44,45 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     with pytest.raises(UnicodeEncodeError):
         write_text(tmp_path / "x.txt", "new \ud800")  # half a surrogate pair cannot be written
     assert (tmp_path / "x.txt").read_text() == "old"
+
+
+def test_a_write_that_fails_leaves_nothing_else(tmp_path):
+    def fail():
+        with atomic_file(tmp_path / "x.txt") as partial:
+            partial.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_holds_the_text_already_is_left_alone(tmp_path):
+    write_text(tmp_path / "x.txt", "Löwe\n")
+    before = (tmp_path / "x.txt").stat()
+    write_text(tmp_path / "x.txt", "Löwe\n")
+    assert (tmp_path / "x.txt").stat() == before
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_then_its_name_is(tmp_path, monkeypatch):
+    done = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (done.append(os.path.isdir(f"/proc/self/fd/{fd}")), fsync(fd)))
+    monkeypatch.setattr(os, "replace", lambda *names: (done.append("named"), replace(*names)))
+    write_text(tmp_path / "x.txt", "x")
+    assert done == [False, "named", True]
+
+
+def test_what_a_killed_write_of_a_file_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    left, another = tmp_path / ".x.txt.0123abcd.partial", tmp_path / ".x.txt.bak.0123abcd.partial"
+    left.write_text("half")
+    another.write_text("of another file")
+    with atomic_file(tmp_path / "x.txt") as partial:
+        partial.write_text("first")
+        write_text(tmp_path / "x.txt", "second")
+        assert partial.read_text() == "first"
+    assert (tmp_path / "x.txt").read_text() == "first"
+    assert {path.name for path in tmp_path.iterdir()} == {"x.txt", another.name}
 
 
 def test_lines_are_appended_behind_what_is_kept(tmp_path):
@@ -73,6 +125,66 @@ def test_a_folder_that_is_not_finished_leaves_no_trace(tmp_path, error, had):
     with pytest.raises(error):
         fail()
     assert _names(tmp_path) == ([MARK, "first", "out"] if had else [])
+
+
+class Killed(BaseException):
+    """Nothing is cleaned up after it."""
+
+
+def _kill_at_rename(monkeypatch, number):
+    """The process ends before a rename, counted from 1, and does nothing any more."""
+    calls, replace = [], os.replace
+
+    def count(*names):
+        calls.append(names)
+        if len(calls) >= number:
+            monkeypatch.setattr(io.shutil, "rmtree", lambda *_, **__: None)
+            raise Killed
+        return replace(*names)
+
+    monkeypatch.setattr(os, "replace", count)
+
+
+def test_a_folder_whose_replacement_was_killed_is_put_back(tmp_path, monkeypatch):
+    _fill(tmp_path / "out", "first")
+    with monkeypatch.context() as patched:
+        _kill_at_rename(patched, 4)  # two of the mark, one of the older folder
+        with pytest.raises(Killed):
+            _fill(tmp_path / "out", "second")
+    assert not (tmp_path / "out").exists()
+    with owned(tmp_path / "out"):
+        assert (tmp_path / "out" / "first").is_file()
+    assert _names(tmp_path) == [MARK, "first", "out"]
+
+
+def test_what_a_killed_write_of_a_folder_left_is_removed(tmp_path, monkeypatch):
+    _fill(tmp_path / "out", "first")
+    with monkeypatch.context() as patched:
+        _kill_at_rename(patched, 3)
+        with pytest.raises(Killed):
+            _fill(tmp_path / "out", "second")
+    assert len(list(tmp_path.iterdir())) == 2
+    (tmp_path / ".out.0123abcd.partial").mkdir()  # killed at once
+    (tmp_path / ".out.4567abcd.partial").mkdir()
+    (tmp_path / ".out.4567abcd.partial" / "thesis.tex").write_text("mine")
+    _fill(tmp_path / "out", "third")
+    assert _names(tmp_path) == [MARK, ".out.4567abcd.partial", "out", "thesis.tex", "third"]
+
+
+def test_a_rename_that_fails_leaves_the_older_folder(tmp_path, monkeypatch):
+    _fill(tmp_path / "out", "first")
+    replace = os.replace
+
+    def fails(source, target):
+        if target == tmp_path / "out" and str(source).endswith(".partial"):
+            raise OSError(5, "Input/output error")
+        return replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "replace", fails)
+        with pytest.raises(OSError, match="Input/output"):
+            _fill(tmp_path / "out", "second")
+    assert _names(tmp_path) == [MARK, "first", "out"]
 
 
 def test_neighbours_of_a_folder_are_left_alone_whatever_their_names(tmp_path):

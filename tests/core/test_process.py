@@ -7,7 +7,8 @@ import jax
 import pytest
 
 from igd_jax.core.io import append_lines, atomic_file, atomic_folder, write_json
-from igd_jax.core.log import MetricsWriter, Progress, plot_losses, say
+from igd_jax.core.log import Progress, say
+from igd_jax.core.metrics_log import MetricsWriter, plot_losses
 from igd_jax.core.process import is_first
 
 METRICS = '{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 0.5}\n'

@@ -1,0 +1,114 @@
+"""metrics.jsonl, what a run says to scripts: a JSON object per line, each step once; and the picture of its losses.
+
+Of several processes only the first writes: see `core.process`.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from igd_jax.core.io import append_lines, atomic_file, write_text
+from igd_jax.core.log import say
+from igd_jax.core.process import is_first
+
+
+class MetricsWriter:
+    """Appends one JSON object per line; also to TensorBoard when ``tensorboardX`` is installed.
+
+    A resumed run calls `truncate` first, so that each step stands in the file once.
+    """
+
+    def __init__(self, path: Path, tensorboard: Path | None = None):
+        self._path = path
+        self._tensorboard = None
+        if not is_first():
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if tensorboard is not None:
+            try:
+                from tensorboardX import SummaryWriter
+            except ImportError:
+                return
+            self._tensorboard = SummaryWriter(str(tensorboard), flush_secs=10)
+
+    def truncate(self, last_step: int, *, last_evaluation: int | None = None) -> None:
+        """Drop lines after `last_step`, and one that a killed process left unfinished; tell of others that are broken.
+
+        The file is replaced as a whole, and only where there is something to drop.
+
+        Args:
+          last_evaluation: the last step whose ``valid_`` lines stay; None = `last_step`.
+        """
+        if not self._path.exists() or not is_first():
+            return
+        lines = _lines(self._path)
+        steps = [_step(line) for line in lines]
+        if unreadable := sum(step is None for step in steps[:-1]):
+            say(f"note: {unreadable:,} lines of {self._path} cannot be read and are dropped")
+        evaluated = last_step if last_evaluation is None else last_evaluation
+        kept = [
+            line
+            for line, step in zip(lines, steps, strict=True)
+            if step is not None and step <= (evaluated if '"valid_' in line else last_step)
+        ]
+        write_text(self._path, "".join(f"{line}\n" for line in kept))
+
+    def write(self, step: int, **values: float) -> None:
+        """Append ``{"step": step, **values}``; steps count from 1."""
+        if not is_first():
+            return
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(name, value, step)
+
+    def sync(self) -> None:
+        """Wait until the disk has all lines."""
+        append_lines(self._path, [])
+
+    def close(self) -> None:
+        """Wait until TensorBoard's events are written, too."""
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def last_step(path: Path) -> int:
+    """The last step that a metrics.jsonl tells of; 0 where it tells of none, or is not there."""
+    return max((_step(line) or 0 for line in _lines(path)), default=0) if path.is_file() else 0
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_bytes().decode(errors="replace").splitlines()
+
+
+def _step(line: str) -> int | None:
+    """The step of a whole line; None where it cannot be read, or is cut short."""
+    try:
+        values: Any = json.loads(line)
+    except (RecursionError, ValueError):
+        return None
+    step = values.get("step") if isinstance(values, dict) else None
+    return step if isinstance(step, int) else None
+
+
+def plot_losses(metrics: Path, picture: Path) -> None:
+    """Draw every loss of metrics.jsonl against the step, when ``matplotlib`` is installed."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return
+    if not is_first():
+        return
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for line in metrics.read_text(encoding="utf-8").splitlines():
+        values = json.loads(line)
+        for name in values:
+            if "loss" in name:
+                curves.setdefault(name, []).append((values["step"], values[name]))
+    axes = (figure := Figure(layout="constrained")).add_subplot(xlabel="step", ylabel="nats per token")
+    for name, points in curves.items():
+        axes.plot(*zip(*points, strict=True), label=name, marker="o" if name.startswith("valid") else None)
+    axes.legend()
+    with atomic_file(picture) as partial:
+        figure.savefig(partial, format=picture.suffix[1:])
