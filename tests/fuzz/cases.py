@@ -22,7 +22,7 @@ from igd_jax.session.recommender import Recommender
 from igd_jax.training.step import StepFunctions, TrainState
 from tests.command import Done, run_here
 from tests.fuzz import fixtures, oracle
-from tests.fuzz.mutators import Rng, change_options, damage, damage_table, pick
+from tests.fuzz.mutators import Rng, change_options, damage, damage_table, moved, pick
 from tests.fuzz.targets import TARGETS, Target
 
 
@@ -67,7 +67,7 @@ class Cases:
         if done is not None:
             faults += oracle.of_the_message(done)
         prefix = os.path.relpath(here, self._scratch)
-        writes = [f"{prefix}/{path}" for path in target.writes]
+        writes = [f"{prefix}/{path}" for each in target.writes for path in (each, moved(each))]
         faults += oracle.of_the_files(before, after, is_success=is_success, writes=writes, anywhere=target.anywhere)
         if done is not None and is_success:
             faults += oracle.of_the_result(expected, _results(target, done, here))

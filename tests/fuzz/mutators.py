@@ -43,7 +43,7 @@ def change_options(rng: Rng, arguments: Sequence[str], options: Mapping[str, Seq
     for _ in range(pick(rng, (1, 1, 1, 2))):
         name = pick(rng, list(options))
         value = pick(rng, options[name])
-        what = pick(rng, ("changed",) * 8 + ("left out", "without value", "twice", "misspelt", "apart", "bare"))
+        what = pick(rng, ("changed",) * 20 + ("left out", "without value", "twice", "misspelt", "apart", "bare"))
         if what in ("changed", "left out", "apart"):
             found = [each for each in found if not each.startswith(f"--{name}=")]
         given = {"left out": [], "without value": [f"--{name}"], "apart": [f"--{name}", value], "bare": [value]}
@@ -139,11 +139,8 @@ def damage_experiment(rng: Rng, path: Path) -> str:
     """An experiment file that does something else than return a config."""
     line = pick(rng, values.STATEMENTS)
     text = path.read_text(encoding="utf-8")
-    found = [
-        f"{line}\n{text}",
-        text.replace("    return config", f"    {line}"),
-        text.replace("beta = 0.1", f"beta = {line}"),
-    ]
+    changes = (("", f"{line}\n"), ("    return config", f"    {line}"), ("beta = 0.1", f"beta = {line}"))
+    path.write_text(text.replace(*pick(rng, changes), 1), encoding="utf-8")
     return line
 
 
@@ -265,12 +262,17 @@ def damage_tensors(rng: Rng, path: Path) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------- file system
+def moved(path: str) -> str:
+    """Where a file goes that a link takes the place of."""
+    return f"{path}.moved"
+
+
 def damage_place(rng: Rng, path: Path) -> str:
     """Something else, or nothing, where a file or folder was."""
     what = pick(
         rng, ("missing", "the other kind", "loop", "dangling", "moved", "unreadable", "pipe", "device", "empty")
     )
-    old = path.with_name(f"{path.name[:100]}.moved")
+    old = Path(moved(str(path)))
     if what == "unreadable":
         path.chmod(0)
         return what

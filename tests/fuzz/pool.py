@@ -1,10 +1,8 @@
 """Workers that may die: cases run in processes of their own, and one that dies or takes too long is a finding."""
 
 import json
-import os
 import queue
 import selectors
-import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
@@ -68,7 +66,7 @@ class Worker:
     def stop(self) -> None:
         """End the process."""
         if self._process is not None:
-            os.kill(self._process.pid, signal.SIGKILL)
+            self._process.kill()
             self._process.communicate()
             self._process = None
 
