@@ -12,8 +12,8 @@ from tests.command import Done
 
 LONGEST = 500
 """Characters of a message."""
-CODES = (2,)
-"""Exit codes of refusals."""
+CODES = (2, 74, 130)
+"""Exit codes of refusals: bad input, trouble of the system, interrupted. An internal error is a finding."""
 SECONDS = 20.0
 """Of CPU, within which a command has to end."""
 
@@ -44,7 +44,7 @@ def of_the_message(done: Done) -> list[str]:
     """What is wrong with the exit code and with what was printed."""
     found = []
     if done.code not in (0, *CODES):
-        found.append(f"exit code {done.code}")
+        found.append(f"exit code {done.code}: {ascii(done.err[:200])}")
     lines = done.err.splitlines()
     if done.code and (len(lines) != 1 or not lines[0].startswith("error: ")):
         found.append(f"{len(lines)} lines of error")
