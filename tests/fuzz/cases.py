@@ -22,7 +22,7 @@ from igd_jax.session.recommender import Recommender
 from igd_jax.training.step import StepFunctions, TrainState
 from tests.command import Done, run_here
 from tests.fuzz import fixtures, oracle
-from tests.fuzz.mutators import Rng, change_options, damage, damage_table, moved, pick
+from tests.fuzz.mutators import Rng, change_options, damage, damage_table, pick
 from tests.fuzz.targets import TARGETS, Target
 
 
@@ -60,6 +60,7 @@ class Cases:
         expected = self._without_damage(target)
         here = self._copy(target)
         arguments, told = _with_one_thing_wrong(target, rng, here)
+        self._scratch.with_name(TOLD).write_text(told, encoding="utf-8", errors="backslashreplace")
         before, start = oracle.seen(self._scratch), time.process_time()
         done, faults = _run(target, arguments, here)
         seconds, after = time.process_time() - start, oracle.seen(self._scratch)
@@ -67,7 +68,7 @@ class Cases:
         if done is not None:
             faults += oracle.of_the_message(done)
         prefix = os.path.relpath(here, self._scratch)
-        writes = [f"{prefix}/{path}" for each in target.writes for path in (each, moved(each))]
+        writes = [f"{prefix}/{path}" for path in target.writes]
         faults += oracle.of_the_files(before, after, is_success=is_success, writes=writes, anywhere=target.anywhere)
         if done is not None and is_success:
             faults += oracle.of_the_result(expected, _results(target, done, here))
@@ -143,8 +144,8 @@ def _run(target: Target, arguments: list[str], here: Path) -> tuple[Done | None,
     return replace(done, err=done.err + errors.read_text(encoding="utf-8", errors="replace")), []
 
 
-NATIVE = "native_errors.txt"
-"""File beside the case with what libraries that are not Python wrote to the standard error."""
+NATIVE, TOLD = "native_errors.txt", "told.txt"
+"""Files beside the case: what libraries that are not Python wrote to the standard error, and what is wrong with it."""
 
 
 @contextmanager

@@ -262,9 +262,8 @@ def damage_tensors(rng: Rng, path: Path) -> str:
 
 
 # ---------------------------------------------------------------------------------------------------------- file system
-def moved(path: str) -> str:
-    """Where a file goes that a link takes the place of."""
-    return f"{path}.moved"
+MOVED = ".moved"
+"""Ending of the name that a file or folder gets when a link takes its place."""
 
 
 def damage_place(rng: Rng, path: Path) -> str:
@@ -272,7 +271,7 @@ def damage_place(rng: Rng, path: Path) -> str:
     what = pick(
         rng, ("missing", "the other kind", "loop", "dangling", "moved", "unreadable", "pipe", "device", "empty")
     )
-    old = Path(moved(str(path)))
+    old = path.with_name(path.name + MOVED)
     if what == "unreadable":
         path.chmod(0)
         return what

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.command import ROOT
-from tests.fuzz.cases import NATIVE, Ended
+from tests.fuzz.cases import NATIVE, TOLD, Ended
 from tests.fuzz.targets import TARGETS
 
 LIMIT = 60.0
@@ -24,8 +24,8 @@ class Worker:
 
     def __init__(self, folder: Path, number: int, *, seed: int):
         self._command = [sys.executable, "-m", "tests.fuzz.worker", str(folder), str(number), str(seed)]
-        self._errors = folder / f"worker{number}" / NATIVE
-        self._errors.parent.mkdir(parents=True)
+        self._folder = folder / f"worker{number}"
+        self._folder.mkdir()
         self._process: subprocess.Popen[str] | None = None
         self._n_left = 0
 
@@ -59,9 +59,12 @@ class Worker:
             return Ended(**json.loads(line))
         if code == 1:
             raise RuntimeError(f"case {case} cannot be run; see above")
-        told = self._errors.read_text(errors="replace").strip()[-200:] if self._errors.exists() else ""
-        fault = f"the process dies with code {code} ({told})" if is_there else f"hangs for {LIMIT:.0f} s"
-        return Ended(TARGETS[case % len(TARGETS)].name, "see the case", None, "", [fault], 0.0)
+        native, told = (self._read(name) for name in (NATIVE, TOLD))
+        fault = f"the process dies with code {code} ({native[:300]!r})" if is_there else f"hangs for {LIMIT:.0f} s"
+        return Ended(TARGETS[case % len(TARGETS)].name, told, None, "", [fault], 0.0)
+
+    def _read(self, name: str) -> str:
+        return (self._folder / name).read_text(encoding="utf-8", errors="replace")
 
     def stop(self) -> None:
         """End the process."""

@@ -149,7 +149,12 @@ TARGETS = (
     _recommend("data", *DATA),
     _recommend("checkpoint", *CHECKPOINT),
     _recommend("requests", "requests.jsonl", result=()),
-    _recommend("answers", "answers.jsonl", needs=(*RUN, "requests.jsonl", "answers.jsonl"), result=()),
+    _recommend(
+        *("answers", "answers.jsonl"),
+        needs=(*RUN, "requests.jsonl", "answers.jsonl"),
+        result=(),
+        anywhere=True,  # a link is followed
+    ),
     _recommend("options", options=_options("k", "input", "output", "decode_as", "json"), result=(), anywhere=True),
     Target(
         *("recommend history", recommend, ("--workdir=run", "--history=Red Fox (print)"), RUN),
