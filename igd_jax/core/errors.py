@@ -25,8 +25,8 @@ SYSTEM = 74
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
 
-LONGEST_LINE = 500
-"""Characters of a message that is printed."""
+LONGEST_LINE = 480
+"""Characters of a message that is printed, after "error: "."""
 
 _SPACE = "free some space there, or name a folder on another disk"
 _ALLOW = "allow it, or name another path"

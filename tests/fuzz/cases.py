@@ -71,7 +71,7 @@ class Cases:
         writes = [f"{prefix}/{path}" for path in target.writes]
         faults += oracle.of_the_files(before, after, is_success=is_success, writes=writes, anywhere=target.anywhere)
         if done is not None and is_success:
-            faults += oracle.of_the_result(expected, _results(target, done, here))
+            faults += oracle.of_the_result(expected, _results(target, done, here), done.out)
         if seconds > oracle.SECONDS:
             faults.append(f"{seconds:.0f} s of CPU")
         code, message = (None, "") if done is None else (done.code, ascii(done.err[: oracle.LONGEST]))

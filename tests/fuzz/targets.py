@@ -41,7 +41,7 @@ class Target:
     anywhere: bool = False
 
 
-ANY = values.NUMBERS + values.TEXTS + values.PATHS
+ANY = (*values.NUMBERS, *values.TEXTS, *values.PATHS, *("1", "2", "3", "4", "7", "0.5", "2.0", "True", "test") * 8)
 SCORES = (*values.NUMBERS, *("-1e-9", "1e-9", "0.001", "1000", "10", "-10", "1.0000001", "0.5", "0", "1", "2.0") * 2)
 BY_SCORES = tuple(f"config.decode.{name}" for name in ("alpha", "temperature", "length_penalty"))
 
