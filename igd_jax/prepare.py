@@ -1,9 +1,10 @@
-"""Turn raw data into a prepared folder: ``python -m igd_jax.prepare --source=csv --input=my.csv --output=DIR``."""
+"""Converts raw data to a prepared folder: ``python -m igd_jax.prepare --source=csv --input=my.csv --output=DIR``."""
 
 import importlib
 import inspect
 import os
 import pkgutil
+import stat
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +16,16 @@ from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import check_replaceable, owned
 from igd_jax.core.log import say
+from igd_jax.core.shown import shortened
 from igd_jax.data import sources
-from igd_jax.data.interactions import SPLITTERS, to_prepared
+from igd_jax.data.interactions import DUPLICATES, SPLITTERS, to_prepared
 from igd_jax.data.prepared import Prepared, headline, save
+from igd_jax.data.source_io import DELIMITERS
 
 FLAGS = flags.FLAGS
 _OPTIONS = (
-    *("k_core", "split", "max_history", "min_items", "n_items", "n_users", "n_events", "seed", "hf_subset", "hf_split"),
-    *("user_column", "item_column", "timestamp_column", "title_column"),
+    *("k_core", "split", "max_history", "columns", "delimiter", "min_rating", "duplicates", "min_items"),
+    *("n_items", "n_users", "n_events", "seed", "hf_subset", "hf_split"),
 )
 
 
@@ -34,35 +37,38 @@ def define_flags() -> None:
     flags.DEFINE_integer("k_core", None, "fewest events per user and per item; 0: any", lower_bound=0)
     flags.DEFINE_enum("split", None, list(SPLITTERS), "how rows are split into train, valid and test")
     flags.DEFINE_integer("max_history", None, "most items of history per row", lower_bound=1)
+    flags.DEFINE_string("columns", None, "csv, huggingface: your names of columns, as in user=userId,title=name")
+    flags.DEFINE_enum("delimiter", None, list(DELIMITERS), "csv: what separates cells")
+    flags.DEFINE_float("min_rating", None, "lowest rating of an event that is kept; left out: all are")
+    flags.DEFINE_enum("duplicates", None, DUPLICATES, "what happens to repeats of an event: same user, item and time")
     flags.DEFINE_integer("min_items", None, "amazon2018: widen the time window until so many items are left")
     flags.DEFINE_integer("n_items", None, "synthetic: items")
     flags.DEFINE_integer("n_users", None, "synthetic: users")
     flags.DEFINE_integer("n_events", None, "synthetic: events")
     flags.DEFINE_integer("seed", None, "synthetic: what the random numbers start from", lower_bound=0)
-    flags.DEFINE_string("user_column", None, "huggingface: column of the user; default user")
-    flags.DEFINE_string("item_column", None, "huggingface: column of the item; default item")
-    flags.DEFINE_string("timestamp_column", None, "huggingface: column of the time; default timestamp")
-    flags.DEFINE_string("title_column", None, "huggingface: column of the title; default title")
     flags.DEFINE_string("hf_subset", None, "huggingface: which subset (configuration) of the dataset")
     flags.DEFINE_string("hf_split", None, "huggingface: which split of the dataset, or several joined by +")
 
 
 def source_names() -> list[str]:
-    """The modules of data/sources, which are the values of --source."""
+    """Names of the modules in data/sources, which are the values of --source."""
     return sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
 
 
 def prepare(source: str, *, path: Path | None, options: dict[str, Any]) -> Prepared:
-    """Read a source and split it. The keyword arguments of its ``read`` are the options that it takes.
+    """Read a source and split it. The keyword arguments of its ``read`` are its options.
 
-    A source that reads more than paths says so in ``elsewhere``: whether an input that is no path may be read.
+    A source that reads more than paths has a function ``elsewhere``, which says whether it can read an input that does
+    not exist as a path.
 
     Args:
-      options: those given; the rest keep their defaults. A source that reads published splits takes no others than
-        its own, every other one those of `to_prepared` too.
+      source: name of the source.
+      path: input; None if the source needs none.
+      options: explicit options; others keep their defaults. A source of published splits takes only its own options,
+        every other source also those of `to_prepared`.
 
     Raises:
-      InputError: no such source, an option that it does not take, no input where it needs one, or bad data.
+      InputError: an unknown source, an option that it does not take, a missing input, or bad data.
     """
     if source not in source_names():
         raise InputError(f"there is no source {source!r}; choose one of {', '.join(source_names())}")
@@ -77,8 +83,8 @@ def prepare(source: str, *, path: Path | None, options: dict[str, Any]) -> Prepa
             raise InputError(f"--source={source} takes no --{name}; it takes {taken}")
     if path is None and inspect.signature(read).parameters["path"].default is inspect.Parameter.empty:
         raise InputError(f"--source={source} needs --input=FILE_OR_FOLDER")
-    if path is not None and not path.exists() and not (elsewhere and elsewhere(path)):
-        raise InputError(f"--input={path} does not exist")
+    if path is not None:
+        _check_input(path, elsewhere)
     own, shared = ({name: options.get(name, value) for name, value in part.items()} for part in (own, shared))
     result = read(path, **own)
     prepared = result if is_published else to_prepared(result, **shared)
@@ -86,14 +92,29 @@ def prepare(source: str, *, path: Path | None, options: dict[str, Any]) -> Prepa
     return replace(prepared, meta=origin | prepared.meta)
 
 
+def _check_input(path: Path, elsewhere: Callable[[Path], bool] | None) -> None:
+    """Raise `InputError` unless the path is a regular file or a folder, or the source can read it all the same."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        if not (elsewhere and elsewhere(path)):
+            raise InputError(f"--input={shortened(str(path))} does not exist") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--input={shortened(str(path))} cannot be read ({reason})") from None
+    else:
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise InputError(f"--input={path} is neither a file nor a folder")
+
+
 def _defaults(function: Callable) -> dict[str, Any]:
-    """Keyword-only arguments and their defaults."""
+    """Defaults of the keyword-only arguments."""
     parameters = inspect.signature(function).parameters.values()
     return {each.name: each.default for each in parameters if each.kind is inspect.Parameter.KEYWORD_ONLY}
 
 
 def describe(meta: dict[str, Any]) -> list[str]:
-    """What the entry point says about the data: one line of counts, then all that was left out, and what to know."""
+    """Lines printed about the data: counts, everything that was left out, and notes."""
     lines = [headline(meta)]
     lines += [f"  text            {count:>10,}  items with a {name}" for name, count in meta["items_with_text"].items()]
     lines += [f"  dropped or cut  {count:>10,}  {reason}" for reason, count in meta["dropped"].items()]

@@ -83,3 +83,12 @@ def run_process(module: str, *arguments: str) -> Done:
     with start(module, *arguments) as process:
         out, err = process.communicate()
     return Done(process.returncode, out, err)
+
+
+def one_line(done: Done) -> str:
+    """The one line of a command that ended because of bad input."""
+    assert done.code == 2, done.out
+    (line,) = done.err.splitlines()
+    assert line.startswith("error: ")
+    assert len(line) <= len("error: ") + 480
+    return line

@@ -4,7 +4,9 @@ Programs run for milliseconds here and are compiled for seconds, so the compiler
 JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles as users do.
 """
 
+import gc
 import os
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -69,6 +71,31 @@ def sasrec_run(tiny: Path) -> Path:
 
     train(tiny_run.sasrec_config(tiny), Workdir(str(tiny / "sasrec")))
     return tiny / "sasrec"
+
+
+@pytest.fixture
+def ask(tiny, tmp_path, monkeypatch):
+    """Run an entry point on good arguments and one bad change; returns the one line of the error."""
+    from command import one_line, run_here
+
+    monkeypatch.chdir(ROOT)
+
+    def run(
+        module, *changes: str, workdir: Path = tmp_path / "run", model: Path = tiny / "model", config="igd.py"
+    ) -> str:
+        good = [f"--config=configs/{config}", f"--config.data.dir={tiny / 'data'}", f"--config.model.path={model}"]
+        done = run_here(module, *good, "--config.mesh.data=1", f"--workdir={workdir}", *changes)
+        return one_line(done)
+
+    yield run
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.fixture
+def files_are_closed() -> Iterator[None]:
+    """The library datasets closes a csv file when its reader is forgotten: at the end of the test, not in another."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -1,39 +1,33 @@
 """The prepare program end to end: what it prints, what it writes, and how it ends on bad input."""
 
+import gzip
 import json
 import os
-import subprocess
-import sys
-from pathlib import Path
+from functools import partial
 
 import pytest
+from command import run_here
 
 from igd_jax import prepare
 from igd_jax.core.errors import InputError
 from igd_jax.data.prepared import load
 
-ROOT = Path(__file__).resolve().parents[1]
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """Run the program in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+    return partial(run_here, prepare)
 
 
-def run(*arguments, cwd):
-    """Run the program in its own process."""
-    return subprocess.run(
-        [sys.executable, "-m", "igd_jax.prepare", *arguments],
-        cwd=cwd,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_csv_becomes_a_prepared_folder_and_all_is_told(tmp_path):
+def test_csv_becomes_a_prepared_folder_and_all_is_told(tmp_path, run):
     lines = [f"u{i % 4},i{i % 7},2018-01-{i + 1:02},Title {i % 7 // 2}" for i in range(28)]
     (tmp_path / "my.csv").write_text("\n".join(["user,item,timestamp,title", *lines]))
-    done = run("--source=csv", "--input=my.csv", "--output=out", "--max_history=3", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
+    done = run("--source=csv", "--input=my.csv", "--output=out", "--max_history=3")
+    assert (done.code, done.err) == (0, "")
     prepared = load(tmp_path / "out")
-    *told, wrote, following = done.stdout.splitlines()
+    columns, *told, wrote, following = done.out.splitlines()
+    assert columns == "columns: user, item, timestamp, title"
     assert told[0] == (
         "data: users 4, items 7, rows train 19, valid 2, test 3, dates 2018-01-05 to 2018-01-28,"
         f" fingerprint {prepared.meta['fingerprint']}"
@@ -48,18 +42,27 @@ def test_csv_becomes_a_prepared_folder_and_all_is_told(tmp_path):
     assert "--config.data.dir=out" in following
     meta = json.loads((tmp_path / "out/meta.json").read_text(encoding="utf-8"))
     assert meta["source"] == "csv"
-    assert meta["options"] == {"input": "my.csv", "k_core": 0, "split": "time", "max_history": 3}
+    assert meta["options"] == {
+        "input": "my.csv",
+        "columns": "",
+        "delimiter": ",",
+        "min_rating": None,
+        "duplicates": "drop",
+        "k_core": 0,
+        "split": "time",
+        "max_history": 3,
+    }
     assert max(len(prepared.splits["test"].history(r)) for r in range(3)) == 3
 
 
-def test_a_dataset_becomes_a_prepared_folder_and_its_columns_are_told(tmp_path):
+def test_a_dataset_becomes_a_prepared_folder_and_its_columns_are_told(tmp_path, run):
     lines = [
         f'{{"who": {i % 4}, "item": "i{i % 7}", "timestamp": "2018-01-{i + 1:02}", "title": "T"}}' for i in range(28)
     ]
     (tmp_path / "my.jsonl").write_text("\n".join(lines))
-    done = run("--source=huggingface", "--input=my.jsonl", "--user_column=who", "--output=out", cwd=tmp_path)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[:2] == [
+    done = run("--source=huggingface", "--input=my.jsonl", "--columns=user=who", "--output=out")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines()[:2] == [
         "my.jsonl: json, 1 file, split train",
         "columns: who as user, item, timestamp, title",
     ]
@@ -67,10 +70,9 @@ def test_a_dataset_becomes_a_prepared_folder_and_its_columns_are_told(tmp_path):
     assert prepared.meta["rows"] == {"train": 19, "valid": 2, "test": 3}
     assert prepared.meta["options"] == {
         "input": "my.jsonl",
-        "user_column": "who",
-        "item_column": "item",
-        "timestamp_column": "timestamp",
-        "title_column": "title",
+        "columns": "user=who",
+        "min_rating": None,
+        "duplicates": "drop",
         "hf_subset": None,
         "hf_split": None,
         "k_core": 0,
@@ -90,13 +92,13 @@ def test_a_dataset_becomes_a_prepared_folder_and_its_columns_are_told(tmp_path):
         (["--source=csv"], "--output is missing"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_two_and_writes_nothing(tmp_path, arguments, message):
+def test_bad_input_is_one_line_and_exit_code_two_and_writes_nothing(tmp_path, run, arguments, message):
     (tmp_path / "bad.csv").write_text("user,item,timestamp,title\nu,i,soon,A\n")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/thesis.tex").write_text("years of work")
-    done = run(*arguments, cwd=tmp_path)
-    assert done.returncode == 2
-    (line,) = done.stderr.splitlines()
+    done = run(*arguments)
+    assert done.code == 2
+    (line,) = done.err.splitlines()
     assert line.startswith("error: ")
     assert message in line
     assert {path.name for path in tmp_path.rglob("*")} == {"bad.csv", "mine", "thesis.tex"}
@@ -108,7 +110,12 @@ def test_bad_input_is_one_line_and_exit_code_two_and_writes_nothing(tmp_path, ar
         ("netflix", {}, "no source 'netflix'; choose one of amazon2018, csv, "),
         ("../prepare", {}, "no source '../prepare'"),
         ("csv", {}, "--source=csv needs --input"),
-        ("csv", {"min_items": 3}, "takes no --min_items; it takes --k_core, --split, --max_history"),
+        (
+            "csv",
+            {"min_items": 3},
+            "takes no --min_items; it takes --columns, --delimiter, --min_rating, --dup",
+        ),
+        ("movielens", {"columns": "user=a"}, "takes no --columns; it takes --min_rating, --duplicates, --k_core,"),
         ("d3", {"k_core": 5}, "takes no --k_core; it takes no options"),
     ],
 )
@@ -116,6 +123,52 @@ def test_what_a_source_does_not_take_is_an_input_error(source, options, message)
     with pytest.raises(InputError) as caught:
         prepare.prepare(source, path=None, options=options)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("/dev/zero", "--input=/dev/zero is neither a file nor a folder"),
+        ("pipe", "--input=pipe is neither a file nor a folder"),
+        ("loop", "--input=loop cannot be read (Too many levels of symbolic links)"),
+        ("x" * 300, " cannot be read (File name too long)"),
+        ("x/" * 3000, " cannot be read (File name too long)"),
+        ("a/" * 100, " does not exist"),
+    ],
+    ids=lambda text: text[:20],
+)
+@pytest.mark.parametrize("source", ["csv", "huggingface"])
+def test_an_input_that_is_no_file_or_folder_is_refused(tmp_path, run, source, name, message):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    done = run(f"--source={source}", f"--input={name}", "--output=out")
+    assert done.code == 2
+    (line,) = done.err.splitlines()
+    assert message in line
+    assert len(line) < 500
+
+
+def test_a_file_of_a_folder_must_be_a_regular_file(tmp_path, run):
+    (tmp_path / "u.data").write_text("1\t2\t3\t4\n")
+    (tmp_path / "u.item").symlink_to("/dev/zero")
+    done = run("--source=movielens", "--input=.", "--output=out")
+    assert (done.code, done.err) == (2, "error: u.item is no regular file; expected a file\n")
+
+
+def test_all_that_a_csv_can_be_told(tmp_path, run):
+    rows = [f"u{i % 4};i{i % 7};2018-01-{i + 1:02};Title {i % 7};{i % 2 * 5}" for i in range(28) for _ in range(2)]
+    (tmp_path / "my.csv.gz").write_bytes(gzip.compress("\n".join(["who;item;when;title;stars", *rows]).encode()))
+    named = "--columns=user=who,timestamp=when,rating=stars"
+    done = run("--source=csv", "--input=my.csv.gz", "--delimiter=;", named, "--min_rating=5", "--output=out")
+    assert (done.code, done.err) == (0, "")
+    assert "columns: who as user, item, when as timestamp, title, stars as rating\n" in done.out
+    assert load(tmp_path / "out").meta["dropped"] == {
+        "rating below 5: events": 28,
+        "rating below 5: users": 2,
+        "repeat of an event (same user, item and time): events": 14,
+        "first of its user, so without history: events": 2,
+    }
+    assert run("--source=csv", "--input=my.csv.gz", "--delimiter=|", "--output=out").code == 2
 
 
 def test_missing_input_is_an_input_error(tmp_path):

@@ -14,8 +14,9 @@ from typing import NoReturn
 
 from absl import app, flags, logging
 
-from igd_jax.core.lines import escape_output, outliving_reader, shortened, visible
+from igd_jax.core.lines import escape_output, outliving_reader, visible
 from igd_jax.core.log import close_bars
+from igd_jax.core.shown import LONGEST_LINE, shortened
 
 BAD_INPUT = 2
 INTERNAL = 70
@@ -24,9 +25,6 @@ SYSTEM = 74
 """EX_IOERR."""
 INTERRUPTED = 130
 """128 + SIGINT, as shells have it."""
-
-LONGEST_LINE = 480
-"""Characters of a message that is printed, after "error: "."""
 
 _SPACE = "free some space there, or name a folder on another disk"
 _ALLOW = "allow it, or name another path"

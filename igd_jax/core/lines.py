@@ -1,4 +1,4 @@
-"""Lines for people: short, and with nothing in them that a terminal would obey, whatever data they repeat."""
+"""Lines for people: nothing in them that a terminal would obey, and no end of the program where nobody reads."""
 
 import codecs
 import io
@@ -21,12 +21,6 @@ def visible(text: str) -> str:
 def _escaped(text: str) -> str:
     units = text.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))
-
-
-def shortened(text: str, longest: int) -> str:
-    """A text of at most `longest` characters: of a longer one, its two ends."""
-    half = (longest - 3) // 2
-    return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
 
 
 def _escape_unwritable(error: UnicodeError) -> tuple[str, int]:

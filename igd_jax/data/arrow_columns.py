@@ -1,11 +1,12 @@
-"""Columns of Arrow tables, whatever their types, as text and as epoch seconds."""
+"""Converts Arrow columns of any type to text, numbers and epoch seconds."""
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int64, Num
 
-from igd_jax.data.source_io import parse_timestamp
+from igd_jax.core.shown import shown
+from igd_jax.data.source_io import FIRST_SECOND, LAST_SECOND, OUT_OF_RANGE, parse_timestamp
 
 _TICKS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
@@ -16,7 +17,7 @@ def is_text(kind: pa.DataType) -> bool:
 
 
 def holds_words(kind: pa.DataType) -> bool:
-    """Whether `as_text` takes a column of this type for words: strings, or lists of strings."""
+    """Whether `as_text` can read words from a column of this type: strings, or lists of strings."""
     return is_text(kind.value_type if _is_list(kind) else kind)
 
 
@@ -25,7 +26,7 @@ def _is_list(kind: pa.DataType) -> bool:
 
 
 def without_blanks(column: pa.Array) -> pa.Array:
-    """The column with nulls for NaN and for texts of spaces only; spaces around texts are cut off."""
+    """The column with NaN and blank texts replaced by null, and texts stripped of surrounding spaces."""
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
     if pa.types.is_floating(column.type):
@@ -37,19 +38,19 @@ def without_blanks(column: pa.Array) -> pa.Array:
 
 
 def as_text(column: pa.Array) -> pa.Array:
-    """Ids, titles or words as strings: integers, and floats that are whole, in digits; lists of words parted by commas.
+    """Ids, titles or words as strings: integers and integral floats in digits, lists of words joined by commas.
 
-    Nulls are as `without_blanks` makes them.
+    Blank values are null, as in `without_blanks`.
 
     Raises:
-      ValueError: the column holds something else.
+      ValueError: the column has another type, or floats that are not integral.
     """
     if _is_list(column.type) and is_text(column.type.value_type):
         column = pc.binary_join(column.cast(pa.list_(pa.string())), ", ")
     column = without_blanks(column)
     if pa.types.is_floating(column.type):
         try:
-            column = column.cast(pa.int64())  # what pandas makes of integers where one is missing
+            column = column.cast(pa.int64())  # pandas turns integers into floats if one is missing
         except pa.ArrowInvalid as error:
             raise ValueError(f"{column.type}, and not all of them whole numbers: {error}") from None
     if pa.types.is_integer(column.type) or pa.types.is_null(column.type):
@@ -59,18 +60,34 @@ def as_text(column: pa.Array) -> pa.Array:
     return column
 
 
+def as_numbers(column: pa.Array) -> pa.Array:
+    """Numbers, or texts of numbers, as float64; NaN for missing ones.
+
+    Raises:
+      ValueError: the column has another type, or a text that is not a number.
+    """
+    column = without_blanks(column)
+    kind = column.type
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind) or is_text(kind)):
+        raise ValueError(f"expected numbers, got {kind}")
+    return column.cast(pa.float64()).fill_null(float("nan"))
+
+
 def as_seconds(column: pa.Array) -> Int64[np.ndarray, "rows"]:
     """Epoch seconds UTC, by the rules of `parse_timestamp`, from numbers, texts, dates or datetimes without nulls.
 
     Raises:
-      ValueError: the column holds something else, or a value is no time.
+      ValueError: the column has another type, or a value is not a time in the years 1 to 9999.
     """
     kind = column.type
     if pa.types.is_date(kind):
         column = column.cast(pa.timestamp("s"), safe=False)
         kind = column.type
     if pa.types.is_timestamp(kind):
-        return column.cast(pa.int64()).to_numpy() // _TICKS_PER_SECOND[kind.unit]
+        seconds = column.cast(pa.int64()).to_numpy() // _TICKS_PER_SECOND[kind.unit]
+        if ((seconds < FIRST_SECOND) | (seconds > LAST_SECOND)).any():
+            raise ValueError(OUT_OF_RANGE)
+        return seconds
     if pa.types.is_integer(kind):
         return _seconds_of_numbers(column.cast(pa.int64()).to_numpy())
     if pa.types.is_floating(kind):
@@ -83,17 +100,17 @@ def as_seconds(column: pa.Array) -> Int64[np.ndarray, "rows"]:
 
 
 def _seconds_of_numbers(numbers: Num[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows"]:
-    """Seconds or, above 1e11, milliseconds."""
+    """Epoch seconds from seconds or, above 1e11, milliseconds."""
     seconds = np.where((numbers > 1e11) | (numbers < -1e11), numbers / 1000, numbers)
-    if (wrong := ~(np.abs(seconds) <= 1e11)).any():
-        raise ValueError(f"{numbers[wrong.argmax()]}: out of range")
+    if (wrong := ~((seconds >= FIRST_SECOND) & (seconds < LAST_SECOND + 1))).any():
+        raise ValueError(f"{numbers[wrong.argmax()]}: {OUT_OF_RANGE}")
     if (dates := (numbers >= 19_000_000) & (numbers < 21_000_000)).any():
         raise ValueError(f"{numbers[dates.argmax()]:.0f}: eight digits are a date or epoch seconds")
     return np.floor(seconds).astype(np.int64)
 
 
 def _seconds_of_texts(texts: pa.Array) -> Int64[np.ndarray, "rows"]:
-    """All at once where they are written alike, else one by one."""
+    """Epoch seconds from texts: all at once if they have one format, else one by one."""
     for kind in (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
         try:
             return as_seconds(texts.cast(kind))
@@ -106,4 +123,4 @@ def _parse(text: str) -> int:
     try:
         return parse_timestamp(text)
     except ValueError as error:
-        raise ValueError(f"{text!r}: {error}") from None
+        raise ValueError(f"{shown(text)}: {error}") from None

@@ -1,8 +1,8 @@
-"""A collaborative source: what other users' behaviour says of every item, for the rows of one split.
+"""A collaborative source: scores of all items from the behaviour of users, for the rows of one split.
 
-Scores are inner products of a vector per row and a vector per item, so a file holds small matrices and not one number
-for each pair. Popularity is the same with vectors of length one. A collaborative run exports its vectors when it ends:
-``collaborative.safetensors`` in its folder, with ``items`` and the users of each of `EXPORTED`.
+Scores are inner products of one vector per row and one per item, so a file holds two small matrices instead of a score
+per pair. Popularity has vectors of length one. When a collaborative run ends, it exports its vectors to
+``collaborative.safetensors`` in its folder: ``items``, and the users of each split in `EXPORTED`.
 """
 
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ from igd_jax.data.safetensors_io import read_matrices, write_matrices
 
 FILE = "collaborative.safetensors"
 EXPORTED = ("valid", "test")
-"""Splits whose users a run exports."""
+"""Splits whose user vectors a run exports."""
 AGAIN = "finish the collaborative run again: python -m igd_jax.train with its config and workdir"
 
 
@@ -34,7 +34,7 @@ class Collaborative:
     items: Float[np.ndarray, "I D"]
 
     def take(self, rows: Int[np.ndarray, " b"]) -> "Collaborative":
-        """The source of some rows."""
+        """The source for some of the rows."""
         return Collaborative(self.users[rows], self.items)
 
     def scores(self, rows: Int[np.ndarray, " b"]) -> Float[np.ndarray, "b I"]:
@@ -58,8 +58,8 @@ def save_collaborative(
     """Write the vectors of a run into its folder.
 
     Args:
-      users: by split.
-      fingerprint: that of the prepared data.
+      users: user vectors by split.
+      fingerprint: fingerprint of the prepared data.
     """
     write_matrices(folder / FILE, {"items": items, **users}, {"fingerprint": fingerprint})
 
@@ -68,7 +68,7 @@ def load_collaborative(run: Path, *, fingerprint: str, split: str, n_rows: int, 
     """Read what a collaborative run exported, for the rows of a split.
 
     Raises:
-      InputError: no such file, or one of other data, without that split, or with numbers that are not finite.
+      InputError: no such file, or it belongs to other data, lacks that split, or holds numbers that are not finite.
     """
     if split not in EXPORTED:
         raise InputError(
@@ -86,10 +86,10 @@ def load_collaborative(run: Path, *, fingerprint: str, split: str, n_rows: int, 
 
 
 def load_item_vectors(run: Path, *, fingerprint: str, n_items: int) -> Float[np.ndarray, "I D"]:
-    """The item vectors alone.
+    """Read the item vectors only.
 
     Raises:
-      InputError: there are none, they are of another catalogue, or not finite.
+      InputError: there are none, or they belong to another catalogue or are not finite.
     """
     (vectors,), found = read_matrices(path := run / FILE, "items", remedy=AGAIN)
     _check(path, vectors, found, fingerprint=fingerprint, n_items=n_items)

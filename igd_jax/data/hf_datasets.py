@@ -1,7 +1,7 @@
-"""Opens what the library datasets can: a saved dataset, files of parquet, csv or JSON lines, or an id of the Hub.
+"""Opens datasets with the datasets library: a saved dataset, parquet, csv or JSON lines files, or a Hub id.
 
-Files and the Hub are streamed: of parquet, only the columns that are asked for are fetched, and nothing is kept on the
-disk. No code of a dataset is ever run.
+Files and the Hub are streamed. Of parquet files only the requested columns are fetched, and nothing is kept on disk.
+Code of a dataset is never run.
 """
 
 import glob
@@ -18,9 +18,10 @@ import pyarrow as pa
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
+from igd_jax.core.shown import LONGEST_LINE, shortened
 
 KINDS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
-"""Readers by the end of a file's name."""
+"""Readers by file name suffix."""
 
 _PACKED = (".gz", ".bz2", ".xz", ".zst")
 _BATCH_ROWS = 20_000
@@ -31,12 +32,12 @@ class TableDataset:
     """Tables of a dataset, split by split.
 
     Attributes:
-      path: what was asked for.
-      what: its form, in words.
-      splits: rows by name of the split, None where their number is not known.
+      path: input path or Hub id.
+      what: description of the format.
+      splits: number of rows by split, None if unknown.
       schema: columns of the first rows.
-      notes: facts for the record of the data.
-      narrow: splits by name, with the given columns only; each gives tables by ``with_format("arrow").iter``.
+      notes: facts to be recorded with the data.
+      narrow: function from column names to splits with only these; each yields tables by ``with_format("arrow").iter``.
     """
 
     path: Path
@@ -47,12 +48,12 @@ class TableDataset:
     narrow: Callable[[list[str]], Mapping[str, Any]]
 
     def tables(self, splits: Sequence[str], columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
-        """Name of the split and the next of its rows, in their order.
+        """Yield (split, its next rows), in order.
 
         Raises:
-          InputError: a file is damaged, or what is read cannot be reached any longer.
+          InputError: a file is damaged or no longer reachable.
         """
-        with _told(self.path, "; if it has several files, are their columns the same?"):
+        with _in_one_line(self.path, "; if it has several files, are their columns the same?"):
             narrowed = self.narrow(list(columns))
             for split in splits:
                 for table in narrowed[split].with_format("arrow").iter(batch_size=_BATCH_ROWS):
@@ -61,38 +62,39 @@ class TableDataset:
 
 @contextmanager
 def opened(path: Path, subset: str | None) -> Iterator[TableDataset]:
-    """Open a path or, where there is none, an id of the Hub.
+    """Open a path or, if it does not exist, a Hub id.
 
     Args:
-      subset: which configuration of a folder or of the Hub's dataset; None where it has one.
+      subset: configuration of a folder or Hub dataset; None if it has only one.
 
     Raises:
-      InputError: nothing that can be read is there; whatever the library raises is told in one line.
+      InputError: there is nothing readable; any error of the library is reported in one line.
     """
-    with TemporaryDirectory() as scratch:  # where the library keeps its locks
+    with TemporaryDirectory() as scratch:  # for the locks of the library
         hint = "" if path.exists() else "; no file or folder has that name, so it was taken for an id of the Hub"
-        with _told(path, hint):
+        with _in_one_line(path, hint):
             dataset = _open(path, subset, scratch)
         yield dataset
 
 
 @contextmanager
-def _told(path: Path, hint: str) -> Iterator[None]:
+def _in_one_line(path: Path, hint: str) -> Iterator[None]:
     try:
         yield
     except InputError:
         raise
-    except Exception as error:  # of files, the network, the Hub, pandas, pyarrow and datasets itself
-        raise InputError(f"cannot read {path} as a dataset ({type(error).__name__}: {error}){hint}") from None
+    except Exception as error:  # from files, the network, the Hub, pandas, pyarrow and datasets itself
+        reason = shortened(f"{type(error).__name__}: {error}", LONGEST_LINE // 2)
+        raise InputError(f"cannot read {path} as a dataset ({reason}){hint}") from None
 
 
 def is_hub_id(path: Path) -> bool:
-    """Whether an input reads like an id of the Hub, ``owner/name`` or ``name``, and not like a file."""
+    """Whether an input looks like a Hub id, ``owner/name`` or ``name``, and not like a file."""
     return re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", path.as_posix()) is not None and kind_of(path) is None
 
 
 def kind_of(path: Path) -> str | None:
-    """Reader of a data file, by its name; None where it is none."""
+    """Reader for a data file, by its name; None for other files."""
     ends = [end for end in path.suffixes if end not in _PACKED]
     return KINDS.get(ends[-1]) if ends else None
 
@@ -102,7 +104,7 @@ def _open(path: Path, subset: str | None, scratch: str) -> TableDataset:
 
     datasets.disable_progress_bars()
     for library in ("datasets", "huggingface_hub"):
-        logging.getLogger(library).setLevel(logging.CRITICAL)  # errors are told here, and once
+        logging.getLogger(library).setLevel(logging.CRITICAL)  # errors are reported here, once
     is_saved = any((path / name).is_file() for name in ("dataset_dict.json", "state.json"))
     if subset is not None and (is_saved or path.is_file()):
         raise InputError(f"--hf_subset={subset}: {path} is a single {'dataset' if is_saved else 'file'}; leave it out")
@@ -155,7 +157,7 @@ def _open_stream(path: Path, options: dict[str, Any]) -> TableDataset:
             return {name: split.select_columns(columns) for name, split in splits.items()}
         if kind == "parquet":
             how: dict[str, Any] = {"columns": columns}
-        else:  # cells stay the text they are: "007", "None" and "NA" are ids and titles like any other
+        else:  # cells stay text: "007", "None" and "NA" are ids and titles like any other
             features = datasets.Features({name: datasets.Value("string") for name in columns})
             how = {"features": features, "keep_default_na": False, "na_values": [""]}
         return datasets.load_dataset_builder(**options, **how).as_streaming_dataset()
@@ -172,7 +174,7 @@ def _open_stream(path: Path, options: dict[str, Any]) -> TableDataset:
 
 
 def _note_files(path: Path, files: list[str]) -> dict[str, str | int]:
-    """Of which commit the files of the Hub are, or how many data files of a folder are not among them."""
+    """The commit of Hub files, or the number of data files in a folder that are not read."""
     commits = {found[1] for file in files if (found := re.match(r"hf://.*@([0-9a-f]{40})/", file))}
     if commits:
         return {"commit of the dataset": ", ".join(sorted(commits))}

@@ -1,4 +1,4 @@
-"""An integer-coded event log, and how it becomes splits of (history, next item) rows.
+"""An integer-coded event log, and its conversion to splits of (history, next item) rows.
 
 The rules are those of the Amazon preprocessing that IGD and D3 share: iterative k-core, a target after at least one
 event, at most 10 items of history, and a global cut by time at 80 % and 90 % of the rows.
@@ -8,24 +8,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Bool, Float, Int32, Int64
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import ragged_index
 from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, starts_of
 
+DUPLICATES = ("drop", "keep")
+"""Values of ``--duplicates``."""
+_REPEAT = "repeat of an event (same user, item and time)"
+
 
 @dataclass(frozen=True, eq=False)
 class Interactions:
-    """Who took which item when, in the source's order, which decides between equal timestamps.
+    """Events (user, item, time) in the order of the source, which breaks ties between timestamps.
 
     Attributes:
       user, item: indices into `user_ids` and `item_ids`; each id has at least one event.
       timestamp: epoch seconds UTC.
-      titles: by item; blank where the source has none.
-      texts: as in `Prepared`.
-      dropped: how many of what was left out so far, ``{"reason: unit": count}``.
-      notes: other facts about the data that belong in its record.
+      titles: title of each item; blank if the source has none.
+      texts: further texts of items, as in `Prepared`.
+      dropped: counts of what has been left out so far, ``{"reason: unit": count}``.
+      notes: further facts to be recorded with the data.
     """
 
     user: Int32[np.ndarray, "events"]
@@ -43,7 +47,7 @@ class Interactions:
 
 
 def select(log: Interactions, keep: Bool[np.ndarray, "events"], *, reason: str) -> Interactions:
-    """Keep some events and the users and items they mention, in the old order; count the rest under `reason`."""
+    """Keep some events and their users and items, in the old order; count the others under `reason`."""
     user, users = _renumber(log.user[keep], len(log.user_ids))
     item, items = _renumber(log.item[keep], len(log.item_ids))
     counts = {
@@ -69,8 +73,42 @@ def _renumber(codes: Int32[np.ndarray, "events"], total: int) -> tuple[Int32[np.
     return (np.cumsum(present, dtype=np.int32) - 1)[codes], np.flatnonzero(present).tolist()
 
 
+def keep_rated(log: Interactions, rating: Float[np.ndarray, "events"], min_rating: float | None) -> Interactions:
+    """Keep the events rated `min_rating` or higher, and drop unrated ones (NaN). None keeps all events.
+
+    Raises:
+      InputError: no event is left.
+    """
+    if min_rating is None:
+        return log
+    if not (rating >= min_rating).any():
+        raise InputError(f"--min_rating={min_rating:g}: none of the {len(log):,} events has a rating so high")
+    is_rated = ~np.isnan(rating)
+    log = select(log, is_rated, reason="no rating")
+    return select(log, rating[is_rated] >= min_rating, reason=f"rating below {min_rating:g}")
+
+
+def settle_repeats(log: Interactions, duplicates: str) -> Interactions:
+    """Count repeated events (same user, item and second); "drop" keeps the first of each, "keep" keeps all.
+
+    Raises:
+      InputError: `duplicates` has another value.
+    """
+    if duplicates not in DUPLICATES:
+        raise InputError(f"--duplicates={duplicates}: expected one of {', '.join(DUPLICATES)}")
+    columns = (log.timestamp, log.item, log.user)
+    order = np.lexsort(columns)  # stable: equal events stay in log order
+    is_repeat = np.zeros(len(log), bool)
+    is_repeat[order[1:]] = np.all([np.diff(column[order]) == 0 for column in columns], axis=0)
+    if not is_repeat.any():
+        return log
+    if duplicates == "drop":
+        return select(log, ~is_repeat, reason=_REPEAT)
+    return replace(log, notes={**log.notes, f"{_REPEAT}, kept: events": int(is_repeat.sum())})
+
+
 def drop_untitled(log: Interactions) -> Interactions:
-    """Drop items whose title is empty or only spaces, with their events; raises `InputError` if none is left."""
+    """Drop items with a blank title, and their events; raises `InputError` if no item is left."""
     titled = np.array([bool(title.strip()) for title in log.titles], bool)
     if titled.all():
         return log
@@ -87,9 +125,9 @@ def window(log: Interactions, *, start: int, end: int) -> Interactions:
 
 
 def core_events(log: Interactions, k: int) -> tuple[Bool[np.ndarray, "events"], int]:
-    """Which events are in the k-core, where every user and every item has at least `k` of them, and in how many rounds.
+    """Mask of the events in the k-core, where every user and item has at least `k` events, and the number of rounds.
 
-    A round drops the users and items below `k` at once; the core does not depend on the order in which they go.
+    Each round drops all users and items below `k` at once; the core does not depend on the order of removal.
     """
     left = np.arange(len(log))
     rounds = 0
@@ -120,11 +158,11 @@ def take_core(log: Interactions, k: int) -> Interactions:
 
 
 def build_rows(log: Interactions, *, max_history: int = 10) -> tuple[Rows, dict[str, int]]:
-    """Every event after a user's first becomes a target, with the 1 to `max_history` items before it as its history.
+    """Make every event but a user's first a target, with the 1 to `max_history` items before it as history.
 
     Returns:
-      The rows, users in the log's order and each user's rows oldest first (equal times: as in the log), and counts of
-      the events that gave no row and of the histories that were cut.
+      The rows, users in log order and each user's rows oldest first (ties in log order), and counts of events that
+      give no row and of truncated histories.
 
     Raises:
       InputError: no user has two events.
@@ -151,17 +189,17 @@ def build_rows(log: Interactions, *, max_history: int = 10) -> tuple[Rows, dict[
 
 
 def split_by_time(rows: Rows, *, ratios: Sequence[int] = (8, 1, 1)) -> dict[str, Rows]:
-    """Sort all rows by the time of their target (equal times: as given) and cut them by `ratios`."""
+    """Sort all rows by the time of their target (ties in the given order) and cut them by `ratios`."""
     order = np.argsort(rows.timestamp, kind="stable")
     cuts = np.cumsum(ratios)[:-1] * len(rows) // sum(ratios)
     return {name: rows.take(part) for name, part in zip(SPLITS, np.split(order, cuts), strict=True)}
 
 
 def split_leave_one_out(rows: Rows) -> dict[str, Rows]:
-    """Each user's last row is for test, the one before for valid, the rest for train.
+    """Use each user's last row for test, the one before for valid, and the others for train.
 
-    Train rows may be later than other users' test rows, so what the crowd does next leaks into training.
-    The rows must stand as `build_rows` gives them: users together, oldest first.
+    Train rows may be later than other users' test rows, so future behaviour leaks into training. The rows must be
+    ordered as by `build_rows`: grouped by user, oldest first.
     """
     is_last = np.append(rows.user[1:] != rows.user[:-1], True)
     is_valid = ~is_last & np.append(is_last[1:], False)

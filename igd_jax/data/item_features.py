@@ -1,4 +1,4 @@
-"""Features of items: those of a file, or what a model makes of their texts (SETRec; docs/methods.md)."""
+"""Feature vectors of items, read from a file or computed from their texts by a model (SETRec; docs/methods.md)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -22,15 +22,15 @@ from igd_jax.models.t5 import T5
 from igd_jax.models.text_encoder import text_reader
 
 LONGEST_TEXT = 2048
-"""Tokens of a text that are read, unless the model was made for fewer; published."""
+"""Limit in tokens per text, as published; lower if the model has a shorter context."""
 TOKENS_AT_ONCE = 8192
 
 
 def read_features(path: Path, titles: Sequence[str], *, missing: str) -> Float[np.ndarray, "I W"]:
-    """Features of a file, for the items in their order.
+    """Read features, one row per item in catalogue order.
 
     Raises:
-      InputError: no such file, features of other titles, or, unless `missing` is ``zero``, rows that are not finite.
+      InputError: no such file, features of other titles, or rows that are not finite unless `missing` is ``zero``.
     """
     (features,), found = read_matrices(path, "features", remedy="make it again", may_lack=True)
     of_titles = fingerprint(*titles)
@@ -50,10 +50,10 @@ def read_features(path: Path, titles: Sequence[str], *, missing: str) -> Float[n
 
 
 def load_text_model(folder: Path) -> tuple[Decoder | T5, Tokenizer]:
-    """The decoder or T5 of a Hugging Face folder, in float32, and its tokenizer.
+    """Load the decoder or T5 of a Hugging Face folder, in float32, and its tokenizer.
 
     Raises:
-      InputError: they are unusable, or the model does not embed all of the tokenizer's ids.
+      InputError: either is unusable, or the model does not embed all ids of the tokenizer.
     """
     model, tokenizer = load_backbone(folder), load_tokenizer(folder)
     if model.config.vocab_size < tokenizer.vocab_size:
@@ -75,16 +75,16 @@ def text_features(
     mark: str,
     mesh: Mesh,
 ) -> Float[np.ndarray, "I D"]:
-    """Last hidden states of an item's title and other texts, each pooled, then their mean.
+    """Mean over the title and further texts of each item of the pooled last hidden states of each text.
 
-    Each text is read alone, with a newline and no EOS; of a T5 the encoder reads it. Texts that an item lacks do not
-    count. The result is kept in a cache that is written only beside something, and made again where that is damaged.
+    Each text is read on its own, with a newline and without EOS; a T5 reads it with its encoder. Missing texts do not
+    count. The result is cached if the parent of `cache` exists; a damaged cache is computed again.
 
     Args:
-      texts: by field, in the order of the items; blank where an item has none.
-      pooling: as in `models.text_encoder.text_reader`.
-      mark: a fingerprint of all that features are made from.
-      mesh: devices that share the texts.
+      texts: texts by field, in catalogue order; blank if an item has none.
+      pooling: "mean" or "last", as in `models.text_encoder.text_reader`.
+      mark: fingerprint of everything the features depend on.
+      mesh: devices among which the texts are divided.
     """
     path = cache / f"features-{mark}.safetensors"
     shape = (len(titles), model.config.hidden_size)
@@ -114,7 +114,7 @@ def text_features(
 def _read(
     reader: Callable[[Any, Any], Array], rows: Ragged, *, mesh: Mesh, progress: Progress
 ) -> Float[np.ndarray, "R D"]:
-    """What the reader makes of each row, in few shapes."""
+    """Apply the reader to all rows, in batches of few distinct shapes."""
     width_of_row = np.array([padded_width(length, TARGET_WIDTHS) for length in rows.lengths.tolist()])
 
     def answer(group: Int[np.ndarray, " r"]) -> Array:

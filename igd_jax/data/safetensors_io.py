@@ -1,4 +1,4 @@
-"""Matrices by name in a safetensors file, whose metadata says what they belong to."""
+"""Reads and writes named matrices in a safetensors file, with metadata about their origin."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,14 +17,15 @@ from igd_jax.core.log import say
 def read_matrices(
     path: Path, *names: str, remedy: str, may_lack: bool = False
 ) -> tuple[list[Float[np.ndarray, "_rows _width"]], dict[str, str]]:
-    """The named matrices, in float32, and the file's metadata.
+    """Read the named matrices, as float32, and the metadata of the file.
 
     Args:
       remedy: what to do about a file that is not right.
       may_lack: whether numbers may be nan or infinite, for what is not known.
 
     Raises:
-      InputError: no such file, or not one that holds these as matrices of finite floats.
+      InputError: no such file, or it lacks one of these matrices, or its numbers are not finite; the message ends in
+        `remedy`.
     """
     try:
         with safe_open(path, framework="numpy") as file:
@@ -61,7 +62,7 @@ def read_cached(
 def write_matrices(
     path: Path, matrices: Mapping[str, Float[np.ndarray, "_rows _width"]], metadata: Mapping[str, str]
 ) -> None:
-    """Write matrices by name, and what they belong to; the file is there whole or not at all."""
+    """Write named matrices and metadata atomically."""
     with atomic_file(path) as partial:
         whole = {name: np.ascontiguousarray(matrix) for name, matrix in matrices.items()}
         save_file(whole, partial, metadata=dict(metadata))

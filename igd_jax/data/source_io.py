@@ -1,151 +1,185 @@
-"""What the sources share: reading files whose faults become one clear line, and numbering the ids found in them."""
+"""Shared by the sources: reading files, with every fault reported in one line, and parsing the times in them."""
 
+import codecs
 import csv
+import gzip
 import io
-from array import array
+import math
+import stat
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
+from typing import BinaryIO
 
-import numpy as np
 import pyarrow as pa
-from jaxtyping import Int32
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import Progress
-from igd_jax.data.interactions import Interactions
-from igd_jax.data.prepared import align_texts
+from igd_jax.core.shown import listed, shortened, shown
+
+DELIMITERS: Mapping[str, str] = {",": ",", ";": ";", "tab": "\t"}
+"""Separators of csv cells, by the value of ``--delimiter``."""
+FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
+"""Epoch seconds UTC at which the year 1 begins and the year 9999 ends."""
+OUT_OF_RANGE = "outside the years 1 to 9999"
 
 _PROGRESS_LINES = 1000
+_LONGEST_LINE = 1 << 24
+"""Limit in characters, so that a file without line ends is not read into memory whole."""
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn what can go wrong while `path` is read into `InputError`."""
+    """Turn errors while reading the file `path` into `InputError`; anything but a regular file is refused."""
     try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise InputError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}; expected a file")
         yield
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not {error.encoding} text ({error.reason} at byte {error.start})") from None
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(f"cannot read {path} ({error})") from None
+    except (OSError, EOFError, zlib.error, pa.ArrowInvalid) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot read {shortened(str(path))} ({shortened(reason)})") from None
 
 
-def csv_rows(
-    path: Path, columns: tuple[str, ...], *, optional: tuple[str, ...] = ()
-) -> Iterator[tuple[int, tuple[str, ...]]]:
-    """Give (line number, the cells of `columns`, then of `optional`) for each row of a UTF-8 csv file.
+def text_lines(path: Path, *, encoding: str = "utf-8", newline: str = "") -> Iterator[str]:
+    """Yield the lines of a text file, gzipped or not, with their line ends, and report progress.
 
-    Blank lines are no rows. Cells of an optional column that is not there are empty. All others stay the text they are:
-    "None" and "NA" are titles like any other.
+    Args:
+      encoding: "utf-8" also takes a byte order mark, and UTF-16 that begins with one.
+      newline: as in `open`; with "", a line ends in "\\n", "\\r" or "\\r\\n".
 
     Raises:
-      InputError: no such file, empty, a column is missing, or a row has too few, too many or badly quoted cells.
+      InputError: the file cannot be read, is damaged or is not text in that encoding, or a line is endless or holds a
+        NUL byte.
     """
-    with (
-        reading(path),
-        path.open("rb") as raw,
-        io.TextIOWrapper(raw, encoding="utf-8-sig", newline="") as file,
-        Progress(path.name, path.stat().st_size, "bytes") as progress,
-    ):
-        reader = csv.reader(file, strict=True)
-        try:
-            header = [name.strip() for name in next(reader, [])]
-            missing = [name for name in columns if name not in header]
-            if missing:
-                found = ", ".join(header) or "nothing"
-                raise InputError(f"{path} line 1: no column {', '.join(missing)}; the header has {found}")
-            pick = itemgetter(*(header.index(name) if name in header else -1 for name in (*columns, *optional)))
-            for cells in reader:
-                if reader.line_num % _PROGRESS_LINES == 0:
-                    progress.update(raw.tell() - 1)
-                if len(cells) == len(header):
-                    yield reader.line_num, pick([*cells, ""])
-                elif cells:
-                    raise InputError(
-                        f"{path} line {reader.line_num}: {len(cells)} cells where the header has {len(header)};"
-                        ' a cell that holds a comma needs quotes: "a, b"'
-                    )
-        except csv.Error as error:
-            raise InputError(f"{path} line {reader.line_num}: {error}") from None
+    with reading(path), path.open("rb") as raw, Progress(path.name, path.stat().st_size, "bytes") as progress:
+        unpacked = _unpacked(raw)
+        if encoding == "utf-8":
+            is_utf16 = unpacked.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+            encoding = "utf-16" if is_utf16 else "utf-8-sig"
+        with io.TextIOWrapper(unpacked, encoding=encoding, newline=newline) as file:
+            number = 0
+            try:
+                while text := file.readline(_LONGEST_LINE):
+                    number += 1
+                    if "\0" in text:
+                        raise InputError(f"{path} line {number}: a NUL byte, which no text has; save it as UTF-8 text")
+                    if len(text) == _LONGEST_LINE:
+                        raise InputError(f"{path} line {number}: longer than {_LONGEST_LINE:,} characters")
+                    if number % _PROGRESS_LINES == 0:
+                        progress.update(max(0, raw.tell() - 1))
+                    yield text
+            except UnicodeDecodeError as error:
+                raise InputError(_not_text(path, error)) from None
+
+
+def _unpacked(raw: io.BufferedReader) -> io.BufferedReader | gzip.GzipFile:
+    """The file itself or, if it starts with the magic bytes of gzip, its decompressed content."""
+    return gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
+
+
+def _not_text(path: Path, error: UnicodeDecodeError) -> str:
+    """Message with the line of the first undecodable byte, which the decoder itself knows only to the block."""
+    if not error.encoding.startswith("utf-8"):
+        return f"{path} is not {error.encoding} text ({error.reason})"
+    with path.open("rb") as raw:
+        lines: BinaryIO = _unpacked(raw)  # type: ignore[assignment]
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError as found:
+                byte = f"byte {line[found.start]:#04x}"
+                return f"{path} line {number}: not UTF-8 text ({byte}); save it as UTF-8, such as by iconv -t UTF-8"
+    return f"{path} is not UTF-8 text ({error.reason})"
+
+
+def csv_table(path: Path, *, delimiter: str = ",") -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """The header of a csv file, and an iterator over (line number, cells), each row as long as the header.
+
+    Blank lines are skipped. Cells stay text: "None" and "NA" are titles like any other.
+
+    Raises:
+      InputError: as in `text_lines`; and during iteration, for a row with too few, too many or badly quoted cells.
+    """
+    rows = _csv_rows(path, delimiter)
+    _, header = next(rows, (1, []))
+    return [name.strip() for name in header], rows
+
+
+def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(text_lines(path), delimiter=delimiter, strict=True)
+    width = 0
+    try:
+        for cells in reader:
+            width = width or len(cells)
+            if cells and len(cells) != width:
+                raise InputError(
+                    f"{path} line {reader.line_num}: {len(cells)} cells where the header has {width}; a cell that "
+                    f"holds {delimiter!r} needs quotes"
+                )
+            if cells:
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise InputError(f"{path} line {reader.line_num}: {error}") from None
+
+
+def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Yield (line number, cells of two or more `columns`) for each row of a csv file; see `csv_table`.
+
+    Raises:
+      InputError: as in `csv_table`, or a column is missing.
+    """
+    header, rows = csv_table(path)
+    if missing := [name for name in columns if name not in header]:
+        raise InputError(f"{path}: no column {', '.join(missing)}; it has {listed(header) or 'none'}")
+    pick = itemgetter(*(header.index(name) for name in columns))
+    for line, cells in rows:
+        yield line, pick(cells)
 
 
 def parse_timestamp(text: str) -> int:
     """Epoch seconds UTC from an ISO date or datetime (without a zone: UTC) or from epoch seconds or milliseconds.
 
-    Numbers above 1e11 are milliseconds (as seconds, they would lie after the year 5138).
+    Numbers above 1e11 are milliseconds (as seconds they would be later than the year 5138).
 
     Raises:
-      ValueError: it is none of these.
+      ValueError: the text has none of these forms, or is outside the years 1 to 9999.
     """
     try:
         number = float(text)
     except ValueError:
         moment = datetime.fromisoformat(text)
-        return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+        return _in_range((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
     if len(text) == 8 and text[:2] in ("19", "20"):
         raise ValueError("eight digits are a date or epoch seconds: write 2018-01-31 or more digits")
-    seconds = number / 1000 if abs(number) > 1e11 else number
-    if not abs(seconds) <= 1e11:
-        raise ValueError("out of range")
+    return _in_range(number / 1000 if abs(number) > 1e11 else number)
+
+
+def parse_seconds(text: str) -> int:
+    """Parse epoch seconds UTC, a whole number; raises `ValueError` for other texts and outside the years 1 to 9999."""
+    with suppress(ValueError):
+        if FIRST_SECOND <= (seconds := int(text)) <= LAST_SECOND:
+            return seconds
+    raise ValueError(f"{shown(text)} is not epoch seconds from the year 1 to 9999")
+
+
+def parse_rating(text: str, *, where: str) -> float:
+    """Parse a rating, NaN if blank; raises `InputError`, with `where` in front, if it is not a number."""
+    try:
+        rating = float(text or "nan")
+    except ValueError:
+        rating = math.inf
+    if math.isinf(rating):
+        raise InputError(f"{where}: rating {shown(text)} is not a number")
+    return rating
+
+
+def _in_range(seconds: float) -> int:
+    if not FIRST_SECOND <= seconds < LAST_SECOND + 1:
+        raise ValueError(OUT_OF_RANGE)
     return int(seconds // 1)
-
-
-class IdCodes:
-    """Numbers strings 0, 1, 2, ... in the order in which they first appear."""
-
-    def __init__(self) -> None:
-        self._codes: dict[str, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._codes)
-
-    def __contains__(self, text: str) -> bool:
-        return text in self._codes
-
-    def code(self, text: str) -> int:
-        """The number of one string, a new one if it is new."""
-        return self._codes.setdefault(text, len(self._codes))
-
-    def encode(self, column: pa.Array) -> Int32[np.ndarray, "events"]:
-        """The numbers of a column of strings without nulls; Python sees each distinct string once."""
-        coded = column.dictionary_encode()
-        codes = np.array([self.code(text) for text in coded.dictionary.to_pylist()], np.int32)
-        return codes[coded.indices.to_numpy()]
-
-    def ids(self) -> list[str]:
-        """All strings, by number."""
-        return list(self._codes)
-
-
-class EventLog:
-    """Collects events one by one into the columns of `Interactions`."""
-
-    def __init__(self) -> None:
-        self._users, self._items = IdCodes(), IdCodes()
-        self._user, self._item, self._timestamp = array("i"), array("i"), array("q")
-
-    def add(self, user: str, item: str, timestamp: int) -> None:
-        """Append an event; time in epoch seconds UTC."""
-        self._user.append(self._users.code(user))
-        self._item.append(self._items.code(item))
-        self._timestamp.append(timestamp)
-
-    def finish(
-        self, titles: dict[str, str], *, texts: Mapping[str, Mapping[str, str]], dropped: dict[str, int]
-    ) -> Interactions:
-        """The log, with `titles` by item id and `texts` by field and item id; an item without one gets a blank."""
-        item_ids = self._items.ids()
-        return Interactions(
-            user=np.array(self._user, np.int32),
-            item=np.array(self._item, np.int32),
-            timestamp=np.array(self._timestamp, np.int64),
-            user_ids=self._users.ids(),
-            item_ids=item_ids,
-            titles=[titles.get(item, "") for item in item_ids],
-            texts=align_texts(texts, item_ids),
-            dropped=dropped,
-        )

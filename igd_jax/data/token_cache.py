@@ -1,4 +1,4 @@
-"""Token rows kept on disk: what takes long to tokenise is tokenised once."""
+"""Token rows cached on disk, so that texts are tokenised once."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,12 +10,13 @@ from igd_jax.core.ragged import Ragged
 
 
 def cached_rows(cache: Path, name: str, make: Callable[[], Ragged]) -> Ragged:
-    """Token rows from the folder `cache` where they were made before, else made now and kept there.
+    """Load token rows from the folder `cache`, or make and store them.
 
-    The cache is written only beside something: a first start that ends in bad input leaves no folder behind.
+    The cache is written only if its parent exists, so that a run refused for bad input leaves no folder behind.
 
     Args:
-      name: file name without its ending; a fingerprint in it must change with any id of the rows.
+      name: file name without suffix; it contains a fingerprint that changes with any id of the rows.
+      make: function that makes the rows.
     """
     path = cache / f"{name}.npz"
     if path.is_file():

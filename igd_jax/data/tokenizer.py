@@ -1,8 +1,8 @@
-"""The tokenizer: exactly what a folder's ``tokenizer.json`` says, or a byte-level BPE trained on the catalogue.
+"""The tokenizer: exactly the ``tokenizer.json`` of a folder, or a byte-level BPE trained on the catalogue.
 
-Beside a ``config.json``, transformers' AutoTokenizer can rebuild a tokenizer from the ``model_type`` it finds there and
-change its ids, so the file itself is read. Folders are written for transformers to open: PreTrainedTokenizerFast gives
-the same ids, and so does AutoTokenizer where no ``config.json`` lies beside them.
+If a folder has a ``config.json``, AutoTokenizer of transformers can rebuild the tokenizer from its ``model_type`` and
+change the ids, so the file itself is read. Saved folders can be opened with transformers: PreTrainedTokenizerFast gives
+the same ids, and so does AutoTokenizer in a folder without ``config.json``.
 """
 
 import json
@@ -23,7 +23,7 @@ from igd_jax.core.io import atomic_file, read_json, write_json
 from igd_jax.core.ragged import Ragged
 
 END_OF_TEXT = "<|endoftext|>"
-"""EOS of the tokenizers that are trained here."""
+"""EOS of tokenizers trained here."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Tokenizer:
     """Text to ids and back.
 
     Attributes:
-      backend: the merges and the vocabulary.
-      eos: id that ends every title.
-      bos: id that starts every prompt; None for families that have none (Qwen).
+      backend: merges and vocabulary.
+      eos: id at the end of every title.
+      bos: id at the start of every prompt; None for families without one (Qwen).
     """
 
     backend: tokenizers.Tokenizer
@@ -42,72 +42,72 @@ class Tokenizer:
 
     @cached_property
     def vocab_size(self) -> int:
-        """Ids up to the greatest, added tokens included. A model's embedding may have more rows."""
+        """Number of ids, up to the greatest, added tokens included. A model may embed more."""
         return 1 + max(self.backend.get_vocab(with_added_tokens=True).values())
 
     @property
     def fingerprint(self) -> str:
-        """Changes with any id."""
+        """Fingerprint that changes with any id."""
         return fingerprint(self.backend.to_str(), str(self.eos), str(self.bos))
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
-        """Ids of each text: no BOS, no EOS; a special token spelt out in a text is plain text."""
+        """Ids of each text, without BOS and EOS; a special token spelt out in a text is plain text."""
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
     def encode_titles(self, titles: Sequence[str]) -> Ragged:
-        """Ids of ``title + newline`` and EOS, the form in which titles are trained, weighed and decoded."""
+        """Ids of ``title + newline`` and EOS, the form used in training, weighting and decoding."""
         return Ragged.from_lists([[*ids, self.eos] for ids in self.encode([title + "\n" for title in titles])])
 
     def encode_prompts(self, pieces: Sequence[Sequence[str]]) -> Ragged:
-        """Ids of prompts whose pieces are tokenised apart and joined as ids."""
+        """Ids of prompts, each piece tokenised on its own and the ids concatenated."""
         flat = iter(self.encode([piece for prompt in pieces for piece in prompt]))
         start = [] if self.bos is None else [self.bos]
         return Ragged.from_lists([sum((next(flat) for _ in prompt), start) for prompt in pieces])
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids, special tokens left out."""
+        """Text of ids, without special tokens."""
         return self.backend.decode([int(token) for token in ids], skip_special_tokens=True)
 
     def save(self, folder: Path) -> None:
-        """Write a folder that transformers opens as it is; ``tokenizer.json``, whole, comes last."""
+        """Write a folder that transformers can open; ``tokenizer.json`` is written last, atomically."""
         ends: dict[str, str | None] = {"eos_token": self.backend.id_to_token(self.eos)}
         if self.bos is not None:
             ends["bos_token"] = self.backend.id_to_token(self.bos)
-        write_json(folder / "tokenizer_config.json", _in_words_of_transformers(ends))
+        write_json(folder / "tokenizer_config.json", _transformers_config(ends))
         with atomic_file(folder / "tokenizer.json") as partial:
-            self.backend.save(str(partial))  # transformers would add a post-processor, and to the added tokens
+            self.backend.save(str(partial))  # transformers would add a post-processor and further added tokens
 
 
-def _in_words_of_transformers(ends: dict[str, str | None]) -> dict[str, Any]:
-    """What the installed transformers writes into ``tokenizer_config.json``, given these special tokens."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # without PyTorch it says at import what it cannot do
-    from transformers import PreTrainedTokenizerFast  # takes most of a second, and reading does without
+def _transformers_config(ends: dict[str, str | None]) -> dict[str, Any]:
+    """The ``tokenizer_config.json`` that the installed transformers writes for these special tokens."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # without PyTorch it prints a warning at import
+    from transformers import PreTrainedTokenizerFast  # slow to import, and not needed for reading
 
-    empty = tokenizers.Tokenizer(models.BPE())  # no vocabulary goes into that file, and copying one takes seconds
+    empty = tokenizers.Tokenizer(models.BPE())  # that file has no vocabulary, and copying one takes seconds
     with TemporaryDirectory() as scratch:
         PreTrainedTokenizerFast(tokenizer_object=empty, **ends).save_pretrained(scratch)
         names = read_json(Path(scratch) / "tokenizer_config.json")
-    return names | {"tokenizer_class": "PreTrainedTokenizerFast"}  # version 4 knows no other name of it
+    return names | {"tokenizer_class": "PreTrainedTokenizerFast"}  # version 4 knows only this name
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """Read a Hugging Face folder's ``tokenizer.json``; EOS and BOS by ``tokenizer_config.json``.
+    """Read ``tokenizer.json`` of a Hugging Face folder, and EOS and BOS from ``tokenizer_config.json``.
 
     Raises:
-      InputError: no tokenizer there, or its EOS token is not named or not in the vocabulary.
+      InputError: no tokenizer, or an EOS token that is not named or not in the vocabulary.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise InputError(f"{folder} holds no tokenizer.json; give --config.tokenizer.path a Hugging Face folder")
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the Rust side raises plain Exception
+    except Exception as error:  # Rust errors are plain Exceptions
         raise InputError(f"{path} is not a tokenizer ({error})") from None
     return _with_ends(backend, _special_tokens(folder), folder)
 
 
 def _special_tokens(folder: Path) -> dict[str, str | None]:
-    """``eos_token`` and ``bos_token`` as text, from the first file that names an EOS."""
+    """``eos_token`` and ``bos_token`` from the first file that names an EOS."""
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
         if (folder / name).is_file():
             found = read_json(folder / name)
@@ -143,7 +143,7 @@ def _with_ends(backend: tokenizers.Tokenizer, texts: dict[str, str | None], sour
 
 
 def train_tokenizer(texts: Sequence[str], *, vocab_size: int) -> Tokenizer:
-    """Train a byte-level BPE of at most `vocab_size` ids; any text can be encoded, whatever it was trained on."""
+    """Train a byte-level BPE of at most `vocab_size` ids, which can encode any text."""
     backend = tokenizers.Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     backend.decoder = decoders.ByteLevel()

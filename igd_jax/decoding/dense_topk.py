@@ -1,4 +1,4 @@
-"""The best rows of the catalogue by inner products with vectors of their items, in chunks that fit into memory."""
+"""Top catalogue rows by inner product with vectors of their items, in chunks that fit into memory."""
 
 import jax
 import jax.numpy as jnp
@@ -12,12 +12,13 @@ def best_rows(
     k: int,
     allowed: Bool[Array, "B n"] | None = None,
 ) -> tuple[Float[Array, "B K"], Int[Array, "B K"]]:
-    """The k catalogue rows with the highest score, that of a row's best item; -inf where there are fewer.
+    """The k catalogue rows with the highest scores, where a row has the score of its best item.
 
     Args:
-      tables: chunks of items in the order of their rows, that never part the items of a row: ``tokens``
-        [chunks, items, ZD], ``row`` and ``is_item`` [chunks, items]; what is no item fills up a chunk and repeats its
-        last row.
+      query: query vectors of each user.
+      tables: chunks of items in row order that never split the items of a row: ``tokens`` [chunks, items, ZD], ``row``
+        and ``is_item`` [chunks, items]; entries that pad a chunk repeat its last row.
+      k: number of rows; if there are fewer, the others have score -inf.
       allowed: rows that may be among the results; None = all.
 
     Returns:

@@ -1,7 +1,7 @@
-"""The trie on the device: legal next tokens by look-up (docs/design.md, The idea in arrays).
+"""The trie on the device, which looks up legal next tokens (docs/design.md, The idea in arrays).
 
-A node that has one child needs no entry: the child is the next node. Which nodes branch is one bit a node, and the
-running count of those bits finds a node's list of children, so 100,000 titles take about 8 MB.
+A node with one child needs no entry, since the child is the next node. One bit per node says whether it branches, and a
+running count of those bits locates the list of children, so 100,000 titles take about 8 MB.
 """
 
 from typing import NamedTuple, no_type_check
@@ -16,12 +16,13 @@ from igd_jax.items.trie import Trie
 
 
 class Children(NamedTuple):
-    """Candidates for the next token. Places that are not legal hold any valid index.
+    """Candidates for the next token. Illegal entries hold arbitrary valid indices.
 
     Attributes:
-      node: trie nodes, and `token` the tokens into them.
-      edge: index among the edges out of branching nodes; `DeviceTrie.n_edges` for the only child of its parent.
-      legal: whether there is such a child.
+      node: trie node of each child.
+      token: token into that node.
+      edge: index among the edges out of branching nodes; `DeviceTrie.n_edges` for an only child.
+      legal: whether the child exists.
     """
 
     node: Int[Array, "B K C"]
@@ -33,18 +34,18 @@ class Children(NamedTuple):
 @no_type_check  # as a pytree it also holds shardings or axes
 @struct.dataclass
 class DeviceTrie:
-    """Arrays of `Trie` that a search looks up.
+    """Look-up tables for a search.
 
     Attributes:
       token: token into each node.
-      branch_bits: bit ``n % 32`` of word ``n // 32`` says that node n branches.
-      branch_rank: branching nodes before each word.
+      branch_bits: bit ``n % 32`` of word ``n // 32`` is set if node n branches.
+      branch_rank: number of branching nodes before each word.
       child_start: first edge of each branching node.
-      child: node below each edge; 0 in a last place for all others.
-      leaf, row: node that ends each candidate's row, ascending, and that catalogue row.
-      eos: token that ends every row.
-      n_edges: edges out of branching nodes; also the place that stands for every other edge.
-      root_width, width: most children of the root, and of any other node.
+      child: node below each edge; a last entry, 0, represents all other edges.
+      leaf, row: last node of each candidate row, ascending, and its catalogue row.
+      eos: token at the end of every row.
+      n_edges: number of edges out of branching nodes; also the index that represents all other edges.
+      root_width, width: largest number of children, at the root and at any other node.
     """
 
     token: Int[Array, " M"]
@@ -61,13 +62,13 @@ class DeviceTrie:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all arrays."""
+        """Size of all arrays in bytes."""
         return sum(leaf.nbytes for leaf in jax.tree.leaves(self))
 
     def children(self, node: Int[Array, "B K"], width: int) -> Children:
-        """The first `width` children of each node, by token.
+        """The first `width` children of each node, in token order.
 
-        Node -1 (no beam) has no children. Nodes that end a title must not be asked for.
+        Node -1 (no beam) has no children. Leaves are not valid arguments.
         """
         at = jnp.maximum(node, 0)
         bits, below = self.branch_bits[at >> 5], (at & 31).astype(jnp.uint32)
@@ -84,13 +85,13 @@ class DeviceTrie:
         return Children(child, self.token[child], edge, exists & (node >= 0)[:, :, None])
 
     def row_of(self, node: Int[Array, "B K"]) -> Int[Array, "B K"]:
-        """The catalogue row that ends at each node, -1 where none does."""
+        """Catalogue row that ends at each node, -1 if none does."""
         at = jnp.minimum(jnp.searchsorted(self.leaf, node), len(self.leaf) - 1)
         return jnp.where(self.leaf[at] == node, self.row[at], -1)
 
 
 def device_trie(trie: Trie) -> DeviceTrie:
-    """The trie's look-up tables, on the device."""
+    """Put the look-up tables of a trie on the device."""
     n_nodes, n_children = len(trie.token), trie.n_children
     at_root = trie.branch == 0
     root_width = int(n_children[at_root].max(initial=1))

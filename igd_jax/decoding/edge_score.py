@@ -1,4 +1,4 @@
-"""What a search adds up: from the log-probability of a child to the score of the edge that leads to it."""
+"""Edge scores: the terms of a search's sums, computed from the log-probabilities of children."""
 
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,10 +9,10 @@ from igd_jax.core.types import TextBatch
 
 @runtime_checkable
 class EdgeScore(Protocol):
-    """Scores edges; a pytree, so that its numbers are no constants of a compiled program."""
+    """Scores edges; a pytree, so that its numbers are not constants of a compiled program."""
 
     def of_rows(self, batch: TextBatch) -> Any:
-        """What the score knows of each row beside the beams: arrays whose first axis is B, or nothing."""
+        """Data of each row that the score needs: a pytree of arrays with first axis B, possibly empty."""
 
     def __call__(self, logp: Float[Array, "B K C"], edge: Int[Array, "B K C"], rows: Any) -> Float[Array, "B K C"]:
         """Scores of edges.
@@ -20,5 +20,5 @@ class EdgeScore(Protocol):
         Args:
           logp: natural log-probabilities of the children's tokens over the whole vocabulary, float32.
           edge: index of each edge among those out of branching nodes; E for the only child of its parent.
-          rows: from `of_rows`.
+          rows: the result of `of_rows`.
         """

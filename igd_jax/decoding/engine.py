@@ -1,6 +1,6 @@
-"""What answers batches of rows: prefill, insert, generate, finished (docs/decoding.md, Engines).
+"""Engines, which answer batches of rows: prefill, insert, generate, finished (docs/decoding.md, Engines).
 
-An engine is a pytree that holds weights and look-up tables; its methods are pure, and compiled once per shape here.
+An engine is a pytree of weights and look-up tables. Its methods are pure, and are compiled here, once per shape.
 """
 
 import abc
@@ -14,11 +14,11 @@ from jaxtyping import Array, Bool, Int
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
 
 Batch: TypeAlias = Any
-"""`TextBatch` or `ItemBatch`, whichever the engine reads."""
+"""`TextBatch` or `ItemBatch`, depending on the engine."""
 Prefilled: TypeAlias = Any
-"""Rows that have been read, and whose search is about to begin; any pytree with a first axis of rows."""
+"""Rows whose prompts have been read; any pytree with a first axis of rows."""
 State: TypeAlias = Any
-"""Rows whose search goes on; any pytree."""
+"""Rows during their search; any pytree."""
 
 
 @runtime_checkable
@@ -26,38 +26,40 @@ class Engine(Protocol):
     """Recommends for the rows of a state, each of which may enter and leave at any time."""
 
     def prefill(self, batch: Batch) -> Prefilled:
-        """Read the rows of a batch."""
+        """Read the prompts of a batch."""
 
     def begin(self, prefilled: Prefilled, *, width: int) -> State:
-        """A state of just these rows, with room for prompts of `width` tokens: one program goes on with all of them."""
+        """A state of exactly these rows, with prompts padded to `width` tokens, so that one program continues all."""
 
     def insert(self, state: State, prefilled: Prefilled, rows: Int[Array, " n"]) -> State:
-        """Put rows that have been read in the place of others; a row beyond the last is left out."""
+        """Replace rows of the state by prefilled ones; indices beyond the last row are ignored."""
 
     def generate(self, state: State) -> State:
-        """Go on with all open rows by one call of the model."""
+        """Advance all open rows by one call of the model."""
 
     def is_open(self, state: State) -> Bool[Array, " B"]:
-        """Rows whose search goes on."""
+        """Mask of the rows whose search continues."""
 
     def has_room(self, state: State) -> Bool[Array, ""]:
-        """Whether the state can take another call."""
+        """Whether the state has room for another call."""
 
     def grow(self, state: State) -> State:
         """A state with room for more calls."""
 
     def finished(self, state: State) -> Recommendations:
-        """The results so far, best first; those of rows that are not open are final."""
+        """Results so far, best first; final for rows that are not open."""
 
 
 def recommend(engine: Engine, batch: TextBatch | ItemBatch, *, width: int = 0) -> Recommendations:
-    """Recommend for the rows of a batch together.
+    """Recommend for all rows of a batch.
 
-    Room grows outside the compiled programs: most batches never need that of the longest title.
+    Room grows outside the compiled programs, as most batches do not need the room of the longest title.
 
     Args:
-      width: tokens of the longest prompt, shared prefix included, of all batches that the engine is to answer; 0 = of
-        this batch. Prompts are read at their own width, but the search is compiled once for all.
+      engine: the engine.
+      batch: its rows.
+      width: length in tokens of the longest prompt, shared prefix included, among all batches to be answered; 0 = of
+        this batch. Prompts are read at their own width, but the search is compiled once for all widths.
     """
     state = _start(engine, batch, width)
     while True:
@@ -92,43 +94,43 @@ def _finish(engine: Engine, state: State) -> Recommendations:
 
 
 class OneCall(abc.ABC):
-    """An engine that answers in one call: its prefill finishes every row."""
+    """An engine that answers in one call: `prefill` finishes every row."""
 
     @abc.abstractmethod
     def prefill(self, batch: Batch) -> Recommendations:
-        """The lists of all rows."""
+        """Lists of all rows."""
 
     @final
     def begin(self, prefilled: Recommendations, *, width: int) -> Recommendations:
-        """The lists."""
+        """The lists, unchanged."""
         return prefilled
 
     @final
     def insert(self, state: Recommendations, prefilled: Recommendations, rows: Int[Array, " n"]) -> Recommendations:
-        """Lists in the place of others."""
+        """Replace lists."""
         return jax.tree.map(lambda old, new: old.at[rows].set(new, mode="drop"), state, prefilled)
 
     @final
     def generate(self, state: Recommendations) -> Recommendations:
-        """Nothing is left to do."""
+        """Nothing to do."""
         return state
 
     @final
     def is_open(self, state: Recommendations) -> Bool[Array, " B"]:
-        """No row is."""
+        """False for every row."""
         return jnp.zeros(len(state.rows), bool)
 
     @final
     def has_room(self, state: Recommendations) -> Bool[Array, ""]:
-        """Always: there is no call to make."""
+        """Always true, as there are no further calls."""
         return jnp.array(True)
 
     @final
     def grow(self, state: Recommendations) -> Recommendations:
-        """The lists."""
+        """The lists, unchanged."""
         return state
 
     @final
     def finished(self, state: Recommendations) -> Recommendations:
-        """The lists."""
+        """The lists, unchanged."""
         return state

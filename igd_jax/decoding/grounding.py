@@ -1,6 +1,6 @@
-"""Grounding of free texts: the titles of the catalogue that are nearest to what a model wrote.
+"""Grounding: the titles of the catalogue that are nearest to generated texts.
 
-With e the last hidden state of a text at its last token, and W what other users say of an item (BIGRec, arXiv
+Let e be the last hidden state of a text at its last token, and W a statistic of an item for a user (BIGRec, arXiv
 2308.08434; docs/methods.md, BIGRec):
 
     D(u, i)  = |e(u) - e(i)|
@@ -24,13 +24,13 @@ from igd_jax.models.decoder import Decoder
 from igd_jax.models.visibility import Causal, positions_of
 
 GOES_ON, NOTHING = -2, -1
-"""What `cut` finds of tokens that end no text, and of those that end it and leave nothing."""
+"""Entries of ``ends`` in `cut`: tokens that do not end a text, and tokens that end it and leave nothing."""
 
 CHUNK = 16_384
-"""Titles per matrix product: at the highest precision an accelerator splits its operands into several copies."""
+"""Titles per matrix product; at the highest precision an accelerator makes several copies of the operands."""
 
 TITLES_AT_ONCE, WIDTH_STEP = 64, 16
-"""Shapes in which titles are embedded: so many, and as wide as a multiple of so many tokens."""
+"""Shapes in which titles are embedded: number of titles, and the step of widths in tokens."""
 
 
 @no_type_check  # as a pytree it also holds shardings
@@ -39,9 +39,9 @@ class Titles:
     """Embeddings of the catalogue, ready for distances.
 
     Attributes:
-      centred: embeddings minus `mean`, float32: what all titles share would only cost digits.
-      square: squared length of each centred row.
-      mean: of all embeddings.
+      centred: embeddings minus `mean`, float32, which keeps precision.
+      square: squared norm of each centred row.
+      mean: mean of all embeddings.
     """
 
     centred: Float[Array, "N D"]
@@ -50,7 +50,7 @@ class Titles:
 
 
 def make_titles(embeddings: Float[np.ndarray, "N D"]) -> Titles:
-    """Centre the catalogue and put it on the device."""
+    """Centre the embeddings and put them on the device."""
     mean = embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
     centred = embeddings - mean
     return Titles(jnp.asarray(centred), jnp.asarray(np.square(centred).sum(axis=1)), jnp.asarray(mean))
@@ -61,18 +61,19 @@ def cut(
 ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
     """Cut texts before their first newline or EOS; at least one token is kept.
 
-    A token may hold the newline and what stands before it. With ``ends[")\\n"] = ")"`` and ``ends[EOS] = NOTHING``:
+    A token may contain a newline after other characters. With ``ends[")\\n"] = ")"`` and ``ends[EOS] = NOTHING``:
 
         Red  Fox  )\\n  EOS      Red  Fox  )
         Red  \\n   Fox  )        Red
         \\n   EOS  .    .        \\n
 
     Args:
-      lengths: tokens of each text; what lies beyond is padding.
-      ends: by token, `GOES_ON`, or the token that stays of it, or `NOTHING`.
+      tokens: ids of each text.
+      lengths: length of each text in tokens; the rest is padding.
+      ends: for each token of the vocabulary `GOES_ON`, the token that replaces it at the end of a text, or `NOTHING`.
 
     Returns:
-      Tokens, where those beyond the new lengths have no meaning, and lengths; 1 also for a text without any token.
+      Tokens, arbitrary beyond the new lengths, and the new lengths, at least 1 even for empty texts.
     """
     place = jnp.arange(tokens.shape[1])[None]
     left = ends[tokens]
@@ -85,11 +86,12 @@ def cut(
 def embed_texts(
     model: Decoder, tokens: Int[Array, "n T"], lengths: Int[Array, " n"], *, bos: int | None
 ) -> Float[Array, "n D"]:
-    """Hidden state of each text, after the final norm, at its last token; float32.
+    """Hidden state of each text at its last token, after the final norm; float32.
 
     Args:
-      tokens: right-padded texts of one token or more, without newline and EOS; see `cut`.
-      bos: read before each text, by models that have one.
+      tokens: right-padded texts of at least one token, without newline and EOS; see `cut`.
+      lengths: length of each text in tokens.
+      bos: token before each text, for models that have one.
     """
     if bos is not None:
         tokens = jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=bos)
@@ -102,7 +104,7 @@ def embed_texts(
 def embed_rows(
     model: Decoder, rows: Ragged, ends: Int[np.ndarray, " V"], *, bos: int | None, mesh: Mesh
 ) -> Float[np.ndarray, "N D"]:
-    """Embeddings of many rows, cut as written texts are, in few shapes; the devices share each batch. Float32."""
+    """Embeddings of many rows, cut like generated texts; batches have few shapes and are divided among devices."""
     graph, state = nnx.split(model)
     held = jax.device_put((state, ends), replicated(mesh))
 
@@ -121,7 +123,7 @@ def embed_rows(
 
 
 def distances(texts: Float[Array, "n D"], titles: Titles, *, chunk: int = CHUNK) -> Float[Array, "n N"]:
-    """Euclidean distance of each text to each title of the catalogue, which is read in chunks of some rows."""
+    """Euclidean distance of each text to each title of the catalogue, computed in chunks of `chunk` titles."""
     texts = texts - titles.mean[None]
     parts = [
         jnp.matmul(texts, titles.centred[begin : begin + chunk].T, precision=jax.lax.Precision.HIGHEST)
@@ -132,7 +134,7 @@ def distances(texts: Float[Array, "n D"], titles: Titles, *, chunk: int = CHUNK)
 
 
 def min_max(values: Float[Array, "... N"]) -> Float[Array, "... N"]:
-    """Each row to 0 at its lowest finite value and 1 at its highest; -inf is 0 too, and so are rows of one value."""
+    """Scale each row from 0 at its lowest finite value to 1 at its highest; -inf and constant rows become 0."""
     finite = jnp.isfinite(values)
     low = jnp.where(finite, values, jnp.inf).min(axis=-1, keepdims=True)
     high = jnp.where(finite, values, -jnp.inf).max(axis=-1, keepdims=True)
@@ -143,7 +145,7 @@ def min_max(values: Float[Array, "... N"]) -> Float[Array, "... N"]:
 def collaborative_weight(
     scores: Float[Array, "B items"], item: Int[Array, " I"], item_title: Int[Array, " I"], *, n_titles: int
 ) -> Float[Array, "B {n_titles}"]:
-    """W of each title for each user: the best score of its items, scaled from 0 to 1 over the user's titles."""
+    """W of each title for each user: the best score among its items, scaled from 0 to 1 per user."""
     best = jax.ops.segment_max(scores[:, item].T, item_title, num_segments=n_titles, indices_are_sorted=True)
     return min_max(best.T)
 
@@ -151,12 +153,12 @@ def collaborative_weight(
 def adjusted(
     distance: Float[Array, "B K N"], weight: Float[Array, "B N"], gamma: float | Float[Array, ""]
 ) -> Float[Array, "B K N"]:
-    """D~ of the module's head. The nearest title of a text stays the nearest, whatever gamma is.
+    """D~ as defined at the top of this module. The nearest title of a text stays the nearest for any gamma.
 
     Args:
-      distance: of each of a user's K texts.
+      distance: distances from each of a user's K texts.
       weight: W, 0 to 1.
-      gamma: 0 or more; 0 keeps the order of the distances.
+      gamma: exponent, 0 or more; 0 keeps the order of the distances.
     """
     return min_max(distance) * jnp.exp(-gamma * jnp.log1p(weight))[:, None]
 
@@ -164,21 +166,23 @@ def adjusted(
 def nearest(
     distance: Float[Array, "B K N"], exists: Bool[Array, "B K"], *, k: int
 ) -> tuple[Int[Array, "B {k}"], Float[Array, "B {k}"]]:
-    """The k titles nearest to any of a user's texts, text by text in turn (CFT; docs/methods.md, CFT).
+    """The k titles nearest to a user's texts, interleaved (CFT; docs/methods.md, CFT).
 
-    The nearest title of each text comes first, text after text, then the second of each, and so on; a title counts
-    where it first stands. Of one text these are its k nearest titles, ties by row.
+    The nearest title of each text comes first, in the order of the texts, then the second nearest of each, and so on; a
+    repeated title counts at its first occurrence. For a single text these are its k nearest titles, ties by row.
 
     Args:
-      exists: texts that there are. A title at an infinite distance is none.
+      distance: distances from each of a user's K texts; infinite for titles that must not be returned.
+      exists: mask of existing texts.
+      k: number of titles.
 
     Returns:
-      Catalogue rows, -1 where there is none, and the distance that brought each in, inf where there is none.
+      Catalogue rows, -1 if there are fewer, and the distance of each at its first occurrence, else inf.
     """
     n_rows, n_texts, n_titles = distance.shape
     depth = min(k, n_titles)
     negative, row = jax.lax.top_k(-distance, depth)
-    row, distance = (x.transpose(0, 2, 1).reshape(n_rows, -1) for x in (row, -negative))  # text by text in turn
+    row, distance = (x.transpose(0, 2, 1).reshape(n_rows, -1) for x in (row, -negative))  # interleaved
     place = jnp.arange(depth * n_texts)
     earlier = (place[None, :] < place[:, None])[None]
     there = jnp.tile(exists, (1, depth)) & jnp.isfinite(distance)

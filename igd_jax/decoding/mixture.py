@@ -1,11 +1,11 @@
 """D3's edge score: a mixture of the language model and a collaborative source (arXiv 2406.14900; docs/methods.md, D3).
 
-With g a prefix, v a legal next token, I(g, v) the items below it, and p_CF a user's distribution over items:
+Let g be a prefix, v a legal next token, I(g, v) the items below it, and p_CF a user's distribution over items:
 
     q_v  = (sum of p_CF over I(g, v) + 1e-20) / (the same, summed over all legal tokens)
     w(v) = lam * logp(v) + (1 - lam) * ln q_v
 
-A forced token has q = 1. The source's mass below an edge is the difference of two prefix sums over the sorted rows.
+A forced token has q = 1. The mass below an edge is a difference of two prefix sums over the sorted rows.
 """
 
 import jax
@@ -19,7 +19,7 @@ from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.items.index import ItemIndex
 
 SMALLEST_MASS = 1e-20
-"""Added to the source's mass below each legal token; published."""
+"""Constant added to the mass below each legal token, as published."""
 
 
 @struct.dataclass
@@ -27,12 +27,12 @@ class Mixture:
     """Log-probabilities mixed with the log-shares of a collaborative source.
 
     Attributes:
-      row_of_item: catalogue row of each item; N, one beyond the last, for items that are no candidates.
-      low, high: catalogue rows below each edge out of a branching node.
-      parent: branching node, by its number among them, that each edge leaves.
-      lam: share of the language model, 0 to 1.
-      then: score that the mixture is handed to.
-      n_rows, n_branches: N, and branching nodes.
+      row_of_item: catalogue row of each item; N, one beyond the last, for items that are not candidates.
+      low, high: range of catalogue rows below each edge out of a branching node.
+      parent: index among the branching nodes of the start of each edge.
+      lam: weight of the language model, 0 to 1.
+      then: edge score applied to the mixture.
+      n_rows, n_branches: N, and the number of branching nodes.
     """
 
     row_of_item: Int[Array, " items"]
@@ -45,7 +45,7 @@ class Mixture:
     n_branches: int = struct.field(pytree_node=False)
 
     def of_rows(self, batch: TextBatch) -> Float[Array, "B E_plus_1"]:
-        """``ln q`` of each edge out of a branching node, and 0 for all others in one last place."""
+        """``ln q`` of each edge out of a branching node; a last entry, 0, represents all other edges."""
         assert batch.collaborative is not None
         share = jax.nn.softmax(batch.collaborative.astype(jnp.float32), axis=1)
         by_row = jax.vmap(lambda p: jax.ops.segment_sum(p, self.row_of_item, self.n_rows + 1))(share)[:, :-1]
@@ -58,13 +58,13 @@ class Mixture:
     def __call__(
         self, logp: Float[Array, "B K C"], edge: Int[Array, "B K C"], rows: Float[Array, "B E_plus_1"]
     ) -> Float[Array, "B K C"]:
-        """See the module's head; `rows` are the log-shares."""
+        """The mixture as defined at the top of this module; `rows` are values of ``ln q``."""
         share = jnp.take_along_axis(rows, edge.reshape(len(edge), -1), axis=1).reshape(edge.shape)
         return self.then(self.lam * logp + (1.0 - self.lam) * share, edge, ())
 
 
 def mixture(index: ItemIndex, *, lam: float, then: EdgeScore) -> Mixture:
-    """The score on the device; rows of the batches that it sees must have collaborative scores."""
+    """Make the score; its batches must have collaborative scores."""
     trie, n_rows = index.trie, len(index.catalog)
     return Mixture(
         row_of_item=jnp.asarray(np.where(index.candidates, index.catalog.row_of_item, n_rows), jnp.int32),
@@ -79,9 +79,9 @@ def mixture(index: ItemIndex, *, lam: float, then: EdgeScore) -> Mixture:
 
 
 def prefix_sums(x: Float[Array, " N"]) -> tuple[Float[Array, " N_plus_1"], Float[Array, " N_plus_1"]]:
-    """Sums of the first 0, 1, ..., N values in two float32 numbers each, so that differences of near sums are exact.
+    """Sums of the first 0, 1, ..., N values as two float32 numbers each, so that differences of close sums are exact.
 
-    The second holds what rounding took from the first (Knuth's two-sum), summed along.
+    The second number accumulates the rounding errors of the first (Knuth's two-sum).
     """
 
     def add(a: tuple[Array, Array], b: tuple[Array, Array]) -> tuple[Array, Array]:

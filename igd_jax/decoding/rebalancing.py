@@ -1,9 +1,9 @@
-"""IGD's edge score: siblings of high information gain are discounted (arXiv 2506.13229; docs/methods.md, IGD).
+"""IGD's edge score, which rebalances siblings by information gain (arXiv 2506.13229; docs/methods.md, IGD).
 
     w(c) = (logp(c) / temperature - 1e-7) * (1 - alpha * factor(c))
 
-``factor`` is the gain scaled to [0, 1) among siblings. Nothing is renormalised, so forced tokens count with their
-log-probability, and the temperature rescales sums without changing their order. At alpha 0 it is plain beam search.
+``factor`` is the gain scaled to [0, 1) among siblings. Nothing is renormalised, so forced tokens contribute their
+log-probability, and the temperature rescales sums without changing their order. Alpha 0 is plain beam search.
 """
 
 from typing import Any
@@ -19,10 +19,10 @@ from igd_jax.items.info_gain import EdgeGain
 
 @struct.dataclass
 class Rebalanced:
-    """Discounted log-probabilities.
+    """Log-probabilities, discounted by the gain.
 
     Attributes:
-      factor: of each edge out of a branching node, and 0 in a last place for all others.
+      factor: factor of each edge out of a branching node; a last entry, 0, represents all other edges.
       alpha: strength of the discount, 0 to 1.
       temperature: divisor of log-probabilities, above 0.
     """
@@ -32,15 +32,15 @@ class Rebalanced:
     temperature: Float[Array, ""]
 
     def of_rows(self, batch: TextBatch) -> tuple[()]:
-        """Nothing: all rows share the trie."""
+        """Nothing, as all rows share the trie."""
         return ()
 
     def __call__(self, logp: Float[Array, "B K C"], edge: Int[Array, "B K C"], rows: Any) -> Float[Array, "B K C"]:
-        """See the module's head."""
+        """The score as defined at the top of this module."""
         return (logp / self.temperature - 1e-7) * (1.0 - self.alpha * self.factor[edge])
 
 
 def rebalanced(gain: EdgeGain, *, alpha: float, temperature: float) -> Rebalanced:
-    """The score on the device."""
+    """Make the score."""
     factor = jnp.asarray(np.append(gain.factor, np.float32(0)))
     return Rebalanced(factor, jnp.float32(alpha), jnp.float32(temperature))

@@ -1,15 +1,15 @@
-"""The recurrence of a beam search: who runs on and who is finished, from a table of edge scores (docs/decoding.md).
+"""The recurrence of beam search: which beams continue and which finish, given edge scores (docs/decoding.md).
 
-With clock t, a running beam (s, n) and a child c of its node n, whose edge scores w(c):
+For clock t, a running beam (s, n) and a child c of its node n, whose edge scores w(c):
 
     s' = s + w(c)
 
-The best 2K candidates are kept, ties by beam and then by token. One that ends its identifier is finished if its rank is
-below K, with score s' / (t + 1)^length_penalty; the first K others run on. A row stops when K results are finished and
-no running beam can still enter, or when nothing runs.
+The best 2K candidates are kept, with ties broken by beam and then by token. A candidate that ends its identifier is
+finished if its rank is below K, with score s' / (t + 1)^length_penalty; the first K others continue. A row stops when K
+results are finished and no running beam can still enter, or when no beam is left.
 
-The recurrence knows neither where scores come from nor what a model costs: a model, or a table that stands in for one,
-fills `Edges`. Each row has a clock of its own, so rows may begin at different times.
+The recurrence does not depend on the origin of the scores: a model, or a table in its place, fills `Edges`. Each row
+has its own clock, so rows may start at different times.
 """
 
 from typing import NamedTuple
@@ -22,12 +22,12 @@ from jaxtyping import Array, Bool, Float, Int
 
 @struct.dataclass
 class SearchOptions:
-    """What shapes a search.
+    """Parameters of a search.
 
     Attributes:
-      num_beams: K, beams that run and results that are finished.
-      max_length: tokens of the longest identifier, EOS included; longer ones come out unfinished.
-      length_penalty: power of the length that divides final scores; 0 leaves sums.
+      num_beams: K, the number of running beams and of finished results.
+      max_length: length limit in tokens, EOS included; longer identifiers are cut off unfinished.
+      length_penalty: exponent of the length by which final scores are divided; 0 leaves sums.
     """
 
     num_beams: int = struct.field(pytree_node=False)
@@ -37,17 +37,17 @@ class SearchOptions:
 
 @struct.dataclass
 class Hypotheses:
-    """The beams of each row, best first, and what is finished.
+    """The running beams of each row, best first, and the finished results.
 
     Attributes:
-      parent: index of each beam's predecessor among the beams of the step before.
-      node: trie node reached; -1 where there is no beam.
+      parent: index of each beam's predecessor among the beams of the previous step.
+      node: trie node of each beam; -1 if there is no beam.
       token: token into that node.
-      score: sum of edge scores; -inf where there is no beam.
-      clock: tokens written so far.
-      done_score: final scores of finished results, best first; -inf where there is none.
-      done_node: node that each finished result reached; -1 where there is none.
-      is_open: rows whose search goes on.
+      score: sum of edge scores; -inf if there is no beam.
+      clock: number of tokens written so far.
+      done_score: final scores of finished results, best first; -inf if there is none.
+      done_node: last node of each finished result; -1 if there is none.
+      is_open: mask of the rows whose search continues.
     """
 
     parent: Int[Array, "B beams"]
@@ -64,9 +64,9 @@ class Edges(NamedTuple):
     """The children of each beam.
 
     Attributes:
-      node: any number of 0 or more that names where the child leads; the recurrence keeps it and never reads it.
-      token: token into it; ascending, so that ties go to the lower one.
-      score: edge score; -inf where there is no such child.
+      node: identity of the child, any number from 0; the recurrence passes it on without reading it.
+      token: token into the child, ascending, so that the lower one wins ties.
+      score: edge score; -inf if the child does not exist.
     """
 
     node: Int[Array, "B beams C"]
@@ -75,7 +75,7 @@ class Edges(NamedTuple):
 
 
 def root(is_real: Bool[Array, " B"], *, num_beams: int) -> Hypotheses:
-    """The state before the first token: the root alone, and rows are open that are real."""
+    """The state before the first token: only the root, with all real rows open."""
     n_rows = len(is_real)
     zeros = jnp.zeros((n_rows, 1), jnp.int32)
     return Hypotheses(
@@ -91,7 +91,7 @@ def root(is_real: Bool[Array, " B"], *, num_beams: int) -> Hypotheses:
 
 
 def advance(hypotheses: Hypotheses, edges: Edges, *, eos: int, options: SearchOptions) -> Hypotheses:
-    """Choose among all children of the running beams: who is finished, who runs on, which rows stop."""
+    """Select among all children of the running beams: which finish, which continue, and which rows stop."""
     k, width = options.num_beams, edges.score.shape[2]
     n_rows, length = len(hypotheses.clock), hypotheses.clock + 1
     total = (hypotheses.score[:, :, None] + edges.score).reshape(n_rows, -1)
@@ -99,17 +99,17 @@ def advance(hypotheses: Hypotheses, edges: Edges, *, eos: int, options: SearchOp
     node, token = (jnp.take_along_axis(x.reshape(n_rows, -1), flat, axis=1) for x in (edges.node, edges.token))
     exists = score > -jnp.inf
     place = jnp.arange(2 * k)[None]
-    # One quotient for what is finished and for what runs on: two programs for it could differ where scores are equal.
+    # One quotient for finished and running beams: compiled twice, it could round equal scores differently.
     final = score / length.astype(jnp.float32)[:, None] ** options.length_penalty
 
-    # Finished: an identifier's end among the best K, or anything there once no token is left to write.
+    # Finished: the end of an identifier among the best K, or anything among them at the length limit.
     ends = (token == eos) | (length == options.max_length)[:, None]
     enters = exists & ends & (place < k) & hypotheses.is_open[:, None]
     done_score = jnp.concatenate([hypotheses.done_score, jnp.where(enters, final, -jnp.inf)], axis=1)
     done_node = jnp.concatenate([hypotheses.done_node, jnp.where(enters, node, -1)], axis=1)
     done_score, best = jax.lax.top_k(done_score, k)
 
-    # Running: the first K that go on.
+    # Running: the first K that continue.
     runs = exists & ~ends
     _, first = jax.lax.top_k(jnp.where(runs, 2 * k - place, 0), k)
     keep = jnp.take_along_axis(runs, first, axis=1)
@@ -128,7 +128,7 @@ def advance(hypotheses: Hypotheses, edges: Edges, *, eos: int, options: SearchOp
 
 
 def _top_k(values: Float[Array, "B n"], k: int) -> tuple[Float[Array, "B {k}"], Int[Array, "B {k}"]]:
-    """``lax.top_k`` that also takes fewer than k values: the missing are -inf, at index 0."""
+    """``lax.top_k`` for possibly fewer than k values; missing ones are -inf, with index 0."""
     have = min(k, values.shape[1])
     top, index = jax.lax.top_k(values, have)
     pad = ((0, 0), (0, k - have))

@@ -1,4 +1,4 @@
-"""Lists of some of the candidates only: an edge is legal where an allowed row lies below it."""
+"""Restriction of lists to some candidates: an edge is legal if there is an allowed row below it."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ from igd_jax.items.trie import Trie
 
 @struct.dataclass
 class Restricted:
-    """Another edge score, and -inf on edges that lead to no allowed row.
+    """Another edge score, with -inf on edges that lead to no allowed row.
 
     Attributes:
-      row: catalogue row that ends at each leaf, ascending.
-      low, high: leaves below each edge out of a branching node.
-      then: score of the edges that stay.
+      row: catalogue row of each leaf, ascending.
+      low, high: range of leaves below each edge out of a branching node.
+      then: score of legal edges.
     """
 
     row: Int[Array, " leaves"]
@@ -28,10 +28,10 @@ class Restricted:
     then: EdgeScore
 
     def of_rows(self, batch: TextBatch) -> tuple[Bool[Array, "B E_plus_1"] | None, Any]:
-        """Edges that each row may take, or None where the batch allows everything; and what the other score knows.
+        """Legal edges of each row, or None if the batch allows everything; and the data of the other score.
 
-        The last place stands for forced edges, which are as legal as the edges that led to them. None leads to those
-        from the root: they are legal where anything is allowed.
+        The last entry represents forced edges, which are legal whenever the edge before them is. Forced edges at the
+        root have no edge before them, and are legal if any row is allowed.
         """
         rows = self.then.of_rows(batch)
         if batch.allowed is None:
@@ -42,7 +42,7 @@ class Restricted:
         return jnp.concatenate([legal, before[:, -1:] > 0], axis=1), rows
 
     def __call__(self, logp: Float[Array, "B K C"], edge: Int[Array, "B K C"], rows: Any) -> Float[Array, "B K C"]:
-        """The other score where the edge is legal."""
+        """The other score on legal edges, -inf elsewhere."""
         legal, others = rows
         score = self.then(logp, edge, others)
         if legal is None:
@@ -52,6 +52,6 @@ class Restricted:
 
 
 def restricted(trie: Trie, then: EdgeScore) -> Restricted:
-    """The score on the device."""
+    """Make the score."""
     low, high = (np.searchsorted(trie.row, bound).astype(np.int32) for bound in (trie.child_lo, trie.child_hi))
     return Restricted(jnp.asarray(trie.row), jnp.asarray(low), jnp.asarray(high), then)

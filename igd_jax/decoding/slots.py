@@ -1,9 +1,9 @@
-"""Keys and values of all that the beams of a row have written, in an append-only store.
+"""Keys and values of the tokens written by the beams of each row, in an append-only store.
 
-The prompt is read once per row and shared by its beams. At each turn every beam's last token goes into a slot of its
-own; a beam is the set of slots on its path. So nothing in the store is ever moved: when beams are reordered, only their
-path masks are. Slots are taken in a circle: a row lives for at most as many turns as there are places, so what is
-overwritten is nobody's any more, and rows may enter at any turn.
+The prompt is read once per row and shared by its beams. At each step the last token of every beam is written to a slot
+of its own, and a beam is the set of slots on its path. Nothing in the store is ever moved: when beams are reordered,
+only their path masks are. The store is a ring buffer: a row lives for at most as many steps as there is room for, so an
+overwritten slot is no longer in use, and rows may enter at any step.
 """
 
 from dataclasses import replace
@@ -19,13 +19,13 @@ from igd_jax.models.visibility import Dense
 
 @struct.dataclass
 class SlotStore:
-    """What the beams of each row may look at.
+    """Everything that the beams of each row can attend to.
 
     Attributes:
-      prefix: the prompts, as read.
-      slots: [L B G slots H]; K of them per turn.
-      path: slots on each beam's path.
-      turn: turns taken so far, int32.
+      prefix: keys and values of the prompts.
+      slots: keys and values [L B G slots H]; K slots per step.
+      path: mask of the slots on the path of each beam.
+      turn: number of steps so far, int32.
     """
 
     prefix: Prefix
@@ -35,31 +35,31 @@ class SlotStore:
 
     @property
     def room(self) -> int:
-        """Turns that there are places for."""
+        """Number of steps for which there are slots."""
         return self.path.shape[2] // self.path.shape[1]
 
     @property
     def first_slot(self) -> Int[Array, ""]:
-        """The slot of beam 0 at the turn to come; those of the other beams follow."""
+        """Slot of beam 0 at the next step; those of the other beams follow."""
         return (self.turn % self.room) * self.path.shape[1]
 
 
 def empty_store(prefix: Prefix, *, num_beams: int, room: int) -> SlotStore:
-    """A store for beams after these prompts, with places for `room` turns."""
+    """An empty store after these prompts, with slots for `room` steps."""
     n_slots = num_beams * room
     path = jnp.zeros((len(prefix.length), num_beams, n_slots), bool)
     return SlotStore(prefix, prefix.kv.empty(n_slots), path, jnp.int32(0))
 
 
 def grow(store: SlotStore, room: int) -> SlotStore:
-    """Places for more turns; only before the first circle is full, since slots keep their numbers."""
+    """Add slots for more steps; only before the ring buffer wraps around, since slots keep their indices."""
     n_slots = room * store.path.shape[1]
     path = jnp.pad(store.path, ((0, 0), (0, 0), (0, n_slots - store.path.shape[2])))
     return replace(store, slots=store.slots.pad_to(n_slots), path=path)
 
 
 def read_beams(model: Backbone, store: SlotStore, hypotheses: Hypotheses) -> tuple[SlotStore, Float[Array, "B K D"]]:
-    """Feed each beam's last token into its slot; returns the store and the tokens' hidden states."""
+    """Run the last token of each beam and store it in its slot; returns the store and the hidden states."""
     n_rows, num_beams = hypotheses.token.shape
     path = jnp.take_along_axis(store.path, hypotheses.parent[:, :, None], axis=1)
     positions = store.prefix.length + hypotheses.clock - 1
@@ -76,6 +76,6 @@ def read_beams(model: Backbone, store: SlotStore, hypotheses: Hypotheses) -> tup
 
 
 def put_rows(store: SlotStore, prefix: Prefix, rows: Int[Array, " n"]) -> SlotStore:
-    """The store with new prompts in some rows, whose beams have written nothing; rows beyond the last are left out."""
+    """Replace the prompts of some rows, whose beams start empty; indices beyond the last row are ignored."""
     path = store.path.at[rows].set(False, mode="drop")
     return replace(store, prefix=store.prefix.put(prefix, rows), path=path)

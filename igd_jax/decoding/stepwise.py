@@ -1,4 +1,4 @@
-"""Trie-constrained beam search, one token per call of the model: the plain reference of the project."""
+"""Trie-constrained beam search with one token per call of the model: the reference implementation."""
 
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -16,16 +16,16 @@ from igd_jax.decoding.slots import SlotStore, empty_store, grow, put_rows, read_
 from igd_jax.models.backbone import Backbone, Prefix
 
 ROOMS = (16, 32)
-"""Tokens per title that many, and then few, exceed; they size the first stores and change no result."""
+"""Numbers of steps for which the first stores have room; they do not affect results."""
 
 
 class Begun(NamedTuple):
-    """Rows with their first token chosen.
+    """Rows whose first tokens have been selected.
 
     Attributes:
-      prefix: prompts, as read.
+      prefix: keys and values of the prompts.
       hypotheses: best children of the root.
-      of_rows: what the edge score knows of each row.
+      of_rows: data of each row for the edge score.
     """
 
     prefix: Prefix
@@ -35,12 +35,12 @@ class Begun(NamedTuple):
 
 @struct.dataclass
 class State:
-    """All that one step hands to the next.
+    """The state between two steps.
 
     Attributes:
       store: keys and values of prompts and beams.
       hypotheses: beams and results.
-      of_rows: what the edge score knows of each row.
+      of_rows: data of each row for the edge score.
     """
 
     store: SlotStore
@@ -53,12 +53,12 @@ class Stepwise:
     """The search as an engine; see `decoding.engine.Engine`.
 
     Attributes:
-      graph, weights: of the model; see `nnx.split`.
-      trie: what may be written.
+      graph, weights: the model, split by `nnx.split`.
+      trie: the candidates.
       edge_score: score of each edge.
-      options: beams, lengths.
+      options: number of beams, length limit and penalty.
       top_k: length of the lists, at most the number of beams.
-      softmax_temperature: divisor of the logits before they are normalised.
+      softmax_temperature: divisor of the logits before normalisation.
     """
 
     graph: Any = struct.field(pytree_node=False)
@@ -75,7 +75,7 @@ class Stepwise:
         return nnx.merge(self.graph, self.weights)
 
     def prefill(self, batch: TextBatch) -> Begun:
-        """Read the prompts and choose the first tokens."""
+        """Read the prompts and select the first tokens."""
         model = self.model
         prefix, of_rows = model.prefill(batch), self.edge_score.of_rows(batch)
         hypotheses = root(batch.is_real, num_beams=self.options.num_beams)
@@ -84,13 +84,13 @@ class Stepwise:
         return Begun(prefix, hypotheses, of_rows)
 
     def begin(self, prefilled: Begun, *, width: int) -> State:
-        """A state with room for usual titles."""
+        """A state with room for titles of common length."""
         room, prefix = min(ROOMS[0], self._longest_room), prefilled.prefix
         store = empty_store(prefix.pad_to(max(width, prefix.width)), num_beams=self.options.num_beams, room=room)
         return State(store, prefilled.hypotheses, prefilled.of_rows)
 
     def insert(self, state: State, prefilled: Begun, rows: Int[Array, " n"]) -> State:
-        """Put new rows in the place of others. The state has its full room, so that slots can be taken in a circle."""
+        """Replace rows. The state must have its full room, so that slots can be reused as a ring buffer."""
 
         def put(old: Array, new: Array) -> Array:
             return old.at[rows].set(new, mode="drop")
@@ -102,7 +102,7 @@ class Stepwise:
         )
 
     def generate(self, state: State) -> State:
-        """Lengthen every running beam by one token. Pure: a Python loop over it equals the compiled search."""
+        """Extend every running beam by one token. Pure: a Python loop over it equals the compiled search."""
         model = self.model
         children = self.trie.children(state.hypotheses.node, self.trie.width)
         store, hidden = read_beams(model, state.store, state.hypotheses)
@@ -110,26 +110,26 @@ class Stepwise:
         return State(store, hypotheses, state.of_rows)
 
     def is_open(self, state: State) -> Bool[Array, " B"]:
-        """Rows whose search goes on."""
+        """Mask of the rows whose search continues."""
         return state.hypotheses.is_open
 
     def has_room(self, state: State) -> Bool[Array, ""]:
-        """Whether there are places for another turn; always, once the room is full and places are taken in a circle."""
+        """Whether there are slots for another step; always true at full room, where slots are reused."""
         return (state.store.turn < state.store.room) | (state.store.room >= self._longest_room)
 
     def grow(self, state: State) -> State:
-        """Room for titles of the next usual length."""
+        """Grow to the next larger room."""
         room = next((room for room in ROOMS if room > state.store.room), self._longest_room)
         return replace(state, store=grow(state.store, min(room, self._longest_room)))
 
     def finished(self, state: State) -> Recommendations:
-        """The finished set, best first."""
+        """Finished results, best first."""
         scores, nodes = (x[:, : self.top_k] for x in (state.hypotheses.done_score, state.hypotheses.done_node))
         return Recommendations(rows=self.trie.row_of(nodes), scores=scores)
 
     @property
     def _longest_room(self) -> int:
-        """Turns of the longest title, whose last token is never fed back; one at least, which is always compiled."""
+        """Steps of the longest title, whose last token is never fed back; at least one, which is always compiled."""
         return max(self.options.max_length - 1, 1)
 
     def _choose(

@@ -1,11 +1,11 @@
-"""Beam search over the whole vocabulary, without a trie: what a model writes of its own accord.
+"""Unconstrained beam search over the whole vocabulary, without a trie.
 
-The recurrence, its ties and its stop rule are those of `decoding.recurrence`, with every token of the vocabulary as a
-child and plain log-probabilities as token scores (beams of transformers' `generate`; BIGRec, docs/methods.md, BIGRec):
+The recurrence, with its ties and its stop rule, is that of `decoding.recurrence`. Every token of the vocabulary is a
+child, and token scores are plain log-probabilities (as in `generate` of transformers; docs/methods.md, BIGRec):
 
     s' = s + logp(token) / temperature
 
-Of each beam only the best 2K children can be among the best 2K of all.
+Only the best 2K children of each beam can be among the best 2K overall.
 """
 
 from collections.abc import Callable
@@ -27,12 +27,12 @@ from igd_jax.models.backbone import Backbone
 @no_type_check  # as a pytree it also holds shapes or shardings
 @struct.dataclass
 class Texts:
-    """What was written, best first.
+    """Generated texts, best first.
 
     Attributes:
-      tokens: ids of each text, EOS included; 0 after its end. A text that was cut at the longest length has no EOS.
-      lengths: tokens of each text; 0 where there is none.
-      scores: final scores (natural log, after the length penalty); -inf where there is no text.
+      tokens: ids of each text, EOS included, then zeros. A text that was cut at the length limit has no EOS.
+      lengths: length of each text in tokens; 0 if there is none.
+      scores: final scores (natural log, after the length penalty); -inf if there is no text.
     """
 
     tokens: Int[Array, "B K T"]
@@ -42,15 +42,15 @@ class Texts:
 
 @struct.dataclass
 class Written:
-    """What the search keeps between steps.
+    """The state between two steps.
 
-    A text is named by its last token and the slot of the token before: ``(slot + 1) * V + token``, with slot -1 before
-    the first. So the names in the slots lead from the end of a text back to its beginning.
+    A text is identified by its last token and the slot of the token before, ``(slot + 1) * V + token``, with slot -1
+    before the first token. The identities stored in the slots thus lead from the end of a text back to its start.
 
     Attributes:
       store: keys and values.
-      hypotheses: beams and results; nodes are names.
-      name: name of the text that ends in each slot.
+      hypotheses: beams and results; nodes are identities of texts.
+      name: identity of the text that ends in each slot.
     """
 
     store: SlotStore
@@ -61,14 +61,17 @@ class Written:
 def unconstrained_search(
     model: Backbone, batch: TextBatch, options: SearchOptions, *, temperature: float | Float[Array, ""], eos: int
 ) -> Texts:
-    """Write K texts after each prompt; rows that only fill up the batch find none.
+    """Generate K texts after each prompt, and none in rows that pad the batch.
 
     Args:
+      model: the model.
+      batch: prompts.
+      options: number of beams, length limit and penalty.
       temperature: divisor of log-probabilities.
-      eos: token that ends a text.
+      eos: token at the end of a text.
 
     Raises:
-      InputError: more beams and tokens than the names of texts have numbers for, at trace time.
+      InputError: identities of texts would exceed int32; raised at trace time.
     """
     prefix, hypotheses = model.prefill(batch), root(batch.is_real, num_beams=options.num_beams)
     store = empty_store(prefix, num_beams=options.num_beams, room=max(options.max_length - 1, 1))
@@ -89,7 +92,7 @@ def unconstrained_search(
 
 
 def _step(state: Written, model: Backbone, lengthen: Callable[..., Hypotheses]) -> Written:
-    """Lengthen every running beam by one token."""
+    """Extend every running beam by one token."""
     hypotheses, slot = state.hypotheses, state.store.first_slot
     store, hidden = read_beams(model, state.store, hypotheses)
     name = jax.lax.dynamic_update_slice_in_dim(state.name, hypotheses.node, slot, axis=1)
@@ -106,17 +109,17 @@ def _lengthen(
     eos: int,
     options: SearchOptions,
 ) -> Hypotheses:
-    """`before` is the slot of each beam's last token, plus 1."""
+    """Extend beams, given logits; `before` is the slot of the last token of each beam, plus 1."""
     vocab_size = logits.shape[-1]
     score = jax.nn.log_softmax(logits, axis=-1) / temperature
-    # By the sums, not by the token scores: sums may tie where these differ, and the lower token then comes first.
+    # Top-k of sums, not of token scores: sums may tie where token scores differ, and then the lower token wins.
     _, token = jax.lax.top_k(hypotheses.score[:, :, None] + score, min(2 * options.num_beams, vocab_size))
     edges = Edges(before[:, :, None] * vocab_size + token, token, jnp.take_along_axis(score, token, axis=-1))
     return advance(hypotheses, edges, eos=eos, options=options)
 
 
 def _read_back(state: Written, *, vocab_size: int, max_length: int) -> Texts:
-    """Follow the names of the finished texts to their first tokens."""
+    """Trace the finished texts back to their first tokens."""
     name = state.name
 
     def back(text: Int[Array, "B K"], _: None) -> tuple[Int[Array, "B K"], Int[Array, "B K"]]:

@@ -1,1 +1,1 @@
-"""Rank 3: kinds of identifiers, one per module. Each is what `config.identifiers.name` names."""
+"""Rank 3: kinds of identifiers, one per module; module names are the values of `config.identifiers.name`."""

@@ -1,4 +1,4 @@
-"""What identifiers are made from, and how they are chosen (docs/extending.md)."""
+"""Inputs of identifiers, and their selection by name (docs/extending.md)."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +12,13 @@ from igd_jax.items.identifiers import Identifiers
 
 @dataclass(frozen=True)
 class Source:
-    """What identifiers may be made from.
+    """Data from which identifiers can be made.
 
     Attributes:
-      item_ids, titles: of each item.
-      texts: what else is known of items in words, by field; as in `data.prepared.Prepared`.
+      item_ids, titles: id and title of each item.
+      texts: further texts of items by field, as in `data.prepared.Prepared`.
       tokenizer: tokenizer of prompts; its ids come first in the vocabulary.
-      cache: folder for what takes long to compute.
+      cache: folder for results that take long to compute.
     """
 
     item_ids: Sequence[str]
@@ -29,15 +29,15 @@ class Source:
 
 
 def identifier_names() -> list[str]:
-    """The modules of this folder, which are the values of `config.identifiers.name`."""
+    """Names of the modules in this folder, which are the values of `config.identifiers.name`."""
     return sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "base"))
 
 
 def identifiers_class(name: str) -> Callable[[Source], Identifiers]:
-    """What makes the identifiers of `config.identifiers.name`.
+    """The function that makes the identifiers called `name`.
 
     Raises:
-      InputError: there are none of that name.
+      InputError: there is no such kind.
     """
     if name not in (known := identifier_names()):
         raise InputError(f"config.identifiers.name is {name!r}; expected one of {', '.join(known)}")

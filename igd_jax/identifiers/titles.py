@@ -1,4 +1,4 @@
-"""Items written as their titles, in the words of the tokenizer."""
+"""Items written as their titles, in tokens of the tokenizer."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,14 +12,14 @@ from igd_jax.identifiers.base import Source
 
 
 class Titles:
-    """An item is its title and a newline, as the IGD authors write it; equal titles are one identifier."""
+    """An item is written as its title and a newline, as by the IGD authors; equal titles are one identifier."""
 
     def __init__(self, source: Source):
         self._source = source
 
     @property
     def vocab_size(self) -> int:
-        """The tokenizer's own ids, and no further ones."""
+        """Size of the tokenizer's vocabulary; there are no new ids."""
         return self._source.tokenizer.vocab_size
 
     @property

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Int
 from igd_jax.core.errors import InputError
 
 CANDIDATES = ("catalogue", "train", "warm", "cold")
-"""Candidates by name; anything else is the path of a file."""
+"""Named candidate sets; any other value is the path of a file."""
 
 
 def choose_candidates(
@@ -22,15 +22,16 @@ def choose_candidates(
     seen: Bool[np.ndarray, " items"],
     option: str,
 ) -> Bool[np.ndarray, " items"]:
-    """The items that may be recommended. What is said of one item holds for all that share its title.
+    """Mask of the items that may be recommended. The named sets treat items that share a title alike.
 
     Args:
-      which: ``catalogue`` (all, as D3), ``train`` (titles that are a train target, as the published IGD), ``warm``
-        (titles that training saw, as SETRec), ``cold`` (those that it did not), or the path of a text file with one
-        item id per line, which names just those items.
+      which: ``catalogue`` (all items, as in D3), ``train`` (titles that are train targets, as in the published IGD),
+        ``warm`` (titles seen in training, as in SETRec), ``cold`` (all other titles), or the path of a text file with
+        one item id per line.
+      item_ids, titles: id and title of each item.
       counts: train targets per item.
-      seen: items that training saw, as a target or in a history.
-      option: name of the option that gave `which`, for errors.
+      seen: items seen in training, as a target or in a history.
+      option: name of the option that holds `which`, for error messages.
 
     Raises:
       InputError: the file is missing, no text, or names an item that is not in the data.

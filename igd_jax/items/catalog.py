@@ -1,7 +1,7 @@
-"""The catalogue: every identifier of every item as a row of token ids, rows sorted, equal rows merged (docs/design.md).
+"""The catalogue: the identifiers of all items as rows of token ids, sorted, with equal rows merged (docs/design.md).
 
-Sorting packs as many tokens as fit into one integer, sorts once, and then sorts again only the rows that still tie. The
-length that each row shares with the row before it falls out of the same comparisons; the trie needs nothing else.
+Sorting packs as many tokens as fit into one integer, sorts once, and then re-sorts only the rows that still tie. The
+same comparisons give the length of the prefix that each row shares with the one before, which is all the trie needs.
 """
 
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ from igd_jax.core.ragged import Ragged
 
 @dataclass(frozen=True)
 class Catalog:
-    """Distinct rows of all items in token order, with the items and the train counts behind each.
+    """Distinct rows of all items in token order, with the items and the train counts of each row.
 
     Attributes:
-      given: rows in the order of the items, each ending in EOS; int32.
-      first: item whose given row each catalogue row stands for; int32.
-      lcp: tokens that a row shares with the row before it; -1 for row 0, so that row 0 also owns the root. int32.
-      counts: times that the row's items were train targets, summed; int64.
+      given: input rows in item order, each ending in EOS; int32.
+      first: item whose input row represents each catalogue row; int32.
+      lcp: number of tokens shared with the previous row; -1 for row 0, so that row 0 also owns the root. int32.
+      counts: train targets among the items of each row; int64.
       item_start, item: items of row r, ``item[item_start[r]:item_start[r + 1]]``, ascending; int32.
       row_of_item: row of each item; int32.
     """
@@ -40,21 +40,21 @@ class Catalog:
 
     @property
     def eos(self) -> int:
-        """The token id that ends every row, and stands nowhere else."""
+        """Token id at the end of every row, which occurs nowhere else."""
         return int(self.given.ids[-1])
 
     @property
     def lengths(self) -> Int[np.ndarray, " N"]:
-        """Tokens of each row, EOS included; int32."""
+        """Number of tokens of each row, EOS included; int32."""
         return self.given.lengths[self.first]
 
     @cached_property
     def tokens(self) -> Ragged:
-        """The N rows, in their order; a copy that building the trie does without."""
+        """The N rows in catalogue order; a copy, which building the trie does not need."""
         return self.given.take(self.first)
 
     def items_of(self, row: int) -> Int[np.ndarray, " n"]:
-        """Items that share the row, ascending."""
+        """Items of a row, ascending."""
         return self.item[self.item_start[row] : self.item_start[row + 1]]
 
 
@@ -62,11 +62,11 @@ def build_catalog(tokens: Ragged, counts: Int[np.ndarray, " items"]) -> Catalog:
     """Sort the items' token rows, merge equal ones and sum their counts.
 
     Args:
-      tokens: one row per item, each ending in the same EOS id that stands nowhere else in it.
-      counts: train targets per item; the mass from which the information gain is computed.
+      tokens: one row per item, each ending in the same EOS id, which occurs nowhere else.
+      counts: train targets per item, from which the information gain is computed.
 
     Raises:
-      InputError: there is no item, or an identifier holds the EOS token itself.
+      InputError: there is no item, or an identifier contains the EOS token.
     """
     if not len(tokens):
         raise InputError("the catalogue has no item; expected at least one, so prepare the data again")
@@ -107,15 +107,15 @@ def sort_rows(
 
     Returns:
       order: row indices in token order, equal rows in input order; int64.
-      lcp: tokens shared with the row before in that order, -1 for the first; int32.
-      is_new: False where the row equals the row before.
+      lcp: number of tokens shared with the previous row in that order, -1 for the first; int32.
+      is_new: False if the row equals the previous one.
     """
     bits = (int(rows.ids.max(initial=0)) + 1).bit_length()
     order = np.arange(len(rows))
     lcp = np.full(len(rows), -1, np.int32)
     is_new = np.ones(len(rows), bool)
-    active = np.arange(len(rows))  # places in the order that still tie with a neighbour
-    tied = active > 0  # of those, which tie with the one before
+    active = np.arange(len(rows))  # positions in the order that still tie with a neighbour
+    tied = active > 0  # which of those tie with the previous one
     depth = 0
     while tied.any():
         run = np.cumsum(~tied) - 1
@@ -125,17 +125,17 @@ def sort_rows(
         order[active] = order[active[by_key]]
         key, before = key[by_key][tied], key[by_key][np.flatnonzero(tied) - 1]
         lcp[active[tied]] = depth + _shared(key, before, width=width, bits=bits)
-        is_new[active[tied]] = key != before  # where they agree but go on, a later round will tell
+        is_new[active[tied]] = key != before  # rows that agree so far but continue are decided in a later round
         tied[tied] = (key == before) & (key & ((1 << bits) - 1) > 0)
         keep = tied | np.append(tied[1:], False)
         active, tied, depth = active[keep], tied[keep], depth + width
-    # Equal rows have come out in any order: sort by place and then by row, both in one integer.
+    # Equal rows are in arbitrary order: sort by position and then by row, both packed into one integer.
     order = np.sort(np.cumsum(is_new) << 32 | order) & (2**32 - 1)
     return order, lcp, is_new
 
 
 def _pack(rows: Ragged, which: Int[np.ndarray, " r"], depth: int, *, width: int, bits: int) -> Int[np.ndarray, " r"]:
-    """`width` tokens from `depth` on in one int64; a token counts as id + 1 and the place after the end as 0."""
+    """Pack `width` tokens from `depth` on into one int64; a token is id + 1, and positions after the end are 0."""
     begin, left = rows.start[which] + depth, rows.lengths[which] - depth
     key = np.zeros(len(which), np.int64)
     for offset in range(width):
@@ -145,7 +145,7 @@ def _pack(rows: Ragged, which: Int[np.ndarray, " r"], depth: int, *, width: int,
 
 
 def _shared(a: Int[np.ndarray, " r"], b: Int[np.ndarray, " r"], *, width: int, bits: int) -> Int[np.ndarray, " r"]:
-    """Of `width` packed tokens, how many agree before the first that differs; places after the end never count."""
+    """Length of the common prefix of `width` packed tokens; positions after the end do not count."""
     same = np.zeros(len(a), np.int32)
     for offset in range(width):
         agrees = a >> (offset * bits) == b >> (offset * bits)

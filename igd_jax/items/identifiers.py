@@ -1,4 +1,4 @@
-"""How items are written: the protocol that titles, and any other kind of identifiers, fulfil."""
+"""How items are written: the protocol of titles and all other kinds of identifiers."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -8,11 +8,11 @@ from igd_jax.core.ragged import Ragged
 
 @runtime_checkable
 class Identifiers(Protocol):
-    """How items are written. Chosen by the config before the catalogue and the trie are built.
+    """How items are written. Selected by the config before the catalogue and the trie are built.
 
     Attributes:
-      vocab_size: number of token ids, from 0; those from the tokenizer's size on are further vocabulary.
-      texts: mentions in words, by item, where they are words (titles); None where they are ids of their own.
+      vocab_size: number of token ids; ids beyond the tokenizer's vocabulary are new.
+      texts: mention of each item as text, or None if mentions are ids without a text.
     """
 
     @property
@@ -22,7 +22,7 @@ class Identifiers(Protocol):
     def texts(self) -> Sequence[str] | None: ...
 
     def rows(self) -> Ragged:
-        """Token row of each item, ending in one EOS id that stands nowhere else in any row."""
+        """Token row of each item, ending in one EOS id, which occurs nowhere else in any row."""
 
     def mentions(self) -> Ragged:
-        """Token row of each item inside a history, without EOS; where there are `texts`, of the text and a newline."""
+        """Token row of each item inside a history, without EOS; if there are `texts`, of the text and a newline."""

@@ -1,4 +1,4 @@
-"""All that is known of the items before any model: token rows, catalogue, trie and gain, built in one call."""
+"""Everything about the items that needs no model: token rows, catalogue, trie and gain, built in one call."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from igd_jax.items.trie import Trie, build_trie
 
 @dataclass(frozen=True)
 class TokenWalk:
-    """Token rows along the trie; what is said of tokens is flat, aligned with the rows' `ids`.
+    """Token rows followed along the trie; arrays per token are flat, aligned with the `ids` of the rows.
 
-    A row that leaves the trie has gain 0 and forced True on all its tokens, as in the published code.
+    All tokens of a row that leaves the trie have gain 0 and are forced, as in the published code.
 
     Attributes:
       gain: information gain of each token in nats, float64.
-      forced: tokens without gain.
+      forced: whether each token has no gain.
       parent: trie node before each token, int32; -1 on all tokens of a row that leaves the trie.
-      on_trie: rows that are candidates, or the beginning of one, to their end.
+      on_trie: whether each row is a candidate or a prefix of one.
     """
 
     gain: Float[np.ndarray, " total"]
@@ -37,13 +37,13 @@ class ItemIndex:
     """The items, ready for methods and decoding.
 
     Attributes:
-      titles: what to show of each item.
-      item_tokens: identifier of each item, EOS included, candidate or not.
+      titles: title of each item, for display.
+      item_tokens: identifier of each item, candidate or not, EOS included.
       counts: train targets per item.
-      catalog: distinct identifiers of all items. Its rows are the numbers by which all else knows them.
-      candidates: items that may be recommended.
-      is_candidate: catalogue rows with such an item.
-      trie, gain: over those rows; the gain from the train targets of all their items.
+      catalog: distinct identifiers of all items; its row numbers are used everywhere.
+      candidates: mask of the items that may be recommended.
+      is_candidate: mask of the catalogue rows with such an item.
+      trie, gain: trie of those rows, and its gain from the train targets of all items of these rows.
     """
 
     titles: Sequence[str]
@@ -57,7 +57,7 @@ class ItemIndex:
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest candidate, EOS included."""
+        """Length of the longest candidate in tokens, EOS included."""
         return int(self.catalog.lengths[self.is_candidate].max())
 
     def items_of(self, row: int) -> Int[np.ndarray, " n"]:
@@ -66,14 +66,14 @@ class ItemIndex:
         return items[self.candidates[items]]
 
     def title_of_row(self, row: int) -> str:
-        """The title that a catalogue row stands for, candidate or not."""
+        """Title of a catalogue row, candidate or not."""
         return self.titles[self.catalog.items_of(row)[0]]
 
     def with_candidates(self, candidates: Bool[np.ndarray, " items"]) -> "ItemIndex":
-        """The same catalogue with a trie and gain over other items.
+        """The same catalogue with a trie and gain for other candidates.
 
         Raises:
-          InputError: no candidate.
+          InputError: there is no candidate.
         """
         return _index_over(self.titles, self.item_tokens, self.counts, self.catalog, candidates)
 
@@ -92,12 +92,13 @@ def build_index(
     """Build the catalogue of all items, and the trie and gain of candidates.
 
     Args:
+      titles: title of each item.
       item_tokens: identifiers, each ending in the same EOS id; see `items.identifiers.Identifiers.rows`.
       counts: train targets per item.
       candidates: items that may be recommended; see `items.candidates.choose_candidates`.
 
     Raises:
-      InputError: no candidate, or an identifier that holds EOS.
+      InputError: there is no candidate, or an identifier contains EOS.
     """
     return _index_over(titles, item_tokens, counts, build_catalog(item_tokens, counts), candidates)
 
@@ -119,10 +120,10 @@ def _index_over(
 
 
 def walk_rows(trie: Trie, gain: EdgeGain, rows: Ragged, order: Int[np.ndarray, " R"] | None = None) -> TokenWalk:
-    """Follow any rows of tokens along the trie.
+    """Follow arbitrary token rows along the trie.
 
     Args:
-      order: the rows' numbers sorted by tokens, where that is known; see `Trie.walk`.
+      order: row numbers sorted by tokens, if known; see `Trie.walk`.
     """
     node, edge = trie.walk(rows, order)
     has_tokens = rows.lengths > 0

@@ -3,9 +3,9 @@
     H(v) = sum over rows i below v of -p_i ln p_i,   p_i = count_i / total,   0 ln 0 = 0
     gain(u -> v) = H(u) - H(v)
 
-H is not renormalised to the prefix: a large gain means that little mass is left below v. An edge is *forced* when the
-child covers as many train-seen rows as its parent; then the gain is exactly 0. That is decided by integers, since float
-sums over the same rows can differ in the last bit. The only child of a node is always forced.
+H is not renormalised per prefix: a large gain means that little mass is left below v. An edge is *forced* if the child
+covers as many train-seen rows as its parent; its gain is then exactly 0. This is decided with integers, since float
+sums over the same rows can differ in the last bit. An only child is always forced.
 """
 
 from dataclasses import dataclass
@@ -18,13 +18,13 @@ from igd_jax.items.trie import Trie
 
 @dataclass(frozen=True)
 class EdgeGain:
-    """What the gain says of each edge out of a branching node (every other edge is forced, with gain and factor 0).
+    """Gain of each edge out of a branching node (every other edge is forced, with gain and factor 0).
 
     Attributes:
       root_entropy: H(root) in nats.
-      gain: nats, float64; exactly 0 where forced.
-      forced: the edge decides nothing among titles seen in training.
-      factor: gain scaled to [0, 1) among siblings, 0 where all siblings' gains are equal; float32.
+      gain: information gain in nats, float64; exactly 0 on forced edges.
+      forced: whether the edge decides nothing among rows seen in training.
+      factor: gain scaled to [0, 1) among siblings, 0 if all siblings have the same gain; float32.
     """
 
     root_entropy: float
@@ -35,7 +35,7 @@ class EdgeGain:
     def along(
         self, edge: Int[np.ndarray, " total"], on_trie: Bool[np.ndarray, " total"]
     ) -> tuple[Float[np.ndarray, " total"], Bool[np.ndarray, " total"]]:
-        """Gain (nats) and forced mask of the edges of walked rows (`Trie.walk`); where not `on_trie`, 0 and True.
+        """Gain (nats) and forced mask along the edges of `Trie.walk`; 0 and True where `on_trie` is False.
 
         The authors give every token of a target that leaves the trie a gain of 0, so pass `on_trie` False for all
         tokens of such a row.
@@ -45,12 +45,13 @@ class EdgeGain:
 
 
 def edge_gain(trie: Trie, counts: Int[np.ndarray, " N"]) -> EdgeGain:
-    """Compute the gain of all edges out of branching nodes from the rows' train counts.
+    """Compute the gain of all edges out of branching nodes from the train counts of the rows.
 
-    Rows that were never a train target add nothing. With no counts at all every gain is 0 and every edge forced.
+    Rows that are never a train target add nothing. If all counts are 0, every edge is forced, with gain 0.
 
     Args:
-      counts: train targets per catalogue row, 0 for rows that are no candidates.
+      trie: the trie.
+      counts: train targets per catalogue row, 0 for rows that are not candidates.
     """
     total = counts.sum()
     p = counts[counts > 0] / total if total else np.zeros(0)

@@ -1,13 +1,12 @@
 """The trie of all candidates' identifiers, as arrays (docs/design.md).
 
-Nodes are numbered depth first over the sorted rows: the root is 0, the only child of a node n is n + 1, and every node
-covers a contiguous range of rows. Only branching nodes keep a list of children. A row owns the nodes that it does not
-share with the candidate row before it, so the node at depth d of row r that r owns is
-``node_start[r] + d - lcp[r] - 1``; all else follows from the neighbours in ``lcp`` (an LCP-interval tree), without a
-loop over rows or nodes.
+Nodes are numbered depth first over the sorted rows: the root is 0, an only child of node n is n + 1, and every node
+covers a contiguous range of rows. Only branching nodes store a list of children. A row owns the nodes that it does not
+share with the previous candidate row, so the node at depth d that row r owns is ``node_start[r] + d - lcp[r] - 1``;
+everything else follows from neighbours in ``lcp`` (an LCP-interval tree), without a loop over rows or nodes.
 
-The catalogue holds all items, and the trie only the rows of candidates. Every row number is one of the catalogue: what
-is known per row needs no other numbers, whichever rows are candidates.
+The catalogue holds all items, the trie only the rows of candidates. All row numbers are catalogue rows, so arrays per
+row are valid for any set of candidates.
 """
 
 import operator
@@ -23,17 +22,17 @@ from igd_jax.items.catalog import Catalog
 
 @dataclass(frozen=True)
 class Trie:
-    """All beginnings of the candidates' identifiers.
+    """All prefixes of the candidates' identifiers.
 
     Attributes:
       token: token of the edge into each node; -1 for the root. int32.
-      branch: nodes with two children or more, ascending; int32.
-      child_start: edges from ``branch[i]`` to its children, ``child_start[i]`` to ``child_start[i + 1]``; int32.
-      child: node that each such edge leads to; by token within a parent. int32.
-      child_lo, child_hi: range of catalogue rows from the first candidate below that child to its last; int32. Other
-        rows of the range are no candidates.
-      leaf: node that ends each candidate row, ascending; int32.
-      row: catalogue row that ends at each leaf, ascending; int32.
+      branch: nodes with two or more children, ascending; int32.
+      child_start: range of the edges out of ``branch[i]``, ``child_start[i]`` to ``child_start[i + 1]``; int32.
+      child: node below each such edge; sorted by token within a parent. int32.
+      child_lo, child_hi: range of catalogue rows from the first to the last candidate below that child; int32. Other
+        rows in the range are not candidates.
+      leaf: last node of each candidate row, ascending; int32.
+      row: catalogue row of each leaf, ascending; int32.
     """
 
     token: Int[np.ndarray, " M"]
@@ -47,11 +46,11 @@ class Trie:
 
     @property
     def n_children(self) -> Int[np.ndarray, " branches"]:
-        """Children of each branching node."""
+        """Number of children of each branching node."""
         return np.diff(self.child_start)
 
     def row_of_leaf(self, node: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
-        """The catalogue row that ends at each node; -1 for nodes that end none (also for node -1)."""
+        """Catalogue row that ends at each node; -1 if none does, and for node -1."""
         at = np.minimum(np.searchsorted(self.leaf, node), len(self.leaf) - 1)
         return np.where(self.leaf[at] == node, self.row[at], np.int32(-1))
 
@@ -61,16 +60,17 @@ class Trie:
         """Follow rows of tokens from the root.
 
         Args:
-          order: the rows' numbers, sorted by tokens; neighbours then look up near places, which is faster.
+          rows: token rows.
+          order: row numbers sorted by tokens, which makes memory accesses local and thus faster.
 
         Returns:
-          node: node after each token; -1 from the first token of its row on that leaves the trie.
-          edge: index into `child` where the node was one of several children, else -1.
+          node: node after each token; -1 from the token that leaves the trie to the end of its row.
+          edge: index into `child` if the node is one of several children, else -1.
         """
         node, edge = np.full(len(rows.ids), -1, np.int32), np.full(len(rows.ids), -1, np.int32)
         keys = np.repeat(np.arange(len(self.branch)) << 32, self.n_children) | self.token[self.child]
         live = np.arange(len(rows)) if order is None else order
-        at, end = rows.start[:-1][live], rows.start[1:][live]  # the next token of each row that is still on the trie
+        at, end = rows.start[:-1][live], rows.start[1:][live]  # next token of each row that is still on the trie
         here = np.zeros(len(live), np.int32)
         on = at < end
         while on.any():
@@ -84,10 +84,10 @@ class Trie:
     def _step(
         self, node: Int[np.ndarray, " r"], token: Int[np.ndarray, " r"], keys: Int[np.ndarray, " E"]
     ) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " r"]]:
-        """One step of `walk`: the child by `token` of each node, and its edge."""
+        """One step of `walk`: the child of each node by `token`, and its edge."""
         at = _find(self.branch, node)
         edge = np.where(at >= 0, _find(keys, at << 32 | token), -1)
-        chain = node + 1  # a node without a list of children is followed by its only child, unless it ends a row
+        chain = node + 1  # a node without a list of children precedes its only child, unless it ends a row
         has_chain = (at < 0) & (_find(self.leaf, node) < 0)
         chain = np.where(has_chain & (self.token[np.minimum(chain, len(self.token) - 1)] == token), chain, -1)
         child = np.append(self.child, -1)[edge]
@@ -95,7 +95,7 @@ class Trie:
 
 
 def _find(sorted_values: Int[np.ndarray, " n"], wanted: Int[np.ndarray, " r"]) -> Int[np.ndarray, " r"]:
-    """Position of each wanted value in a sorted array, -1 where it is absent."""
+    """Index of each wanted value in a sorted array, -1 if absent."""
     if not len(sorted_values):
         return np.full(len(wanted), -1)
     at = np.minimum(np.searchsorted(sorted_values, wanted), len(sorted_values) - 1)
@@ -103,10 +103,10 @@ def _find(sorted_values: Int[np.ndarray, " n"], wanted: Int[np.ndarray, " r"]) -
 
 
 def build_trie(catalog: Catalog, is_candidate: Bool[np.ndarray, " N"]) -> Trie:
-    """Build the trie of the candidate rows, at least one; time and memory linear in their tokens."""
+    """Build the trie of at least one candidate row; time and memory are linear in the number of tokens."""
     row = np.flatnonzero(is_candidate).astype(np.int32)
     item = catalog.first[row]
-    # What a row shares with the candidate before it is the least that rows between them share with their neighbours.
+    # The prefix shared with the previous candidate is the shortest of those shared by neighbours between the two.
     lcp = np.full(len(row), -1, np.int32)
     lcp[1:] = np.minimum.reduceat(catalog.lcp[: row[-1] + 1], row[:-1] + 1) if len(row) > 1 else 0
     owned = catalog.given.lengths[item] - lcp
@@ -128,8 +128,8 @@ def build_trie(catalog: Catalog, is_candidate: Bool[np.ndarray, " N"]) -> Trie:
 def _branches(lcp: Int[np.ndarray, " n"], node_start: Int[np.ndarray, " n_plus_1"]) -> tuple[np.ndarray, ...]:
     """`branch`, `child_start`, `child` of the trie, and the range of candidate rows below each child; all int32.
 
-    Row r >= 1 leaves the row before it at a branching node of depth lcp[r]. That node belongs to the last earlier row
-    that shares less; the child begun by r ends where a later row shares no more than r does.
+    Row r >= 1 leaves the previous row at a branching node of depth lcp[r]. That node is owned by the last earlier row
+    with a smaller lcp; the child that starts with r ends at the next row whose lcp is not greater than that of r.
     """
     n_rows = len(lcp)
     split = np.arange(1, n_rows)
@@ -137,12 +137,12 @@ def _branches(lcp: Int[np.ndarray, " n"], node_start: Int[np.ndarray, " n_plus_1
     end = _jump(np.arange(1, n_rows + 1), np.append(lcp, -2).astype(np.int32), operator.gt)
     parent = node_start[owner[1:]] + lcp[1:] - lcp[owner[1:]] - 1
 
-    key = np.sort(parent << 32 | split)  # by parent and then by row, both in one integer
+    key = np.sort(parent << 32 | split)  # by parent and then by row, both packed into one integer
     parent, split = key >> 32, key & (2**32 - 1)
     owner, end = owner[split], end[split]
     is_first = np.diff(parent, prepend=-1) != 0
     branch = parent[is_first]
-    # Each branching node has one child more than splits: the one its owner goes on with, always the next node.
+    # A branching node has one child more than splits: that of its owner, which is always the next node.
     first = np.flatnonzero(is_first) + np.arange(len(branch))
     rest = np.arange(n_rows - 1) + np.cumsum(is_first)
     child = np.empty(n_rows - 1 + len(branch), np.int32)
@@ -156,9 +156,9 @@ def _branches(lcp: Int[np.ndarray, " n"], node_start: Int[np.ndarray, " n_plus_1
 def _jump(
     pointer: Int[np.ndarray, " N"], values: Int[np.ndarray, " n"], passes: Callable[..., Bool[np.ndarray, " r"]]
 ) -> Int[np.ndarray, " N"]:
-    """Move each pointer along pointers while the value it points at `passes` the row's own (nearest smaller value).
+    """Follow pointers while the value pointed at `passes` that of the row (nearest smaller value).
 
-    Pointers of resolved rows skip all that lies between, so the rounds are few (at most the depth of the trie).
+    Pointers of resolved rows skip everything in between, so there are few rounds (at most the depth of the trie).
     """
     pointer = np.append(pointer, 0)
     rows = np.arange(len(pointer) - 1)
@@ -172,8 +172,8 @@ def _jump(
 def _edge_tokens(
     given: Ragged, item: Int[np.ndarray, " n"], lcp: Int[np.ndarray, " n"], owned: Int[np.ndarray, " n"]
 ) -> Int[np.ndarray, " M"]:
-    """The token into every node: -1 for the root, then the unshared part of every row."""
-    begin = given.start[item] + lcp  # the root stands before the first row's first token
+    """Token into each node: -1 for the root, then the unshared part of every row."""
+    begin = given.start[item] + lcp  # the root precedes the first token of the first row
     token = given.ids.take(ragged_index(begin, owned), mode="clip")
     token[0] = -1
     return token

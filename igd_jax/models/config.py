@@ -10,12 +10,12 @@ from igd_jax.core.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Llama3Scaling:
-    """How Llama 3.1 and later stretch the rotary wavelengths (``rope_type: llama3``).
+    """Stretching of rotary wavelengths in Llama 3.1 and later (``rope_type: llama3``).
 
     Attributes:
-      factor: how many times the longest wavelengths are stretched.
-      low_freq_factor: wavelengths above ``original_max_position / low_freq_factor`` are stretched whole.
-      high_freq_factor: wavelengths below ``original_max_position / high_freq_factor`` are kept.
+      factor: stretch of the longest wavelengths.
+      low_freq_factor: wavelengths above ``original_max_position / low_freq_factor`` are stretched fully.
+      high_freq_factor: wavelengths below ``original_max_position / high_freq_factor`` are unchanged.
       original_max_position: context length before stretching, in tokens.
     """
 
@@ -27,26 +27,26 @@ class Llama3Scaling:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What fixes the maths of a decoder, whatever its family.
+    """Everything that determines the computation of a decoder of any family.
 
     Attributes:
-      vocab_size: rows of the embedding.
+      vocab_size: number of rows of the embedding.
       hidden_size: width of the residual stream.
       mlp_size: inner width of the gated MLP.
-      num_layers: transformer blocks.
-      num_heads: query heads.
-      num_kv_heads: key-value heads; divides `num_heads`.
+      num_layers: number of transformer blocks.
+      num_heads: number of query heads.
+      num_kv_heads: number of key-value heads; divides `num_heads`.
       head_dim: width of one head; even.
       rope_theta: rotary base.
-      rope_scaling: how rotary wavelengths are stretched, or None.
-      rms_norm_eps: added to the mean square in every norm.
-      tie_embeddings: the vocabulary head is the embedding.
-      qkv_bias: biases on query, key and value (Qwen2).
-      qk_norm: an RMS norm on each query and key head (Qwen3).
-      max_positions: the longest context the model was made for, in tokens.
+      rope_scaling: stretching of rotary wavelengths, or None.
+      rms_norm_eps: epsilon added to the mean square in every norm.
+      tie_embeddings: whether the vocabulary head is the embedding.
+      qkv_bias: whether query, key and value have biases (Qwen2).
+      qk_norm: whether each query and key head has an RMS norm (Qwen3).
+      max_positions: longest context that the model was made for, in tokens.
 
     Raises:
-      InputError: heads that do not divide into groups, or an odd head.
+      InputError: the heads do not divide into groups, or the head width is odd.
     """
 
     vocab_size: int
@@ -131,14 +131,14 @@ NAMED: dict[str, ModelConfig] = {
         max_positions=8192,
     ),
 }  # fmt: skip
-"""Base models at their public sizes, and three small ones in the shape of Qwen2 for smoke runs."""
+"""Base models at their public sizes, and three small models of the Qwen2 family for quick runs."""
 
 
 def named(name: str, *, vocab_size: int | None = None) -> ModelConfig:
-    """The config called `name` in `NAMED`, with `vocab_size` rows if that is given.
+    """The config called `name` in `NAMED`, with `vocab_size` embedding rows if given.
 
     Raises:
-      InputError: no such name; the message lists those there are.
+      InputError: an unknown name; the message lists the known ones.
     """
     if name not in NAMED:
         raise InputError(f"no model is called {name!r}; expected one of {', '.join(NAMED)}; or give a model folder")
@@ -173,7 +173,7 @@ _ONLY = {
     "partial_rotary_factor": 1.0,
     "is_encoder_decoder": False,
 }
-"""Fields that have one supported value. Absent or null they mean that value in all three families."""
+"""Fields with a single supported value, which is also the meaning of null or no value in all three families."""
 _READ_APART = {
     "model_type", "head_dim", "layer_types", "rms_norm_eps", "rope_parameters", "rope_scaling", "rope_theta",
     "tie_word_embeddings",
@@ -184,7 +184,7 @@ _HARMLESS = {
     "pretraining_tp", "problem_type", "return_dict", "sliding_window", "torch_dtype", "transformers_version",
     "use_cache",
 }  # fmt: skip
-"""Fields that do not change the maths: ids, labels, storage, or parts of a switch that `_ONLY` holds off."""
+"""Fields that do not affect the computation: ids, labels, storage, or details of a switch that `_ONLY` keeps off."""
 
 
 def from_hf(config: dict[str, Any]) -> ModelConfig:
@@ -193,8 +193,8 @@ def from_hf(config: dict[str, Any]) -> ModelConfig:
     The rotary base is taken from ``rope_theta`` or, as transformers 5 writes it, from ``rope_parameters``.
 
     Raises:
-      InputError: an unknown architecture; or, all in one message, fields that are missing, contradictory, have an
-        unsupported value, or are not known here and so might change the maths.
+      InputError: an unknown architecture; or, all in one message, fields that are missing, contradictory, unsupported,
+        or unknown, as these might affect the computation.
     """
     family = str(config.get("model_type"))
     if family not in FAMILIES:
@@ -237,7 +237,7 @@ def _unsupported(config: dict[str, Any]) -> list[str]:
 def positive_number(
     fields: dict[str, Any], name: str, kind: type[int] | type[float], problems: list[str]
 ) -> int | float:
-    """A positive number within `LARGEST`; a problem is noted and 1 stands in for it, so that reading can go on."""
+    """Read a positive number within `LARGEST`; for anything else a problem is noted and 1 is returned."""
     value = fields.get(name)
     if isinstance(value, (int, kind)) and not isinstance(value, bool) and 0 < value <= LARGEST[kind]:
         return kind(value)

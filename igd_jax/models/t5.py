@@ -1,7 +1,7 @@
-"""T5: an encoder that reads and a decoder that writes (arXiv 1910.10683), in float32 and without dropout.
+"""T5, an encoder-decoder (arXiv 1910.10683), in float32 and without dropout.
 
-Version 1.0 has a ReLU between two maps and writes with its embedding, scaled; version 1.1 has a gated GELU and a head
-of its own. Positions and attention are arguments, so that a method can share positions and hide tokens from others.
+Version 1.0 has a ReLU feed-forward and uses the scaled embedding as its head; version 1.1 has a gated GELU and a
+separate head. Positions and masks are arguments, so that a method can share positions and hide tokens from others.
 """
 
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ class T5(nnx.Module):
 
     Args:
       config: sizes and switches.
-      rngs: source of the initial weights, those of the published code as in transformers (``initializer_factor`` 1):
-        embedding and head normal(1), maps by their inputs (`t5_layers.linear`), position biases
+      rngs: source of the initial weights, distributed as in transformers (``initializer_factor`` 1): embedding and
+        head normal(1), linear maps by their input width (`t5_layers.linear`), position biases
         normal(1 / sqrt(hidden)), norms one.
     """
 
@@ -52,15 +52,15 @@ class T5(nnx.Module):
         """Hidden states of the encoder after its final norm.
 
         Args:
-          inputs: token ids, or embeddings in their place.
-          positions: whose differences choose the biases.
+          inputs: token ids, or embeddings instead.
+          positions: positions whose differences select the biases.
           visible: which tokens see each other.
-          unroll: as in `Decoder`.
+          unroll: layers per loop iteration, as in `Decoder`.
         """
         return self.encoder(self._embedded(inputs), positions=positions, visible=visible, unroll=unroll)[0]
 
     def memory_of(self, encoded: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Memory:
-        """What the decoder looks at of hidden states of the encoder, of which `mask` marks the real ones."""
+        """Keys and values for the decoder from hidden states of the encoder; `mask` is True on real tokens."""
         return self.decoder.memory_of(encoded, mask)
 
     def decode(
@@ -74,16 +74,17 @@ class T5(nnx.Module):
         more_bias: Float[Array, "B T T"] | None = None,
         unroll: int = 1,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
-        """Hidden states of the decoder after its final norm, without the scale that version 1.0 has before its head.
+        """Hidden states of the decoder after its final norm, without the scaling of version 1.0 before the head.
 
         Args:
-          inputs: token ids, or embeddings in their place.
+          inputs: token ids, or embeddings instead.
+          memory: the encoder's output, from `memory_of`.
           positions, visible, unroll: as in `encode`.
-          past: tokens of the decoder that were run before, with their positions.
-          more_bias: added to the attention [b, query, key] among the inputs.
+          past: earlier tokens of the decoder, with their positions.
+          more_bias: further bias [b, query, key] on the attention among the inputs.
 
         Returns:
-          Hidden states, and the inputs' keys and values with their positions.
+          Hidden states, and keys and values of the inputs with their positions.
         """
         return self.decoder(
             self._embedded(inputs),
@@ -99,7 +100,7 @@ class T5(nnx.Module):
         return self.embed[...][inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
 
     def prefill(self, batch: TextBatch) -> Prefix:
-        """Read the prompts, and write the start token, which stands at position 0 and predicts the first token."""
+        """Encode the prompts and run the start token, which has position 0 and predicts the first token."""
         memory, start = self._read_prompts(batch), self._start(len(batch.prompt))
         real = jnp.ones(start.shape, bool)
         hidden, kv = self.decode(start, memory, positions=jnp.zeros_like(start), visible=Causal(real))
@@ -120,10 +121,10 @@ class T5(nnx.Module):
         return self.decode(tokens, prefix.memory, positions=positions, visible=visible, past=[(prefix.kv, seen), *past])
 
     def target_hidden(self, batch: TextBatch) -> Float[Array, "B T D"]:
-        """The decoder's state that predicts each target token.
+        """State of the decoder that predicts each target token.
 
-        The decoder reads the start token and then the target. The token before the first of an identifier stands in
-        the prompt, which it does not read: the start token predicts that one.
+        The decoder reads the start token and then the target. The first token of an identifier is preceded by the
+        prompt, which the decoder does not read, so the start token predicts it.
 
         target   t1 t2 e  .
         input     s t1 t2 e
@@ -149,7 +150,7 @@ class T5(nnx.Module):
         return jnp.full((n_rows, 1), self.config.start_id, jnp.int32)
 
     def _read_prompts(self, batch: TextBatch, *, unroll: int = 1) -> Memory:
-        """Encode shared prefix and prompt; each row anew, as the tokens of both see each other."""
+        """Encode shared prefix and prompt of every row; the prefix is not shared, since it sees the prompt."""
         n_rows, n_shared = len(batch.prompt), len(batch.shared_prefix)
         shared = jnp.broadcast_to(batch.shared_prefix[None], (n_rows, n_shared))
         valid = jnp.pad(batch.prompt_mask, ((0, 0), (n_shared, 0)), constant_values=True)

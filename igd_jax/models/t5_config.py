@@ -10,22 +10,23 @@ from igd_jax.core.errors import InputError
 from igd_jax.models.config import positive_number
 
 FEED_FORWARD = {"relu": False, "gated-gelu": True}
-"""``feed_forward_proj`` of a config, and whether it is gated."""
+"""Values of ``feed_forward_proj``, and whether they are gated."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class T5Config:
-    """What fixes the maths of a T5.
+    """Everything that determines the computation of a T5.
 
     Attributes:
-      vocab_size, hidden_size, mlp_size, num_heads, head_dim, tie_embeddings: as in `models.config`.
-      num_layers, num_decoder_layers: blocks.
-      num_buckets, max_distance: of relative positions; all beyond the distance share a bucket.
-      eps: added to the mean square in every norm.
-      gated: a gated GELU instead of a ReLU (version 1.1).
-      scale_logits: states are divided by ``sqrt(hidden_size)`` before the head (version 1.0).
-      start_id: the token that the decoder reads before the first it writes.
-      max_positions: none; relative positions have no end.
+      vocab_size, hidden_size, mlp_size, num_heads, head_dim, tie_embeddings: sizes as in `models.config`.
+      num_layers, num_decoder_layers: number of blocks of the encoder and the decoder.
+      num_buckets: number of buckets of relative positions.
+      max_distance: distance from which on all positions share a bucket.
+      eps: epsilon added to the mean square in every norm.
+      gated: whether the feed-forward is a gated GELU (version 1.1) instead of a ReLU.
+      scale_logits: whether states are divided by ``sqrt(hidden_size)`` before the head (version 1.0).
+      start_id: first input token of the decoder.
+      max_positions: infinite, since positions are relative.
     """
 
     vocab_size: int
@@ -51,14 +52,14 @@ NAMED: dict[str, T5Config] = {
     "t5-small": _T5(hidden_size=512, mlp_size=2048, num_layers=6, num_decoder_layers=6, num_heads=8, head_dim=64),
     "t5-base": _T5(hidden_size=768, mlp_size=3072, num_layers=12, num_decoder_layers=12, num_heads=12, head_dim=64),
 }
-"""Version 1.0 at its public sizes (arXiv 1910.10683; google-t5 on Hugging Face), and a small one for smoke runs."""
+"""Version 1.0 at its public sizes (arXiv 1910.10683; google-t5 on Hugging Face), and a small model for quick runs."""
 
 
 def named(name: str, *, vocab_size: int) -> T5Config:
-    """The config called `name` in `NAMED`, with `vocab_size` rows.
+    """The config called `name` in `NAMED`, with `vocab_size` embedding rows.
 
     Raises:
-      InputError: no such name; the message lists those there are.
+      InputError: an unknown name; the message lists the known ones.
     """
     if name not in NAMED:
         raise InputError(f"no T5 folder or size is called {name!r}; expected a folder or one of {', '.join(NAMED)}")
@@ -71,17 +72,17 @@ _FIELDS = {
     "relative_attention_max_distance": "max_distance", "layer_norm_epsilon": "eps",
 }  # fmt: skip
 _DEFAULTS = {"relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6}
-"""Fields that older configs leave out."""
+"""Defaults of fields that older configs lack."""
 
 
 def from_hf(config: dict[str, Any]) -> T5Config:
     """Read a Hugging Face config of ``model_type`` t5.
 
-    ``tie_word_embeddings`` false has two meanings, a head of its own and logits that are not scaled; transformers 5
-    writes the second one apart, as ``scale_decoder_outputs``.
+    ``tie_word_embeddings`` false has two meanings, a separate head and unscaled logits; transformers 5 writes the
+    second as a field of its own, ``scale_decoder_outputs``.
 
     Raises:
-      InputError: another type; or, all in one message, fields that are missing or of a value that no T5 has.
+      InputError: another model type; or, all in one message, fields that are missing or have an unsupported value.
     """
     if config.get("model_type") != "t5":
         raise InputError(f"the model is of type {config.get('model_type')!r}; expected t5; choose such a model")

@@ -1,4 +1,4 @@
-"""The parts of T5: relative position biases, attention without a scale, feed-forward, and a stack of such layers.
+"""Parts of T5: relative position biases, unscaled attention, feed-forward, and stacks of layers.
 
 softmax(q k' + bias[bucket(position of key - position of query)]) v       (arXiv 1910.10683)
 """
@@ -18,7 +18,7 @@ from igd_jax.models.visibility import Visibility, mask_of
 
 
 def linear(n_in: int, n_out: int, *, rngs: nnx.Rngs, scale: float = 1.0) -> Linear:
-    """A map without biases, at first normal(`scale` / sqrt(n_in))."""
+    """A linear map without biases, initialised from normal(`scale` / sqrt(n_in))."""
     init = jax.nn.initializers.normal(scale * n_in**-0.5)
     return Linear(n_in, n_out, rngs=rngs, param_dtype=jnp.float32, init=init)
 
@@ -38,11 +38,11 @@ class FeedForward(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Attention of T tokens to blocks of keys, which come with what is added to the logits."""
+    """Attention of T tokens to blocks of keys, with their biases on the logits."""
 
     def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
         width, self.head_dim = config.num_heads * config.head_dim, config.head_dim
-        # Smaller queries stand in for the scale by the width of a head.
+        # Smaller initial queries replace the scaling of logits by the head width.
         self.q = linear(config.hidden_size, width, rngs=rngs, scale=config.head_dim**-0.5)
         self.k, self.v = (linear(config.hidden_size, width, rngs=rngs) for _ in range(2))
         self.o = linear(width, config.hidden_size, rngs=rngs)
@@ -59,7 +59,7 @@ class Attention(nnx.Module):
 
 
 class Layer(nnx.Module):
-    """Attention, in the decoder attention to the encoder, and feed-forward, each behind a norm and added."""
+    """Self-attention, cross-attention in the decoder, and feed-forward, each with a pre-norm and a residual."""
 
     def __init__(self, config: T5Config, *, crosses: bool, rngs: nnx.Rngs):
         def norm() -> RMSNorm:
@@ -79,7 +79,7 @@ class Layer(nnx.Module):
         past: Sequence[KeyBlock],
         memory: KeyBlock | None,
     ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B Q T H"], Float[Array, "B Q T H"]]]:
-        """Returns the new residual stream, and the tokens' keys and values."""
+        """Returns the updated residual stream, and keys and values of the tokens."""
         x = self.attention_norm(hidden)
         new = self.attention.keys(x)
         hidden = hidden + self.attention(x, [*past, KeyBlock(*new, mask, bias)])
@@ -89,7 +89,7 @@ class Layer(nnx.Module):
 
 
 class Stack(nnx.Module):
-    """Layers, stacked and scanned, under one table of position biases, and a norm after them."""
+    """Stacked and scanned layers that share one table of position biases, followed by a norm."""
 
     def __init__(self, config: T5Config, *, is_decoder: bool, rngs: nnx.Rngs):
         @nnx.split_rngs(splits=config.num_decoder_layers if is_decoder else config.num_layers)
@@ -114,15 +114,19 @@ class Stack(nnx.Module):
         more_bias: Float[Array, "B T T"] | None = None,
         unroll: int = 1,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
-        """Run tokens, which see each other as `visible` says, earlier ones by the masks of `past`, and the memory.
+        """Run tokens, which see each other according to `visible`, earlier tokens by the masks of `past`, and `memory`.
 
         Args:
-          positions: of the tokens; differences to them and to those of `past` choose the biases.
-          more_bias: added to the biases among the tokens, in all heads.
-          unroll: as in `Decoder`.
+          hidden: embeddings of the tokens.
+          positions: positions of the tokens; differences to them and to those of `past` select the biases.
+          visible: which of the tokens see each other.
+          past: earlier tokens, each part with its mask.
+          memory: the encoder's output; only for the decoder.
+          more_bias: further bias among the tokens, in all heads.
+          unroll: layers per loop iteration, as in `Decoder`.
 
         Returns:
-          Hidden states after the final norm, and the tokens' keys and values.
+          Hidden states after the final norm, and keys and values of the tokens.
         """
         bias, mask = self._bias(positions, positions), mask_of(visible)
         if more_bias is not None:
@@ -146,7 +150,7 @@ class Stack(nnx.Module):
         return self.norm(hidden), KVCache(key, value, positions)
 
     def memory_of(self, encoded: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Memory:
-        """Keys and values of the encoder's tokens in all layers, which are the same whatever is written."""
+        """Keys and values of the encoder's tokens in all layers of the decoder; they do not depend on its input."""
         assert self.layers.cross is not None
         graph, weights = nnx.split(self.layers.cross)
         key, value = jax.vmap(lambda layer: nnx.merge(graph, layer).keys(encoded))(weights)
@@ -158,10 +162,10 @@ class Stack(nnx.Module):
 
 
 def bucket_of(distance: Int[Array, "*shape"], config: T5Config, *, both_sides: bool) -> Int[Array, "*shape"]:
-    """The bucket of each distance, position of key - position of query.
+    """Bucket of each distance (position of key - position of query).
 
-    Half of the buckets are for one distance each, the rest grow with its logarithm up to `max_distance`. An encoder
-    has half of all buckets for keys after the query; a decoder sees none there.
+    Half of the buckets hold a single distance each; the other half grow logarithmically up to `max_distance`. In an
+    encoder, half of all buckets are for keys after the query; a decoder never sees these.
     """
     n = config.num_buckets // 2 if both_sides else config.num_buckets
     exact, far = n // 2, np.maximum(np.arange(config.max_distance + 1), 1).astype(np.float32)

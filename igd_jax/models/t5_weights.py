@@ -1,4 +1,4 @@
-"""Reads a T5 from a Hugging Face folder, and writes one."""
+"""Reads and writes T5 weights in Hugging Face folders."""
 
 import dataclasses
 from contextlib import ExitStack
@@ -15,13 +15,13 @@ from igd_jax.models.t5_config import from_hf, to_hf
 
 HEAD = "lm_head.weight"
 COPIES = dict.fromkeys(("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"), "shared.weight")
-"""The one embedding under other names, as some published folders have it."""
+"""Copies of the embedding under other names, as in some published folders."""
 IGNORED = ("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",)
-"""A table that published version 1.0 folders hold and no T5 uses: attention to the encoder has no position biases."""
+"""A tensor in published version 1.0 folders that no T5 uses: cross-attention has no position biases."""
 
 
 def names(*, gated: bool) -> list[Name]:
-    """Of `T5`; see `hf_weights.Name`."""
+    """Names of the tensors of a `T5`; see `hf_weights.Name`."""
     found = [("shared.weight", "embed", False), (HEAD, "head", False)]
     for side, parts in (
         ("encoder", (("attention", "SelfAttention"), ("mlp", "DenseReluDense"))),
@@ -47,12 +47,12 @@ def names(*, gated: bool) -> list[Name]:
 def load_t5(folder: str | Path) -> T5:
     """Build a `T5` with the weights of a Hugging Face folder, converted to float32.
 
-    transformers 5 writes ``tie_word_embeddings`` true whatever it is. A head in the files then is the model's own where
-    its config does not scale logits (version 1.1), and must be the embedding where it does.
+    transformers 5 always writes ``tie_word_embeddings`` true. A head in the files is therefore a separate head if the
+    config does not scale logits (version 1.1), and must equal the embedding if it does.
 
     Raises:
-      InputError: no usable config or weights; or tensors that are missing (-), surplus (+) or of another shape or
-        dtype than the config asks (!), all in one message.
+      InputError: no usable config or weights; or tensors that are missing (-), surplus (+) or differ from the config in
+        shape or dtype (!), all in one message.
     """
     config, path = from_hf(read_config(folder)), Path(folder)
     with ExitStack() as stack:
@@ -65,9 +65,9 @@ def load_t5(folder: str | Path) -> T5:
 
 
 def save_t5(model: T5, folder: Path) -> None:
-    """Write what `load_t5` and transformers read: ``model.safetensors`` (float32), then ``config.json``.
+    """Write a folder for `load_t5` and transformers: ``model.safetensors`` (float32), then ``config.json``.
 
-    Each is replaced as a whole; other files of the folder, such as its tokenizer, stay as they are.
+    Each file is replaced atomically; other files of the folder, such as its tokenizer, are left alone.
     """
     arrays = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model)), sep=".")
     tensors = {}
@@ -78,5 +78,5 @@ def save_t5(model: T5, folder: Path) -> None:
         for layer, part in enumerate(array) if "{layer}" in name else [(0, array)]:
             tensors[name.format(layer=layer)] = np.ascontiguousarray(part.T if transposed else part)
     with atomic_file(folder / "model.safetensors") as partial:
-        save_file(tensors, partial, metadata={"format": "pt"})  # transformers asks for the word
+        save_file(tensors, partial, metadata={"format": "pt"})  # required by transformers
     write_json(folder / "config.json", to_hf(model.config))

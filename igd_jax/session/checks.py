@@ -7,12 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.lines import shortened
-
-LONGEST_SHOWN = 160
-"""Characters of a value that a message repeats."""
-LONGEST_LINE = 480
-"""Characters of a whole message."""
+from igd_jax.core.shown import LONGEST_SHOWN, shown
 
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 
@@ -23,14 +18,6 @@ class Check(Protocol):
 
     def __call__(self, field: str, value: Any) -> None:
         """Check the value of ``config.{field}``."""
-
-
-def shown(value: Any) -> str:
-    """A value as a message repeats it, shortened in the middle."""
-    try:
-        return shortened(repr(value), LONGEST_SHOWN)
-    except ValueError:  # Python writes no integer of more than 4,300 digits
-        return f"a number of {value.bit_length():,} bits"
 
 
 def refused(field: str, value: Any, expected: str, *, but: str = "") -> InputError:

@@ -41,18 +41,25 @@ def load_config(config: ConfigDict | None, workdir: Workdir) -> ConfigDict:
 
 
 def run_config(workdir: Workdir) -> ConfigDict:
-    """The config of the run in a workdir; fields that are younger than the run have the values of `DEFAULTS`."""
+    """The config of the run in a workdir; fields that are younger than the run have the values of `DEFAULTS`.
+
+    Raises:
+      InputError: the file was altered, and holds no config.
+    """
     config = read_json(workdir.config)
+    if not isinstance(config, dict) or not all(isinstance(fields, dict) for fields in config.values()):
+        raise InputError(f"{workdir.config} holds no sections with fields, as a run writes them; restore that file")
     if DEFAULTS.is_file():
         for section, fields in config_json(read_config(str(DEFAULTS))).items():
             config[section] = fields | config.get(section, {})
-    return ConfigDict({section: _with_tuples(fields) for section, fields in config.items()})
+    try:
+        return ConfigDict({section: _with_tuples(fields) for section, fields in config.items()})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:  # such as a name with a dot
+        raise InputError(f"{workdir.config} holds no config of a run ({error}); restore that file") from None
 
 
-def _with_tuples(fields: Any) -> Any:
+def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
     """A section with tuples again where JSON has lists: flags take texts such as ``(1,5)`` for those only."""
-    if not isinstance(fields, dict):
-        return fields
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 

@@ -19,19 +19,11 @@ from typing import get_type_hints
 from ml_collections import ConfigDict
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.lines import shortened
+from igd_jax.core.shown import LONGEST_LINE, shortened, shown
 from igd_jax.identifiers.base import identifiers_class
 from igd_jax.methods.base import Method, load_method
 from igd_jax.models.load import config_of, kind_of
-from igd_jax.session.checks import (
-    KINDS,
-    LONGEST_LINE,
-    Argument,
-    check_names,
-    check_type,
-    read_section,
-    shown,
-)
+from igd_jax.session.checks import KINDS, Argument, check_names, check_type, read_section
 from igd_jax.session.sections import (
     TOKENIZER,
     DataSettings,

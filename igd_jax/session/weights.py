@@ -7,9 +7,10 @@ from typing import Any
 from flax import nnx
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, read_json
+from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.methods.base import BACKBONE, Context, Method, load_method
+from igd_jax.session.config_flags import config_json, run_config
 from igd_jax.session.session import Session
 from igd_jax.training.checkpoint import Checkpoints, frozen_fingerprint
 
@@ -52,7 +53,7 @@ def trained_model(session: Session, workdir: Workdir, context: Context) -> Train
             raise InputError(f"{workdir.path} holds no run and {lacks}: there is no model")
         say(f"no training: weights of {settings.model.path}")
         return Trained(method.make_model(context), None)
-    trained_by = read_json(workdir.config)["method"]
+    trained_by = config_json(run_config(workdir))["method"]
     is_same = trained_by["name"] == settings.method.name
     # Paths among its arguments may be there no more where decoding alone reads them.
     trainer = method if is_same else load_method(trained_by["name"], trained_by["args"])

@@ -1,4 +1,4 @@
-"""Lines for people: nothing that a terminal would obey, not too long, and no end of the program when nobody reads."""
+"""Lines for people: nothing that a terminal would obey, and no end of the program when nobody reads."""
 
 import contextlib
 import io
@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from igd_jax.core.lines import escape_output, outliving_reader, shortened, visible
+from igd_jax.core.lines import escape_output, outliving_reader, visible
 from igd_jax.core.log import say
 
 
@@ -32,11 +32,6 @@ def test_what_a_terminal_would_obey_is_escaped_as_json_has_it(text, shown, capsy
     assert json.loads(f'"{shown}"') == text
     say(text)
     assert capsys.readouterr().out == shown + "\n"
-
-
-def test_a_long_text_keeps_its_ends():
-    assert shortened("short", 20) == "short"
-    assert shortened("a" * 500 + "b" * 500, 21) == "aaaaaaaaa...bbbbbbbbb"
 
 
 def test_what_the_encoding_cannot_write_is_escaped(monkeypatch):

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_compare import write_evaluation
+from evaluation_folders import write_evaluation
 
 from igd_jax.core.errors import InputError
 from igd_jax.evaluation.evaluations import read_evaluation
@@ -14,9 +14,7 @@ from igd_jax.evaluation.evaluations import read_evaluation
 def test_metrics_that_are_no_numbers_are_bad_input(tmp_path, name, number):
     path = write_evaluation(tmp_path / "a", [0, 1]) / "metrics.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: "THERE"}).replace('"THERE"', number))
-    with pytest.raises(
-        InputError, match=rf"predictions.jsonl gives {name} .*metrics.json .*; run python -m igd_jax.ev"
-    ):
+    with pytest.raises(InputError, match=rf"predictions.jsonl gives {name} .*metrics.json .*; run python -m "):
         read_evaluation("a", path.parent)
 
 

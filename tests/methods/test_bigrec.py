@@ -1,62 +1,31 @@
 """BIGRec's lists against a plain computation from what was written; its embeddings, and what it refuses."""
 
-import shutil
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers
 from batches import text_batch
+from bigrec_calls import COUNTS, LONGEST, TOKENIZER, K, ask, embed, engine_of, index_over, make_model
 from flax import nnx
-from safetensors import safe_open
-from safetensors.numpy import load_file, save_file
-from tiny_run import HF_CONFIG, TITLES, context_of, decode_options, tiny_config
+from tiny_run import HF_CONFIG, TITLES, context_of
 from tokenizers import models
 
 from configs import bigrec
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, read_json, write_json
 from igd_jax.core.ragged import Ragged
-from igd_jax.core.types import Recommendations, TextBatch
+from igd_jax.core.types import TextBatch
 from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import make_examples
-from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
-from igd_jax.decoding.engine import recommend
-from igd_jax.decoding.grounding import GOES_ON, NOTHING, collaborative_weight, cut, embed_rows, embed_texts
+from igd_jax.data.tokenizer import Tokenizer
+from igd_jax.decoding.grounding import GOES_ON, NOTHING, collaborative_weight, cut
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.unconstrained import unconstrained_search
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import target_logits
-from igd_jax.methods.bigrec import BIGRec, Grounding, text_ends
-from igd_jax.models.config import from_hf
+from igd_jax.methods.bigrec import BIGRec, text_ends
 from igd_jax.models.decoder import Decoder
-from igd_jax.session.session import set_up
-from igd_jax.session.settings import settings_from
-from igd_jax.session.weights import trained_model
 from igd_jax.training.loss import weighted_cross_entropy
-from igd_jax.training.mesh import make_mesh
-
-TOKENIZER = train_tokenizer(TITLES, vocab_size=300)
-COUNTS = np.random.default_rng(0).integers(0, 9, len(TITLES))
-K, LONGEST = 6, 8
-
-
-def make_model(seed: int) -> Decoder:
-    """Random weights, large enough that texts differ."""
-
-    @nnx.jit
-    def make() -> Decoder:
-        graph, weights = nnx.split(Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(seed)))
-        return nnx.merge(graph, jax.tree.map(lambda x: x * 4.0, weights))
-
-    return make()
-
-
-def index_over(candidates: np.ndarray) -> ItemIndex:
-    """The last item shares its title with item 3."""
-    return build_index(TITLES, TOKENIZER.encode_titles(TITLES), COUNTS, candidates=candidates)
 
 
 @pytest.fixture(scope="module")
@@ -80,26 +49,6 @@ def batch() -> TextBatch:
     scores = np.random.default_rng(5).normal(0, 1, (5, len(TITLES))).astype(np.float32)
     scores[1, :9] = -np.inf
     return text_batch([*TOKENIZER.encode(TITLES[:4]), []]).replace(collaborative=jnp.asarray(scores))
-
-
-def engine_of(method: BIGRec, model: Decoder, index: ItemIndex, *, top_k: int = K, **context) -> Grounding:
-    options = decode_options(index, top_k=top_k, max_length=LONGEST, length_penalty=1.0)
-    return method.engine(context_of(index, **context), model, options)
-
-
-def ask(engine: Grounding, batch: TextBatch) -> Recommendations:
-    return jax.tree.map(np.asarray, recommend(engine, batch))
-
-
-@nnx.jit
-def embedded(model: Decoder, tokens: jax.Array, lengths: jax.Array) -> jax.Array:
-    return embed_texts(model, tokens, lengths, bos=None)
-
-
-def embed(model: Decoder, rows: list[list[int]]) -> np.ndarray:
-    """Rows of ids without newline and EOS, in one batch."""
-    lengths = jnp.asarray([len(row) for row in rows], jnp.int32)
-    return np.asarray(embedded(model, jnp.asarray(Ragged.from_lists(rows).pad(16)), lengths), np.float64)
 
 
 @pytest.fixture(scope="module")
@@ -295,81 +244,6 @@ def test_of_a_token_with_a_newline_stays_the_token_of_what_stands_before_it():
     ends = text_ends(Tokenizer(backend, eos=0, bos=None), vocab_size=13)
     stays = {0: NOTHING, 3: NOTHING, 4: 2, 5: NOTHING, 8: 7, 10: NOTHING}  # "b)" is two tokens
     assert ends.tolist() == [stays.get(token, GOES_ON) for token in range(13)]
-
-
-# ----------------------------------------------------------------------------------------------------------- embeddings
-@pytest.fixture
-def cache(tmp_path: Path) -> Path:
-    (tmp_path / "run").mkdir()
-    return tmp_path / "run" / "cache"
-
-
-@pytest.mark.parametrize("bos", [None, 5])
-def test_devices_share_the_titles_and_change_nothing(index, model, bos, monkeypatch):
-    monkeypatch.setattr("igd_jax.decoding.grounding.TITLES_AT_ONCE", 12)  # of 22; over 8 devices they are 16
-    ends = text_ends(TOKENIZER, vocab_size=HF_CONFIG["vocab_size"])
-    rows = index.catalog.tokens
-    alone, shared = (embed_rows(model, rows, ends, bos=bos, mesh=make_mesh(data=devices)) for devices in (1, 8))
-    np.testing.assert_allclose(shared, alone, rtol=1e-4, atol=1e-4)
-    titles = TOKENIZER.encode([index.title_of_row(row) for row in range(len(rows))])
-    plain = embed(model, [([] if bos is None else [bos]) + ids for ids in titles])
-    np.testing.assert_allclose(alone, plain, rtol=1e-4, atol=1e-4)
-
-
-def test_embeddings_are_kept_and_read_again_by_the_same_model_and_catalogue(index, model, base, cache):
-    method = BIGRec(embed_by="tuned")
-    first = engine_of(method, model, index, cache=cache)
-    [path] = cache.iterdir()
-    kept = load_file(path)["embeddings"]
-    assert kept.shape == (len(index.catalog), HF_CONFIG["hidden_size"])
-    given = engine_of(BIGRec(embed_by="tuned", embeddings=str(path)), model, index)
-    np.testing.assert_array_equal(first.titles.centred, given.titles.centred)
-    with safe_open(path, framework="numpy") as file:
-        metadata = file.metadata()
-    save_file({"embeddings": kept + np.float32(1)}, path, metadata=metadata)
-    again = engine_of(method, model, index, cache=cache)
-    np.testing.assert_allclose(again.titles.mean, first.titles.mean + 1, rtol=1e-6)
-    engine_of(method, base, index, cache=cache)
-    assert len(list(cache.iterdir())) == 2
-
-
-def test_without_a_workdir_nothing_is_written(index, model, tmp_path):
-    engine_of(BIGRec(embed_by="tuned"), model, index, cache=tmp_path / "run" / "cache")
-    assert not (tmp_path / "run").exists()
-
-
-def test_embeddings_of_another_model_or_catalogue_are_bad_input(index, model, base, cache):
-    engine_of(BIGRec(embed_by="tuned"), model, index, cache=cache)
-    [path] = cache.iterdir()
-    method = BIGRec(embed_by="tuned", embeddings=str(path))
-    with pytest.raises(InputError, match=r"embeddings is .*, which is of another model; expected those of this run"):
-        engine_of(method, base, index, cache=cache)
-    fewer = index_over(np.arange(len(TITLES)) < 9)
-    with pytest.raises(InputError, match=r"which is of another catalogue; expected"):
-        engine_of(method, model, fewer, cache=cache)
-    with pytest.raises(InputError, match=r"which is of another model and another catalogue; expected"):
-        engine_of(method, base, fewer, cache=cache)
-
-
-def test_what_is_no_file_of_embeddings_is_bad_input(index, model, tmp_path):
-    path = tmp_path / "other.safetensors"
-    path.write_bytes(b"\x80\x04pickle")
-    method = BIGRec(embed_by="tuned", embeddings=str(path))
-    with pytest.raises(InputError, match=r"other.safetensors cannot be read .*; leave .*embeddings empty"):
-        engine_of(method, model, index)
-    path.unlink()
-    with pytest.raises(InputError, match=r"embeddings is '.*other.safetensors', which is no file; expected one from"):
-        BIGRec(embed_by="tuned", embeddings=str(path))
-
-
-def test_a_run_is_decoded_though_the_embeddings_that_it_named_are_gone(tiny, trained, tmp_path):
-    workdir = Workdir(str(shutil.copytree(trained, tmp_path / "run")))
-    trained_by = {"name": "bigrec", "args": {"embeddings": str(tmp_path / "gone")}}
-    write_json(workdir.config, read_json(workdir.config) | {"method": trained_by})
-    config = tiny_config(tiny, {"method.name": "bigrec"})
-    config.method.args = {"embeddings": ""}
-    session = set_up(settings_from(config), workdir)
-    assert trained_model(session, workdir, session.context(session.index)).step == 18
 
 
 # ----------------------------------------------------------------------------------------------------------- experiment

@@ -1,12 +1,13 @@
 """Amazon review data of 2018: CATEGORY_5.json.gz (or CATEGORY.json.gz) and meta_CATEGORY.json.gz, as downloaded.
 
-The steps are those of the preprocessing that IGD and D3 share: titles filtered and cleaned, a time window that ends on
-1 November 2018 and is widened until enough items survive the k-core. They differ in three points: days are cut in UTC
-and not in the local zone, a title is cleaned once, and items are numbered in the order of their first review instead of
-being shuffled.
+The steps are those of the preprocessing that IGD and D3 share: titles are filtered and cleaned, and a time window that
+ends on 1 November 2018 is widened until enough items survive the k-core. There are three differences: days are cut in
+UTC instead of the local time zone, a title is cleaned once, and items are numbered in order of their first review
+instead of being shuffled.
 """
 
 import html
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,36 +19,74 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pj
+from jaxtyping import Float64
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.log import Progress
-from igd_jax.data.interactions import Interactions, core_events, drop_untitled, take_core, window
+from igd_jax.core.log import Progress, say
+from igd_jax.data.event_log import IdCodes
+from igd_jax.data.interactions import (
+    Interactions,
+    core_events,
+    drop_untitled,
+    keep_rated,
+    settle_repeats,
+    take_core,
+    window,
+)
 from igd_jax.data.prepared import align_texts
-from igd_jax.data.source_io import IdCodes, reading
+from igd_jax.data.source_io import reading
 
 _REVIEWS = pa.schema([("reviewerID", pa.string()), ("asin", pa.string()), ("unixReviewTime", pa.int64())])
+_RATED = _REVIEWS.append(pa.field("overall", pa.float64()))
 _META = pa.schema([("asin", pa.string()), ("title", pa.string())])
 _WORDS = pa.list_(pa.string())
 _TEXTS = pa.schema([("asin", pa.string()), ("description", _WORDS), ("brand", pa.string()), ("category", _WORDS)])
-_BLOCK_BYTES = 1 << 24  # longer than any one record
+_KINDS = {
+    pa.string(): "a text",
+    pa.int64(): "a whole number",
+    pa.float64(): "a number",
+    _WORDS: "a list of texts",
+}
+_BLOCK_BYTES = 1 << 24  # longer than any record
 _END = int(datetime(2018, 11, 1, tzinfo=UTC).timestamp())
 _MAX_WORDS = 20
 
 
-def read(path: Path, *, k_core: int = 5, min_items: int = 10_000) -> Interactions:
+def read(
+    path: Path,
+    *,
+    k_core: int = 5,
+    min_items: int = 10_000,
+    min_rating: float | None = None,
+    duplicates: str = "keep",
+) -> Interactions:
     """Read one category, with descriptions, brands and categories of its items.
 
-    The window opens on 1 October 2017, or on that day of the latest earlier year from which at least `min_items` items
-    survive the k-core, or else takes in all reviews up to its end.
+    The window opens on 1 October 2017, or of the latest earlier year from which at least `min_items` items survive the
+    k-core; if there is no such year, it includes all earlier reviews.
+
+    Args:
+      k_core: fewest reviews per user and item.
+      min_items: fewest items, for which the window is widened.
+      min_rating: lowest rating to keep, see `keep_rated`.
+      duplicates: "keep", as published, or "drop", see `settle_repeats`.
 
     Raises:
-      InputError: the two files are not there once each, or one is damaged or cut short, or nothing survives.
+      InputError: a file is missing, ambiguous, damaged or truncated, or nothing is left.
     """
     reviews, meta = _find(path)
-    log, codes = _read_reviews(reviews)
+    is_rated = min_rating is not None
+    say(
+        f"columns: reviewerID as user, asin as item, unixReviewTime as timestamp,{' overall as rating,' * is_rated} "
+        f"title, description, brand, category; not read: {'' if is_rated else 'overall, '}all others"
+    )
+    log, ratings, codes = _read_reviews(reviews, _RATED if is_rated else _REVIEWS)
     titles, notes = _read_titles(meta, codes)
-    log = drop_untitled(replace(log, titles=titles, notes=notes))
-    core = _widen(log, k_core=k_core, min_items=min_items)
+    log = keep_rated(replace(log, titles=titles, notes=notes), ratings, min_rating)
+    log = drop_untitled(log)
+    if duplicates != "keep":
+        log = settle_repeats(log, duplicates)  # before the core, which counts events
+    core = settle_repeats(_widen(log, k_core=k_core, min_items=min_items), duplicates)
     return replace(core, texts=_read_texts(meta, core.item_ids))
 
 
@@ -63,7 +102,7 @@ def _find(folder: Path) -> tuple[Path, Path]:
 
 
 def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """Stream the columns of `schema` out of a gzipped file of JSON lines."""
+    """Stream the columns of `schema` from a gzipped file of JSON lines."""
     size = path.stat().st_size
     with (
         Progress(path.name, size, "bytes") as progress,
@@ -71,33 +110,43 @@ def _batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         pa.OSFile(str(path)) as raw,
         pa.CompressedInputStream(raw, "gzip") as stream,
     ):
-        batches = pj.open_json(
-            stream,
-            read_options=pj.ReadOptions(block_size=_BLOCK_BYTES),
-            parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-        )
-        for batch in batches:
-            batch.validate(full=True)  # bytes that are not UTF-8
-            yield batch
-            progress.update(min(raw.tell(), size - 1))
+        try:
+            batches = pj.open_json(
+                stream,
+                read_options=pj.ReadOptions(block_size=_BLOCK_BYTES),
+                parse_options=pj.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+            )
+            for batch in batches:
+                batch.validate(full=True)  # bytes that are not UTF-8
+                yield batch
+                progress.update(min(raw.tell(), size - 1))
+        except pa.ArrowInvalid as error:
+            if not (found := re.search(r"Column\(/(\w+).*\) changed from \w+ to (\w+)", str(error))):
+                raise
+            field, kind = found.groups()
+            raise InputError(
+                f"{path}: {field} of a record is or holds a JSON {kind}; expected {_KINDS[schema.field(field).type]}, "
+                "as in the Amazon data of 2018"
+            ) from None
         progress.update(size)
 
 
-def _read_reviews(path: Path) -> tuple[Interactions, IdCodes]:
-    """The events up to the window's end, not yet titled, and the numbers of their items."""
+def _read_reviews(path: Path, schema: pa.Schema) -> tuple[Interactions, Float64[np.ndarray, "events"], IdCodes]:
+    """All events without titles, their ratings (NaN if missing), and the numbering of items."""
     users, items = IdCodes(), IdCodes()
-    columns: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    columns: list[tuple[np.ndarray, ...]] = []
     dropped: Counter[str] = Counter()
-    for batch in _batches(path, _REVIEWS):
-        whole = batch.drop_null()
+    for batch in _batches(path, schema):
+        rating = batch["overall"] if "overall" in schema.names else pa.nulls(len(batch), pa.float64())
+        whole = batch.select(_REVIEWS.names).append_column("rating", rating.fill_null(math.nan)).drop_null()
         dropped["no reviewerID, asin or unixReviewTime: events"] += batch.num_rows - whole.num_rows
-        user, item, timestamp = whole.columns
-        columns.append((users.encode(user), items.encode(item), timestamp.to_numpy()))
+        user, item, timestamp, rating = whole.columns
+        columns.append((users.encode(user), items.encode(item), timestamp.to_numpy(), rating.to_numpy()))
     if not len(items):
         raise InputError(
             f"no record of {path} has reviewerID, asin and unixReviewTime; expected Amazon reviews of 2018"
         )
-    user, item, timestamp = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+    user, item, timestamp, ratings = (np.concatenate(parts) for parts in zip(*columns, strict=True))
     log = Interactions(
         user=user,
         item=item,
@@ -107,11 +156,11 @@ def _read_reviews(path: Path) -> tuple[Interactions, IdCodes]:
         titles=[""] * len(items),
         dropped=dict(dropped),
     )
-    return log, items
+    return log, ratings, items
 
 
 def _read_titles(path: Path, codes: IdCodes) -> tuple[list[str], dict[str, str | int]]:
-    """Clean titles of the reviewed items, blank where there is none that can be used, and what was wrong with those."""
+    """Clean titles of the reviewed items, blank if unusable, and counts of the reasons."""
     titles: list[str | None] = [None] * len(codes)
     wrong: Counter[str] = Counter()
     for batch in _batches(path, _META):
@@ -130,7 +179,7 @@ def _read_titles(path: Path, codes: IdCodes) -> tuple[list[str], dict[str, str |
 
 
 def clean_title(raw: str) -> tuple[str, str]:
-    """(title, "") or, where the title cannot be used, ("", which fault it has)."""
+    """(title, "") or, if the title is unusable, ("", reason)."""
     if "<span id" in raw:
         return "", "titles with <span id"
     title = raw.replace("&quot;", '"').replace("&amp;", "&").strip(" ").strip('"')
@@ -142,7 +191,7 @@ def clean_title(raw: str) -> tuple[str, str]:
 
 
 def _read_texts(path: Path, item_ids: Sequence[str]) -> dict[str, list[str]]:
-    """Texts of the items that are left, as `Prepared.texts`, from each item's first metadata record."""
+    """Texts of the remaining items from their first metadata record, in the form of `Prepared.texts`."""
     left = pa.array(item_ids, pa.string())
     texts: dict[str, dict[str, str]] = {name: {} for name in _TEXTS.names[1:]}
     for batch in _batches(path, _TEXTS):
@@ -154,14 +203,14 @@ def _read_texts(path: Path, item_ids: Sequence[str]) -> dict[str, list[str]]:
 
 
 def clean_text(raw: str | list[str]) -> str:
-    """Text without HTML, on one line; of a list, its distinct members, parted by commas."""
+    """Text without HTML, on one line; the distinct members of a list are joined by commas."""
     parts = [raw] if isinstance(raw, str) else [part or "" for part in raw]
     plain = (" ".join(re.sub(r"<[^>]*>", " ", html.unescape(part)).split()) for part in parts)
     return ", ".join(dict.fromkeys(filter(None, plain)))
 
 
 def _widen(log: Interactions, *, k_core: int, min_items: int) -> Interactions:
-    """Open the window a year earlier until enough items survive the k-core or all reviews are in it."""
+    """Widen the window year by year until enough items survive the k-core or it includes all reviews."""
     first = int(log.timestamp.min())
     for year in range(2017, 0, -1):
         start = datetime(year, 10, 1, tzinfo=UTC)

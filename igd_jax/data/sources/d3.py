@@ -1,7 +1,7 @@
-"""Splits as IGD, D3 and MiniOneRec publish them: csv rows with Python lists, an info file of ``title<TAB>id`` lines.
+"""Splits as published by IGD, D3 and MiniOneRec: csv rows with Python lists, an info file of ``title<TAB>id`` lines.
 
-The published items, rows, their order and their splits are kept, an item with a blank title among them: published
-numbers count it.
+Items, rows, their order and the splits are kept as published. This includes an item with a blank title, which the
+published figures count.
 """
 
 import ast
@@ -13,8 +13,9 @@ import numpy as np
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
+from igd_jax.core.shown import shown
 from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, starts_of
-from igd_jax.data.source_io import csv_rows, reading
+from igd_jax.data.source_io import csv_rows, parse_seconds, text_lines
 
 _COLUMNS = ("user_id", "history_item_title", "item_title", "history_item_id", "item_id", "timestamp")
 
@@ -25,7 +26,7 @@ def read(path: Path) -> Prepared:
     Files: ``train/*.csv valid/*.csv test/*.csv info/*.txt``, or ``*.train.csv *.valid.csv *.test.csv *.info.txt``.
 
     Raises:
-      InputError: a file is missing or there are several of it, or a line cannot be read; with the line.
+      InputError: a file is missing or ambiguous, or a line cannot be read; with the line.
     """
     files = {name: _find(path, name, "txt" if name == "info" else "csv") for name in (*SPLITS, "info")}
     dropped: Counter[str] = Counter()
@@ -51,22 +52,21 @@ def _find(folder: Path, name: str, ending: str) -> Path:
 
 
 def _read_info(path: Path, dropped: Counter[str]) -> dict[str, str]:
-    """Titles by item id, in the file's order. A title may hold tabs, the id after the last one may not."""
+    """Titles by item id, in file order. The id follows the last tab; a title may contain tabs."""
     title_of: dict[str, str] = {}
-    with reading(path), path.open(encoding="utf-8-sig", newline="\n") as file:
-        for line, text in enumerate(file, start=1):
-            title, tab, item = text.rstrip("\r\n").rpartition("\t")
-            if not tab or not item.strip():
-                raise InputError(f"{path} line {line}: expected a title, a tab and an id, got {text.rstrip()!r}")
-            if title_of.setdefault(item.strip(), title) != title:
-                dropped["title other than the item's first in the info file: lines"] += 1
+    for line, text in enumerate(text_lines(path, newline="\n"), start=1):
+        title, tab, item = text.rstrip("\r\n").rpartition("\t")
+        if not tab or not item.strip():
+            raise InputError(f"{path} line {line}: expected a title, a tab and an id, got {shown(text.rstrip())}")
+        if title_of.setdefault(item.strip(), title) != title:
+            dropped["title other than the item's first in the info file: lines"] += 1
     if not title_of:
         raise InputError(f"{path} is empty; it lists the catalogue as title, tab, id")
     return title_of
 
 
 def _read_rows(path: Path, *, title_of: dict[str, str], dropped: Counter[str]) -> Rows:
-    """The rows that have a history; titles are those of the info file, and rows that say otherwise are counted."""
+    """The rows that have a history. Titles come from the info file, and rows that disagree are counted."""
     code_of = {item: code for code, item in enumerate(title_of)}
     users: list[str] = []
     history, lengths, target, timestamp = array("i"), array("q"), array("i"), array("q")
@@ -76,9 +76,9 @@ def _read_rows(path: Path, *, title_of: dict[str, str], dropped: Counter[str]) -
             titles = [*_python_list(past_titles), title]
             codes = [code_of[each] for each in items]
             dropped["title other than in the info file: rows"] += titles != [title_of[each] for each in items]
-            seconds = int(when)
+            seconds = parse_seconds(when)
         except KeyError as error:
-            raise InputError(f"{path} line {line}: item {error} is not in the info file") from None
+            raise InputError(f"{path} line {line}: item {shown(error.args[0])} is not in the info file") from None
         except ValueError as error:
             raise InputError(f"{path} line {line}: {error}") from None
         if len(codes) == 1:
@@ -99,11 +99,11 @@ def _read_rows(path: Path, *, title_of: dict[str, str], dropped: Counter[str]) -
 
 
 def _python_list(text: str) -> list:
-    """A list written as a Python literal; nothing in it is run."""
+    """Parse a list written as a Python literal, without running anything."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         value = None
     if not isinstance(value, list):
-        raise ValueError(f"expected a list such as [12, 7], got {text[:40]!r}")
+        raise ValueError(f"expected a list such as [12, 7], got {shown(text)}")
     return value

@@ -1,18 +1,23 @@
-"""MovieLens 100K (u.data, u.item) and 1M (ratings.dat, movies.dat), as GroupLens publishes them; stars are ignored."""
+"""MovieLens 100K (u.data, u.item) and 1M (ratings.dat, movies.dat), as published by GroupLens."""
 
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from igd_jax.core.errors import InputError
-from igd_jax.data.interactions import Interactions
-from igd_jax.data.source_io import EventLog, reading
+from igd_jax.core.log import say
+from igd_jax.data.event_log import EventLog
+from igd_jax.data.interactions import Interactions, keep_rated, settle_repeats
+from igd_jax.data.source_io import parse_rating, parse_seconds, text_lines
 
 _GENRES = (
     *("Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
     *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
 )
-"""Genres of 100K, in the order of a film's last fields; "unknown" comes before them."""
+"""Genres of 100K, in the order of the last fields of a film, where they follow "unknown"."""
 
 
 def _flagged_genres(film: list[str]) -> list[str]:
@@ -24,47 +29,62 @@ def _named_genres(film: list[str]) -> list[str]:
 
 
 class Layout(NamedTuple):
-    """Files of one release, their separators, and how a film's genres are read."""
+    """Files of one release, their separators, a function that reads the genres of a film, and unread fields."""
 
     ratings: str
     ratings_separator: str
     movies: str
     movies_separator: str
     genres: Callable[[list[str]], list[str]]
+    unread: tuple[str, ...] = ()
 
 
 _LAYOUTS = (
-    Layout("u.data", "\t", "u.item", "|", _flagged_genres),
+    Layout("u.data", "\t", "u.item", "|", _flagged_genres, ("release dates", "link")),
     Layout("ratings.dat", "::", "movies.dat", "::", _named_genres),
 )
 
 
-def read(path: Path) -> Interactions:
-    """Read a MovieLens folder: every rating is an event, whatever its stars.
+def read(path: Path, *, min_rating: float | None = None, duplicates: str = "drop") -> Interactions:
+    """Read a MovieLens folder: every rating is an event.
 
-    Items are numbered in the order in which they are first rated. Their genres are their category.
+    Items are numbered in order of their first rating. Genres become the category.
+
+    Args:
+      min_rating: lowest rating to keep, see `keep_rated`.
+      duplicates: "drop" or "keep", see `settle_repeats`.
 
     Raises:
-      InputError: the folder holds neither layout, or a line has too few fields or no number where one belongs.
+      InputError: the folder has neither layout, or a line has too few fields or a malformed number.
     """
     layout = next((layout for layout in _LAYOUTS if (path / layout.ratings).is_file()), None)
     if layout is None:
         raise InputError(f"{path} holds neither u.data and u.item (100K) nor ratings.dat and movies.dat (1M)")
-    log = EventLog()
-    for line, (user, item, _, timestamp, *_) in _fields(path / layout.ratings, layout.ratings_separator, 4):
-        if not timestamp.isdecimal():
-            raise InputError(f"{path / layout.ratings} line {line}: timestamp {timestamp!r} is not epoch seconds")
-        log.add(user, item, int(timestamp))
+    is_rated = min_rating is not None
+    unread = (*(() if is_rated else ("rating",)), *layout.unread)
+    say(
+        f"columns: user, item, {'rating, ' if is_rated else ''}timestamp, title, genres as category"
+        + (f"; not read: {', '.join(unread)}" if unread else "")
+    )
+    log, ratings = EventLog(), array("d")
+    file = str(path / layout.ratings)
+    for line, (user, item, rating, timestamp, *_) in _fields(path / layout.ratings, layout.ratings_separator, 4):
+        try:
+            log.add(user, item, parse_seconds(timestamp))
+        except ValueError as error:
+            raise InputError(f"{file} line {line}: timestamp {error}") from None
+        if is_rated:
+            ratings.append(parse_rating(rating, where=f"{file} line {line}"))
     films = [film for _, film in _fields(path / layout.movies, layout.movies_separator, 2)]
     genres = {film[0]: ", ".join(layout.genres(film)) for film in films}
-    return log.finish({film[0]: film[1] for film in films}, texts={"category": genres}, dropped={})
+    events = log.finish({film[0]: film[1] for film in films}, texts={"category": genres}, dropped={})
+    return settle_repeats(keep_rated(events, np.array(ratings), min_rating), duplicates)
 
 
 def _fields(path: Path, separator: str, count: int) -> Iterator[tuple[int, list[str]]]:
-    """Give (line number, the fields) of each line, of which there are at least `count`."""
-    with reading(path), path.open(encoding="latin-1", newline="\n") as file:
-        for line, text in enumerate(file, start=1):
-            fields = text.rstrip("\r\n").split(separator)
-            if len(fields) < count:
-                raise InputError(f"{path} line {line}: {len(fields)} fields, expected {count} parted by {separator!r}")
-            yield line, fields
+    """Yield (line number, fields) of each line, which must have at least `count` fields."""
+    for line, text in enumerate(text_lines(path, encoding="latin-1", newline="\n"), start=1):
+        fields = text.rstrip("\r\n").split(separator)
+        if len(fields) < count:
+            raise InputError(f"{path} line {line}: {len(fields)} fields, expected {count} separated by {separator!r}")
+        yield line, fields

@@ -1,8 +1,8 @@
-"""An invented shop for trying things out: series of games, novels, films, cookbooks and models, and their fans.
+"""An invented shop for experiments: series of games, novels, films, cookbooks and model kits, and their customers.
 
-Titles such as ``The Salt Harbour Saga, Volume 3: The Iron Tide (Collector's Edition) for Desktop`` share long
-beginnings and endings, so most of their tokens are forced. Users mostly go on to the next volume of what they took
-last; else they jump to another series of a genre they like, well-known ones more often (Zipf).
+Titles such as ``The Salt Harbour Saga, Volume 3: The Iron Tide (Collector's Edition) for Desktop`` share long prefixes
+and suffixes, so most of their tokens are forced. Users mostly continue with the next volume of the series they bought
+last; otherwise they jump to another series of a favourite genre, popular ones more often (Zipf).
 """
 
 from itertools import product
@@ -17,7 +17,7 @@ from igd_jax.data.interactions import Interactions, select
 
 
 class Genre(NamedTuple):
-    """How the titles of a genre are worded; a series comes out in one or two of the versions."""
+    """Wording of the titles of a genre; a series appears in one or two of the versions."""
 
     kinds: tuple[str, str, str, str]
     part: str
@@ -25,12 +25,12 @@ class Genre(NamedTuple):
 
 
 class Shop(NamedTuple):
-    """Items by line: a line is one version of one series.
+    """Items grouped into lines: a line is one version of one series.
 
     Attributes:
-      titles: by item.
-      genre, first_item, volumes: by line, best known first within a genre, genres in order; line l has the items
-        ``first_item[l] + [0, volumes[l])``, volume by volume.
+      titles: title of each item.
+      genre, first_item, volumes: genre, first item and number of volumes of each line, genres in order and lines by
+        descending popularity within a genre; line l has the items ``first_item[l] + [0, volumes[l])``.
     """
 
     titles: list[str]
@@ -68,10 +68,10 @@ _THINGS = (
 # fmt: on
 
 _MIN_VOLUMES, _MAX_VOLUMES = 3, 8
-_ZIPF_EXPONENT = 0.7  # a genre's r-th best known line draws r^-0.7 as many jumps as its best known one
-_NEXT_VOLUME = 0.7  # chance to go on with the line, where there is a next volume
-_FROM_THE_START = 0.5  # chance that a jump lands on a first volume and not on just any
-_FIRST_TASTE, _SECOND_TASTE = 0.65, 0.25  # chances that a jump stays in a favourite genre; the rest goes anywhere
+_ZIPF_EXPONENT = 0.7  # the r-th most popular line of a genre receives r^-0.7 times as many jumps as the most popular
+_NEXT_VOLUME = 0.7  # probability of continuing with the line, if there is a next volume
+_FROM_THE_START = 0.5  # probability that a jump lands on the first volume instead of a random one
+_FIRST_TASTE, _SECOND_TASTE = 0.65, 0.25  # probabilities that a jump goes to a favourite genre; otherwise to any
 _MIN_EVENTS = 2  # per user
 _YEAR_START, _YEAR_SECONDS = 1_704_067_200, 366 * 86_400  # 2024, UTC
 
@@ -79,10 +79,15 @@ _YEAR_START, _YEAR_SECONDS = 1_704_067_200, 366 * 86_400  # 2024, UTC
 def read(
     path: Path | None = None, *, n_items: int = 300, n_users: int = 600, n_events: int = 8000, seed: int = 0
 ) -> Interactions:
-    """Make a year of events; the same options always give the same ones.
+    """Generate a year of events; equal options give equal events.
+
+    Args:
+      path: must be None.
+      n_items, n_users, n_events: sizes of the log.
+      seed: seed of the random numbers.
 
     Raises:
-      InputError: a path is given, there are more items than names for them, or fewer than two events per user.
+      InputError: a path is given, there are more items than names, or fewer than two events per user.
     """
     if path is not None:
         raise InputError(f"the synthetic source makes its own data and reads no input, but got {path}")
@@ -106,7 +111,7 @@ def read(
 
 
 def _stock(rng: np.random.Generator, n_items: int) -> Shop:
-    """Name series after series, the genres in turn, until there are `n_items` items."""
+    """Name series, cycling through the genres, until there are `n_items` items."""
     names = [f"The {mood} {place}" for mood in _MOODS for place in _PLACES]
     shuffled = [rng.permutation(4 * len(names)) for _ in _GENRES]
     adjectives = [rng.permutation(_ADJECTIVES) for _ in _GENRES]
@@ -130,7 +135,7 @@ def _stock(rng: np.random.Generator, n_items: int) -> Shop:
 
 
 def _cumulated_popularity(genre: Int[np.ndarray, "lines"]) -> Float[np.ndarray, "lines"]:
-    """Zipf popularity of the lines within their genre, cumulated from the genre's number to that plus one."""
+    """Cumulative Zipf popularity of the lines within their genre, from the number of the genre to that plus one."""
     rank = np.arange(len(genre)) - np.searchsorted(genre, genre) + 1
     weight = rank**-_ZIPF_EXPONENT
     total = np.bincount(genre, weight)
@@ -139,7 +144,7 @@ def _cumulated_popularity(genre: Int[np.ndarray, "lines"]) -> Float[np.ndarray, 
 
 
 def _walk(rng: np.random.Generator, shop: Shop, events_of: Int[np.ndarray, "users"]) -> Int[np.ndarray, "events"]:
-    """The items that each user takes, user after user; all users walk in step."""
+    """The items that each user takes, grouped by user; all users are simulated in parallel."""
     n_users, n_lines, n_genres = len(events_of), len(shop.genre), int(shop.genre[-1]) + 1
     popularity = _cumulated_popularity(shop.genre)
     first_taste, second_taste = rng.integers(n_genres, size=(2, n_users))
@@ -159,7 +164,7 @@ def _walk(rng: np.random.Generator, shop: Shop, events_of: Int[np.ndarray, "user
 
 
 def _times(rng: np.random.Generator, user: Int[np.ndarray, "events"], n_users: int) -> Int[np.ndarray, "events"]:
-    """Seconds of each user's events, rising, within a part of the year that is the user's own."""
+    """Ascending timestamps of the events of each user, within that user's part of the year."""
     first = 0.75 * rng.random(n_users)
     span = (1 - first) * rng.uniform(0.2, 1.0, n_users)
     moment = rng.random(len(user))

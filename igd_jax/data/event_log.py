@@ -1,0 +1,68 @@
+"""Builds an event log event by event, and numbers the ids in it."""
+
+from array import array
+from collections.abc import Mapping
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int32
+
+from igd_jax.data.interactions import Interactions
+from igd_jax.data.prepared import align_texts
+
+
+class IdCodes:
+    """Numbers strings 0, 1, 2, ... in the order in which they first appear."""
+
+    def __init__(self) -> None:
+        self._codes: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._codes)
+
+    def __contains__(self, text: str) -> bool:
+        return text in self._codes
+
+    def code(self, text: str) -> int:
+        """The number of a string; a new string gets the next number."""
+        return self._codes.setdefault(text, len(self._codes))
+
+    def encode(self, column: pa.Array) -> Int32[np.ndarray, "events"]:
+        """The numbers of a column of strings without nulls; each distinct string is looked up once."""
+        coded = column.dictionary_encode()
+        codes = np.array([self.code(text) for text in coded.dictionary.to_pylist()], np.int32)
+        return codes[coded.indices.to_numpy()]
+
+    def ids(self) -> list[str]:
+        """All strings, ordered by number."""
+        return list(self._codes)
+
+
+class EventLog:
+    """Collects events one by one into the columns of `Interactions`."""
+
+    def __init__(self) -> None:
+        self._users, self._items = IdCodes(), IdCodes()
+        self._user, self._item, self._timestamp = array("i"), array("i"), array("q")
+
+    def add(self, user: str, item: str, timestamp: int) -> None:
+        """Append an event; time in epoch seconds UTC."""
+        self._user.append(self._users.code(user))
+        self._item.append(self._items.code(item))
+        self._timestamp.append(timestamp)
+
+    def finish(
+        self, titles: Mapping[str, str], *, texts: Mapping[str, Mapping[str, str]], dropped: dict[str, int]
+    ) -> Interactions:
+        """The log, with `titles` by item id and `texts` by field and item id; missing ones are blank."""
+        item_ids = self._items.ids()
+        return Interactions(
+            user=np.array(self._user, np.int32),
+            item=np.array(self._item, np.int32),
+            timestamp=np.array(self._timestamp, np.int64),
+            user_ids=self._users.ids(),
+            item_ids=item_ids,
+            titles=[titles.get(item, "") for item in item_ids],
+            texts=align_texts(texts, item_ids),
+            dropped=dropped,
+        )

@@ -1,0 +1,73 @@
+"""Times and text files as users have them."""
+
+import gzip
+import itertools
+import re
+
+import pytest
+from source_files import LONG, short, write
+
+from igd_jax.core.errors import InputError
+from igd_jax.data.source_io import FIRST_SECOND, LAST_SECOND, parse_seconds, parse_timestamp, text_lines
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("2018-11-01", 1541030400),
+        ("2018-11-01T00:00:00", 1541030400),
+        ("2018-11-01 00:00:00.9", 1541030400),
+        ("2018-11-01T00:00:00Z", 1541030400),
+        ("2018-11-01T02:00:00+02:00", 1541030400),
+        ("1541030400", 1541030400),
+        ("1541030400.7", 1541030400),
+        ("1541030400123", 1541030400),
+        ("1.5410304e9", 1541030400),
+        ("0", 0),
+        ("-86400", -86400),
+        ("1960-01-01", -315619200),
+    ],
+)
+def test_timestamps_are_utc_seconds(text, seconds):
+    assert parse_timestamp(text) == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "yesterday", "31.01.2018", "20181101", "nan", "inf", "1e30", "2018-13-01", "253402300800000"]
+)
+def test_other_timestamps_are_refused(text):
+    with pytest.raises(ValueError, match=r"."):
+        parse_timestamp(text)
+
+
+@pytest.mark.parametrize("text", ["0001-01-01", "-62135596800000", "9999-12-31T23:59:59.9", "253402300799000"])
+def test_the_first_and_the_last_second_are_times(text):
+    assert parse_timestamp(text) in (FIRST_SECOND, LAST_SECOND)
+
+
+@pytest.mark.parametrize("text", ["253402300799", "-62135596800", "0", "1541030400"])
+def test_seconds_are_whole_numbers(text):
+    assert parse_seconds(text) == int(text)
+
+
+@pytest.mark.parametrize("text", ["", "1.5", "253402300800", "-62135596801", "9" * 5000], ids=short)
+def test_other_seconds_are_refused(text):
+    with pytest.raises(ValueError, match="is not epoch seconds from the year 1 to 9999"):
+        parse_seconds(text)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_how_far_reading_is_told_in_bytes_of_the_file(tmp_path, monkeypatch, capsys, pack):
+    clock = itertools.count(step=10)
+    monkeypatch.setattr("igd_jax.core.log.time.monotonic", lambda: next(clock))
+    path = write(tmp_path / "my.csv", pack(b"line\n" * 3000))
+    assert len(list(text_lines(path))) == 3000
+    told = capsys.readouterr().out.splitlines()
+    assert len(told) == 3
+    assert all(re.match(rf"my\.csv: [\d,]+/{path.stat().st_size:,} bytes", line) for line in told)
+
+
+def test_a_line_without_an_end_is_not_read_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr("igd_jax.data.source_io._LONGEST_LINE", 1000)
+    with pytest.raises(InputError, match=r"line 2: longer than 1,000 characters"):
+        list(text_lines(write(tmp_path / "my.txt", "line\n" + LONG)))

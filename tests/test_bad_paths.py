@@ -1,0 +1,56 @@
+"""Paths that cannot be, as the value of every option that takes one: one line, and nothing is written anywhere."""
+
+import pytest
+from command import ROOT, run_here
+
+from igd_jax import evaluate, inspect, prepare, recommend, sweep, train
+
+LONG = "x" * 300
+LOOP = "loop"
+UNDER_A_FILE = "file/below"
+
+OPTIONS = {
+    "train": (train, ["--workdir", "--config", "--config.data.dir", "--config.model.path", "--config.tokenizer.path"]),
+    "train on": (train, ["--config.data.candidates"]),
+    "evaluate": (evaluate, ["--workdir", "--decode_as", "--config.decode.candidates", "--config.decode.collaborative"]),
+    "recommend": (recommend, ["--input", "--output"]),
+    "prepare": (prepare, ["--input", "--output"]),
+    "inspect": (inspect, ["--data", "--tokenizer", "--candidates"]),
+    "sweep": (sweep, ["--output"]),
+}
+CASES = [(name, option) for name, (_, options) in OPTIONS.items() for option in options]
+
+
+@pytest.fixture
+def good(tiny, tmp_path, monkeypatch) -> dict[str, dict[str, str]]:
+    """Good values of the options of each command, in a folder with the bad paths."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / LOOP).symlink_to(LOOP)
+    (tmp_path / "file").write_text('{"history": ["A"]}\n', encoding="utf-8")
+    experiment = {
+        "--config": str(ROOT / "configs" / "igd.py"),
+        "--config.data.dir": str(tiny / "data"),
+        "--config.model.path": str(tiny / "model"),
+    }
+    run = {**experiment, "--workdir": "run"}
+    return {
+        "train": run,
+        "train on": run,
+        "evaluate": run,
+        "recommend": {**run, "--input": "file", "--output": "answers"},
+        "prepare": {"--source": "csv", "--input": "file", "--output": "data"},
+        "inspect": {"--data": str(tiny / "data"), "--tokenizer": str(tiny / "model"), "--title": "A"},
+        "sweep": {**experiment, "--output": "runs", "--grid": "train.seed=1"},
+    }
+
+
+@pytest.mark.parametrize("path", [LONG, LOOP, UNDER_A_FILE], ids=["long", "loop", "under a file"])
+@pytest.mark.parametrize(("name", "option"), CASES, ids=["".join(case) for case in CASES])
+def test_a_path_that_cannot_be(good, tmp_path, name, option, path):
+    before = sorted(tmp_path.rglob("*"))
+    done = run_here(OPTIONS[name][0], *(f"{key}={value}" for key, value in (good[name] | {option: path}).items()))
+    assert done.code == 2, done.err
+    (line,) = done.err.splitlines()
+    assert line.startswith("error: ")
+    assert len(line) <= 487
+    assert sorted(tmp_path.rglob("*")) == before

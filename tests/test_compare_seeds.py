@@ -1,0 +1,129 @@
+"""Several seeds are one method; differences are corrected for their number, and winners beat the second best."""
+
+import json
+
+import numpy as np
+import pytest
+from evaluation_folders import N_ROWS, run_command, write_evaluation
+
+from igd_jax.compare import compare_folders
+
+
+def config_of(seed, *, beta=0.1, source="runs/sasrec/eval/test"):
+    return {
+        "method": {"args": {"beta": beta}},
+        "decode": {"collaborative": source},
+        "train": {"seed": seed, "num_steps": 1},
+    }
+
+
+@pytest.fixture
+def seeds(tmp_path):
+    """Two seeds of beta 0.1 that hit other rows, and two of beta 0.5 that miss 10 more."""
+    hits = np.where(np.arange(N_ROWS) < 40, 0, -1)
+    folders = []
+    for beta, shift, kept in ((0.1, 7, 60), (0.5, 3, 30)):
+        for seed in (1, 2):
+            rank = np.where(np.arange(N_ROWS) < kept, np.roll(hits, shift * seed), -1)
+            rank[0] = 0 if seed == 1 else -1
+            folder = tmp_path / f"beta={beta},seed={seed}" / "eval" / "test"
+            folders.append(write_evaluation(folder, rank.tolist(), config=config_of(seed, beta=beta)))
+    return folders
+
+
+def test_seeds_of_a_config_are_one_method_with_mean_and_spread(seeds):
+    result = compare_folders(seeds)
+    assert result["evaluations"] == {
+        "beta=0.1,seed=*": ["beta=0.1,seed=1", "beta=0.1,seed=2"],
+        "beta=0.5,seed=*": ["beta=0.5,seed=1", "beta=0.5,seed=2"],
+    }
+    for label, folders in zip(result["runs"], (seeds[:2], seeds[2:]), strict=True):
+        values = [json.loads((folder / "metrics.json").read_text())["hr@1"] for folder in folders]
+        assert result["runs"][label]["hr@1"]["value"] == pytest.approx(np.mean(values))
+        assert result["runs"][label]["hr@1"]["spread"] == pytest.approx(abs(values[0] - values[1]) / np.sqrt(2))
+
+
+def test_differences_are_between_rows_averaged_over_the_seeds(seeds, tmp_path):
+    """Two seeds whose hits add up to those of others in every row are the same method in each row."""
+    one, other = [0, 0, -1, -1] * 15, [-1, -1, 0, 0] * 15
+    folders = [
+        write_evaluation(tmp_path / f"{beta}-{seed}", rank, config=config_of(seed, beta=beta))
+        for beta, (first, second) in ((1, (one, other)), (2, ([0, -1] * 30, [-1, 0] * 30)))
+        for seed, rank in ((1, first), (2, second))
+    ]
+    result = compare_folders(folders)
+    assert list(result["runs"]) == ["1-*", "2-*"]
+    hr = result["runs"]["2-*"]["hr@1"]
+    assert (hr["difference"], hr["low"], hr["high"], hr["p"], hr["significant"]) == (0, 0, 0, 1, False)
+    assert result["winner"] == dict.fromkeys(["hr@1", "hr@3", "ndcg@1", "ndcg@3"])
+
+
+def test_paths_may_follow_the_seed_but_nothing_else_may_differ(tmp_path):
+    def n_methods(*configs):
+        folders = [tmp_path / f"{hash(str(configs))}-{number}" for number in range(len(configs))]
+        for folder, config in zip(folders, configs, strict=True):
+            write_evaluation(folder, [0, -1], config=config)
+        return len(compare_folders(folders)["runs"])
+
+    for form in ("runs/sasrec-seed{}/eval/test", "runs/seed={}", "a,seed_{},b", "seed{}"):
+        assert n_methods(config_of(1, source=form.format(1)), config_of(11, source=form.format(11))) == 1
+    assert n_methods(config_of(1, source="seed1"), config_of(2, source="seed1")) == 2
+    assert n_methods(config_of(1, source="seed1"), config_of(2, source="seed23")) == 2
+    assert n_methods(config_of(1, source="seed12"), config_of(2, source="seed22")) == 2
+    assert n_methods(config_of(1, source="v1"), config_of(2, source="v2")) == 2
+    assert n_methods(config_of(1), config_of(2, beta=0.2)) == 2
+    chosen = {"chosen": {"field": "method.args.beta", "values": [0.1, 0.2]}}
+    assert n_methods(config_of(1) | chosen, config_of(2, beta=0.2) | chosen) == 1
+    assert n_methods(config_of(1) | chosen, config_of(2)) == 2
+
+
+def test_the_same_seed_again_begins_another_method(tmp_path):
+    folders = [
+        write_evaluation(tmp_path / code / f"s{seed}", [0, -1], config=config_of(seed))
+        for code in ("old", "new")
+        for seed in (1, 2)
+    ]
+    result = compare_folders(folders)
+    assert result["evaluations"] == {"old/s*": ["old/s1", "old/s2"], "new/s*": ["new/s1", "new/s2"]}
+
+
+def test_seeds_of_one_method_alone_are_told_to_be_one_method(seeds):
+    done = run_command(seeds[0].parents[2], "beta=0.1,seed=1", "beta=0.1,seed=2")
+    assert done.returncode == 0, done.stderr
+    assert "one method only" in done.stdout
+    assert "± 0.0" in done.stdout
+
+
+# --------------------------------------------------------------------------------------------- correction and winners
+def test_a_winner_must_beat_the_second_best_and_not_only_the_first(tmp_path):
+    low, high, higher = ([0] * n + [-1] * (N_ROWS - n) for n in (5, 40, 42))
+    folders = [
+        write_evaluation(tmp_path / name, rank) for name, rank in (("a", low), ("b", high), ("c", higher), ("d", low))
+    ]
+    result = compare_folders(folders)
+    assert result["runs"]["c"]["hr@1"]["significant"]
+    assert result["winner"]["hr@1"] is None
+    assert compare_folders([*folders[:2], folders[3]])["winner"]["hr@1"] == "b"
+    assert compare_folders([folders[1], folders[0]])["winner"]["hr@1"] == "b"
+
+
+def test_each_metric_is_judged_by_itself(tmp_path):
+    first = write_evaluation(tmp_path / "first", [0] * 40 + [-1] * 20)
+    second = write_evaluation(tmp_path / "second", [1] * 40 + [-1] * 20)
+    result = compare_folders([first, second])
+    assert {name: metric["significant"] for name, metric in result["runs"]["second"].items()} == {
+        "hr@1": True, "hr@3": False, "ndcg@1": True, "ndcg@3": True,
+    }  # fmt: skip
+    assert result["winner"] == {"hr@1": "first", "hr@3": None, "ndcg@1": "first", "ndcg@3": "first"}
+
+
+def test_a_difference_alone_may_be_none_among_many(tmp_path):
+    rng = np.random.default_rng(0)
+    base = np.where(np.arange(N_ROWS) < 20, 0, -1)
+    better = np.where((np.arange(N_ROWS) < 25) & (np.arange(N_ROWS) != 3), 0, -1)
+    folders = [write_evaluation(tmp_path / "a", base.tolist()), write_evaluation(tmp_path / "b", better.tolist())]
+    alone = compare_folders(folders)["runs"]["b"]["hr@1"]
+    many = [write_evaluation(tmp_path / f"x{n}", rng.permutation(base).tolist()) for n in range(8)]
+    among = compare_folders([*folders, *many])["runs"]["b"]["hr@1"]
+    assert (alone["low"], alone["high"]) == pytest.approx((among["low"], among["high"]), abs=0.02)
+    assert among["p"] > 1.5 * alone["p"]
