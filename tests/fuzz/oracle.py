@@ -18,6 +18,9 @@ CODES = (2, 74, 130)
 SECONDS = 20.0
 """Of CPU, within which a command has to end."""
 
+SCRATCH = (".partial", ".old", ".lock", ".tmp")
+"""Endings of names that are gone when a command ends."""
+
 Files: TypeAlias = dict[str, str]
 """What lies where in a folder: by path, the kind of file, and of a file or link what it holds."""
 
@@ -71,19 +74,22 @@ def of_the_files(before: Files, after: Files, *, is_success: bool, writes: Itera
         path = path.replace(MOVED, "")  # what is written through a link is written where it was to be
         return is_success and any(path == each or path.startswith(each + "/") for each in writes)
 
+    def may_be_made(path: str) -> bool:
+        if Path(path).suffix in SCRATCH:
+            return False
+        return is_free(path) or (is_success and (anywhere or any(each.startswith(path + "/") for each in writes)))
+
     found = [
         f"{path} is {'changed' if path in after else 'gone'}"
         for path in before
         if after.get(path) != before[path] and not is_free(path)
     ]
-    if not (is_success and anywhere):
-        found += [f"{path} is left behind" for path in after if path not in before and not is_free(path)]
-    leftovers = [path for path in after if path not in before and Path(path).suffix in (".partial", ".old")]
-    return found[:3] + [f"{path} is left behind" for path in leftovers if is_success]
+    found += [f"{path} is left behind" for path in after if path not in before and not may_be_made(path)]
+    return found[:3]
 
 
 def of_the_result(expected: Mapping[str, str], found: Mapping[str, str], printed: str) -> list[str]:
     """Results that are others than without the damage, of which the command says nothing."""
-    if "passed over: it is damaged" in printed:
+    if "passed over: it is damaged" in printed or "starting from step 0" in printed:
         return []
     return [f"a silent change of {name}" for name, text in expected.items() if found.get(name) != text]

@@ -139,7 +139,7 @@ TARGETS = (
     _evaluate("model of a run", *MODEL),
     _evaluate("checkpoint", *CHECKPOINT),
     _evaluate("tokenizer, cache", *CHANGED),
-    _evaluate("rest of a run", *REST, result=(), idle=True),
+    _evaluate("rest of a run", *REST, result=(), idle=True, anywhere=True),  # links are followed
     _evaluate("scores", options=_options(*BY_SCORES, tried=SCORES), result=()),
     _evaluate("names", options=_options("name", "workdir", tried=values.PATHS), result=(), idle=True, anywhere=True),
     _evaluate_model("signed data", *SIGNED, signed=True),
