@@ -138,7 +138,10 @@ def main() -> None:
         if not FLAGS[name].value:
             raise InputError(f"--{name} is missing; sources are {', '.join(source_names())}, output is a new folder")
     output = Path(os.path.abspath(FLAGS.output))
-    check_replaceable(output)
+    try:
+        check_replaceable(output)
+    except OSError as error:
+        raise InputError(f"--output={shortened(FLAGS.output)} cannot be written ({error.strerror})") from None
     given = {name: FLAGS[name].value for name in _OPTIONS if FLAGS[name].value is not None}
     with owned(output):
         prepared = prepare(FLAGS.source, path=Path(FLAGS.input) if FLAGS.input else None, options=given)

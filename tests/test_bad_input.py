@@ -217,7 +217,7 @@ def test_a_run_whose_config_is_broken(tmp_path, text, message):
 def test_a_run_whose_checkpoints_are_a_file(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "eval"))
     (tmp_path / "run" / "checkpoints").touch()
-    assert f"{tmp_path / 'run' / 'checkpoints'}" in one_line(run_here(evaluate, f"--workdir={tmp_path / 'run'}"))
+    assert f"{tmp_path / 'run'} has no checkpoint yet" in one_line(run_here(evaluate, f"--workdir={tmp_path / 'run'}"))
 
 
 def test_a_workdir_of_another_config(ask, tiny, trained):

@@ -172,6 +172,7 @@ def _quieten_libraries() -> None:
     sys.unraisablehook = lambda _: None
     threading.excepthook = lambda _: None
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
+    warnings.filterwarnings("ignore", "coroutine .* was never awaited")
 
 
 def run(main: Callable[..., None], *, positional: bool = False) -> None:
@@ -194,7 +195,9 @@ def run(main: Callable[..., None], *, positional: bool = False) -> None:
         flags.DEFINE_bool("traceback", False, "Show the whole traceback of an error.", module_name=sys.argv[0])
     try:
         app.run(called, flags_parser=partial(_parse_flags, positional=positional))
-    except (Exception, KeyboardInterrupt) as error:
+    except SystemExit:
+        raise
+    except BaseException as error:  # also a panic of a library written in Rust
         end(error)
     finally:
         with outliving_reader(sys.stdout, OSError):  # what is left is absl's or was told: `say` leaves nothing behind

@@ -1,5 +1,6 @@
 """What the library datasets opens: splits, subsets, several files, the Hub; faults of files are one line."""
 
+import os
 import re
 from pathlib import Path
 
@@ -100,6 +101,14 @@ def test_faults_of_files_are_told(tmp_path, name, content, message, capfd):
         huggingface.read(tmp_path / Path(name).parts[0])
     assert re.search(message, str(caught.value), re.DOTALL)
     assert capfd.readouterr() == ("", "")
+
+
+def test_data_files_of_a_folder_are_regular_files(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert events_of(huggingface.read(csv_folder(tmp_path))) == EVENTS
+    os.mkfifo(tmp_path / "other.csv")
+    with pytest.raises(InputError, match=r"other\.csv is no regular file; expected a file"):
+        huggingface.read(tmp_path)
 
 
 # --- the Hub
