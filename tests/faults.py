@@ -1,6 +1,6 @@
 """Faults of the disk, in the manner of SQLite's test VFS: the n-th write, rename or fsync fails, or is the last one.
 
-A process that is killed does nothing any more, so after a kill everything that would change the disk raises `Killed`,
+A process that is killed does nothing any more, so after a kill everything that would change a file raises `Killed`,
 also what cleans up. It is half of a write that a kill leaves.
 """
 
@@ -140,9 +140,7 @@ def faults(folder: Path, *, at: int = -1, kind: str = FAIL) -> Iterator[Faults]:
         mock.patch.object(io, "open", opened),
         mock.patch.object(os, "fsync", synced),
         mock.patch.multiple(os, **{name: renamed(getattr(os, name)) for name in ("rename", "replace")}),
-        mock.patch.multiple(
-            os, **{name: found.change(getattr(os, name)) for name in ("unlink", "remove", "rmdir", "mkdir")}
-        ),
+        mock.patch.multiple(os, **{name: found.change(getattr(os, name)) for name in ("unlink", "remove", "rmdir")}),
         mock.patch.object(pq, "write_table", native(pq.write_table, 1)),
         mock.patch.object(safetensors_io, "save_file", native(safetensors_io.save_file, 1)),
     ):

@@ -181,7 +181,7 @@ def _recover(path: Path) -> None:
             os.replace(old, path)
             sync(path.parent)
     for left in (*_siblings(path, "old"), *_siblings(path, "partial")):
-        if left.is_dir() and (_written(left) or not any(left.iterdir())):
+        if left.is_dir() and ((left / MARK).exists() or not any(left.iterdir())):
             shutil.rmtree(left)
 
 
@@ -204,7 +204,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         partial, old = _sibling(path, "partial"), _sibling(path, "old")
         partial.mkdir()
         try:
-            write_json(partial / MARK, [])  # whose it is, should it be left
+            (partial / MARK).touch()  # whose it is, should it be left
             yield partial
             write_json(partial / MARK, sorted({entry.name for entry in partial.iterdir()} - {MARK}))
             sync_tree(partial)

@@ -1,5 +1,6 @@
 """The model of a run: before any training, and after it."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -42,7 +43,7 @@ def trained_model(session: Session, workdir: Workdir, context: Context) -> Train
     model.
 
     Raises:
-      InputError: neither is there, the checkpoint belongs to other data, or the methods' models differ.
+      InputError: neither is there, the checkpoint is damaged or belongs to other data, or the methods' models differ.
     """
     settings, method = session.settings, session.method
     if not workdir.config.is_file():
@@ -66,9 +67,8 @@ def trained_model(session: Session, workdir: Workdir, context: Context) -> Train
         check_decoding_args(method, trained_by["args"], dict(settings.method.args))
     graph, params, frozen = split_trainable(trainer.make_model(context))
     check = partial(check_fingerprints, expected=fingerprints(session, frozen), session=session, workdir=workdir)
-    checkpoints = Checkpoints(workdir.checkpoints)
-    found = checkpoints.restore_best(params, check=check)
-    checkpoints.close()
+    with closing(Checkpoints(workdir.checkpoints)) as checkpoints:
+        found = checkpoints.restore_best(params, check=check)
     if found is None:
         raise InputError(f"{workdir.path} has no checkpoint yet; let igd_jax.train reach its first evaluation")
     params, progress = found

@@ -32,7 +32,7 @@ from igd_jax.training.step import Params, TrainState
 Check: TypeAlias = Callable[[dict[str, Any]], None]
 """Function of a checkpoint's progress that raises, before any array is read, if the checkpoint does not fit."""
 
-LAST, BEST, TREE, SEAL = "last", "best", "tree", "checkpoint.json"
+LAST, BEST, TREE, SEAL, NEWEST = "last", "best", "tree", "checkpoint.json", "newest.json"
 KEPT_STATES = 2
 
 
@@ -49,7 +49,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path):
         self._folder = folder.absolute()
-        self._savers = {kind: ocp.StandardCheckpointer() for kind in (LAST, BEST)}
+        options = ocp.AsyncOptions(create_directories_asynchronously=False)  # errors of that one would be waited for
+        self._savers = {kind: ocp.StandardCheckpointer(async_options=options) for kind in (LAST, BEST)}
         self._sealed: dict[str, Future[None]] = {}
         self._sealer = ThreadPoolExecutor(1, "seal")  # one: a state is sealed after the best that it names
         self._known: dict[tuple[str, int], dict[str, Any]] = {}  # progress of what is there, or being saved
@@ -83,7 +84,8 @@ class Checkpoints:
                 say(f"checkpoint of step {step} passed over: it {error} ({path})")
                 continue
             state = self._restore(path, like)
-            self._remove_after(step, best_step)
+            if is_first():
+                self._settle(step, best_step)
             self._known = {(LAST, step): progress}
             if is_best_lost:  # it has the same parameters
                 self.save_best(step, state.params, progress)
@@ -117,7 +119,7 @@ class Checkpoints:
     def newest_step(self) -> int:
         """The newest step that was ever saved here, whether or not it is still there; 0 = none."""
         try:
-            return int(read_json(self._folder / "newest.json")["step"])
+            return int(read_json(self._folder / NEWEST)["step"])
         except (InputError, KeyError, TypeError, ValueError):
             return 0
 
@@ -138,16 +140,18 @@ class Checkpoints:
 
     # --------------------------------------------------------------------------------------------------------- writing
     def _save(self, kind: str, step: int, tree: Any, progress: dict[str, Any]) -> None:
-        if self._known.get((kind, step)) == progress:
+        known = self._known.get((kind, step))
+        if known == progress:
             return
         if kind in self._sealed:
             self._sealed[kind].result()
-        self._known[kind, step] = progress
         path = self._folder / kind / str(step)
-        if is_first():
-            _remove(path)
-            path.mkdir(parents=True)
-        self._savers[kind].save(path / TREE, tree)
+        if known is None:  # otherwise there is only more to tell of the same arrays
+            if is_first():
+                _remove(path)
+                path.mkdir(parents=True)
+            self._savers[kind].save(path / TREE, tree)
+        self._known[kind, step] = progress
         best = self._sealed.get(BEST) if kind == LAST else None
         self._sealed[kind] = self._sealer.submit(self._seal, kind, path, progress, best)
 
@@ -165,7 +169,7 @@ class Checkpoints:
         for folder in path.parents[:3]:
             sync(folder)
         if kind == LAST:
-            write_json(self._folder / "newest.json", {"step": int(path.name)})
+            write_json(self._folder / NEWEST, {"step": int(path.name)})
         self._remove_old()
 
     def _remove_old(self) -> None:
@@ -179,12 +183,16 @@ class Checkpoints:
                 if kept and path not in kept and int(path.name) < int(kept[0].name):
                     _remove(path)
 
-    def _remove_after(self, step: int, best_step: int) -> None:
-        """Remove checkpoints of what will be trained again."""
+    def _settle(self, step: int, best_step: int) -> None:
+        """Remove checkpoints of what will be trained again, and do what a killed process had yet to do."""
         for kind, newest in ((LAST, step), (BEST, best_step)):
             for path in self._steps(kind):
-                if is_first() and int(path.name) > newest:
+                if int(path.name) > newest:
                     _remove(path)
+            for left in (self._folder / kind).glob(".*.old"):
+                _delete(left)
+        write_json(self._folder / NEWEST, {"step": step})
+        self._remove_old()
 
     # --------------------------------------------------------------------------------------------------------- reading
     def _steps(self, kind: str) -> list[Path]:

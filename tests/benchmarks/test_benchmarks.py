@@ -7,7 +7,7 @@ from tiny_run import tiny_config
 
 pytest.importorskip("torch")
 
-from benchmarks import common, decoding, setrec, training
+from benchmarks import common, decoding, kills, setrec, training
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.session.session import Session, set_up
@@ -53,6 +53,14 @@ def test_one_pass_ranks_as_a_sort_of_all_titles_does(tiny: Path, tmp_path: Path)
     examples, groups = decoding.choose_users(side.session, 8)
     with pytest.raises(InputError, match="scores differ"):
         setrec.check(side(examples, groups), setrec.rank_all(side, examples, groups[0]))
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_three_times_loses_nothing(tmp_path: Path):
+    records = list(kills.kill_runs(tmp_path, n_kills=3, n_damages=1, seed=0))
+    columns = kills.table(records)
+    assert (columns["SIGKILL"]["kills"], columns["SIGTERM"]["kills"]) == (2, 1)
+    assert sum(record["is_completed"] for record in records) >= 1  # each of them compared with one that was not killed
 
 
 def test_scores_or_losses_that_differ_are_told():

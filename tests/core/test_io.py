@@ -155,7 +155,7 @@ def _kill_at_rename(monkeypatch, number):
 def test_a_folder_whose_replacement_was_killed_is_put_back(tmp_path, monkeypatch):
     _fill(tmp_path / "out", "first")
     with monkeypatch.context() as patched:
-        _kill_at_rename(patched, 4)  # two of the mark, one of the older folder
+        _kill_at_rename(patched, 3)  # after those of the mark and of the older folder
         with pytest.raises(Killed):
             _fill(tmp_path / "out", "second")
     assert not (tmp_path / "out").exists()
@@ -167,7 +167,7 @@ def test_a_folder_whose_replacement_was_killed_is_put_back(tmp_path, monkeypatch
 def test_what_a_killed_write_of_a_folder_left_is_removed(tmp_path, monkeypatch):
     _fill(tmp_path / "out", "first")
     with monkeypatch.context() as patched:
-        _kill_at_rename(patched, 3)
+        _kill_at_rename(patched, 2)
         with pytest.raises(Killed):
             _fill(tmp_path / "out", "second")
     assert len(list(tmp_path.iterdir())) == 2

@@ -1,35 +1,21 @@
 """One process writes; another is told which one; a dead one is in nobody's way."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from holder import holding
 
 from igd_jax.core import locks
 from igd_jax.core.errors import InputError
 from igd_jax.core.locks import locked
 
-HOLD = """
-import sys
-from pathlib import Path
-from igd_jax.core.locks import locked
-with locked(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
 
 @pytest.fixture
 def holder(tmp_path):
-    """Another process that holds the lock of ``out`` until its input ends."""
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "held\n"
+    """Another process that holds the lock of ``out``."""
+    with holding(tmp_path / "out") as process:
         yield process
-        if process.poll() is None:
-            process.communicate()
 
 
 def test_another_process_is_refused_with_the_holder_in_one_line_until_it_is_dead(tmp_path, holder):

@@ -1,0 +1,237 @@
+"""Kill a training run again and again, start it again each time, and see whether anything was lost.
+
+    python -m benchmarks.kills [--kills=100] [--damages=20] [--seed=0]
+
+Runs of one small model are killed by SIGKILL or SIGTERM, in turns, at random moments: while they start, compile, take
+a step, evaluate or save. Before some starts the newest state is damaged by hand: a bit of it flipped, a file of it cut,
+or all of it removed. A run that came to its end must equal one that was never killed: the last state and the best
+parameters to the bit, and each step once in metrics.jsonl. Then the next run begins, until there were enough kills.
+"""
+
+import contextlib
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from benchmarks import common
+from configs import sasrec
+from igd_jax import train as program
+from igd_jax.core.errors import InputError
+from igd_jax.core.errors import run as run_main
+from igd_jax.core.io import Workdir
+from igd_jax.data.prepared import save
+from igd_jax.prepare import prepare
+from igd_jax.session.session import set_up
+from igd_jax.session.settings import settings_from
+from igd_jax.training.checkpoint import Checkpoints
+
+STEPS = 60
+MOMENTS = {"start": 1, "compile": 1, "step": 12, "evaluate": 3, "save": 4}
+"""Where a run is killed, and in how many of those, one after another, at most."""
+SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
+EXIT_CODES = {-signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM, 0}
+"""The last but one before training listens."""
+PATIENCE = 300.0
+"""Seconds after which a run that does nothing is an error."""
+
+
+def config_of(data: Path) -> Any:
+    """SASRec, so small that a start takes a second or two."""
+    config = sasrec.get_config()
+    config.data.dir, config.mesh.data = str(data), 1
+    config.tokenizer.vocab_size = 300
+    config.method.args.width = 16
+    config.train.update(global_batch_size=16, micro_batch_size=8, num_steps=STEPS, warmup_steps=5, patience=0)
+    config.train.update(eval_every_steps=5, eval_examples=32, checkpoint_every_steps=3, log_every_steps=2)
+    return config
+
+
+def train(data: Path, workdir: Path, log: Path, moments: Connection) -> None:
+    """Train in this process, and tell of each moment when it comes."""
+    tqdm.set_lock(threading.RLock())  # its own one outlives a process that is killed
+    jax.config.update("jax_compilation_cache_dir", str(log.parent / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    is_first = True
+
+    def telling(moment: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def told(*args: Any, **kwargs: Any) -> Any:
+            nonlocal is_first
+            moments.send("compile" if is_first and moment == "step" else moment)
+            is_first &= moment != "step"
+            return function(*args, **kwargs)
+
+        return told
+
+    program.rows_of_step = telling("step", program.rows_of_step)
+    program.evaluate_loss = telling("evaluate", program.evaluate_loss)
+    for name in ("save_last", "save_best"):
+        setattr(Checkpoints, name, telling("save", getattr(Checkpoints, name)))
+    moments.send("start")
+    with log.open("a") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        program.train(config_of(data), Workdir(str(workdir)))
+
+
+def start(context: Any, data: Path, workdir: Path, log: Path) -> tuple[Any, Connection]:
+    """Start `train` in a process of its own."""
+    moments, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=train, args=(data, workdir, log, theirs))
+    process.start()
+    theirs.close()
+    return process, moments
+
+
+def kill(process: Any, moments: Connection, sign: int, moment: str, rng: np.random.Generator) -> bool:
+    """Kill a run at one of the next moments of a kind; whether it had not ended before."""
+    wanted = int(rng.integers(1, MOMENTS[moment] + 1))
+    with contextlib.suppress(EOFError):
+        while wanted:
+            if not moments.poll(PATIENCE):
+                raise InputError(f"the run did nothing for {PATIENCE:.0f} s, on the way to {moment}")
+            wanted -= moments.recv() == moment
+        time.sleep(float(rng.uniform(0, 1.0 if moment in ("start", "compile") else 0.05)))
+    if process.is_alive():
+        os.kill(process.pid, sign)
+    process.join(PATIENCE)
+    return process.exitcode != 0
+
+
+def damage(workdir: Path, rng: np.random.Generator) -> bool:
+    """Damage the newest state, if there is one before it; whether there is."""
+    states = sorted(int(path.name) for path in (workdir / "checkpoints/last").glob("[0-9]*") if _is_whole(path))
+    if len(states) < 2:
+        return False
+    newest = workdir / "checkpoints/last" / str(states[-1])
+    files = sorted(path for path in newest.rglob("*") if path.is_file() and path.stat().st_size)
+    file = files[rng.integers(len(files))]
+    data = bytearray(file.read_bytes())
+    match rng.integers(3):
+        case 0:
+            data[rng.integers(len(data))] ^= 1 << rng.integers(8)
+            file.write_bytes(data)
+        case 1:
+            file.write_bytes(data[: len(data) // 2])
+        case _:
+            shutil.rmtree(newest)
+            newest.mkdir()
+    return True
+
+
+def _is_whole(state: Path) -> bool:
+    return (state / "checkpoint.json").is_file()
+
+
+def outcome(data: Path, workdir: Path) -> tuple[list[np.ndarray], list[Any]]:
+    """The arrays of the last state and of the best parameters; their progress and the metrics without the speed."""
+    session = set_up(settings_from(config_of(data)), Workdir(str(workdir)))
+    context = session.context(session.index)
+    optimizer = program.make_optimizer(lambda _: 0.1, clip_norm=1.0, weight_decay=0.0)
+    like, _, _ = program.start(session, context, session.method.objective(context), optimizer)
+    with contextlib.closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
+        found = [checkpoints.restore_last(like), checkpoints.restore_best(like.params)]
+    arrays = [np.asarray(leaf) for each in found if each is not None for leaf in jax.tree.leaves(each[0])]
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    told = [{name: value for name, value in line.items() if "second" not in name} for line in lines]
+    return arrays, [*(each[1] for each in found if each is not None), told]
+
+
+def check(data: Path, workdir: Path, whole: tuple[list[np.ndarray], list[Any]]) -> None:
+    """Raise `InputError` unless a run that was killed equals one that was not."""
+    arrays, told = outcome(data, workdir)
+    steps = [line["step"] for line in told[-1] if "loss" in line]
+    if steps != list(range(1, STEPS + 1)):
+        raise InputError(f"metrics.jsonl has the steps {steps}; expected 1 to {STEPS}, each once")
+    if told != whole[1] or any(a.tobytes() != b.tobytes() for a, b in zip(arrays, whole[0], strict=True)):
+        raise InputError(f"the run in {workdir} does not equal the one that was never killed")
+
+
+def kill_runs(folder: Path, *, n_kills: int, n_damages: int, seed: int) -> Iterator[dict[str, Any]]:
+    """Kill, until there were enough kills; a record of each: sign, moment, whether damaged before, whether at the end.
+
+    Raises:
+      InputError: a run ended in another way than by its end or the kill, or not as the unkilled one.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["benchmarks.common", "igd_jax.train"])  # so a start is not seconds of imports
+    rng, data, log = np.random.default_rng(seed), folder / "data", folder / "log.txt"
+    save(prepare("synthetic", path=None, options={"n_items": 60, "n_users": 200, "n_events": 2000}), data)
+    process, _ = start(context, data, folder / "whole", log)
+    process.join()
+    whole = outcome(data, folder / "whole")
+    killed, damaged, n_runs = 0, 0, 0
+    workdir = folder / "run 0"
+    while killed < n_kills or workdir.exists():
+        record: dict[str, Any] = {"is_damaged": False, "sign": "", "is_completed": False}
+        if damaged < n_damages and killed and n_damages * killed >= damaged * n_kills:
+            record["is_damaged"] = damage(workdir, rng)
+            damaged += record["is_damaged"]
+        process, moments = start(context, data, workdir, log)
+        if killed < n_kills:
+            sign, moment = list(SIGNALS)[killed % 2], str(rng.choice(list(MOMENTS)))
+            if kill(process, moments, SIGNALS[sign], moment, rng):
+                killed += 1
+                record |= {"sign": sign, "moment": moment}
+        else:
+            while moments.poll(PATIENCE):
+                with contextlib.suppress(EOFError):
+                    moments.recv()
+                    continue
+                break
+            process.join(PATIENCE)
+        if process.exitcode not in EXIT_CODES:
+            raise InputError(f"a run ended with {process.exitcode}: {log.read_text().splitlines()[-1:]}")
+        if process.exitcode == 0:
+            check(data, workdir, whole)
+            shutil.rmtree(workdir)
+            n_runs, record["is_completed"] = n_runs + 1, True
+            workdir = folder / f"run {n_runs}"
+        yield record
+
+
+def table(records: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
+    """Counts of kills by signal."""
+    columns: dict[str, dict[str, int]] = {}
+    for sign in SIGNALS:
+        mine = [record for record in records if record["sign"] == sign]
+        moments = Counter(record["moment"] for record in mine)
+        columns[sign] = {"kills": len(mine), **{f"in_{moment}": moments[moment] for moment in MOMENTS}}
+    return columns
+
+
+def main() -> None:
+    """Entry point."""
+    settings = {"kills": flags.FLAGS.kills, "damages": flags.FLAGS.damages, "seed": flags.FLAGS.seed}
+    begin = time.monotonic()
+    with TemporaryDirectory() as scratch:
+        runs = kill_runs(Path(scratch), n_kills=settings["kills"], n_damages=settings["damages"], seed=settings["seed"])
+        records = list(runs)
+    common.report(
+        "kills",
+        {"steps": STEPS, "seed": settings["seed"]},
+        table(records),
+        starts=len(records),
+        newest_state_damaged=sum(record["is_damaged"] for record in records),
+        runs_completed_and_equal_to_the_bit=sum(record["is_completed"] for record in records),
+        seconds=round(time.monotonic() - begin),
+    )
+
+
+if __name__ == "__main__":
+    flags.DEFINE_integer("kills", 100, "Kills in all.", lower_bound=1)
+    flags.DEFINE_integer("damages", 20, "Starts before which the newest state is damaged.", lower_bound=0)
+    flags.DEFINE_integer("seed", 0, "What the random moments start from.", lower_bound=0)
+    run_main(main)
