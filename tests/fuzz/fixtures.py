@@ -31,17 +31,20 @@ CHANGES = {
 
 
 def make(folder: Path) -> None:
-    """Write all inputs. Paths in them are relative: commands are run where they lie."""
-    folder.mkdir(parents=True)
-    os.chdir(folder)
-    here = Path()
+    """Write all inputs."""
+    make_without_run(folder)
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
+        _train_and_answer(Path())  # paths in a run are relative: commands are run where it lies
+
+
+def make_without_run(here: Path) -> None:
+    """Write the inputs that are not trained, in a second."""
+    here.mkdir(parents=True)
     tiny_run.save_data(here / "data")
     tiny_run.save_data(here / "out", seed=1)
     tiny_run.save_model(here / "model")
     _raw(here / "raw")
     (here / "requests.jsonl").write_text("".join(json.dumps(request) + "\n" for request in _requests()))
-    with contextlib.redirect_stdout(io.StringIO()):
-        _train_and_answer(here)
     (here / "candidates.txt").write_text("\n".join(tiny_run.ITEM_IDS[2:12]) + "\n")
     (here / "experiment.py").write_text(_EXPERIMENT)
 

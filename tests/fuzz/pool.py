@@ -64,7 +64,8 @@ class Worker:
         return Ended(TARGETS[case % len(TARGETS)].name, told, None, "", [fault], 0.0)
 
     def _read(self, name: str) -> str:
-        return (self._folder / name).read_text(encoding="utf-8", errors="replace")
+        path = self._folder / name
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
     def stop(self) -> None:
         """End the process."""
