@@ -22,8 +22,10 @@ from igd_jax.session.recommender import Recommender
 from igd_jax.training.step import StepFunctions, TrainState
 from tests.command import Done, run_here
 from tests.fuzz import fixtures, oracle
-from tests.fuzz.mutators import Rng, change_options, damage, damage_table, pick
+from tests.fuzz.mutators import change_options, damage
+from tests.fuzz.structure import damage_table
 from tests.fuzz.targets import TARGETS, Target
+from tests.fuzz.values import Rng, pick
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,12 @@
 """Values that nobody means: what the mutators put in the place of good ones."""
 
 import sys
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+Rng: TypeAlias = np.random.Generator
 
 NUMBERS = (
     *("-1", "0", "nan", "inf", "-inf", "-0.0", "1e-320", "1e308", "1e999", "0x10", "1_000", "1.5", "-2147483649"),
@@ -45,3 +51,8 @@ STATEMENTS = (
     *("x = [x for x in [1]] * 3", "float('nan')", "2 ** 70", "'text'", "None", "(1, 2)", "{}", "[]", "{'a': {}}"),
 )
 """Lines of Python for experiment files, which are the user's own code."""
+
+
+def pick(rng: Rng, options: Sequence[Any]) -> Any:
+    """One of several, each as likely."""
+    return options[int(rng.integers(len(options)))]
