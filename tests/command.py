@@ -1,6 +1,7 @@
 """Entry points as a user starts them: in a process of their own, or, many times faster, in this one."""
 
 import contextlib
+import inspect
 import io
 import os
 import subprocess
@@ -49,7 +50,7 @@ def run_here(module: ModuleType, *arguments: str, out: TextIO | None = None) -> 
         warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)  # ml_collections
         try:
             module.define_flags()
-            errors.run(module.main)
+            errors.run(module.main, positional=bool(inspect.signature(module.main).parameters))
         except SystemExit as exit:
             code = exit.code
         finally:

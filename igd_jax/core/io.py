@@ -25,11 +25,11 @@ from igd_jax.core.process import is_first
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON file; raises `InputError` when it is missing or not JSON."""
+    """Read one JSON file; raises `InputError` when it is missing, no file, or not JSON."""
+    if not path.is_file():  # reading a pipe would wait for ever
+        raise InputError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist") from None
     except (RecursionError, ValueError) as error:
         raise InputError(f"{path} is not valid JSON ({error})") from None
 

@@ -71,8 +71,10 @@ def open_locked(file: Path, flags: int = 0) -> int:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | flags, 0o666)
-        except FileNotFoundError:  # somebody took the folder away
-            continue
+        except FileNotFoundError:
+            if file.parent.is_dir():  # one that takes no files, such as those of /proc
+                raise
+            continue  # somebody took the folder away
         try:
             fcntl.flock(descriptor, how)
         except OSError as error:

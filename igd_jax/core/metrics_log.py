@@ -4,9 +4,12 @@ Of several processes only the first writes: see `core.process`.
 """
 
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from igd_jax.core.errors import InputError
 from igd_jax.core.io import atomic_file, sync, write_text
 from igd_jax.core.log import say
 from igd_jax.core.process import is_first
@@ -15,21 +18,25 @@ from igd_jax.core.process import is_first
 class MetricsWriter:
     """Appends one JSON object per line; also to TensorBoard when ``tensorboardX`` is installed.
 
-    A resumed run calls `truncate` first, so that each step stands in the file once.
+    A resumed run calls `truncate` first, so that each step stands in the file once. Nothing is made before the first
+    line is written.
+
+    Raises:
+      InputError: there is something else than a file.
     """
 
     def __init__(self, path: Path, tensorboard: Path | None = None):
-        self._path = path
-        self._tensorboard = None
-        if not is_first():
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if tensorboard is not None:
-            try:
-                from tensorboardX import SummaryWriter
-            except ImportError:
-                return
-            self._tensorboard = SummaryWriter(str(tensorboard), flush_secs=10)
+        if os.path.lexists(path) and not path.is_file():
+            raise InputError(f"{path} is no file; move it away, or name another --workdir")
+        self._path, self._folder = path, tensorboard
+        self._tensorboard: Any = None
+
+    def _open_tensorboard(self, folder: Path) -> None:
+        self._folder = None
+        with suppress(ImportError):
+            from tensorboardX import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(folder), flush_secs=10)
 
     def truncate(self, last_step: int, *, last_evaluation: int | None = None) -> None:
         """Drop lines after `last_step`, and one that a killed process left unfinished; tell of others that are broken.
@@ -57,6 +64,9 @@ class MetricsWriter:
         """Append ``{"step": step, **values}``; steps count from 1."""
         if not is_first():
             return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        if self._folder is not None:
+            self._open_tensorboard(self._folder)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
         if self._tensorboard is not None:

@@ -241,7 +241,7 @@ def _verified(path: Path) -> dict[str, Any]:
         if sha256 != _sha256_of(told):
             raise DamagedError(f"is damaged: {SEAL} is not what was written")
         for name, expected in told["files"].items():
-            if _sha256(path / name) != expected:
+            if not (path / name).is_file() or _sha256(path / name) != expected:  # a pipe has no end
                 raise DamagedError(f"is damaged: {name} is not what was written")
         return told["progress"]
     except (AttributeError, InputError, KeyError, OSError, TypeError) as error:

@@ -34,8 +34,15 @@ def test_json_comes_back_as_it_was_written_and_can_be_read_by_eye(tmp_path):
 def test_missing_and_broken_json_are_bad_input(tmp_path):
     with pytest.raises(InputError, match=r"x\.json does not exist"):
         read_json(tmp_path / "x.json")
-    (tmp_path / "x.json").write_text('{"a": ')
-    with pytest.raises(InputError, match=r"x\.json is not valid JSON"):
+    for text in ('{"a": ', "[" * 100_000 + "]" * 100_000):
+        (tmp_path / "x.json").write_text(text)
+        with pytest.raises(InputError, match=r"x\.json is not valid JSON"):
+            read_json(tmp_path / "x.json")
+
+
+def test_a_pipe_in_place_of_json_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "x.json")
+    with pytest.raises(InputError, match=r"x\.json is no file"):
         read_json(tmp_path / "x.json")
 
 

@@ -1,6 +1,7 @@
 """One process writes; another is told which one; a dead one is in nobody's way."""
 
 import os
+from pathlib import Path
 
 import pytest
 from holder import holding
@@ -41,6 +42,11 @@ def test_the_lock_goes_with_its_holder_and_the_folders_made_for_it(tmp_path):
             pass
         assert (tmp_path / "a" / "b" / ".out.lock").is_file()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_takes_no_files_is_an_error_and_not_tried_for_ever():
+    with pytest.raises(FileNotFoundError), locked(Path("/proc/self/out")):
+        pass
 
 
 def test_what_stands_in_a_folder_made_for_a_lock_stays(tmp_path):

@@ -1,9 +1,12 @@
 """metrics.jsonl has each step once, whatever was killed."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 
+from igd_jax.core.errors import InputError
 from igd_jax.core.metrics_log import MetricsWriter, last_step, plot_losses
 
 
@@ -98,3 +101,15 @@ def test_losses_are_drawn(tmp_path):
     writer.write(3, valid_loss=0.5)
     plot_losses(tmp_path / "metrics.jsonl", tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_nothing_is_made_before_the_first_line(tmp_path):
+    MetricsWriter(tmp_path / "run" / "metrics.jsonl", tmp_path / "run" / "tb").close()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.name)])
+def test_what_is_no_file_is_bad_input(tmp_path, make):
+    make(tmp_path / "metrics.jsonl")
+    with pytest.raises(InputError, match=r"metrics\.jsonl is no file; move it away"):
+        MetricsWriter(tmp_path / "metrics.jsonl")

@@ -1,5 +1,6 @@
 """What is saved comes back to the bit, or is found to be damaged and passed over; nothing comes from nothing."""
 
+import os
 import shutil
 
 import jax
@@ -137,6 +138,12 @@ def _lose_a_file(step):
     min(path for path in (step / "tree").rglob("*") if path.is_file()).unlink()
 
 
+def _a_pipe(step):
+    file = min(path for path in (step / "tree").rglob("*") if path.is_file())
+    file.unlink()
+    os.mkfifo(file)
+
+
 def _half_written(step):
     (step / "checkpoint.json").unlink()
     (step / "tree").rename(step / "tree.orbax-checkpoint-tmp")
@@ -151,7 +158,7 @@ def _another_seal(step):
     (step / "checkpoint.json").write_text("[]")
 
 
-DAMAGES = [_empty, _cut, _lose_a_file, _half_written, _a_file_instead, _another_seal]
+DAMAGES = [_empty, _cut, _lose_a_file, _a_pipe, _half_written, _a_file_instead, _another_seal]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
