@@ -11,10 +11,11 @@ import pytest
 from flax import nnx
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.fingerprint import sample_leaves
 from igd_jax.core.sharding import replicated
 from igd_jax.models.layers import Frozen
 from igd_jax.training import checkpoint
-from igd_jax.training.checkpoint import Checkpoints, frozen_fingerprint, sample_leaves
+from igd_jax.training.checkpoint import Checkpoints, frozen_fingerprint
 from igd_jax.training.mesh import make_mesh
 from igd_jax.training.step import TrainState, init_state
 
@@ -315,6 +316,12 @@ def test_the_fingerprint_of_frozen_variables_changes_with_numbers_dtype_and_orde
     marks = [_mark(a, b), _mark(b, a), _mark(a), _mark(), _mark(a * 1.0001, b), _mark(a.astype(np.float16), b)]
     assert len(set(marks)) == len(marks)
     assert _mark(a, b) == marks[0]
+
+
+def test_the_fingerprint_of_frozen_variables_changes_with_any_one_number():
+    array = np.zeros(10_000, np.float32)
+    array[(damaged := 4321)] = 1e-9
+    assert _mark(array) != _mark(np.where(np.arange(len(array)) == damaged, 0, array).astype(np.float32))
 
 
 def test_what_was_computed_counts_as_what_it_was_made_from():
