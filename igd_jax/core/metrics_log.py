@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import append_lines, atomic_file, write_text
+from igd_jax.core.io import atomic_file, sync, write_text
 from igd_jax.core.log import say
 from igd_jax.core.process import is_first
 
@@ -75,7 +75,9 @@ class MetricsWriter:
 
     def sync(self) -> None:
         """Wait until the disk has all lines."""
-        append_lines(self._path, [])
+        if is_first() and self._path.exists():
+            sync(self._path)
+            sync(self._path.parent)
 
     def close(self) -> None:
         """Wait until TensorBoard's events are written, too."""
