@@ -116,7 +116,7 @@ def plot_losses(metrics: Path, picture: Path) -> None:
     for line in metrics.read_text(encoding="utf-8").splitlines():
         values = json.loads(line)
         for name in values:
-            if "loss" in name:
+            if "loss" in name and isinstance(values[name], float):
                 curves.setdefault(name, []).append((values["step"], values[name]))
     axes = (figure := Figure(layout="constrained")).add_subplot(xlabel="step", ylabel="nats per token")
     for name, points in curves.items():

@@ -28,6 +28,12 @@ def test_the_fingerprint_of_frozen_variables_changes_with_numbers_dtype_and_orde
     assert _mark(a, b) == marks[0]
 
 
+def test_the_fingerprint_of_frozen_variables_changes_with_any_one_number():
+    array = np.zeros(10_000, np.float32)
+    array[(damaged := 4321)] = 1e-9
+    assert _mark(array) != _mark(np.where(np.arange(len(array)) == damaged, 0, array).astype(np.float32))
+
+
 def test_what_was_computed_counts_as_what_it_was_made_from():
     a = np.ones(5, np.float32)
     assert _mark(a, made_from="x") == _mark(a + 1e-6, made_from="x") != _mark(a, made_from="y")
