@@ -142,7 +142,7 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
     for module, name, stub in (
         (train, "set_up", lambda *_: session),
         (train, "start", start),
-        (train, "evaluate_loss", lambda functions, state, *_: {"valid_loss": 1 / (1 + float(state.params["w"]))}),
+        (train, "evaluate_loss", lambda functions, state, *_, **__: {"valid_loss": 1 / (1 + float(state.params["w"]))}),
         (train, "plot_losses", lambda *_: None),
         (train, "environment", lambda: {"commit": None}),
         (evaluate, "environment", lambda: {"commit": None}),

@@ -5,7 +5,6 @@ Of several processes only the first writes: see `core.process`.
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +32,11 @@ class MetricsWriter:
 
     def _open_tensorboard(self, folder: Path) -> None:
         self._folder = None
-        with suppress(ImportError):
+        try:
             from tensorboardX import SummaryWriter
-
-            self._tensorboard = SummaryWriter(str(folder), flush_secs=10)
+        except ImportError:
+            return
+        self._tensorboard = SummaryWriter(str(folder), flush_secs=10)
 
     def truncate(self, last_step: int, *, last_evaluation: int | None = None) -> None:
         """Drop lines after `last_step`, and one that a killed process left unfinished; tell of others that are broken.

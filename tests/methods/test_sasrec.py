@@ -242,7 +242,7 @@ def test_a_source_serves_its_own_data_and_rows_only(shop):
     session, _ = shop
     with pytest.raises(InputError, match="has no scores for the rows of train; rank those of valid or test"):
         collaborative_source(session, split="train", n_rows=90)
-    with pytest.raises(InputError, match="has 13 rows of valid, but that split has 3"):
+    with pytest.raises(InputError, match="has 13 rows of valid, 16 wide, but that split has 3"):
         collaborative_source(session, split="valid", n_rows=3)
     with pytest.raises(InputError, match="which has scores for the rows of a split only; for a new history give 'popu"):
         collaborative_source(session, split=None, n_rows=1)
