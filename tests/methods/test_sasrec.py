@@ -197,7 +197,7 @@ def shop(sasrec_run, tiny) -> tuple[Session, Workdir]:
     return set_up(settings_from(config), workdir), workdir
 
 
-@pytest.mark.parametrize("loss", ["softmax", "bce"])
+@pytest.mark.parametrize("loss", ["softmax", pytest.param("bce", marks=pytest.mark.slow)])
 def test_the_pattern_of_the_shop_is_learned_and_popularity_beaten(tiny, request, tmp_path, loss):
     folder = request.getfixturevalue("sasrec_run") if loss == "softmax" else tmp_path / "run"
     config, workdir = tiny_run.sasrec_config(tiny, loss=loss), Workdir(str(folder))
