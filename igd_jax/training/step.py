@@ -124,9 +124,8 @@ def make_step(
         return loss(state.params, tables, batch, state.loss_state)
 
     # The first micro-batch is added to zeros: one program per shape, where adding and beginning would be two.
-    options = training_compiler_options()
-    run_zeros, run_add = jax.jit(zeros), jax.jit(add, donate_argnums=1, compiler_options=options)
-    run_evaluate = jax.jit(evaluate, compiler_options=options)
+    run_zeros, run_evaluate = jax.jit(zeros), jax.jit(evaluate)
+    run_add = jax.jit(add, donate_argnums=1, compiler_options=training_compiler_options())
     shapes: list[LossSum] = []
 
     def accumulate(state: TrainState, batches: Iterable[Batch]) -> Accumulator:
