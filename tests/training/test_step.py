@@ -8,6 +8,7 @@ import pytest
 from flax import nnx
 from tiny_run import HF_CONFIG
 
+from igd_jax.core.compilation import training_compiler_options
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.sharding import replicated
 from igd_jax.core.types import LossSum, TextBatch
@@ -187,3 +188,16 @@ def test_the_loss_reads_one_state_throughout_a_step_which_is_then_renewed_from_a
         assert float(state.loss_state["tau"]) == pytest.approx(tau, rel=1e-5)
     total = functions.evaluate(state, _batches(N_ROWS)[0])
     assert float(means(total)["loss"]) == pytest.approx(tau * plain, rel=1e-5)
+
+
+def test_compiled_as_users_do_it_is_the_same_step_and_its_loss_can_be_traced(request):
+    expected, _ = _update(_loss, _params(), _batches(8))
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    request.addfinalizer(lambda: jax.config.update("jax_disable_most_optimizations", before))
+    assert training_compiler_options() is not None
+    found, _ = _update(_loss, _params(), _batches(8))
+    np.testing.assert_allclose(found["w"], expected["w"], rtol=1e-6)
+    functions = make_step(_loss, optax.sgd(0.5))
+    state = init_state(_params(), optax.sgd(0.5))
+    assert jax.eval_shape(functions.evaluate, state, _batches(8)[0]).loss.shape == ()
