@@ -18,6 +18,7 @@ from absl import flags
 from igd_jax.core import errors
 from igd_jax.core.compilation import cache_compilations
 from igd_jax.core.environment import environment
+from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.core.sharding import by_row
 from igd_jax.training.mesh import make_mesh
@@ -72,6 +73,7 @@ def define_flags() -> None:
 
 def main() -> None:
     """Entry point."""
+    workdir = Workdir(flags.FLAGS.workdir)
     packages = environment()["packages"]
     say(", ".join(f"{name} {version}" for name, version in packages.items() if version))
     checks: dict[str, Callable[[], str]] = {
@@ -79,7 +81,7 @@ def main() -> None:
         "accelerator": check_accelerator,
         "compilation cache": check_compilation_cache,
         "sharded product": check_sharded_product,
-        "workdir": lambda: check_workdir(Path(flags.FLAGS.workdir)),
+        "workdir": lambda: check_workdir(workdir.path),
     }
     failed = 0
     for name, check in checks.items():

@@ -12,6 +12,7 @@ from absl import flags
 
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
+from igd_jax.core.io import local_path
 from igd_jax.core.log import say
 from igd_jax.data.prepared import load
 from igd_jax.data.tokenizer import load_tokenizer
@@ -65,7 +66,8 @@ def define_flags() -> None:
 def main() -> None:
     """Entry point."""
     given = flags.FLAGS
-    found = inspect(Path(given.data), Path(given.tokenizer), given.title, candidates=given.candidates, beta=given.beta)
+    data, tokenizer = (local_path(given[name].value, option=f"--{name}") for name in ("data", "tokenizer"))
+    found = inspect(data, tokenizer, given.title, candidates=given.candidates, beta=given.beta)
     if given.json:
         say(json.dumps(found, ensure_ascii=False))
         return

@@ -10,14 +10,13 @@ order: ``{"line": 1, "id": ..., "ranked": [...]}``. Started again, the command g
 
 import contextlib
 import sys
-from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir
+from igd_jax.core.io import Workdir, local_path
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.evaluation.predictions import as_json
@@ -67,8 +66,9 @@ def main() -> None:
         raise InputError("give --history, or --input=REQUESTS.jsonl with --output=FILE.jsonl, and not both")
     config = load_config(given.config, workdir)
     if given.input:
-        with locked(Path(given.output)):
-            answer_file(lambda: make_recommender(config, workdir), Path(given.input), Path(given.output), k=given.k)
+        requests, output = (local_path(given[name].value, option=f"--{name}") for name in ("input", "output"))
+        with locked(output):
+            answer_file(lambda: make_recommender(config, workdir), requests, output, k=given.k)
         return
     with contextlib.redirect_stdout(sys.stderr if given.json else sys.stdout):
         results = recommend(config, workdir, given.history, k=given.k).results

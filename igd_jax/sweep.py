@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from igd_jax.compare import compare_folders
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, check_name, read_json
+from igd_jax.core.io import Workdir, check_name, local_path, read_json
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.evaluate import evaluate
@@ -84,7 +84,8 @@ def main() -> None:
         raise InputError("--grid is not set; give the fields to vary, such as --grid=train.seed=1,2")
     grid = [parse_axis(text, config, option="--grid") for text in flags.FLAGS.grid]
     evaluations = [parse_axis(text, config, option="--evaluate", under=DECODING) for text in flags.FLAGS.evaluate]
-    folders = sweep(config, Path(flags.FLAGS.output), grid=grid, evaluations=evaluations)
+    output = local_path(flags.FLAGS.output, option="--output")
+    folders = sweep(config, output, grid=grid, evaluations=evaluations)
     say(f"\n{comparison_table(compare_folders(folders))}")
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from igd_jax.core.errors import InputError
 from igd_jax.core.locks import locked, open_locked
 from igd_jax.core.process import is_first
+from igd_jax.core.shown import shown
 
 
 def read_json(path: Path) -> Any:
@@ -221,6 +222,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)  # it has no name any more that anybody looks for
 
 
+def local_path(given: str, *, option: str) -> Path:
+    """The path that `option` gives; raises `InputError` for a URL, which would name a local folder such as ``gs:``."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", given):
+        raise InputError(f"{option} is {shown(given)}, which is a URL; expected a path on this machine")
+    return Path(given)
+
+
 def check_name(name: str, *, option: str) -> None:
     """Raise `InputError` unless a name from `option` is one plain component of a path, at most 100 characters."""
     if not re.fullmatch(r"[A-Za-z0-9._=,-]{1,100}", name) or name in (".", "..") or name.startswith("-"):
@@ -232,10 +240,10 @@ def check_name(name: str, *, option: str) -> None:
 
 
 class Workdir:
-    """Where a run keeps its files. Names are fixed: people script against them."""
+    """Paths of a run's files. Names are fixed, as scripts rely on them. Raises `InputError` for a URL."""
 
     def __init__(self, path: str):
-        self.path = Path(os.path.abspath(path))
+        self.path = Path(os.path.abspath(local_path(path, option="--workdir")))
         self.config = self.path / "config.json"
         self.env = self.path / "env.json"
         self.metrics = self.path / "metrics.jsonl"

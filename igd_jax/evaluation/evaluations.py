@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, read_json
+from igd_jax.core.io import Workdir, local_path, read_json
 from igd_jax.evaluation.metrics import row_metrics
 from igd_jax.evaluation.predictions import AGAIN, Prediction, Target, as_json, is_finite, read_predictions
 from igd_jax.evaluation.queries import PROTOCOLS
@@ -76,7 +76,7 @@ def find_evaluations(run: str) -> list[Path]:
     Raises:
       InputError: `run` is no folder, or holds no evaluation.
     """
-    path = Path(run)
+    path = local_path(run, option="RUN")
     if not path.is_dir():
         raise InputError(f"{run} is no folder; give a run's folder or one evaluation, RUN/eval/NAME")
     if any((path / name).exists() for name in (METRICS, PREDICTIONS)):

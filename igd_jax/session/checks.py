@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.io import local_path
 from igd_jax.core.shown import LONGEST_SHOWN, shown
 
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
@@ -78,6 +79,7 @@ class Argument:
     def __call__(self, field: str, value: Any) -> None:
         if isinstance(value, str):
             Text(0, self.longest)(field, value)
+            local_path(value, option=f"config.{field}")
         elif not abs(value) <= self.largest:
             raise refused(field, value, f"a finite number of at most {_number(self.largest)}")
         elif 0 < abs(value) < self.smallest:
@@ -193,6 +195,8 @@ def _read(field: str, hint: Any, value: Any, needs: Collection[str]) -> Any:
         return dict(value)
     check_type(field, value, kind)
     for check in checks:
+        if isinstance(check, Existing):
+            local_path(value, option=f"config.{field}")
         if field in needs or not isinstance(check, Existing):
             check(field, value)
     return kind(value)
