@@ -161,7 +161,10 @@ def _parse_flags(argv: Sequence[str], *, positional: bool) -> list[str]:
         _check_encoding(argv)
         if positional:
             flags.FLAGS.set_gnu_getopt()  # options may also stand after the arguments
-        rest = flags.FLAGS(list(argv))
+        try:
+            rest = flags.FLAGS(list(argv))
+        except SystemExit:  # absl's --help exits with code 1
+            sys.exit(0)
         if len(rest) > 1 and not positional:
             raise InputError(f"unexpected argument {rest[1]!r}: options are written --name=value")
     return rest
