@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import atomic_file
+from igd_jax.core.shown import shortened
 
 SCHEMA_VERSION = 1
 """Counts up when a reader of an older version would misread the file."""
@@ -183,6 +184,5 @@ def _list(value: Any, kind: type[T], name: str) -> tuple[T, ...]:
 
 
 def _shown(value: Any) -> str:
-    """JSON of a value, its beginning."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else text[:40] + "..."
+    """JSON of a value, as a message repeats it."""
+    return shortened(json.dumps(value, ensure_ascii=False))

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.shown import shown
 from igd_jax.items.index import ItemIndex
 
 
@@ -38,19 +39,19 @@ def read_request(value: Any) -> Request:
     if isinstance(value, Request):
         value = vars(value)
     if not isinstance(value, Mapping):
-        raise InputError(f'a request is {_shown(value)}; expected an object such as {{"history": ["Title A"]}}')
+        raise InputError(f'a request is {shown(value)}; expected an object such as {{"history": ["Title A"]}}')
     known = [field.name for field in fields(Request)]
     if unknown := sorted(set(value) - set(known)):
-        raise InputError(f"a request has the field {_shown(unknown[0])}; expected {', '.join(known)}")
+        raise InputError(f"a request has the field {shown(unknown[0])}; expected {', '.join(known)}")
     given = {name: each for name, each in value.items() if each is not None}
     if "id" in given and not _is_text(given["id"]):
-        raise InputError(f"id is {_shown(given['id'])}; expected a text")
+        raise InputError(f"id is {shown(given['id'])}; expected a text")
     if not isinstance(given.get("exclude_history", False), bool):
-        raise InputError(f"exclude_history is {_shown(given['exclude_history'])}; expected true or false")
+        raise InputError(f"exclude_history is {shown(given['exclude_history'])}; expected true or false")
     for name in ("history", "candidates"):
         texts = given.get(name, ())
         if not isinstance(texts, list | tuple) or not all(map(_is_text, texts)):
-            raise InputError(f"{name} is {_shown(texts)}; expected a list of titles or item ids")
+            raise InputError(f"{name} is {shown(texts)}; expected a list of titles or item ids")
     if not given.get("history"):
         raise InputError("a request has no history; name at least one title or item id, oldest first")
     candidates = tuple(given["candidates"]) if "candidates" in given else None
@@ -132,8 +133,3 @@ class ItemNames:
 def _is_text(value: Any) -> bool:
     """Whether a value is a text that can be written; JSON can also hold halves of surrogate pairs."""
     return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "..."
