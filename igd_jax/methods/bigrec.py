@@ -1,13 +1,11 @@
 """BIGRec: plain fine-tuning, then two steps of grounding (arXiv 2308.08434; docs/methods.md, BIGRec).
 
 The model writes a title without constraints, and the titles of the catalogue are ranked by their distance to it in the
-space of a model's last hidden states (see `decoding.grounding`). A statistic W of other users' behaviour may reduce
-distances:
+space of a model's last hidden states (see `decoding.grounding`). A statistic W of other users may reduce distances:
 
     D~(u, i) = minmax(D(u, .))(i) * (1 + W(u, i))^-gamma
 
-With the texts of all beams interleaved and the tuned model's hidden states, this is CFT's grounding (docs/methods.md,
-CFT).
+With all beams' texts interleaved and the tuned model's hidden states, it is CFT's grounding (docs/methods.md, CFT).
 """
 
 from pathlib import Path
@@ -273,12 +271,7 @@ def text_ends(tokenizer: Tokenizer, *, vocab_size: int) -> Int[np.ndarray, " V"]
 
 
 def read_embeddings(path: Path, marks: dict[str, str], *, shape: tuple[int, int]) -> Float[np.ndarray, "N D"]:
-    """Read embeddings from a cache file.
-
-    Args:
-      path: the file.
-      marks: fingerprints of the model and the catalogue, by name.
-      shape: shape of the embeddings.
+    """Read the embeddings of a cache file, which must have these marks (fingerprints by name) and this shape.
 
     Raises:
       InputError: the file is unusable, has another shape, or belongs to another model or catalogue.
