@@ -1,8 +1,8 @@
-"""Report what this machine has, what is wrong, and how to fix it.
+"""Report the devices and versions of this machine, problems, and how to fix them.
 
     python -m igd_jax.doctor [--workdir=RUN]
 
-Exit code 0 when a model can be trained here, 1 when something is wrong.
+Exit code 0 if a model can be trained here, 1 if there is a problem.
 """
 
 import sys
@@ -34,7 +34,7 @@ def check_devices() -> str:
 
 
 def check_accelerator() -> str:
-    """Find a GPU or TPU that this installation of jax cannot use."""
+    """Detect a GPU or TPU that this installation of jax cannot use."""
     if jax.default_backend() != "cpu":
         return "in use"
     if Path("/dev/nvidia0").exists():
@@ -54,13 +54,13 @@ def check_sharded_product() -> str:
 
 
 def check_compilation_cache() -> str:
-    """Say where compiled programs are kept."""
+    """Report the folder of compiled programs."""
     folder = cache_compilations()
     return str(folder) if folder else "none, since ~/.cache/igd_jax cannot be written; set JAX_COMPILATION_CACHE_DIR"
 
 
 def check_workdir(workdir: Path) -> str:
-    """Write into the folder where runs go."""
+    """Check that the folder for runs can be written."""
     workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=workdir):
         return f"{workdir} can be written"

@@ -22,10 +22,17 @@ from igd_jax.items.index import build_index, walk_rows
 
 
 def inspect(data: Path, tokenizer_folder: Path, title: str, *, candidates: str, beta: float) -> dict[str, Any]:
-    """The title's tokens with gain (nats), forced mark and IGD weight.
+    """Tokens of a title with gain (nats), forced mark and IGD weight.
+
+    Args:
+      data: prepared folder.
+      tokenizer_folder: folder of the tokenizer.
+      title: the title.
+      candidates: candidates, by name or file.
+      beta: weight of tokens without gain.
 
     Raises:
-      InputError: unusable data or tokenizer, an empty title, or a beta that is no weight.
+      InputError: the data or the tokenizer is unusable, the title is empty, or beta is not a weight.
     """
     if not title.strip():
         raise InputError("--title is empty; give the title as it stands in the catalogue")
