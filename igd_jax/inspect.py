@@ -73,7 +73,7 @@ def define_flags() -> None:
 def main() -> None:
     """Entry point."""
     given = flags.FLAGS
-    data, tokenizer = (local_path(given[name].value, option=f"--{name}") for name in ("data", "tokenizer"))
+    data, tokenizer = local_path(given.data, option="--data"), local_path(given.tokenizer, option="--tokenizer")
     found = inspect(data, tokenizer, given.title, candidates=given.candidates, beta=given.beta)
     if given.json:
         say(json.dumps(found, ensure_ascii=False))

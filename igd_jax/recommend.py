@@ -72,7 +72,7 @@ def main() -> None:
         raise InputError("give --history, or --input=REQUESTS.jsonl with --output=FILE.jsonl, and not both")
     config = load_config(given.config, workdir)
     if given.input:
-        requests, output = (local_path(given[name].value, option=f"--{name}") for name in ("input", "output"))
+        requests, output = local_path(given.input, option="--input"), local_path(given.output, option="--output")
         with locked(output):
             answer_file(lambda: make_recommender(config, workdir), requests, output, k=given.k)
         return
