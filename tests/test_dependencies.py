@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from igd_jax.core.environment import PACKAGES
 
 ROOT = Path(__file__).resolve().parents[1]
 OWN = {"igd_jax", "configs", *sys.stdlib_module_names}
+distributions_of = cache(packages_distributions)  # reads the lists of files of all packages
 COMFORT = ("logging", "plots")
 """Extras that the program itself imports, where they are installed; the others are for accelerators and developers."""
 
@@ -40,7 +42,7 @@ def imported(source: str) -> tuple[set[str], set[str]]:
         for node in ast.walk(statement)
     }
     found: tuple[set[str], set[str]] = set(), set()
-    distributions = packages_distributions()
+    distributions = distributions_of()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]

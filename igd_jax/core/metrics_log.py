@@ -5,7 +5,6 @@ Of several processes only the first writes (see `core.process`).
 
 import json
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,10 +36,11 @@ class MetricsWriter:
 
     def _open_tensorboard(self, folder: Path) -> None:
         self._folder = None
-        with suppress(ImportError):
+        try:
             from tensorboardX import SummaryWriter
-
-            self._tensorboard = SummaryWriter(str(folder), flush_secs=10)
+        except ImportError:
+            return
+        self._tensorboard = SummaryWriter(str(folder), flush_secs=10)
 
     def truncate(self, last_step: int, *, last_evaluation: int | None = None) -> None:
         """Drop lines after `last_step` and an unfinished last line; other unreadable lines are dropped and counted.
@@ -120,7 +120,7 @@ def plot_losses(metrics: Path, picture: Path) -> None:
     for line in metrics.read_text(encoding="utf-8").splitlines():
         values = json.loads(line)
         for name in values:
-            if "loss" in name:
+            if "loss" in name and isinstance(values[name], float):
                 curves.setdefault(name, []).append((values["step"], values[name]))
     axes = (figure := Figure(layout="constrained")).add_subplot(xlabel="step", ylabel="nats per token")
     for name, points in curves.items():

@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from flax import nnx
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.fingerprint import fingerprint, sample_leaves
+from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.io import read_json, sync, sync_tree, write_json
 from igd_jax.core.log import say
 from igd_jax.core.process import is_first
@@ -288,10 +289,12 @@ def _delete(path: Path) -> None:
 def frozen_fingerprint(frozen: Any) -> str:
     """Fingerprint of the variables that are neither trained nor saved in checkpoints.
 
-    Variables with a ``made_from`` are represented by it, as their values may differ slightly between devices.
+    Variables with a ``made_from`` are represented by it, as their values may differ slightly between devices. For all
+    others, every number counts, since a single damaged weight changes results.
     """
-    parts: list[bytes | str] = []
+    parts: list[str] = []
     for variable in jax.tree.leaves(frozen, is_leaf=lambda node: isinstance(node, nnx.Variable)):
         made_from = variable.get_metadata().get("made_from")
-        parts += [made_from] if made_from else sample_leaves(variable)
+        arrays = (np.asarray(leaf) for leaf in jax.tree.leaves(variable))
+        parts += [made_from] if made_from else [fingerprint(array.tobytes()) for array in arrays]
     return fingerprint(*parts)

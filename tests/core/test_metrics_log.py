@@ -99,6 +99,8 @@ def test_losses_are_drawn(tmp_path):
     for step in range(1, 4):
         writer.write(step, loss=1 / step, grad_norm=1.0)
     writer.write(3, valid_loss=0.5)
+    with (tmp_path / "metrics.jsonl").open("a") as file:  # by another hand
+        file.write('{"step": 3, "valid_loss": "\\ud800", "loss_forced": [], "loss_deciding": 1%s}\n' % ("0" * 400))
     plot_losses(tmp_path / "metrics.jsonl", tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 

@@ -52,14 +52,14 @@ def _ids(backend: tokenizers.Tokenizer, texts: list[str]) -> list[list[int]]:
 def test_no_token_crosses_a_border_of_a_known_tokenizer_whatever_stands_around(name):
     backend, rng = KNOWN[name](), np.random.default_rng(7)
     assert splits_at_borders(backend)
-    texts = ["".join(rng.choice(SIGNS, rng.integers(0, 7))) for _ in range(40_000)]
+    texts = ["".join(rng.choice(SIGNS, rng.integers(0, 7))) for _ in range(12_000)]
     pairs = [(a, b) for a, b in zip(texts[::2], texts[1::2], strict=True)]
     pairs += [(a + "\n", b) for a, b in pairs] + [(a + ",", " " + b) for a, b in pairs]
     kinds = [left_of(a) & right_of(b) for a, b in pairs]
     apart, joined = _ids(backend, [text for pair in pairs for text in pair]), _ids(backend, [a + b for a, b in pairs])
     same = [apart[2 * n] + apart[2 * n + 1] == joined[n] for n in range(len(pairs))]
     assert all(is_same for is_same, kind in zip(same, kinds, strict=True) if kind)
-    assert min(kinds.count(SPACE), kinds.count(LINE)) > 5000
+    assert min(kinds.count(SPACE), kinds.count(LINE)) > 1500
     assert not all(same)
 
 

@@ -121,6 +121,7 @@ def test_faults_of_columns_are_told(tmp_path, changes, options, message):
     assert len(str(caught.value)) < 600
 
 
+@pytest.mark.slow
 def test_real_ratings_read_as_by_their_own_source(shared, tmp_path):
     log = movielens.read(shared / "data/ml-100k")
     columns = {

@@ -104,6 +104,7 @@ def test_all_splits_of_a_prepared_folder(tiny, template):
         _check(template, tokenizer, prepared.titles, _of_split(rows), np.full(len(rows), 60))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("template", ["plain", "igd"])
 def test_all_splits_of_a_real_set_with_the_tokenizer_of_qwen(shared, books, template):
     prepared, tokenizer = load(books), load_tokenizer(shared / "data" / "qwen2.5-tokenizer")

@@ -37,7 +37,7 @@ class Toy:
         return Ragged.from_lists(self.codes)
 
 
-@pytest.mark.parametrize("method", ["sft", "msl", *(pytest.param(m, marks=pytest.mark.slow) for m in ("igd", "d3"))])
+@pytest.mark.parametrize("method", ["sft", *(pytest.param(m, marks=pytest.mark.slow) for m in ("igd", "d3", "msl"))])
 @pytest.mark.parametrize("is_t5", [False, True])
 def test_codes_are_learnt_and_decoded(tiny: Path, t5_folder: Path, tmp_path: Path, monkeypatch, is_t5, method):
     monkeypatch.setattr(base, "identifier_names", lambda: ["toy"])  # as the file identifiers/toy.py would

@@ -179,7 +179,7 @@ def value_and_grad(context):
     return compiled
 
 
-@pytest.mark.parametrize("stop_gradient", [False, True])
+@pytest.mark.parametrize("stop_gradient", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_loss_and_gradient_are_those_of_two_whole_passes(context, model, value_and_grad, stop_gradient):
     _, params = nnx.split(model)
     batch = batch_of(CFT(beta=0.25), context)
@@ -229,6 +229,7 @@ def test_identifiers_in_one_row_do_not_see_each_other(model):
 
 
 # ----------------------------------------------------------------------------------------------------------------- cost
+@pytest.mark.slow
 def test_the_second_loss_costs_less_than_half_a_pass_at_published_prompt_lengths(context):
     rng = np.random.default_rng(0)
     ids = {width: rng.integers(1, VOCAB, (8, width)).tolist() for width in (80, 96, 16)}

@@ -197,7 +197,7 @@ def shop(sasrec_run, tiny) -> tuple[Session, Workdir]:
     return set_up(settings_from(config), workdir), workdir
 
 
-@pytest.mark.parametrize("loss", ["softmax", "bce"])
+@pytest.mark.parametrize("loss", ["softmax", pytest.param("bce", marks=pytest.mark.slow)])
 def test_the_pattern_of_the_shop_is_learned_and_popularity_beaten(tiny, request, tmp_path, loss):
     folder = request.getfixturevalue("sasrec_run") if loss == "softmax" else tmp_path / "run"
     config, workdir = tiny_run.sasrec_config(tiny, loss=loss), Workdir(str(folder))
@@ -242,7 +242,7 @@ def test_a_source_serves_its_own_data_and_rows_only(shop):
     session, _ = shop
     with pytest.raises(InputError, match="has no scores for the rows of train; rank those of valid or test"):
         collaborative_source(session, split="train", n_rows=90)
-    with pytest.raises(InputError, match="has 13 rows of valid, but that split has 3"):
+    with pytest.raises(InputError, match="has 13 rows of valid, 16 wide, but that split has 3"):
         collaborative_source(session, split="valid", n_rows=3)
     with pytest.raises(InputError, match="which has scores for the rows of a split only; for a new history give 'popu"):
         collaborative_source(session, split=None, n_rows=1)

@@ -235,6 +235,7 @@ def test_other_frozen_weights_than_in_training_are_refused(tiny, tmp_path):
     assert "restore those files, or train in another --workdir" in done.err
 
 
+@pytest.mark.slow
 def test_a_set_of_tokens_is_trained_beside_the_adapters(tiny, tmp_path):
     changes = {"method.name": "setrec", "model.lora_targets": "q,v,o"}
     before, after = map(split_trainable, train_here(tiny, tmp_path, changes, n_semantic=1))

@@ -2,16 +2,13 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from checkpoint_calls import NEWEST, assert_same, best_of, last_of, names_in, state_of
-from flax import nnx
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.sharding import replicated
-from igd_jax.models.layers import Frozen
 from igd_jax.training import checkpoint
-from igd_jax.training.checkpoint import Checkpoints, frozen_fingerprint, sample_leaves
+from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.mesh import make_mesh
 
 
@@ -103,29 +100,3 @@ def test_what_does_not_fit_is_told_before_arrays_are_read(folder):
     with pytest.raises(InputError, match=r"not {'best_step': 4}"):
         checkpoints.restore_best(other, check=refuse)
     checkpoints.close()
-
-
-# --------------------------------------------------------------------------------------------------------- fingerprints
-def test_sample_leaves_are_all_of_a_small_array_and_some_of_a_large_one_in_its_own_dtype():
-    large = jnp.arange(1_000_000, dtype=jnp.bfloat16).reshape(1000, 10, 100)
-    small, some = sample_leaves([jnp.arange(5), large])
-    assert small == np.arange(5, dtype=np.int32).tobytes()
-    assert some == np.asarray(large).reshape(-1)[:: 1_000_000 // 64].tobytes()
-    assert 2 * 64 <= len(some) < 2 * 128
-
-
-def _mark(*arrays: np.ndarray, **metadata: str) -> str:
-    return frozen_fingerprint(nnx.State({str(i): Frozen(jnp.asarray(x), **metadata) for i, x in enumerate(arrays)}))
-
-
-def test_the_fingerprint_of_frozen_variables_changes_with_numbers_dtype_and_order():
-    a, b = np.arange(300, dtype=np.float32).reshape(3, 100), np.ones(4, np.int32)
-    marks = [_mark(a, b), _mark(b, a), _mark(a), _mark(), _mark(a * 1.0001, b), _mark(a.astype(np.float16), b)]
-    assert len(set(marks)) == len(marks)
-    assert _mark(a, b) == marks[0]
-
-
-def test_what_was_computed_counts_as_what_it_was_made_from():
-    a = np.ones(5, np.float32)
-    assert _mark(a, made_from="x") == _mark(a + 1e-6, made_from="x") != _mark(a, made_from="y")
-    assert _mark(a, made_from="") == _mark(a)

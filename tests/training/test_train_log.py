@@ -9,7 +9,7 @@ import pytest
 from batches import text_batch
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.log import MetricsWriter
+from igd_jax.core.metrics_log import MetricsWriter
 from igd_jax.core.types import ItemBatch
 from igd_jax.training.train_log import TrainLog
 
