@@ -1,4 +1,4 @@
-"""Range and finiteness checks of numbers read from files; the error names the first offending one."""
+"""Range and finiteness checks of numbers read from files."""
 
 import numpy as np
 from jaxtyping import Int, Shaped
