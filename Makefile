@@ -12,7 +12,7 @@ quickstart: $(VENV)/installed
 
 # Slow tests run with ARGS="-m ''", as .ci/run does.
 test: $(VENV)/installed-test
-	$(RUN) -m pytest -n 2 $(or $(ARGS),-m "not slow")
+	$(RUN) -m pytest -n 2 --dist loadfile $(or $(ARGS),-m "not slow")
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check

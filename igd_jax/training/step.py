@@ -126,9 +126,8 @@ def make_step(
         return loss(state.params, tables, batch, state.loss_state)
 
     # The first micro-batch is added to zeros, so that there is one program per shape instead of two.
-    options = training_compiler_options()
-    run_zeros, run_add = jax.jit(zeros), jax.jit(add, donate_argnums=1, compiler_options=options)
-    run_evaluate = jax.jit(evaluate, compiler_options=options)
+    run_zeros, run_evaluate = jax.jit(zeros), jax.jit(evaluate)
+    run_add = jax.jit(add, donate_argnums=1, compiler_options=training_compiler_options())
     shapes: list[LossSum] = []
 
     def accumulate(state: TrainState, batches: Iterable[Batch]) -> Accumulator:
