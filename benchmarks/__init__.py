@@ -1,1 +1,1 @@
-"""Side-by-side programs: ours against the published way, both in one run. Figures are in results/."""
+"""Benchmarks of this project against the published implementations, both in one run. Figures are in results/."""

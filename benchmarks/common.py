@@ -1,4 +1,4 @@
-"""What the side-by-side programs share: the session, the published trie, timing, memory, and the record they leave."""
+"""Shared parts of the benchmarks: the session, the published trie, timing, memory, and the record of results."""
 
 import math
 import multiprocessing
@@ -32,11 +32,11 @@ from igd_jax.session.settings import settings_from
 
 ROOT = Path(__file__).resolve().parents[1]
 LOAD_AT_START = os.getloadavg()[0]
-"""Processes that wanted a core in the minute before the program started; near 0 on a quiet machine."""
+"""Load average of the minute before the program started; near 0 on an idle machine."""
 
 
 class Node:
-    """One prefix of the trie of dictionaries; `entropy` is the mass ``-p ln p`` of all titles below it, in nats."""
+    """Node of the trie of dictionaries; `entropy` is the sum of ``-p ln p`` over all titles below it, in nats."""
 
     def __init__(self) -> None:
         self.children: dict[int, Node] = {}
@@ -44,7 +44,7 @@ class Node:
 
 
 def dict_trie(titles: Iterable[list[int]], counts: Sequence[int]) -> Node:
-    """The trie in the published way: title by title, each adding its mass to every node on its path."""
+    """Build the trie as published: title by title, each adding its mass to every node on its path."""
     root, total = Node(), sum(counts)
     for tokens, count in zip(titles, counts, strict=True):
         mass = -count / total * math.log(count / total) if count else 0.0
@@ -59,7 +59,7 @@ def dict_trie(titles: Iterable[list[int]], counts: Sequence[int]) -> Node:
 
 
 def build_dict_trie(index: ItemIndex) -> Node:
-    """The candidates' trie of dictionaries."""
+    """Build the trie of dictionaries of the candidates."""
     catalog, rows = index.catalog, np.flatnonzero(index.is_candidate)
     return dict_trie((catalog.tokens[row].tolist() for row in rows.tolist()), catalog.counts[rows].tolist())
 
@@ -73,17 +73,19 @@ def define_flags() -> None:
 
 @contextmanager
 def prepared_folder(source: str) -> Iterator[Path]:
-    """Published splits as a prepared folder that lives as long as the block."""
+    """Published splits as a prepared folder that exists inside the block."""
     with TemporaryDirectory() as folder:
         save(d3.read(Path(source)), Path(folder) / "data")
         yield Path(folder) / "data"
 
 
 def make_session(data: Path, model: Path, **changes: Any) -> Session:
-    """The published recipe for books on one device: authors' prompt, candidates = train targets, beta 0.1.
+    """Set up the published recipe for books on one device: authors' prompt, candidates = train targets, beta 0.1.
 
     Args:
-      changes: other fields of `config.decode`.
+      data: prepared folder.
+      model: Hugging Face folder.
+      changes: values for fields of `config.decode`.
     """
     config = igd.get_config("books")
     config.data.dir, config.model.path, config.mesh.data = str(data), str(model), 1
@@ -105,37 +107,37 @@ def seconds(work: Callable[[], Any]) -> float:
 
 
 def interleaved(sides: Mapping[str, Callable[[], Any]], *, repeats: int) -> dict[str, float]:
-    """Least seconds of each side over `repeats` turns, taken in turns: other load on the machine meets both."""
+    """Minimum time of each side in seconds over `repeats` turns, interleaved so that other load affects all sides."""
     taken = [{name: seconds(work) for name, work in sides.items()} for _ in range(repeats)]
     return {name: min(turn[name] for turn in taken) for name in sides}
 
 
 def added_peak_mb(prepare: Callable[..., Callable[[], Any]], *args: Any) -> int:
-    """Memory that ``prepare(*args)()`` adds at its peak, in a process of its own (Linux).
+    """Peak memory that ``prepare(*args)()`` adds, in MB, measured in a separate process (Linux).
 
-    `prepare` reads the inputs; what it returns loads weights, compiles and runs, and only that is counted.
+    `prepare` reads the inputs; only the function that it returns, which loads weights, compiles and runs, is measured.
     """
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_added_peak_mb, prepare, *args).result()
 
 
 def _added_peak_mb(prepare: Callable[..., Callable[[], Any]], *args: Any) -> int:
-    with redirect_stdout(StringIO()):  # the parent has said it all
+    with redirect_stdout(StringIO()):  # the parent has printed the same
         work = prepare(*args)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     before = resident_kb("VmRSS")
     work()
     return round((resident_kb("VmHWM") - before) * 1024 / 1e6)
 
 
 def resident_kb(field: str) -> int:
-    """``VmRSS`` (now) or ``VmHWM`` (most so far)."""
+    """Memory of this process in KB: ``VmRSS`` (current) or ``VmHWM`` (peak)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(field)).split()[1])
 
 
 def machine() -> dict[str, Any]:
-    """When, with what code and on what the figures were measured."""
+    """Date, code and machine of the measurement."""
     command = ("git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     commit = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     cpu = [line.split(":")[1].strip() for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
@@ -155,7 +157,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def report(name: str, settings: Mapping[str, Any], sides: Mapping[str, Mapping[str, Any]], **result: Any) -> None:
-    """Print a table with one column per side, and write ``results/NAME.json`` beside this file."""
+    """Print a table with one column per side, and write ``results/NAME.json`` in the folder of this file."""
     print(markdown(sides))
     print(", ".join(f"{key.replace('_', ' ')}: {value}" for key, value in result.items()))
     record = {**machine(), **settings, **sides, **result}
@@ -163,7 +165,7 @@ def report(name: str, settings: Mapping[str, Any], sides: Mapping[str, Mapping[s
 
 
 def markdown(sides: Mapping[str, Mapping[str, Any]]) -> str:
-    """A table with one row per figure; figures that a side lacks are left blank."""
+    """Markdown table with one row per figure; missing figures are blank."""
     figures = list(dict.fromkeys(figure for side in sides.values() for figure in side))
     rows: list[Sequence[Any]] = [("", *sides), ("---",) * (len(sides) + 1)]
     rows += [(figure.replace("_", " "), *(side.get(figure, "") for side in sides.values())) for figure in figures]

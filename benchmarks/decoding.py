@@ -1,10 +1,10 @@
-"""Recommending users: our search against Hugging Face `generate` with a trie of dictionaries, in one run.
+"""Decoding benchmark: our search against Hugging Face `generate` with a trie of dictionaries, in one run.
 
     python -m benchmarks.decoding [--users=64] [--alpha=0.2] [--data=FOLDER] [--model=HF_FOLDER]
 
 Both sides get the same weights, prompts and batches, in float32 on all cores, and must find the same titles with the
-same scores. The other side is the published way: every prompt is repeated for each beam before it is read, and at each
-step a logits processor walks each beam's tokens through the trie and weighs its children (docs/methods.md, IGD
+same scores. The other side follows the published code: every prompt is repeated for each beam before it is read, and at
+each step a logits processor walks each beam's tokens through the trie and weights its children (docs/methods.md, IGD
 decoding).
 """
 
@@ -42,17 +42,17 @@ REPEATS = 3
 TOLERANCE = 1e-3
 
 Lists: TypeAlias = list[list[tuple[tuple[int, ...], float]]]
-"""For each user, best first: a title's tokens (none where it was cut before its end) and its score."""
+"""Tokens (none if cut before the end) and score of each title, best first, for each user."""
 Groups: TypeAlias = Sequence[np.ndarray]
-"""Rows of each batch."""
+"""Row numbers of each batch."""
 
 
 class Work:
     """Work of one side's model.
 
     Attributes:
-      calls: tokens of each sequential call, and those of them that are not padding. Appended whole, since the device
-        may report two calls at once.
+      calls: number of tokens of each sequential call, with and without padding. Pairs are appended, as the device may
+        report two calls at once.
     """
 
     def __init__(self) -> None:
@@ -75,9 +75,9 @@ class Ours:
     """The method's own engine, compiled once per batch shape.
 
     Attributes:
-      session: all but the weights.
+      session: run without its weights.
       index: items, with the candidates of decoding.
-      model: backbone of a folder, or of random weights, before any training.
+      model: untrained backbone, of a folder or with random weights.
     """
 
     def __init__(self, session: Session):
@@ -96,24 +96,24 @@ class Ours:
         return lists
 
     def batch(self, examples: Examples, group: np.ndarray) -> TextBatch | ItemBatch:
-        """Some users, as the method reads them."""
+        """Batch of some users in the form that the method reads."""
         size = self.session.settings.decode.batch_size
         if self.session.method.inputs == "items":
             return make_item_batch(examples, group, size=size)
         return make_text_batch(examples, group, self.index.item_tokens, {}, size=size)
 
     def title(self, row: int) -> tuple[int, ...]:
-        """Tokens of a catalogue row; none for a result that is none."""
+        """Tokens of a catalogue row; none for row -1."""
         return tuple(self.index.catalog.tokens[row].tolist()) if row >= 0 else ()
 
 
 @contextmanager
 def counting_ours() -> Iterator[Work]:
-    """Count the model calls within the block; all programs are traced anew in it, and once more after it."""
+    """Count the model calls inside the block; all programs are retraced inside it and after it."""
     work, plain = Work(), Decoder.__call__
 
     def counted(model: Decoder, inputs: jax.Array, *, visible: Visibility, **others: Any) -> Any:
-        real = jnp.diagonal(mask_of(visible), axis1=1, axis2=2).sum()  # padding may not look at itself
+        real = jnp.diagonal(mask_of(visible), axis1=1, axis2=2).sum()  # padding does not see itself
         jax.debug.callback(partial(work.add, inputs.shape[0] * inputs.shape[1]), real)
         return plain(model, inputs, visible=visible, **others)
 
@@ -125,7 +125,7 @@ def counting_ours() -> Iterator[Work]:
 
 
 class GainProcessor(LogitsProcessor):
-    """Scales each beam's legal next tokens by their gain among siblings, and forbids all others."""
+    """Scales the scores of each beam's legal next tokens by their gain among siblings, and forbids all others."""
 
     def __init__(self, root: Node, *, prompt_width: int, alpha: float, spent: list[float]):
         self._root, self._prompt_width, self._alpha, self._spent = root, prompt_width, alpha, spent
@@ -153,7 +153,7 @@ class GainProcessor(LogitsProcessor):
 
 
 class Peer:
-    """transformers' beam search; `in_processor` holds the seconds of each call of its logits processor."""
+    """Beam search of transformers; `in_processor` holds the time of each call of its logits processor in seconds."""
 
     def __init__(self, session: Session):
         decode, self._eos = session.settings.decode, session.tokenizer.eos
@@ -212,7 +212,7 @@ class Peer:
 
 
 def choose_users(session: Session, n_users: int) -> tuple[Examples, Groups]:
-    """Random rows of the test split, and the batches that both sides get."""
+    """Random rows of the test split, and their batches for both sides."""
     rows = session.rows("test")
     chosen = np.random.default_rng(0).choice(len(rows), min(n_users, len(rows)), replace=False)
     examples = session.examples(rows.take(np.sort(chosen)))
@@ -220,10 +220,10 @@ def choose_users(session: Session, n_users: int) -> tuple[Examples, Groups]:
 
 
 def check(ours: Lists, theirs: Lists) -> dict[str, Any]:
-    """How far both sides agree: users whose lists hold the same titles in the same order, and scores by rank.
+    """Agreement of both sides: the number of users with equal lists, and the largest difference of scores by rank.
 
     Raises:
-      InputError: scores differ by more than `TOLERANCE`. Titles that differ are counted: scores may tie.
+      InputError: scores differ by more than `TOLERANCE`. Different titles are only counted, as scores may be tied.
     """
     same = sum([title for title, _ in a] == [title for title, _ in b] for a, b in zip(ours, theirs, strict=True))
     scores = [np.array([[score for _, score in user] for user in side]) for side in (ours, theirs)]
@@ -234,19 +234,19 @@ def check(ours: Lists, theirs: Lists) -> dict[str, Any]:
 
 
 def prepare_one_batch(side: type[Ours] | type[Peer], data: Path, model: Path, alpha: float) -> Any:
-    """For `common.added_peak_mb`: read the inputs; what is returned loads the weights and recommends one batch."""
+    """For `common.added_peak_mb`: reads the inputs; the result loads the weights and recommends one batch."""
     session = common.make_session(data, model, alpha=alpha)
     examples, groups = choose_users(session, session.settings.decode.batch_size)
     return lambda: side(session)(examples, groups)
 
 
 def figures(work: Work, taken: float, *, n_users: int, n_batches: int) -> dict[str, float]:
-    """Figures of a side that took this many seconds for all users."""
+    """Figures of a side that took `taken` seconds for all users."""
     return {"users_per_second": round(n_users / taken, 2), **work.figures(n_users=n_users, n_batches=n_batches)}
 
 
 def compare(session: Session, *, n_users: int, repeats: int) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Check, count and time both sides: figures of ours, of the other, and of both."""
+    """Check and time both sides, and count their work: figures of ours, of the other, and of both."""
     examples, groups = choose_users(session, n_users)
     ours, peer = Ours(session), Peer(session)
     with counting_ours() as our_work:

@@ -1,11 +1,11 @@
-"""Kill a training run again and again, start it again each time, and see whether anything was lost.
+"""Kill a training run repeatedly, restart it each time, and check that nothing is lost.
 
     python -m benchmarks.kills [--kills=100] [--damages=20] [--seed=0]
 
-Runs of one small model are killed by SIGKILL or SIGTERM, in turns, at random moments: while they start, compile, take
-a step, evaluate or save. Before some starts the newest state is damaged by hand: a bit of it flipped, a file of it cut,
-or all of it removed. A run that came to its end must equal one that was never killed: the last state and the best
-parameters to the bit, and each step once in metrics.jsonl. Then the next run begins, until there were enough kills.
+Runs of one small model are killed by SIGKILL and SIGTERM alternately at random moments: while they start, compile, take
+a step, evaluate or save. Before some starts the newest state is damaged: a bit is flipped, a file is cut, or everything
+is removed. A completed run must equal one that was never killed: bitwise in the last state and the best parameters, and
+with each step once in metrics.jsonl. Further runs follow until the number of kills is reached.
 """
 
 import contextlib
@@ -42,16 +42,16 @@ from igd_jax.training.checkpoint import Checkpoints
 
 STEPS = 60
 MOMENTS = {"start": 1, "compile": 1, "step": 12, "evaluate": 3, "save": 4}
-"""Where a run is killed, and in how many of those, one after another, at most."""
+"""Kinds of moments at which runs are killed; a run is killed at one of the first so many moments of a kind."""
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
 EXIT_CODES = {-signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM, 0}
-"""The last but one before training listens."""
+"""Expected exit codes; -SIGTERM before training handles signals."""
 PATIENCE = 300.0
-"""Seconds after which a run that does nothing is an error."""
+"""Number of seconds without progress after which a run counts as stuck."""
 
 
 def config_of(data: Path) -> Any:
-    """SASRec, so small that a start takes a second or two."""
+    """Config of a SASRec so small that a start takes a second or two."""
     config = sasrec.get_config()
     config.data.dir, config.mesh.data = str(data), 1
     config.tokenizer.vocab_size = 300
@@ -62,8 +62,8 @@ def config_of(data: Path) -> Any:
 
 
 def train(data: Path, workdir: Path, log: Path, moments: Connection) -> None:
-    """Train in this process, and tell of each moment when it comes."""
-    tqdm.set_lock(threading.RLock())  # its own one outlives a process that is killed
+    """Train in this process, and report each moment when it comes."""
+    tqdm.set_lock(threading.RLock())  # the default lock outlives a killed process
     jax.config.update("jax_compilation_cache_dir", str(log.parent / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     is_first = True
@@ -87,7 +87,7 @@ def train(data: Path, workdir: Path, log: Path, moments: Connection) -> None:
 
 
 def start(context: Any, data: Path, workdir: Path, log: Path) -> tuple[Any, Connection]:
-    """Start `train` in a process of its own."""
+    """Start `train` in a separate process."""
     moments, theirs = context.Pipe(duplex=False)
     process = context.Process(target=train, args=(data, workdir, log, theirs))
     process.start()
@@ -96,7 +96,7 @@ def start(context: Any, data: Path, workdir: Path, log: Path) -> tuple[Any, Conn
 
 
 def kill(process: Any, moments: Connection, sign: int, moment: str, rng: np.random.Generator) -> bool:
-    """Kill a run at one of the next moments of a kind; whether it had not ended before."""
+    """Kill a run at one of the next moments of a kind; returns False if it had ended before."""
     wanted = int(rng.integers(1, MOMENTS[moment] + 1))
     with contextlib.suppress(EOFError):
         while wanted:
@@ -111,7 +111,7 @@ def kill(process: Any, moments: Connection, sign: int, moment: str, rng: np.rand
 
 
 def damage(workdir: Path, rng: np.random.Generator) -> bool:
-    """Damage the newest state, if there is one before it; whether there is."""
+    """Damage the newest state if there is an older one; returns whether there is."""
     states = sorted(int(path.name) for path in (workdir / "checkpoints/last").glob("[0-9]*") if _is_whole(path))
     if len(states) < 2:
         return False
@@ -136,7 +136,7 @@ def _is_whole(state: Path) -> bool:
 
 
 def outcome(data: Path, workdir: Path) -> tuple[list[np.ndarray], list[Any]]:
-    """The arrays of the last state and of the best parameters; their progress and the metrics without the speed."""
+    """Arrays of the last state and of the best parameters; their progress, and the metrics without speeds."""
     session = set_up(settings_from(config_of(data)), Workdir(str(workdir)))
     context = session.context(session.index)
     optimizer = program.make_optimizer(lambda _: 0.1, clip_norm=1.0, weight_decay=0.0)
@@ -150,7 +150,7 @@ def outcome(data: Path, workdir: Path) -> tuple[list[np.ndarray], list[Any]]:
 
 
 def check(data: Path, workdir: Path, whole: tuple[list[np.ndarray], list[Any]]) -> None:
-    """Raise `InputError` unless a run that was killed equals one that was not."""
+    """Raise `InputError` unless a run that was killed equals the one that was not, `whole`."""
     arrays, told = outcome(data, workdir)
     steps = [line["step"] for line in told[-1] if "loss" in line]
     if steps != list(range(1, STEPS + 1)):
@@ -160,13 +160,13 @@ def check(data: Path, workdir: Path, whole: tuple[list[np.ndarray], list[Any]]) 
 
 
 def kill_runs(folder: Path, *, n_kills: int, n_damages: int, seed: int) -> Iterator[dict[str, Any]]:
-    """Kill, until there were enough kills; a record of each: sign, moment, whether damaged before, whether at the end.
+    """Kill runs, and yield a record of each start: signal, moment, whether damaged before, whether completed.
 
     Raises:
-      InputError: a run ended in another way than by its end or the kill, or not as the unkilled one.
+      InputError: a run failed, or does not equal the one that was not killed.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["benchmarks.common", "igd_jax.train"])  # so a start is not seconds of imports
+    context.set_forkserver_preload(["benchmarks.common", "igd_jax.train"])  # saves seconds of imports per start
     rng, data, log = np.random.default_rng(seed), folder / "data", folder / "log.txt"
     save(prepare("synthetic", path=None, options={"n_items": 60, "n_users": 200, "n_events": 2000}), data)
     process, _ = start(context, data, folder / "whole", log)
@@ -203,7 +203,7 @@ def kill_runs(folder: Path, *, n_kills: int, n_damages: int, seed: int) -> Itera
 
 
 def table(records: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
-    """Counts of kills by signal."""
+    """Number of kills by signal and moment."""
     columns: dict[str, dict[str, int]] = {}
     for sign in SIGNALS:
         mine = [record for record in records if record["sign"] == sign]

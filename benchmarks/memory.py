@@ -2,11 +2,11 @@
 
     python -m benchmarks.memory [--rows=5000000] [--items=1000000] [--long_title=316] [--tokenizer=HF_FOLDER]
 
-Titles are drawn from the words of real ones (see benchmarks.trie), histories of 1 to 10 items by a Zipf law, and eight
-of ten rows are for training. Each figure is that of a process of its own. What the model, the programs and the devices
-take is the peak of the same training on a thousand rows; memory over the model is what all rows add to that. Seconds
-count from the start of training to the loss of its first step, compilation included, without any cache; to be compared
-with the seconds that tokenising all titles once takes, each as a whole.
+Titles are made of words of real ones (see benchmarks.trie), histories of 1 to 10 items follow a Zipf law, and 80% of
+the rows are for training. Each figure is measured in a separate process. The memory of the model, programs and devices
+is the peak of the same training on a thousand rows; "memory over the model" is what all rows add to it. Times are from
+the start of training to the loss of its first step, compilation included, without caches, and are to be compared with
+the time of tokenising all titles once, each as a whole.
 """
 
 import io
@@ -35,7 +35,7 @@ from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.train import train
 
 _SHARED = common.ROOT.parent / "shared" / "data"
-_SMALL = 1000  # rows and items beside which the model's own memory is measured
+_SMALL = 1000  # rows and items of the training that measures the model's memory
 _LONGEST_HISTORY = 10
 _ROWS_PER_USER = 5
 _AT_ONCE = 1 << 14
@@ -44,7 +44,7 @@ _AT_ONCE = 1 << 14
 def draw_titles(
     real: list[str], n_items: int, long_title: int, tokenizer: Tokenizer, rng: np.random.Generator
 ) -> list[str]:
-    """Titles of 3 to 11 words of real ones; the first goes on until it has `long_title` tokens."""
+    """Titles of 3 to 11 words of real ones; the first is extended to `long_title` tokens."""
     words = np.array(sorted({word for title in real for word in title.split()}), object)
     lengths = rng.integers(3, 12, n_items)
     drawn, start = words[rng.integers(0, len(words), lengths.sum())].tolist(), starts_of(lengths).tolist()
@@ -55,7 +55,7 @@ def draw_titles(
 
 
 def draw_rows(n_rows: int, n_items: int, rng: np.random.Generator) -> Rows:
-    """Histories and targets, in the order of their time."""
+    """Histories and targets, in time order."""
     start = starts_of(rng.integers(1, _LONGEST_HISTORY + 1, n_rows))
     items = rng.permutation(n_items).astype(np.int32)[rng.zipf(1.3, start[-1] + n_rows) % n_items]
     users = np.array([f"A{number:013X}" for number in range(max(n_rows // _ROWS_PER_USER, 1))], object)
@@ -69,7 +69,7 @@ def draw_rows(n_rows: int, n_items: int, rng: np.random.Generator) -> Rows:
 
 
 def make_data(folder: Path, titles: list[str], n_rows: int, rng: np.random.Generator) -> None:
-    """A prepared folder of the given titles."""
+    """Write a prepared folder with the given titles."""
     rows = draw_rows(n_rows, len(titles), rng)
     cuts = np.split(np.arange(n_rows), [n_rows * 8 // 10, n_rows * 9 // 10])
     splits = {split: rows.take(cut) for split, cut in zip(SPLITS, cuts, strict=True)}
@@ -78,7 +78,7 @@ def make_data(folder: Path, titles: list[str], n_rows: int, rng: np.random.Gener
 
 
 class Lines(io.StringIO):
-    """Standard output, with the time of each line; passed on to standard error."""
+    """Standard output that records the time of each line and passes lines on to standard error."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,12 +92,12 @@ class Lines(io.StringIO):
 
 
 def first_step(data: str, tokenizer: str, workdir: str) -> dict[str, float]:
-    """Train for one step: seconds until its loss was told, the longest silence before that, and the peak of memory."""
+    """Train for one step: time until its loss is printed, longest time without a line before that, and peak memory."""
     config = igd.get_config()
     config.data.dir, config.tokenizer.path, config.model.config = data, tokenizer, "pico"
     config.mesh.data, config.train.num_steps, config.train.warmup_steps = 1, 1, 0
     config.train.global_batch_size, config.train.eval_examples = 16, 16
-    jax.config.update("jax_compilation_cache_dir", f"{workdir}-programs")  # of its own, so an empty one
+    jax.config.update("jax_compilation_cache_dir", f"{workdir}-programs")  # a new, empty cache
     with redirect_stdout(Lines()) as out:
         train(config, Workdir(workdir))
     end = next(when for when, line in out.times if line.startswith("step 1:"))
@@ -110,7 +110,7 @@ def first_step(data: str, tokenizer: str, workdir: str) -> dict[str, float]:
 
 
 def tokenise_once(data: str, tokenizer: str) -> dict[str, float]:
-    """Seconds of tokenising all titles once, each as a whole, some thousands at a time."""
+    """Time of tokenising all titles once, each as a whole, in chunks of thousands."""
     lines, backend = [f"{title}\n" for title in load(Path(data)).titles], load_tokenizer(Path(tokenizer))
 
     def work() -> None:
@@ -121,7 +121,7 @@ def tokenise_once(data: str, tokenizer: str) -> dict[str, float]:
 
 
 def in_a_process(work: Callable[..., dict[str, float]], *arguments: str) -> dict[str, float]:
-    """What `work` finds in a process of its own."""
+    """Result of `work` in a separate process."""
     with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
         return pool.submit(work, *arguments).result()
 

@@ -1,10 +1,10 @@
-"""SASRec: our training against a usual torch SASRec, in one run.
+"""SASRec benchmark: our training against a typical torch implementation, in one run.
 
     python -m benchmarks.sasrec [--epochs=2] [--ml=PREPARED] [--books=PREPARED]
 
 Both sides have the same sizes, rows of each step, learning rate and number of epochs, in float32 on all cores: softmax
-over all items, tied embeddings, last state only. The other side is the usual way: every position through
-``nn.TransformerEncoderLayer``, AdamW without clipping. HR@10 ranks all items for the rows of test, seen or not.
+over all items, tied embeddings, last state only. The other side runs every position through
+``nn.TransformerEncoderLayer`` and uses AdamW without clipping. HR@10 ranks all items for the test rows, seen or not.
 """
 
 from collections.abc import Iterator, Sequence
@@ -63,7 +63,7 @@ class Ours:
 
 
 class Network(torch.nn.Module):
-    """SASRec in the usual way; item n_items is the padding, on the left."""
+    """A typical torch SASRec; item n_items is the padding, on the left."""
 
     def __init__(self, n_items: int, *, max_history: int, width: int, num_blocks: int, num_heads: int, dropout: float):
         super().__init__()
@@ -82,7 +82,7 @@ class Network(torch.nn.Module):
         hidden = self.drop(self.item(history) + self.position.weight[-history.shape[1] :])
         n = history.shape[1]
         later = torch.triu(torch.ones(n, n, dtype=torch.bool), diagonal=1)
-        # Padding looks at itself: a row that sees nothing would become NaN.
+        # Padding sees itself, as a row that sees nothing would become NaN.
         mask = (later | (history == self.item.padding_idx)[:, None]) & ~torch.eye(n, dtype=torch.bool)
         for block in self.blocks:
             hidden = block(hidden, src_mask=mask.repeat_interleave(block.self_attn.num_heads, dim=0))
@@ -136,7 +136,7 @@ def hit_rate(side: Ours | Peer, examples: Examples) -> float:
 
 
 def compare(session: Session, *, n_epochs: int) -> dict[str, dict[str, float]]:
-    """Train both sides epoch by epoch, in turns; the figures of each, the speed that of its fastest epoch."""
+    """Train both sides in alternating epochs; returns the figures of each, with the speed of its fastest epoch."""
     train, test = (session.examples(session.rows(split)) for split in ("train", "test"))
     size, seed = session.settings.train.global_batch_size, session.settings.train.seed
     per_epoch = steps_per_epoch(len(train), size)

@@ -1,13 +1,13 @@
-"""Recommending users: one pass of SETRec against our trie beam search over titles, in one run.
+"""SETRec benchmark: one pass of SETRec against our trie beam search over titles, in one run.
 
     python -m benchmarks.setrec [--users=64] [--size=NAME] [--data=FOLDER] [--model=HF_FOLDER]
 
-Both sides have the same backbone, candidates, users, size of batches and length of lists, in float32 on all cores. They
-take turns, and the speed is that of the median turn, without compilation. SETRec's own parts are random, and with
-``--size`` the backbone is too: that changes what is recommended, but hardly how fast. What a side knows beforehand
-(features of all titles, items' tokens, the trie) is not timed. SETRec's lists must be those of a full ranking in NumPy.
+Both sides have the same backbone, candidates, users, batch size and list length, in float32 on all cores. They take
+turns, and the speed is that of the median turn, without compilation. SETRec's own parts are random, and with ``--size``
+the backbone is too, which changes the lists, but hardly the speed. Precomputed data (features of all titles, items'
+tokens, the trie) is not timed. SETRec's lists must be those of a full ranking in NumPy.
 
-Its authors report 15 times the speed of identifiers that are token sequences, on Toys (arXiv 2502.10833).
+The authors report 15 times the speed of identifiers that are token sequences, on Toys (arXiv 2502.10833).
 """
 
 import statistics
@@ -34,7 +34,8 @@ REPEATS = 5
 
 
 def make_config(data: Path, model: Path, *, size: str) -> ConfigDict:
-    """IGD as published for books, on one device; a `size` has random weights, and only the tokenizer of `model`."""
+    """Config of IGD as published for books, on one device; with a `size`, weights are random, and only the tokenizer of
+    `model` is used."""
     config = igd.get_config("books")
     config.data.dir, config.tokenizer.path, config.mesh.data = str(data), str(model), 1
     config.model.path, config.model.config = ("", size) if size else (str(model), config.model.config)
@@ -42,14 +43,14 @@ def make_config(data: Path, model: Path, *, size: str) -> ConfigDict:
 
 
 def make_sessions(config: ConfigDict, workdir: Workdir) -> dict[str, Session]:
-    """The same run by either method."""
+    """Sessions of the same run with either method."""
     one_pass = config.copy_and_resolve_references()
     one_pass.method = setrec.get_config().method
     return {name: set_up(settings_from(each), workdir) for name, each in (("setrec", one_pass), ("igd", config))}
 
 
 def rank_all(side: Ours, examples: Examples, group: np.ndarray) -> Lists:
-    """SETRec's lists for some users by a sort of all candidates in float64, from the model's queries and tokens."""
+    """SETRec's lists for some users, by sorting all candidates in float64, from the model's queries and tokens."""
 
     @nnx.jit
     def vectors(model: SetModel, history: jnp.ndarray, mask: jnp.ndarray) -> tuple[jnp.ndarray, jnp.ndarray]:
@@ -71,7 +72,7 @@ def rank_all(side: Ours, examples: Examples, group: np.ndarray) -> Lists:
 def compare(
     sessions: dict[str, Session], *, n_users: int, repeats: int
 ) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Check, count and time both sides: figures of each, and of both."""
+    """Check and time both sides, and count their work: figures of each, and of both."""
     sides = {name: Ours(session) for name, session in sessions.items()}
     users = {name: choose_users(session, n_users) for name, session in sessions.items()}
     work = {}
@@ -93,7 +94,7 @@ def main() -> None:
     values = flags.FLAGS
     with common.prepared_folder(values.data) as data:
         config = make_config(data, Path(values.model), size=values.size)
-        sessions = make_sessions(config, Workdir(str(data.parent)))  # a folder that is there keeps the features
+        sessions = make_sessions(config, Workdir(str(data.parent)))  # an existing folder, so that features are cached
         columns, both = compare(sessions, n_users=values.users, repeats=REPEATS)
     args, index = sessions["setrec"].settings.method.args, sessions["igd"].index
     settings = {

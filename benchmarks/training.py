@@ -1,12 +1,12 @@
-"""Fine-tuning with information-gain weights: our train step against a torch loop in the published way, in one run.
+"""Training benchmark: our train step with information-gain weights against a torch loop as published, in one run.
 
     python -m benchmarks.training [--steps=2] [--examples=1024] [--data=FOLDER] [--model=HF_FOLDER]
 
 Both sides start from the same weights and see the same rows at each step (128, in micro-batches of 16), in float32 on
-all cores, and must have the same losses. The other side is the published way: micro-batches in random order padded to
-their longest row, logits at every position, and weights by a walk through a trie of dictionaries inside the loss
-(docs/methods.md, IGD weights). It differs from that in one point that costs nothing: the loss is divided once per step,
-like ours, and not once per micro-batch, so that both sides take the same steps.
+all cores, and must have the same losses. The other side follows the published code: micro-batches in random order
+padded to their longest row, logits at every position, and weights by a walk through a trie of dictionaries inside the
+loss (docs/methods.md, IGD weights). There is one difference, which does not affect the time: the loss is divided once
+per step, like ours, instead of once per micro-batch, so that both sides take the same steps.
 """
 
 from collections.abc import Sequence
@@ -122,7 +122,7 @@ class Peer:
         return (weight * nll).sum(), sum(weights)
 
     def _weights(self, tokens: list[int]) -> list[float]:
-        """1 where the gain is above 0, else beta; beta throughout when the title leaves the trie."""
+        """Weights of tokens: 1 if the gain is above 0, else beta; beta for all tokens of a title off the trie."""
         weights, node = [], self._root
         for token in tokens:
             child = node.children.get(token)
@@ -141,7 +141,7 @@ def choose_examples(session: Session, n_examples: int) -> Examples:
 
 
 def rows_of_steps(session: Session, examples: Examples, n_steps: int) -> list[np.ndarray]:
-    """The rows of the first steps, the same for both sides."""
+    """Row numbers of the first steps, the same for both sides."""
     train = session.settings.train
     return [
         rows_of_step(len(examples), batch_size=train.global_batch_size, seed=train.seed, step=step)
@@ -150,10 +150,10 @@ def rows_of_steps(session: Session, examples: Examples, n_steps: int) -> list[np
 
 
 def check(ours: list[float], theirs: list[float]) -> dict[str, float]:
-    """How far the losses of the same steps differ: the first is that of the same weights, later ones of both updates.
+    """Differences of the losses of the same steps; the first loss is before any update.
 
     Raises:
-      InputError: by more than `FIRST_TOLERANCE` or `LATER_TOLERANCE`.
+      InputError: losses differ by more than `FIRST_TOLERANCE` or `LATER_TOLERANCE`.
     """
     differ = np.abs(np.array(ours) - np.array(theirs))
     if not (differ[0] <= FIRST_TOLERANCE and differ.max() <= LATER_TOLERANCE):
@@ -166,7 +166,7 @@ def check(ours: list[float], theirs: list[float]) -> dict[str, float]:
 
 
 def prepare_one_step(side: type[Ours] | type[Peer], data: Path, model: Path, n_examples: int) -> Any:
-    """For `common.added_peak_mb`: read the inputs; what is returned loads the weights and takes one step."""
+    """For `common.added_peak_mb`: reads the inputs; the result loads the weights and takes one step."""
     session = common.make_session(data, model)
     examples = choose_examples(session, n_examples)
     return lambda: side(session, examples)(rows_of_steps(session, examples, 1))

@@ -1,15 +1,15 @@
-"""Trie and information gain of a million titles: our arrays against a trie of dictionaries, both in one run.
+"""Trie benchmark: trie and information gain of a million titles, our arrays against a trie of dictionaries, in one run.
 
     python -m benchmarks.trie [--titles=1000000] [--data=FOLDER] [--tokenizer=HF_FOLDER]
 
-Both sides start from token ids and must give the same gains. The other side is the published way: titles go in one by
-one, and each adds its mass to every node on its path (docs/methods.md, IGD weights). The titles are walks along pairs
-of tokens of real ones, Amazon Books with the Qwen tokenizer, or of the synthetic source's where those folders are
-missing.
+Both sides start from token ids and must give the same gains. The other side follows the published code: titles are
+inserted one by one, and each adds its mass to every node on its path (docs/methods.md, IGD weights). The titles are
+random walks along pairs of tokens of real ones, those of Amazon Books with the Qwen tokenizer, or of the synthetic
+source if those folders are missing.
 
-Memory is that of a process of its own. Of the build, it is what is added beside the token rows; of the index with its
-annotations, all that training holds of the items on the host: token rows, catalogue, trie, gain and the per-token
-arrays, all above what the process takes before it reads any of them.
+Memory is measured in a separate process. For the build, it is the memory added to that of the token rows; for the index
+with its annotations, the memory of all data of the items that training holds on the host: token rows, catalogue, trie,
+gain and the per-token arrays, in addition to that of the process before it reads them.
 """
 
 import time
@@ -38,13 +38,13 @@ from igd_jax.items.index import ItemIndex, build_index, walk_rows
 
 _SHARED = common.ROOT.parent / "shared" / "data"
 _LONGEST = 100  # tokens of a drawn title
-_GOES_ON = 0.2  # chance that a drawn title goes on where a real one ends: about 17 tokens per title on Amazon Books
+_GOES_ON = 0.2  # probability that a title continues where a real one ends: about 17 tokens per title on Amazon Books
 _ROUNDS, _OURS_PER_ROUND = 2, 3
 _CHECKED = 2000
 
 
 def source_titles(data: Path, tokenizer: Path) -> tuple[str, Tokenizer, list[str]]:
-    """What the drawn titles are like: name, tokenizer and titles."""
+    """Source of the drawn titles: name, tokenizer and titles."""
     path = data / "Amazon_Books.info.txt"
     if path.is_file() and tokenizer.is_dir():
         titles = [line.rsplit("\t", 1)[0] for line in path.read_text(encoding="utf-8").splitlines()]
@@ -54,11 +54,11 @@ def source_titles(data: Path, tokenizer: Path) -> tuple[str, Tokenizer, list[str
 
 
 def draw_titles(real: Ragged, n_titles: int, rng: np.random.Generator) -> Ragged:
-    """Distinct titles: each begins like a real one and goes on with a token that follows the last one somewhere."""
+    """Draw distinct titles that begin like real ones, and whose pairs of adjacent tokens occur in real ones."""
     by_token = np.argsort(real.ids[:-1], kind="stable")
     known, following = real.ids[:-1][by_token], real.ids[1:][by_token]
     first, newline, eos = real.ids[real.start[:-1]], real.ids[-2], real.ids[-1]
-    here = rng.choice(first, 2 * n_titles)  # half of them are to spare, since some come out equal
+    here = rng.choice(first, 2 * n_titles)  # twice as many, as some titles will be equal
     alive, columns = np.ones(len(here), bool), []
     for _ in range(_LONGEST - 2):
         columns.append(np.where(alive, here, -1))
@@ -77,24 +77,24 @@ def draw_titles(real: Ragged, n_titles: int, rng: np.random.Generator) -> Ragged
 
 
 def build_ours(rows: Ragged, counts: Int[np.ndarray, " items"]) -> ItemIndex:
-    """Our side; the words of the titles play no part."""
+    """Build our side; the words of the titles are not needed."""
     return build_index([""] * len(rows), rows, counts, candidates=np.ones(len(rows), bool))
 
 
 def read_rows(path: str) -> tuple[Ragged, Int[np.ndarray, " items"]]:
-    """Token rows and counts that `peak_mb` saved."""
+    """Read the token rows and counts that `peak_mb` saved."""
     saved = np.load(path, allow_pickle=False)
     return Ragged(saved["ids"], saved["start"]), saved["counts"]
 
 
 def prepare_build(path: str) -> Callable[[], Any]:
-    """For `common.added_peak_mb`: read rows and counts; what is returned builds from them."""
+    """For `common.added_peak_mb`: reads rows and counts; the result builds from them."""
     rows, counts = read_rows(path)
     return lambda: build_ours(rows, counts)
 
 
 def prepare_all(path: str) -> Callable[[], Any]:
-    """For `common.added_peak_mb`: what is returned reads, builds, walks all titles and weighs their tokens."""
+    """For `common.added_peak_mb`: the result reads, builds, walks all titles and weights their tokens."""
 
     def work() -> None:
         walk = build_ours(*read_rows(path)).walk()
@@ -104,7 +104,7 @@ def prepare_all(path: str) -> Callable[[], Any]:
 
 
 def peak_mb(rows: Ragged, counts: Int[np.ndarray, " items"], prepare: Callable[..., Callable[[], Any]]) -> int:
-    """Memory that our side adds at its peak."""
+    """Peak memory that our side adds, in MB."""
     with TemporaryDirectory() as folder:
         path = str(Path(folder) / "rows.npz")
         np.savez(path, ids=rows.ids, start=rows.start, counts=counts)
@@ -112,14 +112,14 @@ def peak_mb(rows: Ragged, counts: Int[np.ndarray, " items"], prepare: Callable[.
 
 
 def cpu_seconds(build: Callable[..., Any], *inputs: Any) -> tuple[float, Any]:
-    """Processor time of one build and what it built. Either side is one thread, so other load matters little."""
+    """Processor time of a build and its result. Both sides use one thread, so other load has little effect."""
     start = time.process_time()
     built = build(*inputs)
     return time.process_time() - start, built
 
 
 def dict_gain(root: Node, tokens: list[int]) -> list[float]:
-    """Gain of each token of one title, nats."""
+    """Gain of each token of a title, in nats."""
     gain, node = [], root
     for token in tokens:
         gain.append(node.entropy - node.children[token].entropy)
@@ -131,7 +131,7 @@ def check(rows: Ragged, index: ItemIndex, root: Node) -> float:
     """The largest relative difference of gains over the given titles.
 
     Raises:
-      InputError: it is above 1e-6, or the sides differ in which tokens have no gain.
+      InputError: the difference is above 1e-6, or the sides disagree on which tokens have no gain.
     """
     ours = walk_rows(index.trie, index.gain, rows)
     theirs = np.concatenate([dict_gain(root, rows[row].tolist()) for row in range(len(rows))])
@@ -151,7 +151,7 @@ def main() -> None:
     build_mb, all_mb = (peak_mb(rows, counts, prepare) for prepare in (prepare_build, prepare_all))
     ours, theirs = [], []
     for _ in range(_ROUNDS):
-        root = None  # one trie of dictionaries at a time: it takes gigabytes
+        root = None  # only one trie of dictionaries at a time, as it takes gigabytes
         for _ in range(_OURS_PER_ROUND):
             spent, index = cpu_seconds(build_ours, rows, counts)
             ours.append(spent)

@@ -2,10 +2,10 @@
 
     python -m igd_jax.compare RUN_A RUN_B [RUN_C ...] [--targets=warm|cold] [--json]
 
-Each RUN is a run's folder, whose evaluations all take part, or the folder of one evaluation, RUN/eval/NAME. Evaluations
-whose configs differ by train.seed alone are one method: its metrics are means over the seeds, row by row. The first
-method is what the others are compared with; a difference counts once it holds against the number of comparisons, see
-`evaluation.significance`.
+Each RUN is a run's folder, of which all evaluations are compared, or the folder of one evaluation, RUN/eval/NAME.
+Evaluations whose configs differ in train.seed only are one method, whose metrics are means over seeds, row by row. All
+other methods are compared with the first; significance is corrected for the number of comparisons (see
+`evaluation.significance`).
 """
 
 import itertools
@@ -38,10 +38,10 @@ CONFIDENCE = 0.95
 
 
 def by_method(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
-    """Evaluations of each method under a label of its own, methods in the order of their first evaluation.
+    """Group evaluations into methods, under unique labels, in the order of their first evaluations.
 
-    A seed counts once in a method: the second evaluation with the same config and seed, say by other code, begins
-    another method, and so on.
+    A method has at most one evaluation per seed: the second one with the same config and seed, for example by other
+    code, belongs to another method, and so on.
     """
     seen: Counter[tuple[str, int | None]] = Counter()
     methods: dict[tuple[str, int], list[Evaluation]] = {}
@@ -56,7 +56,7 @@ def by_method(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
 
 
 def _common(labels: Sequence[str]) -> str:
-    """What the labels of a method's seeds share, ``seed=*`` of ``seed=1`` and ``seed=2``; the first if nothing."""
+    """Common part of labels, ``seed=*`` for ``seed=1`` and ``seed=2``; the first label if they have none."""
     if len(labels) == 1:
         return labels[0]
     digits = "0123456789"
@@ -71,19 +71,19 @@ def _shared_start(texts: Sequence[str]) -> str:
 
 
 def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
-    """HR (of users: recall) and NDCG at every k that all evaluations have, and each method's difference to the first.
+    """HR (for users: recall) and NDCG at all common cut-offs, and each method's difference to the first.
 
     Returns:
-      ``n`` rows or users, as ``protocol`` says; ``ks``, ``ks_skipped`` (not in all evaluations), ``confidence``,
-      ``n_resamples``, ``reference`` (label of the first method), ``n_comparisons`` (pairs of methods times metrics, all
-      of which the correction counts), ``evaluations`` (labels by method), ``popularity`` (the baseline of the first
+      ``n`` rows or users, according to ``protocol``; ``ks``, ``ks_skipped`` (not in all evaluations), ``confidence``,
+      ``n_resamples``, ``reference`` (label of the first method), ``n_comparisons`` (pairs of methods times metrics, for
+      which p-values are corrected), ``evaluations`` (labels by method), ``popularity`` (baseline of the first
       evaluation, by metric), ``winner`` (by metric: the best method if it beats the second best after correction, else
-      None) and ``runs``: by method and metric its ``value``; ``spread``, the standard deviation over seeds, where it
-      has several; and, but for the first, ``difference``, ``low``, ``high``, ``excludes_zero``, ``p`` and
-      ``significant``. ``low`` and ``high`` bound this one difference; ``p`` and ``significant`` are corrected.
+      None) and ``runs``: by method and metric, ``value``; ``spread``, the standard deviation over several seeds; and
+      except for the first method, ``difference``, ``low``, ``high``, ``excludes_zero``, ``p`` and ``significant``.
+      ``low`` and ``high`` are not corrected; ``p`` and ``significant`` are.
 
     Raises:
-      InputError: no evaluation, other rows or targets, or no k in common.
+      InputError: there are no evaluations, their rows or targets differ, or they have no common k.
     """
     if not evaluations:
         raise InputError("there is no evaluation to compare")
@@ -119,7 +119,7 @@ def _runs(
     names: Sequence[str],
     pairs: Sequence[tuple[int, int, int]],
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
-    """What `compare` returns as ``runs`` and ``winner``; `pairs` are methods a and b and the metric compared."""
+    """The entries ``runs`` and ``winner`` of `compare`; `pairs` are the methods a and b and the metric to compare."""
     labels, n = list(methods), len(names)
     runs: dict[str, Any] = {label: {name: {} for name in names} for label in labels}
     columns = []
@@ -155,7 +155,7 @@ def _runs(
 
 
 def compare_folders(folders: Sequence[Path], *, group: str = "") -> dict[str, Any]:
-    """`compare` of the evaluations in these folders; of their warm or cold targets alone if `group` says so."""
+    """`compare` the evaluations in some folders; only on ``warm`` or ``cold`` targets if `group` says so."""
     labels = short_labels(folders)
     found = [read_evaluation(label, folder, group=group) for label, folder in zip(labels, folders, strict=True)]
     return compare(found) | {"targets": group or "all"}
@@ -175,7 +175,7 @@ def main(runs: Sequence[str]) -> None:
 
 
 def define_flags() -> None:
-    """Define this command's own flags."""
+    """Define the flags of this command."""
     flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
     flags.DEFINE_enum("targets", None, ["warm", "cold"], "Targets that training saw, or not; default all.")
 

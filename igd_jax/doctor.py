@@ -1,8 +1,8 @@
-"""Report what this machine has, what is wrong, and how to fix it.
+"""Report the devices and versions of this machine, problems, and how to fix them.
 
     python -m igd_jax.doctor [--workdir=RUN]
 
-Exit code 0 when a model can be trained here, 1 when something is wrong.
+Exit code 0 if a model can be trained here, 1 if there is a problem.
 """
 
 import sys
@@ -18,6 +18,7 @@ from absl import flags
 from igd_jax.core import errors
 from igd_jax.core.compilation import cache_compilations
 from igd_jax.core.environment import environment
+from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.core.sharding import by_row
 from igd_jax.training.mesh import make_mesh
@@ -33,7 +34,7 @@ def check_devices() -> str:
 
 
 def check_accelerator() -> str:
-    """Find a GPU or TPU that this installation of jax cannot use."""
+    """Detect a GPU or TPU that this installation of jax cannot use."""
     if jax.default_backend() != "cpu":
         return "in use"
     if Path("/dev/nvidia0").exists():
@@ -53,13 +54,13 @@ def check_sharded_product() -> str:
 
 
 def check_compilation_cache() -> str:
-    """Say where compiled programs are kept."""
+    """Report the folder of compiled programs."""
     folder = cache_compilations()
     return str(folder) if folder else "none, since ~/.cache/igd_jax cannot be written; set JAX_COMPILATION_CACHE_DIR"
 
 
 def check_workdir(workdir: Path) -> str:
-    """Write into the folder where runs go."""
+    """Check that the folder for runs can be written."""
     workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=workdir):
         return f"{workdir} can be written"
@@ -72,6 +73,7 @@ def define_flags() -> None:
 
 def main() -> None:
     """Entry point."""
+    workdir = Workdir(flags.FLAGS.workdir)
     packages = environment()["packages"]
     say(", ".join(f"{name} {version}" for name, version in packages.items() if version))
     checks: dict[str, Callable[[], str]] = {
@@ -79,7 +81,7 @@ def main() -> None:
         "accelerator": check_accelerator,
         "compilation cache": check_compilation_cache,
         "sharded product": check_sharded_product,
-        "workdir": lambda: check_workdir(Path(flags.FLAGS.workdir)),
+        "workdir": lambda: check_workdir(workdir.path),
     }
     failed = 0
     for name, check in checks.items():

@@ -5,9 +5,9 @@
     python -m igd_jax.evaluate --workdir=RUN --choose=decode.alpha=0,0.1,0.2,0.4 [--choose_examples=500]
     python -m igd_jax.evaluate --workdir=RUN --config.eval.protocol=users [--config.decode.candidates=warm|cold]
 
-Writes RUN/eval/NAME/{metrics.json, predictions.jsonl, config.json, env.json}, whole or not at all. With --choose, the
-field first takes the value that ranks the rows of valid best; the split is then ranked with that one. By the protocol
-users, each user of the split is asked once, and all that they took in it is right.
+Writes RUN/eval/NAME/{metrics.json, predictions.jsonl, config.json, env.json} atomically. With --choose, the field is
+first set to the value that ranks the rows of valid best, and the split is ranked with that value. With the protocol
+users, there is one query per user of the split, whose targets are all items that the user took in it.
 """
 
 import time
@@ -45,15 +45,15 @@ VARIED = ("decode.", "method.args.")
 
 @dataclass(frozen=True)
 class Scored:
-    """Recommendations for the queries of a split, and how good they are.
+    """Recommendations for the queries of a split, and their metrics.
 
     Attributes:
-      recommender: what recommended.
+      recommender: recommender of the run.
       rows: all rows of the split.
-      queries: what was asked of them, and what was right.
-      catalogue: items as metrics see them.
-      found: the lists, as NumPy arrays.
-      metrics: what metrics.json holds.
+      queries: queries and their targets.
+      catalogue: properties of the catalogue that metrics use.
+      found: lists, as NumPy arrays.
+      metrics: content of metrics.json.
       users_per_second: speed of ranking, compilation included.
     """
 
@@ -67,10 +67,16 @@ class Scored:
 
 
 def evaluate(config: ConfigDict, workdir: Workdir, *, name: str, chosen: Axis | None = None) -> dict[str, Any]:
-    """Recommend for the queries of `config.eval`, score, write the folder of the evaluation, then print the table.
+    """Recommend for the queries of `config.eval`, compute and print the metrics, and write the evaluation's folder.
+
+    Args:
+      config: the config.
+      workdir: folder of the run.
+      name: name of the evaluation.
+      chosen: field and values of --choose, which are recorded.
 
     Raises:
-      InputError: bad config, no model, or a name whose folder is not ours.
+      InputError: the config is bad, there is no model, or the folder exists but was not written by this program.
     """
     check_name(name, option="--name")
     check_replaceable(folder := workdir.eval(name))
@@ -88,10 +94,10 @@ def evaluate(config: ConfigDict, workdir: Workdir, *, name: str, chosen: Axis | 
 
 
 def score(config: ConfigDict, workdir: Workdir) -> Scored:
-    """Recommend for the queries of `config.eval` and compute the metrics; nothing is written.
+    """Recommend for the queries of `config.eval` and compute the metrics, without writing anything.
 
     Raises:
-      InputError: bad config, or no model.
+      InputError: the config is bad, or there is no model.
     """
     session = set_up_to_decode(config, workdir)
     settings = session.settings
@@ -125,7 +131,7 @@ def score(config: ConfigDict, workdir: Workdir) -> Scored:
 
 
 def predictions_of(scored: Scored) -> Iterator[Prediction]:
-    """What predictions.jsonl holds."""
+    """Content of predictions.jsonl."""
     session, found = scored.recommender.session, scored.found
     targets = describe_targets(
         scored.queries,
@@ -139,19 +145,22 @@ def predictions_of(scored: Scored) -> Iterator[Prediction]:
 
 
 def _checkpoint(scored: Scored, workdir: Workdir) -> CheckpointRecord | None:
-    """The checkpoint that was evaluated; None where nothing was trained."""
+    """The checkpoint that was evaluated; None for untrained weights."""
     if scored.recommender.step is None:
         return None
     return CheckpointRecord(scored.recommender.step, read_json(workdir.env)["commit"])
 
 
 def choose(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int) -> ConfigDict:
-    """The config with the value that ranks best: highest NDCG at the largest k, the first of equals. Says all values.
+    """Set a field to the value with the highest NDCG at the largest k on valid, the first one in case of ties.
 
-    Rows are those of valid, whatever `config.eval.split` is.
+    Prints the NDCG of every value. Rows are those of valid, regardless of `config.eval.split`.
 
     Args:
-      max_examples: rows, or users, of valid that are ranked, evenly spread; 0 = all.
+      config: the config.
+      workdir: folder of the run.
+      axis: field and its values.
+      max_examples: number of rows, or users, of valid that are ranked, evenly spread; 0 = all.
 
     Raises:
       InputError: see `score`.
@@ -190,7 +199,7 @@ def main() -> None:
         config.eval.split = flags.FLAGS.split
     name, axis = flags.FLAGS.name or config.eval.split, None
     check_name(name, option="--name")
-    # A start that ends in bad input leaves no folder behind, not even one for a lock.
+    # A start that fails on bad input must not create a folder, not even one for a lock.
     with owned(workdir.eval(name)) if workdir.path.is_dir() else nullcontext():
         if flags.FLAGS.choose is not None:
             axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)

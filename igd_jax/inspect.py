@@ -12,6 +12,7 @@ from absl import flags
 
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
+from igd_jax.core.io import local_path
 from igd_jax.core.log import say
 from igd_jax.data.prepared import load
 from igd_jax.data.tokenizer import load_tokenizer
@@ -21,10 +22,17 @@ from igd_jax.items.index import build_index, walk_rows
 
 
 def inspect(data: Path, tokenizer_folder: Path, title: str, *, candidates: str, beta: float) -> dict[str, Any]:
-    """The title's tokens with gain (nats), forced mark and IGD weight.
+    """Tokens of a title with gain (nats), forced mark and IGD weight.
+
+    Args:
+      data: prepared folder.
+      tokenizer_folder: folder of the tokenizer.
+      title: the title.
+      candidates: candidates, by name or file.
+      beta: weight of tokens without gain.
 
     Raises:
-      InputError: unusable data or tokenizer, an empty title, or a beta that is no weight.
+      InputError: the data or the tokenizer is unusable, the title is empty, or beta is not a weight.
     """
     if not title.strip():
         raise InputError("--title is empty; give the title as it stands in the catalogue")
@@ -65,7 +73,8 @@ def define_flags() -> None:
 def main() -> None:
     """Entry point."""
     given = flags.FLAGS
-    found = inspect(Path(given.data), Path(given.tokenizer), given.title, candidates=given.candidates, beta=given.beta)
+    data, tokenizer = local_path(given.data, option="--data"), local_path(given.tokenizer, option="--tokenizer")
+    found = inspect(data, tokenizer, given.title, candidates=given.candidates, beta=given.beta)
     if given.json:
         say(json.dumps(found, ensure_ascii=False))
         return

@@ -14,7 +14,7 @@ from absl import flags
 
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import check_replaceable, owned
+from igd_jax.core.io import check_replaceable, local_path, owned
 from igd_jax.core.log import say
 from igd_jax.core.shown import shortened
 from igd_jax.data import sources
@@ -137,14 +137,15 @@ def main() -> None:
     for name in ("source", "output"):
         if not FLAGS[name].value:
             raise InputError(f"--{name} is missing; sources are {', '.join(source_names())}, output is a new folder")
-    output = Path(os.path.abspath(FLAGS.output))
+    output = Path(os.path.abspath(local_path(FLAGS.output, option="--output")))
+    path = local_path(FLAGS.input, option="--input") if FLAGS.input else None
     try:
         check_replaceable(output)
     except OSError as error:
         raise InputError(f"--output={shortened(FLAGS.output)} cannot be written ({error.strerror})") from None
     given = {name: FLAGS[name].value for name in _OPTIONS if FLAGS[name].value is not None}
     with owned(output):
-        prepared = prepare(FLAGS.source, path=Path(FLAGS.input) if FLAGS.input else None, options=given)
+        prepared = prepare(FLAGS.source, path=path, options=given)
         save(prepared, output)
     for line in describe(prepared.meta):
         say(line)

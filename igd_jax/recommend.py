@@ -1,23 +1,22 @@
-"""Recommend the next items by a trained run: after one history, or for a file of requests.
+"""Recommend the next items with a trained run: after one history, or for a file of requests.
 
     python -m igd_jax.recommend --workdir=RUN --history="Title A" --history="Title B" [--k=10] [--json]
     python -m igd_jax.recommend --workdir=RUN --input=REQUESTS.jsonl --output=FILE.jsonl [--k=10]
 
-A line of REQUESTS.jsonl is ``{"history": ["Title A", "sku2"]}``, titles or item ids, oldest first; optional are ``id``,
-``candidates`` (all that may be recommended) and ``exclude_history``. Each answer is a line of FILE.jsonl, in their
-order: ``{"line": 1, "id": ..., "ranked": [...]}``. Started again, the command goes on where it was stopped.
+A line of REQUESTS.jsonl is ``{"history": ["Title A", "sku2"]}``, with titles or item ids, oldest first; optional fields
+are ``id``, ``candidates`` (the only items that may be recommended) and ``exclude_history``. Each answer is a line of
+FILE.jsonl, in the same order: ``{"line": 1, "id": ..., "ranked": [...]}``. The same command, started again, resumes.
 """
 
 import contextlib
 import sys
-from pathlib import Path
 
 from absl import flags
 from ml_collections import ConfigDict
 
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir
+from igd_jax.core.io import Workdir, local_path
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.evaluation.predictions import as_json
@@ -30,15 +29,21 @@ from igd_jax.session.session import set_up_to_decode
 
 
 def make_recommender(config: ConfigDict, workdir: Workdir) -> Recommender:
-    """The recommender of a run, by a config that may decode it in another way."""
+    """Make the recommender of a run; the config may differ from that of the run in how it is decoded."""
     return Recommender(set_up_to_decode(config, workdir), workdir)
 
 
 def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: int | None) -> Answer:
-    """The best k items after `history` (titles or item ids, oldest first).
+    """Recommend the best k items after a history.
+
+    Args:
+      config: the config.
+      workdir: folder of the run.
+      history: titles or item ids, oldest first.
+      k: number of items; None = `config.decode.top_k`.
 
     Raises:
-      InputError: no model, no history, or k beyond the length of lists.
+      InputError: there is no model or no history, or k exceeds `config.decode.top_k`.
     """
     if not history:
         raise InputError("no --history is given; name at least one title or item id, oldest first")
@@ -67,8 +72,9 @@ def main() -> None:
         raise InputError("give --history, or --input=REQUESTS.jsonl with --output=FILE.jsonl, and not both")
     config = load_config(given.config, workdir)
     if given.input:
-        with locked(Path(given.output)):
-            answer_file(lambda: make_recommender(config, workdir), Path(given.input), Path(given.output), k=given.k)
+        requests, output = local_path(given.input, option="--input"), local_path(given.output, option="--output")
+        with locked(output):
+            answer_file(lambda: make_recommender(config, workdir), requests, output, k=given.k)
         return
     with contextlib.redirect_stdout(sys.stderr if given.json else sys.stdout):
         results = recommend(config, workdir, given.history, k=given.k).results

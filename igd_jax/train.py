@@ -2,8 +2,8 @@
 
     python -m igd_jax.train --config=configs/igd.py --config.data.dir=DATA --workdir=RUN [--config.FIELD=VALUE ...]
 
-Reads like the run: data, model, state, loop, result. Writes config.json, env.json, metrics.jsonl, tokenizer/ and
-checkpoints/ into the workdir. SIGTERM and Ctrl-C save and exit with code 143 or 130; a second one exits at once.
+Writes config.json, env.json, metrics.jsonl, tokenizer/ and checkpoints/ into the workdir. SIGTERM and Ctrl-C save and
+exit with code 143 or 130; a second signal exits at once.
 """
 
 import sys
@@ -51,14 +51,16 @@ from igd_jax.training.train_log import TrainLog, check_finite
 
 
 def train(config: ConfigDict, workdir: Workdir, *, restart: bool = False) -> dict[str, Any]:
-    """Train to the end, or from where an earlier start was stopped; returns the final progress.
+    """Train a run, or resume it; returns the final progress.
 
     Args:
-      restart: start from step 0, whatever there is.
+      config: the config.
+      workdir: folder of the run.
+      restart: whether to start from step 0 even if there are checkpoints.
 
     Raises:
-      InputError: bad config or data, a workdir of another config or in use, or a loss that is not finite.
-      SystemExit: SIGTERM or Ctrl-C came; what was trained is saved.
+      InputError: the config or the data is bad, the workdir is in use or has another config, or a loss is not finite.
+      SystemExit: SIGTERM or Ctrl-C was received; progress is saved.
     """
     needs = TO_TRAIN - {"tokenizer.path"} if workdir.config.is_file() else TO_TRAIN
     settings = settings_from(config, needs=needs)
@@ -92,7 +94,7 @@ def _train(settings: Settings, config: ConfigDict, workdir: Workdir, stop: Stop,
     )
     optimizer = make_optimizer(schedule, clip_norm=settings.train.clip_norm, weight_decay=settings.train.weight_decay)
     state, functions, frozen = start(session, context, objective, optimizer)
-    # A method tells what does not fit its model when a batch is traced: here, while nothing is written.
+    # Methods raise errors about sizes when a batch is traced; trace the longest before anything is written.
     longest = by_length(examples["train"], np.arange(plan.n_rows))[-plan.micro_batch_size :]
     jax.eval_shape(functions.evaluate, state, next(batches_of(examples["train"], longest, step=0)))
     n_params, n_frozen = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.params, frozen))
@@ -166,7 +168,7 @@ def _train(settings: Settings, config: ConfigDict, workdir: Workdir, stop: Stop,
 def start(
     session: Session, context: Context, objective: Objective, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, StepFunctions, Any]:
-    """The state before the first step, on the devices; the compiled parts of a step; the frozen part of the model."""
+    """Make the initial state on the devices, the compiled parts of a step, and the frozen part of the model."""
     graph, params, frozen = split_trainable(session.method.make_model(context))
     loss_state = {name: jnp.float32(value) for name, value in objective.state.items()}
     state = init_state(params, optimizer, loss_state)
@@ -187,7 +189,7 @@ def start(
 
 
 def report_targets(session: Session, examples: Mapping[str, Examples]) -> None:
-    """Say how many targets of each split are no candidate, and so off the trie."""
+    """Print how many targets of each split are not candidates, and so off the trie."""
     catalog, is_candidate = session.index.catalog, session.index.is_candidate
     for split, rows in examples.items():
         if off := int((~is_candidate[catalog.row_of_item[rows.target]]).sum()):
@@ -195,7 +197,7 @@ def report_targets(session: Session, examples: Mapping[str, Examples]) -> None:
 
 
 def print_example(session: Session, examples: Examples, weight: np.ndarray) -> None:
-    """Show the first training example: the prompt, and each target token with its weight."""
+    """Print the first training example: the prompt, and each target token with its weight."""
     assert examples.target is not None
     rows, item = session.index.item_tokens, int(examples.target[0])
     say(f"example prompt: {session.tokenizer.decode(examples.prompt[0].tolist())!r}")
@@ -213,9 +215,14 @@ def micro_batches(
     *,
     step: int | None = None,
 ) -> Iterator[TextBatch | ItemBatch]:
-    """The micro-batches of a step, on the devices; by length, unless the objective depends on who shares one.
+    """The micro-batches of a step, on the devices; sorted by length unless the objective depends on their composition.
 
-    In training, at some `step`, methods that read items also get a seed for each row.
+    Args:
+      session: the run.
+      annotations: annotations of target tokens, by name.
+      examples: examples of the split.
+      rows: row numbers of the step.
+      step: number of the step in training, for which methods that read items get a seed per row; None in evaluation.
     """
     settings, reads_items = session.settings, session.method.inputs == "items"
     size = settings.train.micro_batch_size
@@ -239,10 +246,10 @@ def evaluate_loss(
     *,
     n_batches: int,
 ) -> dict[str, float] | None:
-    """The weighted loss over a whole split, divided once; None if the program was told to stop meanwhile."""
+    """Weighted loss of a whole split, divided once; None if a signal to stop is received meanwhile."""
     sums: list[LossSum] = []
     for (batch,) in told(([batch] for batch in batches), "valid", n_batches, "batches"):
-        jax.block_until_ready(sums[-2:-1])  # the device is never far behind, so a signal is answered soon
+        jax.block_until_ready(sums[-2:-1])  # keeps the device close behind, so that signals are handled soon
         if stop:
             return None
         sums.append(functions.evaluate(state, batch))
@@ -251,7 +258,7 @@ def evaluate_loss(
 
 
 def update_best(progress: dict[str, Any], loss: float, step: int) -> dict[str, Any]:
-    """Progress after an evaluation: a new best, or one more without."""
+    """Progress after an evaluation, which is a new best or not."""
     if progress["best_loss"] is None or loss < progress["best_loss"]:
         return {**progress, "evaluated": step, "best_loss": loss, "best_step": step, "worse": 0}
     return {**progress, "evaluated": step, "worse": progress["worse"] + 1}

@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TextIO
 from unittest import mock
 
-from absl import flags
+from absl import app, flags
 
 from igd_jax.core import errors
 
@@ -36,6 +36,7 @@ def run_here(module: ModuleType, *arguments: str, out: TextIO | None = None) -> 
     Args:
       out: where standard output goes; None = into the result.
     """
+    app.define_help_flags()  # which absl does once per process
     before = set(flags.FLAGS)
     printed, err = io.StringIO(), io.StringIO()
     code: int | str | None = None

@@ -6,7 +6,7 @@ JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles as users do.
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
@@ -59,6 +59,28 @@ def trained(tiny: Path) -> Path:
 
     train(tiny_run.tiny_config(tiny), Workdir(str(tiny / "run")))
     return tiny / "run"
+
+
+@pytest.fixture(scope="session")
+def evaluate(tiny: Path, trained: Path) -> Callable[..., tuple[list[dict], dict]]:
+    """Evaluate the trained run under a name, with some fields changed; returns its predictions and metrics."""
+    import tiny_run
+    from evaluation_calls import read_written
+
+    from igd_jax import evaluate as program
+    from igd_jax.core.io import Workdir
+
+    def run(name: str, changes: dict | None = None) -> tuple[list[dict], dict]:
+        program.evaluate(tiny_run.tiny_config(tiny, changes), Workdir(str(trained)), name=name)
+        return read_written(trained, name)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def plain(evaluate) -> tuple[list[dict], dict]:
+    """Predictions and metrics of the trained run, evaluated with its config as it is."""
+    return evaluate("plain")
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""What tests ask of SETRec's model, compiled once per shape."""
+"""A small catalogue and histories for SETRec, and what tests ask of its model, compiled once per shape."""
 
 from collections.abc import Callable
 from functools import cache
@@ -16,13 +16,33 @@ from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.setrec import SETRec
 from igd_jax.models.setrec import SetModel
 
+TOKENIZER = train_tokenizer(tiny_run.TITLES, vocab_size=300)
+
 
 def index_of(titles: list[str], *, candidates: np.ndarray | None = None) -> ItemIndex:
     """Titles, all or some of them candidates."""
-    tokens = train_tokenizer(tiny_run.TITLES, vocab_size=300).encode_titles(titles)
+    tokens = TOKENIZER.encode_titles(titles)
     every = np.ones(len(titles), bool)
     return build_index(
         titles, tokens, np.ones(len(titles), np.int64), candidates=every if candidates is None else candidates
+    )
+
+
+INDEX = index_of(tiny_run.TITLES, candidates=np.arange(len(tiny_run.TITLES)) != 5)
+"""Item 5 is no candidate; items 3 and 22 share a title."""
+
+
+def batch_of(n_rows: int, *, width: int = 4, seed: int = 0) -> ItemBatch:
+    """Histories of 1 to 3 items and a last row that only fills up."""
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 4, n_rows)
+    lengths[-1] = 0
+    mask = np.arange(width) >= width - lengths[:, None]
+    return ItemBatch(
+        history=np.where(mask, rng.integers(0, len(tiny_run.TITLES), mask.shape), 0).astype(np.int32),
+        history_mask=mask,
+        target=np.where(lengths > 0, rng.integers(0, len(tiny_run.TITLES), n_rows), 0).astype(np.int32),
+        is_real=lengths > 0,
     )
 
 

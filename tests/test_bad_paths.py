@@ -1,9 +1,9 @@
 """Paths that cannot be, as the value of every option that takes one: one line, and nothing is written anywhere."""
 
 import pytest
-from command import ROOT, run_here
+from command import ROOT, one_line, run_here
 
-from igd_jax import evaluate, inspect, prepare, recommend, sweep, train
+from igd_jax import doctor, evaluate, inspect, prepare, recommend, sweep, train
 
 LONG = "x" * 300
 LOOP = "loop"
@@ -19,6 +19,10 @@ OPTIONS = {
     "sweep": (sweep, ["--output"]),
 }
 CASES = [(name, option) for name, (_, options) in OPTIONS.items() for option in options]
+URL_CASES = [
+    *(case for case in CASES if case[1] not in ("--config", "--decode_as")),
+    *(("doctor", "--workdir"), ("train", "--config.decode.collaborative")),
+]
 
 
 @pytest.fixture
@@ -53,4 +57,15 @@ def test_a_path_that_cannot_be(good, tmp_path, name, option, path):
     (line,) = done.err.splitlines()
     assert line.startswith("error: ")
     assert len(line) <= 487
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("name", "option"), URL_CASES, ids=["".join(case) for case in URL_CASES])
+def test_a_url_is_no_path(good, tmp_path, name, option):
+    before = sorted(tmp_path.rglob("*"))
+    program = doctor if name == "doctor" else OPTIONS[name][0]
+    given = good.get(name, {}) | {option: "gs://bucket/below"}
+    line = one_line(run_here(program, *(f"{key}={value}" for key, value in given.items())))
+    shown = option[2:] if option.startswith("--config.") else option
+    assert line == f"error: {shown} is 'gs://bucket/below', which is a URL; expected a path on this machine"
     assert sorted(tmp_path.rglob("*")) == before

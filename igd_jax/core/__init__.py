@@ -1,1 +1,1 @@
-"""Rank 0: types, errors, paths and logs. Imports nothing else of the package."""
+"""Rank 0: types, errors, paths and logs. Imports no other folder of the package."""

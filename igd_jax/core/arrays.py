@@ -1,4 +1,4 @@
-"""Numbers that were read from a file: within their range and finite, or one line that says which is not."""
+"""Range and finiteness checks of numbers read from files."""
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -10,7 +10,10 @@ def check_range(what: str, numbers: Int[np.ndarray, "..."], low: int, high: int,
     """Raise `InputError` unless all numbers are from `low` to `high`, both included.
 
     Args:
-      what: noun for the numbers, with the file that they are of.
+      what: noun for the numbers, with the name of their file.
+      numbers: any integers.
+      low, high: the bounds.
+      remedy: advice at the end of the message.
     """
     is_wrong = (numbers < low) | (numbers > high)
     if is_wrong.any():
@@ -21,14 +24,14 @@ def check_range(what: str, numbers: Int[np.ndarray, "..."], low: int, high: int,
 
 
 def check_finite(what: str, numbers: Shaped[np.ndarray, "..."], *, remedy: str) -> None:
-    """Raise `InputError` unless all numbers, of float64, 32 or 16 or bfloat16, are finite; see `check_range`."""
+    """Raise `InputError` unless all numbers (float64, 32 or 16, or bfloat16) are finite; see `check_range`."""
     if not all_finite(numbers):
         n_wrong = int((~np.isfinite(numbers)).sum())
         raise InputError(f"{what}: {n_wrong:,} of {numbers.size:,} numbers are nan or infinite; {remedy}")
 
 
 def all_finite(numbers: Shaped[np.ndarray, "..."]) -> bool:
-    """Whether neither nan nor infinity is among the numbers; NumPy's own test takes ten times longer on 16 bits."""
+    """Whether all numbers are finite; ten times faster than NumPy's own test on 16-bit numbers."""
     if numbers.dtype.itemsize != 2:
         return bool(np.isfinite(numbers).all())
     infinity = np.array(np.inf, numbers.dtype).view(np.uint16)

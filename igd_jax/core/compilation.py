@@ -1,4 +1,4 @@
-"""How programs are compiled, and the cache of what this machine compiled for a user before, in whatever program."""
+"""Compiler options, and the cache of compiled programs that all commands of a user share."""
 
 import os
 import platform
@@ -14,14 +14,14 @@ _SECONDS_WORTH_KEEPING = 0.2
 
 
 def cache_compilations() -> Path | None:
-    """Have JAX keep compiled programs: where JAX_COMPILATION_CACHE_DIR or `jax.config` says, else in the user's cache.
+    """Make JAX keep compiled programs: in JAX_COMPILATION_CACHE_DIR or as `jax.config` says, else in the user's cache.
 
-    Called by what is about to compile, never at import: it changes how all of the process compiles.
+    To be called before compiling, never at import, since it affects all compilations of the process.
 
     Returns:
-      The folder; None where the user's cache cannot be written, and nothing is kept.
+      The folder; None if the user's cache is not writable, so that nothing is kept.
     """
-    config: Any = jax.config  # which knows more than its type
+    config: Any = jax.config  # its type lacks some attributes
     if config.jax_compilation_cache_dir is not None:
         return Path(config.jax_compilation_cache_dir)
     if (folder := _users_folder()) is None:
@@ -29,14 +29,14 @@ def cache_compilations() -> Path | None:
     config.update("jax_compilation_cache_dir", str(folder))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         config.update("jax_persistent_cache_min_compile_time_secs", _SECONDS_WORTH_KEEPING)
-    compilation_cache.reset_cache()  # what was compiled before went without one
+    compilation_cache.reset_cache()  # earlier compilations ran without a cache
     return folder
 
 
 def training_compiler_options() -> dict[str, Any] | None:
-    """Options of `jax.jit` for programs with gradients: on a CPU they compile in half the time and run as fast.
+    """Options of `jax.jit` for programs with gradients: on a CPU, half the compilation time at the same speed.
 
-    Programs that search run a third slower under them. Where JAX is told to optimise little, it keeps to that.
+    Searches run a third slower with them. None if JAX is configured to optimise less than these options do.
     """
     config: Any = jax.config
     if jax.default_backend() != "cpu" or config.read("jax_disable_most_optimizations"):
@@ -48,19 +48,19 @@ def training_compiler_options() -> dict[str, Any] | None:
 
 
 def _users_folder() -> Path | None:
-    """``~/.cache/igd_jax/jax/CPU``, made where it is not there yet."""
+    """``~/.cache/igd_jax/jax/CPU``, created if missing; None if it is not writable."""
     given = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         cache = given if given.is_absolute() else Path.home() / ".cache"
         folder = cache / "igd_jax" / "jax" / _processor()
         folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # also no home
+    except (OSError, RuntimeError):  # RuntimeError: no home folder
         return None
     return folder if os.access(folder, os.W_OK | os.X_OK) else None
 
 
 def _processor() -> str:
-    """A name for the kind of processor: machines may share a home, and programs are compiled for one kind."""
+    """Name of the processor type: machines may share a home folder, but compiled programs fit one type only."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
     kind = sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))})

@@ -1,4 +1,4 @@
-"""What a run or an evaluation ran on: versions, devices, commit. Saved beside its metrics."""
+"""Environment of a run or an evaluation: versions, devices, commit. Saved next to its metrics."""
 
 import platform
 import subprocess
@@ -13,7 +13,7 @@ PACKAGES = (
     *("igd_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "transformers", "tokenizers"),
     *("safetensors", "datasets", "pyarrow", "ml-collections", "absl-py", "jaxtyping", "tqdm"),
 )
-"""Those that setup.py declares, and jaxlib."""
+"""Packages that setup.py declares, and jaxlib."""
 
 
 def environment() -> dict[str, Any]:
@@ -39,10 +39,10 @@ def _version(package: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Commit of the checkout that this package lies in, wherever the command was started; None where it is in none."""
+    """Commit of the checkout that contains this package, independent of the current folder; None if there is none."""
     here = Path(__file__).resolve()
     git = ["git", "-C", str(here.parent)]
-    try:  # an installed package may lie inside the checkout of something else, which does not know its files
+    try:  # an installed package may be inside the checkout of another project, which does not track its files
         subprocess.run([*git, "ls-files", "--error-unmatch", here.name], capture_output=True, timeout=5, check=True)
         found = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):

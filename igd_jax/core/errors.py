@@ -1,4 +1,4 @@
-"""How a command ends when something is wrong: one line, and an exit code that says whose turn it is ."""
+"""Errors as commands report them: one line, and an exit code that says who can fix the problem."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ INTERNAL = 70
 SYSTEM = 74
 """EX_IOERR."""
 INTERRUPTED = 130
-"""128 + SIGINT, as shells have it."""
+"""128 + SIGINT, as in shells."""
 
 _SPACE = "free some space there, or name a folder on another disk"
 _ALLOW = "allow it, or name another path"
@@ -40,22 +40,22 @@ _TROUBLE = {
     errno.ENOMEM: "use a machine with more memory",
     errno.EIO: "check the disk, or name a folder on another one",
 }
-"""Trouble of the machine, and what to do about it."""
+"""Failures of the machine, and what to do about them."""
 _OF_THE_PATH = {
     *(errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY),
     *(errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO),
 }
-"""What is wrong with a path that was given."""
+"""Failures due to a given path."""
 _NUMBER = re.compile(r"\bos[ _]error(?:[ _]code)?[ =:']*(\d+)", re.IGNORECASE)
-"""How libraries written in Rust and C++ tell the number of a system's error."""
+"""System error numbers in messages of libraries written in Rust and C++."""
 
 
 class InputError(Exception):
-    """What the user gave cannot be used. The message says what was given, what was expected, what to do."""
+    """Unusable input. The message says what was given, what was expected, and what to do."""
 
 
 def explain(error: BaseException) -> tuple[int, str]:
-    """Exit code and message of an error: what the machine refused counts most, however a library wrapped it."""
+    """Exit code and message of an error. Failures of the machine take precedence, however libraries wrapped them."""
     behind = list(_behind(error))
     if any(isinstance(each, KeyboardInterrupt) for each in behind):
         return INTERRUPTED, "interrupted"
@@ -79,7 +79,7 @@ def explain(error: BaseException) -> tuple[int, str]:
 
 
 def _behind(error: BaseException) -> Iterator[BaseException]:
-    """The error and all that it arose from."""
+    """The error, its causes and contexts, and the members of groups."""
     waiting, seen = [error], set()
     while waiting:
         each = waiting.pop(0)
@@ -92,7 +92,7 @@ def _behind(error: BaseException) -> Iterator[BaseException]:
 
 
 def _number_of(error: BaseException) -> int | None:
-    """The number that the system gave to an error; None where it was not the system's."""
+    """System error number of an error; None if it has none."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
     found = None if isinstance(error, InputError) else _NUMBER.search(str(error))
@@ -113,10 +113,11 @@ def _less_memory() -> str:
 
 
 def end(error: BaseException, message: str = "") -> NoReturn:
-    """Print what `explain` says of an error, and exit.
+    """Print the message of an error and exit, both as `explain` says.
 
     Args:
-      message: that of bad input which a library raised as something else.
+      error: the error.
+      message: message to print instead, for bad input that a library reports by an exception of its own.
     """
     code, line = (BAD_INPUT, message) if message else explain(error)
     close_bars()
@@ -128,13 +129,13 @@ def end(error: BaseException, message: str = "") -> NoReturn:
 
 
 def _shows_traceback() -> bool:
-    """Whether the option is given; also before options are read."""
+    """Whether ``--traceback`` is given; also before options are parsed."""
     return "--traceback" in sys.argv[1:]
 
 
 @contextmanager
 def bad_flags_told() -> Iterator[None]:
-    """Bad flags and unknown config fields are bad input like any other, whatever the libraries raise for them."""
+    """Report bad flags and unknown config fields as bad input, whichever exceptions the libraries raise."""
     try:
         yield
     except (AttributeError, KeyError) as error:
@@ -147,7 +148,7 @@ def bad_flags_told() -> Iterator[None]:
 
 
 def _check_encoding(argv: Sequence[str]) -> None:
-    """Raise `InputError` unless all arguments are text, which can be written into files again."""
+    """Raise `InputError` unless all arguments are valid text, which can be written to files."""
     for word in argv:
         if re.search("[\ud800-\udfff]", word):
             raise InputError(
@@ -161,14 +162,17 @@ def _parse_flags(argv: Sequence[str], *, positional: bool) -> list[str]:
         _check_encoding(argv)
         if positional:
             flags.FLAGS.set_gnu_getopt()  # options may also stand after the arguments
-        rest = flags.FLAGS(list(argv))
+        try:
+            rest = flags.FLAGS(list(argv))
+        except SystemExit:  # absl's --help exits with code 1
+            sys.exit(0)
         if len(rest) > 1 and not positional:
             raise InputError(f"unexpected argument {rest[1]!r}: options are written --name=value")
     return rest
 
 
 def _quieten_libraries() -> None:
-    """Have libraries not tell of errors in threads of theirs, nor of a full cache: what matters is raised here."""
+    """Silence reports of errors in library threads and of a full cache; errors that matter are raised elsewhere."""
     sys.unraisablehook = lambda _: None
     threading.excepthook = lambda _: None
     warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache")
@@ -176,13 +180,16 @@ def _quieten_libraries() -> None:
 
 
 def run(main: Callable[..., None], *, positional: bool = False) -> None:
-    """Run an entry point under absl: parse flags, call ``main()``, and end every error as `explain` says.
+    """Run an entry point under absl: parse flags, call ``main()``, and report every error as `explain` says.
 
-    With `positional`, what is no option goes to ``main(arguments)`` as a list; without it, that is bad input.
+    Args:
+      main: the entry point.
+      positional: whether arguments that are not options are passed to ``main(arguments)``; otherwise, they are bad
+        input.
     """
 
     def called(argv: list[str]) -> None:
-        logging.set_verbosity(logging.ERROR if _shows_traceback() else logging.FATAL)  # default: each checkpoint
+        logging.set_verbosity(logging.ERROR if _shows_traceback() else logging.FATAL)  # the default logs checkpoints
         if positional:
             main(argv[1:])
         else:
@@ -197,8 +204,8 @@ def run(main: Callable[..., None], *, positional: bool = False) -> None:
         app.run(called, flags_parser=partial(_parse_flags, positional=positional))
     except SystemExit:
         raise
-    except BaseException as error:  # also a panic of a library written in Rust
+    except BaseException as error:  # including panics of libraries written in Rust
         end(error)
     finally:
-        with outliving_reader(sys.stdout, OSError):  # what is left is absl's or was told: `say` leaves nothing behind
+        with outliving_reader(sys.stdout, OSError):  # `say` flushes its lines; the rest is absl's output
             print(end="", flush=True)

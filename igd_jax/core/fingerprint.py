@@ -1,4 +1,4 @@
-"""Short texts that change when what they stand for changes: data, tokenizers, weights."""
+"""Fingerprints of data, tokenizers and weights: short texts that change with the content."""
 
 import hashlib
 from typing import Any
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def fingerprint(*parts: bytes | str | np.ndarray) -> str:
-    """Sixteen hex digits that change when any part, or the border between two parts, changes; arrays are bytes."""
+    """Sixteen hex digits that depend on every part and on the borders between parts; arrays count as their bytes."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):
@@ -20,8 +20,8 @@ def fingerprint(*parts: bytes | str | np.ndarray) -> str:
 
 
 def sample_leaves(tree: Any) -> list[bytes]:
-    """64 to 127 numbers of each array of a tree, or all of a small one: they tell models apart, on any device alike."""
-    import jax  # data and its programs do without
+    """Bytes of 64 to 127 numbers of each array, or of all if it is small: enough to tell models apart on any device."""
+    import jax  # not needed to prepare data
 
     parts = [leaf.reshape(-1)[:: max(1, leaf.size // 64)] for leaf in jax.tree.leaves(tree)]
     return [np.asarray(part).tobytes() for part in parts]

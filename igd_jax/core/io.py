@@ -1,10 +1,10 @@
 """Paths, atomic writes and the layout of a run's folder.
 
-A file or folder is written under another name, ``.NAME.XXXXXXXX.partial``, is waited for until the disk has it, and is
-then renamed: a process that is killed, or a machine that loses power, leaves the older one or the newer one, whole.
-What is left under other names is removed when the same file or folder is written the next time.
+A file or folder is written under another name, ``.NAME.XXXXXXXX.partial``, synced to disk, and then renamed. So if a
+process is killed or the machine loses power, either the old or the new version is left, complete. Leftovers under
+other names are removed when the same file or folder is written again.
 
-Of several processes only the first writes; what the others would write is thrown away: see `core.process`.
+Of several processes only the first writes; output of the others is discarded (see `core.process`).
 """
 
 import errno
@@ -22,11 +22,12 @@ from typing import Any
 from igd_jax.core.errors import InputError
 from igd_jax.core.locks import locked, open_locked
 from igd_jax.core.process import is_first
+from igd_jax.core.shown import shown
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON file; raises `InputError` when it is missing, no file, or not JSON."""
-    if not path.is_file():  # reading a pipe would wait for ever
+    """Read a JSON file; raises `InputError` if it is missing, not a regular file, or not JSON."""
+    if not path.is_file():  # reading a pipe would block
         raise InputError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -35,7 +36,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole file or nothing; one that holds this text already is left alone."""
+    """Write a file atomically; a file that holds this text already is left untouched."""
     if path.is_file() and path.read_bytes() == text.encode():
         return
     with atomic_file(path) as partial:
@@ -44,7 +45,7 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a name to write to, of an empty file, which becomes `path` only if the block ends without an error."""
+    """Yield the path of an empty file, which is renamed to `path` only if the block ends without an error."""
     if not is_first():
         with tempfile.TemporaryDirectory() as thrown_away:
             yield Path(thrown_away, path.name)
@@ -52,7 +53,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     for left in _siblings(path, "partial"):
         _remove_unless_in_use(left)
     partial = _sibling(path, "partial")
-    descriptor = open_locked(partial, os.O_EXCL)  # the lock tells others that its maker lives
+    descriptor = open_locked(partial, os.O_EXCL)  # the lock shows that its writer is alive
     try:
         yield partial
         sync(partial)
@@ -66,7 +67,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 
 def _remove_unless_in_use(left: Path) -> None:
-    """Remove what a killed process left of a file; not what a living one is writing."""
+    """Remove a partial file of a killed process, but not one that is being written."""
     try:
         descriptor = open_locked(left)
     except BlockingIOError:
@@ -78,12 +79,12 @@ def _remove_unless_in_use(left: Path) -> None:
 
 
 def _sibling(path: Path, ending: str) -> Path:
-    """A name beside `path` that nobody else has."""
+    """A unique path in the folder of `path`."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{ending}")
 
 
 def _siblings(path: Path, ending: str) -> list[Path]:
-    """What lies beside `path` under a name that `_sibling` gave."""
+    """Existing paths that `_sibling` may have made for `path`."""
     if not path.parent.is_dir():
         return []
     name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.{ending}")
@@ -91,28 +92,30 @@ def _siblings(path: Path, ending: str) -> list[Path]:
 
 
 def sync(path: Path) -> None:
-    """Wait until the disk has a file, or the names in a folder."""
+    """Sync a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL or not path.is_dir():  # some file systems cannot do it for folders
+        if error.errno != errno.EINVAL or not path.is_dir():  # some file systems cannot sync folders
             raise
     finally:
         os.close(descriptor)
 
 
 def sync_tree(folder: Path) -> None:
-    """Wait until the disk has a folder with all that is in it."""
+    """Sync a folder and everything in it to disk."""
     for path in (*folder.rglob("*"), folder):
         sync(path)
 
 
 def append_lines(path: Path, lines: Iterable[str], *, keep: int | None = None) -> None:
-    """Append lines to a file, which is made where there is none, and wait until the disk has them.
+    """Append lines to a file, which is created if missing, and sync it to disk.
 
     Args:
-      keep: bytes of the file that stay; those after them are cut off. None = all.
+      path: the file.
+      lines: text without line ends.
+      keep: number of bytes to keep; the file is truncated to it first. None = all.
     """
     if not is_first():
         return
@@ -133,11 +136,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 MARK = ".igd_jax"
-"""A file in each folder that `atomic_folder` writes, a JSON list of all others: nothing else is ever replaced."""
+"""File in each folder that `atomic_folder` writes, a JSON list of all others. Folders without it are not replaced."""
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise `InputError` unless `atomic_folder` may take this path: nothing there, an empty folder, or one of ours."""
+    """Raise `InputError` unless `path` does not exist, or is an empty folder or one that `atomic_folder` wrote."""
     if path.is_symlink():
         raise InputError(f"{path} is a symbolic link, which is never replaced; name another folder")
     if not path.exists():
@@ -153,7 +156,7 @@ def check_replaceable(path: Path) -> None:
 
 
 def _written(path: Path) -> set[str]:
-    """Names of what `atomic_folder` wrote into a folder; nothing where it did not."""
+    """Names that `atomic_folder` wrote into a folder; empty if it did not write the folder."""
     try:
         names = json.loads((path / MARK).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -163,10 +166,10 @@ def _written(path: Path) -> set[str]:
 
 @contextmanager
 def owned(path: Path) -> Iterator[None]:
-    """Hold the lock of a folder that `atomic_folder` writes, and put right what a killed process left of it.
+    """Hold the lock of a folder that `atomic_folder` writes, and clean up after a killed process.
 
     Raises:
-      InputError: another process holds it.
+      InputError: another process holds the lock.
     """
     with locked(path):
         if is_first():
@@ -175,7 +178,7 @@ def owned(path: Path) -> Iterator[None]:
 
 
 def _recover(path: Path) -> None:
-    """Put the older folder back where a process was killed before the newer one had its name; remove what is left."""
+    """Restore the old folder if a process was killed before it renamed the new one, and remove leftovers."""
     for old in _siblings(path, "old"):
         if not os.path.lexists(path):
             os.replace(old, path)
@@ -187,12 +190,12 @@ def _recover(path: Path) -> None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a scratch folder that becomes `path` only if the block ends without an error.
+    """Yield a scratch folder that becomes `path` only if the block ends without an error.
 
-    An older folder of ours is replaced as a whole; a process killed inside leaves it, for the next one to find.
+    An older folder of this program is replaced as a whole. If the process is killed, the older one stays.
 
     Raises:
-      InputError: what lies at `path` is not ours (see `check_replaceable`), or another process is writing it.
+      InputError: `path` was not written by this program (see `check_replaceable`), or another process is writing it.
     """
     if not is_first():
         with tempfile.TemporaryDirectory() as thrown_away:
@@ -204,7 +207,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         partial, old = _sibling(path, "partial"), _sibling(path, "old")
         partial.mkdir()
         try:
-            (partial / MARK).touch()  # whose it is, should it be left
+            (partial / MARK).touch()  # marks the folder as ours in case it is left over
             yield partial
             write_json(partial / MARK, sorted({entry.name for entry in partial.iterdir()} - {MARK}))
             sync_tree(partial)
@@ -218,11 +221,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
                 os.replace(old, path)
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        shutil.rmtree(old, ignore_errors=True)  # it has no name any more that anybody looks for
+        shutil.rmtree(old, ignore_errors=True)  # a leftover is removed by the next writer
+
+
+def local_path(given: str, *, option: str) -> Path:
+    """The path that `option` gives; raises `InputError` for a URL, which would name a local folder such as ``gs:``."""
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", given):
+        raise InputError(f"{option} is {shown(given)}, which is a URL; expected a path on this machine")
+    return Path(given)
 
 
 def check_name(name: str, *, option: str) -> None:
-    """Raise `InputError` unless a name from `option` is one plain component of a path, at most 100 characters."""
+    """Raise `InputError` unless the value of `option` is a plain file name of at most 100 characters."""
     if not re.fullmatch(r"[A-Za-z0-9._=,-]{1,100}", name) or name in (".", "..") or name.startswith("-"):
         shown = name if len(name) <= 100 else name[:100] + "..."
         raise InputError(
@@ -232,10 +242,10 @@ def check_name(name: str, *, option: str) -> None:
 
 
 class Workdir:
-    """Where a run keeps its files. Names are fixed: people script against them."""
+    """Paths of a run's files. Names are fixed, as scripts rely on them. Raises `InputError` for a URL."""
 
     def __init__(self, path: str):
-        self.path = Path(os.path.abspath(path))
+        self.path = Path(os.path.abspath(local_path(path, option="--workdir")))
         self.config = self.path / "config.json"
         self.env = self.path / "env.json"
         self.metrics = self.path / "metrics.jsonl"
@@ -245,5 +255,5 @@ class Workdir:
         self.checkpoints = self.path / "checkpoints"
 
     def eval(self, name: str) -> Path:
-        """The folder of one evaluation: metrics.json and predictions.jsonl."""
+        """Folder of one evaluation, with metrics.json and predictions.jsonl."""
         return self.path / "eval" / name

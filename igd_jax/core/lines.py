@@ -1,4 +1,4 @@
-"""Lines for people: nothing in them that a terminal would obey, and no end of the program where nobody reads."""
+"""Lines for people: without terminal control sequences, and without failing if the reader has gone."""
 
 import codecs
 import io
@@ -10,11 +10,11 @@ from contextlib import contextmanager
 from typing import Any
 
 _OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Control characters but for newline and tab, marks that turn the direction of writing, and halves of pairs."""
+"""Control characters except newline and tab, marks that change the direction of writing, and lone surrogates."""
 
 
 def visible(text: str) -> str:
-    r"""The text with escapes such as ``\u001b``, which JSON reads back, for what a terminal would obey."""
+    r"""The text with characters that control a terminal as JSON escapes, such as ``\u001b``."""
     return _OBEYED.sub(lambda found: _escaped(found[0]), text)
 
 
@@ -29,7 +29,7 @@ def _escape_unwritable(error: UnicodeError) -> tuple[str, int]:
 
 
 def escape_output() -> None:
-    """From now on escape what the encoding of standard output and error cannot write, instead of ending there."""
+    """Escape characters that the encoding of standard output or error lacks, instead of raising."""
     codecs.register_error("igd_jax.escaped", _escape_unwritable)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -38,7 +38,7 @@ def escape_output() -> None:
 
 @contextmanager
 def outliving_reader(stream: Any, failures: type[OSError] = BrokenPipeError) -> Iterator[None]:
-    """Write to a stream whose reader may have gone, as ``head`` does after ten lines: what follows is thrown away."""
+    """Write to a stream whose reader may have gone, such as ``head`` after ten lines; further output is discarded."""
     try:
         yield
     except failures:

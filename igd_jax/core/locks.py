@@ -1,4 +1,4 @@
-"""One writer per folder or file, by locks that the system releases when their holder ends, however it ends."""
+"""One writer per folder or file, by locks that the system releases when the process that holds them ends."""
 
 import errno
 import fcntl
@@ -14,19 +14,20 @@ from igd_jax.core.log import say
 from igd_jax.core.process import is_first
 
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
-"""What file systems answer that know no locks."""
+"""Error numbers of file systems without locks."""
 
 _held: set[Path] = set()
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Be the only process that writes a file or folder, which need not be there; inside itself, it does nothing.
+    """Hold the lock of a file or folder, which need not exist. Nested calls in one process do nothing.
 
-    The lock is a file beside it, ``.NAME.lock``, that tells process id and host of its holder and goes with the lock.
+    The lock is a file ``.NAME.lock`` in the same folder with process id and host of its holder; it is removed on
+    release.
 
     Raises:
-      InputError: another process holds it.
+      InputError: another process holds the lock.
     """
     path = Path(os.path.realpath(path))
     if path in _held or not is_first():
@@ -48,33 +49,37 @@ def locked(path: Path) -> Iterator[None]:
     finally:
         _held.discard(path)
         try:
-            file.unlink(missing_ok=True)  # while it is held: who waits for this very file looks again
+            file.unlink(missing_ok=True)  # while it is held, so that a process waiting for this file looks again
             for parent in made:
-                with suppress(OSError):  # there is something in it
+                with suppress(OSError):  # not empty
                     parent.rmdir()
         finally:
             os.close(descriptor)
 
 
 def open_locked(file: Path, flags: int = 0) -> int:
-    """Open a file for reading and writing and lock it; returns its descriptor, which holds the lock until it is closed.
+    """Open and lock a file for reading and writing; returns a descriptor that holds the lock until it is closed.
 
-    The file is made, with the folders above it, where it is not there; with `os.O_EXCL` among `flags` it is a new one.
+    The file and its folders are created if missing.
+
+    Args:
+      file: the file.
+      flags: further flags of `os.open`; with `os.O_EXCL` the file must not exist.
 
     Raises:
       BlockingIOError: another process holds the lock.
-      FileExistsError: it is there, and should be new.
+      FileExistsError: the file exists, but `os.O_EXCL` is given.
     """
-    # Nobody holds a new one, but for a moment somebody who takes it for a leftover.
+    # A new file can be locked by another process only briefly, which takes it for a leftover.
     how = fcntl.LOCK_EX if flags & os.O_EXCL else fcntl.LOCK_EX | fcntl.LOCK_NB
     while True:
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | flags, 0o666)
         except FileNotFoundError:
-            if file.parent.is_dir():  # one that takes no files, such as those of /proc
+            if file.parent.is_dir():  # a folder that takes no files, as in /proc
                 raise
-            continue  # somebody took the folder away
+            continue  # another process removed the folder
         try:
             fcntl.flock(descriptor, how)
         except OSError as error:
@@ -86,7 +91,7 @@ def open_locked(file: Path, flags: int = 0) -> int:
         with suppress(FileNotFoundError):
             if os.path.samestat(os.stat(file), os.fstat(descriptor)):
                 return descriptor
-        os.close(descriptor)  # its last holder has removed it meanwhile
+        os.close(descriptor)  # the last holder has removed the file meanwhile
 
 
 _say_once = cache(say)

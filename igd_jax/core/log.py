@@ -1,6 +1,6 @@
-"""What a run says to people: lines on standard output, and how far long loops are.
+"""Output for people: lines on standard output, and progress of long loops.
 
-Of several processes only the first says anything: see `core.process`.
+Of several processes only the first prints (see `core.process`).
 """
 
 import sys
@@ -20,7 +20,7 @@ Part = TypeVar("Part", bound=Sized)
 
 
 def say(message: str) -> None:
-    """Print one line for people, at once; above the bars, where there are any. It ends nothing: see `core.lines`."""
+    """Print one line at once, above any progress bars. Never raises if the reader has gone (see `core.lines`)."""
     if not is_first():
         return
     with tqdm.external_write_mode() if _WITH_BAR else nullcontext(), outliving_reader(sys.stdout):
@@ -28,17 +28,20 @@ def say(message: str) -> None:
 
 
 def _is_watched() -> bool:
-    """Whether standard output is a terminal, and one that says how wide it is, and this process talks."""
+    """Whether this process prints, to a terminal of known width."""
     return is_first() and sys.stdout is not None and sys.stdout.isatty() and get_terminal_size((0, 0)).columns > 0
 
 
 class Progress:
-    """Says how far a long loop is: a bar on a terminal, elsewhere a line at most once every `every_seconds`.
+    """Reports the progress of a long loop: a bar on a terminal, elsewhere a line at most once per `every_seconds`.
 
-    A loop that ends before its total, or does not know it, closes the bar itself, best as a context manager.
+    Use as a context manager if the loop may end before its total, or if the total is unknown.
 
     Args:
-      total: None where it is not known.
+      what: name of the loop.
+      total: number of units; None = unknown.
+      unit: noun for the units.
+      every_seconds: minimum time between lines.
     """
 
     def __init__(self, what: str, total: int | None, unit: str, every_seconds: float = 5.0):
@@ -54,7 +57,7 @@ class Progress:
                 unit_scale=unit == "bytes",
                 miniters=1,
                 dynamic_ncols=True,
-                file=sys.stdout,  # where the lines go
+                file=sys.stdout,  # as the lines
             )
             _WITH_BAR.add(self)
 
@@ -65,9 +68,9 @@ class Progress:
         self.close()
 
     def update(self, done: int, note: str = "") -> None:
-        """Tell that `done` of the total is done; prints when it is time, and always at the end."""
+        """Report that `done` units are done; prints if enough time has passed, and always at the end."""
         if self._first is None:
-            self._first = done  # what an earlier start of the program did does not count for the rate
+            self._first = done  # units done by an earlier start of the program do not count for the rate
         if self._bar is not None:
             self._draw(self._bar, done, note)
             return
@@ -91,7 +94,7 @@ class Progress:
             self.close()
 
     def close(self) -> None:
-        """End the bar: one that reached its total stays on the screen, another is taken away."""
+        """Close the bar; it stays on the screen only if it reached its total."""
         if self._bar is not None:
             self._bar.leave = self._bar.n == self._total
             self._bar.close()
@@ -100,7 +103,7 @@ class Progress:
 
 
 def told(parts: Iterable[Part], what: str, total: int, unit: str) -> Iterator[Part]:
-    """Parts of a whole as they are made; says how far they are where that takes long, and nothing where it does not."""
+    """Pass on parts of a whole, and report progress if that takes long."""
     with Progress(what, total, unit) as progress:
         done = 0
         if total:
@@ -116,6 +119,6 @@ _WITH_BAR: weakref.WeakSet[Progress] = weakref.WeakSet()
 
 
 def close_bars() -> None:
-    """End the bars that are still drawn, before something else is written to the terminal."""
+    """Close all open bars, before other output to the terminal."""
     for progress in list(_WITH_BAR):
         progress.close()

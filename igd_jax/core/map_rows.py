@@ -1,4 +1,4 @@
-"""A model over many rows: group by group, filled up, dealt out over the devices, put back in the order of the rows."""
+"""A model applied to many rows: in groups, padded, sharded over the devices, and put back in row order."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -13,18 +13,18 @@ from igd_jax.core.sharding import by_row, divisible
 
 
 def in_groups(rows: Int[np.ndarray, " b"], size: int) -> Iterator[Int[np.ndarray, " s"]]:
-    """Cut rows into groups of `size`; the last may be short."""
+    """Cut rows into groups of `size`; the last may be smaller."""
     for begin in range(0, len(rows), size):
         yield rows[begin : begin + size]
 
 
 def pad_rows(array: np.ndarray, size: int) -> np.ndarray:
-    """Fill an array up to `size` rows of zeros."""
+    """Pad an array with zeros to `size` rows."""
     return np.pad(array, ((0, size - len(array)), *((0, 0) for _ in array.shape[1:])))
 
 
 def deal_rows(*arrays: np.ndarray, size: int, mesh: Mesh) -> list[jax.Array]:
-    """Arrays filled up to `size` rows, or to the next number that the devices divide, and dealt out over them."""
+    """Pad arrays to `size` rows, rounded up to a multiple of the number of devices, and shard them by row."""
     return jax.device_put([pad_rows(array, divisible(size, mesh)) for array in arrays], by_row(mesh))
 
 
@@ -35,13 +35,14 @@ def map_rows(
     n_rows: int,
     progress: Progress | None = None,
 ) -> Any:
-    """Answer all rows.
+    """Apply a function to all rows, group by group.
 
     Args:
-      answer: function of the numbers of some rows to a pytree of arrays, whose first axis holds those rows, in their
-        order, and then any number of others that only fill it up.
-      groups: numbers of rows; together each of `n_rows` once, and at least one group.
-      progress: what is told after each group; None = nothing.
+      answer: function from row numbers to a pytree of arrays, whose first axis has those rows, in that order, and then
+        any number of padding rows.
+      groups: row numbers; at least one group, and each row exactly once in all.
+      n_rows: number of rows.
+      progress: progress to update after each group; None = no report.
 
     Returns:
       The pytree as NumPy arrays [n_rows, ...].

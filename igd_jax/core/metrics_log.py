@@ -1,6 +1,6 @@
-"""metrics.jsonl, what a run says to scripts: a JSON object per line, each step once; and the picture of its losses.
+"""metrics.jsonl, the output of a run for scripts: one JSON object per line and step; and the plot of its losses.
 
-Of several processes only the first writes: see `core.process`.
+Of several processes only the first writes (see `core.process`).
 """
 
 import json
@@ -15,13 +15,17 @@ from igd_jax.core.process import is_first
 
 
 class MetricsWriter:
-    """Appends one JSON object per line; also to TensorBoard when ``tensorboardX`` is installed.
+    """Appends one JSON object per line; also writes to TensorBoard if ``tensorboardX`` is installed.
 
-    A resumed run calls `truncate` first, so that each step stands in the file once. Nothing is made before the first
+    A resumed run calls `truncate` first, so that each step is in the file once. Nothing is created before the first
     line is written.
 
+    Args:
+      path: the file.
+      tensorboard: folder of TensorBoard's events; None = not written.
+
     Raises:
-      InputError: there is something else than a file.
+      InputError: `path` exists and is not a file.
     """
 
     def __init__(self, path: Path, tensorboard: Path | None = None):
@@ -39,9 +43,9 @@ class MetricsWriter:
         self._tensorboard = SummaryWriter(str(folder), flush_secs=10)
 
     def truncate(self, last_step: int, *, last_evaluation: int | None = None) -> None:
-        """Drop lines after `last_step`, and one that a killed process left unfinished; tell of others that are broken.
+        """Drop lines after `last_step` and an unfinished last line; other unreadable lines are dropped and counted.
 
-        The file is replaced as a whole, and only where there is something to drop.
+        The file is replaced atomically, and only if there are lines to drop.
 
         Args:
           last_evaluation: the last step whose ``valid_`` lines stay; None = `last_step`.
@@ -74,19 +78,19 @@ class MetricsWriter:
                 self._tensorboard.add_scalar(name, value, step)
 
     def sync(self) -> None:
-        """Wait until the disk has all lines."""
+        """Sync all lines to disk."""
         if is_first() and self._path.exists():
             sync(self._path)
             sync(self._path.parent)
 
     def close(self) -> None:
-        """Wait until TensorBoard's events are written, too."""
+        """Wait until TensorBoard's events are written."""
         if self._tensorboard is not None:
             self._tensorboard.close()
 
 
 def last_step(path: Path) -> int:
-    """The last step that a metrics.jsonl tells of; 0 where it tells of none, or is not there."""
+    """Last step in a metrics.jsonl; 0 if there is none, or no file."""
     return max((_step(line) or 0 for line in _lines(path)), default=0) if path.is_file() else 0
 
 
@@ -95,7 +99,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _step(line: str) -> int | None:
-    """The step of a whole line; None where it cannot be read, or is cut short."""
+    """Step of a line; None if the line is unreadable or cut short."""
     try:
         values: Any = json.loads(line)
     except (RecursionError, ValueError):
@@ -105,7 +109,7 @@ def _step(line: str) -> int | None:
 
 
 def plot_losses(metrics: Path, picture: Path) -> None:
-    """Draw every loss of metrics.jsonl against the step, when ``matplotlib`` is installed."""
+    """Plot every loss in metrics.jsonl against the step, if ``matplotlib`` is installed."""
     try:
         from matplotlib.figure import Figure
     except ImportError:

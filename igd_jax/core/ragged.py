@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 
 @runtime_checkable
 class TokenRows(Protocol):
-    """Rows of unequal length that may be made only when they are asked for; `Ragged` is one that has them all."""
+    """Rows of unequal length that may be computed on demand; `Ragged` stores all of them."""
 
     @property
     def lengths(self) -> Int[np.ndarray, " R"]:
@@ -20,7 +20,7 @@ class TokenRows(Protocol):
 
     @property
     def alike(self) -> tuple[int, Bool[np.ndarray, " R"]]:
-        """How many ids some rows are known to begin with in common, and which rows do."""
+        """Length of a known common beginning of some rows, and the mask of those rows."""
 
     def __len__(self) -> int: ...
 
@@ -36,7 +36,7 @@ class Ragged:
 
     Attributes:
       ids: all token ids, row after row, int32.
-      start: where each row begins, and the end of the last, int64.
+      start: offset of each row in `ids`, and the end of the last, int64.
     """
 
     ids: Int[np.ndarray, " total"]
@@ -70,11 +70,11 @@ class Ragged:
 
     @property
     def alike(self) -> tuple[int, Bool[np.ndarray, " R"]]:
-        """Nothing is known of what rows have in common."""
+        """No common beginning is known."""
         return 0, np.zeros(len(self), bool)
 
     def part(self, begin: int, end: int) -> "Ragged":
-        """The rows from `begin` to before `end`; a view."""
+        """The rows from `begin` up to, but excluding, `end`; a view."""
         start = self.start[begin : end + 1]
         return Ragged(self.ids[start[0] : start[-1]], start - start[0])
 
@@ -86,14 +86,14 @@ class Ragged:
         return Ragged(self.ids[ragged_index(self.start[rows], lengths)], start)
 
     def keep_last(self, limit: Int[np.ndarray, " R"]) -> "Ragged":
-        """The last `limit` ids of each row, or the whole row where it is shorter."""
+        """The last `limit` ids of each row, or the whole row if it is shorter."""
         lengths = np.minimum(self.lengths, limit)
         start = np.zeros(len(self) + 1, np.int64)
         np.cumsum(lengths, out=start[1:])
         return Ragged(self.ids[ragged_index(self.start[1:] - lengths, lengths)], start)
 
     def join(self, groups: "Ragged") -> "Ragged":
-        """One row per group: the rows that it numbers, end to end."""
+        """One row per group: the concatenation of the rows whose numbers it holds."""
         rows = self.take(groups.ids)
         return Ragged(rows.ids, rows.start[groups.start])
 

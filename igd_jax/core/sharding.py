@@ -1,10 +1,10 @@
-"""How arrays lie on the devices of a mesh: whole on each, or dealt out by their rows."""
+"""Shardings of arrays over the devices of a mesh: replicated, or split by row."""
 
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """A full copy on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
@@ -14,5 +14,5 @@ def by_row(mesh: Mesh) -> NamedSharding:
 
 
 def divisible(n_rows: int, mesh: Mesh) -> int:
-    """The first number from `n_rows` on that the devices divide."""
+    """`n_rows` rounded up to a multiple of the number of devices."""
     return -(-n_rows // mesh.size) * mesh.size

@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C end a program where it has saved what it did; a second one ends it at once."""
+"""SIGTERM and Ctrl-C end a program once it has saved its work; a second signal ends it at once."""
 
 import os
 import signal
@@ -11,10 +11,10 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-    """Whether the program was told to end.
+    """Whether a signal to end the program was received.
 
     Attributes:
-      code: exit code for the signal that came, 128 and its number: 143 or 130; 0 before one came.
+      code: exit code for the received signal, 128 plus its number (143 or 130); 0 before one is received.
     """
 
     def __init__(self) -> None:
@@ -26,7 +26,7 @@ class Stop:
 
     @contextmanager
     def held_back(self) -> Iterator[None]:
-        """Inside, a first signal is only noted, for a loop that looks."""
+        """Inside the block, a first signal is only recorded, for a loop that checks it."""
         self._is_held_back = True
         try:
             yield
@@ -44,9 +44,9 @@ class Stop:
 
 @contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Inside, SIGTERM and Ctrl-C exit with 143 or 130, unless `Stop.held_back`; outside, they do what they did."""
+    """Inside the block, SIGTERM and Ctrl-C exit with 143 or 130, unless `Stop.held_back`; handlers are restored."""
     stop = Stop()
-    if threading.current_thread() is not threading.main_thread():  # where Python handles no signals
+    if threading.current_thread() is not threading.main_thread():  # Python handles signals in the main thread only
         yield stop
         return
     before = {number: signal.signal(number, stop.receive) for number in SIGNALS}

@@ -22,16 +22,16 @@ class TextBatch:
     """Rows for a model that reads and writes tokens.
 
     Attributes:
-      shared_prefix: ids that every prompt begins with, one row for all (replicated over devices); P may be 0.
+      shared_prefix: common first ids of all prompts, one row for all (replicated over devices); P may be 0.
       prompt: ids after the shared prefix, left-padded.
-      prompt_mask: True on real ids; all False on rows that only fill up the batch.
-      target: ids to be written, right-padded, EOS included; T is 0 where nothing is known of targets.
+      prompt_mask: True on real ids; all False on padding rows.
+      target: ids to be written, right-padded, EOS included; T is 0 if there are no targets.
       target_mask: True on real ids.
       place: number of each target token within its identifier, 0 at the first.
       before: column of the token before each target token, in `prompt` and `target` joined along their second axis.
-      first: place of the first token of each identifier, counted along the rows of `target`; B * T where there is none.
-      annotations: arrays [B T] by name, about each target token; a method's own, such as ``weight``.
-      collaborative: scores of all items for each row; None where no source is named.
+      first: index of the first token of each identifier in the flattened `target`; B * T if there is none.
+      annotations: arrays [B T] by name, with a value per target token; specific to a method, such as ``weight``.
+      collaborative: scores of all items for each row; None without a collaborative source.
       allowed: catalogue rows that may be recommended to each row, among the candidates; None = all of them.
     """
 
@@ -49,7 +49,7 @@ class TextBatch:
 
     @property
     def is_real(self) -> Bool[Array, " B"]:
-        """Rows that do not only fill up the batch."""
+        """Mask of the rows that are not padding."""
         return self.prompt_mask.any(axis=1)
 
 
@@ -76,9 +76,9 @@ class ItemBatch:
     Attributes:
       history: left-padded items, oldest first.
       history_mask: True on real items.
-      target: the item that followed.
-      is_real: False on rows that only fill up the batch.
-      seed: of what is random about each row at this step; None outside training.
+      target: item that followed.
+      is_real: False on padding rows.
+      seed: seed of each row's random draws at this step; None outside training.
       allowed: as in `TextBatch`.
     """
 
@@ -93,12 +93,12 @@ class ItemBatch:
 @no_type_check  # as pytrees they also hold shapes and NumPy sums
 @struct.dataclass
 class LossSum:
-    """A weighted loss before its one division: adds over micro-batches, devices and hosts.
+    """A weighted loss before its single division, additive over micro-batches, devices and hosts.
 
     Attributes:
       loss: sum of weight times cross-entropy (nats), float32.
       weight: sum of the weights, float32.
-      metrics: further (sum, weight) pairs by name, each divided once, when logged.
+      metrics: further (sum, weight) pairs by name, each divided once, for the log.
     """
 
     loss: Float[Scalar, ""]
@@ -115,8 +115,8 @@ class Recommendations:
     """Lists of items, best first.
 
     Attributes:
-      rows: catalogue rows; -1 where there is no result, or one that was cut before its end.
-      scores: final scores (natural log, after the length penalty); -inf where there is no result.
+      rows: catalogue rows; -1 if there is no result, or one that was cut before its end.
+      scores: final scores (natural log, after the length penalty); -inf if there is no result.
     """
 
     rows: Int[Array, "B K"]

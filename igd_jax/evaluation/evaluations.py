@@ -1,4 +1,4 @@
-"""Evaluations as `evaluate` wrote them into folders, read back for comparison."""
+"""Reads the folders that `evaluate` writes, for comparison."""
 
 import itertools
 import json
@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, read_json
+from igd_jax.core.io import Workdir, local_path, read_json
 from igd_jax.evaluation.metrics import row_metrics
 from igd_jax.evaluation.predictions import AGAIN, Prediction, Target, as_json, is_finite, read_predictions
 from igd_jax.evaluation.queries import PROTOCOLS
@@ -25,16 +25,16 @@ from igd_jax.evaluation.user_metrics import user_metrics
 METRICS, PREDICTIONS, RECORD, CONFIG = "metrics.json", "predictions.jsonl", "env.json", "config.json"
 """Names of the files in an evaluation's folder."""
 
-SCRATCH = (".partial", ".old")  # what `core.io.atomic_folder` leaves behind when it is killed
+SCRATCH = (".partial", ".old")  # endings of what a killed `core.io.atomic_folder` leaves behind
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One query and where its list has what was right.
+    """One query, and the ranks of its target in its list.
 
     Attributes:
       row, user, target: as in predictions.jsonl.
-      ranks: place of each item of the target, from 0; -1 = missed.
+      ranks: rank of each item of the target, from 0; -1 = missed.
     """
 
     row: int
@@ -48,15 +48,15 @@ class Evaluation:
     """One evaluation, read back.
 
     Attributes:
-      label: short, and unlike those of the others.
-      protocol: rows or users; the rest calls its queries rows.
-      answers: of each row.
-      by_row: each metric of every row.
+      label: short name, unique among the evaluations.
+      protocol: rows or users; "row" stands for a query of either below.
+      answers: answer for each row.
+      by_row: value of each metric for every row.
       ks: cut-offs of its metrics.json.
       popularity: metrics of the popularity baseline, by name.
-      method: a text that evaluations of one method share, whatever their seed.
-      seed: `train.seed`; None where the evaluation has no config.json.
-      record: what made it.
+      method: text that is equal for evaluations of one method with different seeds.
+      seed: `train.seed`; None if the evaluation has no config.json.
+      record: record of code, machine and checkpoint.
     """
 
     label: str
@@ -76,7 +76,7 @@ def find_evaluations(run: str) -> list[Path]:
     Raises:
       InputError: `run` is no folder, or holds no evaluation.
     """
-    path = Path(run)
+    path = local_path(run, option="RUN")
     if not path.is_dir():
         raise InputError(f"{run} is no folder; give a run's folder or one evaluation, RUN/eval/NAME")
     if any((path / name).exists() for name in (METRICS, PREDICTIONS)):
@@ -88,7 +88,7 @@ def find_evaluations(run: str) -> list[Path]:
 
 
 def short_labels(folders: Sequence[Path]) -> list[str]:
-    """What tells the folders apart: their paths without the parts that all begin or end with, and without ``eval``.
+    """Labels of folders: their paths without common first and last parts, and without ``eval``.
 
     ::
 
@@ -103,9 +103,9 @@ def short_labels(folders: Sequence[Path]) -> list[str]:
 
 
 def method_of(config: Mapping[str, Any]) -> str:
-    """A config as text without its seed: neither as `train.seed` nor in a path, as seed=1, seed1, seed-1 or seed_1.
+    """A config as text without its seed, both as `train.seed` and in paths such as seed=1, seed1, seed-1 or seed_1.
 
-    Where a value was chosen on validation, the way it was chosen stands for it: seeds may choose differently.
+    A value that was chosen on validation is left out as well, as it may differ between seeds; how it was chosen counts.
     """
     blank = json.loads(json.dumps(config))
     for field in ("train.seed", *([config["chosen"]["field"]] if "chosen" in config else [])):
@@ -116,7 +116,7 @@ def method_of(config: Mapping[str, Any]) -> str:
 
 
 def only(answers: Sequence[Answer], group: str) -> list[Answer]:
-    """Answers with the ranks of their ``warm`` targets alone, or ``cold`` ones; without answers that have none."""
+    """Answers restricted to their ``warm`` or their ``cold`` targets; answers without any are left out."""
     kept = []
     for answer in answers:
         wanted = [warm == (group == "warm") for warm in answer.target.warm]
@@ -129,10 +129,12 @@ def read_evaluation(label: str, folder: Path, *, group: str = "") -> Evaluation:
     """Read one evaluation; metrics are recomputed from its predictions and must agree with its metrics.json.
 
     Args:
-      group: ``warm`` or ``cold``: only targets that training saw, or not; empty = all.
+      label: name of the evaluation.
+      folder: its folder.
+      group: ``warm`` or ``cold``, for targets seen in training or not; empty = all.
 
     Raises:
-      InputError: a file is missing or malformed, the files are not of one evaluation, or no target is in the group.
+      InputError: a file is missing or malformed, the files disagree, or no target is in the group.
     """
     metrics_path, predictions_path = folder / METRICS, folder / PREDICTIONS
     for path in (metrics_path, predictions_path):
@@ -186,7 +188,7 @@ def _answer(prediction: Prediction) -> Answer:
 
 
 def _metrics(answers: Sequence[Answer], protocol: str, ks: Iterable[int]) -> dict[str, Float[np.ndarray, "R"]]:
-    """Every metric of every row."""
+    """Value of each metric for every row."""
     rank = np.array([rank for answer in answers for rank in answer.ranks])
     if protocol == "rows":
         return row_metrics(rank, sorted(ks))
@@ -194,7 +196,7 @@ def _metrics(answers: Sequence[Answer], protocol: str, ks: Iterable[int]) -> dic
 
 
 def check_same_rows(evaluations: Sequence[Evaluation]) -> None:
-    """Raise `InputError` naming the first place where an evaluation asked something else than the first one did."""
+    """Raise `InputError` unless all evaluations have the same queries; it names the first difference."""
     first = evaluations[0]
     for other in evaluations[1:]:
         if other.protocol != first.protocol:

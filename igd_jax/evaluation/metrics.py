@@ -1,8 +1,8 @@
 """Metrics of ranked lists: full catalogue, one target per row, no sampled negatives, no removal of seen items.
 
 Items that share an identifier are one row of the catalogue, and a target is hit by its row. Axes: R rows of the split,
-K results of a row, N rows of the catalogue, C of them candidates. Ranks count from 0 and are -1 where the list misses
-the target, so HR@k = [0 <= r < k] and NDCG@k = HR@k / log2(r + 2) (the ideal DCG is 1).
+K results of a row, N rows of the catalogue, C of them candidates. Ranks count from 0 and are -1 if the list misses the
+target, so HR@k = [0 <= r < k] and NDCG@k = HR@k / log2(r + 2) (the ideal DCG is 1).
 """
 
 from collections.abc import Sequence
@@ -19,14 +19,14 @@ POPULARITY_THIRDS = ("head", "mid", "tail")
 
 @dataclass(frozen=True)
 class CatalogueRows:
-    """The catalogue as metrics see it: all items by row, and what of them may be recommended.
+    """Properties of the catalogue that metrics use.
 
     Attributes:
       row_of_item: catalogue row of each item, candidate or not.
-      candidates: items that may be recommended.
-      is_candidate: rows with such an item.
-      count: train targets of each row: of all its items, candidates or not.
-      is_warm: rows that training saw, as a target or in a history.
+      candidates: mask of the items that may be recommended.
+      is_candidate: mask of the rows with such an item.
+      count: number of train targets of each row, over all its items, candidates or not.
+      is_warm: mask of the rows seen in training, as a target or in a history.
     """
 
     row_of_item: Int[np.ndarray, "items"]
@@ -44,11 +44,13 @@ class CatalogueRows:
         counts: Int[np.ndarray, "items"],
         seen: Bool[np.ndarray, "items"],
     ) -> "CatalogueRows":
-        """What is known of items, by row.
+        """Aggregate properties of items by row.
 
         Args:
-          counts: train targets of each item.
-          seen: items that training saw, as a target or in a history.
+          row_of_item: catalogue row of each item.
+          candidates: mask of the items that may be recommended.
+          counts: number of train targets of each item.
+          seen: mask of the items seen in training, as a target or in a history.
         """
         n_rows = int(row_of_item.max()) + 1  # every row has an item
         is_candidate, is_warm = np.zeros((2, n_rows), bool)
@@ -60,7 +62,7 @@ class CatalogueRows:
 
 
 def rank_of_target(ranked: Int[np.ndarray, "R K"], target: Int[np.ndarray, "R"]) -> Int[np.ndarray, "R"]:
-    """Place of the first hit, from 0; -1 where the list misses. A -1 in the list is "no result"."""
+    """Rank of the first hit, from 0; -1 if the list misses. A -1 in the list is "no result"."""
     hit = ranked == target[:, None]
     return np.where(hit.any(axis=1), hit.argmax(axis=1), -1)
 
@@ -68,9 +70,9 @@ def rank_of_target(ranked: Int[np.ndarray, "R K"], target: Int[np.ndarray, "R"])
 def rank_of_item(
     ranked: Int[np.ndarray, "R K"], item: Int[np.ndarray, "R"], catalogue: CatalogueRows
 ) -> Int[np.ndarray, "R"]:
-    """Place of the exact item when every ranked catalogue row is written out as its candidates, ascending; -1 = missed.
+    """Rank of the exact item if every catalogue row is expanded to its candidates, ascending; -1 = missed.
 
-    The place can exceed K: rows that several candidates share push later items down. "No result" takes no place.
+    The rank can exceed K, as rows with several candidates push later items down. "No result" takes no place.
     """
     offered = np.flatnonzero(catalogue.candidates)
     by_row = offered[np.argsort(catalogue.row_of_item[offered], kind="stable")]
@@ -86,22 +88,22 @@ def rank_of_item(
 
 
 def hit_rate(rank: Int[np.ndarray, "R"], k: int) -> Float[np.ndarray, "R"]:
-    """HR@k of each row: 1 where the target is among the first k results."""
+    """HR@k of each row: 1 if the target is among the first k results, else 0."""
     return ((rank >= 0) & (rank < k)).astype(np.float64)
 
 
 def ndcg(rank: Int[np.ndarray, "R"], k: int) -> Float[np.ndarray, "R"]:
-    """NDCG@k of each row: 1 / log2(rank + 2), 0 where the target is not among the first k results."""
+    """NDCG@k of each row: 1 / log2(rank + 2), or 0 if the target is not among the first k results."""
     return hit_rate(rank, k) / np.log2(rank.clip(min=0) + 2.0)
 
 
 def mrr(rank: Int[np.ndarray, "R"]) -> Float[np.ndarray, "R"]:
-    """Reciprocal rank of each row: 1 / (rank + 1), 0 where the list misses."""
+    """Reciprocal rank of each row: 1 / (rank + 1), or 0 if the list misses."""
     return (rank >= 0) / (rank.clip(min=0) + 1.0)
 
 
 def coverage(ranked: Int[np.ndarray, "R K"], is_candidate: Bool[np.ndarray, "N"], k: int) -> float:
-    """Share of the candidate rows that are among the first k results of at least one row."""
+    """Fraction of the candidate rows that are among the first k results of at least one row."""
     shown = np.unique(ranked[:, :k])
     return int(is_candidate[shown[shown >= 0]].sum()) / int(is_candidate.sum())
 
@@ -116,18 +118,19 @@ def row_metrics(rank: Int[np.ndarray, "R"], ks: Sequence[int]) -> dict[str, Floa
 
 
 def mean_metrics(rank: Int[np.ndarray, "R"], ks: Sequence[int]) -> dict[str, float | None]:
-    """Means of `row_metrics`; None, never NaN, where there is no row."""
+    """Means of `row_metrics`; None, never NaN, if there are no rows."""
     return {name: float(value.mean()) if value.size else None for name, value in row_metrics(rank, ks).items()}
 
 
 def popularity_third(target_count: Int[np.ndarray, "R"], count: Int[np.ndarray, "C"]) -> Int[np.ndarray, "R"]:
-    """Third of the candidates' train targets that a target lies in: 0 head, 1 mid, 2 tail.
+    """Popularity class of each target: 0 head, 1 mid, 2 tail.
 
-    Candidates more popular than the target hold a share s of all their train targets: s < 1/3 is head, s < 2/3 mid, the
-    rest tail. Equal counts are thus never parted, and what is never a train target is tail.
+    Let s be the fraction of the candidates' train targets that candidates more popular than the target account for: s <
+    1/3 is head, s < 2/3 mid, the rest tail. So equal counts have the same class, and a count of 0 is tail.
 
     Args:
-      count: train targets of each candidate row.
+      target_count: number of train targets of each target's row.
+      count: number of train targets of each candidate row.
     """
     descending = np.sort(count)[::-1]
     mass = np.concatenate([np.zeros(1, count.dtype), np.cumsum(descending)])
@@ -136,16 +139,16 @@ def popularity_third(target_count: Int[np.ndarray, "R"], count: Int[np.ndarray, 
 
 
 def most_popular(catalogue: CatalogueRows, n_results: int) -> Int[np.ndarray, "P"]:
-    """The candidate rows most frequent in train, at most `n_results`; of equal counts in catalogue order."""
+    """The candidate rows most frequent in train, at most `n_results`; ties are in catalogue order."""
     rows = np.flatnonzero(catalogue.is_candidate)
     return rows[np.argsort(-catalogue.count[rows], kind="stable")[:n_results]]
 
 
 def kept_cutoffs(ks: Sequence[int], *, n_rows: int, n_results: int) -> list[int]:
-    """The cut-offs that `n_results` results per row allow, ascending.
+    """The cut-offs of at most `n_results`, ascending.
 
     Raises:
-      InputError: there is none, or no row.
+      InputError: no cut-off is left, or there are no rows.
     """
     kept = sorted({k for k in ks if 1 <= k <= n_results})
     if n_rows == 0:
@@ -163,24 +166,25 @@ def score_rows(
     ks: Sequence[int],
     n_invalid: int,
 ) -> dict[str, Any]:
-    """How good the lists are, row by row, each with its one target.
+    """Metrics of lists with one target per row.
 
     Args:
       ranked: catalogue rows, best first; -1 = no result.
-      target: the item that was right.
-      ks: cut-offs. Those above K are left out and listed under ``ks_skipped``: HR@20 of 10 results is HR@10.
-      n_invalid: results that are no item.
+      target: target item of each row.
+      catalogue: the catalogue.
+      ks: cut-offs. Those above K are left out and listed under ``ks_skipped``, as HR@20 of 10 results is HR@10.
+      n_invalid: number of results that are not items.
 
     Returns:
-      ``hr@k``, ``ndcg@k``, ``mrr`` (over all K results) and ``coverage`` at the largest k, where a result hits when it
-      is the target's catalogue row, whichever item of it was taken; ``n`` rows; ``invalid``; ``target_absent``, rows
-      whose target's catalogue row is no candidate; ``ks_skipped``; the same metrics as ``id_exact`` (only the target's
-      own item hits, `rank_of_item`), as ``popularity_baseline`` (every row gets `most_popular`), and as ``slices``,
-      each with its ``n``: head + mid + tail (`popularity_third`) and warm + cold (seen in training or not) each add up
-      to all rows; metrics of an empty slice are None.
+      ``hr@k``, ``ndcg@k``, ``mrr`` (over all K results) and ``coverage`` at the largest k, where a hit is the target's
+      catalogue row, whichever of its items was taken; ``n`` rows; ``invalid``; ``target_absent``, the number of rows
+      whose target's catalogue row is not a candidate; ``ks_skipped``; the same metrics as ``id_exact`` (only the target
+      item itself is a hit, `rank_of_item`), as ``popularity_baseline`` (every row gets `most_popular`), and as
+      ``slices``, each with its ``n``: head + mid + tail (`popularity_third`) and warm + cold (seen in training or not)
+      are all rows each; metrics of an empty slice are None.
 
     Raises:
-      InputError: there is no row, or no k from 1 to K.
+      InputError: there are no rows, or no k is from 1 to K.
     """
     n, n_results = ranked.shape
     kept = kept_cutoffs(ks, n_rows=n, n_results=n_results)

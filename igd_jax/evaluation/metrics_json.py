@@ -1,4 +1,4 @@
-"""metrics.json: all that is measured of one evaluation. The one owner of its keys."""
+"""metrics.json: the measurements of one evaluation. Its keys are defined here only."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -21,16 +21,18 @@ def metrics_of(
     ks: Sequence[int],
     candidates: str,
 ) -> dict[str, Any]:
-    """What metrics.json holds: `score_rows` or `score_users`, with the ``protocol`` and the name of the candidates.
+    """Content of metrics.json: `score_rows` or `score_users`, with the ``protocol`` and the name of the candidates.
 
     Args:
+      queries: queries, with their targets.
       ranked: catalogue rows, best first; -1 = no result.
       scores: final scores; -inf = no result. A result with a score but no row is invalid.
+      catalogue: the catalogue.
       ks: cut-offs.
-      candidates: the name under which the candidates were chosen.
+      candidates: name or file that the candidates were chosen by.
 
     Raises:
-      InputError: there is no query, or no k from 1 to K.
+      InputError: there are no queries, or no k is from 1 to K.
     """
     n_invalid = int(((scores > -np.inf) & (ranked < 0)).sum())
     if queries.protocol == "rows":

@@ -1,19 +1,19 @@
-"""predictions.jsonl: what was recommended to whom, and what was right. The one owner of this format.
+"""predictions.jsonl: recommendations and targets of an evaluation. The format is defined here only.
 
 One JSON object per line and query, UTF-8, in the order of the queries; schema 1, keys in this order::
 
     {"row": 7,                                 number of the row of the split whose history was shown, from 0
-     "user": "A1",                             the source's own user id
-     "target": {"items": ["B3"],               what was right: one item id per distinct identifier, oldest first
+     "user": "A1",                             user id of the source
+     "target": {"items": ["B3"],               target: one item id per distinct identifier, oldest first
                 "title": "Red Fox",            title of the first of them
                 "warm": [true]},               for each of them, whether training saw it
-     "ranked": [{"items": ["B3", "B9"],        best first: ids of all candidates that the result stands for
+     "ranked": [{"items": ["B3", "B9"],        results, best first: ids of all candidates with this identifier
                  "title": "Red Fox",           their title
                  "score": -1.25,               final score (natural log, after the length penalty)
                  "tokens": [71, 5, 0]}, ...]}  ids of the identifier, end-of-text included
 
-A target is hit by the first result that lists its item. A result that was cut before its end, or is no item, lists none
-and has no title and no tokens. The version of the schema is written beside the file (`evaluation.record`).
+A target is hit by the first result that lists its item. A result that was cut before its end, or is not an item, lists
+none and has no title and no tokens. The version of the schema is in the env.json of the folder (`evaluation.record`).
 """
 
 import json
@@ -24,9 +24,10 @@ from typing import Any, TypeVar
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import atomic_file
+from igd_jax.core.shown import shortened
 
 SCHEMA_VERSION = 1
-"""Counts up when a reader of an older version would misread the file."""
+"""Version of the format; incremented if older readers would misread the file."""
 
 AGAIN = "run python -m igd_jax.evaluate again"
 NOUNS = {int: "a whole number", float: "a finite number", str: "a text", bool: "true or false"}
@@ -36,13 +37,13 @@ T = TypeVar("T", int, float, str, bool)
 
 @dataclass(frozen=True)
 class Result:
-    """One place of a list.
+    """One entry of a list.
 
     Attributes:
-      items: ids of all candidates that share the identifier; none where it is unfinished.
-      title: theirs; empty where there is no item.
+      items: ids of all candidates that share the identifier; empty if it is unfinished.
+      title: title of the items; empty if there are none.
       score: final score.
-      tokens: ids of the identifier, end-of-text included; none where there is no item.
+      tokens: ids of the identifier, end-of-text included; empty if there are no items.
     """
 
     items: tuple[str, ...]
@@ -53,12 +54,12 @@ class Result:
 
 @dataclass(frozen=True)
 class Target:
-    """What was right for one query.
+    """Target of one query.
 
     Attributes:
-      items: an item id per distinct identifier, at least one, oldest first.
-      title: that of the first.
-      warm: for each item, whether training saw its identifier.
+      items: one item id per distinct identifier, at least one, oldest first.
+      title: title of the first item.
+      warm: whether the identifier of each item was seen in training.
     """
 
     items: tuple[str, ...]
@@ -76,8 +77,8 @@ class Prediction:
 
     Attributes:
       row: number of the row of the split whose history was shown.
-      user: whose row it is.
-      target: what was right.
+      user: user of the row.
+      target: target of the query.
       ranked: results, best first.
     """
 
@@ -88,21 +89,21 @@ class Prediction:
 
 
 def as_json(value: Prediction | Target | Sequence[Result] | int | str) -> str:
-    """A prediction, or a part of one, as it stands in the file: ``ranked`` for a list of results, and so on."""
+    """JSON of a prediction or of a part of one, as in the file."""
     return json.dumps(value, default=vars, ensure_ascii=False)
 
 
 def write_predictions(path: Path, predictions: Iterable[Prediction]) -> None:
-    """Write the whole file or nothing."""
+    """Write a predictions.jsonl atomically."""
     with atomic_file(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
         file.writelines(as_json(prediction) + "\n" for prediction in predictions)
 
 
 def read_predictions(path: Path) -> Iterator[Prediction]:
-    """The lines of a predictions.jsonl, in order.
+    """Read the lines of a predictions.jsonl, in order.
 
     Raises:
-      InputError: there is no such file, or a line is no prediction.
+      InputError: there is no such file, or a line is not a prediction.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist; {AGAIN}")
@@ -116,7 +117,7 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
 
 
 def check_version(version: int, *, source: Path) -> None:
-    """Raise `InputError` where predictions, by what `source` says of them, have a schema newer than this one."""
+    """Raise `InputError` if the schema version of predictions, as read from `source`, is newer than ours."""
     if version > SCHEMA_VERSION:
         raise InputError(
             f"{source} says that predictions.jsonl has schema {version}, but this igd_jax reads up to "
@@ -152,12 +153,12 @@ def _result(value: Any, name: str) -> Result:
 
 
 def is_finite(value: Any) -> bool:
-    """Whether a value from JSON is a number, of at most the size up to which floats have all whole numbers."""
+    """Whether a JSON value is a number of at most 2^53, up to which floats represent all whole numbers."""
     return type(value) in (int, float) and abs(value) <= 2**53
 
 
 def _object(value: Any, kind: type, name: str) -> dict[str, Any]:
-    """A JSON object that has the fields of this dataclass and no others."""
+    """Check that a JSON value is an object with exactly the fields of a dataclass."""
     if not isinstance(value, dict):
         raise ValueError(f"{name} is {_shown(value)}; expected an object")
     expected = [each.name for each in fields(kind)]
@@ -170,7 +171,7 @@ def _object(value: Any, kind: type, name: str) -> dict[str, Any]:
 
 
 def _one(value: Any, kind: type[T], name: str) -> T:
-    """A value of one of `NOUNS`; whole numbers are numbers, too."""
+    """Check the type of a JSON value, one of `NOUNS`; whole numbers are accepted as numbers."""
     if not (is_finite(value) if kind is float else type(value) is kind):
         raise ValueError(f"{name} is {_shown(value)}; expected {NOUNS[kind]}")
     return kind(value)
@@ -183,6 +184,5 @@ def _list(value: Any, kind: type[T], name: str) -> tuple[T, ...]:
 
 
 def _shown(value: Any) -> str:
-    """JSON of a value, its beginning."""
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 40 else text[:40] + "..."
+    """JSON of a value for a message."""
+    return shortened(json.dumps(value, ensure_ascii=False))

@@ -1,4 +1,4 @@
-"""What is asked of a split, and what was right: a query per row, or per user."""
+"""Queries of a split and their targets: one query per row, or one per user."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from igd_jax.evaluation.metrics import CatalogueRows
 from igd_jax.evaluation.predictions import Target
 
 PROTOCOLS: Mapping[str, str] = MappingProxyType({"rows": "hr", "users": "recall"})
-"""What a query is: each row of the split, with its one target; or each user, with all the targets of theirs. And what
-the share of hits is called there."""
+"""Name of the hit metric by protocol. ``rows``: one query per row, with its one target; ``users``: one query per user,
+with all of the user's targets."""
 
 
 @dataclass(frozen=True)
 class Queries:
-    """What is asked, and what was right.
+    """Queries and their targets.
 
     Attributes:
       protocol: one of `PROTOCOLS`.
-      row: the row of the split whose history each query shows.
-      targets: items that were taken after it, oldest first; by rows, one each.
+      row: row of the split whose history each query shows.
+      targets: items taken after that history, oldest first; one each for ``rows``.
     """
 
     protocol: str
@@ -42,12 +42,12 @@ def make_queries(
     target: Int[np.ndarray, "R"],
     max_examples: int = 0,
 ) -> Queries:
-    """The queries of a split, in the order of their rows.
+    """Make the queries of a split, in row order.
 
     Args:
-      user, timestamp, target: of each row of the split.
       protocol: one of `PROTOCOLS`.
-      max_examples: queries to keep, evenly spaced; 0 = all.
+      user, timestamp, target: user, time and target of each row of the split.
+      max_examples: number of queries to keep, evenly spaced; 0 = all.
     """
     first = query = np.arange(len(target))
     if protocol == "users":
@@ -66,10 +66,11 @@ def make_queries(
 def group_by_user(
     user: Shaped[np.ndarray, "R"], timestamp: Int[np.ndarray, "R"]
 ) -> tuple[Int[np.ndarray, "U"], Int[np.ndarray, "R"]]:
-    """Users as queries.
+    """Group the rows of a split by user.
 
     Returns:
-      the earliest row of each user (of equal times the first), ascending, and the user of each row, numbered so. ::
+      The earliest row of each user (the first one in case of ties), ascending; and the user of each row, numbered in
+      that order. ::
 
         user       b  a  b  c  a                   first  0  3  4
         timestamp  1  5  3  2  4      ->      user of row  0  2  0  1  2
@@ -84,15 +85,15 @@ def group_by_user(
 
 
 def evenly_spaced(n: int, limit: int) -> Int[np.ndarray, "chosen"]:
-    """Numbers of `limit` rows of n, evenly spaced, ascending; all n when it is 0 or more than there are.
+    """Numbers of `limit` of n rows, evenly spaced, ascending; all n if `limit` is 0 or larger than n.
 
-    A split is in order of time, so its first rows are a few users of one day; these are of all days.
+    Splits are in time order, so their first rows are a few users of one day; evenly spaced rows cover all days.
     """
     return np.arange(limit) * n // limit if 0 < limit < n else np.arange(n)
 
 
 def distinct_targets(queries: Queries, row_of_item: Int[np.ndarray, "items"]) -> Ragged:
-    """The first target of each catalogue row that was right for a query, oldest first."""
+    """Targets of each query without repetitions of a catalogue row, oldest first."""
     targets = queries.targets
     query, n_rows = np.repeat(np.arange(len(queries)), targets.lengths), int(row_of_item.max()) + 1
     kept = np.sort(np.unique(query * n_rows + row_of_item[targets.ids], return_index=True)[1])
@@ -104,10 +105,10 @@ def distinct_targets(queries: Queries, row_of_item: Int[np.ndarray, "items"]) ->
 def describe_targets(
     queries: Queries, catalogue: CatalogueRows, *, item_ids: Sequence[str], titles: Sequence[str]
 ) -> list[Target]:
-    """What was right for each query, as predictions.jsonl has it.
+    """Targets of each query for predictions.jsonl.
 
-    Lists name candidates only. A target that is no candidate itself, but shares its row with some, is named by the
-    first of those, so that the lists that hit it name it.
+    Lists name candidates only. So a target that is not a candidate, but shares its row with some, is represented by the
+    first of them, which the lists that hit it name.
     """
     right = distinct_targets(queries, catalogue.row_of_item)
     row = catalogue.row_of_item[right.ids]
@@ -122,7 +123,7 @@ def describe_targets(
 
 
 def _first_candidate(catalogue: CatalogueRows) -> Int[np.ndarray, "N"]:
-    """The first item of each catalogue row that may be recommended; -1 where there is none."""
+    """First candidate item of each catalogue row; -1 if there is none."""
     first, offered = np.full(catalogue.count.size, -1), np.flatnonzero(catalogue.candidates)
     rows, place = np.unique(catalogue.row_of_item[offered], return_index=True)
     first[rows] = offered[place]

@@ -1,4 +1,4 @@
-"""env.json of an evaluation: what made it. Code, versions, machine, and the checkpoint that was asked."""
+"""env.json of an evaluation: code, versions, machine and checkpoint that produced it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,8 +15,8 @@ class CheckpointRecord:
     """The checkpoint that was evaluated.
 
     Attributes:
-      step: training steps before it.
-      commit: commit of the code that trained it; None where that was no checkout.
+      step: number of training steps.
+      commit: commit of the code that trained it; None if that was not a checkout.
     """
 
     step: int
@@ -25,12 +25,12 @@ class CheckpointRecord:
 
 @dataclass(frozen=True)
 class EvaluationRecord:
-    """What made an evaluation.
+    """Origin of an evaluation.
 
     Attributes:
-      checkpoint: None where nothing was trained: weights of a Hugging Face folder.
-      environment: what `core.environment.environment` told of the process that evaluated; its ``commit`` among it.
-      predictions_schema: version of the predictions.jsonl beside it.
+      checkpoint: checkpoint that was evaluated; None for untrained weights of a Hugging Face folder.
+      environment: result of `core.environment.environment` in the evaluating process, including its ``commit``.
+      predictions_schema: schema version of the predictions.jsonl in the same folder.
     """
 
     checkpoint: CheckpointRecord | None
@@ -39,7 +39,7 @@ class EvaluationRecord:
 
 
 def write_record(path: Path, record: EvaluationRecord) -> None:
-    """Write an env.json: ``predictions_schema`` and ``checkpoint``, then the environment, as a run has it."""
+    """Write an env.json: ``predictions_schema`` and ``checkpoint``, then the environment as for a run."""
     checkpoint = None if record.checkpoint is None else asdict(record.checkpoint)
     own = {"predictions_schema": record.predictions_schema, "checkpoint": checkpoint}
     write_json(path, own | dict(record.environment))
@@ -49,7 +49,7 @@ def read_record(path: Path) -> EvaluationRecord:
     """Read an env.json of an evaluation.
 
     Raises:
-      InputError: it is missing or malformed, or the predictions beside it have a newer schema.
+      InputError: the file is missing or malformed, or the predictions have a newer schema.
     """
     if not path.is_file():
         raise InputError(f"{path} does not exist, so nothing says what made this evaluation; {AGAIN}")

@@ -1,10 +1,10 @@
-"""Which methods differ: a bootstrap over users whom all of them answered, corrected for the number of comparisons.
+"""Significance of differences between methods: a bootstrap over common users, corrected for multiple comparisons.
 
-Users are resampled with all their rows, for all methods and metrics at once (Efron and Tibshirani 1993, ch. 8 and 13):
-rows of one user are alike, and a row's answers stay together. The correction is the step-down maximum of studentized
-differences (Westfall and Young 1993; Romano and Wolf 2005): the chance that any comparison without a true difference is
-called one is held at the level asked for. HR and NDCG at neighbouring cut-offs, and pairs that share a method, move
-together; the maximum knows that, where Holm's method would pay for each as if it stood alone.
+Users are resampled with all their rows, for all methods and metrics at once (Efron and Tibshirani 1993, ch. 8 and 13),
+since the rows of a user are correlated, and comparisons are paired. The correction is the step-down maximum of
+studentized differences (Westfall and Young 1993; Romano and Wolf 2005), which bounds the probability of any false
+positive by the given level. HR and NDCG at neighbouring cut-offs, and pairs with a common method, are correlated; the
+maximum takes that into account, whereas Holm's method does not, and would detect less.
 
 Axes: R rows, X columns (one metric of one method each), S resamples, P comparisons.
 """
@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 MAX_CHUNK = 1 << 22
-"""Draws held in memory at once (8 bytes each)."""
+"""Number of draws held in memory at once (8 bytes each)."""
 
 ROUNDING = 1e-12
-"""Differences and standard errors below this are rounding: the smallest true ones of metrics up to 1 are larger."""
+"""Bound on the rounding errors of differences and standard errors; true ones of metrics up to 1 are larger."""
 
 
 def resampled_means(
@@ -26,11 +26,14 @@ def resampled_means(
 ) -> Float[np.ndarray, "X S"]:
     """Means of the columns over the rows of users drawn with replacement, the same users for all columns.
 
-    That is one multinomial draw over users with distinct sums, of whom metrics at a cut-off have few: the same
-    distribution as drawing user numbers, at a cost that hardly depends on how many there are.
+    Implemented as a multinomial draw over groups of users with equal sums, of which metrics at a cut-off have few: the
+    same distribution as drawing users, at a cost that hardly depends on their number.
 
     Args:
-      user: whose row it is.
+      columns: one metric of one method per column.
+      user: user of each row.
+      n_resamples: number of resamples.
+      seed: seed of the draws.
     """
     _, group = np.unique(user, return_inverse=True)
     sums = np.zeros((int(group.max()) + 1, 1 + columns.shape[1]))
@@ -45,7 +48,7 @@ def resampled_means(
 
 
 def interval(samples: Float[np.ndarray, "S"], *, confidence: float) -> tuple[float, float]:
-    """The percentile interval that holds this share of the resampled values."""
+    """Percentile interval of the resampled values with the given coverage."""
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
@@ -53,15 +56,15 @@ def interval(samples: Float[np.ndarray, "S"], *, confidence: float) -> tuple[flo
 def adjusted_p(
     means: Float[np.ndarray, "X"], samples: Float[np.ndarray, "X S"], pairs: Sequence[tuple[int, int]]
 ) -> Float[np.ndarray, "P"]:
-    """p of each comparison, corrected for all of them.
+    """p-value of each comparison, corrected for all of them.
 
-    With t the difference of a pair over its standard error, and t* the same of its resampled, centred differences, the
-    p of the pair is the share of resamples in which the largest t* among the pairs with no larger t reaches t; and no
-    smaller than the p of any pair with a larger t.
+    Let t be the difference of a pair divided by its standard error, and t* the same for its resampled, centred
+    differences. The p-value of the pair is the fraction of resamples in which the largest t* among the pairs with no
+    larger t is at least t; and at least the p-value of every pair with a larger t.
 
     Args:
-      means: of the columns.
-      samples: their resampled means, from `resampled_means`.
+      means: means of the columns.
+      samples: resampled means of the columns, from `resampled_means`.
       pairs: columns to compare.
     """
     differences = np.array([abs(means[b] - means[a]) for a, b in pairs])

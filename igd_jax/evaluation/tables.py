@@ -5,7 +5,7 @@ from typing import Any
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Aligned Markdown: first column to the left, the others to the right; a ``|`` in a cell is escaped."""
+    """An aligned Markdown table: first column left-aligned, the others right-aligned; ``|`` in cells is escaped."""
     lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, *rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
 
@@ -18,7 +18,7 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _cell(value: int | float | None) -> str:
-    """Counts as they are, metrics with four digits, ``-`` where there is none."""
+    """Text of a cell: counts in full, metrics with four digits, ``-`` for None."""
     if value is None:
         return "-"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
@@ -30,7 +30,7 @@ def _columns(columns: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> 
 
 
 def evaluation_table(metrics: Mapping[str, Any]) -> str:
-    """What metrics.json holds, by rows or by users: counts, the model beside the popularity baseline, the slices."""
+    """Table of a metrics.json, by rows or by users: counts, model and popularity baseline, slices."""
     n, absent, main = metrics["n"], metrics["target_absent"], {"model": metrics}
     if "ground_truth" in metrics:
         size = metrics["ground_truth"]
@@ -48,7 +48,7 @@ def evaluation_table(metrics: Mapping[str, Any]) -> str:
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> str:
-    """What `compare.compare` returned: a row per metric; methods after the first with their difference to it."""
+    """Table of the result of `compare.compare`: a row per metric; methods after the first with differences to it."""
     header, rows = ["metric"], [[name] for name in comparison["popularity"]]
     for label, metrics in comparison["runs"].items():
         n_seeds = len(comparison["evaluations"][label])
@@ -68,7 +68,7 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
 
 
 def _value(metric: Mapping[str, Any], *, wins: bool) -> str:
-    """Mean and, of several seeds, their spread; bold where the method wins."""
+    """Mean and, for several seeds, their standard deviation; bold if the method wins."""
     text = _cell(metric["value"]) + (f" ± {metric['spread']:.4f}" if "spread" in metric else "")
     return f"**{text}**" if wins else text
 

@@ -1,12 +1,12 @@
-"""Metrics of ranked lists with several right items per user, as SETRec is measured (docs/methods.md).
+"""Metrics of ranked lists with several targets per user, as used for SETRec (docs/methods.md).
 
-With GT the distinct catalogue rows among a user's targets, and ranks r counted from 0:
+Let GT be the distinct catalogue rows among a user's targets, and r ranks counted from 0:
 
     Recall@K = |{hits with r < K}| / |GT|
     NDCG@K   = sum over hits with r < K of 1 / log2(r + 2)  /  sum over r < min(K, |GT|) of 1 / log2(r + 2)
 
-and the reciprocal rank of the first hit; means over users, each of whom counts once. One right row per user makes these
-the HR, NDCG and MRR of `metrics`. Axes: U users, G their right rows, one user after another, K results of a user.
+and the reciprocal rank of the first hit; all are means over users. With one target row per user, these are the HR, NDCG
+and MRR of `metrics`. Axes: U users, G target rows of all users, one user after another, K results of a user.
 """
 
 from collections.abc import Sequence
@@ -23,10 +23,12 @@ from igd_jax.evaluation.metrics import CatalogueRows
 def user_metrics(
     rank: Int[np.ndarray, "G"], user: Int[np.ndarray, "G"], ks: Sequence[int]
 ) -> dict[str, Float[np.ndarray, "U"]]:
-    """``recall@k`` and ``ndcg@k`` for each k, and ``mrr``: one value for each user who is named here, ascending.
+    """``recall@k`` and ``ndcg@k`` for each k, and ``mrr``: one value for each user that occurs, ascending.
 
     Args:
-      rank: place of each right row in its user's list, from 0; -1 = missed.
+      rank: rank of each target row in its user's list, from 0; -1 = missed.
+      user: user of each target row.
+      ks: cut-offs.
     """
     _, group, size = np.unique(user, return_inverse=True, return_counts=True)
     discount = 1 / np.log2(np.arange(max(ks)) + 2.0)
@@ -54,23 +56,24 @@ def score_users(
     ks: Sequence[int],
     n_invalid: int,
 ) -> dict[str, Any]:
-    """How good the lists are, user by user, each with all that was right.
+    """Metrics of lists with several targets per user.
 
     Args:
       ranked: catalogue rows, best first; -1 = no result.
-      right: catalogue rows that were right for each user, distinct, at least one.
+      right: target rows of each user in the catalogue, distinct, at least one.
+      catalogue: the catalogue.
       ks: cut-offs. Those above K are left out and listed under ``ks_skipped``.
-      n_invalid: results that are no item.
+      n_invalid: number of results that are not items.
 
     Returns:
       ``recall@k``, ``ndcg@k`` and ``mrr`` (over all K results); ``n`` users; ``ground_truth``, the ``mean`` and ``max``
-      of their right rows; ``invalid``; ``target_absent``, right rows that are no candidate; ``ks_skipped``; the same
-      metrics as ``popularity_baseline`` (`metrics.most_popular`), and as ``slices``: ``warm`` and ``cold``, with only
-      the right rows that training saw or did not. A slice has the ``n`` users with such a row, and the others are
-      ``left_out``; metrics of an empty slice are None.
+      number of target rows; ``invalid``; ``target_absent``, the number of target rows that are not candidates;
+      ``ks_skipped``; the same metrics as ``popularity_baseline`` (`metrics.most_popular`), and as ``slices``: ``warm``
+      and ``cold``, for target rows seen in training or not. A slice covers the ``n`` users with such a row;
+      ``left_out`` counts the others; metrics of an empty slice are None.
 
     Raises:
-      InputError: there is no user, or no k from 1 to K.
+      InputError: there are no users, or no k is from 1 to K.
     """
     n, n_results = ranked.shape
     kept = metrics.kept_cutoffs(ks, n_rows=n, n_results=n_results)

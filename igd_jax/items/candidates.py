@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.io import local_path
 
 CANDIDATES = ("catalogue", "train", "warm", "cold")
 """Named candidate sets; any other value is the path of a file."""
@@ -42,7 +43,7 @@ def choose_candidates(
         members = counts > 0 if which == "train" else seen
         named = {title for title, is_member in zip(titles, members, strict=True) if is_member}
         return np.fromiter(((title in named) == (which != "cold") for title in titles), bool, len(titles))
-    path = Path(which)
+    path = local_path(which, option=option)
     if not path.is_file():
         raise InputError(
             f"{option} is {which!r}; expected 'catalogue', 'train', 'warm', 'cold' or a file with one item id per line"

@@ -1,7 +1,7 @@
-"""The seam between methods and everything else (docs/extending.md).
+"""Interface between methods and the rest of the package (docs/extending.md).
 
-A method is one module of this folder, named as `config.method.name`, whose ``METHOD`` is its class. It writes every
-function of `Method`; what several methods do alike stands below as functions to call. Methods never import one another.
+A method is one module of this folder, named like `config.method.name`, whose ``METHOD`` is its class. It implements all
+functions of `Method`; functions that several methods call are below. Methods never import one another.
 """
 
 import abc
@@ -37,21 +37,21 @@ from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import LossState
 
 BACKBONE = "backbone"
-"""Kind of model of a method that tunes the backbone to write items: any such method can decode it."""
+"""Kind of model of methods that tune the backbone to write items; any such method can decode it."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a method may know beside the batch.
+    """Data available to a method in addition to the batch.
 
     Attributes:
-      index: items, with the candidates of this use: those of training, or those of decoding.
-      texts: what is known of items beside their titles; as in `data.prepared.Prepared`.
+      index: items, with the candidates of training or of decoding.
+      texts: further texts of the items, as in `data.prepared.Prepared`.
       tokenizer: tokenizer of prompts and titles.
-      prompts: what stands around histories.
-      backbone: function that builds the backbone before any training: a Hugging Face folder, or random weights.
+      prompts: prompts around histories.
+      backbone: function that makes the untrained backbone, from a Hugging Face folder or with random weights.
       seed: seed of random weights.
-      cache: folder for what takes long to compute.
+      cache: folder for results of long computations.
       data_fingerprint: text that changes with the prepared data.
       mesh: devices.
     """
@@ -69,15 +69,15 @@ class Context:
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """How lists are made; a method reads what concerns it.
+    """Options of decoding; a method reads those that apply to it.
 
     Attributes:
       alpha: discount of high-gain siblings, 0 to 1.
       temperature: divisor of log-probabilities, above 0.
-      length_penalty: power of the length that divides final scores.
+      length_penalty: exponent of the length by which final scores are divided.
       num_beams: width of the beam.
       top_k: length of the lists.
-      max_length: tokens of the longest identifier that may be written, EOS included.
+      max_length: maximum number of tokens of an identifier, EOS included.
     """
 
     alpha: float
@@ -92,8 +92,11 @@ def check_argument(name: str, value: Any, is_good: bool, expected: str, *, but: 
     """Raise `InputError` about an argument of a method unless it is good.
 
     Args:
-      expected: what it should be, and what to do where that is not the same.
-      but: what is wrong with it, where that cannot be seen from the two.
+      name: name of the argument.
+      value: its value.
+      is_good: whether the value is good.
+      expected: description of good values, and advice if needed.
+      but: fault of the value, if it is not obvious from `expected`.
     """
     if not is_good:
         raise InputError(f"config.method.args.{name} is {value!r}{but}; expected {expected}")
@@ -111,20 +114,20 @@ def check_folder(name: str, value: str, holds: Sequence[str], expected: str) -> 
 
 
 def unchanged(state: LossState, total: LossSum) -> LossState:
-    """The loss state of an objective that remembers nothing."""
+    """The unchanged loss state, for objectives without one."""
     return state
 
 
 @dataclass(frozen=True)
 class Objective:
-    """What is trained.
+    """Objective of training.
 
     Attributes:
-      loss: ``(model, batch, tables, state) -> LossSum`` on the device: weighted sums, never means.
-      annotations: arrays aligned with the ids of `ItemIndex.item_tokens`, by name; looked up into each text batch.
+      loss: function ``(model, batch, tables, state) -> LossSum`` on the device; returns weighted sums, never means.
+      annotations: arrays aligned with the ids of `ItemIndex.item_tokens`, by name; looked up for each text batch.
       tables: arrays that the loss looks up, a pytree.
-      state: scalars that the loss reads and that change from step to step, by name; their first values.
-      update_state: ``(state, LossSum) -> state`` after a step, from the sums over all its rows.
+      state: initial values of scalars that the loss reads and that change from step to step, by name.
+      update_state: function ``(state, LossSum) -> state``, called after a step with the sums over all its rows.
     """
 
     loss: Callable[[Any, Any, Any, LossState], LossSum]
@@ -135,14 +138,14 @@ class Objective:
 
 
 class Method(abc.ABC):
-    """What a method says of its model, of training and of recommending.
+    """A method: its model, training and decoding.
 
     Attributes:
       model_kind: kind of model; a trained model can be decoded by every method of the same kind.
-      inputs: what its batches hold, ``text`` or ``items``: `TextBatch` or `ItemBatch`.
+      inputs: type of the batches: ``text`` for `TextBatch` or ``items`` for `ItemBatch`.
       decoding_args: arguments that `engine` reads, and that may differ from those of training.
-      beam_search: whether lists come from a beam search, and are at most as long as the beam is wide.
-      backbones: kinds of backbone that it works on, ``decoder`` and ``t5``; none where it has a model of its own.
+      beam_search: whether lists come from a beam search, so that they are at most as long as the beam is wide.
+      backbones: supported kinds of backbone, ``decoder`` and ``t5``; empty if the method has a model of its own.
     """
 
     model_kind: ClassVar[str]
@@ -154,37 +157,37 @@ class Method(abc.ABC):
     @property
     @abc.abstractmethod
     def needs_collaborative(self) -> bool:
-        """Whether `engine` needs scores of a collaborative source in its batches."""
+        """Whether the batches of `engine` must have scores of a collaborative source."""
 
     @abc.abstractmethod
     def make_model(self, context: Context) -> nnx.Module:
-        """The untrained model. Its `nnx.Param` variables are trained, all others are frozen."""
+        """Make the untrained model. Its `nnx.Param` variables are trained, all others are frozen."""
 
     @abc.abstractmethod
     def objective(self, context: Context) -> Objective:
-        """What is trained, with all that is looked up."""
+        """Make the objective, with its look-up tables."""
 
     @abc.abstractmethod
     def engine(self, context: Context, model: Any, options: DecodeOptions) -> Engine:
-        """What recommends with a trained model; rows that only fill up a batch find nothing."""
+        """Make the engine that recommends with a trained model; padding rows must get no results."""
 
 
 class CollaborativeMethod(Method):
-    """A method whose model has vectors of users and items, which others take as a source of scores."""
+    """A method whose model has vectors of users and items, which other methods use as a source of scores."""
 
     @abc.abstractmethod
     def vectors(self, model: Any, batch: ItemBatch) -> tuple[Float[Array, "B D"], Float[Array, "items D"]]:
-        """On the device: users and all items, whose inner products are scores."""
+        """Vectors of users and of all items, whose inner products are scores; runs on the device."""
 
 
 def gain_weights(index: ItemIndex, *, beta: float) -> dict[str, np.ndarray]:
-    """Annotations of target tokens: ``weight``, `beta` where there is no gain and else 1, float32; ``forced``, bool."""
+    """Annotations of target tokens: ``forced`` (bool), no gain; ``weight`` (float32), `beta` if forced, else 1."""
     forced = index.walk().forced
     return {"weight": np.where(forced, np.float32(beta), np.float32(1)), "forced": forced}
 
 
 def token_loss(model: Backbone, batch: TextBatch, tables: Any, state: LossState) -> LossSum:
-    """Cross-entropy of the target tokens by the annotation ``weight``; its parts by ``forced`` are reported."""
+    """Cross-entropy of the target tokens, weighted by the annotation ``weight``; reports its parts by ``forced``."""
     annotations = batch.annotations
     return weighted_cross_entropy(
         target_logits(model, batch), batch.target, annotations["weight"], parts=parts_by_gain(batch)
@@ -192,13 +195,13 @@ def token_loss(model: Backbone, batch: TextBatch, tables: Any, state: LossState)
 
 
 def parts_by_gain(batch: TextBatch) -> dict[str, Bool[Array, "B T"]]:
-    """Masks of the target tokens whose mean losses are reported apart: forced ones, and those that decide."""
+    """Masks of the target tokens whose mean losses are reported separately: forced ones and deciding ones."""
     forced = batch.annotations["forced"]
     return {"loss_forced": forced, "loss_deciding": batch.target_mask & ~forced}
 
 
 def target_logits(model: Backbone, batch: TextBatch) -> Float[Array, "B T V"]:
-    """Logits that predict each target token, float32; the vocabulary head runs on target positions only."""
+    """Logits of each target token, float32; the vocabulary head runs on target positions only."""
     return model.logits(model.target_hidden(batch))
 
 
@@ -210,7 +213,7 @@ def search_engine(
     edge_score: EdgeScore | None = None,
     softmax_temperature: float = 1.0,
 ) -> Stepwise:
-    """Trie-constrained beam search over the candidates, by IGD's edge score unless another one is given."""
+    """Trie-constrained beam search over the candidates, with IGD's edge score unless another one is given."""
     index = context.index
     if edge_score is None:
         edge_score = rebalanced(index.gain, alpha=options.alpha, temperature=options.temperature)
@@ -225,10 +228,10 @@ def search_engine(
 
 
 def load_method(name: str, args: Mapping[str, Any]) -> Method:
-    """Make the method of `config.method.name` with `config.method.args`.
+    """Make the method `config.method.name` with the arguments `config.method.args`.
 
     Raises:
-      InputError: there is no such method, or it does not take such an argument or value.
+      InputError: there is no such method, or it does not accept an argument or a value.
     """
     known = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if path.stem not in ("__init__", "base"))
     if name not in known:

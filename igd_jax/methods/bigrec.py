@@ -1,11 +1,11 @@
 """BIGRec: plain fine-tuning, then two steps of grounding (arXiv 2308.08434; docs/methods.md, BIGRec).
 
-The model writes a title of its own accord, and the titles of the catalogue are ranked by their distance to it in the
-space of a model's last hidden states; see `decoding.grounding`. What other users do may pull titles nearer:
+The model writes a title without constraints, and the titles of the catalogue are ranked by their distance to it in the
+space of a model's last hidden states (see `decoding.grounding`). A statistic W of other users may reduce distances:
 
     D~(u, i) = minmax(D(u, .))(i) * (1 + W(u, i))^-gamma
 
-With the texts of all beams in turn, and the tuned model's hidden states, it is CFT's grounding (docs/methods.md, CFT).
+With all beams' texts interleaved and the tuned model's hidden states, it is CFT's grounding (docs/methods.md, CFT).
 """
 
 from pathlib import Path
@@ -65,18 +65,18 @@ class Grounding(OneCall):
     """Writes texts and ranks the candidates by their distance to them.
 
     Attributes:
-      graph, weights: of the model that writes; see `nnx.split`.
-      embedder: graph and state of the model that embeds; None for the one that writes.
+      graph, weights: parts of the model that writes; see `nnx.split`.
+      embedder: graph and state of the model that embeds; None if the same model writes and embeds.
       titles: embeddings of the candidates' rows.
       row: catalogue row of each embedding.
-      ends: what stays of tokens that end a text; see `grounding.cut`.
-      popularity: W of each embedding, where it is the statistic.
-      item, item_title: candidates, with the number of their embedding, ascending by it.
-      statistic: where W comes from; see `BIGRec`.
-      gamma: power of 1 + W.
-      n_grounded: texts that are grounded.
-      options: of the search that writes.
-      temperature: divisor of its log-probabilities.
+      ends: remainder of each token that ends a text; see `grounding.cut`.
+      popularity: W of each embedding if the statistic is popularity.
+      item, item_title: candidate items and the index of each one's embedding, ascending by that index.
+      statistic: origin of W; see `BIGRec`.
+      gamma: exponent of 1 + W.
+      n_grounded: number of texts that are grounded.
+      options: options of the search that writes.
+      temperature: divisor of log-probabilities in that search.
       top_k: length of the lists.
       eos, bos: tokens around a title.
     """
@@ -100,10 +100,10 @@ class Grounding(OneCall):
     bos: int | None = struct.field(pytree_node=False)
 
     def prefill(self, batch: TextBatch) -> Recommendations:
-        """Write, embed what is written, rank the candidates; scores are minus the distances.
+        """Write texts, embed them, and rank the candidates; scores are negated distances.
 
-        Texts are embedded by the ids that were written, cut before newline and EOS. Decoded and tokenised again, as
-        the authors do, a text could have other ids, where a model spells a title in other pieces than its tokenizer.
+        The ids that were written are embedded, cut before newline and EOS. The authors decode and tokenise texts again,
+        which may give other ids if a model splits a title differently from its tokenizer.
         """
         model = nnx.merge(self.graph, self.weights)
         texts = unconstrained_search(model, batch, self.options, temperature=self.temperature, eos=self.eos)
@@ -131,25 +131,24 @@ class Grounding(OneCall):
 
 
 class BIGRec(Method):
-    """Writing freely and grounding.
+    """Unconstrained writing and grounding.
 
-    Items that share a title are one row of the catalogue, so each has the best rank of them all. Texts are at most as
-    long as `config.decode.max_new_tokens` and the longest candidate, whichever is less; `config.decode.alpha` has no
-    effect. The loss is over the title; BIGRec's published runs took the tokens of the prompt into it, too
-    (docs/methods.md, BIGRec).
+    Items that share a title are one row of the catalogue, so each has the best rank of them all. The length of texts is
+    limited by `config.decode.max_new_tokens` and by the longest candidate; `config.decode.alpha` has no effect. The
+    loss covers the title; in BIGRec's published runs it also covered the prompt (docs/methods.md, BIGRec).
 
     Args:
-      beams: texts that are written.
-      embed_by: the model whose hidden states are compared: ``base``, the backbone before training (BIGRec), or
-        ``tuned`` (CFT).
-      grounding: ``first``, by the best text alone (BIGRec), or ``interleaved``, by all of them in turn (CFT, whose
+      beams: number of texts that are written.
+      embed_by: model whose hidden states are compared: ``base``, the backbone before training (BIGRec), or ``tuned``
+        (CFT).
+      grounding: ``first`` for the best text only (BIGRec), or ``interleaved`` for all texts in turn (CFT, whose
         published texts have at least 4 tokens; ours may be shorter).
-      statistic: where W comes from: ``popularity``, train targets of the title; ``collaborative``, the scores of
-        `config.decode.collaborative`; each scaled to 0 to 1. Or empty.
-      gamma: power of 1 + W, 0 or more; 0 = by distance alone. The authors choose it on validation, from 0.01 to 99,
-        for each metric and each length of list; here one value serves them all.
-      embeddings: a file of the catalogue's embeddings from the cache of another run, with the same embedding model and
-        catalogue; empty = computed, and kept in the cache of this run.
+      statistic: origin of W: ``popularity`` for the number of train targets of the title, ``collaborative`` for the
+        scores of `config.decode.collaborative`, each scaled to 0 to 1; or empty.
+      gamma: exponent of 1 + W, 0 or more; 0 = distance only. The authors choose it on validation, from 0.01 to 99, for
+        each metric and length of list; here, one value is used for all.
+      embeddings: file of the catalogue's embeddings from the cache of another run with the same embedding model and
+        catalogue; empty = they are computed, and kept in the cache of this run.
     """
 
     model_kind, inputs, beam_search = BACKBONE, "text", False
@@ -179,7 +178,7 @@ class BIGRec(Method):
 
     @property
     def needs_collaborative(self) -> bool:
-        """Where the statistic is that of a source."""
+        """Whether the statistic is collaborative."""
         return self._statistic == "collaborative"
 
     def make_model(self, context: Context) -> nnx.Module:
@@ -190,7 +189,7 @@ class BIGRec(Method):
         """Cross-entropy of all target tokens.
 
         Raises:
-          InputError: items are not written in words.
+          InputError: the identifiers are not words.
         """
         _check_words(context)
         return Objective(token_loss, gain_weights(context.index, beta=1.0))
@@ -199,7 +198,7 @@ class BIGRec(Method):
         """Embed the candidates, or read their embeddings.
 
         Raises:
-          InputError: items are not written in words; or `embeddings` names no such file, or one of another model or
+          InputError: the identifiers are not words; or the file `embeddings` is unusable or belongs to another model or
             catalogue.
         """
         _check_words(context)
@@ -234,7 +233,7 @@ class BIGRec(Method):
     def _embeddings(
         self, context: Context, embedder: Decoder, rows: Ragged, ends: Int[np.ndarray, " V"]
     ) -> Float[np.ndarray, "n D"]:
-        """From the file, from the cache, or computed."""
+        """Embeddings from the file or from the cache, else computed."""
         marks = {"model": fingerprint_of_model(embedder), "catalogue": fingerprint_of_rows(rows, context.tokenizer)}
         cached = context.cache / f"embeddings-{fingerprint(*marks.values())}.safetensors"
         shape = (len(rows), embedder.config.hidden_size)
@@ -243,7 +242,7 @@ class BIGRec(Method):
         if (found := read_cached(cached, "embeddings", shape=shape, metadata=marks)) is not None:
             return found
         embeddings = embed_rows(embedder, rows, ends, bos=context.tokenizer.bos, mesh=context.mesh)
-        if context.cache.parent.is_dir():  # a start that ends in bad input leaves no folder behind
+        if context.cache.parent.is_dir():  # so that a start that fails on bad input creates no folder
             write_matrices(cached, {"embeddings": embeddings}, marks)
         return embeddings
 
@@ -257,9 +256,9 @@ def _check_words(context: Context) -> None:
 
 
 def text_ends(tokenizer: Tokenizer, *, vocab_size: int) -> Int[np.ndarray, " V"]:
-    """What stays of each token where a text is cut: see `grounding.cut`.
+    """Remainder of each token where a text is cut; see `grounding.cut`.
 
-    Of a token that holds a newline, that is the token of what stands before it, if there is such a token.
+    The remainder of a token with a newline is the token of the text before the newline, if there is such a token.
     """
     ends = np.full(max(vocab_size, tokenizer.vocab_size), GOES_ON, np.int32)
     for token in range(tokenizer.vocab_size):
@@ -272,10 +271,10 @@ def text_ends(tokenizer: Tokenizer, *, vocab_size: int) -> Int[np.ndarray, " V"]
 
 
 def read_embeddings(path: Path, marks: dict[str, str], *, shape: tuple[int, int]) -> Float[np.ndarray, "N D"]:
-    """Read embeddings that were kept.
+    """Read the embeddings of a cache file, which must have these marks (fingerprints by name) and this shape.
 
     Raises:
-      InputError: no such file, or it is of another shape, or another model or catalogue than `marks` says.
+      InputError: the file is unusable, has another shape, or belongs to another model or catalogue.
     """
     (embeddings,), found = read_matrices(path, "embeddings", remedy="leave config.method.args.embeddings empty")
     differ = [name for name, mark in marks.items() if found.get(name) != mark]
@@ -288,12 +287,12 @@ def read_embeddings(path: Path, marks: dict[str, str], *, shape: tuple[int, int]
 
 
 def fingerprint_of_model(model: Decoder) -> str:
-    """Text that changes with the weights, and with how they are used."""
+    """Text that changes with the weights, the config and the dtype of a model."""
     return fingerprint(repr(model.config), str(model.dtype), *sample_leaves(nnx.state(model)))
 
 
 def fingerprint_of_rows(rows: Ragged, tokenizer: Tokenizer) -> str:
-    """Text that changes with any id of the rows, and with what the ids mean."""
+    """Text that changes with the ids of the rows and with the tokenizer."""
     return fingerprint(tokenizer.fingerprint, rows.ids.tobytes(), rows.start.tobytes())
 
 

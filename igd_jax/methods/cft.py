@@ -1,11 +1,12 @@
-"""CFT and Pos: learn what the history changes, and let weights fall along the title (docs/methods.md, CFT).
+"""CFT and Pos: learn the effect of the history, with weights that fall along the title (docs/methods.md, CFT).
 
-With n the tokens of a title, k = 1..n, z the logits of its tokens and z0 those after a prompt without the history:
+For a title of n tokens, k = 1..n, with logits z of its tokens, and logits z0 of them after a prompt without history:
 
     omega_k = 1 - (k - 1)(1 - beta) / max(n - 1, 1)
     L = (sum omega CE(z) + alpha sum omega CE(z - z0)) / sum omega
 
-Pos is alpha 0, and with beta 1 as well plain fine-tuning. Decoding is constrained search, by `config.decode` as in IGD.
+Pos has alpha 0; with beta 1 as well, it is plain fine-tuning. Decoding is constrained search with `config.decode` as in
+IGD.
 """
 
 from typing import Any
@@ -40,11 +41,11 @@ from igd_jax.training.step import LossState
 
 @struct.dataclass
 class Counterfactual:
-    """The prompt that says nothing of the user, the same for all.
+    """The prompt without a history, common to all users.
 
     Attributes:
-      prompt: its ids.
-      longest: tokens of the longest identifier that may follow it, EOS included.
+      prompt: ids of the prompt.
+      longest: number of tokens of the longest identifier, EOS included.
     """
 
     prompt: Int[Array, " P"]
@@ -52,18 +53,19 @@ class Counterfactual:
 
 
 class CFT(Method):
-    """Position weights, and a second cross-entropy on what the history adds to the logits.
+    """Position weights, and a second cross-entropy on the change that the history makes to the logits.
 
-    The validation loss is the same sum, where the published code watches its first half or the unweighted mean; the two
-    halves are reported apart. Published lists are of texts of at least 4 tokens that are written freely and grounded
-    (docs/methods.md, CFT): the method `bigrec` decodes a run so, but for that least length.
+    The validation loss is the same sum, whereas the published code monitors its first half or the unweighted mean; both
+    halves are reported separately. Published lists come from texts of at least 4 tokens that are written without
+    constraints and grounded (docs/methods.md, CFT); the method `bigrec` decodes a run in this way, without the minimum
+    length.
 
     Args:
-      alpha: weight of the second loss, at least 0; published: 0.1. At 0 there is no second forward pass (Pos).
-      beta: weight of a title's last token, 0 to 1; published: 0.25. Weights fall to it from 1 in equal steps.
-      stop_gradient: take z0 as a constant. The published code lets gradients flow through both passes.
-      gain_beta: factor on tokens without information gain, 0 to 1: IGD's weights on top. A target off the trie has it
-        on all its tokens.
+      alpha: weight of the second loss, at least 0; published: 0.1. With 0 there is no second forward pass (Pos).
+      beta: weight of a title's last token, 0 to 1; published: 0.25. Weights decrease linearly from 1 to it.
+      stop_gradient: whether z0 is a constant. In the published code, gradients flow through both passes.
+      gain_beta: additional factor of tokens without information gain, 0 to 1, as in IGD. It applies to all tokens of a
+        target off the trie.
     """
 
     model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
@@ -84,7 +86,7 @@ class CFT(Method):
         return context.backbone()
 
     def objective(self, context: Context) -> Objective:
-        """Both losses; weights by place and by gain."""
+        """Both losses, weighted by position and gain."""
         rows = context.index.item_tokens
         found = gain_weights(context.index, beta=self._gain_beta)
         found["weight"] *= position_weights(rows.lengths, beta=self._beta)
@@ -98,7 +100,7 @@ class CFT(Method):
         return search_engine(context, model, options)
 
     def _loss(self, model: Backbone, batch: TextBatch, tables: Counterfactual, state: LossState) -> LossSum:
-        """Both losses, summed, over one sum of weights.
+        """Sum of both losses, with a common sum of weights.
 
         Raises:
           InputError: the prompt without history and the longest identifier exceed the model's positions.
@@ -118,24 +120,24 @@ METHOD = CFT
 
 
 def position_weights(lengths: Int[np.ndarray, " items"], *, beta: float) -> Float[np.ndarray, " total"]:
-    """``omega`` of each token of rows of these lengths, one row after another, float32."""
+    """Weight ``omega`` of each token of rows with these lengths, one row after another, float32."""
     last = np.repeat(np.maximum(lengths - 1, 1), lengths)
     place = np.arange(len(last)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     return (1.0 - place / last * (1.0 - beta)).astype(np.float32)
 
 
 def logits_without_history(model: Backbone, batch: TextBatch, prompt: Int[Array, " P"]) -> Float[Array, "B T V"]:
-    """Logits z0 that predict each target token after `prompt`, in float32, aligned with `target_logits`.
+    """Logits z0 of each target token after `prompt`, in float32, aligned with `target_logits`.
 
-    The prompt is read once for the whole batch, and each identifier after it as if nothing else were there:
+    The prompt is read once for the whole batch, and each identifier is read directly after it:
 
         target     t1 t2 t3 .
         place       0  1  2 .
         predicted
         after       p t1 t2 .       p is the prompt's last token
 
-    The published code shifts the shorter of the two prompts, so that targets stand at equal positions; rotary positions
-    are relative, so the logits are the same.
+    The published code shifts the shorter of the two prompts, so that targets have equal positions. As rotary positions
+    are relative, the logits are the same.
     """
     prefix = model.prefill(prompt_batch(prompt)).take(jnp.zeros(len(batch.target), jnp.int32))
     is_first = batch.place == 0

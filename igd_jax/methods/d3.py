@@ -1,9 +1,9 @@
-"""D3: decode by a mixture of the language model and a collaborative source (arXiv 2406.14900; docs/methods.md, D3).
+"""D3: decode with a mixture of the language model and a collaborative source (arXiv 2406.14900; docs/methods.md, D3).
 
-Log-probabilities are normalised after division by the temperature, unlike in IGD, and mixed with the source's
-log-shares; see `decoding.mixture`. D3 sums scores (length penalty 0); training is plain fine-tuning, so any run that
-tuned a backbone can be decoded this way. With alpha above 0, IGD's factor scales the mixture. The published script
-leaves lam at 1, which ignores the source.
+Unlike in IGD, logits are divided by the temperature before they are normalised, and then mixed with the source's
+log-shares (see `decoding.mixture`). D3 sums scores (length penalty 0). Training is plain fine-tuning, so any run that
+tuned a backbone can be decoded this way. With alpha above 0, the mixture is scaled by IGD's factor. The published
+script leaves lam at 1, which ignores the source.
 """
 
 from flax import nnx
@@ -29,10 +29,10 @@ from igd_jax.models.backbone import Backbone
 class D3(Method):
     """The mixture.
 
-    The authors put titles in double quotes, in prompts and as targets; ours have none, as in IGD.
+    The authors put titles in double quotes, in prompts and targets; here there are no quotes, as in IGD.
 
     Args:
-      lam: share of the language model, 0 to 1. Below 1 a source must be named by `config.decode.collaborative`.
+      lam: share of the language model, 0 to 1. Below 1, `config.decode.collaborative` must name a source.
     """
 
     model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", ("lam",), True
@@ -45,7 +45,7 @@ class D3(Method):
 
     @property
     def needs_collaborative(self) -> bool:
-        """Where the source has a share."""
+        """Whether the source has a share."""
         return self._lam < 1.0
 
     def make_model(self, context: Context) -> nnx.Module:
@@ -58,7 +58,7 @@ class D3(Method):
 
     def engine(self, context: Context, model: Backbone, options: DecodeOptions) -> Engine:
         """Trie-constrained beam search over mixed scores."""
-        # The softmax has the temperature already.
+        # The temperature is applied in the softmax.
         score: EdgeScore = rebalanced(context.index.gain, alpha=options.alpha, temperature=1.0)
         if self._lam < 1.0:
             score = mixture(context.index, lam=self._lam, then=score)

@@ -1,7 +1,7 @@
-"""IGD: weigh tokens by information gain, and rebalance decoding by it (arXiv 2506.13229; docs/methods.md, IGD).
+"""IGD: token weights and rebalanced decoding by information gain (arXiv 2506.13229; docs/methods.md, IGD).
 
-Tuning: a token whose gain is 0 decides nothing and weighs `beta`, any other weighs 1 (equation 7). At beta 1 this is
-plain fine-tuning. Decoding: see `decoding.rebalancing`; alpha is `config.decode.alpha`.
+Tuning: a token with gain 0 decides nothing and has weight `beta`, any other has weight 1 (equation 7). With beta 1 this
+is plain fine-tuning. Decoding: see `decoding.rebalancing`; alpha is `config.decode.alpha`.
 """
 
 from flax import nnx
@@ -25,8 +25,8 @@ class IGD(Method):
     """Information-gain weights.
 
     Args:
-      beta: weight of tokens without gain, 0 to 1; the authors use 0.1 to 0.5. A target off the trie weighs `beta` on
-        all its tokens, as in the published code.
+      beta: weight of tokens without gain, 0 to 1; the authors use 0.1 to 0.5. All tokens of a target off the trie have
+        this weight, as in the published code.
     """
 
     model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
@@ -43,7 +43,7 @@ class IGD(Method):
         return context.backbone()
 
     def objective(self, context: Context) -> Objective:
-        """Weight times cross-entropy over all target tokens."""
+        """Weighted cross-entropy of all target tokens."""
         return Objective(token_loss, gain_weights(context.index, beta=self._beta))
 
     def engine(self, context: Context, model: Backbone, options: DecodeOptions) -> Engine:

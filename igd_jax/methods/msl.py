@@ -1,17 +1,17 @@
 """MSL: a softmax over the legal next tokens instead of the vocabulary (arXiv 2504.04178; docs/methods.md, MSL).
 
-With y a target token, z its logits and A its legal alternatives, itself included: the children of a node of the trie,
+For a target token y with logits z and legal alternatives A (y included), which are the children of a node of the trie:
 
     l = ln(sum over v in A of exp(z_v / tau)) - z_y / tau        L = mean of l
 
-so a token that has no alternative costs nothing. With an adaptive temperature the mean is over deciding tokens, those
-that have one, and L = tau * mean of l. The temperature follows first tokens: d is the mean of z_y less the mean of all
-z_v, s^2 the variance of the z_v, n the number of legal first tokens, and C = ln(0.25 n):
+So the loss of a token without alternatives is 0. With an adaptive temperature, the mean is over deciding tokens, which
+have alternatives, and L = tau * mean of l. The temperature follows the first tokens: d is the mean of z_y minus the
+mean of all z_v, s^2 the variance of the z_v, n the number of legal first tokens, and C = ln(0.25 n):
 
-    tau* = (d + sqrt(max(d^2 - 2 C s^2, 0))) / (2 C), kept within 1.5 and 5        tau <- 0.95 tau + 0.05 tau*
+    tau* = (d + sqrt(max(d^2 - 2 C s^2, 0))) / (2 C), clipped to 1.5 and 5        tau <- 0.95 tau + 0.05 tau*
 
-The published code renews tau by the batch and then takes the loss of that batch. Here a step's loss uses the tau of the
-steps before, one step late, so that it is the same over micro-batches as over the whole.
+The published code updates tau with a batch before it computes the loss of that batch. Here a step's loss uses the tau
+of the steps before it, so that the loss does not depend on how a batch is split into micro-batches.
 """
 
 import jax
@@ -38,15 +38,15 @@ RATE = 0.05
 class MSL(Method):
     """Cross-entropy among legal tokens.
 
-    A target that is no candidate has no legal path: it weighs nothing, and the share of such rows is reported. The
-    authors decode with a length penalty of 1, the default of transformers (docs/methods.md, MSL); ours is that of
+    A target that is not a candidate has no legal path: its weight is 0, and the fraction of such rows is reported. The
+    authors decode with a length penalty of 1, the default of transformers (docs/methods.md, MSL); here it is
     `config.decode.length_penalty`.
 
     Args:
-      tau: temperature, above 0; published: 4.5. With `adaptive` the one to start from; published: 1.5.
-      adaptive: let the temperature follow the logits; needs `denominator` deciding. Losses of different steps are then
-        at different temperatures and cannot be compared: stop by steps, not by patience.
-      denominator: tokens in the mean: ``all`` of the title, or only ``deciding`` ones.
+      tau: temperature, above 0; published: 4.5. With `adaptive`, its initial value; published: 1.5.
+      adaptive: whether the temperature follows the logits; requires `denominator` deciding. As losses of different
+        steps then have different temperatures and cannot be compared, stop by steps, not by patience.
+      denominator: tokens in the mean: ``all`` tokens of the title, or only ``deciding`` ones.
     """
 
     model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
@@ -69,10 +69,10 @@ class MSL(Method):
         return context.backbone()
 
     def objective(self, context: Context) -> Objective:
-        """The loss over the trie; its temperature is a state where it is adaptive.
+        """The loss over the trie; an adaptive temperature is its state.
 
         Raises:
-          InputError: an adaptive temperature is not defined, as there are so few legal first tokens that C <= 0.
+          InputError: an adaptive temperature is undefined, as there are so few legal first tokens that C <= 0.
         """
         trie = device_trie(context.index.trie)
         if self._adaptive and ETA * trie.root_width <= 1.0:
@@ -90,13 +90,13 @@ class MSL(Method):
         return search_engine(context, model, options)
 
     def _loss(self, model: Backbone, batch: TextBatch, tables: DeviceTrie, state: LossState) -> LossSum:
-        """Sum of l over target tokens, times tau where it is adaptive."""
+        """Sum of l over target tokens, times tau if it is adaptive."""
         logits = target_logits(model, batch)
         parent = jnp.where(batch.target_mask, batch.annotations["parent"], -1)  # padding holds zeros
         tau = state["tau"] if self._adaptive else jnp.float32(self._tau)
         target = jnp.take_along_axis(logits, batch.target[..., None], axis=-1)[..., 0]
 
-        # First tokens have many alternatives, the root's children; all others few.
+        # First tokens have many alternatives, the children of the root; other tokens have few.
         first, first_target, first_parent = first_tokens(batch, logits, target, parent)
         first, first_legal = legal_logits(first, first_parent, tables, width=tables.root_width)
         rest, rest_legal = legal_logits(logits, jnp.where(batch.place == 0, -1, parent), tables, width=tables.width)
@@ -122,7 +122,7 @@ METHOD = MSL
 
 
 def follow_first_tokens(state: LossState, total: LossSum) -> LossState:
-    """Move the temperature by the first tokens of a step; it stays where no target was on the trie."""
+    """Update the temperature with the first tokens of a step; unchanged if no target was on the trie."""
     (target, n_rows), (legal, n_legal), (square, _) = (
         total.metrics[name] for name in ("first_target", "first_legal", "first_legal_square")
     )
@@ -139,7 +139,7 @@ def follow_first_tokens(state: LossState, total: LossSum) -> LossState:
 def first_tokens(
     batch: TextBatch, logits: Float[Array, "B T V"], target: Float[Array, "B T"], parent: Int[Array, "B T"]
 ) -> tuple[Float[Array, "1 n V"], Float[Array, "1 n"], Int[Array, "1 n"]]:
-    """Logits, the target's logit and the parent (-1 where there is none) of the first token of each identifier."""
+    """Logits, the target's logit and the parent (-1 if there is none) of the first token of each identifier."""
     exists = batch.first < target.size
     at = jnp.minimum(batch.first, target.size - 1)
     first = logits.reshape(-1, logits.shape[-1])[at]
@@ -149,13 +149,13 @@ def first_tokens(
 def legal_logits(
     logits: Float[Array, "B T V"], parent: Int[Array, "B T"], trie: DeviceTrie, *, width: int
 ) -> tuple[Float[Array, "B T C"], Bool[Array, "B T C"]]:
-    """Logits of the first `width` children of each node, and which of the C places are children; none of node -1."""
+    """Logits of the first `width` children of each node, and the mask of existing children; node -1 has none."""
     children = trie.children(parent, width)
     return jnp.take_along_axis(logits, children.token, axis=-1), children.legal
 
 
 def has_choice(legal: Bool[Array, "B T C"]) -> Bool[Array, "B T"]:
-    """Where more than one token is legal."""
+    """Mask of the positions at which more than one token is legal."""
     return legal.sum(axis=-1) > 1
 
 
@@ -165,8 +165,8 @@ def legal_nll(
     target: Float[Array, "B T"],
     tau: Float[Array, ""],
 ) -> Float[Array, "B T"]:
-    """``logsumexp(logits / tau) - target / tau`` over legal places, in nats; 0 where there is no choice."""
-    # The least finite number, not -inf: a place without any legal token would have a gradient of NaN.
+    """``logsumexp(logits / tau) - target / tau`` over legal tokens, in nats; 0 if there is no choice."""
+    # The lowest finite number instead of -inf, as the gradient without any legal token would be NaN.
     masked = jnp.where(legal, logits / tau, jnp.finfo(jnp.float32).min)
     return jnp.where(has_choice(legal), jax.nn.logsumexp(masked, axis=-1) - target / tau, 0.0)
 
@@ -179,7 +179,7 @@ def renewed_tau(
     mean_square: Float[Array, ""],
     n_first: Float[Array, ""],
 ) -> Float[Array, ""]:
-    """The temperature after a step, from means over the logits of its first tokens and the number of legal ones."""
+    """Temperature after a step, from means of the logits of first tokens and the number of legal first tokens."""
     lead, variance, c = mean_target - mean_legal, mean_square - jnp.square(mean_legal), jnp.log(ETA * n_first)
     wanted = (lead + jnp.sqrt(jnp.maximum(jnp.square(lead) - 2.0 * c * variance, 0.0))) / (2.0 * c)
     return (1.0 - RATE) * tau + RATE * jnp.clip(wanted, *TAU_RANGE)

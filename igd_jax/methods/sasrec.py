@@ -1,13 +1,13 @@
-"""SASRec: recommend items by their ids alone (Kang & McAuley, arXiv 1808.09781; docs/methods.md, SASRec).
+"""SASRec: recommend items by their ids only (Kang & McAuley, arXiv 1808.09781; docs/methods.md, SASRec).
 
     softmax:  L = logsumexp_i s(u, i) - s(u, target)
     bce:      L = -log sigmoid(s(u, target)) - log sigmoid(-s(u, negative)),   negative uniform over the other items
 
-It reads no text; its training leaves vectors of users and items, which D3 and BIGRec take as collaborative scores.
+It does not read texts. Training exports vectors of users and items, which D3 and BIGRec use as collaborative scores.
 
-Batches without seeds are validation: their loss is 1 - NDCG@20 of the target among all items, the published rule for
-stopping. Where new items appear in time, as in Amazon data, the likelihood of a target that train never saw soon
-drowns all others, and would keep the weights of the first epoch, which rank worst.
+Batches without seeds are validation batches, whose loss is 1 - NDCG@20 of the target among all items, the published
+criterion for early stopping. With the likelihood, targets that do not occur in train soon dominate if new items appear
+over time, as in Amazon data, so that the weights of the first epoch, which rank worst, would be kept.
 """
 
 from functools import partial
@@ -29,17 +29,17 @@ from igd_jax.training.step import LossState
 LOSSES = ("softmax", "bce")
 NDCG_AT = 20
 NEGATIVE = 1_000_003
-"""Folded into a row's key for its negative; dropout folds in small numbers."""
+"""Number folded into a row's key for its negative; dropout folds in small numbers."""
 
 
 @struct.dataclass
 class ItemRanking(OneCall):
-    """All candidates, ranked by their scores; a title that several items share scores as the best of them.
+    """Ranks all candidates by their scores; the score of a title that several items share is the highest of theirs.
 
     Attributes:
-      graph, weights: of the model; see `nnx.split`.
-      row_of_item: catalogue row; N, one beyond the last, for items that are no candidates.
-      n_rows: N.
+      graph, weights: parts of the model; see `nnx.split`.
+      row_of_item: catalogue row of each item; N, one beyond the last row, for items that are not candidates.
+      n_rows: number of catalogue rows, N.
       top_k: length of the lists.
     """
 
@@ -71,7 +71,7 @@ class Sequential(CollaborativeMethod):
 
     Args:
       loss: ``softmax`` over all items, or ``bce`` with one negative per row.
-      max_history: newest items that are read; published: 10.
+      max_history: number of newest items that are read; published: 10.
       width, num_blocks, num_heads, dropout: sizes; see `models.sasrec`.
     """
 
@@ -104,7 +104,7 @@ class Sequential(CollaborativeMethod):
         return nnx.jit(lambda: SASRec(config, rngs=nnx.Rngs(context.seed)))()
 
     def objective(self, context: Context) -> Objective:
-        """The loss of the flag."""
+        """The loss that the argument `loss` names."""
         return Objective(partial(_loss, is_softmax=self._loss == "softmax"))
 
     def engine(self, context: Context, model: SASRec, options: DecodeOptions) -> Engine:
@@ -119,12 +119,12 @@ class Sequential(CollaborativeMethod):
         )
 
     def vectors(self, model: SASRec, batch: ItemBatch) -> tuple[Float[Array, "B D"], Float[Array, "items D"]]:
-        """The network's own vectors."""
+        """Vectors of the network."""
         return model(batch.history, batch.history_mask), model.items()
 
 
 def _loss(model: SASRec, batch: ItemBatch, tables: Any, state: LossState, *, is_softmax: bool) -> LossSum:
-    """In training, the loss of the flag, summed over real rows; without seeds, 1 - NDCG@20 of each."""
+    """In training, the loss summed over real rows; without seeds, the sum of 1 - NDCG@20."""
     weight = batch.is_real.astype(jnp.float32)
     scores = scores_of(model(batch.history, batch.history_mask, batch.seed), model.items())
     softmax = weighted_cross_entropy(scores[:, None], batch.target[:, None], weight[:, None], parts={})
@@ -140,14 +140,14 @@ def _loss(model: SASRec, batch: ItemBatch, tables: Any, state: LossState, *, is_
 
 
 def negatives(seed: Int[Array, " B"], target: Int[Array, " B"], *, n_items: int) -> Int[Array, " B"]:
-    """One item per row, uniform over all but its target, from the row's seed; the target if there is no other."""
+    """One item per row, drawn with its seed uniformly from all but its target; the target if there is no other."""
     keys = jax.vmap(lambda one: jax.random.fold_in(jax.random.key(one), NEGATIVE))(seed)
     steps = jax.vmap(lambda key: jax.random.randint(key, (), 1, max(n_items, 2), jnp.int32))(keys)
     return (target + steps) % n_items
 
 
 def target_ndcg(scores: Float[Array, "B I"], target: Int[Array, " B"]) -> Float[Array, " B"]:
-    """NDCG@20 of each row's target among all items: ``1 / log2(rank + 2)`` for ranks below 20, which count from 0."""
+    """NDCG@20 of each row's target among all items: ``1 / log2(rank + 2)`` for ranks (from 0) below 20, else 0."""
     own = jnp.take_along_axis(scores, target[:, None], axis=1)
     rank = (scores > own).sum(axis=1)
     return jnp.where(rank < NDCG_AT, 1.0 / jnp.log2(rank.astype(jnp.float32) + 2.0), 0.0)

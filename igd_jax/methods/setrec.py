@@ -1,10 +1,10 @@
-"""SETRec: an item is a set of vectors, and one forward pass ranks them all (arXiv 2502.10833; docs/methods.md, SETRec).
+"""SETRec: items as sets of vectors, ranked by one forward pass (arXiv 2502.10833; docs/methods.md, SETRec).
 
     L = mean over rows b and tokens k of CE(<o_bk, t_ik> over items i, target of b)  +  alpha * MSE(features, rebuilt)
     score of item i = (1 - beta) <o_b0, t_i0> + beta * (<o_b1, t_i1> + ... + <o_bN, t_iN>)
 
-o_bk is the output of query k, t_ik token k of item i: 0 is collaborative, 1 to N are semantic; see `models.setrec`.
-Scores are inner products and no log-probabilities.
+o_bk is the output of query k, t_ik is token k of item i: 0 is collaborative, 1 to N are semantic (see `models.setrec`).
+Scores are inner products, not log-probabilities.
 """
 
 from pathlib import Path
@@ -33,11 +33,11 @@ from igd_jax.models.t5 import T5
 from igd_jax.training.step import LossState
 
 INSTRUCTION, RESPONSE = "What would user be likely to purchase next after buying items", "?;"
-"""Around the history; published."""
+"""Published texts before and after the history."""
 TABLE_WIDTH = 64
-"""Of the trained vectors behind collaborative tokens; that of the published SASRec."""
+"""Width of the trained vectors of collaborative tokens, as in the published SASRec."""
 CHUNK = 4096
-"""Items that are scored at a time."""
+"""Number of items that are scored at a time."""
 POSITIONS = ("contiguous", "published")
 MISSING = ("", "zero")
 POOLINGS = ("mean", "last")
@@ -48,13 +48,13 @@ TEXT_MODEL = "the Hugging Face folder of a decoder or a T5 with its tokenizer, o
 
 @struct.dataclass
 class SetRanking(OneCall):
-    """All candidates, ranked by the products of their tokens with the answers to the queries.
+    """Ranks all candidates by the products of their tokens with the outputs of the queries.
 
     Attributes:
-      graph, weights: of the model; see `nnx.split`.
+      graph, weights: parts of the model; see `nnx.split`.
       tables: tokens of the candidates; see `decoding.dense_topk.best_rows`.
-      row: catalogue row of each number in the tables.
-      weight: of each token's product.
+      row: catalogue row of each row number in the tables.
+      weight: weight of each token's product.
       top_k: length of the lists.
     """
 
@@ -66,7 +66,7 @@ class SetRanking(OneCall):
     top_k: int = struct.field(pytree_node=False)
 
     def prefill(self, batch: ItemBatch) -> Recommendations:
-        """One forward pass, then the best rows by their best items, chunk after chunk."""
+        """One forward pass, then the best rows by their best items, chunk by chunk."""
         model = nnx.merge(self.graph, self.weights)
         answers = model(model.tokens(batch.history), batch.history_mask) * self.weight[None, :, None]
         allowed = None if batch.allowed is None else batch.allowed[:, self.row]
@@ -79,23 +79,23 @@ class SETRec(Method):
     """Sets of tokens.
 
     Args:
-      n_semantic: N, semantic tokens per item; the authors use 4 with T5 and 6 with Qwen.
+      n_semantic: number of semantic tokens per item, N; the authors use 4 with T5 and 6 with Qwen.
       alpha: weight of the autoencoder's error.
-      beta: weight of the semantic scores, 0 to 1; it may change when decoding. 0 where N is 0.
-      collaborative: the folder of a SASRec run, whose item vectors stay as they are; empty: vectors of our own are
-        trained, so that nothing collaborative is known beforehand.
-      features: a safetensors file with ``features`` [items, any width], in the order of the items; its metadata may
-        hold a ``fingerprint``, that of `core.fingerprint.fingerprint` over all titles. Empty: last hidden states before
-        training of an item's title, and of its description, brand and category where the data has them, each read
-        alone; their mean (published for Qwen; for the T5 the authors let another model read them as one text).
-      pooling: of hidden states: ``mean`` over a text's tokens, or ``last``, those of its last token, the newline.
-      text_model: a Hugging Face folder of a decoder or a T5, which reads texts by its own tokenizer and has no other
-        part in the model; empty = the backbone.
-      missing: ``zero`` takes rows of features that are not finite as zeros; empty refuses them.
-      sampled_items: items of a softmax beside the targets of a micro-batch, drawn uniformly at each step, with no
-        correction for how they were drawn; 0 = all items.
-      positions: ``contiguous``, or ``published`` with padding counted and a gap after the history.
-      published: the attention of a T5 as published: dense, with queries that see each other.
+      beta: weight of the semantic scores, 0 to 1; may differ in decoding. Must be 0 if N is 0.
+      collaborative: folder of a SASRec run, whose item vectors are frozen; empty = random vectors are trained.
+      features: safetensors file with ``features`` [items, any width], in item order; its metadata may hold a
+        ``fingerprint``, the result of `core.fingerprint.fingerprint` for all titles. Empty = the untrained model's last
+        hidden states of an item's title, and of its description, brand and category if the data has them, each read as
+        a separate text; averaged (published for Qwen; for the T5, the authors read them as one text with another
+        model).
+      pooling: pooling of hidden states: ``mean`` over a text's tokens, or ``last`` for its last token, the newline.
+      text_model: Hugging Face folder of a decoder or a T5, which reads the texts with its own tokenizer and is not part
+        of the trained model; empty = the backbone.
+      missing: ``zero`` replaces rows of features that are not finite by zeros; empty refuses them.
+      sampled_items: number of items in the softmax in addition to the targets of a micro-batch, drawn uniformly at each
+        step, without correction for the sampling; 0 = all items.
+      positions: ``contiguous``, or ``published``, where padding is counted and there is a gap after the history.
+      published: whether a T5 has the attention of the published code: dense, with queries that see each other.
     """
 
     model_kind, inputs, decoding_args, beam_search = "setrec", "items", ("beta",), False
@@ -141,7 +141,7 @@ class SETRec(Method):
         """The backbone, with new queries, projector and autoencoder.
 
         Raises:
-          InputError: vectors or features that are missing, broken or of another catalogue, or no such text model.
+          InputError: vectors or features are missing, unusable or of another catalogue, or there is no such text model.
         """
         backbone = context.backbone()
         rngs, titles = nnx.Rngs(context.seed), context.index.titles
@@ -195,11 +195,11 @@ class SETRec(Method):
         return SetRanking(*nnx.split(model), tables=tables, row=jnp.asarray(rows), weight=weight, top_k=options.top_k)
 
     def _loss(self, model: SetModel, batch: ItemBatch, tables: Any, state: LossState) -> LossSum:
-        """Sums over the real rows: the mean over tokens of each row's cross-entropy, and alpha times the error.
+        """Sum over the real rows of the cross-entropy, averaged over tokens, plus alpha times the error.
 
-        Cross-entropy is that of the paper, summed. The error there is a mean over all items of all histories; that of a
-        micro-batch counts here once for each of its rows, so that a step of several micro-batches averages their means
-        by their rows.
+        The cross-entropy is that of the paper. The error of the paper is a mean over all items of all histories; here
+        the mean of a micro-batch is multiplied by its number of rows, so that a step averages its micro-batches'
+        means, weighted by their rows.
         """
         history, mask, target = batch.history, batch.history_mask, batch.target
         n_rows = batch.is_real.astype(jnp.float32).sum()
@@ -224,9 +224,9 @@ class SETRec(Method):
         return LossSum(loss, n_rows, {"loss_items": (nll, n_rows), "loss_rebuilt": (error, n_read)})
 
     def _sample(self, batch: ItemBatch, n_items: int) -> tuple[Int[Array, " I"], Bool[Array, "B I"]]:
-        """The targets of the batch and then items drawn uniformly; in each row, its target counts once."""
+        """Targets of the batch and items drawn uniformly, with a mask that counts each row's target once."""
         target = batch.target
-        # The first row is always real. Without a seed, the loss of a split is to be the same each time.
+        # The first row is always real. Without a seed, the draw is fixed, so that losses of a split are reproducible.
         seed = 0 if batch.seed is None else batch.seed[0]
         items = jnp.concatenate([target, jax.random.randint(jax.random.key(seed), (self._sampled,), 0, n_items)])
         is_own = jnp.eye(len(target), len(items), dtype=bool)
@@ -234,7 +234,7 @@ class SETRec(Method):
         return items, is_own | (is_real[None] & (items[None] != target[:, None]))
 
     def _item_features(self, context: Context, backbone: Decoder | T5) -> tuple[Float[np.ndarray, "I W"], str]:
-        """From the file, from the cache, or computed, then with what from; items without any are named."""
+        """Features, and a fingerprint of their origin if they are computed; prints items without features."""
         titles = context.index.titles
         if self._features:
             features, made_from = read_features(Path(self._features), titles, missing=self._missing), ""
@@ -246,7 +246,7 @@ class SETRec(Method):
         return features, made_from
 
     def _text_features(self, context: Context, backbone: Decoder | T5) -> tuple[Float[np.ndarray, "I W"], str]:
-        """By the text model or the backbone, with a fingerprint of model, tokenizer, texts and pooling."""
+        """Features by the text model or the backbone, and a fingerprint of model, tokenizer, texts and pooling."""
         model, tokenizer, titles, texts = backbone, context.tokenizer, context.index.titles, context.texts
         if self._text_model:
             model, tokenizer = load_text_model(Path(self._text_model))
@@ -268,11 +268,11 @@ class SETRec(Method):
 def in_chunks(
     index: ItemIndex, size: int
 ) -> tuple[Int[np.ndarray, "chunks I"], Int[np.ndarray, "chunks I"], Int[np.ndarray, " n"]]:
-    """Candidates by catalogue row, in chunks of one size that never part the items of a row.
+    """Candidates by catalogue row, in chunks of equal size that never split the items of a row.
 
     Returns:
-      item, -1 where a chunk is not full; the number of its row among the candidates' rows, there that of the last item;
-      and those rows of the catalogue.
+      Items, -1 on padding; the number of each item's row among the candidates' rows, on padding that of the chunk's
+      last item; and the catalogue rows with those numbers.
     """
     row_of_item = index.catalog.row_of_item
     items = np.flatnonzero(index.candidates)

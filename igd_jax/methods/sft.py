@@ -1,9 +1,9 @@
-"""Plain fine-tuning: every target token weighs 1. What D3 and IGD call BIGRec (docs/methods.md, SFT).
+"""Plain fine-tuning: every target token has weight 1. D3 and IGD call it BIGRec (docs/methods.md, SFT).
 
 L = sum over rows and target tokens of ce  /  number of target tokens
 
-Decoded with length penalty 1 it is their "BIGRec", with 0 their "D3" without a collaborative source; with alpha above 0
-it is IGD's decoding on a plain model. `bigrec` is the original method of two steps.
+With length penalty 1 it is their "BIGRec", with 0 their "D3" without a collaborative source; with alpha above 0 it is
+IGD's decoding of a plain model. `bigrec` is the original method with two steps of grounding.
 """
 
 from flax import nnx
@@ -23,7 +23,7 @@ from igd_jax.models.backbone import Backbone
 
 
 class SFT(Method):
-    """Weights of one, and no argument."""
+    """Cross-entropy with equal weights; takes no arguments."""
 
     model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
     backbones = ("decoder", "t5")

@@ -1,8 +1,8 @@
-"""What a model that reads and writes tokens can do, and what it keeps of the tokens that it has read.
+"""Interface of models that read and write tokens, and their caches.
 
-Keys and values are never moved once they are written. A cache is a store of slots in any order: positions are in the
-keys (or beside them, where biases need them), and masks say who may look where. So beams, trees and rows that are
-served together are all the same to a model.
+Keys and values are never moved once they are written. The slots of a cache have no order: positions are part of the
+keys (or stored separately, for position biases), and masks say which slots a query may attend to. So a model treats
+beams, trees and rows that are served together alike.
 """
 
 from collections.abc import Sequence
@@ -24,9 +24,9 @@ class KVCache:
     """Keys and values of S tokens in all layers.
 
     Attributes:
-      key: as attention wants them, that is, rotated where the model rotates keys.
-      value: beside the keys.
-      position: of each slot; only of models that have biases by position (T5), else None.
+      key: keys, with positions applied if the model rotates them.
+      value: values of the same tokens.
+      position: position of each slot, for models with position biases (T5); else None.
     """
 
     key: Float[Array, "L B G S H"]
@@ -35,16 +35,16 @@ class KVCache:
 
     @property
     def n_slots(self) -> int:
-        """S."""
+        """Number of slots, S."""
         return self.key.shape[3]
 
     def empty(self, n_slots: int) -> "KVCache":
-        """A store for as many rows of the same model, with room for `n_slots` tokens and nothing in it."""
+        """An empty cache of the same model and number of rows, with `n_slots` slots."""
         position = None if self.position is None else self.position[:, :0]
         return KVCache(self.key[..., :0, :], self.value[..., :0, :], position).pad_to(n_slots)
 
     def write(self, new: "KVCache", at: Int[Array, ""] | int) -> "KVCache":
-        """The cache with `new` in the slots from `at` on, the same in all rows; `at` may be traced."""
+        """The cache with `new` written to the slots from `at` on, in all rows; `at` may be traced."""
         key, value = (
             jax.lax.dynamic_update_slice_in_dim(old, part, at, axis=3)
             for old, part in ((self.key, new.key), (self.value, new.value))
@@ -60,7 +60,7 @@ class KVCache:
         return KVCache(self.key[:, rows], self.value[:, rows], position)
 
     def put(self, new: "KVCache", rows: Int[Array, " n"]) -> "KVCache":
-        """The cache with some rows replaced; a row beyond the last is left out."""
+        """The cache with some rows replaced; indices beyond the last row are ignored."""
         position = self.position
         if position is not None:
             position = position.at[rows].set(new.position, mode="drop")
@@ -70,7 +70,7 @@ class KVCache:
         return KVCache(key, value, position)
 
     def pad_to(self, n_slots: int) -> "KVCache":
-        """As many slots; the new ones stand behind the others, and masks must hide them."""
+        """The cache padded to `n_slots` slots; masks must hide the new ones, which come last."""
         more = n_slots - self.n_slots
         key, value = (jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, more), (0, 0))) for x in (self.key, self.value))
         position = None if self.position is None else jnp.pad(self.position, ((0, 0), (0, more)))
@@ -78,13 +78,13 @@ class KVCache:
 
 
 Past: TypeAlias = tuple[KVCache, Bool[Array, "B T _S"]]
-"""Keys and values of S earlier tokens, and which of them each of T new ones may look at. S is each part's own."""
+"""Keys and values of S earlier tokens, and the mask of those that each of T new ones may attend to."""
 
 
 @no_type_check
 @struct.dataclass
 class Memory:
-    """What an encoder has read, as the layers of its decoder look at it.
+    """Output of an encoder, as its decoder's layers attend to it.
 
     Attributes:
       kv: keys and values of the encoder's S tokens in all layers of the decoder.
@@ -103,21 +103,21 @@ class Memory:
         return Memory(self.kv.put(new.kv, rows), self.mask.at[rows].set(new.mask, mode="drop"))
 
     def pad_to(self, width: int) -> "Memory":
-        """As many tokens; the mask hides the new ones."""
+        """The memory padded to `width` tokens; the mask hides the new ones."""
         return Memory(self.kv.pad_to(width), _pad_mask(self.mask, width))
 
 
 @no_type_check
 @struct.dataclass
 class Prefix:
-    """What was read before the first token that is written.
+    """State after reading a prompt, before the first token is written.
 
     Attributes:
-      kv: keys and values of S tokens that every written token may look at.
-      mask: True on real ones among them.
-      length: position of the token that is written next.
-      hidden: state that predicts it.
-      memory: of the encoder; None in models that have none.
+      kv: keys and values of S tokens that every written token may attend to.
+      mask: True on the real ones among them.
+      length: position of the next token.
+      hidden: state that predicts the next token.
+      memory: output of the encoder; None for models without one.
     """
 
     kv: KVCache
@@ -128,7 +128,7 @@ class Prefix:
 
     @property
     def width(self) -> int:
-        """Columns that the prompts take, padding included: slots of `memory` where there is one, else of `kv`."""
+        """Number of prompt columns, padding included: slots of `memory` if there is one, else of `kv`."""
         return (self.kv if self.memory is None else self.memory.kv).n_slots
 
     def take(self, rows: Int[Array, " n"]) -> "Prefix":
@@ -137,7 +137,7 @@ class Prefix:
         return Prefix(self.kv.take(rows), self.mask[rows], self.length[rows], self.hidden[rows], memory)
 
     def put(self, new: "Prefix", rows: Int[Array, " n"]) -> "Prefix":
-        """The prefixes with some rows replaced by new ones, which are as wide at most; as `KVCache.put`."""
+        """The prefix with some rows replaced by new ones, which must not be wider; as `KVCache.put`."""
         new = new.pad_to(self.width)
         mask, length, hidden = (
             old.at[rows].set(part, mode="drop")
@@ -147,7 +147,7 @@ class Prefix:
         return Prefix(self.kv.put(new.kv, rows), mask, length, hidden, memory)
 
     def pad_to(self, width: int) -> "Prefix":
-        """As many columns; masks hide the new ones, and what is written after the prefix stays the same."""
+        """The prefix padded to `width` columns, which masks hide; results after it do not change."""
         if self.memory is not None:
             return Prefix(self.kv, self.mask, self.length, self.hidden, self.memory.pad_to(width))
         return Prefix(self.kv.pad_to(width), _pad_mask(self.mask, width), self.length, self.hidden)
@@ -162,8 +162,8 @@ class Backbone(Protocol):
     """A model that reads a prompt and writes tokens after it: `Decoder` and `T5` alike.
 
     Attributes:
-      config: sizes; has ``vocab_size``, ``hidden_size`` and ``max_positions`` whatever the model.
-      dtype: of the computation.
+      config: sizes; has ``vocab_size``, ``hidden_size`` and ``max_positions`` for every model.
+      dtype: dtype of the computation.
     """
 
     @property
@@ -185,13 +185,15 @@ class Backbone(Protocol):
         visible: Visibility,
         past: Sequence[Past] = (),
     ) -> tuple[Float[Array, "B T D"], KVCache]:
-        """Run T tokens that are written after the prefix. Nothing that was read before is changed.
+        """Run T tokens that are written after the prefix, which is not changed.
 
         Args:
-          positions: of the tokens; ``prefix.length`` is that of the first one of a text.
-          visible: which of the T tokens see each other.
-          past: tokens written before, in any number of parts, each with its own mask; so that a part which never
-            changes can stay apart from one which is written at every step.
+          prefix: state after reading the prompts.
+          tokens: ids of the tokens.
+          positions: positions of the tokens; the first token of a text has ``prefix.length``.
+          visible: visibility among the T tokens.
+          past: tokens written before, in any number of parts, each with its own mask, so that a constant part can be
+            kept separate from one that is written at every step.
 
         Returns:
           Hidden states from which `logits` predicts the token after each, and the tokens' keys and values.
@@ -199,7 +201,7 @@ class Backbone(Protocol):
         ...
 
     def target_hidden(self, batch: TextBatch) -> Float[Array, "B T D"]:
-        """The state that predicts each target token, in one pass over prompt and target; for training."""
+        """State that predicts each target token, in one pass over prompt and target; for training."""
         ...
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:

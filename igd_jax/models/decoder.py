@@ -54,9 +54,9 @@ class Decoder(nnx.Module):
     Args:
       config: sizes and switches.
       rngs: source of the initial weights: normal(0.02), norms one, biases zero.
-      dtype: of the computation; norm, rotation, softmax and logits are float32 whatever it is.
-      param_dtype: of the stored weights.
-      remat: recompute each layer in the backward pass instead of keeping what is inside it.
+      dtype: dtype of the computation, except for norm, rotation, softmax and logits, which are always float32.
+      param_dtype: dtype of the stored weights.
+      remat: whether each layer is recomputed in the backward pass instead of keeping its activations.
     """
 
     def __init__(
@@ -89,21 +89,22 @@ class Decoder(nnx.Module):
         past: Sequence[Past] = (),
         unroll: int = 1,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
-        """Run T new tokens, which look at each other as `visible` says and at earlier ones by the masks of `past`.
+        """Run T new tokens, which attend to each other according to `visible`, and to earlier ones by masks of `past`.
 
-        The past is only read. The caller writes the returned keys and values where it wants, so that one call serves
+        The past is only read. The caller stores the returned keys and values, so that the same function serves
         training, prefill, beams in an append-only store, and trees.
 
         Args:
-          inputs: token ids, or embeddings in their place.
-          positions: of the new tokens, from 0.
-          visible: which of the new tokens see each other.
-          past: any number of parts, in the model's dtype; finite where they are masked, too.
-          unroll: layers per turn of the loop over them; for speed alone, see `layers.training_unroll`.
+          inputs: token ids, or embeddings instead.
+          positions: positions of the new tokens, from 0.
+          visible: visibility among the new tokens.
+          past: any number of parts in the model's dtype; values must be finite even if they are masked.
+          unroll: number of layers per iteration of the loop over layers; affects speed only, see
+            `layers.training_unroll`.
 
         Returns:
           Hidden states after the final norm, in the model's dtype, and the new tokens' keys and values [L B G T H].
-          A token that may look nowhere, itself included, gets finite values without meaning.
+          Values of a token that sees nothing, not even itself, are finite but arbitrary.
         """
         hidden = self.embed[...][inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
         rotation, mask = rotation_of(positions, self.config), mask_of(visible)
@@ -141,7 +142,7 @@ class Decoder(nnx.Module):
         return self(tokens, positions=positions, visible=visible, past=[(prefix.kv, seen), *past])
 
     def target_hidden(self, batch: TextBatch) -> Float[Array, "B T D"]:
-        """The state of the token before each target token, which is a token of the prompt or of the target."""
+        """State of the token before each target token, which is a token of the prompt or of the target."""
         tokens = jnp.concatenate([batch.prompt, batch.target], axis=1)
         valid = jnp.concatenate([batch.prompt_mask, batch.target_mask], axis=1)
         hidden, _ = self._after_shared(batch.shared_prefix, tokens, valid, unroll=training_unroll())
@@ -150,7 +151,7 @@ class Decoder(nnx.Module):
     def _after_shared(
         self, shared: Int[Array, " P"], tokens: Int[Array, "B T"], valid: Bool[Array, "B T"], *, unroll: int = 1
     ) -> tuple[Float[Array, "B T D"], KVCache]:
-        """Run tokens after ids that are the same in all rows, and so are computed once.
+        """Run tokens after ids that all rows share, which are computed once.
 
         Returns:
           Hidden states of `tokens`, and keys and values of both together [L B G P+T H].

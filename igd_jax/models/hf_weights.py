@@ -1,7 +1,7 @@
 """Reads models from Hugging Face folders: ``config.json`` and safetensors. Pickles are never opened.
 
-A model is read by a table of names. Everything that does not fit is told in one list: tensors that are missing, those
-that nobody reads, and those of another shape or dtype. A copy of another tensor may be there, if it is one.
+A table of names says where each tensor belongs. All mismatches are reported in one list: tensors that are missing,
+surplus, or of a wrong shape or dtype. Tied tensors may be stored twice if they are equal.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -23,7 +23,8 @@ from igd_jax.models.config import ModelConfig, from_hf
 from igd_jax.models.decoder import Decoder
 
 Name: TypeAlias = tuple[str, str, bool]
-"""(Hugging Face name, our path, stored transposed). With ``{layer}`` in it, ours is stacked on a leading axis."""
+"""(Hugging Face name, our path, whether it is stored transposed). For names with ``{layer}``, our arrays are stacked
+along a leading axis."""
 
 NAMES: tuple[Name, ...] = (
     ("model.embed_tokens.weight", "embed", False),
@@ -44,7 +45,7 @@ NAMES: tuple[Name, ...] = (
     ("model.norm.weight", "norm.scale", False),
     ("lm_head.weight", "head", False),
 )
-"""Of `Decoder`."""
+"""Names of `Decoder`."""
 
 _DTYPES = ("BF16", "F16", "F32")
 
@@ -52,10 +53,10 @@ Model = TypeVar("Model", bound=nnx.Module)
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:
-    """``config.json`` of a Hugging Face model folder.
+    """Read the ``config.json`` of a Hugging Face model folder.
 
     Raises:
-      InputError: no such folder, or no config in it.
+      InputError: the folder or its config does not exist, or the config is not a JSON object.
     """
     path = Path(folder)
     if not (path / "config.json").is_file():
@@ -72,10 +73,10 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def load_config(folder: str | Path) -> ModelConfig:
-    """The sizes of the decoder in a Hugging Face folder.
+    """Read the sizes of the decoder in a Hugging Face folder.
 
     Raises:
-      InputError: no such folder, no config in it, or one that `from_hf` refuses.
+      InputError: see `read_config` and `from_hf`.
     """
     return from_hf(read_config(folder))
 
@@ -85,18 +86,18 @@ def load_decoder(
 ) -> Decoder:
     """Build a `Decoder` with the weights of a Hugging Face folder (bf16, f16 or f32 safetensors, whole or sharded).
 
-    Host memory holds one stacked array at a time beside the decoder itself. Arrays go to JAX's default device; under
-    ``jax.default_device(cpu)`` they stay in host memory until the caller shards them.
+    In addition to the decoder, host memory holds one stacked array at a time. Arrays are put on JAX's default device;
+    under ``jax.default_device(cpu)`` they stay in host memory until the caller shards them.
 
     Args:
-      folder: ``config.json`` and ``model.safetensors``, or shards with ``model.safetensors.index.json``.
-      dtype: of the computation.
-      param_dtype: of the stored weights; converted from that of the files.
+      folder: folder with ``config.json`` and ``model.safetensors``, or shards and ``model.safetensors.index.json``.
+      dtype: dtype of the computation.
+      param_dtype: dtype of the stored weights, to which those of the files are converted.
       remat: as in `Decoder`.
 
     Raises:
-      InputError: no usable config or weights; or tensors that are missing (-), surplus (+) or of another shape or
-        dtype than the config asks (!), all in one message.
+      InputError: the config or the weights are unusable; or tensors are missing (-), surplus (+) or of another shape or
+        dtype than the config says (!), all in one message.
     """
     config = load_config(folder)
     template = nnx.eval_shape(
@@ -109,12 +110,12 @@ def load_decoder(
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of an open file, which is read when it is asked for.
+    """A tensor of an open file, which is read on demand.
 
     Attributes:
-      name: its name there.
-      path: that file's.
-      file: the file.
+      name: name of the tensor in the file.
+      path: path of the file.
+      file: the open file.
     """
 
     name: str
@@ -122,12 +123,12 @@ class Tensor:
     file: Any
 
     def shape_and_dtype(self) -> tuple[tuple[int, ...], str]:
-        """What the head of the file says of it, the dtype in safetensors' words."""
+        """Shape and safetensors dtype, from the header of the file."""
         piece = self.file.get_slice(self.name)
         return tuple(piece.get_shape()), piece.get_dtype()
 
     def read(self) -> np.ndarray:
-        """Its numbers; raises `InputError` where one is not finite."""
+        """Read the numbers; raises `InputError` if one of them is not finite."""
         array = self.file.get_tensor(self.name)
         check_finite(f"{self.name} in {self.path}", array, remedy="download it again, or choose another model")
         return array
@@ -138,8 +139,8 @@ class Source:
     """Open files of a folder.
 
     Attributes:
-      folder: where they are.
-      tensors: every tensor by its name.
+      folder: the folder.
+      tensors: all tensors by name.
     """
 
     folder: Path
@@ -157,13 +158,15 @@ def fill(
     """A model with the shapes of `template` and the weights of the files.
 
     Args:
-      names: of all that the model may have.
-      copies: tensors that may be there if they equal another one, by name; they are not read.
-      ignored: tensors that may be there and are not read.
+      template: model of abstract arrays.
+      source: the files.
+      names: names of all arrays that the model may have.
+      copies: names of tensors that are allowed if they equal another one, with the name of that one; not read.
+      ignored: names of tensors that are allowed and not read.
 
     Raises:
-      InputError: tensors that are missing, surplus, or of another shape or dtype, all in one message; or one that
-        holds nan or infinity.
+      InputError: tensors are missing, surplus, or of another shape or dtype, all in one message; or a tensor holds nan
+        or infinity.
     """
     graph, state = nnx.split(template)
     shapes = traverse_util.flatten_dict(nnx.to_pure_dict(state), sep=".")
@@ -202,7 +205,7 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 def open_tensors(folder: Path, stack: ExitStack) -> dict[str, Tensor]:
-    """Every tensor by its name, of files that stay open with the stack."""
+    """All tensors by name; their files stay open until `stack` is closed."""
     tensors: dict[str, Tensor] = {}
     for path in _weight_files(folder):
         try:
@@ -217,7 +220,7 @@ def open_tensors(folder: Path, stack: ExitStack) -> dict[str, Tensor]:
 
 
 def _expected(shapes: dict[str, Any], names: Sequence[Name]) -> dict[str, tuple[int, ...]]:
-    """Hugging Face names and shapes for our paths and shapes."""
+    """Hugging Face names and shapes of the arrays with our paths and shapes."""
     expected = {}
     for name, path, transposed in names:
         if path not in shapes:
@@ -259,7 +262,7 @@ def _equal(tensors: Mapping[str, Tensor], *names: str) -> bool:
 
 
 def _read(tensors: Mapping[str, Tensor], name: str, transposed: bool, like: Any) -> np.ndarray:
-    """One of our arrays, layers stacked, in the shape and dtype of `like`."""
+    """Read one of our arrays, with layers stacked, in the shape and dtype of `like`."""
 
     def tensor(name: str) -> np.ndarray:
         array = tensors[name].read()

@@ -1,4 +1,4 @@
-"""The parts of a decoder block: linear map, RMS norm, rotary positions, grouped-query attention, gated MLP.
+"""Parts of a decoder block: linear map, RMS norm, rotary positions, grouped-query attention, gated MLP.
 
 Weights are kept in their own dtype and cast to that of the input; norm, rotation and softmax run in float32.
 """
@@ -24,13 +24,13 @@ Rotation: TypeAlias = tuple[Float[Array, "B T half"], Float[Array, "B T half"]]
 
 
 class KeyBlock(NamedTuple):
-    """S tokens that T queries may look at; S is each block's own.
+    """S tokens that T queries may attend to; S differs between blocks.
 
     Attributes:
-      key: with position in them, where the model rotates keys.
-      value: beside the keys.
-      mask: which of the tokens each query may look at.
-      bias: added to the logits of each query head; None adds nothing.
+      key: keys, with positions applied if the model rotates them.
+      value: values of the same tokens.
+      mask: True where the query may attend to the token.
+      bias: term added to the logits of each query head; None adds nothing.
     """
 
     key: Float[Array, "B G S H"]
@@ -40,9 +40,9 @@ class KeyBlock(NamedTuple):
 
 
 class Frozen(nnx.Variable[Array]):
-    """An array of a model that training leaves as it is, and that no checkpoint holds.
+    """An array of a model that is neither trained nor saved in checkpoints.
 
-    The metadata ``made_from`` may tell what it was computed from; see `training.checkpoint.frozen_fingerprint`.
+    The metadata ``made_from`` may hold a fingerprint of its origin; see `training.checkpoint.frozen_fingerprint`.
     """
 
 
@@ -50,10 +50,15 @@ class Linear(nnx.Module):
     """``y = x W + b`` with W stored as [in, out], biases optional.
 
     Args:
-      init: draws the first W; biases begin at zero.
+      n_in: width of x.
+      n_out: width of y.
+      rngs: source of random numbers.
+      param_dtype: dtype of W and b.
+      bias: whether there is a b.
+      init: initializer of W; b is zero at first.
 
     Attributes:
-      adapter: its value at x is added to y; see `models.lora`.
+      adapter: function of x whose value is added to y; see `models.lora`.
     """
 
     adapter: Callable[[Float[Array, "N I"]], Float[Array, "N O"]] | None = None
@@ -72,7 +77,7 @@ class Linear(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((n_out,), param_dtype)) if bias else None
 
     def __call__(self, x: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
-        # Tokens in one axis: the gradient over two of them is twice as slow on a CPU.
+        # One token axis: gradients over two axes take twice as long on a CPU.
         flat = x.reshape(-1, x.shape[-1])
         y = flat @ self.kernel[...].astype(x.dtype)
         if self.adapter is not None:
@@ -130,7 +135,7 @@ class Attention(nnx.Module):
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = rotate(query, rotation), rotate(key, rotation)
-        # Heads before tokens, as the products of attention want them: a cache is never turned again.
+        # Heads before tokens, the layout of attention's products, so that caches are never transposed.
         key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
         mixed = attend(query, [*past, KeyBlock(key, value, mask)])
         return self.o(mixed.reshape(n_batch, n_tokens, -1)), (key, value)
@@ -139,21 +144,21 @@ class Attention(nnx.Module):
 def attend(
     query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock], *, scale: float | None = None
 ) -> Float[Array, "B T Q H"]:
-    """Attention under one softmax over several blocks of keys, which are never copied into one array.
+    """Attention with one softmax over several blocks of keys, which are never concatenated.
 
     Args:
-      query: Q heads in order, so that heads ``g * Q / G`` to ``(g + 1) * Q / G - 1`` share key-value head g.
-      blocks: at least one.
-      scale: of the products of queries and keys; None is ``1 / sqrt(H)``.
+      query: queries of Q heads; heads ``g * Q / G`` to ``(g + 1) * Q / G - 1`` share key-value head g.
+      blocks: keys and values, at least one block.
+      scale: factor of the products of queries and keys; None is ``1 / sqrt(H)``.
 
     Returns:
-      Mixed values in the dtype of `query`. A query that may look nowhere gets some finite average.
+      Mixed values in the dtype of `query`. A query whose mask is all False gets some finite average.
     """
     n_batch, n_tokens, n_heads, head_dim = query.shape
     n_kv_heads = blocks[0].key.shape[1]
     scale = head_dim**-0.5 if scale is None else scale
-    # The heads of a group in one axis with their tokens: plain batched products, which every backend runs at full
-    # speed, with no copy of keys for the heads that share them.
+    # The heads of a group and their tokens share an axis: plain batched products, which are fast on every backend and
+    # do not copy keys for the heads that share them.
     query = query.reshape(n_batch, n_tokens, n_kv_heads, -1, head_dim).transpose(0, 2, 3, 1, 4)
     flat = query.reshape(n_batch, n_kv_heads, -1, head_dim)
     logits = []
@@ -162,7 +167,7 @@ def attend(
         scores = scores.reshape(*query.shape[:4], -1)
         if block.bias is not None:
             scores = scores + block.bias.reshape(scores.shape)
-        # The least finite number, not -inf: a row without any True would be inf - inf.
+        # The lowest finite number instead of -inf, as an all-False row would give inf - inf.
         logits.append(jnp.where(block.mask[:, None, None], scores, jnp.finfo(jnp.float32).min))
     weights = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1).astype(query.dtype)
     parts = jnp.split(weights, np.cumsum([block.mask.shape[-1] for block in blocks])[:-1], axis=-1)
@@ -176,16 +181,16 @@ def attend(
 
 
 def pick(hidden: Float[Array, "B S D"], column: Int[Array, "B T"]) -> Float[Array, "B T D"]:
-    """State of the given column, row by row; columns beyond the ends are those at the ends."""
+    """States of the given columns of each row; columns out of range are clipped."""
     column = jnp.clip(column, 0, hidden.shape[1] - 1)
     return jnp.take_along_axis(hidden, column[:, :, None], axis=1, mode="promise_in_bounds")
 
 
 def training_unroll() -> int:
-    """Layers that one turn of a scan over stacked layers runs where gradients are taken; one where none are.
+    """Number of layers per iteration of a scan over stacked layers, if gradients are taken.
 
-    With gradients each turn costs a CPU some idle time and a copy of the weights' gradients, so several layers share
-    one. Elsewhere a turn costs nothing that counts, and each layer in it is compiled anew.
+    With gradients, each iteration costs idle time and a copy of the weights' gradients on a CPU, so several layers
+    share one. On other backends iterations are cheap, and each further layer adds to the compilation time.
     """
     return 4 if jax.default_backend() == "cpu" else 1
 
@@ -193,9 +198,9 @@ def training_unroll() -> int:
 def rotation_of(positions: Int[Array, "B T"], config: ModelConfig) -> Rotation:
     """Cosine and sine of ``position * frequency`` (RoPE, Su et al., arXiv 2104.09864), float32.
 
-    Frequency i is ``theta^(-2i/H)``. With Llama 3 scaling, frequencies that make less than `low_freq_factor` turns in
-    the original context are divided by `factor`, those that make more than `high_freq_factor` are kept, and those in
-    between are blended linearly.
+    Frequency i is ``theta^(-2i/H)``. With Llama 3 scaling, frequencies of fewer than `low_freq_factor` turns in the
+    original context are divided by `factor`, those of more than `high_freq_factor` are kept, and those in between are
+    interpolated linearly.
     """
     frequency = config.rope_theta ** -(np.arange(0, config.head_dim, 2) / config.head_dim)
     if (scaling := config.rope_scaling) is not None:
@@ -208,7 +213,7 @@ def rotation_of(positions: Int[Array, "B T"], config: ModelConfig) -> Rotation:
 
 
 def rotate(x: Float[Array, "B T heads H"], rotation: Rotation) -> Float[Array, "B T heads H"]:
-    """Turn the pair (x[i], x[i + H/2]) of each head by the token's i-th angle, in float32."""
+    """Rotate the pair (x[i], x[i + H/2]) of each head by the token's i-th angle, in float32."""
     cos, sin = (part[:, :, None] for part in rotation)
     left, right = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([left * cos - right * sin, right * cos + left * sin], axis=-1).astype(x.dtype)

@@ -1,4 +1,4 @@
-"""Backbones by folder or by name, whatever their kind, and further vocabulary for either."""
+"""Backbones of any kind by folder or by name, and additional vocabulary for them."""
 
 import dataclasses
 from pathlib import Path
@@ -22,14 +22,14 @@ from igd_jax.models.t5_weights import load_t5
 Kind: TypeAlias = Literal["decoder", "t5"]
 
 TYPES: dict[str, Kind] = {**dict.fromkeys(decoder_config.FAMILIES, "decoder"), "t5": "t5"}
-"""``model_type`` of a Hugging Face config, and the kind of model that reads it."""
+"""Kind of model for each ``model_type`` of a Hugging Face config."""
 
 
 def kind_of(folder_or_name: str | Path) -> Kind:
-    """The kind of model that a Hugging Face folder or a named size is; no weights are read.
+    """Kind of the model of a Hugging Face folder or a named size; no weights are read.
 
     Raises:
-      InputError: neither a name nor a folder with a config, or a config of another type.
+      InputError: there is no such name and no such folder with a config, or the config has another type.
     """
     name = str(folder_or_name)
     if name in decoder_config.NAMED:
@@ -53,7 +53,7 @@ def config_of(folder_or_name: str | Path) -> ModelConfig | T5Config:
     """Sizes of a Hugging Face folder or a named size; no weights are read.
 
     Raises:
-      InputError: as `kind_of`, or a config that cannot be used.
+      InputError: see `kind_of`; or the config is unusable.
     """
     kind, name = kind_of(folder_or_name), str(folder_or_name)
     named = decoder_config.NAMED | t5_config.NAMED
@@ -66,13 +66,14 @@ def config_of(folder_or_name: str | Path) -> ModelConfig | T5Config:
 def load_backbone(
     folder: str | Path, *, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32, remat: bool = False
 ) -> Decoder | T5:
-    """The decoder or T5 of a Hugging Face folder, with its weights.
+    """Load the decoder or T5 of a Hugging Face folder, with its weights.
 
     Args:
+      folder: the folder.
       dtype, param_dtype, remat: as in `Decoder`; a T5 has float32 and no remat.
 
     Raises:
-      InputError: no usable config or weights, or options that a T5 does not have.
+      InputError: the config or the weights are unusable, or a T5 does not have these options.
     """
     if kind_of(folder) == "decoder":
         return load_decoder(folder, dtype=dtype, param_dtype=param_dtype, remat=remat)
@@ -89,10 +90,10 @@ def named_backbone(
     param_dtype: DTypeLike = jnp.float32,
     remat: bool = False,
 ) -> Decoder | T5:
-    """A decoder or T5 of a named size with first weights, and `vocab_size` rows in its embedding; may be compiled.
+    """Make a decoder or T5 of a named size with initial weights, and `vocab_size` rows in its embedding; can be jitted.
 
     Raises:
-      InputError: no such name, or options that a T5 does not have.
+      InputError: there is no such name, or a T5 does not have these options.
     """
     if name in t5_config.NAMED:
         _check_t5(name, dtype, param_dtype, remat)
@@ -105,7 +106,7 @@ def named_backbone(
 
 
 def grow_vocabulary(model: Decoder | T5, vocab_size: int, *, rngs: nnx.Rngs) -> None:
-    """Add rows to embedding and head up to `vocab_size`, drawn as the model's own first ones; before any adapters.
+    """Add rows to embedding and head up to `vocab_size`, drawn like the initial ones; to be called before `add_lora`.
 
     Raises:
       InputError: the model has more rows already.

@@ -2,10 +2,10 @@
 
     y = x W + (alpha / r) (x A) B
 
-W is frozen; A and B are trained. B is zero at first, so a new adapter changes nothing. There is no dropout before A,
-where the authors of IGD, BIGRec and SETRec have some: a train step has no random draws.
+W is frozen; A and B are trained. B is zero at first, so a new adapter changes nothing. Unlike in the code of IGD,
+BIGRec and SETRec, there is no dropout before A, so that a train step has no random draws.
 
-Letters beside those of `core.types`: I in, O out, r rank.
+Letters in addition to those of `core.types`: I in, O out, r rank.
 """
 
 from dataclasses import dataclass
@@ -22,16 +22,16 @@ TARGETS = {
     **dict.fromkeys(("q", "k", "v", "o"), "attention"),
     **dict.fromkeys(("gate", "up", "down"), "mlp"),
 }
-"""Linear maps that can have an adapter, each with the part of a layer that holds it."""
+"""Linear maps that can have an adapter, and the part of a layer that holds each."""
 
 
 @dataclass(frozen=True)
 class LoRA:
-    """Which maps are adapted, and how much.
+    """Settings of the adapters.
 
     Attributes:
-      rank: r, 1 or more.
-      alpha: factor of the adapter's product, before it is divided by r.
+      rank: r, at least 1.
+      alpha: factor of the product x A B, which is also divided by r.
       targets: names of `TARGETS`, separated by commas.
     """
 
@@ -41,35 +41,38 @@ class LoRA:
 
     @property
     def names(self) -> list[str]:
-        """The targets, one by one."""
+        """The targets as a list."""
         return self.targets.split(",")
 
 
 class LowRank(nnx.Module):
     """``(alpha / r) (x A) B`` in the dtype of x, for one linear map of all L layers; A and B are float32.
 
-    A is uniform within ``1 / sqrt(I)``, as PEFT has it (He et al., arXiv 1502.01852, with slope sqrt(5)), and of its
-    own in each layer.
+    A is uniform within ``1 / sqrt(I)`` as in PEFT (He et al., arXiv 1502.01852, with slope sqrt(5)), drawn separately
+    for each layer.
     """
 
     def __init__(self, n_layers: int, n_in: int, n_out: int, *, rank: int, alpha: float, rngs: nnx.Rngs):
-        # Scaled at the end, so that every device has the same numbers: the draw itself has none to round.
+        # Scaled after the draw, which involves no rounding, so that the numbers are the same on every device.
         drawn = jax.random.uniform(rngs.params(), (n_layers, n_in, rank), jnp.float32, minval=-1.0, maxval=1.0)
         self.a: nnx.Param[Array] = nnx.Param(drawn * n_in**-0.5)
         self.b: nnx.Param[Array] = nnx.Param(jnp.zeros((n_layers, rank, n_out), jnp.float32))
         self.scale = alpha / rank
 
     def __call__(self, x: Float[Array, "N I"]) -> Float[Array, "N O"]:
-        """The adapter of one layer, whose A [I r] and B [r O] the scan over layers has picked."""
+        """Apply the adapter of one layer, whose A [I r] and B [r O] were selected by the scan over layers."""
         return x @ self.a[...].astype(x.dtype) @ self.b[...].astype(x.dtype) * self.scale
 
 
 def add_lora(decoder: Decoder, lora: LoRA, *, rngs: nnx.Rngs, trains_vocabulary: bool = False) -> None:
-    """Freeze all weights of the decoder and put new adapters beside its targets.
+    """Freeze all weights of the decoder and add new adapters to its targets.
 
     Args:
-      trains_vocabulary: embedding and head are trained as well, in float32. Tokens that the pretrained model never saw
-        have random rows in them, which no adapter reaches.
+      decoder: the decoder, which is changed in place.
+      lora: settings of the adapters.
+      rngs: source of random numbers.
+      trains_vocabulary: whether embedding and head are trained as well, in float32; needed if there are tokens that the
+        pretrained model does not know, whose rows are random and not reached by adapters.
     """
     for module in [module for _, module in nnx.iter_modules(decoder)]:
         for name, value in list(vars(module).items()):

@@ -3,9 +3,8 @@
     x_0 = item + position;   x = x + attention(norm(x));   x = x + W2 relu(W1 norm(x));   user = norm(x at the end)
     score(user, item) = user . item
 
-Attention is causal. Histories are padded on the left, so the last item is always in the last column, and positions
-count from there: the newest item has the same position whatever the padding. Nothing is asked of the other columns, so
-the last block computes only keys and values for them.
+Attention is causal. Histories are padded on the left, so the last item is always in the last column, and positions are
+counted from there, independently of the padding. The last block computes only keys and values of the other columns.
 """
 
 from dataclasses import dataclass
@@ -24,10 +23,11 @@ class SASRecConfig:
     """Sizes.
 
     Attributes:
-      n_items: of the data set; item 0 is one of them.
-      max_history: newest items that are read.
-      width: of embeddings and states.
-      dropout: share of embeddings and of what each layer adds that is zeroed in training.
+      n_items: number of items of the data set, which include item 0.
+      max_history: number of newest items that are read.
+      width: width of embeddings and states.
+      num_blocks, num_heads: numbers of blocks, and of heads per block.
+      dropout: probability of zeroing a number of an embedding or of a layer's output in training.
     """
 
     n_items: int
@@ -57,7 +57,7 @@ class Block(nnx.Module):
         n_last: int,
         keys: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B n D"]:
-        """The new states of the last `n_last` columns. Columns that are no item get finite values without meaning."""
+        """New states of the last `n_last` columns; those of padding are finite but arbitrary."""
         n_batch, _, width = hidden.shape
         heads = (n_batch, -1, self.num_heads, width // self.num_heads)
         x = self.attention_norm(hidden)
@@ -71,7 +71,7 @@ class Block(nnx.Module):
 
 
 class SASRec(nnx.Module):
-    """Users and items as vectors whose inner product scores what comes next; float32."""
+    """Vectors of users and items, whose inner products score next items; float32."""
 
     def __init__(self, config: SASRecConfig, *, rngs: nnx.Rngs):
         self.config = config
@@ -83,12 +83,12 @@ class SASRec(nnx.Module):
     def __call__(
         self, history: Int[Array, "B H"], valid: Bool[Array, "B H"], seed: Int[Array, " B"] | None = None
     ) -> Float[Array, "B D"]:
-        """The vector of each user, after the last column of `history`.
+        """Vector of each user, after the last column of `history`.
 
         Args:
           history: left-padded items, oldest first; only the newest `max_history` columns are read.
-          valid: True on real items. A row without any gets a finite vector without meaning.
-          seed: of each row, from which its dropout follows, whatever rows are beside it; None is no dropout.
+          valid: True on real items. The vector of a row without any is finite but arbitrary.
+          seed: seed of each row's dropout, which does not depend on the other rows; None = no dropout.
         """
         history, valid = history[:, -self.config.max_history :], valid[:, -self.config.max_history :]
         keys = None if seed is None else jax.vmap(jax.random.key)(seed)
@@ -100,17 +100,17 @@ class SASRec(nnx.Module):
         return self.norm(hidden[:, -1])
 
     def items(self) -> Float[Array, "I D"]:
-        """The vector of each item: that which histories are read with."""
+        """Vector of each item, which is also its embedding in histories."""
         return self.embed[...]
 
 
 def scores_of(users: Float[Array, "B D"], items: Float[Array, "I D"]) -> Float[Array, "B I"]:
-    """Inner products, in full float32 on every device: they decide the order."""
+    """Inner products, in full float32 precision on every device, as they determine the ranking."""
     return jnp.einsum("BD,ID->BI", users, items, precision=jax.lax.Precision.HIGHEST)
 
 
 def drop(x: Float[Array, "B *rest"], keys: Key[Array, " B"] | None, *, rate: float) -> Float[Array, "B *rest"]:
-    """Zero each number with probability `rate` and scale the others up; row b draws from ``keys[b]`` alone."""
+    """Zero each number with probability `rate` and scale up the others; row b uses ``keys[b]`` only."""
     if keys is None:
         return x
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys)
@@ -118,5 +118,5 @@ def drop(x: Float[Array, "B *rest"], keys: Key[Array, " B"] | None, *, rate: flo
 
 
 def _site(keys: Key[Array, " B"] | None, number: int) -> Key[Array, " B"] | None:
-    """Keys of one place among those that share the given ones."""
+    """Keys of one use of dropout, derived from the given ones."""
     return None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)

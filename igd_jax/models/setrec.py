@@ -1,13 +1,12 @@
-"""An item as an unordered set of vectors, and a backbone that answers for each of them in one pass (SETRec).
+"""Model of SETRec (arXiv 2502.10833): items as unordered sets of vectors, all predicted by a backbone in one pass.
 
     t0 = W h + b                    one collaborative token, from the item's vector h
-    t1, ..., tN = encoder(x)        semantic tokens, from the item's features x; decoder(t1, ..., tN) should be x again
+    t1, ..., tN = encoder(x)        semantic tokens, from the item's features x, which decoder(t1, ..., tN) rebuilds
 
-arXiv 2502.10833. The backbone reads instruction, history and response, and then N + 1
-query vectors, whose outputs are compared with the tokens of items. Tokens of one item do not see each other, nor do
-the queries: a set has no order.
+The backbone reads instruction, history and response, and then N + 1 query vectors, whose outputs are compared with the
+tokens of items. As sets have no order, the tokens of an item do not see each other, nor do the queries.
 
-Letters beside those of `core.types`: I items, Z = N + 1 tokens per item, S tokens before the queries.
+Letters in addition to those of `core.types`: I items, Z = N + 1 tokens per item, S tokens before the queries.
 """
 
 from itertools import pairwise
@@ -25,11 +24,11 @@ from igd_jax.models.t5 import T5
 from igd_jax.models.visibility import Dense, both_sides, mask_of
 
 AUTOENCODER = (512, 256, 128)
-"""Widths between the features and the semantic tokens; published."""
+"""Published widths of the layers between the features and the semantic tokens."""
 
 
 class MLP(nnx.Module):
-    """Linear maps with ReLU between them and none at the end; Xavier normal weights, biases zero."""
+    """Linear maps with ReLU between them but not after the last; weights are Xavier normal, biases zero."""
 
     def __init__(self, widths: tuple[int, ...], *, rngs: nnx.Rngs):
         init = nnx.initializers.glorot_normal()
@@ -45,13 +44,14 @@ class ItemTokens(nnx.Module):
     """The Z tokens of every item, in float32.
 
     Args:
-      vectors: of items, for the collaborative token.
-      features: of items, for the semantic tokens; None where there are none.
-      trains_vectors: the vectors are an embedding table that is trained, not somebody else's work.
-      n_semantic: N; 0 goes with no features.
-      width: of a token.
+      vectors: vectors of the items, for the collaborative token.
+      features: features of the items, for the semantic tokens; None if there are no semantic tokens.
+      trains_vectors: whether the vectors are an embedding table to be trained; otherwise they are frozen.
+      n_semantic: N; 0 without features.
+      width: width of a token.
+      rngs: source of random numbers.
       hidden: widths of the autoencoder.
-      features_from: a fingerprint of what the features were computed from; empty = they are what they are.
+      features_from: fingerprint of the origin of the features; empty = the features themselves count.
     """
 
     def __init__(
@@ -91,13 +91,13 @@ class ItemTokens(nnx.Module):
 
 
 class Layout(NamedTuple):
-    """Where the S tokens before the queries, and then the Z queries, stand.
+    """Layout of the S tokens before the queries and of the Z queries.
 
     Attributes:
-      group: tokens of one item have one number, all others have their own.
+      group: number that the tokens of an item share; every other token has its own.
       valid: False on the tokens of padding items.
-      positions: of the S tokens.
-      query_positions: of the queries.
+      positions: positions of the S tokens.
+      query_positions: positions of the queries.
     """
 
     group: Int[Array, " S"]
@@ -111,17 +111,18 @@ def lay_out(
 ) -> Layout:
     """Number the tokens of instruction, history and response.
 
-    All tokens of an item share a position. With one token of instruction, items of two tokens, one of them padding:
+    All tokens of an item share a position. For a one-token instruction and items of two tokens, the first item padding:
 
         tokens        i  .  .  a  a  b  b  r  q  q
         group         0  1  1  2  2  3  3  4
-        contiguous    0  0  0  1  1  2  2  3  4  5      padding counts for nothing
-        gap           0  1  1  2  2  3  3  7  8  9      published: padding counts, and what follows has its raw index
+        contiguous    0  0  0  1  1  2  2  3  4  5      padding is not counted
+        gap           0  1  1  2  2  3  3  7  8  9      published: padding is counted; later tokens have raw indices
 
     Args:
-      n_instruction, n_response: tokens before and after the history.
+      history_mask: True on real items.
+      n_instruction, n_response: number of tokens before and after the history.
       n_tokens: Z.
-      gap: positions as published.
+      gap: whether positions are those of the published code.
     """
     n_items = history_mask.shape[1]
     before, after = jnp.arange(n_instruction), n_instruction + n_items + jnp.arange(n_response)
@@ -140,7 +141,7 @@ def lay_out(
 
 
 def apart(group: Int[Array, " T"]) -> Bool[Array, "T T"]:
-    """[query, key]: False between two tokens of one group, True elsewhere and on the diagonal."""
+    """Mask [query, key]: False between different tokens of one group, True elsewhere."""
     return (group[:, None] != group[None]) | jnp.eye(len(group), dtype=bool)
 
 
@@ -148,13 +149,15 @@ class SetModel(nnx.Module):
     """Item tokens, query vectors, and the backbone that reads them.
 
     Args:
-      backbone: reads embeddings; trained with the rest, or its adapters are.
-      tokens: of items, as wide as the backbone.
+      backbone: model that reads embeddings; trained with the rest, at least its adapters.
+      tokens: tokens of the items, of the backbone's width.
       instruction, response: ids before and after the history.
-      gap: positions as published.
-      published: with a T5, the attention of the published code: a dense encoder, and 1 added to the attention of each
-        query to itself, where it was meant to see nothing else (docs/methods.md).
-      query_scale: standard deviation of the first queries; published: 1 with a decoder, 0.02 with a T5.
+      n_tokens: Z.
+      gap: whether positions are those of the published code.
+      query_scale: standard deviation of the initial queries; published: 1 for a decoder, 0.02 for a T5.
+      rngs: source of random numbers.
+      published: whether a T5 has the attention of the published code: a dense encoder, and 1 added to each query's
+        logit of itself, although queries were meant to see only themselves (docs/methods.md).
     """
 
     def __init__(
@@ -175,7 +178,7 @@ class SetModel(nnx.Module):
         self.queries = nnx.Param(query_scale * jax.random.normal(rngs.params(), (n_tokens, tokens.width)))
 
     def __call__(self, history: Float[Array, "B H Z D"], history_mask: Bool[Array, "B H"]) -> Float[Array, "B Z D"]:
-        """The output of each query after a history of item tokens, in float32; one forward pass."""
+        """Output of each query after a history of item tokens, in float32, by one forward pass."""
         n_rows, n_tokens = len(history), history.shape[2]
         n_instruction, n_response = len(self.instruction[...]), len(self.response[...])
         layout = lay_out(
@@ -192,7 +195,7 @@ class SetModel(nnx.Module):
     def _ask_decoder(
         self, read: Float[Array, "B S D"], asked: Float[Array, "B Z D"], layout: Layout
     ) -> Float[Array, "B Z D"]:
-        """Causal attention, and the queries are one more group."""
+        """Causal attention, with the queries as one more group."""
         assert isinstance(self.backbone, Decoder)
         n_rows, n_tokens = asked.shape[:2]
         if (length := read.shape[1] + n_tokens) > self.backbone.config.max_positions:
@@ -214,7 +217,7 @@ class SetModel(nnx.Module):
     def _ask_t5(
         self, read: Float[Array, "B S D"], asked: Float[Array, "B Z D"], layout: Layout
     ) -> Float[Array, "B Z D"]:
-        """Attention to both sides in the encoder; the queries are the decoder's tokens, all at one position."""
+        """Bidirectional attention in the encoder; the queries are the decoder's tokens, all at one position."""
         assert isinstance(self.backbone, T5)
         n_rows, n_tokens = asked.shape[:2]
         visible, alone = both_sides(layout.valid), jnp.eye(n_tokens, dtype=bool)

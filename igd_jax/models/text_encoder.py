@@ -16,13 +16,14 @@ from igd_jax.models.visibility import Causal, both_sides, positions_of
 
 
 def text_reader(model: Decoder | T5, *, pooling: str, mesh: Mesh) -> Callable[[Any, Any], Array]:
-    """A compiled function of ids and their mask [B T]: each row's last hidden states, pooled [B D], float32.
+    """A compiled function from ids and their mask [B T] to each row's last hidden states, pooled [B D], float32.
 
-    Of a T5 the encoder reads.
+    A T5 reads the texts with its encoder.
 
     Args:
-      pooling: ``mean`` over the row's tokens, or ``last``, those of its last token; zeros where there is none.
-      mesh: devices, each of which holds the model.
+      model: the model.
+      pooling: ``mean`` over the row's tokens, or ``last`` for its last token; zeros for rows without tokens.
+      mesh: devices, on which the model is replicated.
     """
     graph, state = nnx.split(model)
     held = jax.device_put(state, replicated(mesh))

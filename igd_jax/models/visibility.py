@@ -1,11 +1,11 @@
-"""Which tokens a token may look at. Every attention mask of the models is made here.
+"""Visibility: which tokens a token may attend to. All attention masks of the models are made here.
 
     Causal     a row is one text, padded on either side
-    Segments   a row holds several texts, one after the other
-    Tree       a row holds texts that share their beginnings: a token sees the tokens on its path from the root
-    Dense      any mask at all, for sets and for encoders
+    Segments   a row holds several texts, one after another
+    Tree       a row holds texts with common beginnings: a token sees the tokens on its path from the root
+    Dense      an arbitrary mask, for sets and for encoders
 
-A token sees itself wherever it is real. What a row of padding sees has no meaning.
+Every real token sees itself. The mask of padding queries is arbitrary.
 """
 
 from typing import TypeAlias, no_type_check
@@ -42,9 +42,9 @@ class Segments:
 @no_type_check
 @struct.dataclass
 class Tree:
-    """Ancestors of the query in a tree, itself included, whatever the order of the tokens.
+    """Ancestors of the query in a tree, the query included; the tokens may be in any order.
 
-    Both numbers are those of a walk through the tree, depth first: a token's descendants are entered before it is left.
+    Both numbers come from a depth-first walk, in which a token's descendants are entered before the token is left.
 
         a            enter  a 0   b 1   c 2   d 3
         | \\          leave  a 4   b 3   c 3   d 4       c sees a, b, c;   d sees a, d
@@ -53,8 +53,9 @@ class Tree:
         c
 
     Attributes:
-      enter: step at which the walk comes to each token.
-      leave: step at which it has seen all that is below the token; that of `enter` on padding, which nobody sees.
+      enter: step at which the walk enters each token.
+      leave: step at which it leaves the token, after all its descendants; equal to `enter` on padding, which no token
+        sees.
     """
 
     enter: Int[Array, "B T"]
@@ -64,10 +65,10 @@ class Tree:
 @no_type_check
 @struct.dataclass
 class Dense:
-    """What the mask says.
+    """An arbitrary mask.
 
     Attributes:
-      mask: [b, query, key], True where the query may look.
+      mask: [b, query, key], True where the query may attend to the key.
     """
 
     mask: Bool[Array, "B T T"]
@@ -77,7 +78,7 @@ Visibility: TypeAlias = Causal | Segments | Tree | Dense
 
 
 def mask_of(visible: Visibility) -> Bool[Array, "B T T"]:
-    """[b, query, key]: True where the query may look at the key."""
+    """Mask [b, query, key]: True where the query may attend to the key."""
     if isinstance(visible, Dense):
         return visible.mask
     if isinstance(visible, Tree):
@@ -90,7 +91,7 @@ def mask_of(visible: Visibility) -> Bool[Array, "B T T"]:
 
 
 def both_sides(valid: Bool[Array, "B T"]) -> Dense:
-    """Every token sees all real ones, before and after it."""
+    """Every token sees all real tokens, before and after it."""
     return Dense(jnp.broadcast_to(valid[:, None], (*valid.shape, valid.shape[1])))
 
 

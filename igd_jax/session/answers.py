@@ -1,7 +1,7 @@
-"""Answers to a file of requests: streamed, in order, and gone on with where an earlier start was stopped.
+"""Answers to a file of requests: streamed, in order, and resumed where an earlier start was stopped.
 
-Requests are answered in chunks of the file, which begin at the same lines in every start. So the same requests share
-their batches, and the file of a run that was stopped is that of an unbroken one, to the last digit.
+Requests are answered in chunks of the file that begin at the same lines in every start. So batches are always the same,
+and the output of an interrupted run equals that of an uninterrupted one exactly.
 """
 
 import itertools
@@ -19,25 +19,27 @@ from igd_jax.session.recommender import Recommender
 from igd_jax.session.requests import Request, read_request
 
 AT_ONCE = 1024
-"""Lines that are read, answered and written together."""
+"""Number of lines per chunk, which are read, answered and written together."""
 SHOWN = 10
-"""Lines left out, and notes, that are shown; the others are counted."""
+"""Maximum number of skipped lines, and of notes, that are printed; the others are counted."""
 
 BEGINNING = b'{"line": '
 ANSWER = re.compile(re.escape(BEGINNING) + rb'(\d+), ("id": ".*", )?"ranked": \[.*\]\}\n')
 
 
 def answer_file(make_recommender: Callable[[], Recommender], source: Path, target: Path, *, k: int | None) -> None:
-    """Answer the requests of a file, one JSON object per line, into another.
+    """Answer the requests of a file, one JSON object per line, and write the answers to another.
 
-    Lines that are no requests, or cannot be answered, are named, counted and left out.
+    Lines that are not valid requests are reported, counted and skipped.
 
     Args:
-      make_recommender: called once there is something to answer.
+      make_recommender: function that makes the recommender; called only if there is a request to answer.
+      source: file of requests.
+      target: file of answers, which is created or resumed.
       k: length of the lists; None = `config.decode.top_k`.
 
     Raises:
-      InputError: there is no such file, or `target` is no file of answers to it.
+      InputError: `source` does not exist, or `target` exists and is not a file of answers to it.
     """
     written = _check(source, target)
     if written.n_lines:
@@ -57,7 +59,7 @@ def answer_file(make_recommender: Callable[[], Recommender], source: Path, targe
                     notes.add(number, note)
                 name = "" if request.id is None else f'"id": {json.dumps(request.id, ensure_ascii=False)}, '
                 texts.append(f'{{"line": {number}, {name}"ranked": {as_json(answer.results)}}}')
-            append_lines(target, texts, keep=keep)  # what was written before is cut off only now that there is more
+            append_lines(target, texts, keep=keep)  # an incomplete chunk is truncated only when its lines are replaced
             keep, n_answered = None, n_answered + len(texts)
             say(f"answered {n_answered:,} requests, up to line {chunk[-1][0]:,}")
     append_lines(target, [], keep=keep)
@@ -65,13 +67,13 @@ def answer_file(make_recommender: Callable[[], Recommender], source: Path, targe
 
 
 class Told:
-    """What is told of lines of a file: the first few in words, and how many there were."""
+    """Reports about lines of a file: the first few are printed, all are counted."""
 
     def __init__(self, what: str, source: Path):
         self._what, self._source, self.count = what, source, 0
 
     def add(self, number: int, told: object) -> None:
-        """Tell something of a line."""
+        """Report something about a line."""
         self.count += 1
         if self.count <= SHOWN:
             say(f"{self._what}: {self._source} line {number}: {told}")
@@ -80,7 +82,7 @@ class Told:
 
 
 def _read(chunk: list[tuple[int, bytes]], recommender: Recommender, left_out: Told) -> dict[int, Request]:
-    """The requests of some lines, by their number."""
+    """Read the requests of some lines, by line number."""
     requests = {}
     for number, line in chunk:
         try:
@@ -94,7 +96,7 @@ def _read(chunk: list[tuple[int, bytes]], recommender: Recommender, left_out: To
 
 
 def _check(source: Path, target: Path) -> "Written":
-    """What is written of the answers; `InputError` where the two files are no requests and answers to them."""
+    """Find the answers written so far; raises `InputError` if the files are not requests and answers to them."""
     if not source.is_file():
         raise InputError(f"--input={source} does not exist; name a file with one request per line")
     if not target.exists():
@@ -111,11 +113,11 @@ def _check(source: Path, target: Path) -> "Written":
 
 @dataclass(frozen=True)
 class Written:
-    """Answers that are in a file.
+    """Progress of a file of answers.
 
     Attributes:
-      n_lines: lines of the chunks that are answered as a whole.
-      n_bytes: length of their answers.
+      n_lines: number of lines in chunks that are answered completely.
+      n_bytes: size of the answers to those chunks.
       last: number of the last line that has an answer.
     """
 
@@ -125,10 +127,10 @@ class Written:
 
 
 def read_written(target: Path) -> Written:
-    """How far the answers in a file go. The last line may be cut, by a process that was killed.
+    """Find the progress of a file of answers, whose last line may be cut short by a killed process.
 
     Raises:
-      InputError: there is something else than a file of answers.
+      InputError: `target` is not a file of answers.
     """
     if not target.is_file():
         raise InputError(f"--output={target} is no file; name one that does not exist yet")

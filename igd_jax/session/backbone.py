@@ -1,4 +1,4 @@
-"""The backbone that the settings name, before any training."""
+"""The backbone that the settings name, before training."""
 
 from typing import Any
 
@@ -15,16 +15,18 @@ from igd_jax.session.sections import ModelSettings
 
 
 def make_backbone(given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int, seed: int) -> Decoder | T5:
-    """The backbone before any training: weights of a Hugging Face folder, or random ones of a named size.
+    """Make the backbone: with the weights of a Hugging Face folder, or random ones of a named size.
 
-    With LoRA, those are frozen, and adapters are trained that change nothing yet.
+    With LoRA, these weights are frozen, and new adapters are added that change nothing at first.
 
     Args:
-      vocab_size: ids of the identifiers; those beyond the tokenizer's get new rows of the embedding.
+      given: settings of the model.
+      tokenizer: tokenizer of the run.
+      vocab_size: number of ids of the identifiers; ids beyond the tokenizer's get new rows of the embedding.
       seed: seed of random weights.
 
     Raises:
-      InputError: unusable weights, or fewer embeddings than the tokenizer has ids.
+      InputError: the weights are unusable, or the tokenizer has more ids than the embedding.
     """
     dtypes: dict[str, Any] = {
         "dtype": jnp.dtype(given.dtype),

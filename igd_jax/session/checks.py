@@ -1,4 +1,4 @@
-"""What a value of the config may be. Each check refuses in one line: what was given, and what was expected."""
+"""Checks of config values. Each error is one line: what was given, and what was expected."""
 
 import os
 from collections.abc import Collection, Iterable, Mapping
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.io import local_path
 from igd_jax.core.shown import LONGEST_SHOWN, shown
 
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
@@ -14,24 +15,26 @@ KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "
 
 @runtime_checkable
 class Check(Protocol):
-    """Raises `InputError` for a value of the right type that cannot be meant."""
+    """Raises `InputError` for an unusable value of the right type."""
 
     def __call__(self, field: str, value: Any) -> None:
         """Check the value of ``config.{field}``."""
 
 
 def refused(field: str, value: Any, expected: str, *, but: str = "") -> InputError:
-    """The error of a bad value.
+    """Make the error for a bad value.
 
     Args:
-      expected: what it should be, and what to do where that is not the same.
-      but: what is wrong with it, where that cannot be seen from the two.
+      field: name of the field, without "config.".
+      value: the value.
+      expected: description of good values, and advice if needed.
+      but: fault of the value, if it is not obvious from `expected`.
     """
     return InputError(f"config.{field} is {shown(value)}{but}; expected {expected}")
 
 
 def check_type(field: str, value: Any, kind: type) -> None:
-    """Raise `InputError` unless a value has the type `kind`, one of `KINDS`; a whole number is a number, too."""
+    """Raise `InputError` unless a value has the type `kind`, one of `KINDS`; whole numbers are accepted as numbers."""
     accepted = (int, float) if kind is float else kind
     if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):
         raise refused(field, value, KINDS[kind])
@@ -39,11 +42,12 @@ def check_type(field: str, value: Any, kind: type) -> None:
 
 @dataclass(frozen=True)
 class Range:
-    """Numbers from `low` to `high`, both included, so neither nan nor infinite.
+    """Accepts numbers from `low` to `high`, both included, so neither nan nor infinity.
 
     Attributes:
+      low, high: the bounds.
       what: noun for the number, with its unit.
-      also: one further number, and what it stands for: ``(0, "for all")``.
+      also: one further number that is accepted, and its meaning: ``(0, "for all")``.
     """
 
     low: int | float
@@ -64,11 +68,11 @@ def _number(value: int | float) -> str:
 
 @dataclass(frozen=True)
 class Argument:
-    """An argument of a method, within what any argument may be; the method itself knows more.
+    """Accepts values that any argument of a method may have; methods check their own arguments further.
 
     Attributes:
-      smallest, largest: size of a number that is not 0; beyond them float32 or memory ends.
-      longest: characters of a text, which may be a path.
+      smallest, largest: bounds on the size of a number other than 0, due to float32 and memory.
+      longest: maximum number of characters of a text, which may be a path.
     """
 
     smallest: float = 1e-12
@@ -78,6 +82,7 @@ class Argument:
     def __call__(self, field: str, value: Any) -> None:
         if isinstance(value, str):
             Text(0, self.longest)(field, value)
+            local_path(value, option=f"config.{field}")
         elif not abs(value) <= self.largest:
             raise refused(field, value, f"a finite number of at most {_number(self.largest)}")
         elif 0 < abs(value) < self.smallest:
@@ -86,7 +91,7 @@ class Argument:
 
 @dataclass(frozen=True)
 class Text:
-    """Printable texts of a number of characters."""
+    """Accepts printable texts of `shortest` to `longest` characters."""
 
     shortest: int
     longest: int
@@ -97,7 +102,7 @@ class Text:
 
 
 class OneOf:
-    """One of some names."""
+    """Accepts one of some names."""
 
     def __init__(self, names: Iterable[str]):
         self.names = tuple(names)
@@ -108,7 +113,7 @@ class OneOf:
 
 
 class SomeOf(OneOf):
-    """Some of some names, each once, separated by commas."""
+    """Accepts a selection of names, each once, separated by commas."""
 
     def __call__(self, field: str, value: Any) -> None:
         given = value.split(",")
@@ -118,12 +123,12 @@ class SomeOf(OneOf):
 
 @dataclass(frozen=True)
 class Existing:
-    """Paths that can be read, or words that stand for something else.
+    """Accepts paths of readable files or folders, and some words that are not paths.
 
     Attributes:
-      what: noun for what is there, and what to do without it.
-      holds: files of the folder, by name or pattern; where there are none, the path itself is a file.
-      words: values that are no path.
+      what: noun for the file or folder, and advice if it is missing.
+      holds: names or patterns of files in the folder; if empty, the path itself is a file.
+      words: values that are not paths.
     """
 
     what: str
@@ -151,7 +156,7 @@ class Existing:
             if not path.is_dir():
                 return ", which is not a folder"
             lacks = [pattern for pattern in self.holds if not any(path.glob(pattern))]
-        except (OSError, ValueError):  # a name that is too long, or has a zero byte
+        except (OSError, ValueError):  # a name that is too long or has a zero byte
             return ", which no file system can hold"
         return f", which holds no {lacks[0]}" if lacks else ""
 
@@ -160,20 +165,29 @@ T = TypeVar("T")
 
 
 def check_names(where: str, given: Mapping[str, Any], known: Collection[str]) -> None:
-    """Raise `InputError` unless a part of the config has exactly the known names."""
+    """Raise `InputError` unless a part of the config has exactly the known names.
+
+    Args:
+      where: name of the part.
+      given: the part.
+      known: names of its fields.
+    """
     for name in sorted(set(given) ^ set(known)):
         what = "missing" if name in known else "unknown"
         raise InputError(f"{where}.{name[:LONGEST_SHOWN]} is {what}; configs/common.py lists all fields there are")
 
 
 def read_section(name: str, kind: type[T], given: Any, needs: Collection[str]) -> T:
-    """A section of the config as its dataclass; each field's annotation says its type, and beside it its check.
+    """Read a section of the config into its dataclass, whose annotations give types and checks of the fields.
 
     Args:
-      needs: fields whose paths have to be there.
+      name: name of the section.
+      kind: dataclass of the section.
+      given: the section.
+      needs: fields whose paths must exist.
 
     Raises:
-      InputError: a field that is missing or unknown, or has a value that cannot be meant.
+      InputError: a field is missing or unknown, or has an unusable value.
     """
     if not isinstance(given, Mapping):
         raise refused(name, given, "a section with the fields of configs/common.py")
@@ -193,6 +207,8 @@ def _read(field: str, hint: Any, value: Any, needs: Collection[str]) -> Any:
         return dict(value)
     check_type(field, value, kind)
     for check in checks:
+        if isinstance(check, Existing):
+            local_path(value, option=f"config.{field}")
         if field in needs or not isinstance(check, Existing):
             check(field, value)
     return kind(value)

@@ -1,4 +1,4 @@
-"""The collaborative source of a run that recommends, and the vectors of a run that is one."""
+"""Collaborative scores: reads the source that a run uses, and exports vectors for others to use."""
 
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,12 @@ from igd_jax.training.mesh import put_batch
 
 
 def collaborative_source(session: Session, *, split: str | None, n_rows: int) -> Collaborative | None:
-    """The source that `config.decode.collaborative` names, for all rows of a split; None where it is empty.
+    """The source that `config.decode.collaborative` names, for all rows of a split; None if the field is empty.
 
     Args:
-      split: None for histories that are of no split.
+      session: the run.
+      split: name of the split; None for new histories.
+      n_rows: number of rows.
 
     Raises:
       InputError: there is no such source, or it has no scores for these rows.
@@ -45,7 +47,7 @@ def collaborative_source(session: Session, *, split: str | None, n_rows: int) ->
 
 
 def export_vectors(session: Session, method: CollaborativeMethod, model: nnx.Module, workdir: Workdir) -> None:
-    """Write the model's vectors of all items, and of the users of the splits that others recommend for."""
+    """Write the model's vectors of all items and of the users of the exported splits."""
     graph, state = nnx.split(model)
     held = jax.device_put(state, replicated(session.mesh))
     size = divisible(session.settings.decode.batch_size, session.mesh)

@@ -1,4 +1,4 @@
-"""The config of a run: of an experiment file, or of the run in a workdir, with fields changed on the command line."""
+"""The config of a run: from an experiment file or the run in a workdir, with fields changed on the command line."""
 
 import json
 import runpy
@@ -14,32 +14,32 @@ from igd_jax.core.errors import InputError, bad_flags_told
 from igd_jax.core.io import Workdir, read_json
 
 FREE_TO_CHANGE = ("decode", "eval", "mesh")
-"""Sections of the config that may differ from those of the run in a workdir."""
+"""Sections of the config that may differ from the config of the run in a workdir."""
 FREE_TO_RESUME = (
     *FREE_TO_CHANGE,
     *("train.num_steps", "train.num_epochs", "train.patience", "train.log_every_steps", "train.checkpoint_every_steps"),
     *("train.eval_every_steps", "train.eval_examples"),
 )
-"""The same, and fields, where the run is trained further: how long, and how often something is told or saved."""
+"""Sections and fields that may differ when training is resumed: also durations and intervals."""
 FREE_TO_DECODE = (*FREE_TO_CHANGE, "method")
-"""The same where the run is only decoded: see `decode_as`."""
+"""Sections that may differ when the run is only decoded (see `decode_as`)."""
 
 HOW_TO_SCORE = ("alpha", "length_penalty", "temperature", "collaborative")
-"""Fields of `config.decode` that belong to a method, and not to the candidates and the length of lists."""
+"""Fields of `config.decode` that belong to a method, unlike the candidates and the length of lists."""
 
 DEFAULTS = Path(__file__).resolve().parents[2] / "configs" / "common.py"
-"""Every field of a config, in a checkout; an installed package comes without."""
+"""File with all fields of a config; exists in a checkout, but not in an installed package."""
 
 _HELP = (
     "Experiment file, such as configs/igd.py, or FILE.py:ARGUMENT; default the config of the run in the workdir. Each "
     "field is an option of its own, --config.SECTION.FIELD=VALUE; configs/common.py lists them all."
 )
 
-flags.disclaim_key_flags()  # options that are defined here belong to the commands, and --help of each shows them
+flags.disclaim_key_flags()  # options defined here belong to the commands, so that --help of each shows them
 
 
 def load_config(config: ConfigDict | None, workdir: Workdir) -> ConfigDict:
-    """The given config, or that of the run in the workdir."""
+    """The given config, or if None, that of the run in the workdir."""
     if config is not None:
         return config
     if not workdir.config.is_file():
@@ -48,10 +48,10 @@ def load_config(config: ConfigDict | None, workdir: Workdir) -> ConfigDict:
 
 
 def run_config(workdir: Workdir) -> ConfigDict:
-    """The config of the run in a workdir; fields that are younger than the run have the values of `DEFAULTS`.
+    """Read the config of the run in a workdir; fields that did not exist yet have the values of `DEFAULTS`.
 
     Raises:
-      InputError: the file was altered, and holds no config.
+      InputError: the file was altered and is not a config.
     """
     config = read_json(workdir.config)
     if not isinstance(config, dict) or not all(isinstance(fields, dict) for fields in config.values()):
@@ -66,7 +66,7 @@ def run_config(workdir: Workdir) -> ConfigDict:
 
 
 def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
-    """A section with tuples again where JSON has lists: flags take texts such as ``(1,5)`` for those only."""
+    """A section with its lists converted to tuples, for which flags accept texts such as ``(1,5)``."""
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
@@ -77,12 +77,12 @@ def define_config_flag() -> None:
     """
     root = str(DEFAULTS.parents[1])
     if root not in sys.path:
-        sys.path.append(root)  # experiments import `configs.common`, wherever the command is typed
+        sys.path.append(root)  # experiments import `configs.common`, whatever the current folder
     with bad_flags_told():
         file, folder, other = (_option(name) for name in ("--config", "--workdir", "--decode_as"))
         for name, given in (("config", file), ("decode_as", other)):
             if given is not None:
-                read_config(given, option=name)  # what is wrong in it is told by our own words
+                read_config(given, option=name)  # for messages of our own
         if file is None and folder is not None and Workdir(folder).config.is_file():
             config = run_config(Workdir(folder))
             if other is not None:
@@ -107,10 +107,11 @@ def read_config(file: str, *, option: str = "config") -> ConfigDict:
     """The config of an experiment file, ``FILE.py`` or ``FILE.py:ARGUMENT``.
 
     Args:
+      file: the file and its argument.
       option: name of the option that gave it, for messages.
 
     Raises:
-      InputError: there is no such file, or it fails, exits, or gives no config.
+      InputError: there is no such file, or it fails, exits, or does not return a config.
     """
     path, *argument = file.split(":", 1)
     if not Path(path).is_file():
@@ -120,20 +121,20 @@ def read_config(file: str, *, option: str = "config") -> ConfigDict:
         if not isinstance(config, ConfigDict):
             raise TypeError(f"get_config() returns {type(config).__name__} and no ConfigDict")
         return config
-    except (Exception, SystemExit) as error:  # it is the user's own code, which may do anything
+    except (Exception, SystemExit) as error:  # user code may raise anything
         what = f"{type(error).__name__}: {error}"
         raise InputError(f"{path} is no experiment file ({what}); expected one like those of configs/") from error
 
 
 def decode_as(config: ConfigDict, other: ConfigDict) -> None:
-    """Have another experiment's method decode the run of `config`: same model, candidates and lists, other scores."""
+    """Set the method of another experiment for decoding: model, candidates and list length stay, scores change."""
     config.method = other.method
     for field in HOW_TO_SCORE:
         config.decode[field] = other.decode[field]
 
 
 def check_workdir(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] = FREE_TO_CHANGE) -> None:
-    """Raise `InputError` when the workdir holds a run of another config, but for sections and fields that are free."""
+    """Raise `InputError` if the workdir has a run of another config; sections and fields in `free` may differ."""
     if not workdir.config.is_file():
         return
     old, new = config_json(run_config(workdir)), config_json(config)
@@ -153,7 +154,7 @@ def check_workdir(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] =
 
 
 def config_json(config: ConfigDict) -> Any:
-    """A config as plain JSON values."""
+    """A config as JSON values."""
     return json.loads(config.to_json())
 
 

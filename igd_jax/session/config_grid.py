@@ -1,6 +1,6 @@
-"""Values to try for a field of the config, ``decode.alpha=0,0.2``, and all points of several such lists.
+"""Values to try for a field of the config, ``decode.alpha=0,0.2``, and all combinations of several such lists.
 
-What `sweep` and `evaluate --choose` share.
+Used by `sweep` and `evaluate --choose`.
 """
 
 import itertools
@@ -21,22 +21,24 @@ PARSERS: dict[type, flags.ArgumentParser] = {
 
 
 class Axis(NamedTuple):
-    """A field of the config by its full name, and the values to try, in the order given."""
+    """Full name of a field of the config, and the values to try, in the given order."""
 
     field: str
     values: list[Any]
 
 
 def parse_axis(text: str, config: ConfigDict, *, option: str, under: Sequence[str] = ()) -> Axis:
-    """Read ``FIELD=VALUE,VALUE``, each value as the field's own type: a number, true or false, or a text.
+    """Parse ``FIELD=VALUE,VALUE``, with values of the field's type: a number, true or false, or a text.
 
     Args:
-      option: the option that `text` belongs to, for messages.
-      under: what the field's name must begin with, one of these; empty = any field.
+      text: the text.
+      config: config with the field.
+      option: option that `text` belongs to, for messages.
+      under: allowed beginnings of the field's name; empty = any field.
 
     Raises:
-      InputError: no such field, one that may not be varied here, no value, a value twice, or one that is not of its
-        type.
+      InputError: there is no such field, it may not be varied here, there is no value, or a value is repeated or of a
+        wrong type.
     """
     given, (field, _, values) = f"{option}={text}", text.partition("=")
     if not values:
@@ -72,7 +74,7 @@ def _parse(kind: type, value: str, given: str) -> Any:
 
 
 def points(axes: Sequence[Axis]) -> Iterator[dict[str, Any]]:
-    """Every combination of one value an axis, the last axis fastest; a single empty one where there is no axis.
+    """All combinations of one value per axis, the last axis varying fastest; one empty combination without axes.
 
     Raises:
       InputError: a field has two axes.
@@ -92,7 +94,7 @@ def changed(config: ConfigDict, point: dict[str, Any]) -> ConfigDict:
 
 
 def name_of(point: dict[str, Any]) -> str:
-    """A folder's name: ``alpha=0.2,seed=1``. Fields go by their last part where that is enough to tell them apart."""
+    """Name of a folder: ``alpha=0.2,seed=1``. Fields are shortened to their last part if that is unambiguous."""
     short = [field.rsplit(".", 1)[-1] for field in point]
     names = short if len(set(short)) == len(short) else list(point)
     text = ",".join(f"{name}={value}" for name, value in zip(names, point.values(), strict=True))

@@ -1,17 +1,17 @@
-"""How long a run trains, and when it is evaluated."""
+"""Duration of training, and the steps at which it is evaluated."""
 
 from igd_jax.data.batches import steps_per_epoch
 from igd_jax.session.settings import Settings
 
 
 class Plan:
-    """Numbers that follow from the settings and the size of the train split, told in one line.
+    """Numbers that follow from the settings and the size of the train split; as text, one line.
 
     Attributes:
-      n_rows: train rows in use.
-      epoch: steps that show each of them once.
-      num_steps: steps in all.
-      eval_every_steps: steps between evaluations.
+      n_rows: number of train rows in use.
+      epoch: number of steps per epoch.
+      num_steps: total number of steps.
+      eval_every_steps: number of steps between evaluations.
       global_batch_size, micro_batch_size, patience: as in the settings.
     """
 
@@ -30,13 +30,13 @@ class Plan:
         )
 
     def evaluates(self, step: int) -> bool:
-        """Whether the loss over valid is wanted after so many steps."""
+        """Whether to evaluate on valid after this many steps."""
         return step > 0 and (step % self.eval_every_steps == 0 or step == self.num_steps)
 
     def out_of_patience(self, worse: int) -> bool:
-        """Whether so many evaluations without a better loss are too many."""
+        """Whether this many evaluations without a better loss end training."""
         return self.patience > 0 and worse >= self.patience
 
     def is_over(self, step: int, *, worse: int) -> bool:
-        """Whether there is nothing left to train."""
+        """Whether training is complete."""
         return step >= self.num_steps or self.out_of_patience(worse)

@@ -1,4 +1,4 @@
-"""A trained run that recommends: built once, it answers any number of requests, compiled once per shape."""
+"""Recommender of a trained run: built once, it answers any number of requests, and compiles once per shape."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -35,11 +35,11 @@ from igd_jax.training.mesh import check_divides, put_batch
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request is answered.
+    """Answer to a request.
 
     Attributes:
-      results: best first.
-      notes: what of the history could not be read as it is, in one sentence each.
+      results: results, best first.
+      notes: one sentence for each part of the history that was not read as given.
     """
 
     results: tuple[Result, ...]
@@ -47,7 +47,7 @@ class Answer:
 
 
 def decode_options(decode: DecodeSettings, index: ItemIndex) -> DecodeOptions:
-    """How lists of the candidates of `index` are made."""
+    """Options of decoding for the candidates of `index`."""
     return DecodeOptions(
         alpha=decode.alpha,
         temperature=decode.temperature,
@@ -59,13 +59,13 @@ def decode_options(decode: DecodeSettings, index: ItemIndex) -> DecodeOptions:
 
 
 class Recommender:
-    """A model with all that it takes to recommend.
+    """A model with everything needed to recommend.
 
     Attributes:
       session: the run.
       index: items, with the candidates of decoding.
-      model: with its weights.
-      step: training steps behind them; None where nothing was trained.
+      model: model with its weights.
+      step: number of training steps of the weights; None if untrained.
     """
 
     def __init__(self, session: Session, workdir: Workdir):
@@ -80,14 +80,14 @@ class Recommender:
 
     @classmethod
     def load(cls, workdir: str | Path, changes: Mapping[str, Any] | None = None) -> "Recommender":
-        """The recommender of a run.
+        """Load the recommender of a run.
 
         Args:
           workdir: folder of the run.
           changes: fields of the config by their full names, such as ``{"decode.alpha": 0.1}``.
 
         Raises:
-          InputError: there is no run, or a change that it cannot take.
+          InputError: there is no run, or the config does not accept a change.
         """
         folder = Workdir(str(workdir))
         config = load_config(None, folder)
@@ -98,14 +98,14 @@ class Recommender:
         return cls(set_up_to_decode(config, folder), folder)
 
     def recommend(self, requests: Iterable[Request | Mapping[str, Any]], *, k: int | None = None) -> list[Answer]:
-        """Answer requests, in their order.
+        """Answer requests, in the given order.
 
         Args:
-          requests: histories, and what may be recommended; mappings have the fields of `Request`.
-          k: length of the lists; by default `config.decode.top_k`.
+          requests: requests, or mappings with the fields of `Request`.
+          k: length of the lists; None = `config.decode.top_k`.
 
         Raises:
-          InputError: a request that cannot be answered, or lists longer than `config.decode.top_k`.
+          InputError: a request cannot be answered, or k exceeds `config.decode.top_k`.
         """
         k = self._checked_length(k)
         given = [read_request(each) for each in requests]
@@ -119,11 +119,11 @@ class Recommender:
         return [Answer(results, tuple(told)) for results, told in zip(lists, notes, strict=True)]
 
     def check(self, request: Request) -> None:
-        """Raise `InputError` where a request cannot be answered."""
+        """Raise `InputError` if a request cannot be answered."""
         self._resolved(request)
 
     def _resolved(self, request: Request) -> Resolved:
-        """A request in the numbers of the catalogue; `InputError` where it cannot be answered."""
+        """Convert a request to numbers of the catalogue; raises `InputError` if it cannot be answered."""
         found = self._names.resolve(request)
         if not self._reads_words and not any(item is not None for item in found.items):
             raise InputError(
@@ -139,16 +139,20 @@ class Recommender:
         collaborative: Collaborative | None = None,
         allowed: Sequence[Allowed | None] = (),
     ) -> Recommendations:
-        """Recommend for every example, in its order; as NumPy arrays.
+        """Recommend for all examples, in order.
 
         Args:
+          examples: the examples.
           collaborative: scores of items for each example.
-          allowed: what may be recommended to each example; None, or empty = all candidates.
+          allowed: rows that may be recommended for each example; None, or an empty sequence = all candidates.
+
+        Returns:
+          Lists as NumPy arrays.
         """
         decode, mesh = self.session.settings.decode, self.session.mesh
         check_divides("config.decode.batch_size", decode.batch_size, mesh)
         size = self._batch_size(len(examples))
-        width = prompt_room(examples)  # never of what was asked before, so that an answer does not depend on it
+        width = prompt_room(examples)  # of these examples only, so that answers do not depend on earlier requests
         is_restricted = any(each is not None for each in allowed)
 
         def answer(group: Int[np.ndarray, " b"]) -> Recommendations:
@@ -161,11 +165,11 @@ class Recommender:
 
         n_rows = len(examples)
         groups = in_groups(by_length(examples, np.arange(n_rows)), size)
-        progress = Progress("recommend", n_rows, "users") if n_rows > size else None  # one batch has none
+        progress = Progress("recommend", n_rows, "users") if n_rows > size else None  # none for a single batch
         return map_rows(answer, groups, n_rows=n_rows, progress=progress)
 
     def results(self, lists: Recommendations, query: int) -> tuple[Result, ...]:
-        """One of the lists of `rank`, best first; a result that was cut before its end has no items."""
+        """Results of one list of `rank`, best first; a result that was cut before its end has no items."""
         index, ids, found = self.index, self.session.prepared.item_ids, []
         for row, score in zip(lists.rows[query].tolist(), lists.scores[query].tolist(), strict=True):
             if row >= 0:
@@ -177,7 +181,7 @@ class Recommender:
         return tuple(found)
 
     def examples(self, rows: Rows) -> Examples:
-        """Rows of a split, as the model reads them; nothing of their targets is looked at."""
+        """Rows of a split in the form that the model reads, without their targets."""
         history = Ragged(rows.history_items, rows.history_start)
         if self.session.method.inputs == "items":
             return item_examples(history)
@@ -185,7 +189,7 @@ class Recommender:
 
     @property
     def _reads_words(self) -> bool:
-        """Whether a history may hold any text at all."""
+        """Whether a history may contain arbitrary text."""
         return self.session.method.inputs == "text" and self.session.identifiers.texts is not None
 
     def _checked_length(self, k: int | None) -> int:
@@ -197,7 +201,7 @@ class Recommender:
         return top_k if k is None else k
 
     def _batch_size(self, n_rows: int) -> int:
-        """`config.decode.batch_size`; for fewer rows, the next power of two that the devices share out evenly."""
+        """`config.decode.batch_size`; for fewer rows, the next power of two times the number of devices."""
         n_devices = self.session.mesh.size
         needed = n_devices * (1 << max(-(-n_rows // n_devices) - 1, 0).bit_length())
         return min(self.session.settings.decode.batch_size, needed)
@@ -212,7 +216,7 @@ class Recommender:
         return np.stack([is_candidate if each is None else each.mask(is_candidate) for each in allowed])
 
     def _fit(self, prompts: TokenRows) -> Examples:
-        """Prompts cut so that the longest candidate fits behind each."""
+        """Cut prompts so that the longest candidate fits after each."""
         limit = self.session.settings.data.max_length
         room = limit - self.index.longest
         if room < 1:
@@ -223,7 +227,7 @@ class Recommender:
         return make_examples(prompts, room=room)
 
     def _examples(self, requests: Sequence[Request], resolved: Sequence[Resolved]) -> tuple[Examples, list[list[str]]]:
-        """Histories as the model reads them, and what could not be read as it is."""
+        """Histories in the form that the model reads, and notes on parts that are not read as given."""
         notes = [_unknown(request, found, self._reads_words) for request, found in zip(requests, resolved, strict=True)]
         if self._reads_words:
             histories = [
@@ -244,7 +248,7 @@ class Recommender:
 
 
 def _unknown(request: Request, found: Resolved, reads_words: bool) -> list[str]:
-    """A note for each entry of the history that the catalogue does not have."""
+    """A note for each entry of the history that is not in the catalogue."""
     becomes = "the model reads it as plain text" if reads_words else "so the model cannot read it; it is left out"
     return [
         f"{entry!r} is neither a title nor an item of the catalogue{';' if reads_words else ','} {becomes}"

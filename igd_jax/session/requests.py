@@ -1,4 +1,4 @@
-"""Requests for recommendations: a history, and what may be recommended after it."""
+"""Requests for recommendations: a history, and restrictions of the candidates."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,16 +9,17 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.shown import shown
 from igd_jax.items.index import ItemIndex
 
 
 @dataclass(frozen=True)
 class Request:
-    """What somebody wants to know.
+    """A request for recommendations.
 
     Attributes:
       history: titles or item ids, oldest first.
-      id: name of the request, given back with its answer.
+      id: name of the request, repeated in its answer.
       candidates: titles or item ids that may be recommended; None = all candidates of the run.
       exclude_history: whether items of the history are left out.
     """
@@ -30,27 +31,27 @@ class Request:
 
 
 def read_request(value: Any) -> Request:
-    """A request, or a JSON object with its fields, whose values are checked.
+    """Check a request, or a JSON object with its fields.
 
     Raises:
-      InputError: it is none.
+      InputError: the value is not a request.
     """
     if isinstance(value, Request):
         value = vars(value)
     if not isinstance(value, Mapping):
-        raise InputError(f'a request is {_shown(value)}; expected an object such as {{"history": ["Title A"]}}')
+        raise InputError(f'a request is {shown(value)}; expected an object such as {{"history": ["Title A"]}}')
     known = [field.name for field in fields(Request)]
     if unknown := sorted(set(value) - set(known)):
-        raise InputError(f"a request has the field {_shown(unknown[0])}; expected {', '.join(known)}")
+        raise InputError(f"a request has the field {shown(unknown[0])}; expected {', '.join(known)}")
     given = {name: each for name, each in value.items() if each is not None}
     if "id" in given and not _is_text(given["id"]):
-        raise InputError(f"id is {_shown(given['id'])}; expected a text")
+        raise InputError(f"id is {shown(given['id'])}; expected a text")
     if not isinstance(given.get("exclude_history", False), bool):
-        raise InputError(f"exclude_history is {_shown(given['exclude_history'])}; expected true or false")
+        raise InputError(f"exclude_history is {shown(given['exclude_history'])}; expected true or false")
     for name in ("history", "candidates"):
         texts = given.get(name, ())
         if not isinstance(texts, list | tuple) or not all(map(_is_text, texts)):
-            raise InputError(f"{name} is {_shown(texts)}; expected a list of titles or item ids")
+            raise InputError(f"{name} is {shown(texts)}; expected a list of titles or item ids")
     if not given.get("history"):
         raise InputError("a request has no history; name at least one title or item id, oldest first")
     candidates = tuple(given["candidates"]) if "candidates" in given else None
@@ -59,18 +60,18 @@ def read_request(value: Any) -> Request:
 
 @dataclass(frozen=True)
 class Allowed:
-    """Some of the candidates. Many requests are held at once, and their masks would fill the memory.
+    """A subset of the candidates, stored as row numbers, as masks of many requests would need much memory.
 
     Attributes:
       only: catalogue rows that may be recommended; None = all.
-      without: catalogue rows that may not be.
+      without: catalogue rows that may not be recommended.
     """
 
     only: Int[np.ndarray, " some"] | None
     without: Int[np.ndarray, " others"]
 
     def mask(self, is_candidate: Bool[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
-        """Rows that may be recommended, among the candidates."""
+        """Mask of the candidate rows that may be recommended."""
         mask = is_candidate.copy()
         if self.only is not None:
             mask[:] = False
@@ -81,11 +82,11 @@ class Allowed:
 
 @dataclass(frozen=True)
 class Resolved:
-    """A request in the numbers of a catalogue.
+    """A request in numbers of a catalogue.
 
     Attributes:
-      items: item of each entry of the history; None where the catalogue has none of that name.
-      allowed: what may be recommended; None = all candidates.
+      items: item of each entry of the history; None if the catalogue has no such item.
+      allowed: rows that may be recommended; None = all candidates.
     """
 
     items: tuple[int | None, ...]
@@ -93,7 +94,7 @@ class Resolved:
 
 
 class ItemNames:
-    """Items by title and by id; a title goes before an id that reads the same, and the first item before others."""
+    """Items by title and by id. Titles take precedence over equal ids, and earlier items over later ones."""
 
     def __init__(self, index: ItemIndex, item_ids: Sequence[str]):
         self._index = index
@@ -104,7 +105,7 @@ class ItemNames:
         """Find the items of a request.
 
         Raises:
-          InputError: an unknown candidate, or nothing is left to recommend.
+          InputError: a candidate is unknown, or nothing is left to recommend.
         """
         items = tuple(self._item.get(entry) for entry in request.history)
         if request.candidates is None and not request.exclude_history:
@@ -130,10 +131,5 @@ class ItemNames:
 
 
 def _is_text(value: Any) -> bool:
-    """Whether a value is a text that can be written; JSON can also hold halves of surrogate pairs."""
+    """Whether a value is a text that can be encoded; JSON may contain lone surrogates."""
     return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:60] + "..."

@@ -1,4 +1,4 @@
-"""Where a run starts from: the state that an earlier start of it left, or the first one."""
+"""Initial state of a run: the last state of an earlier start, or the first one."""
 
 from functools import partial
 from typing import Any
@@ -27,19 +27,25 @@ def resume(
     metrics: MetricsWriter,
     restart: bool,
 ) -> tuple[TrainState, dict[str, Any]]:
-    """The state to train from and its progress; metrics are cut back to it.
+    """Find the state to train from and its progress, and truncate the metrics to it.
 
-    Progress, which each checkpoint holds: `fingerprints` of what it was trained on; ``best_step`` and ``best_loss`` of
-    the best evaluation, 0 and None without any, ``worse``, how many came after it, and ``evaluated``, the step of the
-    newest; ``num_steps`` of the plan and ``n_valid``, rows of valid that are evaluated.
+    Progress is part of each checkpoint: `fingerprints` of data and frozen variables; ``best_step`` and ``best_loss`` of
+    the best evaluation (0 and None without any), ``worse``, the number of evaluations since, and ``evaluated``, the
+    step of the latest one; ``num_steps`` of the plan and ``n_valid``, the number of valid rows that are evaluated.
 
     Args:
-      first: the state before the first step.
+      first: state before the first step.
       frozen: variables that are not trained.
-      restart: remove what there is and start from step 0.
+      session: the run.
+      workdir: its folder.
+      plan: duration of training.
+      n_valid: number of valid rows that are evaluated.
+      checkpoints: checkpoints of the run.
+      metrics: metrics of the run.
+      restart: whether to remove existing checkpoints and start from step 0.
 
     Raises:
-      InputError: states were saved and none can be gone on from, or they were trained on something else.
+      InputError: states were saved, but none can be resumed, or they belong to other data or frozen variables.
     """
     expected = fingerprints(session, frozen)
     new: dict[str, Any] = {"best_loss": None, "best_step": 0, "worse": 0, "evaluated": 0, "num_steps": plan.num_steps}
@@ -54,15 +60,15 @@ def resume(
     else:
         if not restart:
             _check_nothing_lost(checkpoints, workdir)
-        checkpoints.clear()  # what was left unfinished
+        checkpoints.clear()  # unfinished ones
     if is_first():
-        workdir.checkpoints.mkdir(parents=True, exist_ok=True)  # where it is missing later, it was lost
+        workdir.checkpoints.mkdir(parents=True, exist_ok=True)  # if it is missing later, it was lost
     metrics.truncate(int(state.step), last_evaluation=progress["evaluated"])
     return state, progress
 
 
 def _follow(plan: Plan, step: int, progress: dict[str, Any], *, session: Session, n_valid: int) -> dict[str, Any]:
-    """Progress under a plan that may differ from the one it was made under; tells what that changes."""
+    """Adapt progress to the current plan, and report what differs from the plan of the checkpoint."""
     if plan.is_over(step, worse=progress["worse"]):
         return progress
     schedule = session.settings.train.schedule
@@ -82,7 +88,7 @@ def _follow(plan: Plan, step: int, progress: dict[str, Any], *, session: Session
 
 
 def _check_nothing_lost(checkpoints: Checkpoints, workdir: Workdir) -> None:
-    """Raise `InputError` where there is no state to go on from, though one was saved."""
+    """Raise `InputError` if a state was saved, but none can be resumed."""
     was_at = last_step(workdir.metrics)
     if checkpoints.newest_step or (was_at and not workdir.checkpoints.is_dir()):
         raise InputError(

@@ -1,7 +1,7 @@
 """The sections of the config as frozen dataclasses: each field with its type and the check of its value.
 
-Fields have the config's names; `configs/common.py` says what they mean, their unit and their source. A further field
-stands there and here, and nowhere else. Bounds are there to refuse what nobody means, not what is unwise.
+Fields have the config's names; `configs/common.py` documents their meaning, unit and source. A new field is added in
+these two places only. Bounds exclude values that are certainly mistakes, not values that are merely unwise.
 """
 
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ TOKENIZER = Existing("a Hugging Face folder; give one to config.tokenizer.path",
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """`config.tokenizer`; `path` is that of the model where it has none of its own, and empty = one is trained."""
+    """`config.tokenizer`; `path` defaults to that of the model; empty = a tokenizer is trained."""
 
     path: Annotated[str, TOKENIZER]
     vocab_size: Annotated[int, Range(257, 1_048_576, "a number of ids (256 bytes, the end, and merges)")]
@@ -54,7 +54,7 @@ class TokenizerSettings:
 
 @dataclass(frozen=True)
 class IdentifierSettings:
-    """`config.identifiers`; `identifiers.base` knows the names."""
+    """`config.identifiers`; the names are listed by `identifiers.base`."""
 
     name: Annotated[str, Text(1, 100)]
 
@@ -78,7 +78,7 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class MethodSettings:
-    """`config.method`; the method itself says what its arguments may be."""
+    """`config.method`; arguments are checked by the method itself."""
 
     name: Annotated[str, Text(1, 100)]
     args: Mapping[str, Any]
@@ -118,7 +118,7 @@ COLLABORATIVE_FOLDER = "the folder of a finished SASRec run; train one by config
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """`config.decode`; `top_k` and `candidates` as they take effect, never 0 or empty."""
+    """`config.decode`; `top_k` and `candidates` have their effective values, never 0 or empty."""
 
     alpha: Annotated[float, Range(0, 1, "a discount")]
     length_penalty: Annotated[float, Range(-10, 10, "a power of the length, 0 for sums,")]
@@ -133,7 +133,7 @@ class DecodeSettings:
 
 @dataclass(frozen=True)
 class EvalSettings:
-    """`config.eval`; `ks` ascend, each once."""
+    """`config.eval`; `ks` are ascending and distinct."""
 
     split: Annotated[str, OneOf(SPLITS)]
     protocol: Annotated[str, OneOf(tuple(PROTOCOLS))]

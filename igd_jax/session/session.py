@@ -1,6 +1,6 @@
-"""A run, put together: from checked settings to tokenizer, identifiers, items and method. All but the weights.
+"""Set-up of a run from checked settings: tokenizer, identifiers, items and method; everything but the weights.
 
-A run is described by its config and by the files of its workdir, nothing else.
+A run is determined by its config and the files of its workdir.
 """
 
 from dataclasses import dataclass
@@ -34,21 +34,21 @@ from igd_jax.training.mesh import make_mesh
 
 @dataclass(frozen=True)
 class Session:
-    """All but the weights.
+    """A run without its weights.
 
     Attributes:
       settings: checked config.
-      prepared: the prepared folder.
-      tokenizer: that of the run.
-      identifiers: how items are written.
-      prompts: what stands around histories.
-      counts: train targets per item, over the train rows in use.
-      seen: items that those rows have as a target or in a history.
+      prepared: content of the prepared folder.
+      tokenizer: tokenizer of the run.
+      identifiers: identifiers of the items.
+      prompts: prompts around histories.
+      counts: number of train targets per item, over the train rows in use.
+      seen: mask of the items in those rows, as a target or in a history.
       index: items, with the candidates of training.
-      method: what is trained and how lists are made.
+      method: method of training and decoding.
       mesh: devices.
       fingerprint: text that changes with the data, the tokenizer, the identifiers and the train rows in use.
-      cache: folder for what takes long to compute.
+      cache: folder for results of long computations.
     """
 
     settings: Settings
@@ -65,7 +65,7 @@ class Session:
     cache: Path
 
     def context(self, index: ItemIndex) -> Context:
-        """What the method may know, with the candidates of `index`."""
+        """Context of the method, with the candidates of `index`."""
         seed = self.settings.train.seed
         return Context(
             index=index,
@@ -82,7 +82,7 @@ class Session:
         )
 
     def decode_index(self) -> ItemIndex:
-        """Items with the candidates of decoding; said where they are others than those of training."""
+        """Items with the candidates of decoding, which are printed if they differ from those of training."""
         settings = self.settings
         if settings.decode.candidates == settings.data.candidates:
             return self.index
@@ -91,12 +91,12 @@ class Session:
         return index
 
     def rows(self, split: str) -> Rows:
-        """The rows in use of a split: all, or of train the first `data.max_examples`."""
+        """Rows of a split that are in use: all, except for train, the first `data.max_examples`."""
         rows = self.prepared.splits[split]
         return first_rows(rows, self.settings.data.max_examples) if split == "train" else rows
 
     def examples(self, rows: Rows) -> Examples:
-        """Rows as the method reads them, with their targets. Says how many prompts the length limit cut."""
+        """Rows in the form that the method reads, with their targets. Prints how many prompts were cut."""
         history = Ragged(rows.history_items, rows.history_start)
         if self.method.inputs == "items":
             return item_examples(history, rows.target)
@@ -113,10 +113,10 @@ class Session:
 
 
 def set_up(settings: Settings, workdir: Workdir) -> Session:
-    """Read the data, choose tokenizer and identifiers, build the items' trie; say what was found, merged and left out.
+    """Read the data, choose tokenizer and identifiers, and build the items' trie; prints counts and merged items.
 
     Raises:
-      InputError: anything that the settings name and that cannot be had.
+      InputError: data, tokenizer, identifiers or candidates are missing or unusable.
     """
     cache_compilations()
     method = load_method(settings.method.name, settings.method.args)
@@ -155,12 +155,14 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
 
 
 def set_up_to_decode(config: ConfigDict, workdir: Workdir) -> Session:
-    """The session of the run in the workdir, by a config that may decode it in another way; or of a model folder.
+    """Set up decoding of the run in the workdir, or of a model folder without training.
+
+    The config may differ from that of the run in how it is decoded.
 
     Raises:
-      InputError: a bad config, or one that would be another run.
+      InputError: the config is bad, or that of another run.
     """
-    needs = TO_DECODE - {"tokenizer.path"} if workdir.config.is_file() else TO_DECODE  # a run has its own
+    needs = TO_DECODE - {"tokenizer.path"} if workdir.config.is_file() else TO_DECODE  # a run has a tokenizer
     settings = settings_from(config, needs=needs)
     check_workdir(config, workdir, free=FREE_TO_DECODE)
     return set_up(settings, workdir)
@@ -180,12 +182,12 @@ def describe_index(which: str, index: ItemIndex) -> str:
 
 
 def first_rows(rows: Rows, limit: int) -> Rows:
-    """The first `limit` rows; all of them when it is 0."""
+    """The first `limit` rows; all if `limit` is 0."""
     return rows.take(np.arange(min(limit, len(rows)))) if limit else rows
 
 
 def choose_tokenizer(settings: Settings, workdir: Workdir, prepared: Prepared) -> Tokenizer:
-    """That of the run in the workdir; else that of the config; else one trained on the titles."""
+    """The tokenizer of the run in the workdir, else that of the config, else one trained on the titles."""
     if workdir.config.is_file():
         return load_tokenizer(workdir.tokenizer)
     if settings.tokenizer.path:

@@ -1,14 +1,14 @@
 """The settings of a run: the config, checked at second zero and typed. Nothing below reads a ConfigDict.
 
-`settings_from` reads the config into the dataclasses of `session.sections` and fills in what follows from other fields
-by a simple rule (`decode.top_k` 0 is `decode.num_beams`). The first value that cannot be meant is an `InputError` in
-one line, before any data is read.
+`settings_from` reads the config into the dataclasses of `session.sections` and fills in values that follow from other
+fields (`decode.top_k` 0 is `decode.num_beams`). The first unusable value raises an `InputError` of one line, before any
+data is read.
 
-Every value is checked for every command: a run whose `decode.alpha` is wrong is refused before it is trained. Only
-paths are checked just where they are needed, as they may not be there yet (the scores of another run) or no more (the
-tokenizer of a run that has its own): see `TO_TRAIN` and `TO_DECODE`. What only data, weights or devices can tell is
-checked where those are read: whether a title fits `data.max_length`, whether there are `mesh.data` devices, and what is
-in a folder's files, a model's config.json apart.
+Every value is checked for every command, so a run with a bad `decode.alpha` is refused before it is trained. Only the
+existence of paths is checked when they are needed, as they may not exist yet (the scores of another run) or no longer
+(the tokenizer of a run that has a copy): see `TO_TRAIN` and `TO_DECODE`. Values that depend on data, weights or devices
+are checked when those are read: whether a title fits `data.max_length`, whether there are `mesh.data` devices, and the
+content of files other than a model's config.json.
 """
 
 import dataclasses
@@ -39,17 +39,17 @@ from igd_jax.session.sections import (
 )
 
 TO_TRAIN = frozenset({"data.dir", "tokenizer.path", "model.path", "data.candidates", "decode.candidates"})
-"""Paths that training needs. Without ``tokenizer.path`` where the run in the workdir has a tokenizer already."""
+"""Paths that training needs, except ``tokenizer.path`` if the run in the workdir has a tokenizer already."""
 TO_DECODE = TO_TRAIN | {"decode.collaborative"}
 """Paths that evaluating and recommending need."""
 
 ONLY_OF_A_DECODER = {"lora_rank": 0, "dtype": "float32", "param_dtype": "float32", "remat": False}
-"""Fields of `config.model` that other models do not read, each with the value that suits them."""
+"""Fields of `config.model` that apply to decoders only, each with the value that other models require."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All sections, by the config's names."""
+    """All sections, with the config's names."""
 
     data: DataSettings
     tokenizer: TokenizerSettings
@@ -67,10 +67,11 @@ def settings_from(config: ConfigDict, *, needs: Collection[str] = TO_DECODE) -> 
     """Read, check and type a whole config.
 
     Args:
-      needs: fields whose paths have to be there.
+      config: the config.
+      needs: fields whose paths must exist.
 
     Raises:
-      InputError: a field that is missing or unknown, a value that cannot be meant, or two that contradict each other.
+      InputError: a field is missing or unknown, a value is unusable, or two values contradict each other.
     """
     given, sections = config.to_dict(), get_type_hints(Settings)
     check_names("config", given, sections)
@@ -86,7 +87,7 @@ def settings_from(config: ConfigDict, *, needs: Collection[str] = TO_DECODE) -> 
 
 
 def _filled_in(given: Settings) -> Settings:
-    """The same with what follows from other fields by a simple rule."""
+    """The settings with values filled in that follow from other fields."""
     tokenizer, decode, ks = given.tokenizer, given.decode, given.eval.ks
     return dataclasses.replace(
         given,
@@ -102,7 +103,7 @@ def _filled_in(given: Settings) -> Settings:
 
 
 def _typed_args(given: MethodSettings) -> MethodSettings:
-    """The same with arguments of the types that the method's constructor takes, and of sizes that can be computed."""
+    """The settings with arguments converted to the types of the method's constructor, and their sizes checked."""
     takes, args = get_type_hints(type(load_method(given.name, {})).__init__), {}
     for name, value in given.args.items():
         kind = takes.get(name)
@@ -114,7 +115,7 @@ def _typed_args(given: MethodSettings) -> MethodSettings:
 
 
 def _method(given: MethodSettings) -> Method:
-    """The method, whose constructor checks its arguments."""
+    """Make the method; its constructor checks its arguments."""
     try:
         return load_method(given.name, given.args)
     except InputError as error:
@@ -122,7 +123,7 @@ def _method(given: MethodSettings) -> Method:
 
 
 def _check_model_folder(settings: Settings, *, own_tokenizer: bool) -> None:
-    """Raise `InputError` unless the model of a folder is understood, and a tokenizer comes with it or beside it."""
+    """Raise `InputError` unless a model folder is supported, and there is a tokenizer in it or in the config."""
     path = settings.model.path
     try:
         config_of(path)
@@ -133,14 +134,14 @@ def _check_model_folder(settings: Settings, *, own_tokenizer: bool) -> None:
 
 
 def _kind(model: ModelSettings, needs: Collection[str]) -> str:
-    """The kind of backbone; taken to be a decoder of a folder that is not looked at."""
+    """Kind of the backbone; a folder that is not needed is assumed to hold a decoder."""
     if model.path and "model.path" not in needs:
         return "decoder"
     return kind_of(model.path or model.config)
 
 
 def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterator[str]:
-    """What is wrong with values that are each fine alone."""
+    """Messages about values that are each valid but contradict each other."""
     model, train, decode, mesh, ks = settings.model, settings.train, settings.decode, settings.mesh, settings.eval.ks
     if train.global_batch_size % train.micro_batch_size:
         yield (

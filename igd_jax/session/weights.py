@@ -1,4 +1,4 @@
-"""The model of a run: before any training, and after it."""
+"""The model of a run, before and after training."""
 
 from contextlib import closing
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ class Trained:
     """A model to recommend with.
 
     Attributes:
-      model: with its weights.
-      step: training steps behind them; None where nothing was trained.
+      model: model with its weights.
+      step: number of training steps of the weights; None if untrained.
     """
 
     model: nnx.Module
@@ -30,20 +30,20 @@ class Trained:
 
 
 def split_trainable(model: nnx.Module) -> tuple[Any, Any, Any]:
-    """Graph, variables that are trained (`nnx.Param`), and all others, which are frozen."""
+    """Split a model into its graph, trained variables (`nnx.Param`) and frozen variables (all others)."""
     graph, *states = nnx.split(model, nnx.Param, ...)
     trained, frozen = states
     return graph, trained, frozen
 
 
 def trained_model(session: Session, workdir: Workdir, context: Context) -> Trained:
-    """The best checkpoint of the run in the workdir; without a run there, the Hugging Face folder of the config.
+    """Load the best checkpoint of the run in the workdir; without a run, the Hugging Face folder of the config.
 
-    The run may have been trained by another method than the one that is to decode it, as long as both have one kind of
+    The method that decodes the run may differ from the one that trained it, as long as both have the same kind of
     model.
 
     Raises:
-      InputError: neither is there, the checkpoint is damaged or belongs to other data, or the methods' models differ.
+      InputError: neither exists, the checkpoint is damaged or belongs to other data, or the kinds of model differ.
     """
     settings, method = session.settings, session.method
     if not workdir.config.is_file():
@@ -56,7 +56,7 @@ def trained_model(session: Session, workdir: Workdir, context: Context) -> Train
         return Trained(method.make_model(context), None)
     trained_by = config_json(run_config(workdir))["method"]
     is_same = trained_by["name"] == settings.method.name
-    # Paths among its arguments may be there no more where decoding alone reads them.
+    # A path among its arguments may no longer exist if only decoding reads it.
     trainer = method if is_same else load_method(trained_by["name"], trained_by["args"])
     if trainer.model_kind != method.model_kind:
         raise InputError(
@@ -77,7 +77,7 @@ def trained_model(session: Session, workdir: Workdir, context: Context) -> Train
 
 
 def check_decoding_args(method: Method, trained: dict[str, Any], given: dict[str, Any]) -> None:
-    """Raise `InputError` when an argument that only training reads differs from the run's."""
+    """Raise `InputError` if an argument that only training reads differs from the run's."""
     differ = sorted(name for name in set(trained) | set(given) if trained.get(name) != given.get(name))
     if fixed := [name for name in differ if name not in method.decoding_args]:
         raise InputError(
@@ -87,14 +87,14 @@ def check_decoding_args(method: Method, trained: dict[str, Any], given: dict[str
 
 
 def fingerprints(session: Session, frozen: Any) -> dict[str, str]:
-    """What a checkpoint must fit: the data with the tokenizer, and the frozen variables of the model."""
+    """Fingerprints that a checkpoint must match: of data and tokenizer, and of the model's frozen variables."""
     return {"fingerprint": session.fingerprint, "frozen": frozen_fingerprint(frozen)}
 
 
 def check_fingerprints(
     progress: dict[str, Any], *, expected: dict[str, str], session: Session, workdir: Workdir
 ) -> None:
-    """Raise `InputError` when a checkpoint was trained with other data, tokenizer or frozen arrays."""
+    """Raise `InputError` if a checkpoint was trained with other data, tokenizer or frozen variables."""
     if progress["fingerprint"] != expected["fingerprint"]:
         raise InputError(
             f"{workdir.path} was trained on other data or with another tokenizer than {session.settings.data.dir} "

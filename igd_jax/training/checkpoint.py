@@ -1,13 +1,13 @@
-"""Checkpoints: the last states to resume from, and the best parameters to use. The only module that knows Orbax.
+"""Checkpoints: the last states to resume from, and the best parameters to use. The only module that uses Orbax.
 
 ::
 
     checkpoints/last/STEP/  {tree/, checkpoint.json}    the newest two states, the older one in case of damage
-    checkpoints/best/STEP/  {tree/, checkpoint.json}    parameters of the best evaluation, as either state knows it
+    checkpoints/best/STEP/  {tree/, checkpoint.json}    parameters of the best evaluation as of each of those states
     checkpoints/newest.json                             the newest step that was ever saved
 
-checkpoint.json is written last, when all else is on the disk: progress, and the SHA-256 of each file of tree/. So a
-folder without it is unfinished, and whatever changes later is found.
+checkpoint.json holds progress and the SHA-256 of each file of tree/. It is written last, when all other files are on
+disk. So a folder without it is unfinished, and later changes are detected.
 """
 
 import hashlib
@@ -38,26 +38,26 @@ KEPT_STATES = 2
 
 
 class DamagedError(Exception):
-    """A checkpoint that is unfinished, or not what was written; the message says how."""
+    """An unfinished or damaged checkpoint; the message says how."""
 
 
 class Checkpoints:
-    """The checkpoints under one folder, which is made when there is something to save.
+    """The checkpoints in one folder, which is created by the first save.
 
-    Saving runs in the background; a process that is killed meanwhile leaves the checkpoints before. `close` waits. An
-    error of saving is raised by the next call that saves or closes.
+    Saving runs in the background, and `close` waits for it; if the process is killed meanwhile, the earlier checkpoints
+    remain. Errors of saving are raised by the next call that saves or closes.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder.absolute()
-        options = ocp.AsyncOptions(create_directories_asynchronously=False)  # errors of that one would be waited for
+        options = ocp.AsyncOptions(create_directories_asynchronously=False)  # whose errors would cause a long wait
         self._savers = {kind: ocp.StandardCheckpointer(async_options=options) for kind in (LAST, BEST)}
         self._sealed: dict[str, Future[None]] = {}
-        self._sealer = ThreadPoolExecutor(1, "seal")  # one: a state is sealed after the best that it names
-        self._known: dict[tuple[str, int], dict[str, Any]] = {}  # progress of what is there, or being saved
+        self._sealer = ThreadPoolExecutor(1, "seal")  # one thread: a state is sealed after the best that it names
+        self._known: dict[tuple[str, int], dict[str, Any]] = {}  # progress of checkpoints that exist or are being saved
 
     def save_last(self, state: TrainState, progress: dict[str, Any]) -> None:
-        """Save all that resuming needs; `progress` is JSON, and its ``best_step`` names the best so far, 0 = none."""
+        """Save everything needed to resume; `progress` is JSON, whose ``best_step`` names the best so far, 0 = none."""
         self._save(LAST, int(state.step), state, progress)
 
     def save_best(self, step: int, params: Params, progress: dict[str, Any]) -> None:
@@ -67,10 +67,14 @@ class Checkpoints:
     def restore_last(
         self, like: TrainState, *, check: Check = lambda _: None
     ) -> tuple[TrainState, dict[str, Any]] | None:
-        """The newest state that can be gone on from, in the shapes, dtypes and shardings of `like`; None without any.
+        """Restore the newest usable state and its progress; None if there is none.
 
-        States that are unfinished or damaged are passed over, each with a line, and so are those whose best parameters
-        are. What is newer than the state that is found is removed: it will be made again.
+        States that are unfinished or damaged, or whose best parameters are, are skipped, and one line is printed for
+        each. Checkpoints that are newer than the restored state are removed, as training will make them again.
+
+        Args:
+          like: state with the shapes, dtypes and shardings to restore.
+          check: check of the progress.
         """
         for path in self._steps(LAST):
             step = int(path.name)
@@ -94,10 +98,14 @@ class Checkpoints:
         return None
 
     def restore_best(self, like: Params, *, check: Check = lambda _: None) -> tuple[Params, dict[str, Any]] | None:
-        """The best parameters, or None when there are none yet. Safe while another process trains.
+        """Restore the best parameters and their progress; None if there are none. Safe while another process trains.
+
+        Args:
+          like: parameters with the shapes, dtypes and shardings to restore.
+          check: check of the progress.
 
         Raises:
-          InputError: they are damaged.
+          InputError: the parameters are damaged.
         """
         while step := self._best_step():
             path = self._folder / BEST / str(step)
@@ -113,24 +121,24 @@ class Checkpoints:
                     ) from None
             except (OSError, ValueError):
                 if path.exists():
-                    raise  # otherwise it gave way to a better one meanwhile
+                    raise  # otherwise it was replaced by a better one meanwhile
         return None
 
     @property
     def newest_step(self) -> int:
-        """The newest step that was ever saved here, whether or not it is still there; 0 = none."""
+        """Newest step that was ever saved here, even if it no longer exists; 0 = none."""
         try:
             return int(read_json(self._folder / NEWEST)["step"])
         except (InputError, KeyError, TypeError, ValueError):
             return 0
 
     def clear(self) -> None:
-        """Remove all of them."""
+        """Remove all checkpoints."""
         if is_first():
             _delete(self._folder)
 
     def close(self) -> None:
-        """Wait until all is written."""
+        """Wait until everything is written."""
         try:
             for sealed in self._sealed.values():
                 sealed.result()
@@ -147,7 +155,7 @@ class Checkpoints:
         if kind in self._sealed:
             self._sealed[kind].result()
         path = self._folder / kind / str(step)
-        if known is None:  # otherwise there is only more to tell of the same arrays
+        if known is None:  # otherwise only the progress of the same arrays changes
             if is_first():
                 _remove(path)
                 path.mkdir(parents=True)
@@ -157,7 +165,7 @@ class Checkpoints:
         self._sealed[kind] = self._sealer.submit(self._seal, kind, path, progress, best)
 
     def _seal(self, kind: str, path: Path, progress: dict[str, Any], best: Future[None] | None) -> None:
-        """Wait for the arrays, then make a checkpoint of them, and remove those that nothing needs any more."""
+        """Wait for the arrays, complete their checkpoint, and remove those that are no longer needed."""
         self._savers[kind].wait_until_finished()
         if best is not None:
             best.result()
@@ -174,7 +182,7 @@ class Checkpoints:
         self._remove_old()
 
     def _remove_old(self) -> None:
-        """Keep the newest states, the newest best, and the best that each of those states names."""
+        """Remove all but the newest states, the newest best, and the best that each of those states names."""
         states = [path for path in self._steps(LAST) if _is_sealed(path)][:KEPT_STATES]
         bests = [path for path in self._steps(BEST) if _is_sealed(path)][:1]
         named = {str(read_json(path / SEAL)["progress"].get("best_step")) for path in states}
@@ -185,7 +193,7 @@ class Checkpoints:
                     _remove(path)
 
     def _settle(self, step: int, best_step: int) -> None:
-        """Remove checkpoints of what will be trained again, and do what a killed process had yet to do."""
+        """Remove checkpoints of steps that will be trained again, and finish the removals of a killed process."""
         for kind, newest in ((LAST, step), (BEST, best_step)):
             for path in self._steps(kind):
                 if int(path.name) > newest:
@@ -197,7 +205,7 @@ class Checkpoints:
 
     # --------------------------------------------------------------------------------------------------------- reading
     def _steps(self, kind: str) -> list[Path]:
-        """Folders of checkpoints, whole or not, the newest first."""
+        """Folders of checkpoints, complete or not, newest first."""
         folder = self._folder / kind
         found = folder.iterdir() if folder.is_dir() else ()
         return sorted(
@@ -207,7 +215,7 @@ class Checkpoints:
         )
 
     def _best_step(self) -> int:
-        """The step of the best parameters, as the newest finished checkpoints tell it; 0 = none."""
+        """Step of the best parameters according to the newest finished checkpoints; 0 = none."""
         steps = [int(path.name) for path in self._steps(BEST) if _is_sealed(path)]
         for path in self._steps(LAST):
             try:
@@ -233,7 +241,7 @@ def _is_sealed(path: Path) -> bool:
 
 
 def _verified(path: Path) -> dict[str, Any]:
-    """The progress of a checkpoint, all of whose files are as they were written; `DamagedError` otherwise."""
+    """Progress of a checkpoint; raises `DamagedError` if a file of it is not as it was written."""
     if not _is_sealed(path):
         raise DamagedError("is unfinished" if path.exists() else "is gone")
     try:
@@ -242,7 +250,7 @@ def _verified(path: Path) -> dict[str, Any]:
         if sha256 != _sha256_of(told):
             raise DamagedError(f"is damaged: {SEAL} is not what was written")
         for name, expected in told["files"].items():
-            if not (path / name).is_file() or _sha256(path / name) != expected:  # a pipe has no end
+            if not (path / name).is_file() or _sha256(path / name) != expected:  # reading a pipe would block
                 raise DamagedError(f"is damaged: {name} is not what was written")
         return told["progress"]
     except (AttributeError, InputError, KeyError, OSError, TypeError) as error:
@@ -263,7 +271,7 @@ def _sha256_of(value: Any) -> str:
 
 
 def _remove(path: Path) -> None:
-    """Remove a checkpoint, which is never seen in part; and what a killed process left of doing that."""
+    """Remove a checkpoint at once, by renaming it first; also removes leftovers of a killed process."""
     gone = path.with_name(f".{path.name}.old")
     _delete(gone)
     if path.exists():
@@ -279,10 +287,10 @@ def _delete(path: Path) -> None:
 
 
 def frozen_fingerprint(frozen: Any) -> str:
-    """Fingerprint of the variables that training leaves as they are and that no checkpoint holds.
+    """Fingerprint of the variables that are neither trained nor saved in checkpoints.
 
-    Variables with a ``made_from`` are represented by it: computed on another device, their values may differ slightly.
-    Of all others every number counts, since a single damaged weight changes results.
+    Variables with a ``made_from`` are represented by it, as their values may differ slightly between devices. For all
+    others, every number counts, since a single damaged weight changes results.
     """
     parts: list[str] = []
     for variable in jax.tree.leaves(frozen, is_leaf=lambda node: isinstance(node, nnx.Variable)):

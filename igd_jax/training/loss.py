@@ -1,4 +1,4 @@
-"""Weighted cross-entropy as a `LossSum`: sum and weight apart, divided once."""
+"""Weighted cross-entropy as a `LossSum`: sum and weight are kept separate, and divided once."""
 
 from collections.abc import Mapping
 
@@ -19,10 +19,12 @@ def weighted_cross_entropy(
     """Sum of ``weight * (logsumexp(logits) - logits[target])`` in nats, over all tokens of all rows.
 
     Args:
-      weight: 0 where there is no token.
-      parts: masks of tokens whose unweighted mean cross-entropy is reported under the mask's name.
+      logits: logits of the tokens.
+      target: ids of the tokens.
+      weight: weight of each token; 0 on padding.
+      parts: masks of tokens by name; the unweighted mean cross-entropy of each is reported under its name.
     """
-    logits = logits.astype(jnp.float32)  # softmax in bf16 loses the small gains that the weights are about
+    logits = logits.astype(jnp.float32)  # a softmax in bf16 is too coarse for small gains
     token = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
     nll = jax.nn.logsumexp(logits, axis=-1) - token
     metrics = {name: (jnp.where(mask, nll, 0.0).sum(), mask.astype(jnp.float32).sum()) for name, mask in parts.items()}

@@ -1,4 +1,4 @@
-"""The one place that makes a mesh. Data-parallel: parameters whole on every device, batches split along rows."""
+"""Meshes are made here only. Data-parallel: parameters are replicated, batches are split along rows."""
 
 from dataclasses import replace
 
@@ -12,9 +12,9 @@ from igd_jax.core.types import ItemBatch, TextBatch
 
 
 def make_mesh(*, data: int) -> Mesh:
-    """A mesh of `data` devices; all of them when -1.
+    """A mesh of `data` devices; -1 = all.
 
-    Axis types are Auto: under jax's default of Explicit axes an embedding look-up would have to be annotated.
+    Axis types are Auto, as jax's default, Explicit, would require annotations of embedding look-ups.
 
     Raises:
       InputError: there are fewer devices.
@@ -27,7 +27,7 @@ def make_mesh(*, data: int) -> Mesh:
 
 
 def put_batch(batch: TextBatch | ItemBatch, mesh: Mesh) -> TextBatch | ItemBatch:
-    """A batch on the devices: rows dealt out, what all rows share whole on each."""
+    """Put a batch on the devices: arrays with rows are split, arrays that rows share are replicated."""
     shardings = jax.tree.map(lambda _: by_row(mesh), batch)
     if isinstance(batch, TextBatch):
         shardings = replace(shardings, shared_prefix=replicated(mesh), first=replicated(mesh))
@@ -35,6 +35,6 @@ def put_batch(batch: TextBatch | ItemBatch, mesh: Mesh) -> TextBatch | ItemBatch
 
 
 def check_divides(name: str, size: int, mesh: Mesh) -> None:
-    """Raise `InputError` unless the devices divide the rows of a batch."""
+    """Raise `InputError` unless `size`, the value of `name`, is a multiple of the number of devices."""
     if size % mesh.size:
         raise InputError(f"{name} is {size}, which {mesh.size} devices do not divide; use a multiple of {mesh.size}")

@@ -6,7 +6,7 @@ SCHEDULES = ("linear", "cosine", "constant")
 
 
 def make_schedule(name: str, *, learning_rate: float, warmup_steps: int, num_steps: int) -> optax.Schedule:
-    """Learning rate by update, from 0: linear warm-up from 0, and then as one of `SCHEDULES` says, to 0 or constant."""
+    """Learning rate by number of updates: linear warm-up from 0, then one of `SCHEDULES`, down to 0 or constant."""
     after = max(num_steps - warmup_steps, 1)
     decay = {
         "linear": optax.linear_schedule(learning_rate, 0.0, after),

@@ -2,7 +2,7 @@
 
     L = sum over rows and tokens of w * ce  /  sum of w
 
-so that 1 x 32 rows, 4 x 8 rows and 8 devices x 4 rows are the same objective, whatever the weights.
+So 1 x 32 rows, 4 x 8 rows and 8 devices x 4 rows give the same objective, for any weights.
 """
 
 from collections.abc import Callable, Iterable
@@ -21,7 +21,7 @@ from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 Params: TypeAlias = Any
 """Any pytree of float arrays."""
 LossState: TypeAlias = dict[str, Array]
-"""Scalars that a loss reads, by name, and that an objective renews after each step."""
+"""Scalars that a loss reads, by name, and that an objective updates after each step."""
 Batch: TypeAlias = TextBatch | ItemBatch
 Loss: TypeAlias = Callable[[Params, Any, Batch, LossState], LossSum]
 """``(params, tables, batch, loss_state) -> LossSum``."""
@@ -32,12 +32,13 @@ NORMALIZERS = ("global", "micro_batch")
 @no_type_check  # as a pytree it also holds shapes, shardings or None
 @struct.dataclass
 class TrainState:
-    """All that training changes.
+    """Everything that training changes.
 
     Attributes:
-      params, opt_state: of the model and of optax.
-      loss_state: what the objective remembers from step to step.
-      step: updates made, int32.
+      params: parameters of the model.
+      opt_state: state of the optimizer.
+      loss_state: scalars of the objective that are carried from step to step.
+      step: number of updates made, int32.
     """
 
     params: Params
@@ -48,7 +49,7 @@ class TrainState:
 
 @struct.dataclass
 class Accumulator:
-    """Gradient of the loss sum, and the sum itself, over the micro-batches so far."""
+    """Gradient of the loss sum and the sum itself, over the micro-batches so far."""
 
     grads: Params
     total: LossSum
@@ -59,8 +60,8 @@ class StepFunctions(NamedTuple):
 
     Attributes:
       accumulate: ``(state, batches) -> Accumulator`` over all micro-batches of a step.
-      update: ``(state, accumulator) -> (state, metrics)``; the old state is consumed.
-      evaluate: ``(state, batch) -> LossSum`` without gradient.
+      update: ``(state, accumulator) -> (state, metrics)``; the old state is donated.
+      evaluate: ``(state, batch) -> LossSum``, without gradients.
     """
 
     accumulate: Callable[[TrainState, Iterable[Batch]], Accumulator]
@@ -86,11 +87,12 @@ def make_step(
     """Compile the parts of a step.
 
     Args:
-      loss: an objective's loss sum.
-      tables: arrays that training never changes, handed to the loss: frozen weights, look-up tables.
-      update_state: the loss state after a step, from that before it and the step's sums.
+      loss: loss sum of an objective.
+      optimizer: the optimizer.
+      tables: arrays that training does not change, passed to the loss: frozen weights, look-up tables.
+      update_state: function from the loss state before a step and the step's sums to the loss state after it.
       normalizer: ``global`` divides once over the whole batch; ``micro_batch`` divides each micro-batch by its own
-        weight and averages, as the published code does.
+        weight and averages, like the published code.
     """
 
     def loss_sum(params: Params, tables: Any, batch: Batch, loss_state: LossState) -> tuple[Float[Array, ""], LossSum]:
@@ -123,7 +125,7 @@ def make_step(
     def evaluate(state: TrainState, tables: Any, batch: Batch) -> LossSum:
         return loss(state.params, tables, batch, state.loss_state)
 
-    # The first micro-batch is added to zeros: one program per shape, where adding and beginning would be two.
+    # The first micro-batch is added to zeros, so that there is one program per shape instead of two.
     run_zeros, run_evaluate = jax.jit(zeros), jax.jit(evaluate)
     run_add = jax.jit(add, donate_argnums=1, compiler_options=training_compiler_options())
     shapes: list[LossSum] = []
@@ -132,7 +134,7 @@ def make_step(
         accumulator = None
         for batch in batches:
             if accumulator is None:
-                if not shapes:  # sums have no shape of the batch, so one look is enough
+                if not shapes:  # shapes of sums do not depend on the batch
                     shapes.append(jax.eval_shape(one, state, tables, batch).total)
                 accumulator = run_zeros(state, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes[0]))
             accumulator = run_add(state, accumulator, tables, batch)
@@ -147,6 +149,6 @@ def make_step(
 
 
 def means(total: LossSum) -> dict[str, Float[Array, ""]]:
-    """The one division: ``loss``, and each further metric, over its weight (0 where there is none)."""
+    """The single division: ``loss`` and each further metric, divided by its weight; 0 if that is 0."""
     pairs = {"loss": (total.loss, total.weight), **total.metrics}
     return {name: value / jnp.maximum(weight, 1e-9) for name, (value, weight) in pairs.items()}

@@ -1,4 +1,4 @@
-"""Log of a run's steps: metrics.jsonl, a line now and then, an error at the first number that is not finite."""
+"""Log of a run's steps: metrics.jsonl, progress lines, and an error at the first number that is not finite."""
 
 import math
 import time
@@ -15,9 +15,9 @@ from igd_jax.core.types import ItemBatch, TextBatch
 
 
 class TrainLog:
-    """Keeps the metrics of recent steps on the device and reads them in one go: no step waits for its log.
+    """Keeps the metrics of recent steps on the device and reads them together, so that steps do not wait for their log.
 
-    But for the first step of a start, which is told as soon as it is done.
+    Only the first step of a start is reported at once.
     """
 
     def __init__(self, metrics: MetricsWriter, schedule: optax.Schedule, *, num_steps: int, every_steps: int):
@@ -29,10 +29,11 @@ class TrainLog:
         self._n_rows, self._since = 0, time.monotonic()
 
     def watch(self, what: str, batches: Iterable[TextBatch | ItemBatch]) -> Iterator[TextBatch | ItemBatch]:
-        """The batches as they come; says so before one whose shape has to be compiled first.
+        """Pass on batches; prints a line before a batch whose shape has to be compiled first.
 
         Args:
-          what: what is compiled for them, in one word.
+          what: noun for the program that is compiled for them.
+          batches: the batches.
         """
         for batch in batches:
             shape = (what, *(str(leaf.shape) for leaf in jax.tree.leaves(batch)))
@@ -42,14 +43,14 @@ class TrainLog:
             yield batch
 
     def add(self, step: int, values: dict[str, jax.Array], *, n_rows: int) -> None:
-        """Record a step; the first time and every `every_steps` steps, write and print what is waiting."""
+        """Record a step; after the first one and every `every_steps` steps, write and print all recorded steps."""
         self._waiting.append((step, values))
         self._n_rows += n_rows
         if step % self._every == 0 or self._progress is None:
             self.flush()
 
     def flush(self) -> None:
-        """Write the waiting steps to metrics.jsonl; raises `InputError` at the first that is not finite."""
+        """Write the recorded steps to metrics.jsonl; raises `InputError` at the first that is not finite."""
         if not self._waiting:
             return
         waiting = jax.device_get(self._waiting)
@@ -69,7 +70,7 @@ class TrainLog:
 
 
 def _size(batch: TextBatch | ItemBatch) -> str:
-    """Rows and columns of a batch, in words."""
+    """Description of the rows and columns of a batch."""
     if isinstance(batch, ItemBatch):
         return f"{len(batch.history)} rows of {batch.history.shape[1]} items"
     n_rows, width = batch.prompt.shape

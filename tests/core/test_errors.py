@@ -3,11 +3,13 @@
 import errno
 import sys
 import threading
+import types
 from pathlib import Path
 
 import numpy as np
 import pytest
-from absl import flags
+from absl import app, flags
+from command import run_here
 
 from igd_jax.core.errors import InputError, bad_flags_told, explain, run
 
@@ -15,6 +17,7 @@ from igd_jax.core.errors import InputError, bad_flags_told, explain, run
 @pytest.fixture
 def command(monkeypatch, capsys):
     """Run a main function as a program with the option --size; returns exit code and standard error."""
+    app.define_help_flags()  # which absl does once per process
     before = set(flags.FLAGS)
     flags.DEFINE_integer("size", 1, "A number.")
     monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)  # which a command replaces
@@ -55,6 +58,15 @@ def test_bad_options_are_told_before_anything_runs(command, argument):
     (line,) = err.splitlines()
     assert line.startswith("error: ")
     assert argument.strip("-").split("=")[0] in line
+
+
+@pytest.mark.parametrize("option", ["--help", "--helpshort", "--helpfull", "-?"])
+def test_help_is_a_good_end_and_goes_to_standard_output(option):
+    module = types.ModuleType("program", "A program.")
+    module.define_flags, module.main = lambda: None, lambda: pytest.fail("ran")
+    done = run_here(module, option)
+    assert (done.code, done.err) == (0, "")
+    assert "--[no]traceback" in done.out
 
 
 def test_a_fault_of_the_program_is_told_as_one(command):

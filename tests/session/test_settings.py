@@ -203,6 +203,7 @@ def test_an_argument_with_a_value_that_cannot_be_meant(plain, method, name, prob
         ({"method.name": "msl", "method.args.tau": 1e-320}, "args.tau is 1e-320; expected 0, or at least 1e-12"),
         ({"method.name": "msl", "method.args.tau": 2e6}, "args.tau is 2000000.0; expected a finite number of at most "),
         ({"method.name": "msl", "method.args.denominator": "x" * 4000}, "xxx'; expected all or deciding"),
+        ({"method.name": "setrec", "method.args.features": "s3://b/f"}, "args.features is 's3://b/f', which is a URL"),
         ({"method.args.gamma": 1.0}, "config.method.args has gamma; igd takes beta"),
         ({"eval.ks": (1, 0)}, "config.eval.ks[1] is 0; expected a length of lists from 1 to 100,000"),
         ({"mesh.data": 0}, "mesh.data is 0; expected a number of devices from 1 to 1,048,576, or -1 for all"),

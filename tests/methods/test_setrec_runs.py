@@ -1,0 +1,92 @@
+"""SETRec on other backbones, and whole runs of it."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_run
+from command import run_here
+from flax import nnx
+from safetensors.numpy import load_file
+from setrec_calls import INDEX, TOKENIZER, batch_of, loss_of, rank
+
+from igd_jax import evaluate, recommend, train
+from igd_jax.core.errors import InputError
+from igd_jax.data.tokenizer import train_tokenizer
+from igd_jax.methods.setrec import SETRec
+from igd_jax.models.t5 import T5
+from igd_jax.models.t5_config import named
+from igd_jax.models.t5_weights import save_t5
+from igd_jax.session.backbone import make_backbone
+from igd_jax.session.sections import ModelSettings
+
+
+def context_with(tokenizer=TOKENIZER, *, seed: int = 0, **model: str):
+    """A context whose backbone is the one that these fields of `config.model` name."""
+    fields = {"path": "", "config": "t5-pico", "dtype": "float32", "param_dtype": "float32"} | model
+    given = ModelSettings(**fields, lora_rank=0, lora_alpha=16.0, lora_targets="q", remat=False)
+    backbone = partial(make_backbone, given, tokenizer, vocab_size=tokenizer.vocab_size, seed=seed)
+    return tiny_run.context_of(INDEX, backbone=backbone, tokenizer=tokenizer, seed=seed)
+
+
+def test_a_t5_of_a_folder_is_the_backbone_if_it_knows_the_tokenizer(tmp_path):
+    save_t5(nnx.jit(lambda: T5(named("t5-pico", vocab_size=300), rngs=nnx.Rngs(0)))(), tmp_path)
+    method, batch = SETRec(n_semantic=2), batch_of(4)
+    model = method.make_model(context_with(path=str(tmp_path)))
+    assert isinstance(model.backbone, T5)
+    assert model.tokens.features.shape == (len(tiny_run.TITLES), 64)
+    assert np.isfinite(float(loss_of(method, model, batch).loss))
+    ranked = rank(method, model, batch, INDEX)
+    assert (ranked.rows[:-1] >= 0).all()
+    large = train_tokenizer([f"{word}x{word}" for word in range(2_000)], vocab_size=900)
+    with pytest.raises(InputError, match=r"the tokenizer has 900 ids but the model in .* embeds 300; give the tokeniz"):
+        method.make_model(context_with(large, path=str(tmp_path)))
+
+
+def test_a_t5_of_a_named_size_embeds_the_tokenizer_and_is_that_of_its_seed():
+    first, again, other = (SETRec(n_semantic=1).make_model(context_with(seed=seed)).backbone for seed in (0, 0, 1))
+    assert first.embed.shape == (TOKENIZER.vocab_size, 64)
+    np.testing.assert_array_equal(first.embed[...], again.embed[...])
+    assert np.abs(first.embed[...] - other.embed[...]).max() > 0.1
+
+
+# ---------------------------------------------------------------------------------------------------------- a whole run
+@pytest.mark.parametrize("backbone", ["decoder", "t5"])
+def test_a_run_learns_to_recommend_and_its_command_lines_agree(backbone, tiny, sasrec_run, tmp_path):
+    """The decoder with vectors of a SASRec run, the T5 with vectors of its own."""
+    workdir, file, width = tmp_path / "run", tmp_path / "setrec.py", {"decoder": 32, "t5": 64}[backbone]
+    changes = {"train.learning_rate": 5e-3, "train.num_steps": 150, "train.checkpoint_every_steps": 150}
+    if backbone == "t5":
+        changes |= {"model.path": "", "model.config": "t5-pico", "tokenizer.path": str(tiny / "model")}
+    vectors = str(sasrec_run) if backbone == "decoder" else ""
+    file.write_text(
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
+        "from pathlib import Path\nfrom tiny_run import tiny_config\nfrom configs import setrec\n"
+        "def get_config():\n"
+        f"    config = tiny_config(Path({str(tiny)!r}), {changes!r})\n"
+        "    config.method = setrec.get_config().method\n"
+        f"    config.method.args.update(n_semantic=1, collaborative={vectors!r})\n"
+        "    return config\n",
+        encoding="utf-8",
+    )
+    done = run_here(train, f"--config={file}", f"--workdir={workdir}")
+    assert (done.code, done.err) == (0, ""), done.err
+    assert ("trained here, from a random table" in done.out) == (backbone == "t5")
+    lines = map(json.loads, (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    losses = [line["loss_items"] for line in lines if "loss_items" in line]
+    assert losses[-1] < 0.6 * losses[0]
+
+    done = run_here(evaluate, f"--workdir={workdir}")
+    assert (done.code, done.err) == (0, ""), done.err
+    (features,) = (workdir / "cache").glob("features-*.safetensors")
+    assert load_file(features)["features"].shape == (len(tiny_run.TITLES), width)
+    metrics = json.loads((workdir / "eval/test/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["hr@3"] > 0.5
+
+    done = run_here(recommend, f"--workdir={workdir}", f"--history={tiny_run.TITLES[6]}", "--k=4", "--json")
+    assert (done.code, done.err.count("Error")) == (0, 0), done.err
+    found = json.loads(done.out)
+    assert tiny_run.TITLES[7] in [one["title"] for one in found]
+    assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
