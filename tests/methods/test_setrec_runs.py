@@ -53,7 +53,7 @@ def test_a_t5_of_a_named_size_embeds_the_tokenizer_and_is_that_of_its_seed():
 
 
 # ---------------------------------------------------------------------------------------------------------- a whole run
-@pytest.mark.parametrize("backbone", ["decoder", "t5"])
+@pytest.mark.parametrize("backbone", ["decoder", pytest.param("t5", marks=pytest.mark.slow)])
 def test_a_run_learns_to_recommend_and_its_command_lines_agree(backbone, tiny, sasrec_run, tmp_path):
     """The decoder with vectors of a SASRec run, the T5 with vectors of its own."""
     workdir, file, width = tmp_path / "run", tmp_path / "setrec.py", {"decoder": 32, "t5": 64}[backbone]
