@@ -23,6 +23,7 @@ from igd_jax.data.prepared import Prepared, headline, save
 from igd_jax.data.source_io import DELIMITERS
 
 FLAGS = flags.FLAGS
+_MOST = 1_000_000_000  # items, users or events; more are no small shop and would not fit into memory
 _OPTIONS = (
     *("k_core", "split", "max_history", "columns", "delimiter", "min_rating", "duplicates", "min_items"),
     *("n_items", "n_users", "n_events", "seed", "hf_subset", "hf_split"),
@@ -42,9 +43,9 @@ def define_flags() -> None:
     flags.DEFINE_float("min_rating", None, "lowest rating of an event that is kept; left out: all are")
     flags.DEFINE_enum("duplicates", None, DUPLICATES, "what happens to repeats of an event: same user, item and time")
     flags.DEFINE_integer("min_items", None, "amazon2018: widen the time window until so many items are left")
-    flags.DEFINE_integer("n_items", None, "synthetic: items")
-    flags.DEFINE_integer("n_users", None, "synthetic: users")
-    flags.DEFINE_integer("n_events", None, "synthetic: events")
+    flags.DEFINE_integer("n_items", None, "synthetic: items", lower_bound=1, upper_bound=_MOST)
+    flags.DEFINE_integer("n_users", None, "synthetic: users", lower_bound=1, upper_bound=_MOST)
+    flags.DEFINE_integer("n_events", None, "synthetic: events", lower_bound=1, upper_bound=_MOST)
     flags.DEFINE_integer("seed", None, "synthetic: what the random numbers start from", lower_bound=0)
     flags.DEFINE_string("hf_subset", None, "huggingface: which subset (configuration) of the dataset")
     flags.DEFINE_string("hf_split", None, "huggingface: which split of the dataset, or several joined by +")

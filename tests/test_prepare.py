@@ -6,7 +6,7 @@ import os
 from functools import partial
 
 import pytest
-from command import run_here
+from command import one_line, run_here
 
 from igd_jax import prepare
 from igd_jax.core.errors import InputError
@@ -195,3 +195,11 @@ def test_amazon_defaults_to_a_core_of_five(shared):
 def test_same_command_gives_the_same_data(shared):
     first, second = (prepare.prepare("amazon2018", path=shared / "data/amazon_raw", options={}).meta for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("option", ["--n_events=9223372036854775808", "--n_users=1000000001", "--n_items=0"])
+def test_a_size_that_no_shop_has(option, run, tmp_path):
+    done = run("--source=synthetic", "--output=out", option)
+    assert done.code == 2
+    assert option.split("=")[0].lstrip("-") in one_line(done)
+    assert not (tmp_path / "out").exists()
