@@ -274,13 +274,13 @@ def _remove(path: Path) -> None:
     """Remove a checkpoint at once, by renaming it first; also removes leftovers of a killed process."""
     gone = path.with_name(f".{path.name}.old")
     _delete(gone)
-    if path.exists():
+    if path.is_symlink() or path.exists():
         path.rename(gone)
         _delete(gone)
 
 
 def _delete(path: Path) -> None:
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -42,11 +42,16 @@ def _a_file_instead(step):
     step.write_text("not a folder")
 
 
+def _a_loop_of_links(step):
+    shutil.rmtree(step)
+    step.symlink_to(step.name)
+
+
 def _another_seal(step):
     (step / "checkpoint.json").write_text("[]")
 
 
-DAMAGES = [_empty, _cut, _lose_a_file, _a_pipe, _half_written, _a_file_instead, _another_seal]
+DAMAGES = [_empty, _cut, _lose_a_file, _a_pipe, _half_written, _a_file_instead, _a_loop_of_links, _another_seal]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
