@@ -42,7 +42,7 @@ class KeyBlock(NamedTuple):
 class Frozen(nnx.Variable[Array]):
     """An array of a model that is neither trained nor saved in checkpoints.
 
-    The metadata ``made_from`` may hold a fingerprint of its origin; see `training.checkpoint.frozen_fingerprint`.
+    The metadata ``made_from`` may hold a fingerprint of its origin; see `training.frozen_fingerprint`.
     """
 
 

@@ -13,7 +13,8 @@ from igd_jax.core.log import say
 from igd_jax.methods.base import BACKBONE, Context, Method, load_method
 from igd_jax.session.config_flags import config_json, run_config
 from igd_jax.session.session import Session
-from igd_jax.training.checkpoint import Checkpoints, frozen_fingerprint
+from igd_jax.training.checkpoint import Checkpoints
+from igd_jax.training.frozen_fingerprint import frozen_fingerprint
 
 
 @dataclass(frozen=True)

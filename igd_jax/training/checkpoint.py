@@ -19,12 +19,9 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
-from flax import nnx
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.io import read_json, sync, sync_tree, write_json
 from igd_jax.core.log import say
 from igd_jax.core.process import is_first
@@ -79,7 +76,7 @@ class Checkpoints:
         for path in self._steps(LAST):
             step = int(path.name)
             try:
-                progress = _verified(path)
+                progress, arrays = _verified(path)
                 check(progress)
                 best_step = progress.get("best_step", 0)
                 is_best_lost = best_step > 0 and not self._is_whole(BEST, best_step)
@@ -88,7 +85,7 @@ class Checkpoints:
             except DamagedError as error:
                 say(f"checkpoint of step {step} passed over: it {error} ({path})")
                 continue
-            state = self._restore(path, like)
+            state = self._restore(path, like, arrays)
             if is_first():
                 self._settle(step, best_step)
             self._known = {(LAST, step): progress}
@@ -110,9 +107,9 @@ class Checkpoints:
         while step := self._best_step():
             path = self._folder / BEST / str(step)
             try:
-                progress = _verified(path)
+                progress, arrays = _verified(path)
                 check(progress)
-                return self._restore(path, like), progress
+                return self._restore(path, like, arrays), progress
             except DamagedError as error:
                 if self._best_step() == step:
                     raise InputError(
@@ -162,9 +159,11 @@ class Checkpoints:
             self._savers[kind].save(path / TREE, tree)
         self._known[kind, step] = progress
         best = self._sealed.get(BEST) if kind == LAST else None
-        self._sealed[kind] = self._sealer.submit(self._seal, kind, path, progress, best)
+        self._sealed[kind] = self._sealer.submit(self._seal, kind, path, progress, _described(tree), best)
 
-    def _seal(self, kind: str, path: Path, progress: dict[str, Any], best: Future[None] | None) -> None:
+    def _seal(
+        self, kind: str, path: Path, progress: dict[str, Any], arrays: dict[str, str], best: Future[None] | None
+    ) -> None:
         """Wait for the arrays, complete their checkpoint, and remove those that are no longer needed."""
         self._savers[kind].wait_until_finished()
         if best is not None:
@@ -173,7 +172,7 @@ class Checkpoints:
             return
         sync_tree(path / TREE)
         files = {file.relative_to(path).as_posix(): _sha256(file) for file in _files(path / TREE)}
-        body = {"progress": progress, "files": files}
+        body = {"progress": progress, "arrays": arrays, "files": files}
         write_json(path / SEAL, {"sha256": _sha256_of(body), **body})
         for folder in path.parents[:3]:
             sync(folder)
@@ -232,16 +231,29 @@ class Checkpoints:
             return False
         return True
 
-    def _restore(self, path: Path, like: Any) -> Any:
+    def _restore(self, path: Path, like: Any, arrays: dict[str, str]) -> Any:
+        if arrays != _described(like):
+            raise InputError(
+                f"{path} holds other arrays than the model of this config has; put back the config.json of the run"
+            )
         return self._savers[path.parent.name].restore(path / TREE, jax.tree.map(ocp.utils.to_shape_dtype_struct, like))
+
+
+def _described(tree: Any) -> dict[str, str]:
+    """Dtype and shape of each array, by its path."""
+    return {jax.tree_util.keystr(path): f"{x.dtype}{[*x.shape]}" for path, x in jax.tree.leaves_with_path(tree)}
 
 
 def _is_sealed(path: Path) -> bool:
     return (path / SEAL).is_file()
 
 
-def _verified(path: Path) -> dict[str, Any]:
-    """Progress of a checkpoint; raises `DamagedError` if a file of it is not as it was written."""
+def _verified(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Progress of a checkpoint, and its arrays as `_described`.
+
+    Raises:
+      DamagedError: a file of it is not as it was written.
+    """
     if not _is_sealed(path):
         raise DamagedError("is unfinished" if path.exists() else "is gone")
     try:
@@ -252,7 +264,7 @@ def _verified(path: Path) -> dict[str, Any]:
         for name, expected in told["files"].items():
             if not (path / name).is_file() or _sha256(path / name) != expected:  # reading a pipe would block
                 raise DamagedError(f"is damaged: {name} is not what was written")
-        return told["progress"]
+        return told["progress"], told["arrays"]
     except (AttributeError, InputError, KeyError, OSError, TypeError) as error:
         raise DamagedError(f"is damaged: {error}") from None
 
@@ -284,17 +296,3 @@ def _delete(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def frozen_fingerprint(frozen: Any) -> str:
-    """Fingerprint of the variables that are neither trained nor saved in checkpoints.
-
-    Variables with a ``made_from`` are represented by it, as their values may differ slightly between devices. For all
-    others, every number counts, since a single damaged weight changes results.
-    """
-    parts: list[str] = []
-    for variable in jax.tree.leaves(frozen, is_leaf=lambda node: isinstance(node, nnx.Variable)):
-        made_from = variable.get_metadata().get("made_from")
-        arrays = (np.asarray(leaf) for leaf in jax.tree.leaves(variable))
-        parts += [made_from] if made_from else [fingerprint(array.tobytes()) for array in arrays]
-    return fingerprint(*parts)

@@ -100,3 +100,14 @@ def test_what_does_not_fit_is_told_before_arrays_are_read(folder):
     with pytest.raises(InputError, match=r"not {'best_step': 4}"):
         checkpoints.restore_best(other, check=refuse)
     checkpoints.close()
+
+
+def test_arrays_of_another_model_are_bad_input(folder):
+    like = state_of(0)
+    other = like.replace(params={**like.params, "w": jnp.zeros((5, 2))})
+    checkpoints = Checkpoints(folder)
+    with pytest.raises(InputError, match="holds other arrays than the model of this config has; put back"):
+        checkpoints.restore_last(other)
+    with pytest.raises(InputError, match="holds other arrays"):
+        checkpoints.restore_best(other.params)
+    checkpoints.close()

@@ -6,7 +6,7 @@ from flax import nnx
 
 from igd_jax.core.fingerprint import sample_leaves
 from igd_jax.models.layers import Frozen
-from igd_jax.training.checkpoint import frozen_fingerprint
+from igd_jax.training.frozen_fingerprint import frozen_fingerprint
 
 
 def test_sample_leaves_are_all_of_a_small_array_and_some_of_a_large_one_in_its_own_dtype():
