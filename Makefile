@@ -10,7 +10,7 @@ quickstart: $(VENV)/installed
 	$(RUN) -m igd_jax.train --config=configs/quickstart.py --config.data.dir=runs/quickstart-data --workdir=runs/quickstart
 	$(RUN) -m igd_jax.evaluate --workdir=runs/quickstart
 
-# Slow tests run with ARGS="-m ''", as .ci/run does.
+# Slow tests run with ARGS="-m slow", as .ci/run does.
 test: $(VENV)/installed-test
 	$(RUN) -m pytest -n 2 --dist loadfile $(or $(ARGS),-m "not slow")
 

@@ -29,6 +29,7 @@ from igd_jax.data.borders import SPACE_BORDER, splits_at_borders
 END_OF_TEXT = "<|endoftext|>"
 """EOS of tokenizers trained here."""
 
+_MOST_IDS = 1 << 24
 _AT_ONCE = 1 << 14
 _MOST_WORDS = 1 << 18
 _NO_ROWS = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
@@ -149,6 +150,9 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # Rust errors are plain Exceptions
         raise InputError(f"{path} is not a tokenizer ({error})") from None
+    if (greatest := max(backend.get_vocab(with_added_tokens=True).values(), default=0)) >= _MOST_IDS:
+        # the library makes room for every id up to the greatest, and ends the process where there is none
+        raise InputError(f"{path} has the token id {greatest:,}; expected ids below {_MOST_IDS:,}; download it again")
     return _with_ends(backend, _special_tokens(folder), folder)
 
 

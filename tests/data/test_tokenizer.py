@@ -232,3 +232,11 @@ def test_golden_titles_get_the_ids_of_the_file_whatever_the_model_type_says(shar
     load_tokenizer(tmp_path).save(tmp_path)
     theirs = PreTrainedTokenizerFast.from_pretrained(str(tmp_path))
     assert rows == [[*ids, theirs.eos_token_id] for ids in theirs([title + "\n" for title in titles])["input_ids"]]
+
+
+def test_an_id_that_no_vocabulary_has_is_bad_input_and_not_the_end_of_the_process(folder, tmp_path):
+    told = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    told["model"]["vocab"]["!"] = 2**31
+    (tmp_path / "tokenizer.json").write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(InputError, match=r"has the token id 2,147,483,648; expected ids below 16,777,216"):
+        load_tokenizer(tmp_path)
