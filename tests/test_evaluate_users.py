@@ -86,6 +86,7 @@ def test_a_user_is_shown_the_history_of_their_earliest_row(tiny, shoppers, tmp_p
         compare.compare_folders([tmp_path / "run" / "eval" / name for name in ("users", "rows")])
 
 
+@pytest.mark.slow
 def test_some_users_keep_all_their_targets(tiny, shoppers, tmp_path):
     predictions, _ = _by_users(tiny, shoppers, tmp_path / "run")
     some, metrics = _by_users(tiny, shoppers, tmp_path / "run", {"eval.max_examples": 2})

@@ -51,7 +51,9 @@ def test_a_crashed_run_goes_on_from_its_checkpoint_as_if_nothing_had_been(tiny, 
     assert_same_run(tmp_path, trained)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_saves_the_step_and_the_same_command_goes_on_from_it(
     tiny, trained, tmp_path, monkeypatch, capsys, number, code
 ):
@@ -67,7 +69,7 @@ def test_a_signal_saves_the_step_and_the_same_command_goes_on_from_it(
     assert_same_run(tmp_path, trained)
 
 
-@pytest.mark.parametrize("at", [EPOCH, STEPS])
+@pytest.mark.parametrize("at", [EPOCH, pytest.param(STEPS, marks=pytest.mark.slow)])
 def test_a_signal_during_an_evaluation_saves_and_the_evaluation_is_made_later(
     tiny, trained, tmp_path, monkeypatch, capsys, at
 ):

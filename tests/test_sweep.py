@@ -192,6 +192,7 @@ def test_a_bad_value_anywhere_ends_the_sweep_before_anything_is_made(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_training_is_resumed(tiny, tmp_path, capsys, monkeypatch):
     config, seeds = tiny_run.tiny_config(tiny, SHORT), [Axis("train.seed", [3])]
     with monkeypatch.context() as patched:

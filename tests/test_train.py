@@ -147,6 +147,7 @@ def test_eight_devices_train_like_one(tiny, tmp_path):
         assert ours == pytest.approx(theirs, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_without_a_model_folder_weights_are_random_and_the_tokenizer_is_trained(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(model_config.NAMED, "nano", config_of(tiny / "model"))
     changes = {**SHORT, **ONE_SHAPE, "model.path": "", "model.config": "nano", "tokenizer.vocab_size": 280}
@@ -162,6 +163,7 @@ def test_without_a_model_folder_weights_are_random_and_the_tokenizer_is_trained(
     assert other["best_loss"] != lines_of(tmp_path)[-1]["valid_loss"]
 
 
+@pytest.mark.slow
 def test_the_published_normalizer_gives_another_loss_on_unequal_weights(tiny, tmp_path):
     for name in ("global", "micro_batch"):
         train_tiny(tiny, tmp_path / name, {**SHORT, "loss.normalizer": name, "method.args.beta": 0.01})

@@ -120,6 +120,7 @@ def test_prompts_of_any_width_are_searched_in_a_store_of_one(model, index):
 
 
 # --------------------------------------------------------------------------------------------------------------- rooms
+@pytest.mark.slow
 def test_growing_room_after_room_equals_the_full_room():
     rng = np.random.default_rng(3)
     chains = [[*rng.integers(1, VOCAB, n - 1).tolist(), EOS] for n in (*ROOMS, ROOMS[0] + 2, 2, ROOMS[1] + 6, 9)]

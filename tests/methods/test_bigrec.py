@@ -138,6 +138,7 @@ def test_lists_are_the_titles_nearest_to_the_best_text(index, model, base, batch
     assert (ranked.scores[4] == -np.inf).all()
 
 
+@pytest.mark.slow
 def test_only_candidates_are_embedded_and_rows_are_those_of_the_catalogue(model, batch, written):
     index = index_over(np.arange(len(TITLES)) % 3 != 1)  # not item 22, but item 3, which has the same title
     engine = engine_of(BIGRec(embed_by="tuned"), model, index)
@@ -211,6 +212,7 @@ def test_a_collaborative_statistic_needs_a_source():
     assert not BIGRec(statistic="popularity", gamma=1.0).needs_collaborative
 
 
+@pytest.mark.slow
 def test_what_the_model_writes_is_ranked_first_where_it_is_a_title_and_shared_titles_stand_once(model, batch, written):
     [[newline]] = TOKENIZER.encode(["\n"])
     titles = [[*user[0], newline, TOKENIZER.eos] for user in written(1)]

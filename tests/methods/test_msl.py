@@ -231,6 +231,7 @@ def test_a_step_without_candidates_keeps_tau():
     assert _moved(3.0, [], []) == 3.0
 
 
+@pytest.mark.slow
 def test_micro_batches_give_the_loss_the_weights_and_the_tau_of_the_whole(context, model):
     objective = ADAPTIVE.objective(context)
     assert objective.state == {"tau": 1.5}

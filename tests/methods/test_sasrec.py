@@ -267,6 +267,7 @@ def test_a_trained_run_is_evaluated_and_asked_on_the_command_line(sasrec_run):
     assert tiny_run.TITLES[5] in out
 
 
+@pytest.mark.slow
 def test_other_methods_take_its_scores(trained, sasrec_run):
     """D3 with nothing but the source ranks as the source does; BIGRec's order is another with it."""
     source, some = f"--config.decode.collaborative={sasrec_run}", "--config.eval.max_examples=8"

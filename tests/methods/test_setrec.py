@@ -49,6 +49,7 @@ def test_only_what_is_allowed_to_a_row_is_recommended_to_it(model):
     np.testing.assert_array_equal(found.rows[2:], first.rows[2:])
 
 
+@pytest.mark.slow
 def test_the_size_of_the_chunks_changes_no_list(model, monkeypatch):
     batch, method = batch_of(6), SETRec(n_semantic=2)
     whole = rank(method, model, batch, INDEX)
@@ -92,6 +93,7 @@ def test_the_loss_of_items_adds_over_micro_batches_and_fill_up_rows_count_for_no
     assert np.isfinite(float(loss_of(method, model, cut(batch, slice(8, 9))).loss))
 
 
+@pytest.mark.slow
 def test_the_error_of_a_micro_batch_counts_once_for_each_of_its_rows(model):
     batch = batch_of(9)
     with_error, without = (loss_of(SETRec(n_semantic=2, alpha=alpha), model, batch) for alpha in (2.0, 0.0))
@@ -135,6 +137,7 @@ def test_frozen_arrays_are_no_parameters_and_all_parameters_are_reached(model):
         assert np.abs(gradient[...]).max() > 0 or path[-2:] == ("k", "bias"), path  # a key's bias shifts all alike
 
 
+@pytest.mark.slow
 def test_a_bfloat16_backbone_gives_nearly_the_same_loss_in_float32(model):
     def backbone():
         decoder = tiny_run.context_of(INDEX).backbone()

@@ -95,6 +95,7 @@ def test_features_of_a_file_are_taken_as_they_are_and_items_without_are_named(tm
     assert "5 of 23 items have no features" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_features_come_from_texts_and_are_made_again_for_others(tmp_path):
     def features_of(texts=None, *, changes=None, cached=True, **args):
         cache = tmp_path / ("cache" if cached else "none/cache")

@@ -31,6 +31,7 @@ def context_with(tokenizer=TOKENIZER, *, seed: int = 0, **model: str):
     return tiny_run.context_of(INDEX, backbone=backbone, tokenizer=tokenizer, seed=seed)
 
 
+@pytest.mark.slow
 def test_a_t5_of_a_folder_is_the_backbone_if_it_knows_the_tokenizer(tmp_path):
     save_t5(nnx.jit(lambda: T5(named("t5-pico", vocab_size=300), rngs=nnx.Rngs(0)))(), tmp_path)
     method, batch = SETRec(n_semantic=2), batch_of(4)
@@ -53,7 +54,8 @@ def test_a_t5_of_a_named_size_embeds_the_tokenizer_and_is_that_of_its_seed():
 
 
 # ---------------------------------------------------------------------------------------------------------- a whole run
-@pytest.mark.parametrize("backbone", ["decoder", pytest.param("t5", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["decoder", "t5"])
 def test_a_run_learns_to_recommend_and_its_command_lines_agree(backbone, tiny, sasrec_run, tmp_path):
     """The decoder with vectors of a SASRec run, the T5 with vectors of its own."""
     workdir, file, width = tmp_path / "run", tmp_path / "setrec.py", {"decoder": 32, "t5": 64}[backbone]

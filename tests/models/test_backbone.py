@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from tiny_models import CONFIGS, random_model, text_batch
+from tiny_models import random_model, text_batch
 
 from igd_jax.models.backbone import Backbone, KVCache, Memory, Prefix
 from igd_jax.models.visibility import Causal, Tree
@@ -21,7 +21,7 @@ def close(found, expected) -> None:
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+@pytest.fixture(scope="module", params=["decoder", "T5 1.0", pytest.param("T5 1.1", marks=pytest.mark.slow)])
 def model(request) -> Backbone:
     return random_model(request.param)
 

@@ -219,6 +219,7 @@ def test_a_run_trains_and_saves_its_adapters_resumes_and_is_ranked(tiny, trained
     assert json.loads((workdir / "eval/test/metrics.json").read_text(encoding="utf-8"))["invalid"] == 0
 
 
+@pytest.mark.slow
 def test_other_frozen_weights_than_in_training_are_refused(tiny, tmp_path):
     for name in ("data", "model"):
         shutil.copytree(tiny / name, tmp_path / name)
@@ -256,6 +257,7 @@ def test_a_model_without_a_decoder_cannot_be_adapted(tiny, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_fields_of_adapters_are_options_of_the_command_line(tiny, tmp_path):
     done = run_here(
         train, "--config=configs/igd.py", f"--config.data.dir={tiny / 'data'}", f"--workdir={tmp_path / 'run'}",

@@ -158,6 +158,7 @@ def test_a_size_of_no_name_is_bad_input():
         named("t5-huge", vocab_size=300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", VERSIONS)
 def test_first_weights_spread_as_those_of_transformers(version, tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
