@@ -140,6 +140,7 @@ def test_a_run_older_than_a_field_goes_on_with_the_default_of_the_field(tiny, tr
 
 
 # ------------------------------------------------------------------------------------------------------------- variants
+@pytest.mark.slow
 def test_eight_devices_train_like_one(tiny, tmp_path):
     for name, changes in (("one", {"mesh.data": 1}), ("eight", {"mesh.data": 8, **ONE_SHAPE})):
         train_tiny(tiny, tmp_path / name, {**SHORT, **changes})

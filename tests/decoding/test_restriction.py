@@ -40,7 +40,7 @@ def allowed(index) -> np.ndarray:
     return chosen & index.is_candidate
 
 
-@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+@pytest.mark.parametrize("length_penalty", [0.0, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_lists_are_those_of_a_trie_of_the_allowed_rows(length_penalty, model, index, allowed):
     batch = text_batch(PROMPTS)
     found = lists(

@@ -12,6 +12,7 @@ from igd_jax.recommend import recommend
 from igd_jax.train import train
 
 
+@pytest.mark.slow
 def test_a_t5_writes_titles(tiny: Path, t5_folder: Path, tmp_path: Path):
     config, workdir = tiny_config(tiny, {"model.path": str(t5_folder)}), Workdir(str(tmp_path / "run"))
     config.method = {"name": "sft", "args": {}}

@@ -198,6 +198,7 @@ def n_bytes(folder) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_a_run_trains_and_saves_its_adapters_resumes_and_is_ranked(tiny, trained, tmp_path, capsys):
     workdir = tmp_path / "run"
     models = train_here(tiny, workdir)
