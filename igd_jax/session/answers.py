@@ -24,7 +24,7 @@ SHOWN = 10
 """Maximum number of skipped lines, and of notes, that are printed; the others are counted."""
 
 BEGINNING = b'{"line": '
-ANSWER = re.compile(re.escape(BEGINNING) + rb'(\d+), ("id": ".*", )?"ranked": \[.*\]\}\n')
+ANSWER = re.compile(re.escape(BEGINNING) + rb'(\d{1,18}), ("id": ".*", )?"ranked": \[.*\]\}\n')
 
 
 def answer_file(make_recommender: Callable[[], Recommender], source: Path, target: Path, *, k: int | None) -> None:

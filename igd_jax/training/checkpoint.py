@@ -73,6 +73,9 @@ class Checkpoints:
           like: state with the shapes, dtypes and shardings to restore.
           check: check of the progress.
         """
+        lost = self._folder / LAST / str(self.newest_step)
+        if self.newest_step and lost not in self._steps(LAST):
+            say(f"checkpoint of step {lost.name} passed over: it is gone ({lost})")
         for path in self._steps(LAST):
             step = int(path.name)
             try:
@@ -251,8 +254,7 @@ def _is_sealed(path: Path) -> bool:
 def _verified(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Progress of a checkpoint, and its arrays as `_described`.
 
-    Raises:
-      DamagedError: a file of it is not as it was written.
+    Raises DamagedError: a file of it is not as it was written.
     """
     if not _is_sealed(path):
         raise DamagedError("is unfinished" if path.exists() else "is gone")

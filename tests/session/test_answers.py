@@ -181,6 +181,7 @@ def test_requests_can_be_added(answer, tmp_path):
         '{"line": 1, "ranked": []}\nmy thesis\n',
         '{"line": 1, "ranked": []}\nmy thesis',
         '{"line": 2, "ranked": []}\n{"line": 1, "ranked": []}\n',
+        '{"line": %s, "ranked": []}\n' % ("7" * 8600),
         '{"line": 1}\n',
         '{"history": ["A"]}\n',
         "\n",

@@ -98,7 +98,8 @@ def test_a_lost_best_is_made_again_from_the_state_of_the_same_step(folder, capsy
     shutil.rmtree(folder / "last" / "8")
     _cut(folder / "best" / "4")
     assert_same(last_of(folder), state_of(4))
-    assert capsys.readouterr().out == ""
+    (line,) = capsys.readouterr().out.splitlines()  # and none of the best
+    assert line.startswith("checkpoint of step 8 passed over: it is gone (")
     assert_same(best_of(folder)[0], state_of(4).params)
 
 
@@ -150,3 +151,11 @@ def test_the_best_is_read_while_another_process_finds_a_better_one(folder, monke
     params, progress = best_of(folder)
     assert_same(params, state_of(10).params)
     assert progress == {"best_step": 10}
+
+
+def test_a_newest_state_that_is_gone_is_told(folder, capsys):
+    shutil.rmtree(folder / "last" / "8")
+    assert_same(last_of(folder), state_of(4))
+    assert capsys.readouterr().out.startswith("checkpoint of step 8 passed over: it is gone (")
+    assert_same(last_of(folder), state_of(4))
+    assert capsys.readouterr().out == ""  # it was told
