@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 from tiny_run import ITEM_IDS, TITLES, tiny_config
 
 from igd_jax.core.io import Workdir
