@@ -234,10 +234,9 @@ def local_path(given: str, *, option: str) -> Path:
 def check_name(name: str, *, option: str) -> None:
     """Raise `InputError` unless the value of `option` is a plain file name of at most 100 characters."""
     if not re.fullmatch(r"[A-Za-z0-9._=,-]{1,100}", name) or name in (".", "..") or name.startswith("-"):
-        shown = name if len(name) <= 100 else name[:100] + "..."
         raise InputError(
-            f"{option} is {shown!r}; expected the name of a folder to make: letters, digits, '.', '_', '-', '=' and "
-            "',', at most 100 of them, not '.' or '..'"
+            f"{option} is {shown(name)}; expected the name of a folder to make: letters, digits, '.', '_', '-', '=' "
+            "and ',', at most 100 of them, not '.' or '..'"
         )
 
 
