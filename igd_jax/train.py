@@ -222,7 +222,7 @@ def micro_batches(
       annotations: annotations of target tokens, by name.
       examples: examples of the split.
       rows: row numbers of the step.
-      step: number of the step in training, for which methods that read items get a seed per row; None in evaluation.
+      step: number of the step in training, for which each row gets a seed; None in evaluation.
     """
     settings, reads_items = session.settings, session.method.inputs == "items"
     size = settings.train.micro_batch_size
@@ -230,11 +230,11 @@ def micro_batches(
         rows = by_length(examples, rows)
     for group in in_groups(rows, size):
         batch: TextBatch | ItemBatch
+        seed = None if step is None else seed_of_rows(group, seed=settings.train.seed, step=step)
         if reads_items:
-            seed = None if step is None else seed_of_rows(group, seed=settings.train.seed, step=step)
             batch = make_item_batch(examples, group, size=size, seed=seed)
         else:
-            batch = make_text_batch(examples, group, session.index.item_tokens, annotations, size=size)
+            batch = make_text_batch(examples, group, session.index.item_tokens, annotations, size=size, seed=seed)
         yield put_batch(batch, session.mesh)
 
 

@@ -33,6 +33,7 @@ class TextBatch:
       annotations: arrays [B T] by name, with a value per target token; specific to a method, such as ``weight``.
       collaborative: scores of all items for each row; None without a collaborative source.
       allowed: catalogue rows that may be recommended to each row, among the candidates; None = all of them.
+      seed: seed of each row's random draws at this step, such as dropout; None outside training.
     """
 
     shared_prefix: Int[Array, " P"]
@@ -46,6 +47,7 @@ class TextBatch:
     annotations: dict[str, Array] = struct.field(default_factory=dict)
     collaborative: Float[Array, "B items"] | None = None
     allowed: Bool[Array, "B N"] | None = None
+    seed: Int[Array, " B"] | None = None
 
     @property
     def is_real(self) -> Bool[Array, " B"]:
@@ -78,7 +80,7 @@ class ItemBatch:
       history_mask: True on real items.
       target: item that followed.
       is_real: False on padding rows.
-      seed: seed of each row's random draws at this step; None outside training.
+      seed: as in `TextBatch`.
       allowed: as in `TextBatch`.
     """
 

@@ -66,12 +66,14 @@ def make_text_batch(
     annotations: Mapping[str, Shaped[np.ndarray, " total"]],
     *,
     size: int,
+    seed: Int[np.ndarray, " b"] | None = None,
 ) -> TextBatch:
     """Some rows as text, filled up to `size` rows that count for nothing; all arrays are NumPy's.
 
     Args:
       item_tokens: token row of each item.
       annotations: what a method says of each of those tokens, aligned with their `ids`; 0 where there is no token.
+      seed: of what is random about each row, in training; see `seed_of_rows`.
     """
     prompts = examples.prompt.take(rows)
     prefix: Any = examples.shared_prefix if examples.has_prefix[rows].all() else examples.shared_prefix[:0]
@@ -87,6 +89,8 @@ def make_text_batch(
         "place": place,
         "before": np.where(target_mask, place + np.int32(width - 1), np.int32(0)),
     }
+    if seed is not None:
+        arrays["seed"] = seed
     arrays = {name: pad_rows(array, size) for name, array in arrays.items()}
     annotated: dict[str, Any] = {name: pad_rows(array, size) for name, array in found.items()}
     n_tokens, numbers = target.shape[1], np.arange(size if examples.target is not None else 0)
@@ -107,7 +111,7 @@ def make_item_batch(
     """Some rows as items, filled up to `size` rows that count for nothing; all arrays are NumPy's.
 
     Args:
-      seed: of what is random about each row, in training; see `seed_of_rows`.
+      seed: as in `make_text_batch`.
     """
     assert examples.history is not None
     history, width = examples.history.take(rows), int(examples.history.lengths.max(initial=1))

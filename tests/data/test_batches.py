@@ -135,6 +135,14 @@ def test_widths_come_from_a_short_list(n_prompt, n_target, widths):
     assert (batch.prompt_mask.sum(), batch.target_mask.sum()) == (n_prompt, n_target)
 
 
+def test_a_row_of_text_carries_its_seed_in_training_alone():
+    seed = np.array([11, 12], np.int32)
+    batch = make_text_batch(EXAMPLES, np.array([2, 0]), ITEM_TOKENS, {}, size=4, seed=seed)
+    assert batch.seed is not None
+    assert batch.seed.tolist() == [11, 12, 0, 0]
+    assert make_text_batch(EXAMPLES, np.array([2, 0]), ITEM_TOKENS, {}, size=4).seed is None
+
+
 def test_what_all_prompts_begin_with_stands_apart_unless_a_row_of_the_batch_lacks_it():
     examples = _examples([[8, 9, 1, 2], [8, 9, 3], [5, 6]], [0, 0, 0], prefix=(8, 9))
     batch = make_text_batch(examples, np.array([1, 0]), ITEM_TOKENS, {}, size=3)
