@@ -99,6 +99,8 @@ def test_the_split_is_ranked_with_the_chosen_value_which_is_recorded(tiny, train
         evaluate(f"valid-{a}", {"decode.alpha": a, "eval.split": "valid", "eval.max_examples": 11}) for a in alphas
     ]
     best = alphas[on_valid.index(max(on_valid))]
+    spread = [place * tiny_run.N_ROWS["valid"] // 11 for place in range(11)]
+    assert [line["row"] for line in _predictions(trained, "valid-0.9")] == spread
 
     done = run_here(
         program, f"--workdir={trained}", "--choose=decode.alpha=0.9,0,0.5", "--choose_examples=11", "--name=chosen",
