@@ -5,7 +5,8 @@
 
 If only seeds vary, all runs are evaluated on `config.eval.split`, test by default. If anything else varies, all are
 evaluated on valid, the combination with the highest NDCG there (at the largest k, mean over seeds) is chosen, and that
-one alone is evaluated on `config.eval.split`. A table of each split is printed.
+one alone is evaluated on `config.eval.split`. A table of each split is printed. With --choose_seeds=1, combinations are
+tried with the first seed only, and the chosen one is then trained with all of them.
 
 Each run is a folder under ROOT, the --workdir of train and evaluate, named after its values: ROOT/beta=0.1,seed=1, with
 evaluations under eval/valid,alpha=0.2 and eval/test,alpha=0.2; without --evaluate under eval/valid and eval/test.
@@ -44,7 +45,9 @@ class Made(NamedTuple):
     folder: Path
 
 
-def sweep(config: ConfigDict, output: Path, *, grid: Sequence[Axis], evaluations: Sequence[Axis]) -> list[Path]:
+def sweep(
+    config: ConfigDict, output: Path, *, grid: Sequence[Axis], evaluations: Sequence[Axis], choose_seeds: int = 0
+) -> list[Path]:
     """Train every point of `grid`, and evaluate it at every point of `evaluations`: on valid if there is a choice.
 
     Prints the table of valid, if there is one, and the combination that is chosen by it.
@@ -54,6 +57,7 @@ def sweep(config: ConfigDict, output: Path, *, grid: Sequence[Axis], evaluations
       output: folder of the sweep.
       grid: fields and values to train with.
       evaluations: fields and values to decode every run with.
+      choose_seeds: number of seeds of `grid`, its first ones, with which combinations are tried; 0 = all.
 
     Returns:
       Folders of the evaluations on `config.eval.split`: of all runs if only seeds vary, else of the chosen combination,
@@ -71,7 +75,8 @@ def sweep(config: ConfigDict, output: Path, *, grid: Sequence[Axis], evaluations
     with locked(output):
         if not varied:
             return [made.folder for made in _make(config, output, grid, evaluations)]
-        tried = _make(changed(config, {"eval.split": CHOSEN_ON}), output, grid, evaluations)
+        few = [Axis(axis.field, axis.values[: choose_seeds or None]) if axis.field == SEED else axis for axis in grid]
+        tried = _make(changed(config, {"eval.split": CHOSEN_ON}), output, few, evaluations)
         chosen, choice = _choose(tried, varied)
         folders = [made.folder for made in tried]
         if config.eval.split == CHOSEN_ON:
@@ -90,7 +95,7 @@ def _make(
     *,
     choice: Choice | None = None,
 ) -> list[Made]:
-    """Train and evaluate all points that are not finished; after a choice, runs are trained already."""
+    """Train and evaluate all points that are not finished."""
     runs, made = list(points(grid)), []
     for number, point in enumerate(runs, start=1):
         run_config, workdir = changed(config, point), Workdir(str(output / name_of(point)))
@@ -105,7 +110,7 @@ def _make(
             if not is_finished(made[-1].folder, config_record(trial, choice)):
                 todo[name] = trial
         say(f"run {number} of {len(runs)}: {name_of(point)}, evaluations to make: {', '.join(todo) or 'none'}")
-        if todo and choice is None:
+        if todo:
             train(run_config, workdir)
         for name, trial in todo.items():
             evaluate(trial, workdir, name=name, choice=choice)
@@ -144,6 +149,7 @@ def define_flags() -> None:
     flags.DEFINE_string("output", None, "Folder of the sweep; one folder per run.", required=True)
     flags.DEFINE_multi_string("grid", [], "FIELD=VALUE,VALUE: train with each; repeat for more fields.")
     flags.DEFINE_multi_string("evaluate", [], "FIELD=VALUE,VALUE: decode every run with each; repeat for more fields.")
+    flags.DEFINE_integer("choose_seeds", 0, "First seeds of the grid with which to try combinations; 0 = all.", 0)
     define_config_flag()
 
 
@@ -158,7 +164,7 @@ def main() -> None:
     grid = [parse_axis(text, config, option="--grid", under=not_how_to_measure) for text in flags.FLAGS.grid]
     evaluations = [parse_axis(text, config, option="--evaluate", under=VARIED) for text in flags.FLAGS.evaluate]
     output = local_path(flags.FLAGS.output, option="--output")
-    folders = sweep(config, output, grid=grid, evaluations=evaluations)
+    folders = sweep(config, output, grid=grid, evaluations=evaluations, choose_seeds=flags.FLAGS.choose_seeds)
     say(f"\n{comparison_table(compare_folders(folders))}")
 
 

@@ -4,15 +4,17 @@
 #   launch/setrec.sh OUT [--config.FIELD=VALUE ...]
 #
 # Flags go to SETRec alone: the backbone as for paper.sh, and its own steps, batch and rate.
-# Environment: RUNS, SEEDS, ROWS, TEST_ROWS, CHOOSE_ROWS as for paper.sh; BETAS, the shares of the semantic scores among
+# Environment: RUNS, SEEDS, ROWS, TEST_ROWS, CHOOSE_ROWS as for paper.sh; SHARES, those of the semantic scores among
 # which one is chosen on CHOOSE_ROWS rows of validation; T5, the folder or the named size of the T5 (t5-pico), and
 # TOKENIZER, its tokenizer's folder (empty: that of the T5's folder, or one trained on the titles). Prints the rows of
 # test, and then users with all their targets: all, warm and cold targets among all items, warm ones among warm items,
 # cold ones among cold items. Started again, it goes on.
 set -euo pipefail
+# shellcheck source=launch/runs.sh
+. "$(dirname "$0")/runs.sh"
 out=$1 runs=${RUNS:-$1}
 shift
-seeds=${SEEDS:-1,2,3} rows=${CHOOSE_ROWS:-200} betas=${BETAS:-0,0.1,0.3,0.5}
+seeds=${SEEDS:-1,2,3} betas=${SHARES:-0,0.1,0.3,0.5}
 t5=(--config.model.path= --config.model.config="${T5:-t5-pico}")
 if test -d "${T5:-}"; then t5=(--config.model.path="$T5"); fi
 t5+=(--config.tokenizer.path="${TOKENIZER:-}")
@@ -20,10 +22,7 @@ data=(--config.data.dir="$out/data" --config.data.max_examples="${ROWS:-0}" --co
 train() { # NAME CONFIG SEED FLAGS...: train and evaluate, then once more with the beta that validation prefers
   python -m igd_jax.sweep --output="$runs/$1" --config="$2" --grid=train.seed="$3" "${data[@]}" "${@:4}" \
     --config.method.args.collaborative="$out/sasrec/seed=$3"
-  decode "$runs/$1/seed=$3" beta --choose=method.args.beta="$betas" --choose_examples="$rows"
-}
-decode() { # RUN NAME FLAGS...: one more evaluation of a trained run
-  test -f "$1/eval/$2/metrics.json" || python -m igd_jax.evaluate --workdir="$1" --name="$2" "${@:3}"
+  decode "$runs/$1/seed=$3" beta --choose=method.args.beta="$betas"
 }
 
 for seed in ${seeds//,/ }; do
@@ -31,17 +30,17 @@ for seed in ${seeds//,/ }; do
   train setrec_t5 configs/setrec.py:t5 "$seed" "$@" "${t5[@]}"
   for method in "$out/sasrec" "$runs"/{sft,igd,setrec,setrec_t5}; do
     for candidates in catalogue warm cold; do
-      decode "$method/seed=$seed" "users-$candidates" --config.eval.protocol=users \
+      decode "$(run_of "$method" "$seed")" "users-$candidates" --config.eval.protocol=users \
         --config.decode.candidates=$candidates
     done
   done
 done
-python -m igd_jax.compare "$out"/sasrec/seed=*/eval/test "$runs"/{sft,igd,setrec,setrec_t5}/seed=*/eval/test \
-  "$runs"/{setrec,setrec_t5}/seed=*/eval/beta | tee "$runs/setrec.md"
+python -m igd_jax.compare "$out"/sasrec/*/eval/test "$runs"/{sft,igd,setrec,setrec_t5}/*/eval/test \
+  "$runs"/{setrec,setrec_t5}/*/eval/beta | tee "$runs/setrec.md"
 users() { # CANDIDATES FLAGS...
   echo -e "\ncandidates: $*"
-  python -m igd_jax.compare "$out"/sasrec/seed=*/eval/"users-$1" \
-    "$runs"/{sft,igd,setrec,setrec_t5}/seed=*/eval/"users-$1" "${@:2}"
+  python -m igd_jax.compare "$out"/sasrec/*/eval/"users-$1" \
+    "$runs"/{sft,igd,setrec,setrec_t5}/*/eval/"users-$1" "${@:2}"
 }
 {
   users catalogue

@@ -225,6 +225,14 @@ def test_the_mean_over_seeds_decides_and_of_equals_the_first(tiny, tmp_path, mad
     assert found == [tmp_path / f"beta=0.1,seed={seed}" / "eval" / "test" for seed in (1, 2)]
 
 
+def test_combinations_may_be_tried_with_the_first_seeds_only(tiny, tmp_path, made):
+    folders = made({(0.1, 1): 1, (0.5, 1): 2})
+    found = program.sweep(tiny_run.tiny_config(tiny), tmp_path, grid=[BETAS, SEEDS], evaluations=[], choose_seeds=1)
+    tried = ["beta=0.1,seed=1/valid", "beta=0.5,seed=1/valid"]
+    assert folders == [*tried, "beta=0.5,seed=1/test", "beta=0.5,seed=2/test"]
+    assert found == [tmp_path / f"beta=0.5,seed={seed}" / "eval" / "test" for seed in (1, 2)]
+
+
 def test_test_is_not_looked_at_if_the_split_is_valid(tiny, tmp_path, made):
     folders, config = made({}), tiny_run.tiny_config(tiny, {"eval.split": "valid"})
     found = program.sweep(config, tmp_path, grid=[BETAS], evaluations=[])

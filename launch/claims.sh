@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# The claims of the paper, tried on four public sets with a model small enough for two CPU cores: launch/paper.sh and
+# launch/setrec.sh on each, until the loss on validation stops falling, everything chosen on validation, all rows of test,
+# two candidate sets.
+#
+#   launch/claims.sh DATA OUT [--config.FIELD=VALUE ...]
+#
+# DATA holds ml-100k, movielens-1m, amazon_books (the published csv layout) and amazon2014_digital_music; OUT gets a
+# folder per set, OUT/SET, with its runs, table.md (all items), table-train.md (titles that are train targets) and
+# SETRec's tables.
+# Environment: SETS, those to do (all four); what launch/paper.sh takes. Started again, it goes on. Times and results are
+# in LOG.md.
+set -euo pipefail
+data=$1 out=$2
+shift 2
+export PREPARE=--max_history=5 RATES=${RATES:-3e-3,6e-3} BETAS=${BETAS:-0.1,0.3} LAMS=${LAMS:-0.3,0.5,0.7,0.9}
+export CHOOSE_ROWS=${CHOOSE_ROWS:-1000} MORE=train BIGREC=--config.method.args.embed_by=tuned
+claims() { # SET SOURCE CATEGORY FLAGS...
+  if [[ " ${SETS:-ml-100k movielens-1m amazon_books amazon2014_digital_music} " != *" $1 "* ]]; then return; fi
+  mkdir -p "$out/$1"
+  launch/paper.sh "$2" "$data/$1" "$out/$1" --config.data.category="$3" --config.model.config=pico \
+    --config.train.global_batch_size=64 --config.train.micro_batch_size=32 --config.train.num_epochs=10 \
+    --config.train.schedule=constant --config.train.patience=3 --config.train.eval_every_steps=200 \
+    --config.train.eval_examples=1024 --config.train.log_every_steps=100 "${@:4}" | tee -a "$out/$1/log"
+  launch/setrec.sh "$out/$1" --config.model.config=pico --config.train.learning_rate=1e-3 | tee -a "$out/$1/log"
+}
+claims ml-100k movielens movies "$@"
+claims movielens-1m movielens movies "$@"
+claims amazon_books d3 books "$@"
+claims amazon2014_digital_music amazon2014 albums "$@"
