@@ -11,7 +11,7 @@
 # take it; beta among BETAS, likewise for IGD; D3's share among LAMS and IGD's alpha among ALPHAS, for each run. MORE
 # names further candidate sets (train, warm, ...) that everything is decoded with once more. SASREC holds flags of the
 # collaborative source, BIGREC of BIGRec's decoding. Started again, it goes on: finished runs are skipped; after changing
-# LAMS, ALPHAS or CHOOSE_ROWS, delete RUNS/*/*/eval/{alpha,d3}* first.
+# RATES, BETAS, LAMS, ALPHAS or CHOOSE_ROWS, delete RUNS/*/*/eval/{test,alpha,d3}* first.
 set -euo pipefail
 # shellcheck source=launch/runs.sh
 . "$(dirname "$0")/runs.sh"
