@@ -69,8 +69,9 @@ def sweep(
     """
     for point in points([*grid, *evaluations]):  # bad values fail before hours are spent
         settings_from(changed(config, point), needs=TO_TRAIN)
-    for point in (*points(grid), *filter(None, points(evaluations))):
-        check_name(name_of(point), option="the name of a run or evaluation")
+    names = (*map(name_of, points(grid)), *(evaluation_name(CHOSEN_ON, point) for point in points(evaluations)))
+    for name in names:
+        check_name(name, option="the name of a run or evaluation")
     varied = [axis for axis in (*grid, *evaluations) if axis.field != SEED and len(axis.values) > 1]
     with locked(output):
         if not varied:
@@ -103,7 +104,7 @@ def _make(
         todo = {}
         for decoding in points(evaluations):
             trial = changed(run_config, decoding)
-            name = ",".join(filter(None, (trial.eval.split, name_of(decoding))))
+            name = evaluation_name(trial.eval.split, decoding)
             values = point | decoding
             values.pop(SEED, None)
             made.append(Made(values, workdir.eval(name)))
@@ -136,6 +137,11 @@ def _choose(tried: Sequence[Made], varied: Sequence[Axis]) -> tuple[dict[str, An
 def _at(axis: Axis, chosen: dict[str, Any]) -> Axis:
     """The axis with the chosen value alone; seeds stay as they are."""
     return axis if axis.field == SEED else Axis(axis.field, [chosen[axis.field]])
+
+
+def evaluation_name(split: str, decoding: dict[str, Any]) -> str:
+    """Name of an evaluation: ``test``, or with fields of --evaluate ``test,alpha=0.2``."""
+    return f"{split},{name_of(decoding)}" if decoding else split
 
 
 def is_finished(folder: Path, record: dict[str, Any]) -> bool:
