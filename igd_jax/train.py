@@ -75,6 +75,8 @@ def _train(settings: Settings, config: ConfigDict, workdir: Workdir, stop: Stop,
     check_divides("config.train.micro_batch_size", settings.train.micro_batch_size, session.mesh)
     context = session.context(session.index)
     objective = session.method.objective(context)
+    if objective.annotations:  # which come from the trie
+        session.check_targets()
     valid_rows = session.rows("valid")
     valid_rows = valid_rows.take(evenly_spaced(len(valid_rows), settings.train.eval_examples))
     examples = {"train": session.examples(session.rows("train")), "valid": session.examples(valid_rows)}

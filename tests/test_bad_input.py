@@ -40,6 +40,11 @@ def _field(name: str, value: object) -> str:
             [_field("train.eval_examples", -1)],
             "train.eval_examples is -1; expected a number of rows from 1 to 1,000,000,000, or 0",
         ),
+        (
+            [_field("data.candidates", "cold")],
+            "config.data.candidates is 'cold', and none of these is a train target, so no token has a gain; expected "
+            "some that are, such as 'catalogue'; config.decode.candidates may still name the others",
+        ),
         ([_field("method.name", "idg")], "config.method.name is 'idg'; known methods are "),
         ([_field("method.args.beta", 2.0)], "config.method.args.beta is 2.0; expected a weight from 0 to 1"),
         (

@@ -6,6 +6,10 @@
 H is not renormalised per prefix: a large gain means that little mass is left below v. An edge is *forced* if the child
 covers as many train-seen rows as its parent; its gain is then exactly 0. This is decided with integers, since float
 sums over the same rows can differ in the last bit. An only child is always forced.
+
+An edge is *unseen* if no train target lies below its child. All other edges are as in a trie of train targets alone, to
+the bit. By the definition, the first unseen edge of a title has the gain H(u), the largest among its siblings, and is
+not forced: there the title leaves all train targets. Edges below it have gain 0 and are forced.
 """
 
 from dataclasses import dataclass
@@ -24,7 +28,8 @@ class EdgeGain:
       root_entropy: H(root) in nats.
       gain: information gain in nats, float64; exactly 0 on forced edges.
       forced: whether the edge decides nothing among rows seen in training.
-      factor: gain scaled to [0, 1) among siblings, 0 if all siblings have the same gain; float32.
+      factor: gain scaled to [0, 1) among seen siblings, 0 if they all have the same gain; float32. An unseen edge has
+        the mean factor of its seen siblings, 0 if there is none.
     """
 
     root_entropy: float
@@ -62,16 +67,20 @@ def edge_gain(trie: Trie, counts: Int[np.ndarray, " N"]) -> EdgeGain:
 
     first, last = trie.child_start[:-1], trie.child_start[1:] - 1
     parent_lo, parent_hi = (np.repeat(a, trie.n_children) for a in (trie.child_lo[first], trie.child_hi[last]))
-    forced = seen_before[trie.child_hi] - seen_before[trie.child_lo] == seen_before[parent_hi] - seen_before[parent_lo]
+    n_seen = seen_before[trie.child_hi] - seen_before[trie.child_lo]
+    forced = n_seen == seen_before[parent_hi] - seen_before[parent_lo]
     below = mass_before[trie.child_hi] - mass_before[trie.child_lo]
     gain = np.where(forced, 0.0, mass_before[parent_hi] - mass_before[parent_lo] - below)
-    return EdgeGain(float(mass_before[-1]), gain, forced, _factor(gain, trie))
+    return EdgeGain(float(mass_before[-1]), gain, forced, _factor(gain, n_seen > 0, trie))
 
 
-def _factor(gain: Float[np.ndarray, " E"], trie: Trie) -> Float[np.ndarray, " E"]:
-    """Min-max of the gain among siblings (arXiv 2506.13229, section 3)."""
+def _factor(gain: Float[np.ndarray, " E"], is_seen: Bool[np.ndarray, " E"], trie: Trie) -> Float[np.ndarray, " E"]:
+    """Min-max of the gain among seen siblings (arXiv 2506.13229, section 3), and their mean for unseen ones."""
     if not len(gain):
         return np.zeros(0, np.float32)
-    low = np.repeat(np.minimum.reduceat(gain, trie.child_start[:-1]), trie.n_children)
-    high = np.repeat(np.maximum.reduceat(gain, trie.child_start[:-1]), trie.n_children)
-    return np.where(high > low, (gain - low) / (high - low + 1e-7), 0.0).astype(np.float32)
+    start, n_children = trie.child_start[:-1], trie.n_children
+    low = np.repeat(np.minimum.reduceat(gain, start), n_children)  # of a seen sibling, since an unseen one gains H(u)
+    high = np.repeat(np.maximum.reduceat(np.where(is_seen, gain, low), start), n_children)
+    scaled = np.where(is_seen & (high > low), (gain - low) / (high - low + 1e-7), 0.0)
+    mean = np.add.reduceat(scaled, start) / np.maximum(np.add.reduceat(is_seen, start, dtype=np.int64), 1)
+    return np.where(is_seen, scaled, np.repeat(mean, n_children)).astype(np.float32)

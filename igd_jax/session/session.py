@@ -13,10 +13,12 @@ from jaxtyping import Bool, Int
 from ml_collections import ConfigDict
 
 from igd_jax.core.compilation import cache_compilations
+from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.core.ragged import Ragged
+from igd_jax.core.shown import shown
 from igd_jax.data.examples import Examples, item_examples, make_examples, room_beside
 from igd_jax.data.prepared import Prepared, Rows, headline, load
 from igd_jax.data.prompts import Prompts, render
@@ -107,6 +109,15 @@ class Session:
         if examples.n_cut:
             say(f"{examples.n_cut:,} of {len(examples):,} prompts cut: with target over {limit} tokens")
         return examples
+
+    def check_targets(self) -> None:
+        """Raise `InputError` if no candidate of training is a train target: then no target is on the trie."""
+        if not self.index.catalog.counts[self.index.is_candidate].any():
+            which = shown(self.settings.data.candidates)
+            raise InputError(
+                f"config.data.candidates is {which}, and none of these is a train target, so no token has a gain; "
+                "expected some that are, such as 'catalogue'; config.decode.candidates may still name the others"
+            )
 
     def _candidates(self, which: str, *, option: str) -> Bool[np.ndarray, " items"]:
         ids, titles = self.prepared.item_ids, self.prepared.titles

@@ -4,12 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from plain_search import plain_factors
 from plain_trie import EOS, PlainNode, catalog_of, lists_of, plain_entropy, plain_trie, random_rows, trie_of
 
+from igd_jax.core.ragged import Ragged
 from igd_jax.data.tokenizer import load_tokenizer
-from igd_jax.items.index import walk_rows
+from igd_jax.items.index import ItemIndex, build_index, walk_rows
 from igd_jax.items.info_gain import edge_gain
 from igd_jax.items.trie import build_trie
+from igd_jax.prepare import prepare
 
 
 def _counts(kind: str, n: int) -> list[int]:
@@ -55,12 +58,10 @@ def test_edges_are_forced_where_no_seen_title_lies_off_them_and_gain_is_zero_exa
     assert (gain.gain[~gain.forced] > 0).all() or np.count_nonzero(counts) == 1
 
 
-def test_factor_is_the_gain_min_max_scaled_among_siblings(case):
-    gain, children, counts, _ = case
-    for factor, child in zip(gain.factor, children, strict=True):
-        among = [_plain_gain(sibling, counts) for sibling in child.parent.children.values()]
-        low, high = min(among), max(among)
-        assert factor == pytest.approx((_plain_gain(child, counts) - low) / (high - low + 1e-7), abs=1e-6)
+def test_factor_is_the_gain_min_max_scaled_among_seen_siblings_and_their_mean_for_unseen_ones(case):
+    gain, children, counts, root = case
+    factors = plain_factors(list(root.below()), counts)
+    np.testing.assert_allclose(gain.factor, [factors[child.number] for child in children], rtol=0, atol=1e-6)
     assert gain.factor.dtype == np.float32
 
 
@@ -77,15 +78,68 @@ def test_siblings_of_equal_gain_have_factor_zero():
     np.testing.assert_allclose(edge_gain(trie_of(catalog), catalog.counts).factor, 0, atol=1e-6)
 
 
-def test_unseen_titles_neither_gain_nor_make_the_seen_one_decide():
-    catalog = catalog_of([[1, 2, EOS], [1, 3, EOS], [4, EOS]], [5, 0, 5])
+def _by_token(rows: list[list[int]], counts: list[int]) -> dict[int, tuple[float, bool, float]]:
+    """Gain, forced mark and factor of the edges of a trie in which no token stands on two edges."""
+    catalog = catalog_of(rows, counts)
     trie = trie_of(catalog)
     gain = edge_gain(trie, catalog.counts)
-    by_token = dict(zip(trie.token[trie.child].tolist(), zip(gain.gain, gain.forced, strict=True), strict=True))
-    half = 0.5 * np.log(2)
-    assert by_token[2] == (0.0, True)
-    assert by_token[3] == (pytest.approx(half), False)
-    assert by_token[1] == by_token[4] == (pytest.approx(half), False)
+    edges = zip(gain.gain.tolist(), gain.forced.tolist(), gain.factor.tolist(), strict=True)
+    return dict(zip(trie.token[trie.child].tolist(), edges, strict=True))
+
+
+def test_an_unseen_edge_gains_all_and_decides_but_does_not_make_its_only_seen_sibling_decide():
+    edges = _by_token([[1, 2, EOS], [1, 3, EOS], [4, EOS]], [5, 0, 5])
+    half = pytest.approx(0.5 * np.log(2))
+    assert edges[2] == (0.0, True, 0.0)
+    assert edges[3] == (half, False, 0.0)
+    assert edges[1] == edges[4] == (half, False, 0.0)
+
+
+def test_below_an_unseen_edge_nothing_gains_and_all_is_forced():
+    edges = _by_token([[1, 5, EOS], [1, 6, EOS], [2, EOS], [3, EOS], [4, EOS]], [0, 0, 90, 9, 1])
+    assert edges[5] == edges[6] == (0.0, True, 0.0)
+    factors = [edges[token][2] for token in (2, 3, 4)]
+    assert edges[1][2] == pytest.approx(np.mean(factors), rel=1e-6)
+    assert (min(factors), max(factors)) == (0, pytest.approx(1, abs=1e-5))
+    assert 0.1 < edges[1][2] < 0.9
+
+
+def _along(index: ItemIndex, rows: Ragged) -> dict[str, np.ndarray]:
+    """Gain, forced mark and factor of each token of some rows."""
+    _, edge = index.trie.walk(rows)
+    gain, forced = index.gain.along(edge, np.ones(len(edge), bool))
+    return {"gain": gain, "forced": forced, "factor": np.append(index.gain.factor, np.float32(0))[edge]}
+
+
+def _assert_seen_edges_are_those_of_train_targets_alone(tokens: Ragged, counts: np.ndarray) -> None:
+    """Compare all edges of the trie of train targets with the same edges of the trie of all titles, to the bit."""
+    everything = build_index([""] * len(counts), tokens, counts, candidates=np.ones(len(counts), bool))
+    train = everything.with_candidates(counts > 0)
+    rows = tokens.take(np.flatnonzero(counts))
+    alone, among_all = _along(train, rows), _along(everything, rows)
+    for name, values in alone.items():
+        np.testing.assert_array_equal(among_all[name], values, err_msg=name)
+    assert alone["factor"].any()
+    assert len(everything.gain.factor) > len(train.gain.factor)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_seen_edges_of_a_random_catalogue_are_those_of_its_train_targets_alone(seed):
+    rng = np.random.default_rng(seed)
+    rows = random_rows(rng, 200)
+    counts = rng.integers(0, 2, len(rows)) * rng.integers(1, 50, len(rows))
+    _assert_seen_edges_are_those_of_train_targets_alone(Ragged.from_lists(rows), counts)
+
+
+@pytest.mark.parametrize(
+    ("source", "folder"), [("d3", "amazon_books"), ("movielens", "ml-100k"), ("amazon2018", "amazon_raw")]
+)
+def test_seen_edges_of_real_catalogues_are_those_of_their_train_targets_alone(shared, source, folder):
+    data = prepare(source, path=shared / "data" / folder, options={})
+    tokens = load_tokenizer(shared / "models" / "tiny-qwen2-books").encode_titles(data.titles)
+    target = data.splits["train"].target
+    for used in (target, target[:500]):  # the latter leaves most titles without train targets
+        _assert_seen_edges_are_those_of_train_targets_alone(tokens, np.bincount(used, minlength=len(data.titles)))
 
 
 def test_along_gives_every_edge_of_a_walk_its_gain_and_calls_all_others_forced():
