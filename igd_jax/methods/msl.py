@@ -101,8 +101,8 @@ class MSL(Method):
         trie = device_trie(context.index.trie)
         if self._adaptive and self._eta * trie.root_width <= 1.0:
             raise InputError(
-                f"config.method.args.adaptive is True, but titles begin with {trie.root_width} different token(s); with "
-                f"eta {self._eta:g} it needs more than {1 / self._eta:g}: give a fixed config.method.args.tau"
+                f"config.method.args.adaptive is True, but titles begin with {trie.root_width} different token(s); "
+                f"with eta {self._eta:g} it needs more than {1 / self._eta:g}: give a fixed config.method.args.tau"
             )
         parent = context.index.walk().parent
         if self._adaptive:
