@@ -3,8 +3,8 @@
     python -m igd_jax.train --config=configs/igd.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
     python -m igd_jax.train --config=configs/igd.py:books ...the same, with the published recipe of a category
 
-The part after the colon sets the authors' prompt, noun, beta and candidate set together. Runs with their times and
-scores are in LOG.md.
+The part after the colon sets the authors' prompt, noun, beta, candidate set and divisor of the loss together. Runs with
+their times and scores are in LOG.md.
 """
 
 from ml_collections import ConfigDict
@@ -31,5 +31,6 @@ def get_config(category: str = "") -> ConfigDict:
         config.data.category, config.method.args.beta = PUBLISHED[category]
         config.data.prompt = "igd"
         config.data.candidates = "train"
+        config.loss.normalizer = "micro_batch"
         config.decode.max_new_tokens = 72
     return config

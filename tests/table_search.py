@@ -142,14 +142,24 @@ class Found(NamedTuple):
     scores: np.ndarray
 
 
-def found_of(built: Built, hypotheses: Hypotheses) -> Found:
-    found = Found(built.trie.row_of(hypotheses.done_node), hypotheses.done_node, hypotheses.done_score)
+def found_of(trie: DeviceTrie, hypotheses: Hypotheses) -> Found:
+    found = Found(trie.row_of(hypotheses.done_node), hypotheses.done_node, hypotheses.done_score)
     return Found(*map(np.asarray, found))
 
 
-def run(built: Built, table: np.ndarray, *, score: EdgeScore | None = None, is_real: np.ndarray | None = None) -> Found:
-    """The compiled search, once per catalogue and kind of score."""
+def search(
+    trie: DeviceTrie,
+    table: np.ndarray,
+    score: EdgeScore,
+    options: SearchOptions,
+    *,
+    is_real: np.ndarray | None = None,
+) -> Found:
+    """The compiled search over a table [B M], once per shape, kind of score and options."""
     real = np.ones(len(table), bool) if is_real is None else is_real
-    return found_of(
-        built, _search(built.trie, jnp.asarray(table), jnp.asarray(real), score or AsGiven(), built.options)
-    )
+    return found_of(trie, _search(trie, jnp.asarray(table), jnp.asarray(real), score, options))
+
+
+def run(built: Built, table: np.ndarray, *, score: EdgeScore | None = None, is_real: np.ndarray | None = None) -> Found:
+    """The search of a case."""
+    return search(built.trie, table, score or AsGiven(), built.options, is_real=is_real)

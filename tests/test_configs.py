@@ -55,10 +55,11 @@ def test_a_config_comes_back_from_json(name, arguments):
 
 
 @pytest.mark.parametrize("category", igd.PUBLISHED)
-def test_a_published_recipe_sets_prompt_noun_beta_and_candidates_together(category):
+def test_a_published_recipe_sets_prompt_noun_beta_candidates_and_divisor_together(category):
     config = igd.get_config(category)
     assert (config.data.prompt, config.data.candidates, config.decode.max_new_tokens) == ("igd", "train", 72)
     assert (config.data.category, config.method.args.beta) == igd.PUBLISHED[category]
+    assert config.loss.normalizer == "micro_batch"
     assert (config.train.global_batch_size, config.train.micro_batch_size, config.train.learning_rate) == (
         128,
         16,

@@ -25,10 +25,13 @@ def choose_candidates(
 ) -> Bool[np.ndarray, " items"]:
     """Mask of the items that may be recommended. The named sets treat items that share a title alike.
 
+    A blank title recommends nothing, yet its newline is a likely first token after some prompts, so it would lead their
+    lists. It is a candidate only where that is published, or asked for.
+
     Args:
-      which: ``catalogue`` (all items, as in D3), ``train`` (titles that are train targets, as in the published IGD),
-        ``warm`` (titles seen in training, as in SETRec), ``cold`` (all other titles), or the path of a text file with
-        one item id per line.
+      which: ``catalogue`` (all items with a title), ``train`` (titles that are train targets, a blank one too, as in
+        the published IGD), ``warm`` (titles seen in training, as in SETRec), ``cold`` (all other titles), or the path
+        of a text file with one item id per line.
       item_ids, titles: id and title of each item.
       counts: train targets per item.
       seen: items seen in training, as a target or in a history.
@@ -37,12 +40,13 @@ def choose_candidates(
     Raises:
       InputError: the file is missing, no text, or names an item that is not in the data.
     """
-    if which == "catalogue":
-        return np.ones(len(item_ids), bool)
-    if which in ("train", "warm", "cold"):
+    if which in CANDIDATES:
         members = counts > 0 if which == "train" else seen
         named = {title for title, is_member in zip(titles, members, strict=True) if is_member}
-        return np.fromiter(((title in named) == (which != "cold") for title in titles), bool, len(titles))
+        is_named = np.fromiter((title in named for title in titles), bool, len(titles))
+        has_title = np.fromiter((bool(title.strip()) for title in titles), bool, len(titles))
+        warm, cold = has_title & is_named, has_title & ~is_named
+        return {"catalogue": has_title, "train": is_named, "warm": warm, "cold": cold}[which]
     path = local_path(which, option=option)
     if not path.is_file():
         raise InputError(

@@ -6,9 +6,11 @@ For a target token y with logits z and legal alternatives A (y included), which 
 
 So the loss of a token without alternatives is 0. With an adaptive temperature, the mean is over deciding tokens, which
 have alternatives, and L = tau * mean of l. The temperature follows the first tokens: d is the mean of z_y minus the
-mean of all z_v, s^2 the variance of the z_v, n the number of legal first tokens, and C = ln(0.25 n):
+mean of all z_v, s^2 the variance of the z_v (divided by their number minus one), n the number of legal first tokens,
+and C = ln(eta n):
 
-    tau* = (d + sqrt(max(d^2 - 2 C s^2, 0))) / (2 C), clipped to 1.5 and 5        tau <- 0.95 tau + 0.05 tau*
+    tau* = (d + sqrt(max(d^2 - 2 C s^2, 0))) / (2 C), clipped to tau_min and tau_max
+    tau <- (1 - alpha) tau + alpha tau*
 
 The published code updates tau with a batch before it computes the loss of that batch. Here a step's loss uses the tau
 of the steps before it, so that the loss does not depend on how a batch is split into micro-batches.
@@ -23,16 +25,20 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.types import LossSum, TextBatch
 from igd_jax.decoding.device_trie import DeviceTrie, device_trie
 from igd_jax.decoding.engine import Engine
-from igd_jax.methods.base import BACKBONE, Context, DecodeOptions, Method, Objective, search_engine, target_logits
+from igd_jax.methods.base import (
+    BACKBONE,
+    Context,
+    DecodeOptions,
+    Method,
+    Objective,
+    check_argument,
+    search_engine,
+    target_logits,
+)
 from igd_jax.models.backbone import Backbone
 from igd_jax.training.step import LossState
 
 DENOMINATORS = ("all", "deciding")
-
-ETA = 0.25
-"""Share of the legal first tokens in C."""
-TAU_RANGE = (1.5, 5.0)
-RATE = 0.05
 
 
 class MSL(Method):
@@ -47,22 +53,40 @@ class MSL(Method):
       adaptive: whether the temperature follows the logits; requires `denominator` deciding. As losses of different
         steps then have different temperatures and cannot be compared, stop by steps, not by patience.
       denominator: tokens in the mean: ``all`` tokens of the title, or only ``deciding`` ones.
+      eta: factor of the number of legal first tokens in C, above 0. This and the following arguments apply to an
+        adaptive temperature only; their defaults are the published values.
+      alpha: share of tau* in the new temperature, above 0 and at most 1.
+      tau_min, tau_max: bounds of tau*.
+      warm_up: number of first steps that leave the temperature at its initial value.
     """
 
     model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
     backbones = ("decoder", "t5")
     needs_collaborative = False
 
-    def __init__(self, *, tau: float = 4.5, adaptive: bool = False, denominator: str = "all"):
-        if not 0.0 < tau < float("inf"):
-            raise InputError(f"config.method.args.tau is {tau}; expected a temperature above 0")
-        if denominator not in DENOMINATORS:
-            raise InputError(f"config.method.args.denominator is {denominator!r}; expected {' or '.join(DENOMINATORS)}")
-        if adaptive and denominator != "deciding":
-            raise InputError(
-                f"config.method.args.denominator is {denominator!r}; expected deciding, since adaptive is True"
-            )
+    def __init__(
+        self,
+        *,
+        tau: float = 4.5,
+        adaptive: bool = False,
+        denominator: str = "all",
+        eta: float = 0.25,
+        alpha: float = 0.05,
+        tau_min: float = 1.5,
+        tau_max: float = 5.0,
+        warm_up: int = 0,
+    ):
+        for name, value in (("tau", tau), ("tau_min", tau_min)):
+            check_argument(name, value, 0.0 < value < float("inf"), "a temperature above 0")
+        check_argument("tau_max", tau_max, tau_min <= tau_max < float("inf"), f"tau_min, {tau_min}, or more")
+        check_argument("denominator", denominator, denominator in DENOMINATORS, " or ".join(DENOMINATORS))
+        fits = denominator == "deciding" or not adaptive
+        check_argument("denominator", denominator, fits, "deciding", but=", but adaptive is True")
+        check_argument("eta", eta, 0.0 < eta < float("inf"), "a factor above 0")
+        check_argument("alpha", alpha, 0.0 < alpha <= 1.0, "a share above 0 and at most 1")
+        check_argument("warm_up", warm_up, 0 <= warm_up < 2**31, "a number of steps, 0 or more")
         self._tau, self._adaptive, self._denominator = tau, adaptive, denominator
+        self._eta, self._alpha, self._range, self._warm_up = eta, alpha, (tau_min, tau_max), warm_up
 
     def make_model(self, context: Context) -> nnx.Module:
         """The backbone."""
@@ -75,14 +99,14 @@ class MSL(Method):
           InputError: an adaptive temperature is undefined, as there are so few legal first tokens that C <= 0.
         """
         trie = device_trie(context.index.trie)
-        if self._adaptive and ETA * trie.root_width <= 1.0:
+        if self._adaptive and self._eta * trie.root_width <= 1.0:
             raise InputError(
-                f"config.method.args.adaptive is True, but titles begin with {trie.root_width} different token(s); it "
-                f"needs more than {1 / ETA:.0f}: give a fixed config.method.args.tau"
+                f"config.method.args.adaptive is True, but titles begin with {trie.root_width} different token(s); "
+                f"with eta {self._eta:g} it needs more than {1 / self._eta:g}: give a fixed config.method.args.tau"
             )
         parent = context.index.walk().parent
         if self._adaptive:
-            return Objective(self._loss, {"parent": parent}, trie, {"tau": self._tau}, follow_first_tokens)
+            return Objective(self._loss, {"parent": parent}, trie, {"tau": self._tau, "step": 0.0}, self._follow)
         return Objective(self._loss, {"parent": parent}, trie)
 
     def engine(self, context: Context, model: Backbone, options: DecodeOptions) -> Engine:
@@ -117,23 +141,27 @@ class MSL(Method):
         }
         return LossSum(tau * nll, counted, metrics)
 
+    def _follow(self, state: LossState, total: LossSum) -> LossState:
+        """Update the temperature with the first tokens of a step, once warmed up; without any, it is unchanged."""
+        (_, n_rows), tau = total.metrics["first_target"], state["tau"]
+        follows = (n_rows > 0) & (state["step"] >= self._warm_up)
+        moved = (1.0 - self._alpha) * tau + self._alpha * self._wanted_tau(total)
+        return {"tau": jnp.where(follows, moved, tau), "step": state["step"] + 1.0}
+
+    def _wanted_tau(self, total: LossSum) -> Float[Array, ""]:
+        """tau* of a step; arbitrary if no target was on the trie."""
+        (target, n_rows), (legal, n_legal), (square, _) = (
+            total.metrics[name] for name in ("first_target", "first_legal", "first_legal_square")
+        )
+        n_rows, n_legal = jnp.maximum(n_rows, 1.0), jnp.maximum(n_legal, 2.0)
+        mean = legal / n_legal
+        lead, c = target / n_rows - mean, jnp.log(self._eta * n_legal / n_rows)
+        variance = (square - n_legal * jnp.square(mean)) / (n_legal - 1.0)
+        wanted = (lead + jnp.sqrt(jnp.maximum(jnp.square(lead) - 2.0 * c * variance, 0.0))) / (2.0 * c)
+        return jnp.clip(wanted, *self._range)
+
 
 METHOD = MSL
-
-
-def follow_first_tokens(state: LossState, total: LossSum) -> LossState:
-    """Update the temperature with the first tokens of a step; unchanged if no target was on the trie."""
-    (target, n_rows), (legal, n_legal), (square, _) = (
-        total.metrics[name] for name in ("first_target", "first_legal", "first_legal_square")
-    )
-    tau = renewed_tau(
-        state["tau"],
-        mean_target=target / jnp.maximum(n_rows, 1.0),
-        mean_legal=legal / jnp.maximum(n_legal, 1.0),
-        mean_square=square / jnp.maximum(n_legal, 1.0),
-        n_first=n_legal / jnp.maximum(n_rows, 1.0),
-    )
-    return {"tau": jnp.where(n_rows > 0, tau, state["tau"])}
 
 
 def first_tokens(
@@ -169,20 +197,6 @@ def legal_nll(
     # The lowest finite number instead of -inf, as the gradient without any legal token would be NaN.
     masked = jnp.where(legal, logits / tau, jnp.finfo(jnp.float32).min)
     return jnp.where(has_choice(legal), jax.nn.logsumexp(masked, axis=-1) - target / tau, 0.0)
-
-
-def renewed_tau(
-    tau: Float[Array, ""],
-    *,
-    mean_target: Float[Array, ""],
-    mean_legal: Float[Array, ""],
-    mean_square: Float[Array, ""],
-    n_first: Float[Array, ""],
-) -> Float[Array, ""]:
-    """Temperature after a step, from means of the logits of first tokens and the number of legal first tokens."""
-    lead, variance, c = mean_target - mean_legal, mean_square - jnp.square(mean_legal), jnp.log(ETA * n_first)
-    wanted = (lead + jnp.sqrt(jnp.maximum(jnp.square(lead) - 2.0 * c * variance, 0.0))) / (2.0 * c)
-    return (1.0 - RATE) * tau + RATE * jnp.clip(wanted, *TAU_RANGE)
 
 
 def _count(mask: Bool[Array, "..."]) -> Float[Array, ""]:

@@ -1,4 +1,7 @@
-"""The authors' own decoding runs, title by title: alpha, length penalty and temperature on a small trained model."""
+"""The authors' own decoding runs, title by title: alpha, length penalty and temperature on a small trained model.
+
+In every clone a table of the model's log-probabilities takes its place (docs/golden.md).
+"""
 
 import ast
 import csv
@@ -9,13 +12,18 @@ import jax
 import numpy as np
 import pytest
 from batches import text_batch
+from golden_figures import books_index, golden_arrays, golden_figures
 from plain_trie import lists_of
+from table_search import search
 from tiny_run import context_of
 
 from igd_jax.core.types import Recommendations
 from igd_jax.data.prompts import render
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
+from igd_jax.decoding.device_trie import device_trie
 from igd_jax.decoding.engine import recommend
+from igd_jax.decoding.rebalancing import rebalanced
+from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import DecodeOptions, load_method
 from igd_jax.models.hf_weights import load_decoder
@@ -68,6 +76,25 @@ def golden(shared) -> Golden:
     return Golden(given["prompts"], given["runs"], test_rows, tokenizer, index, found)
 
 
+def assert_list(found: list, scores: np.ndarray, theirs: list, their_scores: list[float]) -> None:
+    """The published titles in their order; those whose scores differ by less than 1e-5 may swap."""
+    score_of = dict(zip(theirs, their_scores, strict=True))
+    assert sorted(found) == sorted(score_of)
+    np.testing.assert_allclose([score_of[title] for title in found], their_scores, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(scores, their_scores, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("number", range(N_RUNS))
+def test_a_table_of_the_model_gives_the_authors_lists(number):
+    index, run = books_index(), golden_figures("igd")["runs"][number]
+    score = rebalanced(index.gain, alpha=run["alpha"], temperature=run["temperature"])
+    options = SearchOptions(run["num_beams"], min(run["max_new_tokens"], index.longest), run["length_penalty"])
+    found = search(device_trie(index.trie), golden_arrays("igd")["edge_logp"], score, options)
+    for row, titles in enumerate(run["titles"]):
+        theirs = index.catalog.row_of_item[titles].tolist()
+        assert_list(found.rows[row].tolist(), found.scores[row], theirs, run["scores"][row])
+
+
 def test_golden_prompts_are_the_igd_template_over_the_histories(golden):
     pieces = [render("igd", ast.literal_eval(row["history_item_title"]), category="books") for row in golden.test_rows]
     assert lists_of(golden.tokenizer.encode_prompts(pieces)) == golden.prompts
@@ -79,11 +106,7 @@ def test_golden_titles_come_in_the_authors_order_with_their_scores(golden, numbe
     assert len(golden.runs) == N_RUNS
     for row, expected in enumerate(run["results"]):
         titles = [golden.index.title_of_row(r) for r in ranked.rows[row].tolist()]
-        score_of = dict(zip(expected["titles"], expected["scores"], strict=True))
-        assert sorted(titles) == sorted(score_of)
-        # Titles whose golden scores differ by less than 1e-5 may swap.
-        np.testing.assert_allclose([score_of[title] for title in titles], expected["scores"], rtol=0, atol=1e-5)
-        np.testing.assert_allclose(ranked.scores[row], expected["scores"], rtol=0, atol=1e-4)
+        assert_list(titles, ranked.scores[row], expected["titles"], expected["scores"])
 
 
 @pytest.mark.parametrize("number", range(N_RUNS))

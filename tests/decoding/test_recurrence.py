@@ -85,7 +85,7 @@ def test_the_compiled_loop_equals_a_python_loop_over_steps(name):
         state = first_step(built.trie, table, is_real, AsGiven(), built.options)
         while state.is_open.any():
             state = next_step(state, built.trie, table, AsGiven(), built.options)
-        jax.tree.map(np.testing.assert_array_equal, found_of(built, state), run(built, table, is_real=is_real))
+        jax.tree.map(np.testing.assert_array_equal, found_of(built.trie, state), run(built, table, is_real=is_real))
 
 
 @pytest.mark.parametrize("name", ["one title", "as many titles as beams", "fewer titles than beams"])
@@ -133,7 +133,7 @@ def test_each_row_has_a_clock_of_its_own(name):
         state = next_step(state, built.trie, table, AsGiven(), built.options)
         turn += 1
     assert len(set(clocks[max(begins)])) > 2
-    jax.tree.map(np.testing.assert_array_equal, found_of(built, state), run(built, table))
+    jax.tree.map(np.testing.assert_array_equal, found_of(built.trie, state), run(built, table))
 
 
 @every_case
@@ -191,4 +191,4 @@ def test_beams_know_their_parent_token_and_clock():
         table[node.number] = -1 - (before * 5 + node.token * 3) % 13
         path[node.number] = (before * 7 + node.token * len(node.path())) % 1009
     for row in range(N_ROWS):
-        assert_results(found_of(built, hypotheses), row, np.tile(table, (N_ROWS, 1)), built)
+        assert_results(found_of(built.trie, hypotheses), row, np.tile(table, (N_ROWS, 1)), built)

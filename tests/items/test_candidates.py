@@ -29,6 +29,17 @@ def test_warm_means_titles_that_training_saw_and_cold_the_others():
     assert _choose("train", seen=np.zeros(5, bool)).tolist() == [True, True, True, False, True]
 
 
+def test_a_blank_title_is_a_candidate_only_where_published_or_named(tmp_path):
+    path = tmp_path / "in_stock.txt"
+    path.write_text("item0\nitem1\n", encoding="utf-8")
+    expected = {"catalogue": [0, 0, 1, 1], "train": [1, 1, 1, 0], "warm": [0, 0, 1, 0], "cold": [0, 0, 0, 1]}
+    for which, mask in {**expected, str(path): [1, 1, 0, 0]}.items():
+        found = choose_candidates(
+            which, IDS[:4], ["", " ", "A", "B"], counts=np.array([2, 1, 1, 0]), seen=np.arange(4) < 3, option="x"
+        )
+        assert found.tolist() == [bool(each) for each in mask], which
+
+
 def test_without_a_cold_title_no_candidate_is_left():
     assert not _choose("cold", seen=np.ones(5, bool)).any()
 

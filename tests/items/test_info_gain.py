@@ -1,6 +1,4 @@
-"""Gain is the loss of entropy mass along an edge: against plain sums, and against the authors' own numbers."""
-
-import json
+"""Gain is the loss of entropy mass along an edge: against plain sums."""
 
 import numpy as np
 import pytest
@@ -176,50 +174,3 @@ def test_one_title_has_no_edge_that_decides():
     catalog = catalog_of([[1, 2, EOS]], [4])
     gain = edge_gain(trie_of(catalog), catalog.counts)
     assert (len(gain.gain), len(gain.forced), len(gain.factor), gain.root_entropy) == (0, 0, 0, 0.0)
-
-
-@pytest.fixture(scope="module")
-def golden(shared):
-    """The authors' figures, and our trie and gain over the same titles and counts."""
-    folder = shared / "golden" / "igd_amazon_books"
-    figures = json.loads((folder / "information_gain.json").read_text(encoding="utf-8"))
-    frequency = json.loads((folder / "item_frequency.json").read_text(encoding="utf-8"))
-    tokenizer = load_tokenizer(shared / "models" / "tiny-qwen2-books")
-    catalog = catalog_of(lists_of(tokenizer.encode_titles(list(frequency))), list(frequency.values()))
-    trie = trie_of(catalog)
-    gain = edge_gain(trie, catalog.counts)
-
-    def walk(titles: list[str]):
-        rows = tokenizer.encode_titles(titles)
-        return rows, walk_rows(trie, gain, rows)
-
-    return figures, frequency, trie, gain, walk
-
-
-def test_golden_tokens_and_gains_of_300_titles(golden):
-    figures, _, _, _, walk = golden
-    rows, walked = walk([item["title"] for item in figures["items"]])
-    assert walked.on_trie.all()
-    for r, item in enumerate(figures["items"]):
-        expected, here = np.array(item["information_gain"]), slice(rows.start[r], rows.start[r + 1])
-        assert rows[r].tolist() == item["tokens"]
-        np.testing.assert_allclose(walked.gain[here], expected, rtol=1e-9, atol=0)
-        np.testing.assert_array_equal(walked.forced[here], expected == 0)
-
-
-def test_golden_root_entropy_and_number_of_nodes(golden):
-    figures, _, trie, gain, _ = golden
-    assert gain.root_entropy == pytest.approx(figures["root_entropy"], rel=1e-12)
-    assert len(trie.token) - 1 == figures["statistics"]["total_nodes"]  # the authors do not count the root
-
-
-def test_golden_shares_of_purchased_tokens_by_gain(golden):
-    figures, frequency, _, _, walk = golden
-    rows, walked = walk(list(frequency))
-    weight = np.repeat(list(frequency.values()), rows.lengths)
-    # Two nats part the large gains from the small: only first tokens lie above, and all of them do.
-    assert weight[rows.start[:-1]].sum() == figures["total_frequency"]
-    assert weight.sum() == figures["statistics"]["total_frequency"]
-    assert weight[walked.forced].sum() == figures["statistics"]["freq_zero"]
-    assert weight[~walked.forced & (walked.gain < 2)].sum() == figures["statistics"]["freq_small"]
-    assert weight[walked.gain > 2].sum() == figures["statistics"]["freq_large"]

@@ -1,24 +1,20 @@
-"""IGD's weights and loss: plain fine-tuning at beta 1, and the numbers of the published code below it."""
-
-import json
+"""IGD's weights, and its loss: plain fine-tuning at beta 1."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from plain_trie import EOS, lists_of
+from golden_figures import examples_of
+from plain_trie import EOS
 from tiny_models import random_model
 from tiny_run import context_of
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import make_text_batch
-from igd_jax.data.examples import Examples, shared_prefix
-from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.items.index import build_index
-from igd_jax.methods.base import Objective, load_method, target_logits, token_loss
+from igd_jax.methods.base import load_method, target_logits
 from igd_jax.methods.igd import IGD
-from igd_jax.models.hf_weights import load_decoder
 from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import means
 
@@ -27,11 +23,6 @@ TOKENS = Ragged.from_lists([[1, 9, EOS], [2, 9, EOS], [3, 9, EOS], [3, 4, 9, EOS
 COUNTS = np.array([3, 1, 2, 0, 0])
 DECIDING = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]], bool)
 DECIDING = DECIDING[np.arange(4) < TOKENS.lengths[:, None]]
-
-
-def examples_of(prompts: Ragged, target: np.ndarray) -> Examples:
-    all_rows = np.ones(len(prompts), bool)
-    return Examples(prompts, target.astype(np.int32), 0, shared_prefix(prompts, all_rows), all_rows)
 
 
 @pytest.fixture(scope="module")
@@ -73,63 +64,3 @@ def test_at_beta_one_the_loss_is_plain_fine_tuning_to_the_bit(context):
     parts = means(ours)
     joined = float(parts["loss_forced"]) * (~DECIDING).sum() + float(parts["loss_deciding"]) * DECIDING.sum()
     np.testing.assert_allclose(joined / TOKENS.lengths.sum(), parts["loss"], rtol=1e-6)
-
-
-# --------------------------------------------------------------------------------------------------------------- golden
-@pytest.fixture(scope="module")
-def golden(shared):
-    """The published batch, an index over the train targets, the model, and the losses.
-
-    The last target is none of the train targets: an item beside the candidates.
-    """
-    folder, model = shared / "golden/igd_amazon_books", shared / "models/tiny-qwen2-books"
-    with np.load(folder / "igd_loss.npz", allow_pickle=False) as arrays:
-        ids = [row[mask == 1].tolist() for row, mask in zip(arrays["input_ids"], arrays["attention_mask"], strict=True)]
-        targets = [row[row >= 0].tolist() for row in arrays["labels"]]
-    assert all(row[-len(target) :] == target for row, target in zip(ids, targets, strict=True))
-    prompts = [row[: -len(target)] for row, target in zip(ids, targets, strict=True)]
-    frequency = json.loads((folder / "item_frequency.json").read_text(encoding="utf-8"))
-    titles = list(frequency)
-    rows = lists_of(load_tokenizer(model).encode_titles(titles))
-    number = {tuple(row): item for item, row in enumerate(rows)}
-    assert [tuple(target) in number for target in targets] == [True] * 7 + [False]
-    number[tuple(targets[7])] = len(rows)
-    index = build_index(
-        [*titles, "off the trie"],
-        Ragged.from_lists([*rows, targets[7]]),
-        np.array([*frequency.values(), 0]),
-        candidates=np.arange(len(rows) + 1) < len(rows),
-    )
-    examples = examples_of(Ragged.from_lists(prompts), np.array([number[tuple(target)] for target in targets]))
-    losses = json.loads((folder / "igd_loss.json").read_text(encoding="utf-8"))["loss_by_beta"]
-    return examples, context_of(index), load_decoder(model), losses
-
-
-_loss = nnx.jit(lambda model, batch: token_loss(model, batch, (), {}))  # the weights are in the batch
-
-
-def golden_loss(golden, objective: Objective, rows: np.ndarray, *, size: int):
-    examples, context, model, _ = golden
-    batch = make_text_batch(examples, rows, context.index.item_tokens, objective.annotations, size=size)
-    return _loss(model, batch)
-
-
-def test_losses_equal_those_of_the_published_code(golden):
-    examples, context, _, losses = golden
-    assert not context.index.walk().on_trie[examples.target[7]]
-    ours = {}
-    for beta in losses:
-        objective = IGD(beta=float(beta)).objective(context)
-        assert objective.loss is token_loss
-        tokens = slice(*context.index.item_tokens.start[examples.target[7] :][:2])
-        off_trie = objective.annotations["weight"][tokens]
-        assert (off_trie == np.float32(beta)).all()
-        ours[beta] = float(means(golden_loss(golden, objective, np.arange(8), size=8))["loss"])
-    assert ours == pytest.approx(losses, abs=1e-4)
-    assert len({round(loss, 3) for loss in ours.values()}) == 4
-
-
-def test_the_published_batch_gives_the_same_loss_in_micro_batches(golden):
-    objective = IGD(beta=0.1).objective(golden[1])
-    first, second = (golden_loss(golden, objective, rows, size=4) for rows in (np.arange(4), np.arange(4, 8)))
-    assert float(means(first + second)["loss"]) == pytest.approx(golden[3]["0.1"], abs=1e-4)

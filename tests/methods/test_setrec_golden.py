@@ -1,4 +1,4 @@
-"""SETRec: the numbers of the published code."""
+"""SETRec: the numbers of the published code (docs/golden.md). Those with a decoder are checked in every clone."""
 
 import dataclasses
 import json
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from golden_figures import golden_arrays, golden_figures
 from safetensors.numpy import load_file, save_file
 from setrec_calls import ask, index_of, loss_of, rank
 
@@ -30,7 +31,6 @@ QWEN_FIELDS = (
 class Golden:
     """A published case."""
 
-    folder: Path
     case: dict
     arrays: dict[str, np.ndarray]
     weights: dict[str, np.ndarray]
@@ -90,25 +90,30 @@ def set_linear(layer: nnx.Linear, weights: dict[str, np.ndarray], name: str) -> 
     layer.bias[...] = jnp.asarray(weights[f"{name}.bias"])
 
 
-def golden_of(shared: Path, name: str) -> Golden:
-    folder = shared / "golden" / name
+def golden_of(name: str, request: pytest.FixtureRequest) -> Golden:
+    """The committed case, or one of the folder of figures in full size."""
+    if name == "setrec":
+        found = golden_arrays(name)
+        parts = ({key: x for key, x in found.items() if ("." in key) == is_weight} for is_weight in (False, True))
+        return Golden(golden_figures(name), *parts)
+    folder = request.getfixturevalue("shared") / "golden" / name
     with np.load(folder / "case.npz", allow_pickle=False) as arrays:
         found = dict(arrays)
     case = json.loads((folder / "case.json").read_text(encoding="utf-8"))
-    return Golden(folder, case, found, load_file(folder / "weights.safetensors"))
+    return Golden(case, found, load_file(folder / "weights.safetensors"))
 
 
 CASES = {
-    "decoder": ("setrec_qwen", "", False),
+    "decoder": ("setrec", "", False),
     "T5 as published": ("setrec_t5", "published_", True),
     "T5 as meant": ("setrec_t5", "mended_", False),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_outputs_scores_and_loss_are_those_of_the_published_code(case, shared, tmp_path):
+def test_outputs_scores_and_loss_are_those_of_the_published_code(case, request, tmp_path):
     name, prefix, published = CASES[case]
-    golden = golden_of(shared, name)
+    golden = golden_of(name, request)
     model = golden.model(tmp_path, gap=True, published=published)
     asked, scores = ask(model, golden.batch)
     np.testing.assert_allclose(asked.swapaxes(0, 1), golden.arrays[f"{prefix}query_output"], atol=1e-5)
@@ -118,21 +123,21 @@ def test_outputs_scores_and_loss_are_those_of_the_published_code(case, shared, t
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_lists_are_those_of_the_published_ranking_scores(case, shared, tmp_path):
+def test_lists_are_those_of_the_published_ranking_scores(case, request, tmp_path):
     name, prefix, published = CASES[case]
-    golden = golden_of(shared, name)
+    golden = golden_of(name, request)
     index = index_of([f"item {number}" for number in range(37)])
     ranked = rank(
         SETRec(n_semantic=3, beta=0.1), golden.model(tmp_path, gap=True, published=published), golden.batch, index
     )
-    theirs = golden.arrays["ranking_scores_beta_0_1" if name == "setrec_qwen" else f"{prefix}ranking"]
+    theirs = golden.arrays["ranking_scores_beta_0_1" if name == "setrec" else f"{prefix}ranking"]
     np.testing.assert_allclose(ranked.scores, -np.sort(-theirs, axis=1)[:, :8], atol=1e-4)
     best = index.catalog.row_of_item[np.argsort(-theirs, axis=1, kind="stable")[:, :8]]
     np.testing.assert_array_equal(ranked.rows, best)
 
 
-def test_the_published_query_mask_of_the_t5_is_none(shared, tmp_path):
-    golden = golden_of(shared, "setrec_t5")
+def test_the_published_query_mask_of_the_t5_is_none(request, tmp_path):
+    golden = golden_of("setrec_t5", request)
     for published in (True, False):
         model = golden.model(tmp_path, gap=True, published=published)
         before, _ = ask(model, golden.batch)

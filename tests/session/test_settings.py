@@ -103,7 +103,10 @@ MEANT_BY_METHODS: dict[str, dict[str, dict[str, str]]] = {
     "cft": {"alpha": SHARE, "beta": SHARE, "gain_beta": SHARE, "stop_gradient": {}},
     "d3": {"lam": SHARE},
     "igd": {"beta": SHARE},
-    "msl": {"tau": {}, "adaptive": {}, "denominator": {}},
+    "msl": {
+        **{name: {} for name in ("tau", "adaptive", "denominator", "eta", "alpha", "tau_min", "tau_max")},
+        "warm_up": {"zero": "no warm-up"},
+    },
     "sasrec": {
         **{name: {} for name in ("loss", "max_history", "width", "num_blocks", "num_heads")},
         "dropout": {"zero": "no dropout"},
