@@ -70,6 +70,7 @@ MEANT: dict[str, dict[str, str]] = {
     "train.seed": {"zero": "a seed", "2**31": "a seed"},
     "train.patience": {"zero": "never stops early"},
     "train.eval_every_steps": {"zero": "once per epoch"},
+    "train.eval_protocol": {},
     "train.eval_examples": {"zero": "all rows"},
     "train.checkpoint_every_steps": {},
     "train.log_every_steps": {},
