@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.path = ""  # Hugging Face folder of a decoder or a T5; empty = random weights by model.config
     config.model.config = "mini"  # named sizes of igd_jax/models (config.py, t5_config.py), used when path is empty
+    config.model.dropout = -1.0  # of a T5 in training, 0 = none; -1 = that of its config.json (named sizes: 0.1)
     config.model.dtype = "float32"  # of the computation: float32 or bfloat16
     config.model.param_dtype = "float32"  # of the stored weights
     config.model.lora_rank = 0  # r of low-rank adapters (LoRA) on a frozen decoder; 0 = all weights are tuned
@@ -55,6 +56,7 @@ def get_config() -> ConfigDict:
     config.train.seed = 42  # of the row order and of random weights
     config.train.patience = 1  # evaluations without a better loss before stopping; 0 = never stop early; published: 1
     config.train.eval_every_steps = 0  # updates between evaluations of the loss; 0 = once per epoch, as published
+    config.train.eval_protocol = "rows"  # every row of valid, or the first one of each user (users; SETRec)
     config.train.eval_examples = 0  # rows of valid whose loss that is, evenly spread; 0 = all
     config.train.checkpoint_every_steps = 200  # updates between checkpoints for resuming
     config.train.log_every_steps = 10  # updates between lines of the log

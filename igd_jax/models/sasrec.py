@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from igd_jax.models.dropout import at_site, drop, row_keys
 from igd_jax.models.layers import KeyBlock, Linear, attend, normal_init
 from igd_jax.models.visibility import Causal, mask_of
 
@@ -65,9 +66,9 @@ class Block(nnx.Module):
         key, value = (project(x).reshape(heads).transpose(0, 2, 1, 3) for project in (self.k, self.v))
         block = KeyBlock(key, value, mask_of(Causal(valid))[:, -n_last:])
         mixed = attend(query, [block]).reshape(n_batch, n_last, width)
-        hidden = hidden[:, -n_last:] + drop(self.o(mixed), _site(keys, 0), rate=self.dropout)
+        hidden = hidden[:, -n_last:] + drop(self.o(mixed), at_site(keys, 0), rate=self.dropout)
         added = self.outer(jax.nn.relu(self.inner(self.feed_norm(hidden))))
-        return hidden + drop(added, _site(keys, 1), rate=self.dropout)
+        return hidden + drop(added, at_site(keys, 1), rate=self.dropout)
 
 
 class SASRec(nnx.Module):
@@ -87,16 +88,17 @@ class SASRec(nnx.Module):
 
         Args:
           history: left-padded items, oldest first; only the newest `max_history` columns are read.
-          valid: True on real items. The vector of a row without any is finite but arbitrary.
+          valid: True on real items. The vector of a row without any depends on the last position alone.
           seed: seed of each row's dropout, which does not depend on the other rows; None = no dropout.
         """
         history, valid = history[:, -self.config.max_history :], valid[:, -self.config.max_history :]
-        keys = None if seed is None else jax.vmap(jax.random.key)(seed)
-        hidden = self.embed[...][history] + self.position[...][None, -history.shape[1] :]
-        hidden = drop(hidden, _site(keys, 0), rate=self.config.dropout)
+        keys = row_keys(seed)
+        items = jnp.where(valid[..., None], self.embed[...][history], 0.0)
+        hidden = items + self.position[...][None, -history.shape[1] :]
+        hidden = drop(hidden, at_site(keys, 0), rate=self.config.dropout)
         for number, block in enumerate(self.blocks, start=1):
             n_last = 1 if number == len(self.blocks) else hidden.shape[1]
-            hidden = block(hidden, valid, n_last=n_last, keys=_site(keys, number))
+            hidden = block(hidden, valid, n_last=n_last, keys=at_site(keys, number))
         return self.norm(hidden[:, -1])
 
     def items(self) -> Float[Array, "I D"]:
@@ -107,16 +109,3 @@ class SASRec(nnx.Module):
 def scores_of(users: Float[Array, "B D"], items: Float[Array, "I D"]) -> Float[Array, "B I"]:
     """Inner products, in full float32 precision on every device, as they determine the ranking."""
     return jnp.einsum("BD,ID->BI", users, items, precision=jax.lax.Precision.HIGHEST)
-
-
-def drop(x: Float[Array, "B *rest"], keys: Key[Array, " B"] | None, *, rate: float) -> Float[Array, "B *rest"]:
-    """Zero each number with probability `rate` and scale up the others; row b uses ``keys[b]`` only."""
-    if keys is None:
-        return x
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys)
-    return jnp.where(keep, x / (1.0 - rate), 0.0)
-
-
-def _site(keys: Key[Array, " B"] | None, number: int) -> Key[Array, " B"] | None:
-    """Keys of one use of dropout, derived from the given ones."""
-    return None if keys is None else jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)

@@ -68,6 +68,7 @@ class ModelSettings:
 
     path: Annotated[str, Existing(MODEL_FOLDER, ("config.json", "*.safetensors"), words=("",))]
     config: Annotated[str, OneOf((*decoders.NAMED, *t5_config.NAMED))]
+    dropout: Annotated[float, Range(0, 0.99, "a probability", also=(-1, "for that of the model"))]
     dtype: DType
     param_dtype: DType
     lora_rank: Annotated[int, Range(1, 16_384, "a rank", also=(0, "to tune all weights"))]
@@ -107,6 +108,7 @@ class TrainSettings:
     seed: Annotated[int, Range(0, 2**32 - 1, "a seed")]
     patience: Annotated[int, Range(1, MANY, "a number of evaluations", also=(0, "to never stop early"))]
     eval_every_steps: Annotated[int, Range(1, MANY, "a number of updates", also=(0, "for one epoch"))]
+    eval_protocol: Annotated[str, OneOf(tuple(PROTOCOLS))]
     eval_examples: AllOrSome
     checkpoint_every_steps: Updates
     log_every_steps: Updates

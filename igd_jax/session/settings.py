@@ -176,6 +176,11 @@ def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterato
             f"config.model names a {kind}, but {settings.method.name} with these arguments works on "
             f"{' or '.join(method.backbones)}; choose such a model"
         )
+    if model.dropout > 0 and (not method.backbones or kind != "t5"):
+        yield (
+            f"config.model.dropout is {model.dropout!r}, but the model of {settings.method.name} is no T5, the only "
+            "one that this field is for; set it to -1"
+        )
     if not method.backbones or kind != "decoder":
         for field, value in ONLY_OF_A_DECODER.items():
             if (given := getattr(model, field)) != value:

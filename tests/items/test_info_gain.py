@@ -7,7 +7,7 @@ from plain_trie import EOS, PlainNode, catalog_of, lists_of, plain_entropy, plai
 
 from igd_jax.core.ragged import Ragged
 from igd_jax.data.tokenizer import load_tokenizer
-from igd_jax.items.index import ItemIndex, build_index, walk_rows
+from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.items.info_gain import edge_gain
 from igd_jax.items.trie import build_trie
 from igd_jax.prepare import prepare
