@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
     config.model = ConfigDict()
     config.model.path = ""  # Hugging Face folder of a decoder or a T5; empty = random weights by model.config
     config.model.config = "mini"  # named sizes of igd_jax/models (config.py, t5_config.py), used when path is empty
+    config.model.dropout = -1.0  # of a T5 in training, 0 = none; -1 = that of its config.json (named sizes: 0.1)
     config.model.dtype = "float32"  # of the computation: float32 or bfloat16
     config.model.param_dtype = "float32"  # of the stored weights; bfloat16 trains as train.bfloat16 says
     config.model.lora_rank = 0  # r of low-rank adapters (LoRA) on a frozen decoder; 0 = all weights are tuned

@@ -15,8 +15,18 @@ def row_keys(seed: Int[Array, " B"] | None) -> Key[Array, " B"] | None:
 
 
 def token_keys(seed: Int[Array, " B"] | None, valid: Bool[Array, "B T"]) -> Key[Array, "B T"] | None:
-    """A key per token from its row's seed and its number among the row's valid tokens; None without seeds."""
-    return None if seed is None else fold(row_keys(seed), jnp.cumsum(valid, axis=1, dtype=jnp.int32))
+    """A key per token from its row's seed and its number; None without seeds."""
+    return None if seed is None else fold(row_keys(seed), token_numbers(valid))
+
+
+def token_numbers(valid: Bool[Array, "B T"]) -> Int[Array, "B T"]:
+    """Number of each token among the valid tokens of its row, from 1."""
+    return jnp.cumsum(valid, axis=1, dtype=jnp.int32)
+
+
+def key_numbers(keys: Key[Array, "*n"]) -> Int[Array, "*n"]:
+    """A number per key, another for each."""
+    return jax.random.key_data(keys)[..., -1].astype(jnp.int32)
 
 
 def fold(keys: Key[Array, "*n"] | None, numbers: Int[Array, "*n more"]) -> Key[Array, "*n more"] | None:
@@ -33,6 +43,27 @@ def at_site(keys: Key[Array, "*n"] | None, number: int | Int[Array, ""]) -> Key[
     if keys is None:
         return None
     return jax.vmap(lambda key: jax.random.fold_in(key, number))(keys.reshape(-1)).reshape(keys.shape)
+
+
+def drop_pairs(
+    weights: Float[Array, "B *heads T S"],
+    keys: Key[Array, "B T"] | None,
+    numbers: Int[Array, "B S"] | None,
+    *,
+    rate: float,
+) -> Float[Array, "B *heads T S"]:
+    """`drop` for weights of attention: each pair of a query and a token draws for all heads.
+
+    Args:
+      weights: weights [b, ..., query, token].
+      keys: keys of the queries; None changes nothing.
+      numbers: number of each attended token, its own in the row.
+      rate: as in `drop`.
+    """
+    if keys is None or numbers is None or rate == 0.0:
+        return weights
+    pairs = fold(keys, jnp.broadcast_to(numbers[:, None], (*keys.shape, numbers.shape[1])))
+    return jnp.moveaxis(drop(jnp.moveaxis(weights, (-2, -1), (1, 2)), pairs, rate=rate), (1, 2), (-2, -1))
 
 
 def drop(x: Float[Array, "*n_rest"], keys: Key[Array, "*n"] | None, *, rate: float) -> Float[Array, "*n_rest"]:

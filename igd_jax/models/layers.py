@@ -142,7 +142,11 @@ class Attention(nnx.Module):
 
 
 def attend(
-    query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock], *, scale: float | None = None
+    query: Float[Array, "B T Q H"],
+    blocks: Sequence[KeyBlock],
+    *,
+    scale: float | None = None,
+    drop: Callable[[Float[Array, "B G R T S"]], Float[Array, "B G R T S"]] | None = None,
 ) -> Float[Array, "B T Q H"]:
     """Attention with one softmax over several blocks of keys, which are never concatenated.
 
@@ -150,6 +154,7 @@ def attend(
       query: queries of Q heads; heads ``g * Q / G`` to ``(g + 1) * Q / G - 1`` share key-value head g.
       blocks: keys and values, at least one block.
       scale: factor of the products of queries and keys; None is ``1 / sqrt(H)``.
+      drop: function of the weights after the softmax, over the tokens of all blocks; R = Q / G.
 
     Returns:
       Mixed values in the dtype of `query`. A query whose mask is all False gets some finite average.
@@ -170,6 +175,8 @@ def attend(
         # The lowest finite number instead of -inf, as an all-False row would give inf - inf.
         logits.append(jnp.where(block.mask[:, None, None], scores, jnp.finfo(jnp.float32).min))
     weights = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1).astype(query.dtype)
+    if drop is not None:
+        weights = drop(weights)
     parts = jnp.split(weights, np.cumsum([block.mask.shape[-1] for block in blocks])[:-1], axis=-1)
     parts = [part.reshape(n_batch, n_kv_heads, -1, part.shape[-1]) for part in parts]
     products = [

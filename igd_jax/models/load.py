@@ -64,21 +64,28 @@ def config_of(folder_or_name: str | Path) -> ModelConfig | T5Config:
 
 
 def load_backbone(
-    folder: str | Path, *, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32, remat: bool = False
+    folder: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+    remat: bool = False,
+    dropout: float | None = None,
 ) -> Decoder | T5:
     """Load the decoder or T5 of a Hugging Face folder, with its weights.
 
     Args:
       folder: the folder.
       dtype, param_dtype, remat: as in `Decoder`; a T5 has float32 and no remat.
+      dropout: rate of a T5 in training instead of its config's; a decoder has none.
 
     Raises:
-      InputError: the config or the weights are unusable, or a T5 does not have these options.
+      InputError: the config or the weights are unusable, or a T5 or a decoder does not have these options.
     """
     if kind_of(folder) == "decoder":
+        _check_decoder(str(folder), dropout)
         return load_decoder(folder, dtype=dtype, param_dtype=param_dtype, remat=remat)
     _check_t5(str(folder), dtype, param_dtype, remat)
-    return load_t5(folder)
+    return load_t5(folder, dropout=dropout)
 
 
 def named_backbone(
@@ -89,18 +96,22 @@ def named_backbone(
     dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
     remat: bool = False,
+    dropout: float | None = None,
 ) -> Decoder | T5:
     """Make a decoder or T5 of a named size with initial weights, and `vocab_size` rows in its embedding; can be jitted.
 
+    The options are those of `load_backbone`.
+
     Raises:
-      InputError: there is no such name, or a T5 does not have these options.
+      InputError: there is no such name, or a T5 or a decoder does not have these options.
     """
     if name in t5_config.NAMED:
         _check_t5(name, dtype, param_dtype, remat)
-        return T5(t5_config.named(name, vocab_size=vocab_size), rngs=rngs)
+        return T5(t5_config.with_dropout(t5_config.named(name, vocab_size=vocab_size), dropout), rngs=rngs)
     if name not in decoder_config.NAMED:
         known = ", ".join((*decoder_config.NAMED, *t5_config.NAMED))
         raise InputError(f"no model is called {name!r}; expected one of {known}; or give a model folder")
+    _check_decoder(name, dropout)
     config = decoder_config.named(name, vocab_size=vocab_size)
     return Decoder(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat)
 
@@ -131,3 +142,8 @@ def _check_t5(given: str, dtype: DTypeLike, param_dtype: DTypeLike, remat: bool)
             f"{given} is a T5, which computes in float32 and keeps all states; got dtype {jnp.dtype(dtype)}, "
             f"param_dtype {jnp.dtype(param_dtype)}, remat {remat}; set float32, float32 and False"
         )
+
+
+def _check_decoder(given: str, dropout: float | None) -> None:
+    if dropout:
+        raise InputError(f"{given} is a decoder, which has no dropout; got a rate of {dropout:g}; set none")

@@ -1,4 +1,4 @@
-"""T5, an encoder-decoder (arXiv 1910.10683), in float32 and without dropout.
+"""T5, an encoder-decoder (arXiv 1910.10683), in float32; rows with seeds, as in training, have dropout.
 
 Version 1.0 has a ReLU feed-forward and uses the scaled embedding as its head; version 1.1 has a gated GELU and a
 separate head. Positions and masks are arguments, so that a method can share positions and hide tokens from others.
@@ -9,10 +9,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from igd_jax.core.types import TextBatch
 from igd_jax.models.backbone import KVCache, Memory, Past, Prefix
+from igd_jax.models.dropout import at_site, token_keys
 from igd_jax.models.layers import pick, training_unroll
 from igd_jax.models.t5_config import T5Config
 from igd_jax.models.t5_layers import Stack
@@ -47,6 +48,7 @@ class T5(nnx.Module):
         *,
         positions: Int[Array, "B S"],
         visible: Visibility,
+        keys: Key[Array, "B S"] | None = None,
         unroll: int = 1,
     ) -> Float[Array, "B S D"]:
         """Hidden states of the encoder after its final norm.
@@ -55,9 +57,10 @@ class T5(nnx.Module):
           inputs: token ids, or embeddings instead.
           positions: positions whose differences select the biases.
           visible: which tokens see each other.
+          keys: keys of dropout, from `dropout_keys`; None = no dropout.
           unroll: layers per loop iteration, as in `Decoder`.
         """
-        return self.encoder(self._embedded(inputs), positions=positions, visible=visible, unroll=unroll)[0]
+        return self.encoder(self._embedded(inputs), positions=positions, visible=visible, keys=keys, unroll=unroll)[0]
 
     def memory_of(self, encoded: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Memory:
         """Keys and values for the decoder from hidden states of the encoder; `mask` is True on real tokens."""
@@ -72,6 +75,7 @@ class T5(nnx.Module):
         visible: Visibility,
         past: Sequence[Past] = (),
         more_bias: Float[Array, "B T T"] | None = None,
+        keys: Key[Array, "B T"] | None = None,
         unroll: int = 1,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
         """Hidden states of the decoder after its final norm, without the scaling of version 1.0 before the head.
@@ -79,7 +83,7 @@ class T5(nnx.Module):
         Args:
           inputs: token ids, or embeddings instead.
           memory: the encoder's output, from `memory_of`.
-          positions, visible, unroll: as in `encode`.
+          positions, visible, keys, unroll: as in `encode`; with keys there is no `past`.
           past: earlier tokens of the decoder, with their positions.
           more_bias: further bias [b, query, key] on the attention among the inputs.
 
@@ -93,8 +97,15 @@ class T5(nnx.Module):
             past=past,
             memory=memory,
             more_bias=more_bias,
+            keys=keys,
             unroll=unroll,
         )
+
+    def dropout_keys(
+        self, seed: Int[Array, " B"] | None, valid: Bool[Array, "B S"], *, is_decoder: bool
+    ) -> Key[Array, "B S"] | None:
+        """Keys of dropout for the tokens of one side; None without seeds, and for a model without dropout."""
+        return at_site(token_keys(seed, valid), int(is_decoder)) if self.config.dropout else None
 
     def _embedded(self, inputs: Int[Array, "B T"] | Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         return self.embed[...][inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
@@ -134,7 +145,8 @@ class T5(nnx.Module):
         positions = jnp.pad(batch.place[:, :-1] + 1, ((0, 0), (1, 0)))
         unroll = training_unroll()
         memory = self._read_prompts(batch, unroll=unroll)
-        hidden, _ = self.decode(inputs, memory, positions=positions, visible=Causal(valid), unroll=unroll)
+        keys = self.dropout_keys(batch.seed, valid, is_decoder=True)
+        hidden, _ = self.decode(inputs, memory, positions=positions, visible=Causal(valid), keys=keys, unroll=unroll)
         return pick(hidden, jnp.where(batch.place == 0, 0, batch.before - batch.prompt.shape[1] + 1))
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
@@ -155,5 +167,8 @@ class T5(nnx.Module):
         shared = jnp.broadcast_to(batch.shared_prefix[None], (n_rows, n_shared))
         valid = jnp.pad(batch.prompt_mask, ((0, 0), (n_shared, 0)), constant_values=True)
         tokens = jnp.concatenate([shared, batch.prompt], axis=1)
-        encoded = self.encode(tokens, positions=positions_of(valid), visible=both_sides(valid), unroll=unroll)
+        keys = self.dropout_keys(batch.seed, valid, is_decoder=False)
+        encoded = self.encode(
+            tokens, positions=positions_of(valid), visible=both_sides(valid), keys=keys, unroll=unroll
+        )
         return self.memory_of(encoded, valid)

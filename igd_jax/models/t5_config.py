@@ -26,6 +26,7 @@ class T5Config:
       gated: whether the feed-forward is a gated GELU (version 1.1) instead of a ReLU.
       scale_logits: whether states are divided by ``sqrt(hidden_size)`` before the head (version 1.0).
       start_id: first input token of the decoder.
+      dropout: probability of zeroing a number in training, where rows have seeds.
       max_positions: infinite, since positions are relative.
     """
 
@@ -43,6 +44,7 @@ class T5Config:
     tie_embeddings: bool = True
     scale_logits: bool = True
     start_id: int = 0
+    dropout: float = 0.1
     max_positions: ClassVar[float] = math.inf
 
 
@@ -64,6 +66,11 @@ def named(name: str, *, vocab_size: int) -> T5Config:
     if name not in NAMED:
         raise InputError(f"no T5 folder or size is called {name!r}; expected a folder or one of {', '.join(NAMED)}")
     return dataclasses.replace(NAMED[name], vocab_size=vocab_size)
+
+
+def with_dropout(config: T5Config, dropout: float | None) -> T5Config:
+    """The config with another rate of dropout; None leaves it as it is."""
+    return config if dropout is None else dataclasses.replace(config, dropout=dropout)
 
 
 _FIELDS = {
@@ -97,6 +104,9 @@ def from_hf(config: dict[str, Any]) -> T5Config:
     start = next((start for start in starts if start is not None), 0)
     if not isinstance(start, int) or not 0 <= start < sizes["vocab_size"]:
         problems.append(f"decoder_start_token_id is {start!r}, expected an id of the vocabulary")
+    dropout = config.get("dropout_rate", T5Config.dropout)
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0.0 <= dropout < 1.0:
+        problems.append(f"dropout_rate is {dropout!r}, expected a probability from 0 to below 1")
     if not 4 <= sizes["num_buckets"] < 2 * sizes["max_distance"]:
         problems.append("relative_attention_num_buckets is not from 4 to twice relative_attention_max_distance")
     kind = config.get("feed_forward_proj", "relu")
@@ -112,6 +122,7 @@ def from_hf(config: dict[str, Any]) -> T5Config:
         tie_embeddings=tied,
         scale_logits=tied if scaled is None else scaled is True,
         start_id=start,
+        dropout=float(dropout),
     )
 
 
@@ -128,5 +139,6 @@ def to_hf(config: T5Config) -> dict[str, Any]:
         "tie_word_embeddings": config.tie_embeddings,
         "scale_decoder_outputs": config.scale_logits,
         "decoder_start_token_id": config.start_id,
+        "dropout_rate": config.dropout,
         "is_encoder_decoder": True,
     }

@@ -1,17 +1,23 @@
 """Parts of T5: relative position biases, unscaled attention, feed-forward, and stacks of layers.
 
 softmax(q k' + bias[bucket(position of key - position of query)]) v       (arXiv 1910.10683)
+
+With keys of dropout, as in training, numbers are zeroed where transformers does it: inputs and outputs of a stack,
+weights of attention, the inner layer of a feed-forward, and what each of the parts adds to the residual stream.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from igd_jax.models.backbone import KVCache, Memory, Past
+from igd_jax.models.dropout import at_site, drop, drop_pairs, key_numbers, token_numbers
 from igd_jax.models.layers import KeyBlock, Linear, RMSNorm, attend
 from igd_jax.models.t5_config import T5Config
 from igd_jax.models.visibility import Visibility, mask_of
@@ -30,11 +36,14 @@ class FeedForward(nnx.Module):
         self.gate = linear(config.hidden_size, config.mlp_size, rngs=rngs)
         self.up = linear(config.hidden_size, config.mlp_size, rngs=rngs) if config.gated else None
         self.down = linear(config.mlp_size, config.hidden_size, rngs=rngs)
+        self.dropout = config.dropout
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
+    def __call__(self, x: Float[Array, "B T D"], keys: Key[Array, "B T"] | None) -> Float[Array, "B T D"]:
         if self.up is None:
-            return self.down(jax.nn.relu(self.gate(x)))
-        return self.down(jax.nn.gelu(self.gate(x), approximate=True) * self.up(x))
+            inner = jax.nn.relu(self.gate(x))
+        else:
+            inner = jax.nn.gelu(self.gate(x), approximate=True) * self.up(x)
+        return self.down(drop(inner, keys, rate=self.dropout))
 
 
 class Attention(nnx.Module):
@@ -53,9 +62,22 @@ class Attention(nnx.Module):
         key, value = (project(x).reshape(split).transpose(0, 2, 1, 3) for project in (self.k, self.v))
         return key, value
 
-    def __call__(self, x: Float[Array, "B T D"], blocks: Sequence[KeyBlock]) -> Float[Array, "B T D"]:
-        mixed = attend(self.q(x).reshape(*x.shape[:2], -1, self.head_dim), blocks, scale=1.0)
+    def __call__(self, x: Float[Array, "B T D"], blocks: Sequence[KeyBlock], drop: Callable) -> Float[Array, "B T D"]:
+        mixed = attend(self.q(x).reshape(*x.shape[:2], -1, self.head_dim), blocks, scale=1.0, drop=drop)
         return self.o(mixed.reshape(*x.shape[:2], -1))
+
+
+class LayerDropout(NamedTuple):
+    """Where the draws of a layer come from; all None without dropout.
+
+    Attributes:
+      keys: keys of the tokens; see `models.dropout`.
+      own, of_memory: numbers of the tokens, and of the encoder's tokens, for the weights of attention to them.
+    """
+
+    keys: Key[Array, "B T"] | None = None
+    own: Int[Array, "B T"] | None = None
+    of_memory: Int[Array, "B S"] | None = None
 
 
 class Layer(nnx.Module):
@@ -69,6 +91,7 @@ class Layer(nnx.Module):
         self.cross_norm = norm() if crosses else None
         self.cross = Attention(config, rngs=rngs) if crosses else None
         self.mlp_norm, self.mlp = norm(), FeedForward(config, rngs=rngs)
+        self.dropout = config.dropout
 
     def __call__(
         self,
@@ -78,21 +101,32 @@ class Layer(nnx.Module):
         bias: Float[Array, "B Q T T"],
         past: Sequence[KeyBlock],
         memory: KeyBlock | None,
+        dropout: LayerDropout,
     ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B Q T H"], Float[Array, "B Q T H"]]]:
         """Returns the updated residual stream, and keys and values of the tokens."""
+        keys, own, of_memory = dropout
+
+        def dropped(added: Float[Array, "B T D"], site: int) -> Float[Array, "B T D"]:
+            return drop(added, at_site(keys, site), rate=self.dropout)
+
+        def thinner(numbers: Int[Array, "B S"] | None, site: int) -> Callable:
+            return partial(drop_pairs, keys=at_site(keys, site), numbers=numbers, rate=self.dropout)
+
         x = self.attention_norm(hidden)
         new = self.attention.keys(x)
-        hidden = hidden + self.attention(x, [*past, KeyBlock(*new, mask, bias)])
+        hidden = hidden + dropped(self.attention(x, [*past, KeyBlock(*new, mask, bias)], thinner(own, 0)), 1)
         if self.cross is not None and self.cross_norm is not None and memory is not None:
-            hidden = hidden + self.cross(self.cross_norm(hidden), [memory])
-        return hidden + self.mlp(self.mlp_norm(hidden)), new
+            hidden = hidden + dropped(self.cross(self.cross_norm(hidden), [memory], thinner(of_memory, 2)), 3)
+        return hidden + dropped(self.mlp(self.mlp_norm(hidden), at_site(keys, 4)), 5), new
 
 
 class Stack(nnx.Module):
     """Stacked and scanned layers that share one table of position biases, followed by a norm."""
 
     def __init__(self, config: T5Config, *, is_decoder: bool, rngs: nnx.Rngs):
-        @nnx.split_rngs(splits=config.num_decoder_layers if is_decoder else config.num_layers)
+        self.n_layers = config.num_decoder_layers if is_decoder else config.num_layers
+
+        @nnx.split_rngs(splits=self.n_layers)
         @nnx.vmap
         def stack_layers(rngs: nnx.Rngs) -> Layer:
             return Layer(config, crosses=is_decoder, rngs=rngs)
@@ -112,6 +146,7 @@ class Stack(nnx.Module):
         past: Sequence[Past] = (),
         memory: Memory | None = None,
         more_bias: Float[Array, "B T T"] | None = None,
+        keys: Key[Array, "B T"] | None = None,
         unroll: int = 1,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
         """Run tokens, which see each other according to `visible`, earlier tokens by the masks of `past`, and `memory`.
@@ -123,6 +158,7 @@ class Stack(nnx.Module):
           past: earlier tokens, each part with its mask.
           memory: the encoder's output; only for the decoder.
           more_bias: further bias among the tokens, in all heads.
+          keys: keys of dropout, `dropout.token_keys`, only without `past`; None = no dropout.
           unroll: layers per loop iteration, as in `Decoder`.
 
         Returns:
@@ -134,20 +170,27 @@ class Stack(nnx.Module):
         biases = [self._bias(positions, kv.position) for kv, _ in past if kv.position is not None]
         sees = None if memory is None else jnp.broadcast_to(memory.mask[:, None], (*positions.shape, memory.kv.n_slots))
         graph, weights = nnx.split(self.layers)
+        dropout, sites = LayerDropout(), None
+        if keys is not None:
+            dropout = LayerDropout(keys, key_numbers(keys), None if memory is None else token_numbers(memory.mask))
+            sites = jnp.arange(2, 2 + self.n_layers)
+        hidden = drop(hidden, at_site(keys, 0), rate=self.config.dropout)
 
         def run_layer(hidden, layer):
-            layer_weights, cached, read = layer
+            layer_weights, cached, read, site = layer
             blocks = [
                 KeyBlock(key, value, seen, bias)
                 for (key, value), (_, seen), bias in zip(cached, past, biases, strict=True)
             ]
             of_memory = None if read is None or sees is None else KeyBlock(read[0], read[1], sees)
-            return nnx.merge(graph, layer_weights)(hidden, mask=mask, bias=bias, past=blocks, memory=of_memory)
+            own = dropout if site is None else dropout._replace(keys=at_site(keys, site))
+            module = nnx.merge(graph, layer_weights)
+            return module(hidden, mask=mask, bias=bias, past=blocks, memory=of_memory, dropout=own)
 
         cached = [(kv.key, kv.value) for kv, _ in past]
         read = None if memory is None else (memory.kv.key, memory.kv.value)
-        hidden, (key, value) = jax.lax.scan(run_layer, hidden, (weights, cached, read), unroll=unroll)
-        return self.norm(hidden), KVCache(key, value, positions)
+        hidden, (key, value) = jax.lax.scan(run_layer, hidden, (weights, cached, read, sites), unroll=unroll)
+        return drop(self.norm(hidden), at_site(keys, 1), rate=self.config.dropout), KVCache(key, value, positions)
 
     def memory_of(self, encoded: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Memory:
         """Keys and values of the encoder's tokens in all layers of the decoder; they do not depend on its input."""

@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 from igd_jax.core.io import atomic_file, write_json
 from igd_jax.models.hf_weights import Name, Source, fill, open_tensors, read_config
 from igd_jax.models.t5 import T5
-from igd_jax.models.t5_config import from_hf, to_hf
+from igd_jax.models.t5_config import from_hf, to_hf, with_dropout
 
 HEAD = "lm_head.weight"
 COPIES = dict.fromkeys(("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"), "shared.weight")
@@ -44,17 +44,21 @@ def names(*, gated: bool) -> list[Name]:
     return found
 
 
-def load_t5(folder: str | Path) -> T5:
+def load_t5(folder: str | Path, *, dropout: float | None = None) -> T5:
     """Build a `T5` with the weights of a Hugging Face folder, converted to float32.
 
     transformers 5 always writes ``tie_word_embeddings`` true. A head in the files is therefore a separate head if the
     config does not scale logits (version 1.1), and must equal the embedding if it does.
 
+    Args:
+      folder: the folder.
+      dropout: rate in training instead of the config's; None = the config's.
+
     Raises:
       InputError: no usable config or weights; or tensors that are missing (-), surplus (+) or differ from the config in
         shape or dtype (!), all in one message.
     """
-    config, path = from_hf(read_config(folder)), Path(folder)
+    config, path = with_dropout(from_hf(read_config(folder)), dropout), Path(folder)
     with ExitStack() as stack:
         tensors = open_tensors(path, stack)
         if HEAD in tensors and not config.scale_logits:

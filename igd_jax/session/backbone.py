@@ -32,6 +32,7 @@ def make_backbone(given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int
         "dtype": jnp.dtype(given.dtype),
         "param_dtype": jnp.dtype(given.param_dtype),
         "remat": given.remat,
+        "dropout": None if given.dropout < 0 else given.dropout,
     }
     if given.path:
         model = load_backbone(given.path, **dtypes)

@@ -68,6 +68,7 @@ class ModelSettings:
 
     path: Annotated[str, Existing(MODEL_FOLDER, ("config.json", "*.safetensors"), words=("",))]
     config: Annotated[str, OneOf((*decoders.NAMED, *t5_config.NAMED))]
+    dropout: Annotated[float, Range(0, 0.99, "a probability", also=(-1, "for that of the model"))]
     dtype: DType
     param_dtype: DType
     lora_rank: Annotated[int, Range(1, 16_384, "a rank", also=(0, "to tune all weights"))]

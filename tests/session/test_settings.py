@@ -48,6 +48,7 @@ MEANT: dict[str, dict[str, str]] = {
     "identifiers.name": {},
     "model.path": {"empty": "random weights"},
     "model.config": {},
+    "model.dropout": {"zero": "no dropout", "negative": "-1 is that of the model"},
     "model.dtype": {},
     "model.param_dtype": {},
     "model.lora_rank": {"zero": "all weights are tuned"},
