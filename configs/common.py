@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
     config.model.config = "mini"  # named sizes of igd_jax/models (config.py, t5_config.py), used when path is empty
     config.model.dropout = -1.0  # of a T5 in training, 0 = none; -1 = that of its config.json (named sizes: 0.1)
     config.model.dtype = "float32"  # of the computation: float32 or bfloat16
-    config.model.param_dtype = "float32"  # of the stored weights
+    config.model.param_dtype = "float32"  # of the stored weights; bfloat16 trains as train.bfloat16 says
     config.model.lora_rank = 0  # r of low-rank adapters (LoRA) on a frozen decoder; 0 = all weights are tuned
     config.model.lora_alpha = 16.0  # adapters are scaled by alpha / r; SETRec, BIGRec: 16 at r 8; IGD: 64 at r 32
     config.model.lora_targets = "q,k,v,o,gate,up,down"  # as IGD (QLoRA); SETRec: q,v,o; BIGRec: q,v
@@ -53,6 +53,7 @@ def get_config() -> ConfigDict:
     config.train.schedule = "linear"  # to 0 after warm-up; also cosine, constant
     config.train.clip_norm = 1.0  # global gradient norm; published (Trainer default): 1
     config.train.weight_decay = 0.0  # published (Trainer default): 0
+    config.train.bfloat16 = "master"  # such weights have a float32 copy; or stochastic rounding, or pure (published)
     config.train.seed = 42  # of the row order and of random weights
     config.train.patience = 1  # evaluations without a better loss before stopping; 0 = never stop early; published: 1
     config.train.eval_every_steps = 0  # updates between evaluations of the loss; 0 = once per epoch, as published

@@ -92,7 +92,13 @@ def _train(settings: Settings, config: ConfigDict, workdir: Workdir, stop: Stop,
         warmup_steps=settings.train.warmup_steps,
         num_steps=plan.num_steps,
     )
-    optimizer = make_optimizer(schedule, clip_norm=settings.train.clip_norm, weight_decay=settings.train.weight_decay)
+    optimizer = make_optimizer(
+        schedule,
+        clip_norm=settings.train.clip_norm,
+        weight_decay=settings.train.weight_decay,
+        bfloat16=settings.train.bfloat16,
+        seed=settings.train.seed,
+    )
     state, functions, frozen = start(session, context, objective, optimizer)
     # Methods raise errors about sizes when a batch is traced; trace the longest before anything is written.
     longest = by_length(examples["train"], np.arange(plan.n_rows))[-plan.micro_batch_size :]
@@ -184,6 +190,7 @@ def start(
         tables=tables,
         update_state=objective.update_state,
         normalizer=session.settings.loss.normalizer,
+        sum_dtype=None if session.settings.train.bfloat16 == "pure" else jnp.float32,
     )
     return state, functions, tables[0]
 

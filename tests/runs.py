@@ -48,7 +48,8 @@ def saved(workdir: Path) -> tuple:
     session = session_of(load_config(None, Workdir(str(workdir))), workdir)
     schedule = make_schedule("constant", learning_rate=1.0, warmup_steps=0, num_steps=1)
     _, params, _ = split_trainable(session.method.make_model(session.context(session.index)))
-    like = init_state(params, make_optimizer(schedule, clip_norm=1.0, weight_decay=0.0))
+    bfloat16 = session.settings.train.bfloat16
+    like = init_state(params, make_optimizer(schedule, clip_norm=1.0, weight_decay=0.0, bfloat16=bfloat16))
     checkpoints = Checkpoints(workdir / "checkpoints")
     found = checkpoints.restore_last(like), checkpoints.restore_best(params)
     checkpoints.close()

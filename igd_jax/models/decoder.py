@@ -17,6 +17,7 @@ from igd_jax.models.layers import (
     KeyBlock,
     RMSNorm,
     Rotation,
+    look_up,
     normal_init,
     pick,
     rotation_of,
@@ -106,7 +107,7 @@ class Decoder(nnx.Module):
           Hidden states after the final norm, in the model's dtype, and the new tokens' keys and values [L B G T H].
           Values of a token that sees nothing, not even itself, are finite but arbitrary.
         """
-        hidden = self.embed[...][inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
+        hidden = look_up(self.embed[...], inputs) if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
         rotation, mask = rotation_of(positions, self.config), mask_of(visible)
         graph, weights = nnx.split(self.layers)
 

@@ -17,7 +17,7 @@ from igd_jax.models import config as decoders
 from igd_jax.models import t5_config
 from igd_jax.models.lora import TARGETS
 from igd_jax.session.checks import Existing, OneOf, Range, SomeOf, Text
-from igd_jax.training.optimizer import SCHEDULES
+from igd_jax.training.optimizer import BFLOAT16, SCHEDULES
 from igd_jax.training.step import NORMALIZERS
 
 DTYPES = ("float32", "bfloat16")
@@ -105,6 +105,7 @@ class TrainSettings:
     schedule: Annotated[str, OneOf(SCHEDULES)]
     clip_norm: Annotated[float, Range(1e-12, 1e30, "a gradient norm (a large one clips nothing)")]
     weight_decay: Annotated[float, Range(0.0, 1000.0, "a decay")]
+    bfloat16: Annotated[str, OneOf(BFLOAT16)]
     seed: Annotated[int, Range(0, 2**32 - 1, "a seed")]
     patience: Annotated[int, Range(1, MANY, "a number of evaluations", also=(0, "to never stop early"))]
     eval_every_steps: Annotated[int, Range(1, MANY, "a number of updates", also=(0, "for one epoch"))]

@@ -156,6 +156,11 @@ def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterato
     ):
         if mesh.data > 0 and size % mesh.data:
             yield f"config.{field} is {size}, which {mesh.data} devices do not divide; use a multiple of {mesh.data}"
+    if train.bfloat16 != "master" and model.param_dtype == "float32":
+        yield (
+            f"config.train.bfloat16 is {train.bfloat16!r}, but config.model.param_dtype is 'float32', so no weight is "
+            "bfloat16; set that to bfloat16, or this to 'master'"
+        )
     if ks[-1] > decode.top_k:
         yield (
             f"config.eval.ks is {shown(ks)}, but lists have a length of {decode.top_k}; raise config.decode.top_k "

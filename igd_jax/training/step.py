@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from igd_jax.core.compilation import training_compiler_options
@@ -83,6 +84,7 @@ def make_step(
     tables: Any = None,
     update_state: Callable[[LossState, LossSum], LossState] = lambda state, _: state,
     normalizer: str = "global",
+    sum_dtype: DTypeLike | None = jnp.float32,
 ) -> StepFunctions:
     """Compile the parts of a step.
 
@@ -93,6 +95,7 @@ def make_step(
       update_state: function from the loss state before a step and the step's sums to the loss state after it.
       normalizer: ``global`` divides once over the whole batch; ``micro_batch`` divides each micro-batch by its own
         weight and averages, like the published code.
+      sum_dtype: dtype in which gradients are added up over micro-batches; None = that of each weight.
     """
 
     def loss_sum(params: Params, tables: Any, batch: Batch, loss_state: LossState) -> tuple[Float[Array, ""], LossSum]:
@@ -107,18 +110,20 @@ def make_step(
         return Accumulator(grads, total)
 
     def add(state: TrainState, accumulator: Accumulator, tables: Any, batch: Batch) -> Accumulator:
-        return jax.tree.map(jnp.add, accumulator, one(state, tables, batch))
+        return jax.tree.map(lambda total, x: total + x.astype(total.dtype), accumulator, one(state, tables, batch))
 
     def zeros(state: TrainState, total: LossSum) -> Accumulator:
-        return jax.tree.map(jnp.zeros_like, Accumulator(state.params, total))
+        grads = jax.tree.map(lambda weight: jnp.zeros_like(weight, dtype=sum_dtype), state.params)
+        return Accumulator(grads, jax.tree.map(jnp.zeros_like, total))
 
     def update(state: TrainState, accumulator: Accumulator) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         total = accumulator.total
         scale = 1.0 / jnp.maximum(total.weight, 1e-9)
         grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), accumulator.grads)
-        with jax.numpy_dtype_promotion("standard"):  # optax raises floats to integer powers
+        # optax raises floats to integer powers, and adds float32 updates to bfloat16 weights.
+        with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+            params = optax.apply_updates(state.params, updates)
         metrics = {**means(total), "grad_norm": optax.tree.norm(grads)}
         return TrainState(params, opt_state, update_state(state.loss_state, total), state.step + 1), metrics
 

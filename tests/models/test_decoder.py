@@ -11,7 +11,7 @@ from flax import nnx
 from igd_jax.models.backbone import KVCache
 from igd_jax.models.config import NAMED, Llama3Scaling, ModelConfig
 from igd_jax.models.decoder import Decoder, Layer
-from igd_jax.models.layers import KeyBlock, attend, rotate, rotation_of, training_unroll
+from igd_jax.models.layers import KeyBlock, attend, look_up, rotate, rotation_of, training_unroll
 from igd_jax.models.visibility import Causal, Dense, positions_of
 
 TINY = ModelConfig(
@@ -283,3 +283,11 @@ def test_logits_are_products_with_the_rows_of_the_head(tied: bool):
     head = model.embed if tied else model.head
     close(model.logits(hidden), np.asarray(hidden) @ np.asarray(head[...]).T)
     close(model.logits(hidden[0]), model.logits(hidden)[0])
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_gradients_of_an_embedding_are_summed_in_float32(dtype):
+    table, ids = jnp.zeros((5, 3), dtype), jnp.asarray([[2] * 4096, [4] * 4096], jnp.int32)
+    found = jax.jit(jax.grad(lambda table: look_up(table, ids).sum(dtype=jnp.float32)))(table)
+    assert found.dtype == dtype
+    np.testing.assert_array_equal(found, np.array([0, 0, 4096, 0, 4096])[:, None].repeat(3, 1))

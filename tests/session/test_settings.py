@@ -67,6 +67,7 @@ MEANT: dict[str, dict[str, str]] = {
     "train.schedule": {},
     "train.clip_norm": {},
     "train.weight_decay": {"zero": "no decay", "tiny": "no decay, as float32 has it"},
+    "train.bfloat16": {},
     "train.seed": {"zero": "a seed", "2**31": "a seed"},
     "train.patience": {"zero": "never stops early"},
     "train.eval_every_steps": {"zero": "once per epoch"},

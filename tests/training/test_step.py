@@ -142,6 +142,28 @@ def test_a_batch_without_any_weight_leaves_the_parameters(normalizer):
     assert metrics["loss"] == metrics["grad_norm"] == 0
 
 
+@pytest.mark.parametrize("sum_dtype", [jnp.float32, None])
+def test_gradients_of_bfloat16_weights_are_added_up_in_float32_unless_asked(sum_dtype):
+    gradients = np.random.default_rng(3).normal(1.0, 0.1, (600, 4)).astype(jnp.bfloat16)
+
+    def loss(params, tables, batch, state) -> LossSum:
+        product = params["w"] * batch.annotations["x"][0, 0]
+        return LossSum(product.sum(dtype=jnp.float32), jnp.float32(1), {})
+
+    optimizer = optax.sgd(1.0)
+    functions = make_step(loss, optimizer, sum_dtype=sum_dtype)
+    state = init_state({"w": jnp.zeros(4, jnp.bfloat16)}, optimizer)
+    y, weight = np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32)
+    found = functions.accumulate(state, [_batch(row[None, None], y, weight) for row in gradients]).grads["w"]
+    exact = gradients.astype(np.float64).sum(axis=0)
+    if sum_dtype is None:
+        assert found.dtype == jnp.bfloat16
+        assert (np.asarray(found, np.float64) == 512).all()  # where 1 is half the spacing of bfloat16 numbers
+    else:
+        assert found.dtype == jnp.float32
+        np.testing.assert_allclose(found, exact, rtol=1e-6)
+
+
 def test_each_shape_is_traced_once():
     shapes = []
 
