@@ -20,6 +20,7 @@ from igd_jax.core.ragged import Ragged
 from igd_jax.data.examples import Examples, item_examples, make_examples, room_beside
 from igd_jax.data.prepared import Prepared, Rows, headline, load
 from igd_jax.data.prompts import Prompts, render
+from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_tokenizer
 from igd_jax.identifiers.base import Source, identifiers_class
 from igd_jax.items.candidates import choose_candidates
@@ -126,7 +127,8 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     tokenizer = choose_tokenizer(settings, workdir, prepared)
     say(describe(tokenizer))
     cache = workdir.path / "cache"
-    source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, cache)
+    around = filled(settings.data.prompt, category=settings.data.category).around
+    source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, cache, around)
     identifiers = identifiers_class(settings.identifiers.name)(source)
     used = first_rows(prepared.splits["train"], settings.data.max_examples)
     n_items = len(prepared.titles)
@@ -194,5 +196,6 @@ def choose_tokenizer(settings: Settings, workdir: Workdir, prepared: Prepared) -
         return load_tokenizer(Path(settings.tokenizer.path))
     say(f"training a tokenizer on {len(prepared.titles):,} titles")
     template = "".join(render(settings.data.prompt, [], category=settings.data.category))
-    texts = [template, *(title + "\n" for title in prepared.titles)]
+    before, after = filled(settings.data.prompt, category=settings.data.category).around
+    texts = [template, *(before + title + after for title in prepared.titles)]
     return train_tokenizer(texts, vocab_size=settings.tokenizer.vocab_size)
