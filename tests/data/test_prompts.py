@@ -22,7 +22,6 @@ from igd_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from igd_jax.identifiers.base import Source
 from igd_jax.identifiers.titles import Titles
 
-
 CLEAN = [
     "Sahara",
     "Pacific Vortex (Dirk Pitt)",

@@ -19,7 +19,10 @@ IGD_TASK = (
     f"{TASK}### Instruction:\nGiven a list of books the user recetenly enjoy, please write a new books that the user "
     "may bought\n"
 )
-GAMES = "Given a list of video games the user has played before, please recommend a new video game that the user likes to the user."
+GAMES = (
+    "Given a list of video games the user has played before, please recommend a new video game that the user likes to "
+    "the user."
+)
 GOLDEN = {
     ("igd", "books"): (
         IGD_TASK,
