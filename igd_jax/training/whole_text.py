@@ -1,5 +1,6 @@
 """Prompts as targets: the predictions of all tokens of a text, for losses that also cover the prompt."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -40,7 +41,8 @@ def whole_text(batch: TextBatch) -> WholeText:
     newest = jax.lax.cummax(jnp.where(is_prompt, jnp.arange(prompt.shape[1])[None], -1), axis=1)
     before = jnp.pad(newest[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
     in_prompt = is_prompt & (before >= 0)
-    batch = batch.replace(
+    batch = replace(
+        batch,
         shared_prefix=batch.shared_prefix[:0],
         prompt=prompt,
         prompt_mask=is_prompt,

@@ -194,7 +194,7 @@ def test_quotes_of_a_template_are_neither_embedded_nor_in_what_is_compared(index
     prompts = Prompts(template, "books", TOKENIZER, identifiers, Path("none"))
     method = BIGRec(embed_by="tuned", min_new_tokens=3)
     plain, found = engine_of(method, model, index), engine_of(method, model, quoted, prompts=prompts)
-    embeddings = [engine.titles.centred + engine.titles.mean for engine in (plain, found)]
+    embeddings = [np.asarray(engine.titles.centred) + np.asarray(engine.titles.mean) for engine in (plain, found)]
     row_of = [each.catalog.row_of_item for each in (index, quoted)]
     np.testing.assert_allclose(embeddings[0][row_of[0]], embeddings[1][row_of[1]], rtol=1e-5, atol=1e-5)
     assert found.trims.opening[TOKENIZER.encode(['"'])[0][0]] == -1
@@ -242,7 +242,7 @@ def test_what_the_model_writes_is_ranked_first_where_it_is_a_title_and_shared_ti
 # ----------------------------------------------------------------------------------------------------------- experiment
 def test_the_experiment_file_also_knows_the_grounding_of_cft():
     args = bigrec.get_config("cft").method.args
-    assert (args.beams, args.embed_by, args.grounding) == (5, "tuned", "interleaved")
+    assert (args.beams, args.embed_by, args.grounding, args.min_new_tokens) == (5, "tuned", "interleaved", 4)
     BIGRec(**args)
-    with pytest.raises(ValueError, match=r"bigrec.py:ctf is unknown; expected bigrec or cft"):
+    with pytest.raises(ValueError, match=r"bigrec.py:ctf is unknown; expected one of bigrec, cft, books"):
         bigrec.get_config("ctf")

@@ -76,7 +76,7 @@ def test_titles_that_a_template_quotes_are_written_with_quotes_and_shown_without
         assert result.title in TITLES
         assert recommender.session.tokenizer.decode(result.tokens) == f'"{result.title}{end}'
     texts = recommender.session.prompts.of_texts([["My own"]])[0]
-    assert '"My own"' in recommender.session.tokenizer.decode(texts)
+    assert '"My own"' in recommender.session.tokenizer.decode(texts.tolist())
 
 
 def test_no_requests_have_no_answers(recommender):
