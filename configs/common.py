@@ -68,7 +68,7 @@ def get_config() -> ConfigDict:
     config.data.category = "items"  # noun for the items inside the prompt
     config.data.max_length = 512  # tokens of prompt and target together; longer prompts lose their oldest tokens
     config.data.candidates = "catalogue"  # items in the trie; also train (published), warm, cold, or a file of ids
-    config.data.max_examples = 0  # first rows of the train split that are used; 0 = all
+    config.data.max_examples = 0  # rows of the train split that are used, evenly spread; 0 = all
 
     config.tokenizer = ConfigDict()
     config.tokenizer.path = ""  # Hugging Face folder; empty = that of model.path, or else one trained on the titles

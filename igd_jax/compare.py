@@ -13,6 +13,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,8 @@ def by_method(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     seen: Counter[tuple[str, int | None]] = Counter()
     methods: dict[tuple[str, int], list[Evaluation]] = {}
     for evaluation in evaluations:
-        asked = (evaluation.method, evaluation.seed)
-        methods.setdefault((evaluation.method, seen[asked]), []).append(evaluation)
+        asked = (evaluation.origin.method, evaluation.origin.seed)
+        methods.setdefault((evaluation.origin.method, seen[asked]), []).append(evaluation)
         seen[asked] += 1
     labels = [_common([evaluation.label for evaluation in group]) for group in methods.values()]
     unclear = {label for label in labels if labels.count(label) > 1}
@@ -74,13 +75,15 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     """HR (for users: recall) and NDCG at all common cut-offs, and each method's difference to the first.
 
     Returns:
-      ``n`` rows or users, according to ``protocol``; ``ks``, ``ks_skipped`` (not in all evaluations), ``confidence``,
-      ``n_resamples``, ``reference`` (label of the first method), ``n_comparisons`` (pairs of methods times metrics, for
-      which p-values are corrected), ``evaluations`` (labels by method), ``popularity`` (baseline of the first
-      evaluation, by metric), ``winner`` (by metric: the best method if it beats the second best after correction, else
-      None) and ``runs``: by method and metric, ``value``; ``spread``, the standard deviation over several seeds; and
-      except for the first method, ``difference``, ``low``, ``high``, ``excludes_zero``, ``p`` and ``significant``.
-      ``low`` and ``high`` are not corrected; ``p`` and ``significant`` are.
+      ``n`` rows or users, according to ``protocol``, of ``split`` (None if no config.json tells); ``ks``,
+      ``ks_skipped`` (not in all evaluations), ``confidence``, ``n_resamples``, ``reference`` (label of the first
+      method), ``n_comparisons`` (pairs of methods times metrics, for which p-values are corrected), ``evaluations``
+      (labels by method), ``choices`` (by method, where values were chosen on validation: the fields of
+      `evaluation.choice.Choice`, and ``chosen``: for each evaluation the values by field), ``popularity`` (baseline of
+      the first evaluation, by metric), ``winner`` (by metric: the best method if it beats the second best after
+      correction, else None) and ``runs``: by method and metric, ``value``; ``spread``, the standard deviation over
+      several seeds; and except for the first method, ``difference``, ``low``, ``high``, ``excludes_zero``, ``p`` and
+      ``significant``. ``low`` and ``high`` are not corrected; ``p`` and ``significant`` are.
 
     Raises:
       InputError: there are no evaluations, their rows or targets differ, or they have no common k.
@@ -101,6 +104,7 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     return {
         "n": len(first.answers),
         "protocol": first.protocol,
+        "split": next((split for e in evaluations if (split := e.origin.split)), None),
         "ks": ks,
         "ks_skipped": sorted(set.union(*all_ks) - set(ks)),
         "confidence": CONFIDENCE,
@@ -108,6 +112,11 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         "reference": next(iter(methods)),
         "n_comparisons": len(pairs),
         "evaluations": {label: [evaluation.label for evaluation in group] for label, group in methods.items()},
+        "choices": {
+            label: {**asdict(choice), "chosen": [dict(evaluation.origin.chosen) for evaluation in group]}
+            for label, group in methods.items()
+            if (choice := group[0].origin.choice)
+        },
         "popularity": {name: first.popularity.get(name) for name in names},
         "winner": winner,
         "runs": runs,

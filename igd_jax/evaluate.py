@@ -13,7 +13,7 @@ users, there is one query per user of the split, whose targets are all items tha
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from igd_jax.core.io import Workdir, atomic_folder, check_name, check_replaceabl
 from igd_jax.core.log import say
 from igd_jax.core.types import Recommendations
 from igd_jax.data.prepared import Rows
+from igd_jax.evaluation.choice import CHOSEN_ON, Choice, means_of_largest_ndcg
 from igd_jax.evaluation.metrics import CatalogueRows
 from igd_jax.evaluation.metrics_json import metrics_of
 from igd_jax.evaluation.predictions import Prediction, write_predictions
@@ -38,9 +39,8 @@ from igd_jax.session.config_grid import Axis, changed, parse_axis
 from igd_jax.session.recommender import Recommender
 from igd_jax.session.session import set_up_to_decode
 
-CHOSEN_ON = "valid"
 VARIED = ("decode.", "method.args.")
-"""Fields that --choose may vary: how a trained model is decoded."""
+"""Beginnings of the fields that --choose, and --evaluate of a sweep, may vary: how a trained model is decoded."""
 
 
 @dataclass(frozen=True)
@@ -66,14 +66,14 @@ class Scored:
     users_per_second: float
 
 
-def evaluate(config: ConfigDict, workdir: Workdir, *, name: str, chosen: Axis | None = None) -> dict[str, Any]:
+def evaluate(config: ConfigDict, workdir: Workdir, *, name: str, choice: Choice | None = None) -> dict[str, Any]:
     """Recommend for the queries of `config.eval`, compute and print the metrics, and write the evaluation's folder.
 
     Args:
       config: the config.
       workdir: folder of the run.
       name: name of the evaluation.
-      chosen: field and values of --choose, which are recorded.
+      choice: how values of the config were chosen, which is recorded.
 
     Raises:
       InputError: the config is bad, there is no model, or the folder exists but was not written by this program.
@@ -83,14 +83,19 @@ def evaluate(config: ConfigDict, workdir: Workdir, *, name: str, chosen: Axis | 
     scored = score(config, workdir)
     with atomic_folder(folder) as partial:
         write_json(partial / "metrics.json", scored.metrics)
-        how = {} if chosen is None else {"chosen": chosen._asdict()}
-        write_json(partial / "config.json", config_json(config) | how)
+        write_json(partial / "config.json", config_record(config, choice))
         write_record(partial / "env.json", EvaluationRecord(_checkpoint(scored, workdir), environment()))
         write_predictions(partial / "predictions.jsonl", predictions_of(scored))
     say(f"\n{config.eval.split} of {config.data.dir}, {scored.users_per_second:.1f} users/s")
     say(evaluation_table(scored.metrics))
     say(f"\nwritten to {folder}")
     return scored.metrics
+
+
+def config_record(config: ConfigDict, choice: Choice | None) -> dict[str, Any]:
+    """Content of the config.json of an evaluation: the config and, if values were chosen, how (``chosen``)."""
+    record: dict[str, Any] = config_json(config)
+    return record if choice is None else record | {"chosen": asdict(choice)}
 
 
 def score(config: ConfigDict, workdir: Workdir) -> Scored:
@@ -151,10 +156,8 @@ def _checkpoint(scored: Scored, workdir: Workdir) -> CheckpointRecord | None:
     return CheckpointRecord(scored.recommender.step, read_json(workdir.env)["commit"])
 
 
-def choose(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int) -> ConfigDict:
-    """Set a field to the value with the highest NDCG at the largest k on valid, the first one in case of ties.
-
-    Prints the NDCG of every value. Rows are those of valid, regardless of `config.eval.split`.
+def try_values(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int) -> list[dict[str, Any]]:
+    """Rank rows of valid, regardless of `config.eval.split`, with each value of a field; prints the NDCG of each.
 
     Args:
       config: the config.
@@ -162,22 +165,40 @@ def choose(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: in
       axis: field and its values.
       max_examples: number of rows, or users, of valid that are ranked, evenly spread; 0 = all.
 
+    Returns:
+      The metrics of each value, as in metrics.json.
+
     Raises:
       InputError: see `score`.
     """
     on_valid: dict[str, Any] = {"eval.split": CHOSEN_ON, "eval.max_examples": max_examples}
-    metric, values = f"ndcg@{max(config.eval.ks)}", []
+    tried = []
     for value in axis.values:
-        found = score(changed(config, {**on_valid, axis.field: value}), workdir)
-        values.append(found.metrics[metric])
-        say(
-            f"{axis.field}={value}: {metric} {values[-1]:.4f} on {found.metrics['n']:,} "
-            f"{config.eval.protocol} of {CHOSEN_ON}"
-        )
-    best = axis.values[int(np.argmax(values))]
-    told = ", ".join(f"{value}: {number:.4f}" for value, number in zip(axis.values, values, strict=True))
+        tried.append(metrics := score(changed(config, {**on_valid, axis.field: value}), workdir).metrics)
+        metric, (mean,) = means_of_largest_ndcg([[metrics]])
+        say(f"{axis.field}={value}: {metric} {mean:.4f} on {metrics['n']:,} {metrics['protocol']} of {CHOSEN_ON}")
+    return tried
+
+
+def choose(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int) -> tuple[ConfigDict, Choice]:
+    """Set a field to the value with the highest NDCG at the largest k on valid, the first one in case of ties.
+
+    Args:
+      config, workdir, axis, max_examples: see `try_values`.
+
+    Returns:
+      The config with the chosen value, and how it was chosen, both for `evaluate`.
+
+    Raises:
+      InputError: see `score`.
+    """
+    tried = try_values(config, workdir, axis, max_examples=max_examples)
+    metric, means = means_of_largest_ndcg([[metrics] for metrics in tried])
+    best = axis.values[int(np.argmax(means))]
+    told = ", ".join(f"{value}: {mean:.4f}" for value, mean in zip(axis.values, means, strict=True))
     say(f"chosen {axis.field}={best} by {metric} of {CHOSEN_ON} ({told})\n")
-    return changed(config, {axis.field: best})
+    choice = Choice({axis.field: axis.values}, metric, CHOSEN_ON, tried[0]["protocol"], tried[0]["n"])
+    return changed(config, {axis.field: best}), choice
 
 
 def define_flags() -> None:
@@ -197,14 +218,14 @@ def main() -> None:
     config = load_config(flags.FLAGS.config, workdir)
     if flags.FLAGS.split:
         config.eval.split = flags.FLAGS.split
-    name, axis = flags.FLAGS.name or config.eval.split, None
+    name, choice = flags.FLAGS.name or config.eval.split, None
     check_name(name, option="--name")
     # A start that fails on bad input must not create a folder, not even one for a lock.
     with owned(workdir.eval(name)) if workdir.path.is_dir() else nullcontext():
         if flags.FLAGS.choose is not None:
             axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)
-            config = choose(config, workdir, axis, max_examples=flags.FLAGS.choose_examples)
-        evaluate(config, workdir, name=name, chosen=axis)
+            config, choice = choose(config, workdir, axis, max_examples=flags.FLAGS.choose_examples)
+        evaluate(config, workdir, name=name, choice=choice)
 
 
 if __name__ == "__main__":

@@ -3,14 +3,18 @@
     python -m igd_jax.sweep --config=configs/igd.py --config.data.dir=DATA --output=ROOT \\
         --grid=method.args.beta=0.1,0.5 --grid=train.seed=1,2 [--evaluate=decode.alpha=0,0.2] [--config.FIELD=VALUE ...]
 
+If only seeds vary, all runs are evaluated on `config.eval.split`, test by default. If anything else varies, all are
+evaluated on valid, the combination with the highest NDCG there (at the largest k, mean over seeds) is chosen, and that
+one alone is evaluated on `config.eval.split`. A table of each split is printed.
+
 Each run is a folder under ROOT, the --workdir of train and evaluate, named after its values: ROOT/beta=0.1,seed=1, with
-evaluations under eval/alpha=0.2. Without --evaluate there is one evaluation, named after the split. Existing
-evaluations with the same config are not repeated.
+evaluations under eval/valid,alpha=0.2 and eval/test,alpha=0.2; without --evaluate under eval/valid and eval/test.
+Existing evaluations with the same config are not repeated.
 """
 
-import itertools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -21,19 +25,29 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, check_name, local_path, read_json
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say
-from igd_jax.evaluate import evaluate
+from igd_jax.evaluate import VARIED, config_record, evaluate
+from igd_jax.evaluation.choice import CHOSEN_ON, Choice, means_of_largest_ndcg
 from igd_jax.evaluation.tables import comparison_table
-from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag
+from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, define_config_flag
 from igd_jax.session.config_grid import Axis, changed, name_of, parse_axis, points
 from igd_jax.session.settings import TO_TRAIN, settings_from
 from igd_jax.train import train
 
-DECODING = ("decode.", "eval.", "method.args.")
-"""Beginnings of the fields that --evaluate may vary, which concern decoding."""
+SEED = "train.seed"
+"""The one field whose values are repetitions of a method, and not to be chosen among."""
+
+
+class Made(NamedTuple):
+    """An evaluation of a sweep: its folder, and the values it was made with, apart from the seed."""
+
+    point: dict[str, Any]
+    folder: Path
 
 
 def sweep(config: ConfigDict, output: Path, *, grid: Sequence[Axis], evaluations: Sequence[Axis]) -> list[Path]:
-    """Train every point of `grid`, evaluate it at every point of `evaluations`; returns the evaluations' folders.
+    """Train every point of `grid`, and evaluate it at every point of `evaluations`: on valid if there is a choice.
+
+    Prints the table of valid, if there is one, and the combination that is chosen by it.
 
     Args:
       config: the config.
@@ -41,37 +55,94 @@ def sweep(config: ConfigDict, output: Path, *, grid: Sequence[Axis], evaluations
       grid: fields and values to train with.
       evaluations: fields and values to decode every run with.
 
+    Returns:
+      Folders of the evaluations on `config.eval.split`: of all runs if only seeds vary, else of the chosen combination,
+      or, if that split is valid, of all combinations.
+
     Raises:
-      InputError: `train` or `evaluate` failed, which ends the sweep but keeps finished runs; or another process is
-        sweeping in the folder.
+      InputError: a field is varied twice; `train` or `evaluate` failed, which ends the sweep but keeps finished runs;
+        or another process is sweeping in the folder.
     """
-    runs, folders = list(points(grid)), []
-    for point in (*runs, *filter(None, points(evaluations))):
-        check_name(name_of(point), option="the name of a run or evaluation")
-    for point, decoding in itertools.product(runs, points(evaluations)):  # bad values fail before hours are spent
-        settings_from(changed(config, point | decoding), needs=TO_TRAIN)
+    for point in points([*grid, *evaluations]):  # bad values fail before hours are spent
+        settings_from(changed(config, point), needs=TO_TRAIN)
+    names = (*map(name_of, points(grid)), *(evaluation_name(CHOSEN_ON, point) for point in points(evaluations)))
+    for name in names:
+        check_name(name, option="the name of a run or evaluation")
+    varied = [axis for axis in (*grid, *evaluations) if axis.field != SEED and len(axis.values) > 1]
     with locked(output):
-        for number, point in enumerate(runs, start=1):
-            run_config, workdir = changed(config, point), Workdir(str(output / name_of(point)))
-            check_workdir(run_config, workdir, free=FREE_TO_RESUME)
-            todo = {}
-            for decoding in points(evaluations):
-                name, trial = name_of(decoding) or run_config.eval.split, changed(run_config, decoding)
-                folders.append(workdir.eval(name))
-                if not is_finished(folders[-1], trial):
-                    todo[name] = trial
-            say(f"run {number} of {len(runs)}: {name_of(point)}, evaluations to make: {', '.join(todo) or 'none'}")
-            if todo:
-                train(run_config, workdir)
-            for name, trial in todo.items():
-                evaluate(trial, workdir, name=name)
-    return folders
+        if not varied:
+            return [made.folder for made in _make(config, output, grid, evaluations)]
+        tried = _make(changed(config, {"eval.split": CHOSEN_ON}), output, grid, evaluations)
+        chosen, choice = _choose(tried, varied)
+        folders = [made.folder for made in tried]
+        if config.eval.split == CHOSEN_ON:
+            return folders
+        say(f"\nall combinations, on {CHOSEN_ON}:\n{comparison_table(compare_folders(folders))}")
+        say(f"\nevaluating {name_of(chosen)} on {config.eval.split}")
+        grid, evaluations = ([_at(axis, chosen) for axis in axes] for axes in (grid, evaluations))
+        return [made.folder for made in _make(config, output, grid, evaluations, choice=choice)]
 
 
-def is_finished(folder: Path, config: ConfigDict) -> bool:
-    """Whether the folder holds an evaluation with this config; such folders are written atomically."""
+def _make(
+    config: ConfigDict,
+    output: Path,
+    grid: Sequence[Axis],
+    evaluations: Sequence[Axis],
+    *,
+    choice: Choice | None = None,
+) -> list[Made]:
+    """Train and evaluate all points that are not finished; after a choice, runs are trained already."""
+    runs, made = list(points(grid)), []
+    for number, point in enumerate(runs, start=1):
+        run_config, workdir = changed(config, point), Workdir(str(output / name_of(point)))
+        check_workdir(run_config, workdir, free=FREE_TO_RESUME)
+        todo = {}
+        for decoding in points(evaluations):
+            trial = changed(run_config, decoding)
+            name = evaluation_name(trial.eval.split, decoding)
+            values = point | decoding
+            values.pop(SEED, None)
+            made.append(Made(values, workdir.eval(name)))
+            if not is_finished(made[-1].folder, config_record(trial, choice)):
+                todo[name] = trial
+        say(f"run {number} of {len(runs)}: {name_of(point)}, evaluations to make: {', '.join(todo) or 'none'}")
+        if todo and choice is None:
+            train(run_config, workdir)
+        for name, trial in todo.items():
+            evaluate(trial, workdir, name=name, choice=choice)
+    return made
+
+
+def _choose(tried: Sequence[Made], varied: Sequence[Axis]) -> tuple[dict[str, Any], Choice]:
+    """The combination with the highest mean over seeds, the first one in case of ties, and how it was chosen."""
+    metrics: dict[str, list[dict[str, Any]]] = {}
+    for made in tried:
+        metrics.setdefault(name_of(made.point), []).append(read_json(made.folder / "metrics.json"))
+    metric, means = means_of_largest_ndcg(list(metrics.values()))
+    mean_of = dict(zip(metrics, means, strict=True))
+    best = max(tried, key=lambda made: mean_of[name_of(made.point)]).point
+    first, *others = metrics[name_of(best)]
+    choice = Choice({axis.field: axis.values for axis in varied}, metric, CHOSEN_ON, first["protocol"], first["n"])
+    told = ", ".join(f"{name}: {mean:.4f}" for name, mean in mean_of.items())
+    seeds = f", mean of {len(others) + 1} seeds" if others else ""
+    say(f"\nchosen {name_of(best)} by {metric} on {choice.n:,} {choice.protocol} of {CHOSEN_ON}{seeds} ({told})")
+    return best, choice
+
+
+def _at(axis: Axis, chosen: dict[str, Any]) -> Axis:
+    """The axis with the chosen value alone; seeds stay as they are."""
+    return axis if axis.field == SEED else Axis(axis.field, [chosen[axis.field]])
+
+
+def evaluation_name(split: str, decoding: dict[str, Any]) -> str:
+    """Name of an evaluation: ``test``, or with fields of --evaluate ``test,alpha=0.2``."""
+    return f"{split},{name_of(decoding)}" if decoding else split
+
+
+def is_finished(folder: Path, record: dict[str, Any]) -> bool:
+    """Whether the folder holds an evaluation with this config.json; such folders are written atomically."""
     made = all((folder / name).is_file() for name in ("metrics.json", "config.json", "env.json"))
-    return made and read_json(folder / "config.json") == config_json(config)
+    return made and read_json(folder / "config.json") == record
 
 
 def define_flags() -> None:
@@ -89,8 +160,9 @@ def main() -> None:
         raise InputError("--config is not set; start with --config=configs/igd.py or --config=configs/quickstart.py")
     if not flags.FLAGS.grid:
         raise InputError("--grid is not set; give the fields to vary, such as --grid=train.seed=1,2")
-    grid = [parse_axis(text, config, option="--grid") for text in flags.FLAGS.grid]
-    evaluations = [parse_axis(text, config, option="--evaluate", under=DECODING) for text in flags.FLAGS.evaluate]
+    not_how_to_measure = [f"{section}." for section in config if section != "eval"]
+    grid = [parse_axis(text, config, option="--grid", under=not_how_to_measure) for text in flags.FLAGS.grid]
+    evaluations = [parse_axis(text, config, option="--evaluate", under=VARIED) for text in flags.FLAGS.evaluate]
     output = local_path(flags.FLAGS.output, option="--output")
     folders = sweep(config, output, grid=grid, evaluations=evaluations)
     say(f"\n{comparison_table(compare_folders(folders))}")

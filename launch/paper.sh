@@ -6,10 +6,10 @@
 # SOURCE and INPUT as igd_jax.prepare takes them (d3 FOLDER, movielens FOLDER, csv FILE, ...), OUT where runs go. Further
 # flags go to every title-writing method alike: the backbone (--config.model.path or --config.model.config), steps, batch.
 # Environment: RUNS, the folder of the title-writing runs and the table (OUT), another one for each backbone; SEEDS
-# (1,2,3); ROWS, the first rows of train, and TEST_ROWS, rows evenly spread over test, for all methods (0: all); LAMS and
-# ALPHAS, the values among which D3's share and IGD's alpha are chosen on CHOOSE_ROWS rows of validation; SASREC, flags
-# of the collaborative source; BIGREC, of BIGRec's decoding. Started again, it goes on: finished runs are skipped; after
-# changing LAMS, ALPHAS or CHOOSE_ROWS, delete RUNS/*/*/eval/{alpha,d3} first.
+# (1,2,3); ROWS and TEST_ROWS, rows evenly spread over train and test, for all methods (0: all); LAMS and ALPHAS, the
+# values among which D3's share and IGD's alpha are chosen on CHOOSE_ROWS rows of validation, as the table's caption
+# says; SASREC, flags of the collaborative source; BIGREC, of BIGRec's decoding. Started again, it goes on: finished runs
+# are skipped; after changing LAMS, ALPHAS or CHOOSE_ROWS, delete RUNS/*/*/eval/{alpha,d3} first.
 set -euo pipefail
 source=$1 input=$2 out=$3
 shift 3

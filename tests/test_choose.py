@@ -9,6 +9,7 @@ from command import run_here
 
 from igd_jax import evaluate as program
 from igd_jax.core.io import Workdir, read_json
+from igd_jax.evaluation.choice import Choice
 from igd_jax.session.config_grid import Axis
 
 METRIC = "ndcg@3"
@@ -30,8 +31,10 @@ def trials(monkeypatch):
         def score(config, _):
             tried.append(config)
             return SimpleNamespace(
-                metrics={"ndcg@1": 1 - values[len(tried) - 1], METRIC: values[len(tried) - 1], "n": 1}
-            )
+                metrics={
+                    "ndcg@1": 1 - values[len(tried) - 1], METRIC: values[len(tried) - 1], "n": 1, "protocol": "rows",
+                }
+            )  # fmt: skip
 
         monkeypatch.setattr(program, "score", score)
         return tried
@@ -46,15 +49,22 @@ ALPHAS = Axis("decode.alpha", [0.5, 0.0, 0.1, 0.3])
 def test_the_best_value_wins_and_of_equals_the_first(tiny, trials, values, chosen):
     trials(values)
     config = tiny_run.tiny_config(tiny)
-    better = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=0)
+    better, _ = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=0)
     assert (better.decode.alpha, config.decode.alpha) == (chosen, 0.2)
+
+
+def test_lists_shorter_than_the_largest_cut_off_are_judged_by_what_they_have(tiny, monkeypatch):
+    metrics = {"ndcg@1": 0.2, "n": 1, "protocol": "rows"}
+    monkeypatch.setattr(program, "score", lambda config, _: SimpleNamespace(metrics=metrics))
+    _, choice = program.choose(tiny_run.tiny_config(tiny), Workdir("nowhere"), ALPHAS, max_examples=0)
+    assert choice == Choice({"decode.alpha": ALPHAS.values}, "ndcg@1", "valid", "rows", 1)
 
 
 @pytest.mark.parametrize("split", ["test", "valid", "train"])
 def test_only_rows_of_valid_are_ever_tried(tiny, trials, split):
     tried = trials([0.1] * 4)
     config = tiny_run.tiny_config(tiny, {"eval.split": split, "eval.max_examples": 5})
-    better = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=7)
+    better, _ = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=7)
     assert [(c.eval.split, c.eval.max_examples, c.decode.alpha) for c in tried] == [
         ("valid", 7, alpha) for alpha in ALPHAS.values
     ]
@@ -65,7 +75,7 @@ def test_only_rows_of_valid_are_ever_tried(tiny, trials, split):
 def test_the_source_of_scores_stays_as_it_has_those_of_valid_too(tiny, trials, source):
     tried = trials([0.1] * 4)
     config = tiny_run.tiny_config(tiny, {"decode.collaborative": source})
-    better = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=0)
+    better, _ = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=0)
     assert {c.decode.collaborative for c in (*tried, better)} == {source}
 
 
@@ -89,6 +99,8 @@ def test_the_split_is_ranked_with_the_chosen_value_which_is_recorded(tiny, train
         evaluate(f"valid-{a}", {"decode.alpha": a, "eval.split": "valid", "eval.max_examples": 11}) for a in alphas
     ]
     best = alphas[on_valid.index(max(on_valid))]
+    spread = [place * tiny_run.N_ROWS["valid"] // 11 for place in range(11)]
+    assert [line["row"] for line in _predictions(trained, "valid-0.9")] == spread
 
     done = run_here(
         program, f"--workdir={trained}", "--choose=decode.alpha=0.9,0,0.5", "--choose_examples=11", "--name=chosen",
@@ -97,7 +109,9 @@ def test_the_split_is_ranked_with_the_chosen_value_which_is_recorded(tiny, train
     assert (done.code, done.err) == (0, "")
     config = read_json(trained / "eval" / "chosen" / "config.json")
     assert (config["decode"]["alpha"], config["eval"]["split"], config["eval"]["max_examples"]) == (best, "test", 9)
-    assert config["chosen"] == {"field": "decode.alpha", "values": alphas}
+    assert config["chosen"] == {
+        "tried": {"decode.alpha": alphas}, "metric": METRIC, "split": "valid", "protocol": "rows", "n": 11,
+    }  # fmt: skip
     for alpha, value in zip(alphas, on_valid, strict=True):
         assert f"decode.alpha={alpha}: ndcg@3 {value:.4f} on 11 rows of valid" in done.out
     assert f"chosen decode.alpha={best} by ndcg@3 of valid" in done.out

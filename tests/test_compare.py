@@ -201,5 +201,5 @@ def test_targets_of_one_kind_alone(runs):
     assert [found["runs"][name]["hr@1"]["value"] for name in "ab"] == [5 / 30, 20 / 30]
     assert found["popularity"]["hr@1"] is None
     result = run_command(runs, "a", "b", "--targets=cold")
-    assert "30 rows, cold targets." in result.stdout
+    assert "30 rows of a split that no config.json names, cold targets." in result.stdout
     assert_one_line_error(run_command(runs, "a", "b", "--targets=new"), "--targets", "warm|cold")

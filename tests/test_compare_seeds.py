@@ -7,6 +7,7 @@ import pytest
 from evaluation_folders import N_ROWS, run_command, write_evaluation
 
 from igd_jax.compare import compare_folders
+from igd_jax.core.errors import InputError
 
 
 def config_of(seed, *, beta=0.1, source="runs/sasrec/eval/test"):
@@ -14,6 +15,7 @@ def config_of(seed, *, beta=0.1, source="runs/sasrec/eval/test"):
         "method": {"args": {"beta": beta}},
         "decode": {"collaborative": source},
         "train": {"seed": seed, "num_steps": 1},
+        "eval": {"split": "test"},
     }
 
 
@@ -72,9 +74,39 @@ def test_paths_may_follow_the_seed_but_nothing_else_may_differ(tmp_path):
     assert n_methods(config_of(1, source="seed12"), config_of(2, source="seed22")) == 2
     assert n_methods(config_of(1, source="v1"), config_of(2, source="v2")) == 2
     assert n_methods(config_of(1), config_of(2, beta=0.2)) == 2
-    chosen = {"chosen": {"field": "method.args.beta", "values": [0.1, 0.2]}}
+    tried = {"method.args.beta": [0.1, 0.2]}
+    chosen = {"chosen": {"tried": tried, "metric": "ndcg@3", "split": "valid", "protocol": "rows", "n": 50}}
     assert n_methods(config_of(1) | chosen, config_of(2, beta=0.2) | chosen) == 1
     assert n_methods(config_of(1) | chosen, config_of(2)) == 2
+
+
+def test_the_table_says_of_which_split_it_is_and_what_was_chosen_for_each_seed(tmp_path):
+    tried = {
+        "tried": {"method.args.beta": [0.1, 0.2]},
+        "metric": "ndcg@3",
+        "split": "valid",
+        "protocol": "rows",
+        "n": 50,
+    }
+    configs = [config_of(1), config_of(1) | {"chosen": tried}, config_of(2, beta=0.2) | {"chosen": tried}]
+    for name, config in zip(("plain", "best/s1", "best/s2"), configs, strict=True):
+        write_evaluation(tmp_path / name, [0, -1], config=config)
+    done = run_command(tmp_path, "plain", "best/s1", "best/s2")
+    assert done.stdout.splitlines()[-1].startswith(
+        "2 rows of test, all targets. best/s*: method.args.beta chosen from 0.1, 0.2 (0.1, 0.2) by ndcg@3 on 50 rows "
+        "of valid. Difference to the first"
+    )
+    found = json.loads(run_command(tmp_path, "plain", "best/s1", "best/s2", "--json").stdout)
+    assert found["split"] == "test"
+    assert found["choices"] == {"best/s*": {**tried, "chosen": [{"method.args.beta": beta} for beta in (0.1, 0.2)]}}
+
+
+def test_rows_of_two_splits_are_not_compared(tmp_path):
+    """Rows of the same number, user and target, but of another split."""
+    test, valid = config_of(1), config_of(1) | {"eval": {"split": "valid"}}
+    folders = [write_evaluation(tmp_path / config["eval"]["split"], [0, -1], config=config) for config in (test, valid)]
+    with pytest.raises(InputError, match="test was evaluated on test, valid on valid; compare evaluations of the same"):
+        compare_folders(folders)
 
 
 def test_the_same_seed_again_begins_another_method(tmp_path):

@@ -13,6 +13,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.data.collaborative import load_collaborative, save_collaborative
 from igd_jax.data.prepared import assemble, load, save
+from igd_jax.evaluation.evaluations import read_evaluation
 from igd_jax.session.config_flags import load_config
 from igd_jax.session.config_grid import changed
 
@@ -66,9 +67,9 @@ def test_compare_reads_users_as_evaluate_wrote_them(tiny, shoppers, tmp_path):
 
 def test_a_title_that_training_saw_once_is_warm_if_only_in_a_history(tiny, shoppers, tmp_path):
     _, metrics = _by_users(tiny, shoppers, tmp_path / "run", {"data.max_examples": 7})
-    rows, first = shoppers[1], load(shoppers[0]).splits["train"].take(np.arange(7))
-    train = np.concatenate([first.target, first.history_items])
-    assert set(first.target) < set(train) < set(range(tiny_run.N_SOLD))
+    rows, used = shoppers[1], load(shoppers[0]).splits["train"].take(np.arange(7) * tiny_run.N_ROWS["train"] // 7)
+    train = np.concatenate([used.target, used.history_items])
+    assert set(used.target) < set(train) < set(range(tiny_run.N_SOLD))
     assert (np.bincount(train) == 1).any()
     for name, is_here in (("warm", np.isin(rows.target, train)), ("cold", ~np.isin(rows.target, train))):
         assert metrics["slices"][name]["n"] == len(set(rows.user[is_here]))
@@ -135,3 +136,26 @@ def test_vectors_are_kept_of_every_row_whoever_is_asked(tiny, sasrec_run):
         n_rows = tiny_run.N_ROWS[split]
         kept = load_collaborative(sasrec_run, fingerprint=mark, split=split, n_rows=n_rows, n_items=n_items)
         assert len(kept.users) == n_rows
+
+
+@pytest.mark.parametrize("left_out", [3, len(tiny_run.TITLES) - 1])
+def test_both_protocols_hit_by_title_where_candidates_split_one(trained, evaluate, tmp_path, left_out):
+    """Two items share a title, and only one is a candidate: whichever was taken, the title is what is to be written."""
+    stock = tmp_path / "stock.txt"
+    stock.write_text("".join(f"{item}\n" for number, item in enumerate(tiny_run.ITEM_IDS) if number != left_out))
+    split = {"decode.candidates": str(stock)}
+    names = [f"split-{left_out}-{protocol}" for protocol in ("rows", "users")]
+    by_rows, rows = evaluate(names[0], split)
+    by_users, users = evaluate(names[1], split | {"eval.protocol": "users"})
+    assert by_users == by_rows
+    assert users["target_absent"] == rows["target_absent"] == 0
+    shared = [line for line in by_rows if line["target"]["title"] == tiny_run.TITLES[3]]
+    assert shared
+    assert {tuple(line["target"]["items"]) for line in shared} == {(tiny_run.ITEM_IDS[-1 if left_out == 3 else 3],)}
+    for k in (1, 3):
+        hits = [line["target"]["title"] in [r["title"] for r in line["ranked"][:k]] for line in by_rows]
+        assert rows[f"hr@{k}"] == users[f"recall@{k}"] == pytest.approx(np.mean(hits))
+        assert rows["popularity_baseline"][f"ndcg@{k}"] == users["popularity_baseline"][f"ndcg@{k}"]
+    for name, hit, metrics in zip(names, ("hr", "recall"), (rows, users), strict=True):
+        read_back = read_evaluation(name, trained / "eval" / name).by_row  # from the predictions alone
+        assert read_back[f"{hit}@3"].mean() == pytest.approx(metrics[f"{hit}@3"])

@@ -1,4 +1,4 @@
-"""A sweep trains and evaluates a product of fields, goes on where it was stopped, and ends in one table."""
+"""A sweep trains a product of fields, chooses on valid unless only seeds vary, and goes on where it was stopped."""
 
 import os
 import shutil
@@ -7,11 +7,13 @@ import signal
 import pytest
 import tiny_run
 from command import run_here
+from evaluation_folders import write_evaluation
 from runs import interrupt_at
 
 from igd_jax import sweep as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
+from igd_jax.evaluate import config_record
 from igd_jax.session.config_grid import Axis
 
 BETAS, ALPHAS = Axis("method.args.beta", [0.1, 0.5]), Axis("decode.alpha", [0.0, 0.4])
@@ -24,9 +26,9 @@ def started(monkeypatch):
     calls = []
 
     def noted(what, function):
-        def call(config, workdir, **name):
-            calls.append((what, workdir.path.name, *name.values()))
-            return function(config, workdir, **name)
+        def call(config, workdir, **given):
+            calls.append((what, workdir.path.name, *(given[key] for key in given if key == "name")))
+            return function(config, workdir, **given)
 
         return call
 
@@ -64,57 +66,94 @@ def _of(config, field):
 
 
 # ------------------------------------------------------------------------------------------------- on the command line
-def test_every_point_is_trained_with_its_values_and_evaluated_with_each(finished):
-    root, _ = finished
+GRID = ("--grid=train.seed=1,2", "--evaluate=decode.alpha=0,0.4")
+
+
+def _chosen(out):
+    """The alpha that a sweep says it chose."""
+    (line,) = [line for line in out.splitlines() if line.startswith("chosen ")]
+    return line.split()[1]
+
+
+def test_every_point_is_trained_and_evaluated_on_valid_and_the_chosen_one_on_test(finished):
+    root, out = finished
     assert {path.name for path in root.iterdir()} == {"seed=1", "seed=2"}
+    valid, on_test = {f"valid,alpha={alpha}" for alpha in (0.0, 0.4)}, f"test,{_chosen(out)}"
     for seed in (1, 2):
         assert read_json(root / f"seed={seed}" / "config.json")["train"]["seed"] == seed
         evaluations = root / f"seed={seed}" / "eval"
-        assert {path.name for path in evaluations.iterdir()} == {"alpha=0.0", "alpha=0.4"}
-        for alpha in (0.0, 0.4):
-            made = read_json(evaluations / f"alpha={alpha}" / "config.json")
-            assert (made["train"]["seed"], made["decode"]["alpha"], made["eval"]["ks"]) == (seed, alpha, [1, 3])
+        assert {path.name for path in evaluations.iterdir()} == valid | {on_test}
+        for path in evaluations.iterdir():
+            made, (split, alpha) = read_json(path / "config.json"), path.name.split(",alpha=")
+            assert (made["train"]["seed"], made["decode"]["alpha"], made["eval"]["ks"]) == (seed, float(alpha), [1, 3])
+            assert made["eval"]["split"] == split
+            assert ("chosen" in made) == (split == "test")
 
 
-def test_a_line_a_run_and_at_the_end_the_table_with_seeds_as_one_method(finished):
+def test_the_combination_with_the_largest_mean_on_valid_is_chosen(finished):
+    root, out = finished
+    mean = {
+        alpha: sum(read_json(root / f"seed={s}" / "eval" / f"valid,{alpha}" / "metrics.json")["ndcg@3"] for s in (1, 2))
+        for alpha in ("alpha=0.0", "alpha=0.4")
+    }
+    assert mean[_chosen(out)] == max(mean.values())
+    told = ", ".join(f"{alpha}: {total / 2:.4f}" for alpha, total in mean.items())
+    assert f"by ndcg@3 on 4 rows of valid, mean of 2 seeds ({told})" in out
+    assert read_json(root / "seed=1" / "eval" / f"test,{_chosen(out)}" / "config.json")["chosen"] == {
+        "tried": {"decode.alpha": [0.0, 0.4]}, "metric": "ndcg@3", "split": "valid", "protocol": "rows", "n": 4,
+    }  # fmt: skip
+
+
+def test_a_table_of_each_split_says_which_it_is_with_seeds_as_one_method(finished):
     lines = finished[1].splitlines()
-    assert [line for line in lines if line.startswith("run ")] == [
-        f"run {seed} of 2: seed={seed}, evaluations to make: alpha=0.0, alpha=0.4" for seed in (1, 2)
-    ]
-    (header,) = [line for line in lines if line.startswith("| metric") and "seeds" in line]
-    cells = [cell.strip() for cell in header.strip("|").split("|")]
-    assert cells == ["metric", "seed=*/alpha=0.0 (2 seeds)", "seed=*/alpha=0.4 (2 seeds)", "difference", "popularity"]
+    runs = [line for line in lines if line.startswith("run ")]
+    asked = ["valid,alpha=0.0, valid,alpha=0.4", f"test,{_chosen(finished[1])}"]
+    assert runs == [f"run {s} of 2: seed={s}, evaluations to make: {names}" for names in asked for s in (1, 2)]
+    tried, chosen = [line for line in lines if line.startswith("| metric") and "seeds" in line]
+    cells = [cell.strip() for cell in tried.strip("|").split("|")]
+    of_valid = [f"seed=*/valid,alpha={alpha} (2 seeds)" for alpha in (0.0, 0.4)]
+    assert cells == ["metric", *of_valid, "difference", "popularity"]
+    assert [cell.strip() for cell in chosen.strip("|").split("|")] == ["metric", "seed=* (2 seeds)", "popularity"]
+    captions = [line for line in lines if ", all targets." in line]
+    assert [caption.split(",")[0] for caption in captions] == ["4 rows of valid", "4 rows of test"]
+    alpha = _chosen(finished[1]).removeprefix("alpha=")
+    assert f"decode.alpha chosen from 0.0, 0.4 ({alpha}, {alpha}) by ndcg@3 on 4 rows of valid" in captions[1]
+    assert "chosen from" not in captions[0]
 
 
-def test_a_finished_sweep_does_nothing_but_print_the_table(tiny, finished, started):
+def test_a_finished_sweep_does_nothing_but_print_the_tables(tiny, finished, started):
     root, before = finished
-    done = run_here(program, *_arguments(tiny, root), "--grid=train.seed=1,2", "--evaluate=decode.alpha=0,0.4")
+    done = run_here(program, *_arguments(tiny, root), *GRID)
     assert (done.code, done.err, started) == (0, "", [])
-    assert "run 1 of 2: seed=1, evaluations to make: none" in done.out
+    assert done.out.count("run 1 of 2: seed=1, evaluations to make: none") == 2
+
+    summary = before[before.index("all combinations, on valid") : before.index("evaluating alpha=")].strip()
+    assert summary in done.out
     assert done.out.splitlines()[-8:] == before.splitlines()[-8:]
 
 
 def test_what_is_missing_is_made_and_nothing_else(tiny, finished, started, tmp_path):
-    root = tmp_path / "root"
+    root, on_test = tmp_path / "root", f"test,{_chosen(finished[1])}"
     shutil.copytree(finished[0], root)
-    shutil.rmtree(root / "seed=2" / "eval" / "alpha=0.4")
-    done = run_here(program, *_arguments(tiny, root), "--grid=train.seed=1,2", "--evaluate=decode.alpha=0,0.4,0.2")
+    shutil.rmtree(root / "seed=2" / "eval" / "valid,alpha=0.4")
+    shutil.rmtree(root / "seed=1" / "eval" / on_test)
+    done = run_here(program, *_arguments(tiny, root), *GRID)
     assert (done.code, done.err) == (0, "")
     assert started == [
-        ("train", "seed=1"), ("evaluate", "seed=1", "alpha=0.2"),
-        ("train", "seed=2"), ("evaluate", "seed=2", "alpha=0.4"), ("evaluate", "seed=2", "alpha=0.2"),
+        ("train", "seed=2"), ("evaluate", "seed=2", "valid,alpha=0.4"), ("evaluate", "seed=1", on_test),
     ]  # fmt: skip
-    assert done.out.count("nothing left to train: step 2 was the last") == 2
+    assert done.out.count("nothing left to train: step 2 was the last") == 1
 
 
 def test_an_evaluation_by_another_config_is_made_again(tiny, finished, started, tmp_path):
-    root = tmp_path / "root"
+    root, on_test = tmp_path / "root", f"test,{_chosen(finished[1])}"
     shutil.copytree(finished[0] / "seed=1", root / "seed=1")
     changes = [*_arguments(tiny, root), "--config.eval.max_examples=3"]
-    done = run_here(program, *changes, "--grid=train.seed=1", "--evaluate=decode.alpha=0.4")
+    done = run_here(program, *changes, "--grid=train.seed=1", f"--evaluate=decode.{_chosen(finished[1])}")
     assert (done.code, done.err) == (0, "")
-    assert started == [("train", "seed=1"), ("evaluate", "seed=1", "alpha=0.4")]
-    assert read_json(root / "seed=1" / "eval" / "alpha=0.4" / "metrics.json")["n"] == 3
+    assert started == [("train", "seed=1"), ("evaluate", "seed=1", on_test)]
+    assert read_json(root / "seed=1" / "eval" / on_test / "metrics.json")["n"] == 3
+    assert "chosen" not in read_json(root / "seed=1" / "eval" / on_test / "config.json")
     assert "one method only" in done.out
 
 
@@ -127,6 +166,9 @@ def test_an_evaluation_by_another_config_is_made_again(tiny, finished, started, 
         (["--grid=train.seed=1,one"], "'one' cannot be read as int"),
         (["--grid=train.seed=1", "--grid=train.seed=2"], "a field is varied twice"),
         (["--grid=train.seed=1", "--evaluate=train.seed=2"], "train.seed cannot be varied here"),
+        (["--grid=eval.split=valid,test"], "eval.split cannot be varied here"),
+        (["--grid=train.seed=1", "--evaluate=eval.split=valid,test"], "eval.split cannot be varied here"),
+        (["--grid=decode.alpha=0,1", "--evaluate=decode.alpha=0,1"], "a field is varied twice"),
         (["--grid=train.seed=1", "--evaluate=decode.alpha="], "--evaluate=decode.alpha= has no values"),
         (["--grid=method.args.beta=3,0.1"], "config.method.args.beta is 3.0; expected a weight from 0 to 1"),
         (["--grid=train.seed=1", "--config.train.sede=2"], "no field 'sede'"),
@@ -147,33 +189,79 @@ def test_a_config_is_needed(tmp_path):
 
 
 # ----------------------------------------------------------------------------------------------------------- in process
-def test_two_fields_make_a_product_and_without_evaluations_the_split_names_one(tiny, tmp_path, monkeypatch):
-    made = []
+@pytest.fixture
+def made(monkeypatch):
+    """Replaces training by nothing, and evaluations by lists in which the first rows hit; collects their folders.
+
+    Returns a function that says how many rows hit, by beta and seed on valid; none do on test.
+    """
+    folders, hits = [], {}
+
+    def evaluate(config, workdir, name, choice=None):
+        folders.append(f"{workdir.path.name}/{name}")
+        n = hits.get((config.method.args.beta, config.train.seed), 0) if config.eval.split == "valid" else 0
+        write_evaluation(workdir.eval(name), [0] * n + [-1] * (9 - n), config=config_record(config, choice))
+
     monkeypatch.setattr(program, "train", lambda config, workdir: None)
-    monkeypatch.setattr(
-        program,
-        "evaluate",
-        lambda config, workdir, name: made.append((config.method.args.beta, config.train.seed, name)),
-    )
-    seeds = Axis("train.seed", [1, 2])
-    folders = program.sweep(tiny_run.tiny_config(tiny), tmp_path, grid=[BETAS, seeds], evaluations=[])
-    assert made == [(beta, seed, "test") for beta in (0.1, 0.5) for seed in (1, 2)]
-    assert folders == [tmp_path / f"beta={b},seed={s}" / "eval" / "test" for b in (0.1, 0.5) for s in (1, 2)]
+    monkeypatch.setattr(program, "evaluate", evaluate)
+
+    def use(table):
+        hits.update(table)
+        return folders
+
+    return use
 
 
-def test_a_run_that_fails_ends_the_sweep_and_keeps_what_is_finished(tiny, tmp_path, monkeypatch):
+SEEDS = Axis("train.seed", [1, 2])
+
+
+def test_the_mean_over_seeds_decides_and_of_equals_the_first(tiny, tmp_path, made):
+    """Beta 0.5 has the best seed, but 0.1 the largest mean; 0.9 has the same."""
+    folders = made({(0.1, 1): 4, (0.1, 2): 4, (0.5, 1): 6, (0.5, 2): 0, (0.9, 1): 3, (0.9, 2): 5})
+    betas = Axis("method.args.beta", [0.5, 0.1, 0.9])
+    found = program.sweep(tiny_run.tiny_config(tiny), tmp_path, grid=[betas, SEEDS], evaluations=[])
+    tried = [f"beta={beta},seed={seed}/valid" for beta in (0.5, 0.1, 0.9) for seed in (1, 2)]
+    assert folders == [*tried, "beta=0.1,seed=1/test", "beta=0.1,seed=2/test"]
+    assert found == [tmp_path / f"beta=0.1,seed={seed}" / "eval" / "test" for seed in (1, 2)]
+
+
+def test_test_is_not_looked_at_if_the_split_is_valid(tiny, tmp_path, made):
+    folders, config = made({}), tiny_run.tiny_config(tiny, {"eval.split": "valid"})
+    found = program.sweep(config, tmp_path, grid=[BETAS], evaluations=[])
+    assert folders == ["beta=0.1/valid", "beta=0.5/valid"]
+    assert found == [tmp_path / f"beta={beta}" / "eval" / "valid" for beta in (0.1, 0.5)]
+
+
+@pytest.mark.parametrize("decoding", [[], [Axis("decode.alpha", [0.4])]])
+def test_where_only_seeds_vary_the_split_is_evaluated_at_once(tiny, tmp_path, made, decoding):
+    folders, name = made({}), "test,alpha=0.4" if decoding else "test"
+    grid = [Axis("method.args.beta", [0.1]), SEEDS]
+    found = program.sweep(tiny_run.tiny_config(tiny), tmp_path, grid=grid, evaluations=decoding)
+    assert folders == [f"beta=0.1,seed={seed}/{name}" for seed in (1, 2)]
+    assert found == [tmp_path / f"beta=0.1,seed={seed}" / "eval" / name for seed in (1, 2)]
+    assert "chosen" not in read_json(found[0] / "config.json")
+
+
+def test_a_choice_that_changes_with_more_values_is_evaluated_anew(tiny, tmp_path, made):
+    folders, config = made({(0.1, 42): 1, (0.5, 42): 2, (0.9, 42): 3}), tiny_run.tiny_config(tiny)
+    program.sweep(config, tmp_path, grid=[BETAS], evaluations=[])
+    more = Axis("method.args.beta", [0.1, 0.5, 0.9])
+    assert program.sweep(config, tmp_path, grid=[more], evaluations=[]) == [tmp_path / "beta=0.9" / "eval" / "test"]
+    assert folders[-2:] == ["beta=0.9/valid", "beta=0.9/test"]
+
+
+def test_a_run_that_fails_ends_the_sweep_and_keeps_what_is_finished(tiny, tmp_path, monkeypatch, made):
     def fails(config, workdir):
         if config.method.args.beta == 0.3:
             raise InputError("loss is nan at step 3")
 
-    made = []
+    folders = made({})
     monkeypatch.setattr(program, "train", fails)
-    monkeypatch.setattr(program, "evaluate", lambda config, workdir, name: made.append(workdir.path.name))
     with pytest.raises(InputError, match=r"loss is nan at step 3"):
         program.sweep(
             tiny_run.tiny_config(tiny), tmp_path, grid=[Axis("method.args.beta", [0.1, 0.3, 0.5])], evaluations=[]
         )
-    assert made == ["beta=0.1"]
+    assert folders == ["beta=0.1/valid"]
 
 
 @pytest.mark.parametrize(

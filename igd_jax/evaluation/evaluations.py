@@ -6,7 +6,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, local_path, read_json
+from igd_jax.evaluation.choice import Choice, read_choice
 from igd_jax.evaluation.metrics import row_metrics
 from igd_jax.evaluation.predictions import AGAIN, Prediction, Target, as_json, is_finite, read_predictions
 from igd_jax.evaluation.queries import PROTOCOLS
@@ -44,6 +45,25 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """What the config.json of an evaluation tells; the evaluation may have none.
+
+    Attributes:
+      method: text that is equal for evaluations of one method with different seeds.
+      seed: `train.seed`; None = not told.
+      split: split of the rows; None = not told.
+      choice: how values were chosen on validation, if some were.
+      chosen: these values, by full name of the field.
+    """
+
+    method: str
+    seed: int | None = None
+    split: str | None = None
+    choice: Choice | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """One evaluation, read back.
 
@@ -54,8 +74,7 @@ class Evaluation:
       by_row: value of each metric for every row.
       ks: cut-offs of its metrics.json.
       popularity: metrics of the popularity baseline, by name.
-      method: text that is equal for evaluations of one method with different seeds.
-      seed: `train.seed`; None if the evaluation has no config.json.
+      origin: what its config.json tells.
       record: record of code, machine and checkpoint.
     """
 
@@ -65,8 +84,7 @@ class Evaluation:
     by_row: dict[str, Float[np.ndarray, "R"]]
     ks: set[int]
     popularity: dict[str, Any]
-    method: str
-    seed: int | None
+    origin: Origin
     record: EvaluationRecord
 
 
@@ -102,17 +120,25 @@ def short_labels(folders: Sequence[Path]) -> list[str]:
     return ["/".join(parts) for parts in paths]
 
 
-def method_of(config: Mapping[str, Any]) -> str:
-    """A config as text without its seed, both as `train.seed` and in paths such as seed=1, seed1, seed-1 or seed_1.
+def read_origin(config: Any) -> Origin:
+    """What the content of a config.json tells.
 
-    A value that was chosen on validation is left out as well, as it may differ between seeds; how it was chosen counts.
+    Seeds of one method differ in `train.seed`, in paths such as seed=1, seed1, seed-1 or seed_1, and in values that
+    were chosen on validation; how they were chosen is part of the method.
+
+    Raises:
+      AttributeError, KeyError, OverflowError, TypeError, ValueError: it is no config of an evaluation.
     """
-    blank = json.loads(json.dumps(config))
-    for field in ("train.seed", *([config["chosen"]["field"]] if "chosen" in config else [])):
-        *sections, last = field.split(".")
-        reduce(dict.__getitem__, sections, blank)[last] = None
+    choice = read_choice(config["chosen"]) if "chosen" in config else None
+    blank, chosen = json.loads(json.dumps(config)), {}
+    for name in ("train.seed", *(choice.tried if choice else ())):
+        *sections, last = name.split(".")
+        section = reduce(dict.__getitem__, sections, blank)
+        chosen[name], section[last] = section[last], None
+    seed = chosen.pop("train.seed")
     text = json.dumps(blank, sort_keys=True)
-    return re.sub(rf"(seed[=_-]?){re.escape(str(config['train']['seed']))}(?!\d)", r"\1*", text)
+    method = re.sub(rf"(seed[=_-]?){re.escape(str(seed))}(?!\d)", r"\1*", text)
+    return Origin(method, int(seed), str(config["eval"]["split"]), choice, chosen)
 
 
 def only(answers: Sequence[Answer], group: str) -> list[Answer]:
@@ -164,16 +190,14 @@ def read_evaluation(label: str, folder: Path, *, group: str = "") -> Evaluation:
     popularity = {} if group else metrics.get("popularity_baseline", {})
     if not isinstance(popularity, dict) or not all(map(is_finite, popularity.values())):
         raise InputError(f"{metrics_path} has no finite numbers as popularity_baseline; {AGAIN}")
-    method, seed = str(folder), None
-    if (folder / CONFIG).exists():
-        method, seed = _method_and_seed(folder / CONFIG)
-    return Evaluation(label, protocol, answers, by_row, ks, popularity, method, seed, record)
+    origin = _origin(folder / CONFIG) if (folder / CONFIG).exists() else Origin(method=str(folder))
+    return Evaluation(label, protocol, answers, by_row, ks, popularity, origin, record)
 
 
-def _method_and_seed(path: Path) -> tuple[str, int]:
+def _origin(path: Path) -> Origin:
     config = read_json(path)
     try:
-        return method_of(config), int(config["train"]["seed"])
+        return read_origin(config)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{path} is no config of an evaluation ({error!r}); {AGAIN}") from None
 
@@ -203,6 +227,12 @@ def check_same_rows(evaluations: Sequence[Evaluation]) -> None:
             raise InputError(
                 f"{first.label} was evaluated by {first.protocol}, {other.label} by {other.protocol}; compare "
                 "evaluations of the same eval.protocol"
+            )
+        splits = first.origin.split, other.origin.split
+        if None not in splits and splits[0] != splits[1]:
+            raise InputError(
+                f"{first.label} was evaluated on {splits[0]}, {other.label} on {splits[1]}; compare evaluations of the "
+                "same split"
             )
         if len(other.answers) != len(first.answers):
             raise InputError(

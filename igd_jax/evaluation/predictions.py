@@ -2,7 +2,7 @@
 
 One JSON object per line and query, UTF-8, in the order of the queries; schema 1, keys in this order::
 
-    {"row": 7,                                 number of the row of the split whose history was shown, from 0
+    {"row": 7,                                 number of the row whose history was shown, among the split's in use
      "user": "A1",                             user id of the source
      "target": {"items": ["B3"],               target: one item id per distinct identifier, oldest first
                 "title": "Red Fox",            title of the first of them

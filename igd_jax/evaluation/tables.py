@@ -1,6 +1,6 @@
 """Plain-text tables of metrics: Markdown that also reads well in a terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -73,9 +73,25 @@ def _value(metric: Mapping[str, Any], *, wins: bool) -> str:
     return f"**{text}**" if wins else text
 
 
+def _chosen(choice: Mapping[str, Any]) -> str:
+    """``decode.alpha chosen from 0.0, 0.2 (0.2, 0.0) by ndcg@10 on 500 rows of valid``, one value per evaluation."""
+
+    def listed(values: Iterable[Any]) -> str:
+        return ", ".join(map(str, values))
+
+    tried = choice["tried"].items()
+    fields = [
+        f"{field} chosen from {listed(values)} ({listed(found[field] for found in choice['chosen'])})"
+        for field, values in tried
+    ]
+    return f"{'; '.join(fields)} by {choice['metric']} on {choice['n']:,} {choice['protocol']} of {choice['split']}"
+
+
 def _legend(comparison: Mapping[str, Any]) -> str:
     confidence, several = comparison["confidence"], any(len(e) > 1 for e in comparison["evaluations"].values())
-    parts = [f"{comparison['n']:,} {comparison['protocol']}, {comparison['targets']} targets."]
+    split = comparison["split"] or "a split that no config.json names"
+    parts = [f"{comparison['n']:,} {comparison['protocol']} of {split}, {comparison['targets']} targets."]
+    parts += [f"{label}: {_chosen(choice)}." for label, choice in comparison["choices"].items()]
     if len(comparison["runs"]) == 1:
         parts.append("There is one method only, so nothing to compare: name an evaluation of another config.")
     else:

@@ -22,6 +22,7 @@ from igd_jax.data.prepared import Prepared, Rows, headline, load
 from igd_jax.data.prompts import Prompts, render
 from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_tokenizer
+from igd_jax.evaluation.queries import evenly_spaced
 from igd_jax.identifiers.base import Source, identifiers_class
 from igd_jax.items.candidates import choose_candidates
 from igd_jax.items.identifiers import Identifiers
@@ -92,9 +93,9 @@ class Session:
         return index
 
     def rows(self, split: str) -> Rows:
-        """Rows of a split that are in use: all, except for train, the first `data.max_examples`."""
+        """Rows of a split that are in use, in its order: all, except of train (`rows_in_use`)."""
         rows = self.prepared.splits[split]
-        return first_rows(rows, self.settings.data.max_examples) if split == "train" else rows
+        return rows.take(rows_in_use(self.prepared, self.settings)) if split == "train" else rows
 
     def examples(self, rows: Rows) -> Examples:
         """Rows in the form that the method reads, with their targets. Prints how many prompts were cut."""
@@ -130,7 +131,8 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     around = filled(settings.data.prompt, category=settings.data.category).around
     source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, cache, around)
     identifiers = identifiers_class(settings.identifiers.name)(source)
-    used = first_rows(prepared.splits["train"], settings.data.max_examples)
+    in_use = rows_in_use(prepared, settings)
+    used = prepared.splits["train"].take(in_use)
     n_items = len(prepared.titles)
     counts, seen = np.bincount(used.target, minlength=n_items), used.seen(n_items)
     candidates = choose_candidates(
@@ -151,7 +153,7 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
         settings.identifiers.name,
         item_tokens.ids,
         item_tokens.start,
-        str(len(used)),
+        *([str(len(used))] if len(used) == len(prepared.splits["train"]) else [in_use]),
     )
     return Session(settings, prepared, tokenizer, identifiers, prompts, counts, seen, index, method, mesh, mark, cache)
 
@@ -183,9 +185,9 @@ def describe_index(which: str, index: ItemIndex) -> str:
     )
 
 
-def first_rows(rows: Rows, limit: int) -> Rows:
-    """The first `limit` rows; all if `limit` is 0."""
-    return rows.take(np.arange(min(limit, len(rows)))) if limit else rows
+def rows_in_use(prepared: Prepared, settings: Settings) -> Int[np.ndarray, " used"]:
+    """Numbers of the train rows that there are for the run, ascending: `data.max_examples`, evenly spread, or all."""
+    return evenly_spaced(len(prepared.splits["train"]), settings.data.max_examples)
 
 
 def choose_tokenizer(settings: Settings, workdir: Workdir, prepared: Prepared) -> Tokenizer:

@@ -26,8 +26,24 @@ def test_a_baseline_without_numbers_is_bad_input(tmp_path, baseline):
         read_evaluation("a", path.parent)
 
 
+SEEDED = {"train": {"seed": 1}, "eval": {"split": "test"}}
+CHOSEN = {"tried": {"train.seed": [1]}, "metric": "ndcg@3", "split": "valid", "protocol": "rows", "n": 50}
+
+
 @pytest.mark.parametrize(
-    "config", [[], {}, {"train": []}, {"train": {"seed": "("}}, {"train": {"seed": 1}, "chosen": {"field": "a.b"}}]
+    "config",
+    [
+        [],
+        {},
+        {"train": []},
+        {"train": {"seed": 1}},
+        SEEDED | {"train": {"seed": "("}},
+        SEEDED | {"chosen": {"field": "train.seed", "values": [1]}},
+        SEEDED | {"chosen": CHOSEN | {"tried": {"a.b": [1]}}},
+        SEEDED | {"chosen": CHOSEN | {"tried": {"eval.split": 1}}},
+        SEEDED | {"chosen": CHOSEN | {"metric": None}},
+        SEEDED | {"chosen": CHOSEN | {"n": "many"}},
+    ],
 )
 def test_what_is_no_config_is_bad_input(tmp_path, config):
     folder = write_evaluation(tmp_path / "a", [0, 1], config=config)

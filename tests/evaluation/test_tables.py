@@ -67,6 +67,7 @@ def small_comparison():
     return {
         "n": 1200,
         "protocol": "rows",
+        "split": "test",
         "targets": "all",
         "ks_skipped": [20],
         "confidence": 0.95,
@@ -74,6 +75,7 @@ def small_comparison():
         "n_comparisons": 2,
         "reference": "a",
         "evaluations": {"a": ["a"], "b*": ["b1", "b2"]},
+        "choices": {},
         "popularity": {"hr@1": 0.05, "hr@5": None},
         "winner": {"hr@1": "b*", "hr@5": None},
         "runs": {
@@ -108,6 +110,24 @@ def test_comparison_shows_spread_winner_and_popularity_and_marks_what_is_signifi
     legend = text.splitlines()[-1]
     for told in ("1,200 rows", "95% interval", "all 2 comparisons", "standard deviation over seeds", "k = 20 left out"):
         assert told in legend
+
+
+def test_the_caption_says_which_split_it_is_and_what_was_chosen_on_which_rows():
+    comparison = small_comparison()
+    comparison["choices"] = {
+        "b*": {
+            "tried": {"method.args.lam": [0.2, 0.5], "decode.alpha": [0.0]},
+            "metric": "ndcg@10", "split": "valid", "protocol": "rows", "n": 1_500,
+            "chosen": [{"method.args.lam": 0.5, "decode.alpha": 0.0}, {"method.args.lam": 0.2, "decode.alpha": 0.0}],
+        },
+    }  # fmt: skip
+    legend = comparison_table(comparison).splitlines()[-1]
+    assert legend.startswith(
+        "1,200 rows of test, all targets. b*: method.args.lam chosen from 0.2, 0.5 (0.5, 0.2); decode.alpha chosen "
+        "from 0.0 (0.0, 0.0) by ndcg@10 on 1,500 rows of valid. Difference"
+    )
+    comparison["split"] = None
+    assert "1,200 rows of a split that no config.json names, all targets." in comparison_table(comparison)
 
 
 def test_comparison_of_single_seeds_says_nothing_of_seeds():
