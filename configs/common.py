@@ -5,6 +5,58 @@ Empty strings and zeros that mean "not set" say so. Unknown fields are errors, i
 
 from ml_collections import ConfigDict
 
+D3_NOUNS = {
+    "books": "books",
+    "games": "video games",
+    "toys": "toys and games",
+    "cds": "musics",
+    "steam": "games",
+    "sports": "sports and outdoors",
+    "office": "office products",
+    "instruments": "music instruments",
+    "pets": "pet supplies",
+    "arts": "arts products",
+    "movies": "movie",
+}
+"""Noun of each category in the prompts of D3 and IGD, by the word after a config's colon; their sentence adds an s."""
+
+BIGREC_NOUNS = {
+    "books": "books",
+    "games": "video games",
+    "toys": "toys",
+    "cds": "CDs",
+    "steam": "games",
+    "sports": "outdoor sports equipment",
+    "office": "office products",
+    "instruments": "musical instruments",
+    "movies": "movies",
+    "beauty": "beauty products",
+    "clothing": "clothing",
+    "electronics": "electronics",
+    "food": "foods",
+    "home": "home products",
+    "kindle": "Kindle books",
+    "music": "digital music",
+}
+"""The same for the prompts of BIGRec (games and movies) and MSL; igd_jax/data/templates.py has their verbs."""
+
+
+def with_prompt(
+    config: ConfigDict, prompt: str, category: str, *, nouns: dict[str, str], where: str, also: tuple[str, ...] = ()
+) -> None:
+    """Set the authors' prompt and the noun of a category.
+
+    Args:
+      where: config file and what stands before the word, for the message.
+      also: further words that may stand there.
+
+    Raises:
+      ValueError: the category is none of `nouns`.
+    """
+    if category not in nouns:
+        raise ValueError(f"configs/{where}{category} is unknown; expected one of {', '.join((*also, *nouns))}")
+    config.data.prompt, config.data.category = prompt, nouns[category]
+
 
 def get_config() -> ConfigDict:
     """The defaults: own data, our prompt, the published optimizer (docs/methods.md, Published recipe)."""
@@ -12,7 +64,7 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.dir = ""  # folder written by igd_jax.prepare
-    config.data.prompt = "plain"  # template of igd_jax/data/prompts.py: plain (ours) or igd (the authors')
+    config.data.prompt = "plain"  # igd_jax/data/templates.py: plain (ours), or of the authors: igd, d3, bigrec, msl
     config.data.category = "items"  # noun for the items inside the prompt
     config.data.max_length = 512  # tokens of prompt and target together; longer prompts lose their oldest tokens
     config.data.candidates = "catalogue"  # items in the trie; also train (published), warm, cold, or a file of ids

@@ -4,7 +4,8 @@
         --config.decode.collaborative=SASREC --config.method.args.lam=0.5
 
 RUN is any run that tuned a model to write titles (sft, igd, cft, ...); SASREC a finished run of
-configs/sasrec.py; popularity is a source, too. Trained by itself, this config is configs/sft.py.
+configs/sasrec.py; popularity is a source, too. Trained by itself, this config is configs/sft.py. A word after the
+colon, configs/d3.py:books, sets the authors' recipe for a category, with quotes around titles.
 """
 
 from ml_collections import ConfigDict
@@ -12,12 +13,16 @@ from ml_collections import ConfigDict
 from configs import common
 
 
-def get_config() -> ConfigDict:
-    """The mixture at equal shares, scores summed."""
+def get_config(category: str = "") -> ConfigDict:
+    """The mixture at equal shares, scores summed; `category` is empty or one of `common.D3_NOUNS`."""
     config = common.get_config()
     config.method.name = "d3"
     config.method.args.lam = 0.5  # share of the language model, 0 to 1; choose it on validation (evaluate --choose)
     config.decode.alpha = 0.0
     config.decode.length_penalty = 0.0
     config.decode.collaborative = "popularity"
+    if category:
+        common.with_prompt(config, "d3", category, nouns=common.D3_NOUNS, where="d3.py:")
+        config.train.learning_rate = 3e-4
+        config.decode.max_new_tokens = 64
     return config

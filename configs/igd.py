@@ -11,25 +11,17 @@ from ml_collections import ConfigDict
 
 from configs import common
 
-# Noun in the prompt and beta (arXiv 2506.13229, published scripts).
-PUBLISHED = {
-    "books": ("books", 0.1),
-    "games": ("video games", 0.2),
-    "toys": ("toys and games", 0.5),
-    "cds": ("musics", 0.1),
-}
+BETAS = {"books": 0.1, "games": 0.2, "toys": 0.5, "cds": 0.1}
+"""Published betas (arXiv 2506.13229, scripts)."""
 
 
 def get_config(category: str = "") -> ConfigDict:
-    """IGD; `category` is empty or one of `PUBLISHED`."""
+    """IGD; `category` is empty or one of `common.D3_NOUNS`, some of which have a published beta."""
     config = common.get_config()
     config.method.name = "igd"
-    config.method.args.beta = 0.1  # weight of tokens without information gain; 1 = plain SFT
+    config.method.args.beta = BETAS.get(category, 0.1)  # weight of tokens without information gain; 1 = plain SFT
     if category:
-        if category not in PUBLISHED:
-            raise ValueError(f"configs/igd.py:{category} is unknown; expected one of {', '.join(PUBLISHED)}")
-        config.data.category, config.method.args.beta = PUBLISHED[category]
-        config.data.prompt = "igd"
+        common.with_prompt(config, "igd", category, nouns=common.D3_NOUNS, where="igd.py:")
         config.data.candidates = "train"
         config.loss.normalizer = "micro_batch"
         config.decode.max_new_tokens = 72

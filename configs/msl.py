@@ -2,6 +2,7 @@
 
 python -m igd_jax.train --config=configs/msl.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
 python -m igd_jax.train --config=configs/msl.py:adaptive ...the same, with a temperature that follows the logits
+python -m igd_jax.train --config=configs/msl.py:adaptive,books ...the same, with the published prompt and recipe
 """
 
 from ml_collections import ConfigDict
@@ -9,8 +10,9 @@ from ml_collections import ConfigDict
 from configs import common
 
 
-def get_config(temperature: str = "fixed") -> ConfigDict:
-    """MSL with the published temperature; `temperature` is fixed or adaptive."""
+def get_config(words: str = "fixed") -> ConfigDict:
+    """MSL with the published temperature; `words` are fixed or adaptive, and perhaps one of `common.BIGREC_NOUNS`."""
+    temperature, _, category = words.partition(",")
     if temperature not in ("fixed", "adaptive"):
         raise ValueError(f"configs/msl.py:{temperature} is unknown; expected fixed or adaptive")
     is_adaptive = temperature == "adaptive"
@@ -28,4 +30,9 @@ def get_config(temperature: str = "fixed") -> ConfigDict:
         config.train.patience = 0  # the valid loss is taken at the temperature of the moment, and grows with it
     config.decode.alpha = 0.0
     config.decode.length_penalty = 0.0  # sums; published: 1.0, the default of transformers
+    if category:
+        common.with_prompt(config, "msl", category, nouns=common.BIGREC_NOUNS, where=f"msl.py:{temperature},")
+        config.model.update(lora_rank=8, lora_alpha=16.0, lora_targets="q,v")
+        config.train.num_epochs = 10
+        config.decode.update(length_penalty=1.0, max_new_tokens=128)
     return config

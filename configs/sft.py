@@ -15,6 +15,7 @@ def get_config() -> ConfigDict:
     """Every target token weighs 1, and no sibling is discounted."""
     config = common.get_config()
     config.method.name = "sft"
+    config.method.args.prompt_loss = False  # whether the loss covers the prompt, too, as in BIGRec; needs a decoder
     config.decode.alpha = 0.0
     config.decode.length_penalty = 1.0
     return config

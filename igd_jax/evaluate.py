@@ -6,12 +6,13 @@
     python -m igd_jax.evaluate --workdir=RUN --config.eval.protocol=users [--config.decode.candidates=warm|cold]
 
 Writes RUN/eval/NAME/{metrics.json, predictions.jsonl, config.json, env.json} atomically. With --choose, the field is
-first set to the value that ranks the rows of valid best, and the split is ranked with that value. With the protocol
-users, there is one query per user of the split, whose targets are all items that the user took in it.
+first set to the value that ranks the rows of valid best, and the split is ranked with that value; --choose_per_metric
+adds per_metric.json, in which each metric has a value of its own (docs/methods.md, BIGRec grounding). With the
+protocol users, there is one query per user of the split, whose targets are all items that the user took in it.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from ml_collections import ConfigDict
 
 from igd_jax.core import errors
 from igd_jax.core.environment import environment
+from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, atomic_folder, check_name, check_replaceable, owned, read_json, write_json
 from igd_jax.core.log import say
 from igd_jax.core.types import Recommendations
@@ -29,6 +31,7 @@ from igd_jax.data.prepared import Rows
 from igd_jax.evaluation.choice import CHOSEN_ON, Choice, means_of_largest_ndcg
 from igd_jax.evaluation.metrics import CatalogueRows
 from igd_jax.evaluation.metrics_json import metrics_of
+from igd_jax.evaluation.per_metric import best_by_metric, figures_of, table_of
 from igd_jax.evaluation.predictions import Prediction, write_predictions
 from igd_jax.evaluation.queries import Queries, describe_targets, make_queries
 from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord, write_record
@@ -66,7 +69,14 @@ class Scored:
     users_per_second: float
 
 
-def evaluate(config: ConfigDict, workdir: Workdir, *, name: str, choice: Choice | None = None) -> dict[str, Any]:
+def evaluate(
+    config: ConfigDict,
+    workdir: Workdir,
+    *,
+    name: str,
+    choice: Choice | None = None,
+    per_metric: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Recommend for the queries of `config.eval`, compute and print the metrics, and write the evaluation's folder.
 
     Args:
@@ -74,6 +84,7 @@ def evaluate(config: ConfigDict, workdir: Workdir, *, name: str, choice: Choice 
       workdir: folder of the run.
       name: name of the evaluation.
       choice: how values of the config were chosen, which is recorded.
+      per_metric: content of per_metric.json, if there is one; see `evaluation.per_metric.figures_of`.
 
     Raises:
       InputError: the config is bad, there is no model, or the folder exists but was not written by this program.
@@ -84,6 +95,8 @@ def evaluate(config: ConfigDict, workdir: Workdir, *, name: str, choice: Choice 
     with atomic_folder(folder) as partial:
         write_json(partial / "metrics.json", scored.metrics)
         write_json(partial / "config.json", config_record(config, choice))
+        if per_metric is not None:
+            write_json(partial / "per_metric.json", per_metric)
         write_record(partial / "env.json", EvaluationRecord(_checkpoint(scored, workdir), environment()))
         write_predictions(partial / "predictions.jsonl", predictions_of(scored))
     say(f"\n{config.eval.split} of {config.data.dir}, {scored.users_per_second:.1f} users/s")
@@ -192,7 +205,32 @@ def choose(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: in
     Raises:
       InputError: see `score`.
     """
+    return _best(config, axis, try_values(config, workdir, axis, max_examples=max_examples))
+
+
+def choose_per_metric(
+    config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int
+) -> tuple[ConfigDict, Choice, dict[str, Any]]:
+    """As `choose`; and rank `config.eval` with each value that is best for some metric with a cut-off.
+
+    Args:
+      config, workdir, axis, max_examples: see `try_values`.
+
+    Returns:
+      What `choose` returns, and the figures of each metric with its own value, which are printed as well.
+
+    Raises:
+      InputError: see `score`.
+    """
     tried = try_values(config, workdir, axis, max_examples=max_examples)
+    best = sorted(set(best_by_metric(tried).values()))
+    ranked = {place: score(changed(config, {axis.field: axis.values[place]}), workdir).metrics for place in best}
+    figures = figures_of(axis.values, tried, ranked)
+    say(f"\n{table_of(figures, field=axis.field, split=config.eval.split)}\n")
+    return *_best(config, axis, tried), figures
+
+
+def _best(config: ConfigDict, axis: Axis, tried: list[dict[str, Any]]) -> tuple[ConfigDict, Choice]:
     metric, means = means_of_largest_ndcg([[metrics] for metrics in tried])
     best = axis.values[int(np.argmax(means))]
     told = ", ".join(f"{value}: {mean:.4f}" for value, mean in zip(axis.values, means, strict=True))
@@ -208,6 +246,7 @@ def define_flags() -> None:
     flags.DEFINE_string("name", None, "Name of the evaluation; default the split.")
     flags.DEFINE_string("choose", None, "FIELD=VALUE,VALUE: take the value that ranks valid best.")
     flags.DEFINE_integer("choose_examples", 0, "Rows, or users, of valid that --choose ranks, evenly spread; 0 = all.")
+    flags.DEFINE_bool("choose_per_metric", False, "With --choose: also report each metric with its own best value.")
     define_decode_as_flag()
     define_config_flag()
 
@@ -218,14 +257,21 @@ def main() -> None:
     config = load_config(flags.FLAGS.config, workdir)
     if flags.FLAGS.split:
         config.eval.split = flags.FLAGS.split
-    name, choice = flags.FLAGS.name or config.eval.split, None
+    name, choice, per_metric = flags.FLAGS.name or config.eval.split, None, None
     check_name(name, option="--name")
+    if flags.FLAGS.choose_per_metric and flags.FLAGS.choose is None:
+        raise InputError("--choose_per_metric has nothing to choose from; give --choose=FIELD=VALUE,VALUE with it")
     # A start that fails on bad input must not create a folder, not even one for a lock.
     with owned(workdir.eval(name)) if workdir.path.is_dir() else nullcontext():
         if flags.FLAGS.choose is not None:
             axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)
-            config, choice = choose(config, workdir, axis, max_examples=flags.FLAGS.choose_examples)
-        evaluate(config, workdir, name=name, choice=choice)
+            if flags.FLAGS.choose_per_metric:
+                config, choice, per_metric = choose_per_metric(
+                    config, workdir, axis, max_examples=flags.FLAGS.choose_examples
+                )
+            else:
+                config, choice = choose(config, workdir, axis, max_examples=flags.FLAGS.choose_examples)
+        evaluate(config, workdir, name=name, choice=choice, per_metric=per_metric)
 
 
 if __name__ == "__main__":

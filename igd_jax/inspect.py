@@ -1,6 +1,7 @@
 """Show the gain, and the training weight, of each token of a title.
 
 python -m igd_jax.inspect --data=DATA --tokenizer=HF_DIR --title="..." [--candidates=train] [--beta=0.1] [--json]
+    [--prompt=d3]
 """
 
 import json
@@ -15,13 +16,16 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import local_path
 from igd_jax.core.log import say
 from igd_jax.data.prepared import load
+from igd_jax.data.templates import TEMPLATES
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluation.tables import markdown_table
 from igd_jax.items.candidates import choose_candidates
 from igd_jax.items.index import build_index, walk_rows
 
 
-def inspect(data: Path, tokenizer_folder: Path, title: str, *, candidates: str, beta: float) -> dict[str, Any]:
+def inspect(
+    data: Path, tokenizer_folder: Path, title: str, *, candidates: str, beta: float, prompt: str = "plain"
+) -> dict[str, Any]:
     """Tokens of a title with gain (nats), forced mark and IGD weight.
 
     Args:
@@ -30,6 +34,7 @@ def inspect(data: Path, tokenizer_folder: Path, title: str, *, candidates: str, 
       title: the title.
       candidates: candidates, by name or file.
       beta: weight of tokens without gain.
+      prompt: template, which says what stands around the title.
 
     Raises:
       InputError: the data or the tokenizer is unusable, the title is empty, or beta is not a weight.
@@ -44,8 +49,9 @@ def inspect(data: Path, tokenizer_folder: Path, title: str, *, candidates: str, 
     chosen = choose_candidates(
         candidates, prepared.item_ids, prepared.titles, counts=counts, seen=seen, option="--candidates"
     )
-    index = build_index(prepared.titles, tokenizer.encode_titles(prepared.titles), counts, candidates=chosen)
-    rows = tokenizer.encode_titles([title])
+    around = TEMPLATES[prompt].around
+    index = build_index(prepared.titles, tokenizer.encode_titles(prepared.titles, *around), counts, candidates=chosen)
+    rows = tokenizer.encode_titles([title], *around)
     walk = walk_rows(index.trie, index.gain, rows)
     tokens = [
         {
@@ -66,6 +72,7 @@ def define_flags() -> None:
     flags.DEFINE_string("tokenizer", None, "Hugging Face folder, or RUN/tokenizer.", required=True)
     flags.DEFINE_string("title", None, "The title to take apart.", required=True)
     flags.DEFINE_string("candidates", "catalogue", "catalogue, train, warm, cold, or a file with one item id per line.")
+    flags.DEFINE_enum("prompt", "plain", sorted(TEMPLATES), "Template, which says what stands around the title.")
     flags.DEFINE_float("beta", 0.1, "Weight of tokens without gain.")
     flags.DEFINE_bool("json", False, "Print JSON only.")
 
@@ -74,7 +81,7 @@ def main() -> None:
     """Entry point."""
     given = flags.FLAGS
     data, tokenizer = local_path(given.data, option="--data"), local_path(given.tokenizer, option="--tokenizer")
-    found = inspect(data, tokenizer, given.title, candidates=given.candidates, beta=given.beta)
+    found = inspect(data, tokenizer, given.title, candidates=given.candidates, beta=given.beta, prompt=given.prompt)
     if given.json:
         say(json.dumps(found, ensure_ascii=False))
         return

@@ -152,3 +152,32 @@ def test_what_cannot_be_chosen_is_bad_input_and_writes_nothing(trained, choose, 
     (line,) = done.err.splitlines()
     assert message in line
     assert not (trained / "eval" / "refused").exists()
+
+
+# ---------------------------------------------------------------------------------------------------------- per metric
+def test_each_metric_is_reported_with_the_value_that_is_best_for_it_on_valid(tiny, trials):
+    tried = trials([0.2, 0.1, 0.4, 0.3, 0.6, 0.7])
+    config = tiny_run.tiny_config(tiny)
+    better, choice, figures = program.choose_per_metric(config, Workdir("nowhere"), ALPHAS, max_examples=3)
+    assert [(c.eval.split, c.decode.alpha) for c in tried[4:]] == [("test", 0.0), ("test", 0.1)]
+    assert figures == {
+        "ndcg@1": {"value": 0.0, "chosen_on": 0.9, "figure": 0.4},
+        METRIC: {"value": 0.1, "chosen_on": 0.4, "figure": 0.7},
+    }
+    assert (better.decode.alpha, choice.metric) == (0.1, METRIC)
+
+
+def test_figures_per_metric_lie_beside_the_evaluation_with_the_single_value(trained):
+    given = (f"--workdir={trained}", "--choose_per_metric", "--name=per_metric")
+    few = ("--choose_examples=2", "--config.eval.max_examples=2", "--choose=decode.alpha=0.4,0.1")
+    done = run_here(program, *given, *few)
+    assert (done.code, done.err) == (0, "")
+    folder = trained / "eval" / "per_metric"
+    figures, metrics = (read_json(folder / name) for name in ("per_metric.json", "metrics.json"))
+    alpha = read_json(folder / "config.json")["decode"]["alpha"]
+    assert figures.keys() == {"hr@1", "hr@3", "ndcg@1", "ndcg@3"}
+    assert all(each["value"] in (0.4, 0.1) for each in figures.values())
+    assert figures[METRIC] == {**figures[METRIC], "value": alpha, "figure": metrics[METRIC]}
+    assert "| metric | decode.alpha | valid, chosen on |   test |" in done.out
+    done = run_here(program, *given)
+    assert (done.code, "--choose_per_metric has nothing to choose from" in done.err) == (2, True)

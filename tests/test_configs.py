@@ -7,11 +7,18 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from configs import common, igd
+from configs import bigrec, common, d3, igd, msl
+from igd_jax.data.templates import NOUNS
 from igd_jax.session.config_flags import config_json
 
 FILES = sorted(path.stem for path in Path(common.__file__).parent.glob("[!_]*.py"))
-ARGUMENTS = {"bigrec": ("bigrec", "cft"), "igd": tuple(igd.PUBLISHED), "msl": ("fixed", "adaptive"), "setrec": ("t5",)}
+ARGUMENTS = {
+    "bigrec": (*bigrec.GROUNDINGS, *common.BIGREC_NOUNS),
+    "d3": tuple(common.D3_NOUNS),
+    "igd": tuple(common.D3_NOUNS),
+    "msl": ("fixed", "adaptive"),
+    "setrec": ("t5",),
+}
 CASES = [(name, ()) for name in FILES] + [(name, (given,)) for name in ARGUMENTS for given in ARGUMENTS[name]]
 
 
@@ -54,17 +61,35 @@ def test_a_config_comes_back_from_json(name, arguments):
     assert _fields(again) == _fields(config)
 
 
-@pytest.mark.parametrize("category", igd.PUBLISHED)
+@pytest.mark.parametrize("category", common.D3_NOUNS)
 def test_a_published_recipe_sets_prompt_noun_beta_candidates_and_divisor_together(category):
     config = igd.get_config(category)
     assert (config.data.prompt, config.data.candidates, config.decode.max_new_tokens) == ("igd", "train", 72)
-    assert (config.data.category, config.method.args.beta) == igd.PUBLISHED[category]
+    assert (config.data.category, config.method.args.beta) == (common.D3_NOUNS[category], igd.BETAS.get(category, 0.1))
     assert config.loss.normalizer == "micro_batch"
     assert (config.train.global_batch_size, config.train.micro_batch_size, config.train.learning_rate) == (
         128,
         16,
         1e-4,
     )
+
+
+def test_words_of_a_category_set_the_prompt_of_its_authors():
+    configs = {
+        "d3": d3.get_config("cds"),
+        "bigrec": bigrec.get_config("movies"),
+        "msl": msl.get_config("adaptive,clothing"),
+    }
+    assert {name: config.data.prompt for name, config in configs.items()} == {name: name for name in configs}
+    assert [config.data.category for config in configs.values()] == ["musics", "movies", "clothing"]
+    assert configs["bigrec"].method.args.prompt_loss
+    assert configs["msl"].method.args.adaptive
+    with pytest.raises(ValueError, match=r"msl.py:fixed,pets is unknown; expected one of books, games"):
+        msl.get_config("fixed,pets")
+
+
+def test_nouns_of_prompts_with_verbs_have_their_verbs():
+    assert set(common.BIGREC_NOUNS.values()) == set(NOUNS)
 
 
 def test_an_unknown_recipe_lists_the_known_ones():

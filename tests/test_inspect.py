@@ -47,6 +47,13 @@ def test_json_holds_each_token_with_gain_forced_mark_and_weight(tiny):
     assert found["tokens"][-1]["forced"] is True
 
 
+def test_a_prompt_with_quotes_has_them_in_the_tokens_and_not_in_the_title(look):
+    found = json.loads(look(f"--title={TITLE}", "--prompt=d3", "--json").out)
+    assert (found["title"], found["on_trie"]) == (TITLE, True)
+    assert "".join(token["text"] for token in found["tokens"]) == f'"{TITLE}"\n<|endoftext|>'
+    assert [token["forced"] for token in found["tokens"]][:2] == [True, False]
+
+
 def test_the_table_is_for_people(look):
     done = look(f"--title={TITLE}")
     head, _, *rows = done.out.splitlines()

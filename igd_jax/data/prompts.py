@@ -1,6 +1,4 @@
-"""Every word that a model is given: templates, and prompts as ids.
-
-The text of a template is data: models are trained on it, misspellings included. Never mend one; add another.
+"""Prompts as ids: the words of a template around a history.
 
 Items of a history are not tokenised again. Each has its ids between two others and its ids at the end of a history, and
 a prompt joins them, when it is asked for: only the lengths of all prompts are known before. Where a token might cross
@@ -9,7 +7,6 @@ whole text; many such prompts are kept on disk.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -22,6 +19,7 @@ from igd_jax.core.log import told
 from igd_jax.core.ragged import Ragged, TokenRows
 from igd_jax.data.borders import left_of, right_of
 from igd_jax.data.joined import JoinedRows, Pieces
+from igd_jax.data.templates import Template, filled
 from igd_jax.data.token_cache import cached_rows
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.items.identifiers import Identifiers
@@ -29,69 +27,6 @@ from igd_jax.items.identifiers import Identifiers
 _AT_ONCE = 1 << 13
 _KEPT_ON_DISK = 10_000
 """Prompts tokenised whole, from which number on they are kept on disk: fewer take seconds."""
-
-
-@dataclass(frozen=True)
-class Template:
-    """What stands around the titles of a history; ``{category}`` is the noun for the items.
-
-    Attributes:
-      apart: text that is tokenised on its own, before all else; may be empty.
-      lead: text before the history.
-      before, after: text on both sides of each title; after the last one stands `closing` instead of `after`.
-      closing: text after the history.
-      unknown: text instead of lead and history in the counterfactual prompt, which says that they are not known.
-    """
-
-    apart: str
-    lead: str
-    before: str
-    after: str
-    closing: str
-    unknown: str
-
-
-_IGD = Template(
-    apart=(
-        "Below is an instruction that describes a task, paired with an input that provides further context. "
-        "Write a response that appropriately completes the request. \n\n"
-        "### Instruction:\n"
-        "Given a list of {category} the user recetenly enjoy, please write a new {category} that the user may bought\n"
-    ),
-    lead="### User Input: \nThe user has palyed the following {category}s before:",
-    before=" ",
-    after=",",
-    closing="\n\n### Response: \n",
-    unknown="### User Input: \nUnknow",
-)
-"""The prompt of the IGD authors, byte for byte; titles unquoted."""
-
-_PLAIN = Template(
-    apart="",
-    lead="Past {category}, oldest first:\n",
-    before="",
-    after="\n",
-    closing="\n\nNext:\n",
-    unknown="Past {category}, oldest first:\nunknown",
-)
-"""Ours: one title per line, oldest first, and few words around them, since every token costs time."""
-
-TEMPLATES = {"igd": _IGD, "plain": _PLAIN}
-
-
-def filled(template: str, *, category: str) -> Template:
-    """A template with its category.
-
-    Args:
-      template: `config.data.prompt`.
-      category: noun for the items, such as ``books``.
-
-    Raises:
-      InputError: there is no such template.
-    """
-    if template not in TEMPLATES:
-        raise InputError(f"config.data.prompt is {template!r}; known prompts are {', '.join(sorted(TEMPLATES))}")
-    return Template(**{name: text.format(category=category) for name, text in vars(TEMPLATES[template]).items()})
 
 
 def render(template: str, history: Sequence[str] | None, *, category: str) -> tuple[str, ...]:
@@ -107,12 +42,18 @@ def render(template: str, history: Sequence[str] | None, *, category: str) -> tu
 
 
 def _render(words: Template, history: Sequence[str] | None) -> tuple[str, ...]:
-    told = words.unknown if history is None else words.lead + words.before + (words.after + words.before).join(history)
-    return (words.apart, told + words.closing) if words.apart else (told + words.closing,)
+    if history is None:
+        told = words.unknown
+    else:
+        titles = (words.quote + title + words.quote for title in history)
+        told = words.lead + words.before + (words.after + words.before).join(titles) + words.closing
+    return (words.apart, told) if words.apart else (told,)
 
 
 class Prompts:
     """Prompts as ids: BOS where the tokenizer has one, the template's words, and the history between them.
+
+    Titles are quoted where the template says so; free text of a history is quoted like the titles of the catalogue.
 
     Histories of items that are no words (`Identifiers.texts` is None) stand as their mentions, end to end, between the
     ids of the words before and after; those are then the ids of the whole by definition.
@@ -130,6 +71,11 @@ class Prompts:
     def has_words(self) -> bool:
         """Whether items are written in words."""
         return self._identifiers.texts is not None
+
+    @property
+    def quote(self) -> str:
+        """Mark on both sides of each title, in histories and answers; may be empty."""
+        return self._words.quote
 
     def of_items(self, history: Ragged) -> TokenRows:
         """The prompt of each history of items, oldest first; joined when it is asked for."""
@@ -172,7 +118,7 @@ class Prompts:
 
         if n_rows < _KEPT_ON_DISK:
             return Ragged.concatenate([_NO_ROWS, *parts()])
-        words = (self._words.apart, self._words.lead, self._words.before, self._words.after, self._words.closing)
+        words = vars(self._words).values()
         mark = fingerprint(self._tokenizer.fingerprint, *words, history.ids, history.start, *texts)
         self._cache.mkdir(parents=True, exist_ok=True)
         return cached_rows(self._cache, f"prompts-{mark}", n_rows, parts)
@@ -182,28 +128,29 @@ class Prompts:
         words, texts = self._words, self._identifiers.texts
         if texts is None:
             return self._mentioned(self._identifiers.mentions())
-        is_mention = (words.before, words.after) == ("", "\n")
-        inside = [self._identifiers.mentions()] if is_mention else self._encoded(words.after)
+        before, after, closing = words.before + words.quote, words.quote + words.after, words.quote + words.closing
+        is_mention = (before, after) == words.around
+        inside = [self._identifiers.mentions()] if is_mention else self._encoded(before, after)
         start = self._tokenizer.encode_prompts([(words.apart, words.lead), _render(words, [])])
         n_items = len(texts)
 
         def kinds(of: Callable[[str], int], part: slice, end: str) -> UInt8[np.ndarray, " n_items"]:
-            kind = cache(lambda text: of(words.before + text + end))
+            kind = cache(lambda text: of(before + text + end))
             return np.fromiter((kind(text[part]) for text in texts), np.uint8, n_items)
 
         first, last = slice(1), slice(-2, None)  # what a kind depends on
-        left, none = kinds(left_of, last, words.after), np.zeros(n_items, np.uint8)
-        right, right_last = kinds(right_of, first, words.after), kinds(right_of, first, words.closing)
+        left, none = kinds(left_of, last, after), np.zeros(n_items, np.uint8)
+        right, right_last = kinds(right_of, first, after), kinds(right_of, first, closing)
         return Pieces(
-            Ragged.concatenate([*inside, *self._encoded(words.closing), start]),
+            Ragged.concatenate([*inside, *self._encoded(before, closing), start]),
             np.concatenate([left, none, np.array([left_of(words.lead), 0], np.uint8)]),
             np.concatenate([right, right_last, np.zeros(2, np.uint8)]),
         )
 
-    def _encoded(self, end: str) -> Iterator[Ragged]:
-        """Ids of each title with what stands before it, and `end`."""
+    def _encoded(self, before: str, after: str) -> Iterator[Ragged]:
+        """Ids of each title with what stands on both sides of it."""
         assert self._identifiers.texts is not None
-        return self._tokenizer.encode_parts(self._words.before, self._identifiers.texts, end)
+        return self._tokenizer.encode_parts(before, self._identifiers.texts, after)
 
     def _mentioned(self, mentions: Ragged) -> Pieces:
         """Pieces that are ids of their own."""

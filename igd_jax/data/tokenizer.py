@@ -63,13 +63,13 @@ class Tokenizer:
         """Ids of each text, without BOS and EOS; a special token spelt out in a text is plain text."""
         return [encoding.ids for encoding in self.backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
-    def encode_titles(self, titles: Sequence[str]) -> Ragged:
-        """Ids of ``title + newline`` and EOS, the form used in training, weighting and decoding."""
-        return Ragged.concatenate([*self.title_parts(titles)])
+    def encode_titles(self, titles: Sequence[str], before: str = "", after: str = "\n") -> Ragged:
+        """Ids of ``before + title + after`` and EOS, the form used in training, weighting and decoding."""
+        return Ragged.concatenate([*self.title_parts(titles, before, after)])
 
-    def title_parts(self, titles: Sequence[str]) -> Iterator[Ragged]:
+    def title_parts(self, titles: Sequence[str], before: str = "", after: str = "\n") -> Iterator[Ragged]:
         """The same in parts."""
-        for rows in self.encode_parts("", titles, "\n"):
+        for rows in self.encode_parts(before, titles, after):
             ids: Any = np.insert(rows.ids, rows.start[1:], np.int32(self.eos))
             yield Ragged(ids, rows.start + np.arange(len(rows) + 1))
 

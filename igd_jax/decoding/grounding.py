@@ -23,9 +23,6 @@ from igd_jax.core.sharding import replicated
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.visibility import Causal, positions_of
 
-GOES_ON, NOTHING = -2, -1
-"""Entries of ``ends`` in `cut`: tokens that do not end a text, and tokens that end it and leave nothing."""
-
 CHUNK = 16_384
 """Titles per matrix product; at the highest precision an accelerator makes several copies of the operands."""
 
@@ -56,31 +53,57 @@ def make_titles(embeddings: Float[np.ndarray, "N D"]) -> Titles:
     return Titles(jnp.asarray(centred), jnp.asarray(np.square(centred).sum(axis=1)), jnp.asarray(mean))
 
 
+@no_type_check  # as a pytree it also holds shardings
+@struct.dataclass
+class Trims:
+    """For each token of the vocabulary what remains of it, in one place of a text: itself, another token, or -1.
+
+    Attributes:
+      end: where a text ends: of EOS nothing, and of a token with a newline what stands before it.
+      opening, closing: of the first and of the last token, without quotes.
+    """
+
+    end: Int[Array, " V"]
+    opening: Int[Array, " V"]
+    closing: Int[Array, " V"]
+
+
 def cut(
-    tokens: Int[Array, "n T"], lengths: Int[Array, " n"], ends: Int[Array, " V"]
+    tokens: Int[Array, "n T"], lengths: Int[Array, " n"], trims: Trims
 ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
-    """Cut texts before their first newline or EOS; at least one token is kept.
+    """Cut texts before their first newline or EOS, and then take off quotes; at least one token is kept.
 
-    A token may contain a newline after other characters. With ``ends[")\\n"] = ")"`` and ``ends[EOS] = NOTHING``:
+    A token may contain a newline or a quote beside other characters. With a token ``)\n``, of which ``)`` remains:
 
-        Red  Fox  )\\n  EOS      Red  Fox  )
-        Red  \\n   Fox  )        Red
-        \\n   EOS  .    .        \\n
+        Red  Fox  )\n  EOS      Red  Fox  )
+        Red  \n   Fox  )        Red
+        \"    Fox  \"    EOS      Fox                   where texts are quoted
+        \n   EOS  .    .        \n
 
     Args:
       tokens: ids of each text.
       lengths: length of each text in tokens; the rest is padding.
-      ends: for each token of the vocabulary `GOES_ON`, the token that replaces it at the end of a text, or `NOTHING`.
+      trims: what remains of each token.
 
     Returns:
       Tokens, arbitrary beyond the new lengths, and the new lengths, at least 1 even for empty texts.
     """
     place = jnp.arange(tokens.shape[1])[None]
-    left = ends[tokens]
-    is_end = (left != GOES_ON) & (place < lengths[:, None])
+    left = trims.end[tokens]
+    is_end = (left != tokens) & (place < lengths[:, None])
     first = jnp.where(is_end.any(axis=1), is_end.argmax(axis=1), lengths)
-    stays = is_end & (left != NOTHING) & (place == first[:, None])
-    return jnp.where(stays, left, tokens), jnp.maximum(first + stays.any(axis=1).astype(jnp.int32), 1)
+    stays = is_end & (left >= 0) & (place == first[:, None])
+    tokens, lengths = jnp.where(stays, left, tokens), first + stays.any(axis=1).astype(first.dtype)
+
+    left, is_last = trims.closing[tokens], place == lengths[:, None] - 1
+    tokens = jnp.where(is_last & (left >= 0), left, tokens)
+    lengths = lengths - (is_last & (left < 0)).any(axis=1).astype(lengths.dtype)
+
+    left, is_first = trims.opening[tokens], place == 0
+    tokens = jnp.where(is_first & (left >= 0), left, tokens)
+    is_gone = (left[:, 0] < 0) & (lengths > 1)
+    tokens = jnp.where(is_gone[:, None], jnp.roll(tokens, -1, axis=1), tokens)
+    return tokens, jnp.maximum(lengths - is_gone.astype(lengths.dtype), 1).astype(jnp.int32)
 
 
 def embed_texts(
@@ -89,7 +112,7 @@ def embed_texts(
     """Hidden state of each text at its last token, after the final norm; float32.
 
     Args:
-      tokens: right-padded texts of at least one token, without newline and EOS; see `cut`.
+      tokens: right-padded texts of at least one token, without newline, EOS and quotes; see `cut`.
       lengths: length of each text in tokens.
       bos: token before each text, for models that have one.
     """
@@ -101,17 +124,15 @@ def embed_texts(
     return jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0].astype(jnp.float32)
 
 
-def embed_rows(
-    model: Decoder, rows: Ragged, ends: Int[np.ndarray, " V"], *, bos: int | None, mesh: Mesh
-) -> Float[np.ndarray, "N D"]:
+def embed_rows(model: Decoder, rows: Ragged, trims: Trims, *, bos: int | None, mesh: Mesh) -> Float[np.ndarray, "N D"]:
     """Embeddings of many rows, cut like generated texts; batches have few shapes and are divided among devices."""
     graph, state = nnx.split(model)
-    held = jax.device_put((state, ends), replicated(mesh))
+    held = jax.device_put((state, trims), replicated(mesh))
 
     @jax.jit
     def embed(held: Any, tokens: Int[Array, "n T"], lengths: Int[Array, " n"]) -> Float[Array, "n D"]:
-        state, ends = held
-        return embed_texts(nnx.merge(graph, state), *cut(tokens, lengths, ends), bos=bos)
+        state, trims = held
+        return embed_texts(nnx.merge(graph, state), *cut(tokens, lengths, trims), bos=bos)
 
     def answer(group: Int[np.ndarray, " n"]) -> Float[Array, "m D"]:
         part = rows.take(group)

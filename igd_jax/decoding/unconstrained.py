@@ -59,7 +59,13 @@ class Written:
 
 
 def unconstrained_search(
-    model: Backbone, batch: TextBatch, options: SearchOptions, *, temperature: float | Float[Array, ""], eos: int
+    model: Backbone,
+    batch: TextBatch,
+    options: SearchOptions,
+    *,
+    temperature: float | Float[Array, ""],
+    eos: int,
+    min_new_tokens: int = 0,
 ) -> Texts:
     """Generate K texts after each prompt, and none in rows that pad the batch.
 
@@ -69,6 +75,8 @@ def unconstrained_search(
       options: number of beams, length limit and penalty.
       temperature: divisor of log-probabilities.
       eos: token at the end of a text.
+      min_new_tokens: number of tokens that are written before EOS may be, unless the length limit is lower; as in
+        `generate` of transformers, scores are not normalised again.
 
     Raises:
       InputError: identities of texts would exceed int32; raised at trace time.
@@ -83,7 +91,7 @@ def unconstrained_search(
             f"{options.num_beams} beams of {options.max_length} tokens over {vocab_size:,} ids are more than the free "
             "search can number; lower config.decode.max_new_tokens or the beams"
         )
-    lengthen = partial(_lengthen, temperature=temperature, eos=eos, options=options)
+    lengthen = partial(_lengthen, temperature=temperature, eos=eos, options=options, min_new_tokens=min_new_tokens)
     hypotheses = lengthen(hypotheses, logits, jnp.zeros_like(hypotheses.node))
     written = Written(store, hypotheses, jnp.zeros((n_rows, n_slots), jnp.int32))
     step = partial(_step, model=model, lengthen=lengthen)
@@ -108,10 +116,13 @@ def _lengthen(
     temperature: float | Float[Array, ""],
     eos: int,
     options: SearchOptions,
+    min_new_tokens: int,
 ) -> Hypotheses:
     """Extend beams, given logits; `before` is the slot of the last token of each beam, plus 1."""
     vocab_size = logits.shape[-1]
     score = jax.nn.log_softmax(logits, axis=-1) / temperature
+    is_early = (hypotheses.clock < min_new_tokens)[:, None, None] & (jnp.arange(vocab_size) == eos)[None, None]
+    score = jnp.where(is_early, -jnp.inf, score)
     # Top-k of sums, not of token scores: sums may tie where token scores differ, and then the lower token wins.
     _, token = jax.lax.top_k(hypotheses.score[:, :, None] + score, min(2 * options.num_beams, vocab_size))
     edges = Edges(before[:, :, None] * vocab_size + token, token, jnp.take_along_axis(score, token, axis=-1))

@@ -19,6 +19,7 @@ class Source:
       texts: further texts of items by field, as in `data.prepared.Prepared`.
       tokenizer: tokenizer of prompts; its ids come first in the vocabulary.
       cache: folder for results that take long to compute.
+      around: text before and after a title in an answer, without EOS; see `data.templates.Template.around`.
     """
 
     item_ids: Sequence[str]
@@ -26,6 +27,7 @@ class Source:
     texts: Mapping[str, Sequence[str]]
     tokenizer: Tokenizer
     cache: Path
+    around: tuple[str, str] = ("", "\n")
 
 
 def identifier_names() -> list[str]:

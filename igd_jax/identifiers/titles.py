@@ -12,7 +12,10 @@ from igd_jax.identifiers.base import Source
 
 
 class Titles:
-    """An item is written as its title and a newline, as by the IGD authors; equal titles are one identifier."""
+    """An item is written as its title, with what the template puts around it; equal titles are one identifier.
+
+    In IGD's template that is a newline after the title; D3's quotes the title, too.
+    """
 
     def __init__(self, source: Source):
         self._source = source
@@ -24,24 +27,24 @@ class Titles:
 
     @property
     def texts(self) -> Sequence[str]:
-        """The titles."""
+        """The bare titles."""
         return self._source.titles
 
     def rows(self) -> Ragged:
-        """Ids of ``title + newline`` and EOS."""
+        """Ids of a title with what stands around it, and EOS."""
         return self._rows
 
     def mentions(self) -> Ragged:
-        """Ids of ``title + newline``."""
+        """Ids of a title with what stands around it."""
         is_end = np.zeros(len(self._rows.ids), bool)
         is_end[self._rows.start[1:] - 1] = True
         return Ragged(self._rows.ids[~is_end], self._rows.start - np.arange(len(self._rows) + 1))
 
     @cached_property
     def _rows(self) -> Ragged:
-        titles, tokenizer = self._source.titles, self._source.tokenizer
-        name = f"titles-{fingerprint(tokenizer.fingerprint, *titles)}"
-        return cached_rows(self._source.cache, name, len(titles), lambda: tokenizer.title_parts(titles))
+        titles, tokenizer, around = self._source.titles, self._source.tokenizer, self._source.around
+        name = f"titles-{fingerprint(tokenizer.fingerprint, *around, *titles)}"
+        return cached_rows(self._source.cache, name, len(titles), lambda: tokenizer.title_parts(titles, *around))
 
 
 IDENTIFIERS = Titles

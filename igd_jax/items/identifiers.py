@@ -12,7 +12,7 @@ class Identifiers(Protocol):
 
     Attributes:
       vocab_size: number of token ids; ids beyond the tokenizer's vocabulary are new.
-      texts: mention of each item as text, or None if mentions are ids without a text.
+      texts: words of each item, its bare title, or None if mentions are ids without a text.
     """
 
     @property
@@ -25,4 +25,4 @@ class Identifiers(Protocol):
         """Token row of each item, ending in one EOS id, which occurs nowhere else in any row."""
 
     def mentions(self) -> Ragged:
-        """Token row of each item inside a history, without EOS; if there are `texts`, of the text and a newline."""
+        """Token row of each item inside a history, without EOS; if there are `texts`, as in `rows`."""

@@ -13,6 +13,7 @@ from os.path import isfile
 from pathlib import Path
 from typing import Any, ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
@@ -35,6 +36,7 @@ from igd_jax.models.decoder import Decoder
 from igd_jax.models.t5 import T5
 from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import LossState
+from igd_jax.training.whole_text import whole_text
 
 BACKBONE = "backbone"
 """Kind of model of methods that tune the backbone to write items; any such method can decode it."""
@@ -192,6 +194,20 @@ def token_loss(model: Backbone, batch: TextBatch, tables: Any, state: LossState)
     return weighted_cross_entropy(
         target_logits(model, batch), batch.target, annotations["weight"], parts=parts_by_gain(batch)
     )
+
+
+def whole_text_loss(model: Backbone, batch: TextBatch, tables: Any, state: LossState) -> LossSum:
+    """As `token_loss`, and of all tokens of prompts but the first, with weight 1; reports them as ``loss_prompt``."""
+    text = whole_text(batch)
+    left = ((0, 0), (text.batch.prompt.shape[1], 0))
+    weight = jnp.where(text.in_prompt, 1.0, jnp.pad(batch.annotations["weight"], left))
+    parts = {name: jnp.pad(mask, left) for name, mask in parts_by_gain(batch).items()} | {"loss_prompt": text.in_prompt}
+    return weighted_cross_entropy(target_logits(model, text.batch), text.tokens, weight, parts=parts)
+
+
+def plain_objective(index: ItemIndex, *, prompt_loss: bool = False) -> Objective:
+    """Cross-entropy of all target tokens with weight 1, and of the prompts' tokens if `prompt_loss` is true."""
+    return Objective(whole_text_loss if prompt_loss else token_loss, gain_weights(index, beta=1.0))
 
 
 def parts_by_gain(batch: TextBatch) -> dict[str, Bool[Array, "B T"]]:

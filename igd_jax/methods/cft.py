@@ -56,9 +56,8 @@ class CFT(Method):
     """Position weights, and a second cross-entropy on the change that the history makes to the logits.
 
     The validation loss is the same sum, whereas the published code monitors its first half or the unweighted mean; both
-    halves are reported separately. Published lists come from texts of at least 4 tokens that are written without
-    constraints and grounded (docs/methods.md, CFT); the method `bigrec` decodes a run in this way, without the minimum
-    length.
+    halves are reported separately. Published lists come from texts that are written without constraints and grounded
+    (docs/methods.md, CFT); the method `bigrec` decodes a run in this way.
 
     Args:
       alpha: weight of the second loss, at least 0; published: 0.1. With 0 there is no second forward pass (Pos).

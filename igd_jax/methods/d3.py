@@ -19,9 +19,8 @@ from igd_jax.methods.base import (
     DecodeOptions,
     Method,
     Objective,
-    gain_weights,
+    plain_objective,
     search_engine,
-    token_loss,
 )
 from igd_jax.models.backbone import Backbone
 
@@ -29,7 +28,7 @@ from igd_jax.models.backbone import Backbone
 class D3(Method):
     """The mixture.
 
-    The authors put titles in double quotes, in prompts and targets; here there are no quotes, as in IGD.
+    The authors put titles in double quotes, in prompts and targets: `config.data.prompt` d3.
 
     Args:
       lam: share of the language model, 0 to 1. Below 1, `config.decode.collaborative` must name a source.
@@ -54,7 +53,7 @@ class D3(Method):
 
     def objective(self, context: Context) -> Objective:
         """Plain fine-tuning."""
-        return Objective(token_loss, gain_weights(context.index, beta=1.0))
+        return plain_objective(context.index)
 
     def engine(self, context: Context, model: Backbone, options: DecodeOptions) -> Engine:
         """Trie-constrained beam search over mixed scores."""

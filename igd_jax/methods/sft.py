@@ -15,27 +15,33 @@ from igd_jax.methods.base import (
     DecodeOptions,
     Method,
     Objective,
-    gain_weights,
+    plain_objective,
     search_engine,
-    token_loss,
 )
 from igd_jax.models.backbone import Backbone
 
 
 class SFT(Method):
-    """Cross-entropy with equal weights; takes no arguments."""
+    """Cross-entropy with equal weights.
+
+    Args:
+      prompt_loss: whether the loss also covers the tokens of the prompt, as in BIGRec; needs a decoder.
+    """
 
     model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
-    backbones = ("decoder", "t5")
     needs_collaborative = False
+
+    def __init__(self, *, prompt_loss: bool = False):
+        self._prompt_loss = prompt_loss
+        self.backbones = ("decoder",) if prompt_loss else ("decoder", "t5")
 
     def make_model(self, context: Context) -> nnx.Module:
         """The backbone."""
         return context.backbone()
 
     def objective(self, context: Context) -> Objective:
-        """Cross-entropy of all target tokens."""
-        return Objective(token_loss, gain_weights(context.index, beta=1.0))
+        """Cross-entropy of all target tokens, and of the prompts' if wanted."""
+        return plain_objective(context.index, prompt_loss=self._prompt_loss)
 
     def engine(self, context: Context, model: Backbone, options: DecodeOptions) -> Engine:
         """Trie-constrained beam search."""

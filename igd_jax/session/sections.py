@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from igd_jax.data.collaborative import FILE as COLLABORATIVE
 from igd_jax.data.prepared import SPLITS
-from igd_jax.data.prompts import TEMPLATES
+from igd_jax.data.templates import TEMPLATES
 from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.items.candidates import CANDIDATES
 from igd_jax.models import config as decoders

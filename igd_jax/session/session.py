@@ -22,6 +22,7 @@ from igd_jax.core.shown import shown
 from igd_jax.data.examples import Examples, item_examples, make_examples, room_beside
 from igd_jax.data.prepared import Prepared, Rows, headline, load
 from igd_jax.data.prompts import Prompts, render
+from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_tokenizer
 from igd_jax.evaluation.queries import evenly_spaced, make_queries
 from igd_jax.identifiers.base import Source, identifiers_class
@@ -150,7 +151,8 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     tokenizer = choose_tokenizer(settings, workdir, prepared)
     say(describe(tokenizer))
     cache = workdir.path / "cache"
-    source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, cache)
+    around = filled(settings.data.prompt, category=settings.data.category).around
+    source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, cache, around)
     identifiers = identifiers_class(settings.identifiers.name)(source)
     in_use = rows_in_use(prepared, settings)
     used = prepared.splits["train"].take(in_use)
@@ -219,5 +221,6 @@ def choose_tokenizer(settings: Settings, workdir: Workdir, prepared: Prepared) -
         return load_tokenizer(Path(settings.tokenizer.path))
     say(f"training a tokenizer on {len(prepared.titles):,} titles")
     template = "".join(render(settings.data.prompt, [], category=settings.data.category))
-    texts = [template, *(title + "\n" for title in prepared.titles)]
+    before, after = filled(settings.data.prompt, category=settings.data.category).around
+    texts = [template, *(before + title + after for title in prepared.titles)]
     return train_tokenizer(texts, vocab_size=settings.tokenizer.vocab_size)

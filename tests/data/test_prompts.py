@@ -1,4 +1,4 @@
-"""Prompts are data: every byte is fixed, and so is every id, however a prompt is put together."""
+"""Every id of a prompt is fixed, however the prompt is put together."""
 
 import csv
 import json
@@ -16,38 +16,11 @@ from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
 from igd_jax.data.borders import KNOWN_PATTERNS, SPACE_BORDER, splits_at_borders
-from igd_jax.data.prompts import TEMPLATES, Prompts, render
+from igd_jax.data.prompts import Prompts, render
+from igd_jax.data.templates import TEMPLATES, filled
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from igd_jax.identifiers.base import Source
 from igd_jax.identifiers.titles import Titles
-
-
-def test_the_igd_prompt_is_that_of_the_authors_misspellings_included():
-    assert render("igd", ["First, Title", "Second"], category="books") == (
-        "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
-        "response that appropriately completes the request. \n\n### Instruction:\nGiven a list of books the user "
-        "recetenly enjoy, please write a new books that the user may bought\n",
-        "### User Input: \nThe user has palyed the following bookss before: First, Title, Second\n\n### Response: \n",
-    )
-
-
-def test_the_plain_prompt_is_one_title_a_line():
-    assert render("plain", ["First, Title", "Second"], category="films") == (
-        "Past films, oldest first:\nFirst, Title\nSecond\n\nNext:\n",
-    )
-
-
-def test_without_a_history_the_igd_prompt_says_so_in_the_authors_word():
-    instruction, request = render("igd", None, category="books")
-    assert instruction == render("igd", ["First"], category="books")[0]
-    assert request == "### User Input: \nUnknow\n\n### Response: \n"
-    assert render("plain", None, category="films") == ("Past films, oldest first:\nunknown\n\nNext:\n",)
-
-
-def test_an_unknown_prompt_is_bad_input_that_names_the_known_ones():
-    with pytest.raises(InputError, match="'idg'; known prompts are igd, plain"):
-        render("idg", ["First"], category="books")
-
 
 CLEAN = [
     "Sahara",
@@ -132,6 +105,8 @@ def _with_bos() -> Tokenizer:
     return Tokenizer(train_tokenizer(WORDS, vocab_size=600).backend, eos=0, bos=5)
 
 
+JOINED = [name for name in TEMPLATES if name != "bigrec"]
+"""Templates in which no token crosses from one title to the next: in bigrec, a colon meets the first quote."""
 KNOWN = {
     "gpt2": lambda: train_tokenizer([f"{a}\n\n{b}, {a}" for a in WORDS for b in WORDS], vocab_size=700),
     "qwen": lambda: _split_by(KNOWN_PATTERNS[0]),
@@ -145,7 +120,8 @@ def _prompts(
     template: str, tokenizer: Tokenizer, titles: Sequence[str], cache: Path = Path("no such") / "cache"
 ) -> Prompts:
     ids = [str(number) for number in range(len(titles))]
-    identifiers = Titles(Source(ids, titles, {}, tokenizer, cache))
+    around = filled(template, category="books").around
+    identifiers = Titles(Source(ids, titles, {}, tokenizer, cache, around))
     return Prompts(template, "books", tokenizer, identifiers, cache)
 
 
@@ -169,10 +145,10 @@ def test_joined_prompts_have_the_ids_of_the_whole_whatever_the_titles(name, temp
     prompts = _prompts(template, tokenizer, titles)
     _check(prompts, tokenizer, template, titles, _histories(rng, len(titles)))
     assert splits_at_borders(tokenizer.backend) == (name in KNOWN)
-    assert (prompts.n_whole == 300) == (name in OTHERS)
+    assert (prompts.n_whole == 300) == (name in OTHERS) or template not in JOINED
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", JOINED)
 @pytest.mark.parametrize("name", KNOWN)
 def test_no_history_of_clean_titles_is_tokenised_whole(name, template):
     tokenizer = KNOWN[name]()
@@ -196,7 +172,7 @@ def test_histories_whose_lines_may_merge_are_counted_and_only_those():
     assert prompts.of_items(Ragged.from_lists([[0, 3, 4]]))[0].tolist() != [*chain(*pieces)]  # two newlines are one id
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", JOINED)
 def test_of_clean_histories_only_words_of_titles_are_tokenised(template, tmp_path, monkeypatch):
     tokenizer, history = KNOWN["qwen"](), _histories(np.random.default_rng(5), len(CLEAN))
     expected = _prompts(template, tokenizer, CLEAN, tmp_path / "cache").of_items(history)
@@ -204,9 +180,8 @@ def test_of_clean_histories_only_words_of_titles_are_tokenised(template, tmp_pat
     monkeypatch.setattr(Tokenizer, "encode", lambda self, texts: encoded.extend(texts) or encode(self, texts))
     again = _prompts(template, tokenizer, CLEAN, tmp_path / "cache").of_items(history)
     assert lists_of(again) == lists_of(expected)
-    words = vars(TEMPLATES[template]).items()
-    words = {name: text.format(category="books") for name, text in words}
-    around = {words["apart"], words["lead"], words["lead"] + words["before"] + words["closing"]}
+    words = filled(template, category="books")
+    around = {words.apart, words.lead, words.lead + words.before + words.closing}
     assert all(len(SPACE_BORDER.split(text)) == 1 for text in set(encoded) - around)
 
 
@@ -243,9 +218,9 @@ class Codes:
 def test_items_that_are_no_words_stand_as_their_ids_between_the_words(template, name):
     tokenizer = (KNOWN | OTHERS)[name]()
     prompts = Prompts(template, "books", tokenizer, Codes(), Path("no such") / "cache")
-    words = TEMPLATES[template]
-    lead, closing = (tokenizer.encode([text.format(category="books")])[0] for text in (words.lead, words.closing))
-    lead = tokenizer.encode([words.apart.format(category="books")])[0] + lead
+    words = filled(template, category="books")
+    lead, closing = tokenizer.encode([words.lead, words.closing])
+    lead = tokenizer.encode([words.apart])[0] + lead
     lead = lead if tokenizer.bos is None else [tokenizer.bos, *lead]
     expected = [[*lead, 903, 904, 900, 901, *closing], [*lead, *closing], [*lead, 900, 902, *closing]]
     assert lists_of(prompts.of_items(Ragged.from_lists([[2, 0], [], [1]]))) == expected
@@ -256,7 +231,7 @@ def test_items_that_are_no_words_stand_as_their_ids_between_the_words(template, 
     assert prompts.without_history().tolist() == expected[0].tolist()
 
 
-@pytest.mark.parametrize("template", TEMPLATES)
+@pytest.mark.parametrize("template", ["d3", "plain"])
 @pytest.mark.parametrize("folder", ["data/qwen2.5-tokenizer", "models/tiny-qwen2-books"])
 def test_joined_prompts_of_real_titles_have_the_ids_of_the_whole(shared, template, folder):
     tokenizer, rng = load_tokenizer(shared / folder), np.random.default_rng(6)

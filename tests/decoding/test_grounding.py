@@ -8,8 +8,7 @@ from flax import nnx
 from tiny_run import HF_CONFIG
 
 from igd_jax.decoding.grounding import (
-    GOES_ON,
-    NOTHING,
+    Trims,
     adjusted,
     cut,
     distances,
@@ -22,8 +21,16 @@ from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.visibility import Causal, positions_of
 
-EOS, NEWLINE, PAREN, PAREN_NEWLINE = 0, 1, 2, 3
-ENDS = jnp.array([NOTHING, NOTHING, GOES_ON, PAREN, *[GOES_ON] * 6], jnp.int32)
+EOS, NEWLINE, PAREN, PAREN_NEWLINE, QUOTE, PAREN_QUOTE, QUOTE_NEWLINE = range(7)
+OTHERS = [7, 8, 9]
+UNQUOTED = Trims(
+    end=jnp.array([-1, -1, PAREN, PAREN, QUOTE, PAREN_QUOTE, QUOTE, *OTHERS], jnp.int32),
+    opening=jnp.arange(10, dtype=jnp.int32),
+    closing=jnp.arange(10, dtype=jnp.int32),
+)
+QUOTED = UNQUOTED.replace(
+    opening=UNQUOTED.opening.at[QUOTE].set(-1), closing=UNQUOTED.closing.at[QUOTE].set(-1).at[PAREN_QUOTE].set(PAREN)
+)
 
 
 def plain_distances(texts: np.ndarray, items: np.ndarray) -> np.ndarray:
@@ -154,7 +161,28 @@ def test_titles_at_an_infinite_distance_are_never_found():
 )
 def test_texts_are_cut_before_their_first_newline_or_end(text, expected):
     tokens = jnp.asarray([text + [EOS] * (8 - len(text))], jnp.int32)
-    found, lengths = cut(tokens, jnp.array([len(text)], jnp.int32), ENDS)
+    found, lengths = cut(tokens, jnp.array([len(text)], jnp.int32), UNQUOTED)
+    assert found[0, : lengths[0]].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ([QUOTE, 7, 8, QUOTE, EOS], [7, 8]),
+        ([QUOTE, 7, 8, QUOTE_NEWLINE, EOS], [7, 8]),
+        ([QUOTE, 7, PAREN_QUOTE, EOS], [7, PAREN]),
+        ([QUOTE, 7, QUOTE, 8, QUOTE, EOS], [7, QUOTE, 8]),
+        ([7, 8, EOS], [7, 8]),
+        ([QUOTE, 7, 8, 9], [7, 8, 9]),
+        ([QUOTE, 7, 8, 9, 7, 8, 9, QUOTE], [7, 8, 9, 7, 8, 9]),
+        ([QUOTE, QUOTE, EOS], [QUOTE]),
+        ([QUOTE, EOS], [QUOTE]),
+        ([EOS], [EOS]),
+    ],
+)
+def test_quotes_around_a_text_are_taken_off_and_those_inside_stay(text, expected):
+    tokens = jnp.asarray([text + [EOS] * (8 - len(text))], jnp.int32)
+    found, lengths = cut(tokens, jnp.array([len(text)], jnp.int32), QUOTED)
     assert found[0, : lengths[0]].tolist() == expected
 
 

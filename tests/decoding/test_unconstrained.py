@@ -1,5 +1,6 @@
 """The free search against a plain loop that runs the whole model over every text it looks at."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -54,9 +55,9 @@ def next_logp(model: Decoder, texts: list[list[int]], *, size: int) -> np.ndarra
 
 
 def plain_search(
-    model: Decoder, prompt: list[int], *, k: int, max_length: int, length_penalty: float
+    model: Decoder, prompt: list[int], *, k: int, max_length: int, length_penalty: float, min_new_tokens: int = 0
 ) -> list[tuple[float, list[int]]]:
-    """Score and tokens of each text, best first: every token after every beam is a candidate."""
+    """Score and tokens of each text, best first: every token after every beam is a candidate, the end if it may be."""
     running: list[tuple[float, list[int]]] = [(0.0, [])]
     finished: list[tuple[float, list[int]]] = []
     for length in range(1, max_length + 1):
@@ -65,6 +66,7 @@ def plain_search(
             (total + float(logp[beam, token]), [*text, token])
             for beam, (total, text) in enumerate(running)
             for token in range(VOCAB)
+            if token != EOS or length > min_new_tokens
         ]
         best = sorted(every, key=lambda pair: -pair[0])[: 2 * k]
         ends = [pair for pair in best[:k] if pair[1][-1] == EOS or length == max_length]
@@ -86,13 +88,17 @@ def options_of(k: int, *, max_length: int = LONGEST, length_penalty: float = 0.0
     return SearchOptions(num_beams=k, max_length=max_length, length_penalty=length_penalty)
 
 
-@jax.jit
-def compiled(parts: Any, batch: TextBatch, options: SearchOptions, temperature: jax.Array) -> Texts:
-    return unconstrained_search(nnx.merge(*parts), batch, options, temperature=temperature, eos=EOS)
+@partial(jax.jit, static_argnames="least")
+def compiled(parts: Any, batch: TextBatch, options: SearchOptions, temperature: jax.Array, least: int) -> Texts:
+    return unconstrained_search(
+        nnx.merge(*parts), batch, options, temperature=temperature, eos=EOS, min_new_tokens=least
+    )
 
 
-def search(model: Decoder, batch: TextBatch, options: SearchOptions, *, temperature: float = 1.0) -> Texts:
-    return compiled(nnx.split(model), batch, options, jnp.float32(temperature))
+def search(
+    model: Decoder, batch: TextBatch, options: SearchOptions, *, temperature: float = 1.0, min_new_tokens: int = 0
+) -> Texts:
+    return compiled(nnx.split(model), batch, options, jnp.float32(temperature), min_new_tokens)
 
 
 def texts_of(found: Texts, row: int) -> list[list[int]]:
@@ -116,6 +122,19 @@ def test_more_beams_than_half_the_vocabulary_and_hardly_any_tokens(model, max_le
     for row, prompt in enumerate(PROMPTS):
         expected = plain_search(model, prompt, k=8, max_length=max_length, length_penalty=0.0)
         assert texts_of(found, row) == [text for _, text in expected]
+
+
+@pytest.mark.parametrize("min_new_tokens", [2, LONGEST])
+def test_no_text_ends_before_its_minimum_of_tokens(model, min_new_tokens):
+    found = search(model, batch_of(PROMPTS), options_of(3, length_penalty=1.0), min_new_tokens=min_new_tokens)
+    free = search(model, batch_of(PROMPTS), options_of(3, length_penalty=1.0))
+    assert np.asarray(free.lengths).min() <= 2
+    for row, prompt in enumerate(PROMPTS):
+        expected = plain_search(
+            model, prompt, k=3, max_length=LONGEST, length_penalty=1.0, min_new_tokens=min_new_tokens
+        )
+        assert texts_of(found, row) == [text for _, text in expected]
+        assert all(len([token for token in text if token != EOS]) >= min_new_tokens for text in texts_of(found, row))
 
 
 def test_eos_ends_a_text_and_a_cut_one_keeps_all_its_tokens(model):

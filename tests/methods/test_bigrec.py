@@ -1,15 +1,15 @@
 """BIGRec's lists against a plain computation from what was written; its embeddings, and what it refuses."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tokenizers
 from batches import text_batch
-from bigrec_calls import COUNTS, LONGEST, TOKENIZER, K, ask, embed, engine_of, index_over, make_model
+from bigrec_calls import COUNTS, LONGEST, TOKENIZER, K, ask, embed, engine_of, index_over
 from flax import nnx
-from tiny_run import HF_CONFIG, TITLES, context_of
-from tokenizers import models
+from tiny_run import TITLES, context_of
 
 from configs import bigrec
 from igd_jax.core.errors import InputError
@@ -17,30 +17,19 @@ from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import TextBatch
 from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import make_examples
-from igd_jax.data.tokenizer import Tokenizer
-from igd_jax.decoding.grounding import GOES_ON, NOTHING, collaborative_weight, cut
+from igd_jax.data.prompts import Prompts
+from igd_jax.data.templates import filled
+from igd_jax.decoding.grounding import collaborative_weight
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.unconstrained import unconstrained_search
+from igd_jax.identifiers.base import Source
+from igd_jax.identifiers.titles import Titles
 from igd_jax.items.index import ItemIndex, build_index
-from igd_jax.methods.base import target_logits
-from igd_jax.methods.bigrec import BIGRec, text_ends
+from igd_jax.methods.base import target_logits, token_loss, whole_text_loss
+from igd_jax.methods.bigrec import BIGRec
+from igd_jax.methods.sft import SFT
 from igd_jax.models.decoder import Decoder
 from igd_jax.training.loss import weighted_cross_entropy
-
-
-@pytest.fixture(scope="module")
-def index() -> ItemIndex:
-    return index_over(np.ones(len(TITLES), bool))
-
-
-@pytest.fixture(scope="module")
-def model() -> Decoder:
-    return make_model(1)
-
-
-@pytest.fixture(scope="module")
-def base() -> Decoder:
-    return make_model(2)
 
 
 @pytest.fixture(scope="module")
@@ -99,11 +88,18 @@ def test_the_loss_weighs_every_target_token_alike(index, model):
     assert float(ours.weight) == index.item_tokens.lengths[:3].sum()
 
 
+@pytest.mark.parametrize("method", [BIGRec, SFT])
+def test_the_loss_covers_prompts_only_if_asked(index, method):
+    assert method().objective(context_of(index)).loss is token_loss
+    assert method(prompt_loss=True).objective(context_of(index)).loss is whole_text_loss
+
+
 @pytest.mark.parametrize(
     ("args", "told"),
     [
         ({"beams": 0}, r"beams is 0; expected at least 1"),
         ({"embed_by": "bert"}, r"embed_by is 'bert'; expected one of 'base', 'tuned'"),
+        ({"min_new_tokens": -1}, r"min_new_tokens is -1; expected a number of tokens, 0 for no minimum"),
         ({"grounding": "all"}, r"grounding is 'all'; expected one of 'first', 'interleaved'"),
         (
             {"statistic": "populrity", "gamma": 1.0},
@@ -190,6 +186,21 @@ def scaled(values: np.ndarray) -> np.ndarray:
     return (values - low) / (high - low)
 
 
+@pytest.mark.parametrize("template", ["d3", "msl"])
+def test_quotes_of_a_template_are_neither_embedded_nor_in_what_is_compared(index, model, template):
+    around = filled(template, category="books").around
+    quoted = build_index(TITLES, TOKENIZER.encode_titles(TITLES, *around), COUNTS, candidates=index.candidates)
+    identifiers = Titles(Source([], TITLES, {}, TOKENIZER, Path("none"), around))
+    prompts = Prompts(template, "books", TOKENIZER, identifiers, Path("none"))
+    method = BIGRec(embed_by="tuned", min_new_tokens=3)
+    plain, found = engine_of(method, model, index), engine_of(method, model, quoted, prompts=prompts)
+    embeddings = [np.asarray(engine.titles.centred) + np.asarray(engine.titles.mean) for engine in (plain, found)]
+    row_of = [each.catalog.row_of_item for each in (index, quoted)]
+    np.testing.assert_allclose(embeddings[0][row_of[0]], embeddings[1][row_of[1]], rtol=1e-5, atol=1e-5)
+    assert found.trims.opening[TOKENIZER.encode(['"'])[0][0]] == -1
+    assert found.min_new_tokens == 3
+
+
 def test_at_gamma_zero_a_statistic_is_not_looked_at(index, model, batch, written):
     engine = engine_of(BIGRec(beams=3, embed_by="tuned", statistic="collaborative", gamma=0.0), model, index)
     assert engine.statistic == ""
@@ -228,30 +239,10 @@ def test_what_the_model_writes_is_ranked_first_where_it_is_a_title_and_shared_ti
         assert sorted(ranked.rows[user][ranked.rows[user] >= 0].tolist()) == list(range(len(index.catalog)))
 
 
-# ------------------------------------------------------------------------------------------------------------ where cut
-def test_cut_rows_of_the_catalogue_are_the_ids_of_their_titles(index):
-    rows = index.item_tokens
-    ends = text_ends(TOKENIZER, vocab_size=HF_CONFIG["vocab_size"])
-    assert len(ends) == HF_CONFIG["vocab_size"]
-    tokens, lengths = cut(jnp.asarray(rows.pad(int(rows.lengths.max()))), jnp.asarray(rows.lengths), jnp.asarray(ends))
-    found = [row[:length].tolist() for row, length in zip(np.asarray(tokens), np.asarray(lengths), strict=True)]
-    assert found == TOKENIZER.encode(TITLES)
-
-
-def test_of_a_token_with_a_newline_stays_the_token_of_what_stands_before_it():
-    vocab = {"<e>": 0, "a": 1, ")": 2, "\n": 3, ")\n": 4, "\n)": 5, "b": 6, "a)": 7, "a)\n": 8, "b)": 9, "b)\n": 10}
-    merges = [(")", "\n"), ("\n", ")"), ("a", ")"), ("a)", "\n"), ("b", ")\n")]
-    backend = tokenizers.Tokenizer(models.BPE(vocab=vocab, merges=merges))
-    backend.add_special_tokens(["<e>"])
-    ends = text_ends(Tokenizer(backend, eos=0, bos=None), vocab_size=13)
-    stays = {0: NOTHING, 3: NOTHING, 4: 2, 5: NOTHING, 8: 7, 10: NOTHING}  # "b)" is two tokens
-    assert ends.tolist() == [stays.get(token, GOES_ON) for token in range(13)]
-
-
 # ----------------------------------------------------------------------------------------------------------- experiment
 def test_the_experiment_file_also_knows_the_grounding_of_cft():
     args = bigrec.get_config("cft").method.args
-    assert (args.beams, args.embed_by, args.grounding) == (5, "tuned", "interleaved")
+    assert (args.beams, args.embed_by, args.grounding, args.min_new_tokens) == (5, "tuned", "interleaved", 4)
     BIGRec(**args)
-    with pytest.raises(ValueError, match=r"bigrec.py:ctf is unknown; expected bigrec or cft"):
+    with pytest.raises(ValueError, match=r"bigrec.py:ctf is unknown; expected one of bigrec, cft, books"):
         bigrec.get_config("ctf")

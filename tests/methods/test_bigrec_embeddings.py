@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bigrec_calls import TOKENIZER, embed, engine_of, index_over, make_model
+from bigrec_calls import TOKENIZER, embed, engine_of, index_over, trims_of
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from tiny_run import HF_CONFIG, TITLES, tiny_config
@@ -13,28 +13,11 @@ from tiny_run import HF_CONFIG, TITLES, tiny_config
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json, write_json
 from igd_jax.decoding.grounding import embed_rows
-from igd_jax.items.index import ItemIndex
-from igd_jax.methods.bigrec import BIGRec, text_ends
-from igd_jax.models.decoder import Decoder
+from igd_jax.methods.bigrec import BIGRec
 from igd_jax.session.session import set_up
 from igd_jax.session.settings import settings_from
 from igd_jax.session.weights import trained_model
 from igd_jax.training.mesh import make_mesh
-
-
-@pytest.fixture(scope="module")
-def index() -> ItemIndex:
-    return index_over(np.ones(len(TITLES), bool))
-
-
-@pytest.fixture(scope="module")
-def model() -> Decoder:
-    return make_model(1)
-
-
-@pytest.fixture(scope="module")
-def base() -> Decoder:
-    return make_model(2)
 
 
 @pytest.fixture
@@ -46,9 +29,8 @@ def cache(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("bos", [None, 5])
 def test_devices_share_the_titles_and_change_nothing(index, model, bos, monkeypatch):
     monkeypatch.setattr("igd_jax.decoding.grounding.TITLES_AT_ONCE", 12)  # of 22; over 8 devices they are 16
-    ends = text_ends(TOKENIZER, vocab_size=HF_CONFIG["vocab_size"])
-    rows = index.catalog.tokens
-    alone, shared = (embed_rows(model, rows, ends, bos=bos, mesh=make_mesh(data=devices)) for devices in (1, 8))
+    trims, rows = trims_of(TOKENIZER), index.catalog.tokens
+    alone, shared = (embed_rows(model, rows, trims, bos=bos, mesh=make_mesh(data=devices)) for devices in (1, 8))
     np.testing.assert_allclose(shared, alone, rtol=1e-4, atol=1e-4)
     titles = TOKENIZER.encode([index.title_of_row(row) for row in range(len(rows))])
     plain = embed(model, [([] if bos is None else [bos]) + ids for ids in titles])

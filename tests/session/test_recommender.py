@@ -21,6 +21,7 @@ from igd_jax.decoding.stepwise import Stepwise
 from igd_jax.evaluate import evaluate
 from igd_jax.evaluation.predictions import read_predictions
 from igd_jax.session.requests import Request
+from igd_jax.session.session import set_up_to_decode
 
 HISTORY = TITLES[4:6]
 
@@ -59,6 +60,23 @@ def test_answers_are_those_of_the_evaluation_of_the_same_histories_in_order(tiny
     )
     assert [answer.results[0].items for answer in answers] == [each.ranked[0].items for each in expected]
     assert {answer.notes for answer in answers} == {()}
+
+
+@pytest.mark.parametrize(("template", "end"), [("d3", '"\n'), ("msl", '"')])
+def test_titles_that_a_template_quotes_are_written_with_quotes_and_shown_without(tiny, tmp_path, template, end):
+    config = tiny_run.tiny_config(tiny, {"data.prompt": template, "data.category": "books"})
+    workdir = Workdir(str(tmp_path / "run"))  # of an untrained model
+    recommender = Recommender(set_up_to_decode(config, workdir), workdir)
+    by_title, by_id, own = _ask(
+        recommender, {"history": HISTORY}, {"history": ITEM_IDS[4:6]}, {"history": ["My own", *HISTORY]}
+    )
+    assert [result.title for result in by_title.results] == [result.title for result in by_id.results]
+    assert own.notes == ("'My own' is neither a title nor an item of the catalogue; the model reads it as plain text",)
+    for result in by_title.results:
+        assert result.title in TITLES
+        assert recommender.session.tokenizer.decode(result.tokens) == f'"{result.title}{end}'
+    texts = recommender.session.prompts.of_texts([["My own"]])[0]
+    assert '"My own"' in recommender.session.tokenizer.decode(texts.tolist())
 
 
 def test_no_requests_have_no_answers(recommender):

@@ -1,0 +1,15 @@
+"""Which arguments a run may be decoded with."""
+
+import pytest
+
+from igd_jax.core.errors import InputError
+from igd_jax.methods.base import load_method
+from igd_jax.session.weights import check_decoding_args
+
+
+def test_an_argument_that_is_newer_than_a_run_has_its_default_there():
+    method = load_method("bigrec", {})
+    check_decoding_args(method, {"beams": 4}, {"beams": 5, "prompt_loss": False})
+    check_decoding_args(method, {"prompt_loss": False}, {})
+    with pytest.raises(InputError, match=r"prompt_loss is True, but the run was trained with False, and decoding does"):
+        check_decoding_args(method, {}, {"prompt_loss": True})
