@@ -60,7 +60,7 @@ def test_an_unknown_method_lists_those_there_are(name):
 
 
 def test_an_unknown_argument_lists_those_it_takes():
-    with pytest.raises(InputError, match=r"config.method.args has alpha, gamma; igd takes beta$"):
+    with pytest.raises(InputError, match=r"config.method.args has alpha, gamma; igd takes beta, weights, entropy$"):
         load_method("igd", {"gamma": 1.0, "beta": 0.5, "alpha": 2})
 
 
