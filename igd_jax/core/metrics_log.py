@@ -108,6 +108,12 @@ def _step(line: str) -> int | None:
     return step if isinstance(step, int) else None
 
 
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Values of each line of a metrics.jsonl; empty if there is no such file. Unreadable lines are left out."""
+    lines = _lines(path) if path.is_file() else []
+    return [json.loads(line) for line in lines if _step(line) is not None]
+
+
 def plot_losses(metrics: Path, picture: Path) -> None:
     """Plot every loss in metrics.jsonl against the step, if ``matplotlib`` is installed."""
     try:

@@ -48,21 +48,26 @@ def load_config(config: ConfigDict | None, workdir: Workdir) -> ConfigDict:
 
 
 def run_config(workdir: Workdir) -> ConfigDict:
-    """Read the config of the run in a workdir; fields that did not exist yet have the values of `DEFAULTS`.
+    """The config of the run in a workdir; see `config_at`."""
+    return config_at(workdir.config)
+
+
+def config_at(path: Path) -> ConfigDict:
+    """Read the config.json of a run; fields that did not exist yet have the values of `DEFAULTS`.
 
     Raises:
-      InputError: the file was altered and is not a config.
+      InputError: the file is missing, or was altered and is not a config.
     """
-    config = read_json(workdir.config)
+    config = read_json(path)
     if not isinstance(config, dict) or not all(isinstance(fields, dict) for fields in config.values()):
-        raise InputError(f"{workdir.config} holds no sections with fields, as a run writes them; restore that file")
+        raise InputError(f"{path} holds no sections with fields, as a run writes them; restore that file")
     if DEFAULTS.is_file():
         for section, fields in config_json(read_config(str(DEFAULTS))).items():
             config[section] = fields | config.get(section, {})
     try:
         return ConfigDict({section: _with_tuples(fields) for section, fields in config.items()})
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # such as a name with a dot
-        raise InputError(f"{workdir.config} holds no config of a run ({error}); restore that file") from None
+        raise InputError(f"{path} holds no config of a run ({error}); restore that file") from None
 
 
 def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
