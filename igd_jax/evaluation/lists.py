@@ -46,16 +46,18 @@ class Lists:
         return np.where(hit.any(axis=1), hit.argmax(axis=1), -1)
 
 
-def read_lists(path: Path, row_of_id: Mapping[str, int], *, n_rows: int) -> Lists:
+def read_lists(path: Path, row_of_id: Mapping[str, int], *, n_rows: int, n_results: int) -> Lists:
     """Read a predictions.jsonl.
 
     Args:
       path: the file.
       row_of_id: catalogue row of each item id.
       n_rows: number of rows of the split.
+      n_results: length of the lists; shorter ones are filled up.
 
     Raises:
-      InputError: the file is missing, malformed or empty, or names an item or a row that the data does not have.
+      InputError: the file is missing, malformed or empty, or names an item or a row that the data does not have,
+        or a list is longer.
     """
     rows: list[int] = []
     targets: list[list[int]] = []
@@ -73,7 +75,8 @@ def read_lists(path: Path, row_of_id: Mapping[str, int], *, n_rows: int) -> List
         raise InputError(f"{path} has no {'results' if rows else 'rows'}; {AGAIN}")
     if not 0 <= min(rows) <= max(rows) < n_rows:
         raise InputError(f"{path} tells of rows {min(rows)} to {max(rows)}, the split has {n_rows:,}; {AGAIN}")
-    width = max(map(len, ranked))
-    filled = [[*each, *[-1] * (width - len(each))] for each in ranked]
-    final = [[*each, *[-np.inf] * (width - len(each))] for each in scores]
+    if (longest := max(map(len, ranked))) > n_results:
+        raise InputError(f"{path} has a list of {longest:,} results, its config allows {n_results:,}; {AGAIN}")
+    filled = [[*each, *[-1] * (n_results - len(each))] for each in ranked]
+    final = [[*each, *[-np.inf] * (n_results - len(each))] for each in scores]
     return Lists(np.array(rows), np.array(filled), np.array(final, np.float64), Ragged.from_lists(targets))

@@ -3,6 +3,7 @@
 `docs/analysis.md` says what each figure shows and where it comes from.
 """
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.evaluation.diversity import describe_choice
-from igd_jax.evaluation.evaluations import CONFIG, PREDICTIONS
+from igd_jax.evaluation.evaluations import CONFIG, PREDICTIONS, read_evaluation
 from igd_jax.evaluation.figures import Figure
 from igd_jax.evaluation.groups import group_means, powers_of_two
 from igd_jax.evaluation.lists import Lists, read_lists
@@ -48,7 +49,7 @@ class Evaluated:
       walk: gain of the tokens of all items, over the candidates of training.
       catalogue: the catalogue.
       lists: queries, targets and lists.
-      k: length of the lists that figures are about: the largest cut-off that they have.
+      k: length of the lists that figures are about: the largest cut-off.
     """
 
     recommender: Recommender
@@ -75,20 +76,17 @@ def read_evaluated(workdir: Workdir, name: str) -> Evaluated:
             f"{folder} holds no evaluation; run python -m igd_jax.evaluate --workdir={workdir.path} first, or --name "
             "another"
         )
-    config = config_at(folder / CONFIG)
-    if "chosen" in config:
-        del config["chosen"]
-    session = set_up_to_decode(config, workdir)
+    read_evaluation(name, folder)  # its files have to agree
+    session = set_up_to_decode(config_at(folder / CONFIG), workdir)
     row_of_item = session.index.catalog.row_of_item
     row_of_id = dict(zip(session.prepared.item_ids, row_of_item.tolist(), strict=True))
-    n_rows = len(session.rows(session.settings.eval.split))
-    lists = read_lists(folder / PREDICTIONS, row_of_id, n_rows=n_rows)
+    n_rows, n_results = len(session.rows(session.settings.eval.split)), session.settings.decode.top_k
+    lists = read_lists(folder / PREDICTIONS, row_of_id, n_rows=n_rows, n_results=n_results)
     recommender = Recommender(session, workdir)
     catalogue = CatalogueRows.of_items(
         row_of_item, candidates=recommender.index.candidates, counts=session.counts, seen=session.seen
     )
-    k = max([k for k in session.settings.eval.ks if k <= lists.ranked.shape[1]], default=lists.ranked.shape[1])
-    return Evaluated(recommender, session.index.walk(), catalogue, lists, k)
+    return Evaluated(recommender, session.index.walk(), catalogue, lists, session.settings.eval.ks[-1])
 
 
 def add_lists(found: Analysis, evaluated: Evaluated) -> None:
@@ -115,11 +113,9 @@ def add_groups(found: Analysis, evaluated: Evaluated) -> None:
     protocol, rank = session.settings.eval.protocol, lists.rank_of_targets()
     hit = f"{PROTOCOLS[protocol]}@{k}"
     by_query = row_metrics(rank, [k]) if protocol == "rows" else user_metrics(rank, lists.query, [k])
-    users, activity = np.unique(session.rows("train").user.astype(str), return_counts=True)
-    user = rows.user[lists.row].astype(str)
-    at = np.minimum(np.searchsorted(users, user), len(users) - 1)
+    activity = Counter(session.rows("train").user.tolist())
     by = {
-        "users": ("by train rows of the user", np.where(users[at] == user, activity[at], 0)),
+        "users": ("by train rows of the user", np.array([activity[user] for user in rows.user[lists.row].tolist()])),
         "histories": ("by items in the history", np.diff(rows.history_start)[lists.row]),
     }
     for name, (title, size) in by.items():

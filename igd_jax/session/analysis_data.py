@@ -8,6 +8,7 @@ from igd_jax.core.metrics_log import read_metrics
 from igd_jax.data.prepared import SPLITS
 from igd_jax.evaluation.figures import Figure
 from igd_jax.evaluation.groups import Columns, gain_groups
+from igd_jax.evaluation.predictions import is_finite
 from igd_jax.items.index import TokenWalk
 from igd_jax.session.session import Session
 
@@ -67,9 +68,13 @@ def gain_figure(session: Session, walk: TokenWalk) -> Figure:
 
 def training_figure(metrics: Path) -> Figure | None:
     """Every loss of a metrics.jsonl over the steps, in at most `WINDOWS` means; None if there is none."""
-    lines = [line for line in read_metrics(metrics) if any("loss" in name for name in line)]
-    names = list(dict.fromkeys(name for line in lines for name in line if "loss" in name))
-    if not lines:
+    lines = [
+        {"step": line["step"]} | {name: value for name, value in line.items() if "loss" in name and is_finite(value)}
+        for line in read_metrics(metrics)
+        if is_finite(line["step"])
+    ]
+    names = list(dict.fromkeys(name for line in lines for name in line if name != "step"))
+    if not names:
         return None
     steps = np.array([line["step"] for line in lines])
     window = np.minimum((steps - steps.min()) * WINDOWS // max(int(np.ptp(steps)), 1), WINDOWS - 1)

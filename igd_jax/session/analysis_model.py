@@ -100,7 +100,7 @@ def add_exact(found: Analysis, evaluated: Evaluated, *, n_queries: int | None) -
         return
     some = lists.take(evenly_spaced(len(lists), n))
     exact, n_left_out = _ranked_exactly(evaluated, engine, some.row, k=lists.ranked.shape[1])
-    ks = sorted({k for k in evaluated.session.settings.eval.ks if k <= lists.ranked.shape[1]} | {1, evaluated.k})
+    ks = sorted({1, *evaluated.session.settings.eval.ks})
     ranks = {"beam": some.rank_of_targets(), "exact": replace(some, ranked=exact).rank_of_targets()}
     metrics = {name: row_metrics(rank, ks) for name, rank in ranks.items()}
     columns: Columns = {"k": ks, "overlap": [float(overlap(exact, some.ranked, k).mean()) for k in ks]}

@@ -70,7 +70,7 @@ def mass_left(recommender: Recommender, walk: TokenWalk) -> Float[np.ndarray, " 
     """Entropy mass of the titles that are possible before each token of all items: what earlier tokens do not take."""
     tokens = recommender.index.item_tokens
     taken = np.cumsum(walk.gain) - walk.gain
-    before = taken - np.repeat(taken[np.minimum(tokens.start[:-1], len(taken) - 1)], tokens.lengths)
+    before = taken - np.repeat(taken[tokens.start[:-1]], tokens.lengths)
     return recommender.session.index.gain.root_entropy - before
 
 
