@@ -20,6 +20,8 @@ def get_config(category: str = "") -> ConfigDict:
     config = common.get_config()
     config.method.name = "igd"
     config.method.args.beta = BETAS.get(category, 0.1)  # weight of tokens without information gain; 1 = plain SFT
+    config.method.args.weights = "zero"  # of the others: 1 (zero, published), or by the gain: gain, relative
+    config.method.args.entropy = "mass"  # behind gain and relative: of the published code (mass), or given the prefix
     if category:
         common.with_prompt(config, "igd", category, nouns=common.D3_NOUNS, where="igd.py:")
         config.data.candidates = "train"

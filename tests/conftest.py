@@ -51,7 +51,7 @@ def tiny(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def trained(tiny: Path) -> Path:
-    """The workdir of a finished run. Tests may add evaluations to it, and nothing else."""
+    """The workdir of a finished run. Tests may add evaluations and analyses to it, and nothing else."""
     import tiny_run
 
     from igd_jax.core.io import Workdir
@@ -85,7 +85,7 @@ def plain(evaluate) -> tuple[list[dict], dict]:
 
 @pytest.fixture(scope="session")
 def sasrec_run(tiny: Path) -> Path:
-    """The workdir of a finished SASRec run on the same data. Tests may add evaluations to it, and nothing else."""
+    """The workdir of a finished SASRec run on the same data. Tests may add evaluations and analyses to it only."""
     import tiny_run
 
     from igd_jax.core.io import Workdir

@@ -256,3 +256,7 @@ class Workdir:
     def eval(self, name: str) -> Path:
         """Folder of one evaluation, with metrics.json and predictions.jsonl."""
         return self.path / "eval" / name
+
+    def analysis(self, name: str) -> Path:
+        """Folder of the figures about one evaluation."""
+        return self.path / "analysis" / name

@@ -108,6 +108,15 @@ def _step(line: str) -> int | None:
     return step if isinstance(step, int) else None
 
 
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Values of each line of a metrics.jsonl; empty if there is no such file. Unreadable lines are told."""
+    lines = _lines(path) if path.is_file() else []
+    readable = [json.loads(line) for line in lines if _step(line) is not None]
+    if unreadable := len(lines) - len(readable):
+        say(f"note: {unreadable:,} lines of {path} cannot be read and are left out")
+    return readable
+
+
 def plot_losses(metrics: Path, picture: Path) -> None:
     """Plot every loss in metrics.jsonl against the step, if ``matplotlib`` is installed."""
     try:
@@ -117,8 +126,7 @@ def plot_losses(metrics: Path, picture: Path) -> None:
     if not is_first():
         return
     curves: dict[str, list[tuple[int, float]]] = {}
-    for line in metrics.read_text(encoding="utf-8").splitlines():
-        values = json.loads(line)
+    for values in read_metrics(metrics):
         for name in values:
             if "loss" in name and isinstance(values[name], float):
                 curves.setdefault(name, []).append((values["step"], values[name]))

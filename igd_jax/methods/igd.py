@@ -1,19 +1,23 @@
 """IGD: token weights and rebalanced decoding by information gain (arXiv 2506.13229; docs/methods.md, IGD).
 
 Tuning: a token with gain 0 decides nothing and has weight `beta`, any other has weight 1 (equation 7). With beta 1 this
-is plain fine-tuning. Decoding: see `decoding.rebalancing`; alpha is `config.decode.alpha`.
+is plain fine-tuning. For ablations, weights may grow with the gain instead (`items.gain_weights`). Decoding: see
+`decoding.rebalancing`; alpha is `config.decode.alpha`.
 """
 
+import numpy as np
 from flax import nnx
 
 from igd_jax.core.errors import InputError
 from igd_jax.decoding.engine import Engine
+from igd_jax.items.gain_weights import ENTROPIES, WEIGHTS, gain_share
 from igd_jax.methods.base import (
     BACKBONE,
     Context,
     DecodeOptions,
     Method,
     Objective,
+    check_argument,
     gain_weights,
     search_engine,
     token_loss,
@@ -27,16 +31,22 @@ class IGD(Method):
     Args:
       beta: weight of tokens without gain, 0 to 1; the authors use 0.1 to 0.5. All tokens of a target off the trie have
         this weight, as in the published code.
+      weights: ``zero``, as published: 1 for any gain; ``gain`` and ``relative``: from `beta` to 1, in proportion to the
+        gain, or to the share of the remaining entropy that it is.
+      entropy: entropy of those two rules: ``mass``, as in the published code, or ``prefix``, of the items given the
+        prefix. Decoding always has the published gain.
     """
 
     model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
     backbones = ("decoder", "t5")
     needs_collaborative = False
 
-    def __init__(self, *, beta: float = 0.1):
+    def __init__(self, *, beta: float = 0.1, weights: str = "zero", entropy: str = "mass"):
         if not 0.0 <= beta <= 1.0:
             raise InputError(f"config.method.args.beta is {beta}; expected a weight from 0 to 1")
-        self._beta = beta
+        check_argument("weights", weights, weights in WEIGHTS, f"one of {', '.join(WEIGHTS)}")
+        check_argument("entropy", entropy, entropy in ENTROPIES, " or ".join(ENTROPIES))
+        self._beta, self._weights, self._entropy = beta, weights, entropy
 
     def make_model(self, context: Context) -> nnx.Module:
         """The backbone."""
@@ -44,7 +54,11 @@ class IGD(Method):
 
     def objective(self, context: Context) -> Objective:
         """Weighted cross-entropy of all target tokens."""
-        return Objective(token_loss, gain_weights(context.index, beta=self._beta))
+        annotations = gain_weights(context.index, beta=self._beta)
+        if self._weights != "zero":
+            share = gain_share(context.index, weights=self._weights, entropy=self._entropy)
+            annotations["weight"] = (self._beta + (1.0 - self._beta) * share).astype(np.float32)
+        return Objective(token_loss, annotations)
 
     def engine(self, context: Context, model: Backbone, options: DecodeOptions) -> Engine:
         """Trie-constrained beam search with rebalanced siblings."""

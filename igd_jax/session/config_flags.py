@@ -12,6 +12,7 @@ from ml_collections import ConfigDict, config_flags
 
 from igd_jax.core.errors import InputError, bad_flags_told
 from igd_jax.core.io import Workdir, read_json
+from igd_jax.methods.base import with_defaults
 
 FREE_TO_CHANGE = ("decode", "eval", "mesh")
 """Sections of the config that may differ from the config of the run in a workdir."""
@@ -48,21 +49,29 @@ def load_config(config: ConfigDict | None, workdir: Workdir) -> ConfigDict:
 
 
 def run_config(workdir: Workdir) -> ConfigDict:
-    """Read the config of the run in a workdir; fields that did not exist yet have the values of `DEFAULTS`.
+    """The config of the run in a workdir; see `config_at`."""
+    return config_at(workdir.config)
+
+
+def config_at(path: Path) -> ConfigDict:
+    """Read the config.json of a run, or of an evaluation, apart from how values were chosen.
+
+    Fields that did not exist yet have the values of `DEFAULTS`.
 
     Raises:
-      InputError: the file was altered and is not a config.
+      InputError: the file is missing, or was altered and is not a config.
     """
-    config = read_json(workdir.config)
+    config = read_json(path)
     if not isinstance(config, dict) or not all(isinstance(fields, dict) for fields in config.values()):
-        raise InputError(f"{workdir.config} holds no sections with fields, as a run writes them; restore that file")
+        raise InputError(f"{path} holds no sections with fields, as a run writes them; restore that file")
+    config.pop("chosen", None)
     if DEFAULTS.is_file():
         for section, fields in config_json(read_config(str(DEFAULTS))).items():
             config[section] = fields | config.get(section, {})
     try:
         return ConfigDict({section: _with_tuples(fields) for section, fields in config.items()})
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # such as a name with a dot
-        raise InputError(f"{workdir.config} holds no config of a run ({error}); restore that file") from None
+        raise InputError(f"{path} holds no config of a run ({error}); restore that file") from None
 
 
 def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
@@ -137,7 +146,7 @@ def check_workdir(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] =
     """Raise `InputError` if the workdir has a run of another config; sections and fields in `free` may differ."""
     if not workdir.config.is_file():
         return
-    old, new = config_json(run_config(workdir)), config_json(config)
+    old, new = (_with_all_args(config_json(each)) for each in (run_config(workdir), config))
     differ = [
         f"{section}.{field}"
         for section in sorted(set(old) | set(new))
@@ -151,6 +160,14 @@ def check_workdir(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] =
             f"{workdir.path} holds a run of another config: {', '.join(differ)} differ; use another --workdir, or give "
             "the same values to resume it"
         )
+
+
+def _with_all_args(config: Any) -> Any:
+    """A config in JSON values whose method has all its arguments, so that a run may be older than some of them."""
+    method = config.get("method", {})
+    if isinstance(method.get("name"), str) and isinstance(method.get("args"), dict):
+        method["args"] = with_defaults(method["name"], method["args"])
+    return config
 
 
 def config_json(config: ConfigDict) -> Any:

@@ -66,6 +66,7 @@ class Recommender:
       index: items, with the candidates of decoding.
       model: model with its weights.
       step: number of training steps of the weights; None if untrained.
+      engine: engine that ranks.
     """
 
     def __init__(self, session: Session, workdir: Workdir):
@@ -75,7 +76,7 @@ class Recommender:
         self.model, self.step = trained.model, trained.step
         options = decode_options(session.settings.decode, self.index)
         engine = session.method.engine(context, trained.model, options)
-        self._engine = jax.device_put(engine, replicated(session.mesh))
+        self.engine = jax.device_put(engine, replicated(session.mesh))
         self._names = ItemNames(self.index, session.prepared.item_ids)
 
     @classmethod
@@ -161,7 +162,7 @@ class Recommender:
                 more["collaborative"] = pad_rows(collaborative.scores(group), size)
             if is_restricted:
                 more["allowed"] = pad_rows(self._masks([allowed[q] for q in group.tolist()]), size)
-            return recommend(self._engine, put_batch(replace(batch, **more), mesh), width=width)
+            return recommend(self.engine, put_batch(replace(batch, **more), mesh), width=width)
 
         n_rows = len(examples)
         groups = in_groups(by_length(examples, np.arange(n_rows)), size)

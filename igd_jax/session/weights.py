@@ -11,7 +11,7 @@ from flax import nnx
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
-from igd_jax.methods.base import BACKBONE, Context, Method, load_method
+from igd_jax.methods.base import BACKBONE, Context, Method, load_method, with_defaults
 from igd_jax.session.config_flags import config_json, run_config
 from igd_jax.session.session import Session
 from igd_jax.training.checkpoint import Checkpoints
@@ -66,7 +66,10 @@ def trained_model(session: Session, workdir: Workdir, context: Context) -> Train
             "the run of a method that tunes the same kind of model"
         )
     if is_same:
-        check_decoding_args(method, trained_by["args"], dict(settings.method.args))
+        trained, given = (
+            with_defaults(settings.method.name, args) for args in (trained_by["args"], settings.method.args)
+        )
+        check_decoding_args(method, trained, given)
     graph, params, frozen = split_trainable(trainer.make_model(context))
     check = partial(check_fingerprints, expected=fingerprints(session, frozen), session=session, workdir=workdir)
     with closing(Checkpoints(workdir.checkpoints)) as checkpoints:

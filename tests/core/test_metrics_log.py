@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.metrics_log import MetricsWriter, last_step, plot_losses
+from igd_jax.core.metrics_log import MetricsWriter, last_step, plot_losses, read_metrics
 
 
 def _steps(path):
@@ -71,6 +71,14 @@ def test_lines_that_cannot_be_read_are_counted_and_dropped(tmp_path, capsys):
     MetricsWriter(path).truncate(5)
     assert _steps(path) == [1, 2]
     assert capsys.readouterr().out == f"note: 4 lines of {path} cannot be read and are dropped\n"
+
+
+def test_values_are_read_and_lines_that_cannot_be_read_are_told(tmp_path, capsys):
+    path = tmp_path / "metrics.jsonl"
+    assert read_metrics(path) == []
+    path.write_text('{"step": 1, "loss": 2.0}\n[]\n{"step": 2}\n{"st')
+    assert read_metrics(path) == [{"step": 1, "loss": 2.0}, {"step": 2}]
+    assert capsys.readouterr().out == f"note: 2 lines of {path} cannot be read and are left out\n"
 
 
 def test_the_last_step_of_nothing_is_0(tmp_path):

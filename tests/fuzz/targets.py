@@ -5,7 +5,7 @@ from types import ModuleType
 from typing import Any
 
 from configs import common
-from igd_jax import compare, evaluate, inspect, prepare, recommend, train
+from igd_jax import analyse, compare, evaluate, inspect, prepare, recommend, train
 from tests.fuzz import values
 
 
@@ -77,6 +77,11 @@ def _evaluate(what: str, *damaged: str, **more: Any) -> Target:
     return Target(f"evaluate {what}", evaluate, ("--workdir=run", "--name=fuzz"), RUN, damaged, **known | more)
 
 
+def _analyse(what: str, *damaged: str, **more: Any) -> Target:
+    given = ("--workdir=run", "--name=a", "--max_examples=2", "--exact_examples=1")
+    return Target(f"analyse {what}", analyse, given, RUN, damaged, writes=("run/analysis", "run/cache"), **more)
+
+
 def _evaluate_model(what: str, *damaged: str, **more: Any) -> Target:
     known = {"writes": ("new",), "idle": True}
     return Target(f"evaluate {what}", evaluate, NEW, ("data", "model", "experiment.py"), damaged, **known | more)
@@ -135,6 +140,8 @@ TARGETS = (
     _inspect("options", options=_options("data", "tokenizer", "title", "candidates", "beta", "json") | OF_ABSL),
     Target("compare", compare, ("run/eval/a", "run/eval/b"), ("run",), ("run/eval/*", "run/eval/*/*")),
     Target("compare options", compare, ("run/eval/a", "run", "--json"), ("run",), options=_options("targets", "json")),
+    _analyse("evaluation", "run/eval/a", *["run/eval/a/*"] * 4, "run/metrics.jsonl"),
+    _analyse("options", options=_options("max_examples", "exact_examples", "name", "split"), anywhere=True),
     _evaluate("data", *DATA),
     _evaluate("model of a run", *MODEL),
     _evaluate("checkpoint", *CHECKPOINT),

@@ -11,7 +11,7 @@ from tiny_models import VOCAB, random_model
 
 import igd_jax.methods
 from igd_jax.core.errors import InputError
-from igd_jax.methods.base import BACKBONE, CollaborativeMethod, Method, load_method, target_logits
+from igd_jax.methods.base import BACKBONE, CollaborativeMethod, Method, load_method, target_logits, with_defaults
 from igd_jax.models.visibility import Causal, positions_of
 
 NAMES = sorted(path.stem for path in Path(igd_jax.methods.__path__[0]).glob("[!_]*.py") if path.stem != "base")
@@ -60,7 +60,7 @@ def test_an_unknown_method_lists_those_there_are(name):
 
 
 def test_an_unknown_argument_lists_those_it_takes():
-    with pytest.raises(InputError, match=r"config.method.args has alpha, gamma; igd takes beta$"):
+    with pytest.raises(InputError, match=r"config.method.args has alpha, gamma; igd takes beta, weights, entropy$"):
         load_method("igd", {"gamma": 1.0, "beta": 0.5, "alpha": 2})
 
 
@@ -97,3 +97,9 @@ def test_target_logits_are_those_of_a_run_over_everything_shifted_by_one():
     theirs = everything(model, jnp.asarray(whole))  # six real tokens in each row
     for row, n in enumerate(n_target):
         np.testing.assert_allclose(ours[row, :n], theirs[row, 5 - n : 5], atol=1e-5)
+
+
+def test_arguments_are_completed_by_the_defaults_of_the_method():
+    assert with_defaults("igd", {"beta": 0.3}) == {"beta": 0.3, "weights": "zero", "entropy": "mass"}
+    assert with_defaults("sft", {}) == {}
+    assert with_defaults("no such method", {"x": 1}) == {"x": 1}

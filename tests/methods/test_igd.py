@@ -12,6 +12,7 @@ from tiny_run import context_of
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import make_text_batch
+from igd_jax.items.gain_weights import gain_share
 from igd_jax.items.index import build_index
 from igd_jax.methods.base import load_method, target_logits
 from igd_jax.methods.igd import IGD
@@ -42,6 +43,24 @@ def test_tokens_weigh_beta_where_forced_and_one_where_deciding(context, beta):
 def test_a_beta_outside_zero_to_one_is_bad_input(beta):
     with pytest.raises(InputError, match=r"config.method.args.beta is .*; expected a weight from 0 to 1"):
         IGD(beta=beta)
+
+
+@pytest.mark.parametrize("entropy", ["mass", "prefix"])
+@pytest.mark.parametrize("weights", ["gain", "relative"])
+def test_other_rules_weigh_deciding_tokens_by_their_share(context, weights, entropy):
+    found = IGD(beta=0.2, weights=weights, entropy=entropy).objective(context).annotations
+    share = gain_share(context.index, weights=weights, entropy=entropy)
+    np.testing.assert_allclose(found["weight"], 0.2 + 0.8 * share, rtol=1e-6)
+    np.testing.assert_array_equal(found["weight"][~DECIDING], np.float32(0.2))
+    np.testing.assert_array_equal(found["forced"], ~DECIDING)
+    assert found["weight"].dtype == np.float32
+    assert 0.2 < found["weight"].max() <= 1
+
+
+@pytest.mark.parametrize(("name", "expected"), [("weights", "one of zero, gain, relative"), ("entropy", "mass or pre")])
+def test_an_unknown_rule_or_entropy_is_bad_input(name, expected):
+    with pytest.raises(InputError, match=f"config.method.args.{name} is 'all'; expected {expected}"):
+        IGD(**{name: "all"})
 
 
 def test_at_beta_one_the_loss_is_plain_fine_tuning_to_the_bit(context):

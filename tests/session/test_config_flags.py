@@ -1,7 +1,12 @@
-"""What --help of a command says of its config."""
+"""What --help of a command says of its config, and which configs are those of a run."""
 
 import pytest
 from command import run_process
+
+from configs import igd
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir, write_json
+from igd_jax.session.config_flags import check_workdir, config_at, config_json
 
 
 @pytest.mark.parametrize(("program", "given"), [("train", ["--config=configs/igd.py"]), ("evaluate", None)])
@@ -12,3 +17,21 @@ def test_help_shows_the_config_and_where_its_fields_are_listed_on_one_screen(pro
     assert any("configs/common.py lists them all" in line for line in own)
     assert any(line.startswith("  --workdir:") for line in own)
     assert len(lines) <= 40
+
+
+def test_a_run_may_be_older_than_some_arguments_of_its_method(tmp_path):
+    (config := igd.get_config()).data.dir = "data"
+    written = config_json(config)
+    del written["method"]["args"]["weights"], written["method"]["args"]["entropy"]
+    write_json(tmp_path / "config.json", written)
+    check_workdir(config, Workdir(str(tmp_path)))
+    config.method.args.weights = "gain"
+    with pytest.raises(InputError, match=r"run of another config: method.args differ"):
+        check_workdir(config, Workdir(str(tmp_path)))
+
+
+def test_the_config_of_an_evaluation_is_read_without_how_values_were_chosen(tmp_path):
+    config = igd.get_config()
+    chosen = {"tried": {"decode.alpha": [0.0, 0.1]}}  # names with dots, which a config does not have
+    write_json(tmp_path / "config.json", config_json(config) | {"chosen": chosen})
+    assert config_json(config_at(tmp_path / "config.json")) == config_json(config)

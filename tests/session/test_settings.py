@@ -105,7 +105,7 @@ MEANT_BY_METHODS: dict[str, dict[str, dict[str, str]]] = {
     },
     "cft": {"alpha": SHARE, "beta": SHARE, "gain_beta": SHARE, "stop_gradient": {}},
     "d3": {"lam": SHARE},
-    "igd": {"beta": SHARE},
+    "igd": {"beta": SHARE, "weights": {}, "entropy": {}},
     "msl": {
         **{name: {} for name in ("tau", "adaptive", "denominator", "eta", "alpha", "tau_min", "tau_max")},
         "warm_up": {"zero": "no warm-up"},
@@ -210,7 +210,7 @@ def test_an_argument_with_a_value_that_cannot_be_meant(plain, method, name, prob
         ({"method.name": "msl", "method.args.tau": 2e6}, "args.tau is 2000000.0; expected a finite number of at most "),
         ({"method.name": "msl", "method.args.denominator": "x" * 4000}, "xxx'; expected all or deciding"),
         ({"method.name": "setrec", "method.args.features": "s3://b/f"}, "args.features is 's3://b/f', which is a URL"),
-        ({"method.args.gamma": 1.0}, "config.method.args has gamma; igd takes beta"),
+        ({"method.args.gamma": 1.0}, "config.method.args has gamma; igd takes beta, weights, entropy"),
         ({"eval.ks": (1, 0)}, "config.eval.ks[1] is 0; expected a length of lists from 1 to 100,000"),
         ({"mesh.data": 0}, "mesh.data is 0; expected a number of devices from 1 to 1,048,576, or -1 for all"),
         ({"data.dir": ""}, "config.data.dir is not set; expected a folder that igd_jax.prepare has written"),

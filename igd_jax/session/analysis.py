@@ -1,0 +1,136 @@
+"""The figures of the papers about one evaluation of a run: data, lists, groups of users and items, tokens, training.
+
+`docs/analysis.md` says what each figure shows and where it comes from.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir
+from igd_jax.evaluation.diversity import describe_choice
+from igd_jax.evaluation.evaluations import CONFIG, PREDICTIONS, read_evaluation
+from igd_jax.evaluation.figures import Figure
+from igd_jax.evaluation.groups import group_means, powers_of_two
+from igd_jax.evaluation.lists import Lists, read_lists
+from igd_jax.evaluation.metrics import CatalogueRows, row_metrics
+from igd_jax.evaluation.queries import PROTOCOLS
+from igd_jax.evaluation.user_metrics import user_metrics
+from igd_jax.items.index import TokenWalk
+from igd_jax.session.config_flags import config_at
+from igd_jax.session.recommender import Recommender
+from igd_jax.session.session import Session, set_up_to_decode
+
+
+@dataclass
+class Analysis:
+    """What an evaluation is seen to be.
+
+    Attributes:
+      facts: numbers by name, in JSON values.
+      figures: tables, most of them with a picture.
+      left_out: one sentence for each part that does not apply.
+    """
+
+    facts: dict[str, Any] = field(default_factory=dict)
+    figures: list[Figure] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation and the run that it is of.
+
+    Attributes:
+      recommender: recommender of the run, with the candidates of the evaluation.
+      walk: gain of the tokens of all items, over the candidates of training.
+      catalogue: the catalogue.
+      lists: queries, targets and lists.
+      k: length of the lists that figures are about: the largest cut-off.
+    """
+
+    recommender: Recommender
+    walk: TokenWalk
+    catalogue: CatalogueRows
+    lists: Lists
+    k: int
+
+    @property
+    def session(self) -> Session:
+        """The run without its weights."""
+        return self.recommender.session
+
+
+def read_evaluated(workdir: Workdir, name: str) -> Evaluated:
+    """Read an evaluation, and set up its run as it was evaluated.
+
+    Raises:
+      InputError: there is no such evaluation, or it does not belong to the data and model as they are.
+    """
+    folder = workdir.eval(name)
+    if not (folder / PREDICTIONS).is_file():
+        raise InputError(
+            f"{folder} holds no evaluation; run python -m igd_jax.evaluate --workdir={workdir.path} first, or --name "
+            "another"
+        )
+    read_evaluation(name, folder)  # its files have to agree
+    session = set_up_to_decode(config_at(folder / CONFIG), workdir)
+    row_of_item = session.index.catalog.row_of_item
+    row_of_id = dict(zip(session.prepared.item_ids, row_of_item.tolist(), strict=True))
+    n_rows, n_results = len(session.rows(session.settings.eval.split)), session.settings.decode.top_k
+    lists = read_lists(folder / PREDICTIONS, row_of_id, n_rows=n_rows, n_results=n_results)
+    recommender = Recommender(session, workdir)
+    catalogue = CatalogueRows.of_items(
+        row_of_item, candidates=recommender.index.candidates, counts=session.counts, seen=session.seen
+    )
+    return Evaluated(recommender, session.index.walk(), catalogue, lists, session.settings.eval.ks[-1])
+
+
+def add_lists(found: Analysis, evaluated: Evaluated) -> None:
+    """Diversity and popularity of the first results, of whole lists, and of the truth."""
+    lists, k = evaluated.lists, evaluated.k
+    catalog = evaluated.session.index.catalog
+    shared = int(catalog.lcp[1:].min(initial=catalog.lengths[0] - 1))  # tokens with which all titles begin
+    first_token = catalog.given.ids[catalog.given.start[catalog.first] + shared]
+    chosen = {"first result": lists.ranked[:, :1], f"top {k}": lists.ranked[:, :k], "truth": lists.targets.ids}
+    rows = [
+        {"of": name} | describe_choice(each[each >= 0], evaluated.catalogue, first_token)
+        for name, each in chosen.items()
+        if (each >= 0).any()
+    ]
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    drawn = ("head", "mid", "tail", "first_token_top", "coverage", "gini")
+    found.figures.append(Figure("lists", "Popularity and diversity of lists", columns, drawn, "share, or index"))
+
+
+def add_groups(found: Analysis, evaluated: Evaluated) -> None:
+    """Metrics by activity of users, by length of histories, and by popularity of targets."""
+    session, lists, k = evaluated.session, evaluated.lists, evaluated.k
+    rows = session.rows(session.settings.eval.split)
+    protocol, rank = session.settings.eval.protocol, lists.rank_of_targets()
+    hit = f"{PROTOCOLS[protocol]}@{k}"
+    by_query = row_metrics(rank, [k]) if protocol == "rows" else user_metrics(rank, lists.query, [k])
+    activity = Counter(session.rows("train").user.tolist())
+    by = {
+        "users": ("by train rows of the user", np.array([activity[user] for user in rows.user[lists.row].tolist()])),
+        "histories": ("by items in the history", np.diff(rows.history_start)[lists.row]),
+    }
+    for name, (title, size) in by.items():
+        columns = group_means(*powers_of_two(size), {each: by_query[each] for each in (hit, f"ndcg@{k}")})
+        found.figures.append(Figure(name, f"Metrics {title}", columns, (hit, f"ndcg@{k}"), "mean"))
+
+    names, group = powers_of_two(evaluated.catalogue.count)
+    by_target = row_metrics(rank, [k])
+    columns = group_means(names, group[lists.targets.ids], {n: by_target[n] for n in (f"hr@{k}", f"ndcg@{k}")})
+    listed = lists.ranked[:, :k]
+    for name, members in {
+        "candidates": np.flatnonzero(evaluated.catalogue.is_candidate),
+        "recommended": listed[listed >= 0],
+        "truth": lists.targets.ids,
+    }.items():
+        columns[name] = (np.bincount(group[members], minlength=len(names)) / max(len(members), 1)).tolist()
+    drawn = (f"hr@{k}", "candidates", "recommended", "truth")
+    found.figures.append(Figure("items", "By train targets of the item", columns, drawn, "mean, or share"))

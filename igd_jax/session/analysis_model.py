@@ -1,0 +1,131 @@
+"""Figures for which the model of a run is run: tokens of true and of recommended titles, and the exact ranking."""
+
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from igd_jax.core.log import Progress
+from igd_jax.core.sharding import replicated
+from igd_jax.data.batches import make_text_batch, prompt_room
+from igd_jax.decoding.exact import ExactRanking
+from igd_jax.decoding.stepwise import Stepwise
+from igd_jax.evaluation.diversity import overlap
+from igd_jax.evaluation.figures import Figure
+from igd_jax.evaluation.groups import Columns
+from igd_jax.evaluation.metrics import row_metrics
+from igd_jax.evaluation.queries import evenly_spaced
+from igd_jax.evaluation.token_figures import GHOST, by_gain, by_place, describe_tokens
+from igd_jax.methods.base import BACKBONE
+from igd_jax.session.analysis import Analysis, Evaluated
+from igd_jax.session.collaborative import collaborative_source
+from igd_jax.session.token_statistics import title_tokens
+
+AFFORDABLE, MOST_EXACT = 60_000, 64
+"""Title tokens that are scored for exact rankings unless a number of queries is given, and most queries then."""
+
+SIDES = ("truth", "recommended")
+
+
+def add_tokens(found: Analysis, evaluated: Evaluated, *, max_examples: int) -> None:
+    """Log-probabilities by gain; entropy, ghost tokens and effect of the history by place.
+
+    Args:
+      found: where they are added.
+      evaluated: the evaluation.
+      max_examples: most queries, evenly spread; 0 = all.
+    """
+    session, lists, recommender = evaluated.session, evaluated.lists, evaluated.recommender
+    if session.method.model_kind != BACKBONE:
+        name = session.settings.method.name
+        found.left_out.append(f"tokens, entropy, ghosts and history: {name} scores items and writes no text")
+        return
+    queries = evenly_spaced(len(lists), max_examples)
+    queries = queries[lists.ranked[queries, 0] >= 0]
+    if not len(queries):
+        found.left_out.append("tokens, entropy, ghosts and history: no list begins with an item")
+        return
+    catalog, some = recommender.index.catalog, lists.take(queries)
+    examples = recommender.examples(session.rows(session.settings.eval.split).take(some.row))
+    rows = {"truth": some.targets.ids[some.targets.start[:-1]], "recommended": some.ranked[:, 0]}
+    tokens = {side: title_tokens(recommender, examples, catalog.first[rows[side]], evaluated.walk) for side in SIDES}
+    found.facts["tokens"] = {"queries": len(queries), "ghost": GHOST} | {
+        side: describe_tokens(tokens[side]) for side in SIDES
+    }
+    found.figures.append(
+        Figure("gain_logp", "True tokens by gain (nats)", by_gain(tokens["truth"]), ("logp", "entropy"), "nats")
+    )
+    places = {side: by_place(tokens[side]) for side in SIDES}
+    for name, title, parts, unit in (
+        ("entropy", "Entropy at each token", ("entropy", "left"), "nats"),
+        ("ghosts", f"Tokens of probability above {GHOST}", ("ghost",), "share"),
+        ("history", "Effect of the history at each token", ("history",), "nats"),
+    ):
+        columns = _side_by_side(places, parts)
+        found.figures.append(Figure(name, title, columns, tuple(f"{side}_{parts[0]}" for side in SIDES), unit))
+
+
+def _side_by_side(places: dict[str, Columns], parts: tuple[str, ...]) -> Columns:
+    """Columns of true and of recommended titles by place; None beyond the longest title of either."""
+    length = max(len(columns["place"]) for columns in places.values())
+    joined: Columns = {"place": list(range(1, length + 1))}
+    for part in ("n", *parts):
+        for side, columns in places.items():
+            joined[f"{side}_{part}"] = columns[part] + [None] * (length - len(columns[part]))
+    return joined
+
+
+def add_exact(found: Analysis, evaluated: Evaluated, *, n_queries: int | None) -> None:
+    """The lists of the beam beside those of an exact ranking.
+
+    Args:
+      found: where it is added.
+      evaluated: the evaluation.
+      n_queries: queries, evenly spread; None = as many as take little time, 0 = none.
+    """
+    engine, index, lists = evaluated.recommender.engine, evaluated.recommender.index, evaluated.lists
+    if not isinstance(engine, Stepwise):
+        name = evaluated.session.settings.method.name
+        found.left_out.append(f"exact: {name} does not search with a beam over the trie")
+        return
+    cost = int(index.catalog.lengths[index.is_candidate].sum())
+    n = min(AFFORDABLE // cost, MOST_EXACT) if n_queries is None else min(n_queries, len(lists))
+    if not n:
+        found.left_out.append(
+            f"exact: the candidates have {cost:,} tokens, each of which is read for each query; --exact_examples=N "
+            "ranks N queries"
+        )
+        return
+    some = lists.take(evenly_spaced(len(lists), n))
+    exact, n_left_out = _ranked_exactly(evaluated, engine, some.row, k=lists.ranked.shape[1])
+    ks = sorted({1, *evaluated.session.settings.eval.ks})
+    ranks = {"beam": some.rank_of_targets(), "exact": replace(some, ranked=exact).rank_of_targets()}
+    metrics = {name: row_metrics(rank, ks) for name, rank in ranks.items()}
+    columns: Columns = {"k": ks, "overlap": [float(overlap(exact, some.ranked, k).mean()) for k in ks]}
+    for name in ("hr", "ndcg"):
+        for side in ranks:
+            columns[f"{side}_{name}"] = [float(metrics[side][f"{name}@{k}"].mean()) for k in ks]
+    found.facts["exact"] = {"queries": n, "candidates_too_long": n_left_out}
+    found.figures.append(Figure("exact", "The beam beside the exact ranking", columns, tuple(columns)[1:], "share"))
+
+
+def _ranked_exactly(
+    evaluated: Evaluated, engine: Stepwise, rows: Int[np.ndarray, " n"], *, k: int
+) -> tuple[Int[np.ndarray, "n K"], int]:
+    """Exact lists of some rows of the split, and the number of candidates that the search cannot finish."""
+    session, recommender = evaluated.session, evaluated.recommender
+    split = session.settings.eval.split
+    whole = session.rows(split)
+    examples = recommender.examples(whole.take(rows))
+    source = collaborative_source(session, split=split, n_rows=len(whole))
+    ranking, width = ExactRanking(engine, recommender.index), prompt_room(examples)
+    found, progress = [], Progress("exact", len(rows), "queries")
+    for number, row in enumerate(rows):
+        batch = make_text_batch(examples, np.array([number]), recommender.index.item_tokens, {}, size=1)
+        more: dict[str, Any] = {} if source is None else {"collaborative": source.scores(np.array([row]))}
+        batch = jax.device_put(replace(batch, **more), replicated(session.mesh))
+        found.append(ranking.rank(batch, k, width=width)[0])
+        progress.update(number + 1)
+    return np.stack(found), ranking.n_left_out

@@ -1,0 +1,85 @@
+"""What the model of a run makes of given titles, token by token."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from igd_jax.core.log import Progress
+from igd_jax.core.map_rows import in_groups
+from igd_jax.core.ragged import ragged_index
+from igd_jax.core.sharding import divisible, replicated
+from igd_jax.core.types import TextBatch
+from igd_jax.data.batches import by_length, make_text_batch
+from igd_jax.data.examples import Examples
+from igd_jax.evaluation.token_figures import TitleTokens
+from igd_jax.items.index import TokenWalk
+from igd_jax.methods.base import target_logits
+from igd_jax.methods.cft import logits_without_history
+from igd_jax.models.backbone import Backbone
+from igd_jax.session.recommender import Recommender
+from igd_jax.training.mesh import put_batch
+
+
+def title_tokens(
+    recommender: Recommender, examples: Examples, item: Int[np.ndarray, " R"], walk: TokenWalk
+) -> TitleTokens:
+    """Run the model on one title after each prompt.
+
+    Args:
+      recommender: recommender of a run whose model writes text.
+      examples: prompts.
+      item: item whose title follows each prompt.
+      walk: gain of the tokens of all items.
+
+    Returns:
+      Tokens of the titles, in the order of the prompts.
+    """
+    session, tokens = recommender.session, recommender.index.item_tokens
+    examples = replace(examples, target=item)
+    size = divisible(min(session.settings.decode.batch_size, len(item)), session.mesh)
+    graph, weights = nnx.split(recommender.model)
+    weights = jax.device_put(weights, replicated(session.mesh))
+    prompt = jnp.asarray(session.prompts.without_history(), jnp.int32)
+    lengths = tokens.lengths[item]
+    start = np.cumsum(lengths) - lengths
+    found = np.empty((3, lengths.sum()), np.float32)
+    progress, done = Progress("tokens", len(item), "titles"), 0
+    for group in in_groups(by_length(examples, np.arange(len(item))), size):
+        batch = make_text_batch(examples, group, tokens, {}, size=size)
+        mask = np.asarray(batch.target_mask)
+        values = np.asarray(_statistics(graph, weights, put_batch(batch, session.mesh), prompt))
+        found[:, ragged_index(start[group], lengths[group])] = values[:, mask]
+        progress.update(done := done + len(group))
+    at = ragged_index(tokens.start[item], lengths)
+    return TitleTokens(
+        np.arange(len(at)) - np.repeat(start, lengths),
+        walk.gain[at],
+        walk.forced[at],
+        mass_left(recommender, walk)[at],
+        *found,
+    )
+
+
+def mass_left(recommender: Recommender, walk: TokenWalk) -> Float[np.ndarray, " total"]:
+    """Entropy mass of the titles that are possible before each token of all items: what earlier tokens do not take."""
+    tokens = recommender.index.item_tokens
+    taken = np.cumsum(walk.gain) - walk.gain
+    before = taken - np.repeat(taken[tokens.start[:-1]], tokens.lengths)
+    return recommender.session.index.gain.root_entropy - before
+
+
+@partial(jax.jit, static_argnums=0)
+def _statistics(graph: Any, weights: Any, batch: TextBatch, prompt: Int[Array, " P"]) -> Float[Array, "3 B T"]:
+    """Log-probability of each target token, entropy of its distribution, and log-probability without history."""
+    model: Backbone = nnx.merge(graph, weights)
+    logp = jax.nn.log_softmax(target_logits(model, batch), axis=-1)
+    entropy = -(jnp.exp(logp) * logp).sum(axis=-1)
+    without = jax.nn.log_softmax(logits_without_history(model, batch, prompt), axis=-1)
+    own, own_without = (jnp.take_along_axis(each, batch.target[..., None], axis=-1)[..., 0] for each in (logp, without))
+    return jnp.stack([own, entropy, own_without])
