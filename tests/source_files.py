@@ -34,11 +34,15 @@ def review(user, item, time):
     return {"overall": 5.0, "reviewerID": user, "asin": item, "style": {"Size:": " S"}, "unixReviewTime": time}
 
 
+def pack(path, lines):
+    return write(path, gzip.compress("".join(f"{line}\n" for line in lines).encode()))
+
+
 def amazon(folder, reviews, titles, *, name="Toys_5"):
     """Write both files; titles are (asin, title), the title left out where it is None."""
     metas = [{"asin": asin, "price": 1.0} | ({} if title is None else {"title": title}) for asin, title in titles]
     for path, records in ((f"{name}.json.gz", reviews), ("meta_Toys.json.gz", metas)):
-        write(folder / path, gzip.compress("".join(json.dumps(record) + "\n" for record in records).encode()))
+        pack(folder / path, map(json.dumps, records))
     return folder
 
 

@@ -113,7 +113,7 @@ def test_bad_input_is_one_line_and_exit_code_two_and_writes_nothing(tmp_path, ru
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        ("netflix", {}, "no source 'netflix'; choose one of amazon2018, csv, "),
+        ("netflix", {}, "no source 'netflix'; choose one of amazon2014, amazon2018, "),
         ("../prepare", {}, "no source '../prepare'"),
         ("csv", {}, "--source=csv needs --input"),
         (

@@ -1,5 +1,6 @@
 """Shared by the sources: reading files, with every fault reported in one line, and parsing the times in them."""
 
+import ast
 import codecs
 import csv
 import gzip
@@ -12,7 +13,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import pyarrow as pa
 
@@ -26,6 +27,7 @@ FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
 """Epoch seconds UTC at which the year 1 begins and the year 9999 ends."""
 OUT_OF_RANGE = "outside the years 1 to 9999"
 
+_Kind = TypeVar("_Kind")
 _PROGRESS_LINES = 1000
 _LONGEST_LINE = 1 << 24
 """Limit in characters, so that a file without line ends is not read into memory whole."""
@@ -140,6 +142,15 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[
     pick = itemgetter(*(header.index(name) for name in columns))
     for line, cells in rows:
         yield line, pick(cells)
+
+
+def python_literal(text: str, kind: type[_Kind]) -> _Kind | None:
+    """The value of a Python literal, without running anything; None if the text is no literal of that type."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None
+    return value if isinstance(value, kind) else None
 
 
 def parse_timestamp(text: str) -> int:

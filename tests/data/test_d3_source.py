@@ -47,6 +47,7 @@ def test_counts_what_it_drops_and_what_disagrees(tmp_path):
     [
         ("7,x,\"['A']\",NA,__import__('os').getpid(),2,15\n", "A\t0\nB\t1\nNA\t2\n", "line 2: expected a list"),
         ("7,x,['A'],NA,(0),2,15\n", None, "line 2: expected a list such as [12, 7], got '(0)'"),
+        ("7,x,['A'],NA,{[]: 0},2,15\n", None, "line 2: expected a list such as [12, 7], got '{[]: 0}'"),
         ("7,x,['A'],NA,[9],2,15\n", None, "line 2: item '9' is not in the info file"),
         ("7,x,['A'],NA,[0],2,noon\n", None, "line 2: 'noon' is not epoch seconds from the year 1 to 9999"),
         ("7,x,['A'],NA,[0],2,-99999999999\n", None, "line 2: '-99999999999' is not epoch seconds"),

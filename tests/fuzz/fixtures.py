@@ -90,7 +90,7 @@ def _requests() -> list[dict]:
 
 def _raw(folder: Path) -> None:
     """The same events as each source has them."""
-    for name in ("csv", "d3", "ml-100k", "ml-1m", "amazon", "hub"):
+    for name in ("csv", "d3", "ml-100k", "ml-1m", "amazon", "amazon2014", "hub"):
         (folder / name).mkdir(parents=True)
     columns = ("user", "item", "timestamp", "title")
     _write_csv(folder / "csv" / "my.csv", columns, EVENTS)
@@ -106,9 +106,16 @@ def _raw(folder: Path) -> None:
     _write_lines(folder / "ml-1m" / "movies.dat", ["::".join((*film, "Drama|War")) for film in films])
     reviews = [{"reviewerID": user, "asin": item, "unixReviewTime": when} for user, item, when, _ in EVENTS]
     metas = [{"asin": f"i{item}", "title": title, "description": ["so", "long"], "brand": "B"} for item, title in films]
-    for name, records in (("Toys_5", reviews), ("meta_Toys", metas)):
+    of_2014 = [meta | {"description": "so long", "categories": [["Toys", "Kites"], ["Sale"]]} for meta in metas]
+    packed = {
+        "amazon/Toys_5": reviews,
+        "amazon/meta_Toys": metas,
+        "amazon2014/reviews_Toys_5": reviews,
+        "amazon2014/meta_Toys": of_2014,  # JSON of texts and lists is a Python literal, too
+    }
+    for name, records in packed.items():
         text = "".join(json.dumps(record) + "\n" for record in records)
-        (folder / "amazon" / f"{name}.json.gz").write_bytes(gzip.compress(text.encode()))
+        (folder / f"{name}.json.gz").write_bytes(gzip.compress(text.encode()))
     _write_d3(folder / "d3", dict(films))
 
 

@@ -116,6 +116,7 @@ TARGETS = (
     _prepare("d3", "raw/d3"),
     _prepare("movielens", "raw/ml-100k"),
     _prepare("movielens", "raw/ml-1m"),
+    _prepare("amazon2014", "raw/amazon2014", "--k_core=0"),
     _prepare("amazon2018", "raw/amazon", "--k_core=0", "--min_items=3"),
     *(_prepare("huggingface", f"raw/hub/my.{ending}") for ending in ("parquet", "jsonl", "csv")),
     Target(

@@ -4,7 +4,6 @@ Items, rows, their order and the splits are kept as published. This includes an 
 published figures count.
 """
 
-import ast
 from array import array
 from collections import Counter
 from pathlib import Path
@@ -15,7 +14,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
 from igd_jax.core.shown import shown
 from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, starts_of
-from igd_jax.data.source_io import csv_rows, parse_seconds, text_lines
+from igd_jax.data.source_io import csv_rows, parse_seconds, python_literal, text_lines
 
 _COLUMNS = ("user_id", "history_item_title", "item_title", "history_item_id", "item_id", "timestamp")
 
@@ -99,11 +98,7 @@ def _read_rows(path: Path, *, title_of: dict[str, str], dropped: Counter[str]) -
 
 
 def _python_list(text: str) -> list:
-    """Parse a list written as a Python literal, without running anything."""
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        value = None
-    if not isinstance(value, list):
+    """Parse a list written as a Python literal; raises `ValueError` if it is none."""
+    if (value := python_literal(text, list)) is None:
         raise ValueError(f"expected a list such as [12, 7], got {shown(text)}")
     return value
