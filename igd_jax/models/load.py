@@ -13,7 +13,7 @@ from igd_jax.models import config as decoder_config
 from igd_jax.models import t5_config
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.hf_weights import load_decoder, read_config
+from igd_jax.models.hf_weights import Place, load_decoder, read_config
 from igd_jax.models.layers import normal_init
 from igd_jax.models.t5 import T5, unit_normal
 from igd_jax.models.t5_config import T5Config
@@ -64,21 +64,27 @@ def config_of(folder_or_name: str | Path) -> ModelConfig | T5Config:
 
 
 def load_backbone(
-    folder: str | Path, *, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32, remat: bool = False
+    folder: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+    remat: bool = False,
+    place: Place | None = None,
 ) -> Decoder | T5:
     """Load the decoder or T5 of a Hugging Face folder, with its weights.
 
     Args:
       folder: the folder.
       dtype, param_dtype, remat: as in `Decoder`; a T5 has float32 and no remat.
+      place: as in `hf_weights.load_decoder`.
 
     Raises:
       InputError: the config or the weights are unusable, or a T5 does not have these options.
     """
     if kind_of(folder) == "decoder":
-        return load_decoder(folder, dtype=dtype, param_dtype=param_dtype, remat=remat)
+        return load_decoder(folder, dtype=dtype, param_dtype=param_dtype, remat=remat, place=place)
     _check_t5(str(folder), dtype, param_dtype, remat)
-    return load_t5(folder)
+    return load_t5(folder, place=place)
 
 
 def named_backbone(

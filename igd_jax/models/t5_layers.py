@@ -11,6 +11,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from igd_jax.core.sharding import keep_rows
 from igd_jax.models.backbone import KVCache, Memory, Past
 from igd_jax.models.layers import KeyBlock, Linear, RMSNorm, attend
 from igd_jax.models.t5_config import T5Config
@@ -142,11 +143,13 @@ class Stack(nnx.Module):
                 for (key, value), (_, seen), bias in zip(cached, past, biases, strict=True)
             ]
             of_memory = None if read is None or sees is None else KeyBlock(read[0], read[1], sees)
-            return nnx.merge(graph, layer_weights)(hidden, mask=mask, bias=bias, past=blocks, memory=of_memory)
+            layer = nnx.merge(graph, layer_weights)
+            hidden, new = layer(hidden, mask=mask, bias=bias, past=blocks, memory=of_memory)
+            return keep_rows(hidden), new
 
         cached = [(kv.key, kv.value) for kv, _ in past]
         read = None if memory is None else (memory.kv.key, memory.kv.value)
-        hidden, (key, value) = jax.lax.scan(run_layer, hidden, (weights, cached, read), unroll=unroll)
+        hidden, (key, value) = jax.lax.scan(run_layer, keep_rows(hidden), (weights, cached, read), unroll=unroll)
         return self.norm(hidden), KVCache(key, value, positions)
 
     def memory_of(self, encoded: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Memory:

@@ -47,6 +47,7 @@ class TrainState:
     step: Int[Array, ""]
 
 
+@no_type_check
 @struct.dataclass
 class Accumulator:
     """Gradient of the loss sum and the sum itself, over the micro-batches so far."""
@@ -83,6 +84,7 @@ def make_step(
     tables: Any = None,
     update_state: Callable[[LossState, LossSum], LossState] = lambda state, _: state,
     normalizer: str = "global",
+    shardings: TrainState | None = None,
 ) -> StepFunctions:
     """Compile the parts of a step.
 
@@ -93,7 +95,9 @@ def make_step(
       update_state: function from the loss state before a step and the step's sums to the loss state after it.
       normalizer: ``global`` divides once over the whole batch; ``micro_batch`` divides each micro-batch by its own
         weight and averages, like the published code.
+      shardings: sharding of each array of the state, which its sums of gradients share; None = by the compiler.
     """
+    of_sums = None if shardings is None else Accumulator(shardings.params, None)
 
     def loss_sum(params: Params, tables: Any, batch: Batch, loss_state: LossState) -> tuple[Float[Array, ""], LossSum]:
         total = loss(params, tables, batch, loss_state)
@@ -126,8 +130,8 @@ def make_step(
         return loss(state.params, tables, batch, state.loss_state)
 
     # The first micro-batch is added to zeros, so that there is one program per shape instead of two.
-    run_zeros, run_evaluate = jax.jit(zeros), jax.jit(evaluate)
-    run_add = jax.jit(add, donate_argnums=1, compiler_options=training_compiler_options())
+    run_zeros, run_evaluate = jax.jit(zeros, out_shardings=of_sums), jax.jit(evaluate)
+    run_add = jax.jit(add, donate_argnums=1, out_shardings=of_sums, compiler_options=training_compiler_options())
     shapes: list[LossSum] = []
 
     def accumulate(state: TrainState, batches: Iterable[Batch]) -> Accumulator:
@@ -143,7 +147,7 @@ def make_step(
 
     return StepFunctions(
         accumulate=accumulate,
-        update=jax.jit(update, donate_argnums=0),
+        update=jax.jit(update, donate_argnums=0, out_shardings=None if shardings is None else (shardings, None)),
         evaluate=lambda state, batch: run_evaluate(state, tables, batch),
     )
 
