@@ -287,7 +287,8 @@ def _placed(
         return jnp.asarray(_read(tensors, name, transposed, like, tuple(slice(0, size) for size in like.shape)))
     parts: dict[tuple[tuple[int, int, int], ...], np.ndarray] = {}
 
-    def part_at(part: Part) -> np.ndarray:
+    def part_at(part: Part | None) -> np.ndarray:
+        assert part is not None
         key = tuple(along.indices(size) for along, size in zip(part, like.shape, strict=True))
         if key not in parts:
             parts[key] = _read(tensors, name, transposed, like, tuple(slice(*bounds) for bounds in key))

@@ -6,7 +6,7 @@ So 1 x 32 rows, 4 x 8 rows and 8 devices x 4 rows give the same objective, for a
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeAlias, no_type_check
+from typing import Any, NamedTuple, TypeAlias, cast, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -97,7 +97,7 @@ def make_step(
         weight and averages, like the published code.
       shardings: sharding of each array of the state, which its sums of gradients share; None = by the compiler.
     """
-    of_sums = None if shardings is None else Accumulator(shardings.params, None)
+    of_sums: Any = None if shardings is None else Accumulator(shardings.params, cast(Any, None))
 
     def loss_sum(params: Params, tables: Any, batch: Batch, loss_state: LossState) -> tuple[Float[Array, ""], LossSum]:
         total = loss(params, tables, batch, loss_state)
