@@ -61,11 +61,13 @@ class StepFunctions(NamedTuple):
 
     Attributes:
       accumulate: ``(state, batches) -> Accumulator`` over all micro-batches of a step.
+      add: ``(state, accumulator, tables, batch) -> accumulator``, the program that `accumulate` runs per micro-batch.
       update: ``(state, accumulator) -> (state, metrics)``; the old state is donated.
       evaluate: ``(state, batch) -> LossSum``, without gradients.
     """
 
     accumulate: Callable[[TrainState, Iterable[Batch]], Accumulator]
+    add: Any
     update: Callable[[TrainState, Accumulator], tuple[TrainState, dict[str, Float[Array, ""]]]]
     evaluate: Callable[[TrainState, Batch], LossSum]
 
@@ -147,6 +149,7 @@ def make_step(
 
     return StepFunctions(
         accumulate=accumulate,
+        add=run_add,
         update=jax.jit(update, donate_argnums=0, out_shardings=None if shardings is None else (shardings, None)),
         evaluate=lambda state, batch: run_evaluate(state, tables, batch),
     )
