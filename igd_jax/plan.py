@@ -43,10 +43,10 @@ def line_of(name: str, cost: StepCost) -> str:
     """One line of the table."""
     if cost.room is not None:
         over = (cost.used - cost.room) / GIB
-        return f"{name}: {cost.used / GIB:.2f} GiB of {cost.room / GIB:.2f} GiB per chip, {over:.2f} too many"
+        return f"{name}: {cost.used / GIB:.3f} GiB of {cost.room / GIB:.3f} GiB per chip, {over:.3f} too many"
     talk = ", ".join(f"{number} {kind}" for kind, (number, _) in sorted(cost.collectives.items())) or "none"
     return (
-        f"{name}: fits with {cost.used / GIB:.2f} GiB per chip, {cost.held / GIB:.2f} of them held between steps; "
+        f"{name}: fits with {cost.used / GIB:.3f} GiB per chip, {cost.held / GIB:.3f} of them held between steps; "
         f"collectives: {talk}; compiled in {cost.seconds:.0f} s"
     )
 

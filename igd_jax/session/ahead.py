@@ -4,6 +4,7 @@ XLA compiles for a TPU on any machine that has the package libtpu, and says how 
 needs, or that it does not fit. The step is that of `training.step` for a backbone that is tuned to write titles.
 """
 
+import os
 import re
 import time
 from collections.abc import Mapping
@@ -21,13 +22,15 @@ from igd_jax.core.sharding import AXES, by_row, replicated, row_shards
 from igd_jax.core.types import LossSum, TextBatch
 from igd_jax.methods.base import token_loss
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.load import config_of, named_backbone
+from igd_jax.models.load import config_of
 from igd_jax.models.lora import LoRA, add_lora
 from igd_jax.models.sharding_rules import shardings
+from igd_jax.models.t5 import T5
+from igd_jax.models.t5_config import T5Config
 from igd_jax.session.sections import MeshSettings, ModelSettings
 from igd_jax.session.weights import split_trainable
 from igd_jax.training.optimizer import make_optimizer, make_schedule
-from igd_jax.training.step import Accumulator, Params, init_state, make_step
+from igd_jax.training.step import Accumulator, LossState, Params, init_state, make_step
 
 GIB = 2**30
 _UNITS = {"G": GIB, "M": 2**20}
@@ -69,6 +72,9 @@ def topology_mesh(topology: str, mesh: MeshSettings) -> Mesh:
     Raises:
       InputError: libtpu is missing, there is no such topology, or its chips do not make such a mesh.
     """
+    # No chip is opened, so there is none to ask for, and no reason to keep other processes out.
+    for name in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
+        os.environ.setdefault(name, "1")
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except Exception as error:  # XLA's errors are of several types
@@ -92,12 +98,10 @@ def abstract_backbone(given: ModelSettings) -> nnx.Module:
     name = given.path or given.config
 
     def make() -> nnx.Module:
-        config = config_of(name)
-        model: nnx.Module
-        if given.path:
-            model = Decoder(config, rngs=nnx.Rngs(0), **_dtypes(given))
-        else:
-            model = named_backbone(name, vocab_size=config.vocab_size, rngs=nnx.Rngs(0), **_dtypes(given))
+        config, rngs = config_of(name), nnx.Rngs(0)
+        if isinstance(config, T5Config):
+            return T5(config, rngs=rngs)
+        model = Decoder(config, rngs=rngs, **_dtypes(given))
         if given.lora_rank:
             add_lora(model, LoRA(given.lora_rank, given.lora_alpha, given.lora_targets), rngs=nnx.Rngs(0))
         return model
@@ -124,7 +128,7 @@ def step_cost(given: ModelSettings, mesh: Mesh, *, rows: int, prompt: int, targe
         make_schedule("constant", learning_rate=1e-4, warmup_steps=0, num_steps=1), clip_norm=1.0, weight_decay=0.0
     )
 
-    def loss(params: Params, tables: Any, batch: TextBatch, state: dict[str, Any]) -> LossSum:
+    def loss(params: Params, tables: Any, batch: Any, state: LossState) -> LossSum:
         return token_loss(nnx.merge(graph, params, tables), batch, (), state)
 
     state = jax.eval_shape(lambda params: init_state(params, optimizer), params)
@@ -140,7 +144,7 @@ def step_cost(given: ModelSettings, mesh: Mesh, *, rows: int, prompt: int, targe
         of_sums = Accumulator(places.params, cast(Any, None))
         run = jax.jit(functions.add.__wrapped__, donate_argnums=1, out_shardings=of_sums, keep_unused=True)
         try:
-            compiled = run.lower(state, sums, frozen, batch).compile()
+            compiled: Any = run.lower(state, sums, frozen, batch).compile()
         except jax.errors.JaxRuntimeError as error:
             if (refused := _REFUSED.search(str(error))) is None:
                 raise
