@@ -132,5 +132,7 @@ def get_config() -> ConfigDict:
     config.eval.ks = (1, 3, 5, 10)  # cut-offs of HR@k, or Recall@k of users, and NDCG@k
 
     config.mesh = ConfigDict()
-    config.mesh.data = -1  # devices among which rows are dealt; -1 = all
+    config.mesh.data = -1  # copies of the model, each with rows of its own; -1 = as many as there are devices for
+    config.mesh.fsdp = 1  # devices over which the weights and rows of a copy are split; 1 = weights are whole
+    config.mesh.tensor = 1  # devices that share the heads, inner width and vocabulary of the same rows
     return config

@@ -35,12 +35,13 @@ from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, rows_of_step, seed_of_rows
 from igd_jax.data.examples import Examples
 from igd_jax.methods.base import CollaborativeMethod, Context, Objective
+from igd_jax.models.sharding_rules import placed, shardings, whole_arrays
 from igd_jax.session.collaborative import export_vectors
 from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag
 from igd_jax.session.plan import Plan
 from igd_jax.session.resume import resume
 from igd_jax.session.session import Session, set_up
-from igd_jax.session.settings import TO_TRAIN, Settings, settings_from
+from igd_jax.session.settings import TO_TRAIN, settings_from
 from igd_jax.session.weights import split_trainable, trained_model
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.mesh import check_divides, put_batch
@@ -65,12 +66,14 @@ def train(config: ConfigDict, workdir: Workdir, *, restart: bool = False) -> dic
     settings = settings_from(config, needs=needs)
     with locked(workdir.path), stoppable() as stop:
         check_workdir(config, workdir, free=FREE_TO_RESUME)
-        return _train(settings, config, workdir, stop, restart=restart)
+        session = set_up(settings, workdir)
+        with jax.set_mesh(session.mesh):
+            return _train(session, config, workdir, stop, restart=restart)
 
 
-def _train(settings: Settings, config: ConfigDict, workdir: Workdir, stop: Stop, *, restart: bool) -> dict[str, Any]:
+def _train(session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *, restart: bool) -> dict[str, Any]:
     # ------------------------------------------------------------------------------------------------------------ data
-    session = set_up(settings, workdir)
+    settings = session.settings
     check_divides("config.train.micro_batch_size", settings.train.micro_batch_size, session.mesh)
     context = session.context(session.index)
     objective = session.method.objective(context)
@@ -175,10 +178,19 @@ def start(
     session: Session, context: Context, objective: Objective, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, StepFunctions, Any]:
     """Make the initial state on the devices, the compiled parts of a step, and the frozen part of the model."""
+    mesh = session.mesh
     graph, params, frozen = split_trainable(session.method.make_model(context))
+    params, frozen = placed((params, frozen), mesh)
+    tables = (frozen, jax.device_put(objective.tables, replicated(mesh)))
     loss_state = {name: jnp.float32(value) for name, value in objective.state.items()}
-    state = init_state(params, optimizer, loss_state)
-    state, tables = jax.device_put((state, (frozen, objective.tables)), replicated(session.mesh))
+
+    def first(params: Params) -> TrainState:
+        return init_state(params, optimizer, loss_state)
+
+    places = shardings(jax.eval_shape(first, params), mesh)
+    state = jax.jit(first, donate_argnums=0, out_shardings=places)(params)
+    for name in whole_arrays((state, frozen), mesh):
+        say(f"whole on every device, as no rule of igd_jax/models/sharding_rules.py splits it: {name}")
 
     def loss(params: Params, tables: Any, batch: TextBatch | ItemBatch, loss_state: LossState) -> LossSum:
         frozen, looked_up = tables
@@ -191,8 +203,9 @@ def start(
         update_state=objective.update_state,
         normalizer=session.settings.loss.normalizer,
         sum_dtype=None if session.settings.train.bfloat16 == "pure" else jnp.float32,
+        shardings=places,
     )
-    return state, functions, tables[0]
+    return state, functions, frozen
 
 
 def report_targets(session: Session, examples: Mapping[str, Examples]) -> None:

@@ -69,7 +69,7 @@ def _field(name: str, value: object) -> str:
                 *(_field(f"{name}_size", 18) for name in ("train.micro_batch", "train.global_batch", "decode.batch")),
                 _field("mesh.data", 9),
             ],
-            "config.mesh.data is 9, but there are 8 devices",
+            "config.mesh is data 9 x fsdp 1 x tensor 1, but there are 8 devices",
         ),
         (
             [_field("mesh.data", 8), _field("train.micro_batch_size", 4)],

@@ -1,6 +1,13 @@
-"""Shardings of arrays over the devices of a mesh: replicated, or split by row."""
+"""Shardings of arrays over the devices of a mesh: replicated, split by row, and how models say so while they run."""
 
+import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Float
+
+DATA, FSDP, TENSOR = AXES = ("data", "fsdp", "tensor")
+"""Axes of every mesh: copies of the model, its shards by the width of weights, and those within one product."""
+ROWS = (DATA, FSDP)
+"""Axes over which the rows of a batch are dealt."""
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -9,10 +16,33 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def by_row(mesh: Mesh) -> NamedSharding:
-    """The first axis split over the devices."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+    """The first axis split over the devices that have rows of their own."""
+    return NamedSharding(mesh, PartitionSpec(ROWS))
+
+
+def row_shards(mesh: Mesh) -> int:
+    """Number of parts into which the rows of a batch are dealt."""
+    return mesh.shape[DATA] * mesh.shape[FSDP]
 
 
 def divisible(n_rows: int, mesh: Mesh) -> int:
-    """`n_rows` rounded up to a multiple of the number of devices."""
-    return -(-n_rows // mesh.size) * mesh.size
+    """`n_rows` rounded up to a multiple of the number of parts."""
+    return -(-n_rows // row_shards(mesh)) * row_shards(mesh)
+
+
+def keep_rows(x: Float[Array, "B ..."], *, last: str | None = None) -> Float[Array, "B ..."]:
+    """The same array, whose rows stay where the batch put them; to be called while a model is traced.
+
+    Without this the compiler may follow a weight that is split by its width, and gather all rows instead of the
+    weight. Nothing changes outside of ``jax.set_mesh``, on one device, or for rows that cannot be dealt evenly.
+
+    Args:
+      x: states of a batch.
+      last: axis of the mesh over which the last axis of `x` is split; None = not split.
+    """
+    shape = jax.sharding.get_abstract_mesh().shape
+    if not shape or all(size == 1 for size in shape.values()) or x.shape[0] % (shape[DATA] * shape[FSDP]):
+        return x
+    between = [None] * (x.ndim - 2)
+    fits = last is None or x.shape[-1] % shape[last] == 0
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(ROWS, *between, last if fits else None))

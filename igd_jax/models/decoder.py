@@ -8,6 +8,7 @@ from flax import nnx
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int
 
+from igd_jax.core.sharding import TENSOR, keep_rows
 from igd_jax.core.types import TextBatch
 from igd_jax.models.backbone import KVCache, Past, Prefix
 from igd_jax.models.config import ModelConfig
@@ -114,12 +115,13 @@ class Decoder(nnx.Module):
         def run_layer(hidden, layer):
             layer_weights, cached = layer
             blocks = [KeyBlock(key, value, seen) for (key, value), (_, seen) in zip(cached, past, strict=True)]
-            return nnx.merge(graph, layer_weights)(hidden, rotation=rotation, mask=mask, past=blocks)
+            hidden, new = nnx.merge(graph, layer_weights)(hidden, rotation=rotation, mask=mask, past=blocks)
+            return keep_rows(hidden), new
 
         if self.remat:
             run_layer = jax.checkpoint(run_layer, prevent_cse=False)
         layers = weights, [(kv.key, kv.value) for kv, _ in past]
-        hidden, (key, value) = jax.lax.scan(run_layer, hidden.astype(self.dtype), layers, unroll=unroll)
+        hidden, (key, value) = jax.lax.scan(run_layer, keep_rows(hidden.astype(self.dtype)), layers, unroll=unroll)
         return self.norm(hidden), KVCache(key, value)
 
     def prefill(self, batch: TextBatch) -> Prefix:
@@ -177,4 +179,4 @@ class Decoder(nnx.Module):
         weight = head[...].astype(hidden.dtype)
         flat = hidden.reshape(-1, hidden.shape[-1])
         logits = jnp.einsum("ND,VD->NV", flat, weight, preferred_element_type=jnp.float32)
-        return logits.reshape(*hidden.shape[:-1], -1)
+        return keep_rows(logits.reshape(*hidden.shape[:-1], -1), last=TENSOR)

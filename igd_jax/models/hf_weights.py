@@ -4,12 +4,13 @@ A table of names says where each tensor belongs. All mismatches are reported in 
 surplus, or of a wrong shape or dtype. Tied tensors may be stored twice if they are equal.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
@@ -47,6 +48,11 @@ NAMES: tuple[Name, ...] = (
 )
 """Names of `Decoder`."""
 
+Place: TypeAlias = Callable[[Any], Any]
+"""Function from a tree of shapes to the sharding of each."""
+Part: TypeAlias = tuple[slice, ...]
+"""Part of an array, along each of its axes."""
+
 _DTYPES = ("BF16", "F16", "F32")
 
 Model = TypeVar("Model", bound=nnx.Module)
@@ -82,18 +88,23 @@ def load_config(folder: str | Path) -> ModelConfig:
 
 
 def load_decoder(
-    folder: str | Path, *, dtype: DTypeLike = jnp.float32, param_dtype: DTypeLike = jnp.float32, remat: bool = False
+    folder: str | Path,
+    *,
+    dtype: DTypeLike = jnp.float32,
+    param_dtype: DTypeLike = jnp.float32,
+    remat: bool = False,
+    place: Place | None = None,
 ) -> Decoder:
     """Build a `Decoder` with the weights of a Hugging Face folder (bf16, f16 or f32 safetensors, whole or sharded).
 
-    In addition to the decoder, host memory holds one stacked array at a time. Arrays are put on JAX's default device;
-    under ``jax.default_device(cpu)`` they stay in host memory until the caller shards them.
+    In addition to the decoder, host memory holds one part of a stacked array at a time: what one device gets of it.
 
     Args:
       folder: folder with ``config.json`` and ``model.safetensors``, or shards and ``model.safetensors.index.json``.
       dtype: dtype of the computation.
       param_dtype: dtype of the stored weights, to which those of the files are converted.
       remat: as in `Decoder`.
+      place: shardings of the weights, of which each device reads its part; None = JAX's default device.
 
     Raises:
       InputError: the config or the weights are unusable; or tensors are missing (-), surplus (+) or of another shape or
@@ -105,7 +116,9 @@ def load_decoder(
     )
     copies = {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_embeddings else {}
     with ExitStack() as stack:
-        return fill(template, Source(Path(folder), open_tensors(Path(folder), stack)), NAMES, copies=copies)
+        return fill(
+            template, Source(Path(folder), open_tensors(Path(folder), stack)), NAMES, copies=copies, place=place
+        )
 
 
 @dataclass(frozen=True)
@@ -127,9 +140,9 @@ class Tensor:
         piece = self.file.get_slice(self.name)
         return tuple(piece.get_shape()), piece.get_dtype()
 
-    def read(self) -> np.ndarray:
-        """Read the numbers; raises `InputError` if one of them is not finite."""
-        array = self.file.get_tensor(self.name)
+    def read(self, part: Part = ()) -> np.ndarray:
+        """Read the numbers, or a part of them; raises `InputError` if one of them is not finite."""
+        array = self.file.get_slice(self.name)[part] if part else self.file.get_tensor(self.name)
         check_finite(f"{self.name} in {self.path}", array, remedy="download it again, or choose another model")
         return array
 
@@ -154,6 +167,7 @@ def fill(
     *,
     copies: Mapping[str, str],
     ignored: Collection[str] = (),
+    place: Place | None = None,
 ) -> Model:
     """A model with the shapes of `template` and the weights of the files.
 
@@ -163,6 +177,7 @@ def fill(
       names: names of all arrays that the model may have.
       copies: names of tensors that are allowed if they equal another one, with the name of that one; not read.
       ignored: names of tensors that are allowed and not read.
+      place: as in `load_decoder`.
 
     Raises:
       InputError: tensors are missing, surplus, or of another shape or dtype, all in one message; or a tensor holds nan
@@ -178,7 +193,10 @@ def fill(
             + "\nexpected exactly the tensors of that config; give the folder whose two parts belong together"
         )
     of_path = {path: (name, transposed) for name, path, transposed in names}
-    arrays = {path: jnp.asarray(_read(source.tensors, *of_path[path], like)) for path, like in shapes.items()}
+    at = traverse_util.flatten_dict(nnx.to_pure_dict(place(state)), sep=".") if place else {}
+    arrays = {
+        path: _placed(source.tensors, *of_path[path], like, sharding=at.get(path)) for path, like in shapes.items()
+    }
     nnx.replace_by_pure_dict(state, traverse_util.unflatten_dict(arrays, sep="."))
     return nnx.merge(graph, state)
 
@@ -261,16 +279,35 @@ def _equal(tensors: Mapping[str, Tensor], *names: str) -> bool:
     return first.dtype == second.dtype and np.array_equal(first, second)
 
 
-def _read(tensors: Mapping[str, Tensor], name: str, transposed: bool, like: Any) -> np.ndarray:
-    """Read one of our arrays, with layers stacked, in the shape and dtype of `like`."""
+def _placed(
+    tensors: Mapping[str, Tensor], name: str, transposed: bool, like: Any, *, sharding: jax.sharding.Sharding | None
+) -> jax.Array:
+    """One of our arrays in the shape and dtype of `like`, on the devices; copies of a part are read once."""
+    if sharding is None:
+        return jnp.asarray(_read(tensors, name, transposed, like, tuple(slice(0, size) for size in like.shape)))
+    parts: dict[tuple[tuple[int, int, int], ...], np.ndarray] = {}
 
-    def tensor(name: str) -> np.ndarray:
-        array = tensors[name].read()
+    def part_at(part: Part | None) -> np.ndarray:
+        assert part is not None
+        key = tuple(along.indices(size) for along, size in zip(part, like.shape, strict=True))
+        if key not in parts:
+            parts[key] = _read(tensors, name, transposed, like, tuple(slice(*bounds) for bounds in key))
+        return parts[key]
+
+    return jax.make_array_from_callback(like.shape, sharding, part_at)
+
+
+def _read(tensors: Mapping[str, Tensor], name: str, transposed: bool, like: Any, part: Part) -> np.ndarray:
+    """Read a part of one of our arrays, with layers stacked, in the dtype of `like`."""
+
+    def tensor(name: str, part: Part) -> np.ndarray:
+        array = tensors[name].read(part[::-1] if transposed else part)
         return array.T if transposed else array
 
     if "{layer}" not in name:
-        return tensor(name).astype(like.dtype, copy=False)
-    stacked = np.empty(like.shape, like.dtype)
-    for layer in range(like.shape[0]):
-        stacked[layer] = tensor(name.format(layer=layer))
+        return tensor(name, part).astype(like.dtype, copy=False)
+    layers = range(part[0].start, part[0].stop)
+    stacked = np.empty((len(layers), *(along.stop - along.start for along in part[1:])), like.dtype)
+    for at, layer in enumerate(layers):
+        stacked[at] = tensor(name.format(layer=layer), part[1:])
     return stacked

@@ -13,7 +13,7 @@ from igd_jax.models import config as decoder_config
 from igd_jax.models import t5_config
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.hf_weights import load_decoder, read_config
+from igd_jax.models.hf_weights import Place, load_decoder, read_config
 from igd_jax.models.layers import normal_init
 from igd_jax.models.t5 import T5, unit_normal
 from igd_jax.models.t5_config import T5Config
@@ -70,6 +70,7 @@ def load_backbone(
     param_dtype: DTypeLike = jnp.float32,
     remat: bool = False,
     dropout: float | None = None,
+    place: Place | None = None,
 ) -> Decoder | T5:
     """Load the decoder or T5 of a Hugging Face folder, with its weights.
 
@@ -77,15 +78,16 @@ def load_backbone(
       folder: the folder.
       dtype, param_dtype, remat: as in `Decoder`; a T5 has float32 and no remat.
       dropout: rate of a T5 in training instead of its config's; a decoder has none.
+      place: as in `hf_weights.load_decoder`.
 
     Raises:
       InputError: the config or the weights are unusable, or a T5 or a decoder does not have these options.
     """
     if kind_of(folder) == "decoder":
         _check_decoder(str(folder), dropout)
-        return load_decoder(folder, dtype=dtype, param_dtype=param_dtype, remat=remat)
+        return load_decoder(folder, dtype=dtype, param_dtype=param_dtype, remat=remat, place=place)
     _check_t5(str(folder), dtype, param_dtype, remat)
-    return load_t5(folder, dropout=dropout)
+    return load_t5(folder, dropout=dropout, place=place)
 
 
 def named_backbone(

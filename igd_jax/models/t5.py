@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from igd_jax.core.sharding import TENSOR, keep_rows
 from igd_jax.core.types import TextBatch
 from igd_jax.models.backbone import KVCache, Memory, Past, Prefix
 from igd_jax.models.dropout import at_site, token_keys
@@ -156,7 +157,7 @@ class T5(nnx.Module):
         if self.config.scale_logits:
             flat = flat * self.config.hidden_size**-0.5
         logits = jnp.einsum("ND,VD->NV", flat, head[...], preferred_element_type=jnp.float32)
-        return logits.reshape(*hidden.shape[:-1], -1)
+        return keep_rows(logits.reshape(*hidden.shape[:-1], -1), last=TENSOR)
 
     def _start(self, n_rows: int) -> Int[Array, "B 1"]:
         return jnp.full((n_rows, 1), self.config.start_id, jnp.int32)

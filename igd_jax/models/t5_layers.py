@@ -16,6 +16,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from igd_jax.core.sharding import keep_rows
 from igd_jax.models.backbone import KVCache, Memory, Past
 from igd_jax.models.dropout import at_site, drop, drop_pairs, key_numbers, token_numbers
 from igd_jax.models.layers import KeyBlock, Linear, RMSNorm, attend
@@ -185,11 +186,12 @@ class Stack(nnx.Module):
             of_memory = None if read is None or sees is None else KeyBlock(read[0], read[1], sees)
             own = dropout if site is None else dropout._replace(keys=at_site(keys, site))
             module = nnx.merge(graph, layer_weights)
-            return module(hidden, mask=mask, bias=bias, past=blocks, memory=of_memory, dropout=own)
+            hidden, new = module(hidden, mask=mask, bias=bias, past=blocks, memory=of_memory, dropout=own)
+            return keep_rows(hidden), new
 
         cached = [(kv.key, kv.value) for kv, _ in past]
         read = None if memory is None else (memory.kv.key, memory.kv.value)
-        hidden, (key, value) = jax.lax.scan(run_layer, hidden, (weights, cached, read, sites), unroll=unroll)
+        hidden, (key, value) = jax.lax.scan(run_layer, keep_rows(hidden), (weights, cached, read, sites), unroll=unroll)
         return drop(self.norm(hidden), at_site(keys, 1), rate=self.config.dropout), KVCache(key, value, positions)
 
     def memory_of(self, encoded: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Memory:

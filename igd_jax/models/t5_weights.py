@@ -9,7 +9,7 @@ from flax import nnx, traverse_util
 from safetensors.numpy import save_file
 
 from igd_jax.core.io import atomic_file, write_json
-from igd_jax.models.hf_weights import Name, Source, fill, open_tensors, read_config
+from igd_jax.models.hf_weights import Name, Place, Source, fill, open_tensors, read_config
 from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import from_hf, to_hf, with_dropout
 
@@ -44,7 +44,7 @@ def names(*, gated: bool) -> list[Name]:
     return found
 
 
-def load_t5(folder: str | Path, *, dropout: float | None = None) -> T5:
+def load_t5(folder: str | Path, *, dropout: float | None = None, place: Place | None = None) -> T5:
     """Build a `T5` with the weights of a Hugging Face folder, converted to float32.
 
     transformers 5 always writes ``tie_word_embeddings`` true. A head in the files is therefore a separate head if the
@@ -53,6 +53,7 @@ def load_t5(folder: str | Path, *, dropout: float | None = None) -> T5:
     Args:
       folder: the folder.
       dropout: rate in training instead of the config's; None = the config's.
+      place: as in `hf_weights.load_decoder`.
 
     Raises:
       InputError: no usable config or weights; or tensors that are missing (-), surplus (+) or differ from the config in
@@ -65,7 +66,8 @@ def load_t5(folder: str | Path, *, dropout: float | None = None) -> T5:
             config = dataclasses.replace(config, tie_embeddings=False)
         template = nnx.eval_shape(lambda: T5(config, rngs=nnx.Rngs(0)))
         copies = COPIES | ({HEAD: "shared.weight"} if config.tie_embeddings else {})
-        return fill(template, Source(path, tensors), names(gated=config.gated), copies=copies, ignored=IGNORED)
+        source = Source(path, tensors)
+        return fill(template, source, names(gated=config.gated), copies=copies, ignored=IGNORED, place=place)
 
 
 def save_t5(model: T5, folder: Path) -> None:

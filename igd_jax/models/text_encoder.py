@@ -9,8 +9,8 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
-from igd_jax.core.sharding import replicated
 from igd_jax.models.decoder import Decoder
+from igd_jax.models.sharding_rules import placed
 from igd_jax.models.t5 import T5
 from igd_jax.models.visibility import Causal, both_sides, positions_of
 
@@ -23,10 +23,10 @@ def text_reader(model: Decoder | T5, *, pooling: str, mesh: Mesh) -> Callable[[A
     Args:
       model: the model.
       pooling: ``mean`` over the row's tokens, or ``last`` for its last token; zeros for rows without tokens.
-      mesh: devices, on which the model is replicated.
+      mesh: devices among which model and rows are split.
     """
     graph, state = nnx.split(model)
-    held = jax.device_put(state, replicated(mesh))
+    held = placed(state, mesh)
 
     @jax.jit
     def run(state: Any, ids: Int[Array, "B T"], valid: Bool[Array, "B T"]) -> Float[Array, "B D"]:
@@ -40,4 +40,8 @@ def text_reader(model: Decoder | T5, *, pooling: str, mesh: Mesh) -> Callable[[A
         total = jnp.where(counted[..., None], hidden.astype(jnp.float32), 0.0).sum(axis=1)
         return total / jnp.maximum(counted.sum(axis=1), 1).astype(jnp.float32)[:, None]
 
-    return lambda ids, valid: run(held, ids, valid)
+    def read(ids: Any, valid: Any) -> Array:
+        with jax.set_mesh(mesh):
+            return run(held, ids, valid)
+
+    return read

@@ -1,20 +1,26 @@
 """The backbone that the settings name, before training."""
 
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.sharding import Mesh
 
 from igd_jax.core.errors import InputError
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.load import grow_vocabulary, load_backbone, named_backbone
 from igd_jax.models.lora import LoRA, add_lora
+from igd_jax.models.sharding_rules import shardings
 from igd_jax.models.t5 import T5
 from igd_jax.session.sections import ModelSettings
 
 
-def make_backbone(given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int, seed: int) -> Decoder | T5:
+def make_backbone(
+    given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int, seed: int, mesh: Mesh
+) -> Decoder | T5:
     """Make the backbone: with the weights of a Hugging Face folder, or random ones of a named size.
 
     With LoRA, these weights are frozen, and new adapters are added that change nothing at first.
@@ -24,6 +30,7 @@ def make_backbone(given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int
       tokenizer: tokenizer of the run.
       vocab_size: number of ids of the identifiers; ids beyond the tokenizer's get new rows of the embedding.
       seed: seed of random weights.
+      mesh: devices, on each of which only its part of the weights is ever made or read.
 
     Raises:
       InputError: the weights are unusable, or the tokenizer has more ids than the embedding.
@@ -34,8 +41,9 @@ def make_backbone(given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int
         "remat": given.remat,
         "dropout": None if given.dropout < 0 else given.dropout,
     }
+    place = partial(shardings, mesh=mesh)
     if given.path:
-        model = load_backbone(given.path, **dtypes)
+        model = load_backbone(given.path, place=place, **dtypes)
         if model.config.vocab_size < tokenizer.vocab_size:
             raise InputError(
                 f"the tokenizer has {tokenizer.vocab_size:,} ids but the model in {given.path} embeds "
@@ -44,7 +52,12 @@ def make_backbone(given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int
         if model.config.vocab_size < vocab_size:
             grow_vocabulary(model, vocab_size, rngs=nnx.Rngs(seed))
     else:
-        model = nnx.jit(lambda: named_backbone(given.config, vocab_size=vocab_size, rngs=nnx.Rngs(seed), **dtypes))()
+
+        def make() -> Decoder | T5:
+            return named_backbone(given.config, vocab_size=vocab_size, rngs=nnx.Rngs(seed), **dtypes)
+
+        graph, shapes = nnx.split(nnx.eval_shape(make))
+        model = nnx.merge(graph, jax.jit(lambda: nnx.state(make()), out_shardings=place(shapes))())
     if given.lora_rank:
         assert isinstance(model, Decoder), "the settings refuse adapters on anything else"
         lora = LoRA(given.lora_rank, given.lora_alpha, given.lora_targets)

@@ -14,7 +14,7 @@ from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress
 from igd_jax.core.map_rows import in_groups, map_rows, pad_rows
 from igd_jax.core.ragged import Ragged, TokenRows
-from igd_jax.core.sharding import replicated
+from igd_jax.core.sharding import row_shards
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
 from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, prompt_room
 from igd_jax.data.collaborative import Collaborative
@@ -24,6 +24,7 @@ from igd_jax.decoding.engine import recommend
 from igd_jax.evaluation.predictions import Result
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import DecodeOptions
+from igd_jax.models.sharding_rules import placed
 from igd_jax.session.collaborative import collaborative_source
 from igd_jax.session.config_flags import load_config
 from igd_jax.session.requests import Allowed, ItemNames, Request, Resolved, read_request
@@ -76,7 +77,7 @@ class Recommender:
         self.model, self.step = trained.model, trained.step
         options = decode_options(session.settings.decode, self.index)
         engine = session.method.engine(context, trained.model, options)
-        self.engine = jax.device_put(engine, replicated(session.mesh))
+        self.engine = placed(engine, session.mesh)
         self._names = ItemNames(self.index, session.prepared.item_ids)
 
     @classmethod
@@ -162,7 +163,8 @@ class Recommender:
                 more["collaborative"] = pad_rows(collaborative.scores(group), size)
             if is_restricted:
                 more["allowed"] = pad_rows(self._masks([allowed[q] for q in group.tolist()]), size)
-            return recommend(self.engine, put_batch(replace(batch, **more), mesh), width=width)
+            with jax.set_mesh(mesh):
+                return recommend(self.engine, put_batch(replace(batch, **more), mesh), width=width)
 
         n_rows = len(examples)
         groups = in_groups(by_length(examples, np.arange(n_rows)), size)
@@ -202,9 +204,9 @@ class Recommender:
         return top_k if k is None else k
 
     def _batch_size(self, n_rows: int) -> int:
-        """`config.decode.batch_size`; for fewer rows, the next power of two times the number of devices."""
-        n_devices = self.session.mesh.size
-        needed = n_devices * (1 << max(-(-n_rows // n_devices) - 1, 0).bit_length())
+        """`config.decode.batch_size`; for fewer rows, the next power of two times the number of parts."""
+        parts = row_shards(self.session.mesh)
+        needed = parts * (1 << max(-(-n_rows // parts) - 1, 0).bit_length())
         return min(self.session.settings.decode.batch_size, needed)
 
     def _batch(self, examples: Examples, group: Int[np.ndarray, " b"], size: int) -> TextBatch | ItemBatch:

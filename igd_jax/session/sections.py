@@ -148,4 +148,6 @@ class EvalSettings:
 class MeshSettings:
     """`config.mesh`."""
 
-    data: Annotated[int, Range(1, 1_048_576, "a number of devices", also=(-1, "for all of them"))]
+    data: Annotated[int, Range(1, 1_048_576, "a number of copies", also=(-1, "for as many as there are devices for"))]
+    fsdp: Annotated[int, Range(1, 1_048_576, "a number of devices")]
+    tensor: Annotated[int, Range(1, 1_048_576, "a number of devices")]

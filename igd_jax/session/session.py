@@ -77,7 +77,12 @@ class Session:
             tokenizer=self.tokenizer,
             prompts=self.prompts,
             backbone=partial(
-                make_backbone, self.settings.model, self.tokenizer, vocab_size=self.identifiers.vocab_size, seed=seed
+                make_backbone,
+                self.settings.model,
+                self.tokenizer,
+                vocab_size=self.identifiers.vocab_size,
+                seed=seed,
+                mesh=self.mesh,
             ),
             seed=seed,
             cache=self.cache,
@@ -145,7 +150,7 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     """
     cache_compilations()
     method = load_method(settings.method.name, settings.method.args)
-    mesh = make_mesh(data=settings.mesh.data)
+    mesh = make_mesh(**vars(settings.mesh))
     prepared = load(Path(settings.data.dir))
     say(headline(prepared.meta))
     tokenizer = choose_tokenizer(settings, workdir, prepared)

@@ -154,8 +154,8 @@ def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterato
         ("train.micro_batch_size", train.micro_batch_size),
         ("decode.batch_size", decode.batch_size),
     ):
-        if mesh.data > 0 and size % mesh.data:
-            yield f"config.{field} is {size}, which {mesh.data} devices do not divide; use a multiple of {mesh.data}"
+        if size % (parts := max(mesh.data, 1) * mesh.fsdp):
+            yield f"config.{field} is {size}, which {parts} devices do not divide; use a multiple of {parts}"
     if train.bfloat16 != "master" and model.param_dtype == "float32":
         yield (
             f"config.train.bfloat16 is {train.bfloat16!r}, but config.model.param_dtype is 'float32', so no weight is "

@@ -1,29 +1,38 @@
-"""Meshes are made here only. Data-parallel: parameters are replicated, batches are split along rows."""
+"""Meshes are made here only. Rows of a batch are dealt over the axes ``data`` and ``fsdp``."""
 
 from dataclasses import replace
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.sharding import by_row, replicated
+from igd_jax.core.sharding import AXES, by_row, replicated, row_shards
 from igd_jax.core.types import ItemBatch, TextBatch
 
 
-def make_mesh(*, data: int) -> Mesh:
-    """A mesh of `data` devices; -1 = all.
+def make_mesh(*, data: int, fsdp: int = 1, tensor: int = 1) -> Mesh:
+    """A mesh of data x fsdp x tensor devices.
 
     Axis types are Auto, as jax's default, Explicit, would require annotations of embedding look-ups.
 
+    Args:
+      data: copies of the model, each with rows of its own; -1 = as many as there are devices for.
+      fsdp: devices over which the weights of a copy are split, and its rows are dealt.
+      tensor: devices that share the heads, the inner width and the vocabulary of the same rows.
+
     Raises:
-      InputError: there are fewer devices.
+      InputError: there are fewer devices, or another number than `fsdp` times `tensor` divides.
     """
-    devices = jax.devices()
-    n_data = len(devices) if data == -1 else data
-    if n_data > len(devices):
-        raise InputError(f"config.mesh.data is {data}, but there are {len(devices)} devices; use -1 for all of them")
-    return Mesh(np.array(devices[:n_data]), ("data",), axis_types=(AxisType.Auto,))
+    devices, shards = jax.devices(), fsdp * tensor
+    asked = f"config.mesh is data {data} x fsdp {fsdp} x tensor {tensor}, but there are {len(devices)} devices"
+    if data == -1 and len(devices) % shards:
+        raise InputError(f"{asked}, which {shards} do not divide; give fsdp and tensor whose product does")
+    n_data = len(devices) // shards if data == -1 else data
+    if n_data * shards > len(devices):
+        raise InputError(f"{asked}; lower them, or give data -1 for as many as there are")
+    return jax.make_mesh(
+        (n_data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[: n_data * shards]
+    )
 
 
 def put_batch(batch: TextBatch | ItemBatch, mesh: Mesh) -> TextBatch | ItemBatch:
@@ -35,6 +44,6 @@ def put_batch(batch: TextBatch | ItemBatch, mesh: Mesh) -> TextBatch | ItemBatch
 
 
 def check_divides(name: str, size: int, mesh: Mesh) -> None:
-    """Raise `InputError` unless `size`, the value of `name`, is a multiple of the number of devices."""
-    if size % mesh.size:
-        raise InputError(f"{name} is {size}, which {mesh.size} devices do not divide; use a multiple of {mesh.size}")
+    """Raise `InputError` unless `size`, the value of `name`, can be dealt evenly."""
+    if size % (parts := row_shards(mesh)):
+        raise InputError(f"{name} is {size}, which {parts} devices do not divide; use a multiple of {parts}")

@@ -6,7 +6,7 @@ So 1 x 32 rows, 4 x 8 rows and 8 devices x 4 rows give the same objective, for a
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple, TypeAlias, no_type_check
+from typing import Any, NamedTuple, TypeAlias, cast, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,7 @@ class TrainState:
     step: Int[Array, ""]
 
 
+@no_type_check
 @struct.dataclass
 class Accumulator:
     """Gradient of the loss sum and the sum itself, over the micro-batches so far."""
@@ -61,11 +62,13 @@ class StepFunctions(NamedTuple):
 
     Attributes:
       accumulate: ``(state, batches) -> Accumulator`` over all micro-batches of a step.
+      add: ``(state, accumulator, tables, batch) -> accumulator``, the program that `accumulate` runs per micro-batch.
       update: ``(state, accumulator) -> (state, metrics)``; the old state is donated.
       evaluate: ``(state, batch) -> LossSum``, without gradients.
     """
 
     accumulate: Callable[[TrainState, Iterable[Batch]], Accumulator]
+    add: Any
     update: Callable[[TrainState, Accumulator], tuple[TrainState, dict[str, Float[Array, ""]]]]
     evaluate: Callable[[TrainState, Batch], LossSum]
 
@@ -85,6 +88,7 @@ def make_step(
     update_state: Callable[[LossState, LossSum], LossState] = lambda state, _: state,
     normalizer: str = "global",
     sum_dtype: DTypeLike | None = jnp.float32,
+    shardings: TrainState | None = None,
 ) -> StepFunctions:
     """Compile the parts of a step.
 
@@ -96,7 +100,9 @@ def make_step(
       normalizer: ``global`` divides once over the whole batch; ``micro_batch`` divides each micro-batch by its own
         weight and averages, like the published code.
       sum_dtype: dtype in which gradients are added up over micro-batches; None = that of each weight.
+      shardings: sharding of each array of the state, which its sums of gradients share; None = by the compiler.
     """
+    of_sums: Any = None if shardings is None else Accumulator(shardings.params, cast(Any, None))
 
     def loss_sum(params: Params, tables: Any, batch: Batch, loss_state: LossState) -> tuple[Float[Array, ""], LossSum]:
         total = loss(params, tables, batch, loss_state)
@@ -131,8 +137,8 @@ def make_step(
         return loss(state.params, tables, batch, state.loss_state)
 
     # The first micro-batch is added to zeros, so that there is one program per shape instead of two.
-    run_zeros, run_evaluate = jax.jit(zeros), jax.jit(evaluate)
-    run_add = jax.jit(add, donate_argnums=1, compiler_options=training_compiler_options())
+    run_zeros, run_evaluate = jax.jit(zeros, out_shardings=of_sums), jax.jit(evaluate)
+    run_add = jax.jit(add, donate_argnums=1, out_shardings=of_sums, compiler_options=training_compiler_options())
     shapes: list[LossSum] = []
 
     def accumulate(state: TrainState, batches: Iterable[Batch]) -> Accumulator:
@@ -148,7 +154,8 @@ def make_step(
 
     return StepFunctions(
         accumulate=accumulate,
-        update=jax.jit(update, donate_argnums=0),
+        add=run_add,
+        update=jax.jit(update, donate_argnums=0, out_shardings=None if shardings is None else (shardings, None)),
         evaluate=lambda state, batch: run_evaluate(state, tables, batch),
     )
 

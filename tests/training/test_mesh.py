@@ -1,4 +1,4 @@
-"""One mesh axis over devices; rows are dealt out evenly, everything else is whole everywhere."""
+"""Meshes of three axes, over two of which rows are dealt evenly."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import pytest
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
-from igd_jax.core.sharding import by_row, divisible, replicated
+from igd_jax.core.sharding import AXES, by_row, divisible, replicated, row_shards
 from igd_jax.core.types import ItemBatch, TextBatch
 from igd_jax.data.batches import make_item_batch, make_text_batch
 from igd_jax.data.examples import item_examples, make_examples
@@ -19,12 +19,28 @@ from igd_jax.training.mesh import check_divides, make_mesh, put_batch
 def test_the_mesh_has_the_devices_asked_for(asked, size):
     mesh = make_mesh(data=asked)
     assert mesh.size == size
-    assert mesh.axis_names == ("data",)
+    assert mesh.axis_names == AXES
 
 
-def test_more_devices_than_there_are_is_bad_input():
-    with pytest.raises(InputError, match=r"config.mesh.data is 9, but there are 8 devices"):
-        make_mesh(data=9)
+@pytest.mark.parametrize(("fsdp", "tensor", "shape"), [(8, 1, (1, 8, 1)), (2, 2, (2, 2, 2)), (4, 2, (1, 4, 2))])
+def test_copies_of_the_model_take_what_its_shards_leave(fsdp, tensor, shape):
+    mesh = make_mesh(data=-1, fsdp=fsdp, tensor=tensor)
+    assert mesh.devices.shape == shape
+    assert row_shards(mesh) == shape[0] * shape[1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"data": 9}, r"config.mesh is data 9 x fsdp 1 x tensor 1, but there are 8 devices; lower them"),
+        ({"data": 2, "fsdp": 8}, r"data 2 x fsdp 8 x tensor 1, but there are 8 devices; lower them"),
+        ({"data": -1, "fsdp": 3}, r"data -1 x fsdp 3 x tensor 1, but there are 8 devices, which 3 do not divide"),
+        ({"data": -1, "fsdp": 16}, r"fsdp 16 x tensor 1, but there are 8 devices, which 16 do not divide"),
+    ],
+)
+def test_a_mesh_that_does_not_fit_the_devices_is_bad_input(asked, told):
+    with pytest.raises(InputError, match=told):
+        make_mesh(**asked)
 
 
 def test_rows_are_dealt_out_and_parameters_are_whole():
@@ -76,3 +92,4 @@ def test_rows_that_cannot_be_dealt_out_are_bad_input():
     with pytest.raises(InputError, match=r"config.decode.batch_size is 12, which 8 devices do not divide"):
         check_divides("config.decode.batch_size", 12, mesh)
     assert [divisible(size, mesh) for size in (1, 8, 12, 16)] == [8, 8, 16, 16]
+    check_divides("config.decode.batch_size", 12, make_mesh(data=-1, tensor=2))

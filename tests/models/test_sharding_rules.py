@@ -1,0 +1,98 @@
+"""How the arrays of models and optimizers are split over a mesh."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from jax.sharding import PartitionSpec
+
+from igd_jax.core.sharding import FSDP, TENSOR, keep_rows
+from igd_jax.models.load import named_backbone
+from igd_jax.models.lora import TARGETS, LoRA, add_lora
+from igd_jax.models.setrec import ItemTokens
+from igd_jax.models.sharding_rules import LARGE, RULES, path_of, shardings, whole_arrays
+from igd_jax.training.mesh import make_mesh
+
+MESH = make_mesh(data=1, fsdp=4, tensor=2)
+
+
+def _abstract(make) -> nnx.State:
+    return nnx.state(nnx.eval_shape(make))
+
+
+def _with_adapters() -> nnx.Module:
+    model = named_backbone("pico", vocab_size=512, rngs=nnx.Rngs(0))
+    add_lora(model, LoRA(2, 4.0, ",".join(TARGETS)), rngs=nnx.Rngs(0))
+    return model
+
+
+class _Items(nnx.Module):
+    """What a model has of SETRec's items."""
+
+    def __init__(self):
+        tables = jnp.zeros((64, 8)), jnp.zeros((64, 16))
+        self.tokens = ItemTokens(*tables, trains_vectors=True, n_semantic=2, width=8, rngs=nnx.Rngs(0))
+
+
+MODELS = {
+    "decoder": lambda: named_backbone("pico", vocab_size=512, rngs=nnx.Rngs(0)),
+    "adapters": _with_adapters,
+    "t5": lambda: named_backbone("t5-pico", vocab_size=512, rngs=nnx.Rngs(0)),
+    "items": _Items,
+}
+
+
+def _specs(tree) -> dict[str, PartitionSpec]:
+    return {path_of(path): one.spec for path, one in jax.tree.leaves_with_path(shardings(tree, MESH))}
+
+
+def test_weights_are_split_by_width_and_within_products():
+    specs = _specs(_abstract(MODELS["decoder"]))
+    assert specs["embed"] == PartitionSpec(TENSOR, FSDP)
+    assert specs["layers.attention.q.kernel"] == PartitionSpec(None, FSDP, TENSOR)
+    assert specs["layers.mlp.down.kernel"] == PartitionSpec(None, TENSOR, FSDP)
+    assert specs["layers.mlp_norm.scale"] == PartitionSpec()
+
+
+@pytest.mark.parametrize("name", ["decoder", "adapters", "t5"])
+def test_every_matrix_of_a_backbone_is_split(name):
+    state = _abstract(MODELS[name])
+    for path, spec in _specs(state).items():
+        is_matrix = path.endswith(("kernel", "embed", "head", ".a", ".b"))
+        assert any(spec) == (is_matrix or path.endswith((".q.bias", ".k.bias", ".v.bias"))), path
+
+
+def test_states_of_an_optimizer_are_split_like_their_parameters():
+    params = _abstract(MODELS["decoder"])
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-3))
+    state = jax.eval_shape(optimizer.init, params)
+    of_params, of_state = _specs(params), _specs(state)
+    for path, spec in of_params.items():
+        assert [spec] * 2 == [other for name, other in of_state.items() if name.endswith(f".{path}")], path
+
+
+def test_every_rule_fits_some_array():
+    paths = {path for make in MODELS.values() for path in _specs(_abstract(make))}
+    for pattern, _ in RULES:
+        assert any(re.search(rf"(^|\.){pattern}$", path) for path in paths), f"{pattern} fits nothing"
+
+
+def test_an_axis_that_the_devices_do_not_divide_is_not_split_and_large_ones_are_named():
+    tree = {"embed": jax.ShapeDtypeStruct((7, LARGE), jnp.float32), "other": jax.ShapeDtypeStruct((LARGE,), jnp.int32)}
+    assert _specs(tree) == {"embed": PartitionSpec(None, FSDP), "other": PartitionSpec()}
+    assert whole_arrays(tree, MESH) == ["other"]
+    assert whole_arrays(tree, make_mesh(data=8)) == []
+
+
+def test_rows_of_states_stay_on_their_devices():
+    x = jax.device_put(np.ones((8, 3, 4), np.float32))
+    with jax.set_mesh(MESH):
+        kept = jax.jit(lambda x: keep_rows(x, last=TENSOR))(x)
+        assert [shard.data.shape for shard in kept.addressable_shards] == [(2, 3, 2)] * 8
+        odd = jax.jit(keep_rows)(x[:3])
+    assert odd.sharding.is_fully_replicated
+    np.testing.assert_array_equal(kept, x)

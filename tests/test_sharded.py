@@ -1,0 +1,65 @@
+"""However a model is split over eight devices, it trains and recommends as on one."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+import tiny_run
+from runs import session_of, train_tiny, without_speed
+
+from igd_jax import train as program
+from igd_jax.core.io import Workdir, read_json
+from igd_jax.evaluate import evaluate
+
+MESHES = {
+    "one": {"mesh.data": 1},
+    "data": {"mesh.data": 8},
+    "fsdp": {"mesh.data": 1, "mesh.fsdp": 8},
+    "tensor": {"mesh.data": -1, "mesh.fsdp": 4, "mesh.tensor": 2},
+}
+TWO_STEPS = {
+    "train.num_steps": 2, "train.warmup_steps": 0, "train.log_every_steps": 1, "train.checkpoint_every_steps": 1,
+    "train.micro_batch_size": 8,
+}  # fmt: skip
+
+
+def _first_gradients(tiny: Path, folder: Path, changes: dict) -> dict:
+    """The sums of the first step's gradients."""
+    session = session_of(tiny_run.tiny_config(tiny, changes), folder)
+    context = session.context(session.index)
+    objective = session.method.objective(context)
+    examples = session.examples(session.rows("train"))
+    with jax.set_mesh(session.mesh):
+        state, functions, _ = program.start(session, context, objective, optax.sgd(1.0))
+        batches = program.micro_batches(session, objective.annotations, examples, np.arange(16), step=0)
+        return jax.device_get(functions.accumulate(state, batches).grads)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", [{}, {"model.lora_rank": 2}], ids=["whole", "adapters"])
+def test_every_mesh_gives_the_losses_gradients_and_lists_of_one_device(tiny, tmp_path, model):
+    found = {}
+    for name, mesh in MESHES.items():
+        folder, changes = tmp_path / name, TWO_STEPS | mesh | model
+        grads = _first_gradients(tiny, folder, changes)
+        train_tiny(tiny, folder, changes)
+        evaluate(tiny_run.tiny_config(tiny, changes), Workdir(str(folder)), name="test")
+        found[name] = grads, without_speed(folder), read_json(folder / "eval/test/metrics.json")
+    expected, lines, metrics = found.pop("one")
+    for name, (grads, ours, measured) in found.items():
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), grads, expected)
+        for mine, theirs in zip(ours, lines, strict=True):
+            assert mine == pytest.approx(theirs, rel=1e-4), name
+        assert measured == metrics, name
+
+
+@pytest.mark.slow
+def test_a_state_is_restored_onto_another_mesh(tiny, tmp_path):
+    train_tiny(tiny, tmp_path / "one", TWO_STEPS)
+    steps = {"train.num_steps": 1}
+    train_tiny(tiny, tmp_path / "two", TWO_STEPS | MESHES["fsdp"] | steps)
+    train_tiny(tiny, tmp_path / "two", TWO_STEPS | {"mesh.data": 2, "mesh.fsdp": 2})
+    for ours, theirs in zip(without_speed(tmp_path / "two")[-2:], without_speed(tmp_path / "one")[-2:], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
