@@ -29,8 +29,8 @@ from igd_jax.data.examples import Examples
 from igd_jax.models.sasrec import scores_of
 from igd_jax.session.session import Session, set_up
 from igd_jax.session.settings import settings_from
-from igd_jax.session.weights import split_trainable
-from igd_jax.train import micro_batches, start
+from igd_jax.session.weights import initial_state, split_trainable
+from igd_jax.train import micro_batches
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 
 K = 10
@@ -44,7 +44,7 @@ class Ours:
         self._batches, self._step = partial(micro_batches, session, {}, examples), 0
         schedule = make_schedule("constant", learning_rate=train.learning_rate, warmup_steps=0, num_steps=0)
         optimizer = make_optimizer(schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay)
-        self._state, self._functions, _ = start(session, context, session.method.objective(context), optimizer)
+        self._state, self._functions, _ = initial_state(session, context, session.method.objective(context), optimizer)
         self._graph, _, self._frozen = split_trainable(session.method.make_model(context))
 
     def __call__(self, steps: Sequence[np.ndarray]) -> None:

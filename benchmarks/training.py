@@ -25,7 +25,8 @@ from igd_jax.core.errors import run as run_main
 from igd_jax.data.batches import rows_of_step
 from igd_jax.data.examples import Examples
 from igd_jax.session.session import Session
-from igd_jax.train import micro_batches, start
+from igd_jax.session.weights import initial_state
+from igd_jax.train import micro_batches
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 
 REPEATS = 3
@@ -43,7 +44,7 @@ class Ours:
         train = session.settings.train
         schedule = make_schedule("constant", learning_rate=train.learning_rate, warmup_steps=0, num_steps=0)
         optimizer = make_optimizer(schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay)
-        self._state, self._functions, _ = start(session, context, objective, optimizer)
+        self._state, self._functions, _ = initial_state(session, context, objective, optimizer)
 
     def __call__(self, steps: Sequence[np.ndarray]) -> list[float]:
         """Take steps, each over the given rows; the loss of each, before its update."""

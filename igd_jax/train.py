@@ -13,11 +13,8 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import flags
-from flax import nnx
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
@@ -29,24 +26,22 @@ from igd_jax.core.locks import locked
 from igd_jax.core.log import say, told
 from igd_jax.core.map_rows import in_groups
 from igd_jax.core.metrics_log import MetricsWriter, plot_losses
-from igd_jax.core.sharding import replicated
 from igd_jax.core.signals import Stop, stoppable
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, rows_of_step, seed_of_rows
 from igd_jax.data.examples import Examples
-from igd_jax.methods.base import CollaborativeMethod, Context, Objective
-from igd_jax.models.sharding_rules import placed, shardings, whole_arrays
+from igd_jax.methods.base import CollaborativeMethod
 from igd_jax.session.collaborative import export_vectors
 from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag
 from igd_jax.session.plan import Plan
 from igd_jax.session.resume import resume
 from igd_jax.session.session import Session, set_up
 from igd_jax.session.settings import TO_TRAIN, settings_from
-from igd_jax.session.weights import split_trainable, trained_model
+from igd_jax.session.weights import trained_model
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.mesh import check_divides, put_batch
 from igd_jax.training.optimizer import make_optimizer, make_schedule
-from igd_jax.training.step import LossState, Params, StepFunctions, TrainState, init_state, make_step, means
+from igd_jax.training.step import StepFunctions, TrainState, means
 from igd_jax.training.train_log import TrainLog, check_finite
 
 
@@ -102,7 +97,7 @@ def _train(session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *
         bfloat16=settings.train.bfloat16,
         seed=settings.train.seed,
     )
-    state, functions, frozen = start(session, context, objective, optimizer)
+    state, functions, frozen = initial_state(session, context, objective, optimizer)
     # Methods raise errors about sizes when a batch is traced; trace the longest before anything is written.
     longest = by_length(examples["train"], np.arange(plan.n_rows))[-plan.micro_batch_size :]
     jax.eval_shape(functions.evaluate, state, next(batches_of(examples["train"], longest, step=0)))
@@ -172,40 +167,6 @@ def _train(session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *
         export_vectors(session, session.method, trained_model(session, workdir, context).model, workdir)
     say(f"next:\n  python -m igd_jax.evaluate --workdir={workdir.path}")
     return progress
-
-
-def start(
-    session: Session, context: Context, objective: Objective, optimizer: optax.GradientTransformation
-) -> tuple[TrainState, StepFunctions, Any]:
-    """Make the initial state on the devices, the compiled parts of a step, and the frozen part of the model."""
-    mesh = session.mesh
-    graph, params, frozen = split_trainable(session.method.make_model(context))
-    params, frozen = placed((params, frozen), mesh)
-    tables = (frozen, jax.device_put(objective.tables, replicated(mesh)))
-    loss_state = {name: jnp.float32(value) for name, value in objective.state.items()}
-
-    def first(params: Params) -> TrainState:
-        return init_state(params, optimizer, loss_state)
-
-    places = shardings(jax.eval_shape(first, params), mesh)
-    state = jax.jit(first, donate_argnums=0, out_shardings=places)(params)
-    for name in whole_arrays((state, frozen), mesh):
-        say(f"whole on every device, as no rule of igd_jax/models/sharding_rules.py splits it: {name}")
-
-    def loss(params: Params, tables: Any, batch: TextBatch | ItemBatch, loss_state: LossState) -> LossSum:
-        frozen, looked_up = tables
-        return objective.loss(nnx.merge(graph, params, frozen), batch, looked_up, loss_state)
-
-    functions = make_step(
-        loss,
-        optimizer,
-        tables=tables,
-        update_state=objective.update_state,
-        normalizer=session.settings.loss.normalizer,
-        sum_dtype=None if session.settings.train.bfloat16 == "pure" else jnp.float32,
-        shardings=places,
-    )
-    return state, functions, frozen
 
 
 def report_targets(session: Session, examples: Mapping[str, Examples]) -> None:

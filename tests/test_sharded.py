@@ -12,6 +12,7 @@ from runs import session_of, train_tiny, without_speed
 from igd_jax import train as program
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.evaluate import evaluate
+from igd_jax.session.weights import initial_state
 
 MESHES = {
     "one": {"mesh.data": 1},
@@ -32,7 +33,7 @@ def _first_gradients(tiny: Path, folder: Path, changes: dict) -> dict:
     objective = session.method.objective(context)
     examples = session.examples(session.rows("train"))
     with jax.set_mesh(session.mesh):
-        state, functions, _ = program.start(session, context, objective, optax.sgd(1.0))
+        state, functions, _ = initial_state(session, context, objective, optax.sgd(1.0))
         batches = program.micro_batches(session, objective.annotations, examples, np.arange(16), step=0)
         return jax.device_get(functions.accumulate(state, batches).grads)
 

@@ -6,16 +6,23 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+import optax
 from flax import nnx
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
-from igd_jax.methods.base import BACKBONE, Context, Method, load_method, with_defaults
+from igd_jax.core.sharding import replicated
+from igd_jax.core.types import ItemBatch, LossSum, TextBatch
+from igd_jax.methods.base import BACKBONE, Context, Method, Objective, load_method, with_defaults
+from igd_jax.models.sharding_rules import placed, shardings, whole_arrays
 from igd_jax.session.config_flags import config_json, run_config
 from igd_jax.session.session import Session
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.frozen_fingerprint import frozen_fingerprint
+from igd_jax.training.step import LossState, Params, StepFunctions, TrainState, init_state, make_step
 
 
 @dataclass(frozen=True)
@@ -36,6 +43,40 @@ def split_trainable(model: nnx.Module) -> tuple[Any, Any, Any]:
     graph, *states = nnx.split(model, nnx.Param, ...)
     trained, frozen = states
     return graph, trained, frozen
+
+
+def initial_state(
+    session: Session, context: Context, objective: Objective, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, StepFunctions, Any]:
+    """Make the initial state on the devices, the compiled parts of a step, and the frozen part of the model."""
+    mesh = session.mesh
+    graph, params, frozen = split_trainable(session.method.make_model(context))
+    params, frozen = placed((params, frozen), mesh)
+    tables = (frozen, jax.device_put(objective.tables, replicated(mesh)))
+    loss_state = {name: jnp.float32(value) for name, value in objective.state.items()}
+
+    def first(params: Params) -> TrainState:
+        return init_state(params, optimizer, loss_state)
+
+    places = shardings(jax.eval_shape(first, params), mesh)
+    state = jax.jit(first, donate_argnums=0, out_shardings=places)(params)
+    for name in whole_arrays((state, frozen), mesh):
+        say(f"whole on every device, as no rule of igd_jax/models/sharding_rules.py splits it: {name}")
+
+    def loss(params: Params, tables: Any, batch: TextBatch | ItemBatch, loss_state: LossState) -> LossSum:
+        frozen, looked_up = tables
+        return objective.loss(nnx.merge(graph, params, frozen), batch, looked_up, loss_state)
+
+    functions = make_step(
+        loss,
+        optimizer,
+        tables=tables,
+        update_state=objective.update_state,
+        normalizer=session.settings.loss.normalizer,
+        sum_dtype=None if session.settings.train.bfloat16 == "pure" else jnp.float32,
+        shardings=places,
+    )
+    return state, functions, frozen
 
 
 def trained_model(session: Session, workdir: Workdir, context: Context) -> Trained:
