@@ -6,7 +6,7 @@
 Prints one line per combination: whether a micro-batch of `config.train.micro_batch_size` rows of
 `config.data.max_length` tokens fits a chip, or by how much it does not. Without --grid, a config that does not fit is
 tried again with what saves memory, one change after another, until it fits. Needs the package libtpu
-(pip install igd_jax[plan]), and no TPU.
+(pip install igd_jax[tpu]), and no TPU.
 """
 
 from collections.abc import Iterator

@@ -37,7 +37,7 @@ from igd_jax.session.plan import Plan
 from igd_jax.session.resume import resume
 from igd_jax.session.session import Session, set_up
 from igd_jax.session.settings import TO_TRAIN, settings_from
-from igd_jax.session.weights import trained_model
+from igd_jax.session.weights import initial_state, trained_model
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.mesh import check_divides, put_batch
 from igd_jax.training.optimizer import make_optimizer, make_schedule

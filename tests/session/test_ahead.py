@@ -53,7 +53,7 @@ def test_an_unknown_topology_is_bad_input(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install .[plan]")
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install .[tpu]")
 def test_the_step_compiles_for_a_tpu_and_a_sharded_one_holds_a_fraction():
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # which libtpu refuses
     done = subprocess.run(
