@@ -125,7 +125,7 @@ MEANT_BY_METHODS: dict[str, dict[str, dict[str, str]]] = {
         "pooling": {},
         "sampled_items": {"zero": "all items"},
         "positions": {},
-        "published": {},
+        **{name: {} for name in ("collaborative_token", "attention", "trained_queries")},
     },
     "sft": {},
 }
