@@ -96,6 +96,8 @@ MEANT_BY_METHODS: dict[str, dict[str, dict[str, str]]] = {
         "beams": {},
         "embed_by": {},
         "grounding": {},
+        "min_new_tokens": {"zero": "no minimum"},
+        "prompt_loss": {},
         "statistic": TEXT_OF_A_PATH,
         "gamma": SHARE,
         "embeddings": TEXT_OF_A_PATH,
@@ -121,7 +123,7 @@ MEANT_BY_METHODS: dict[str, dict[str, dict[str, str]]] = {
         "positions": {},
         "published": {},
     },
-    "sft": {},
+    "sft": {"prompt_loss": {}},
 }
 """The same for the arguments of each method, with the others as its config has them."""
 
