@@ -30,7 +30,10 @@ def _field(name: str, value: object) -> str:
             "config.data.dir is 'nowhere', which is not a folder; expected a folder that igd_jax.prepare has written",
         ),
         ([_field("data.dir", "")], "config.data.dir is not set; expected a folder that igd_jax.prepare has written"),
-        ([_field("data.prompt", "story")], "config.data.prompt is 'story'; expected one of igd, plain"),
+        (
+            [_field("data.prompt", "story")],
+            "config.data.prompt is 'story'; expected one of bigrec, d3, igd, msl",
+        ),
         ([_field("data.max_length", 9)], "config.data.max_length is 9, but the title '"),
         (
             [_field("data.max_examples", -1)],

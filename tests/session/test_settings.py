@@ -99,6 +99,8 @@ MEANT_BY_METHODS: dict[str, dict[str, dict[str, str]]] = {
         "beams": {},
         "embed_by": {},
         "grounding": {},
+        "min_new_tokens": {"zero": "no minimum"},
+        "prompt_loss": {},
         "statistic": TEXT_OF_A_PATH,
         "gamma": SHARE,
         "embeddings": TEXT_OF_A_PATH,
@@ -127,7 +129,7 @@ MEANT_BY_METHODS: dict[str, dict[str, dict[str, str]]] = {
         "positions": {},
         **{name: {} for name in ("collaborative_token", "attention", "trained_queries")},
     },
-    "sft": {},
+    "sft": {"prompt_loss": {}},
 }
 """The same for the arguments of each method, with the others as its config has them."""
 
