@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int
 from igd_jax.core.log import Progress
 from igd_jax.core.map_rows import in_groups
 from igd_jax.core.ragged import ragged_index
-from igd_jax.core.sharding import divisible, replicated
+from igd_jax.core.sharding import divisible
 from igd_jax.core.types import TextBatch
 from igd_jax.data.batches import by_length, make_text_batch
 from igd_jax.data.examples import Examples
@@ -22,6 +22,7 @@ from igd_jax.items.index import TokenWalk
 from igd_jax.methods.base import target_logits
 from igd_jax.methods.cft import logits_without_history
 from igd_jax.models.backbone import Backbone
+from igd_jax.models.sharding_rules import placed
 from igd_jax.session.recommender import Recommender
 from igd_jax.training.mesh import put_batch
 
@@ -44,7 +45,7 @@ def title_tokens(
     examples = replace(examples, target=item)
     size = divisible(min(session.settings.decode.batch_size, len(item)), session.mesh)
     graph, weights = nnx.split(recommender.model)
-    weights = jax.device_put(weights, replicated(session.mesh))
+    weights = placed(weights, session.mesh)
     prompt = jnp.asarray(session.prompts.without_history(), jnp.int32)
     lengths = tokens.lengths[item]
     start = np.cumsum(lengths) - lengths
@@ -53,7 +54,8 @@ def title_tokens(
     for group in in_groups(by_length(examples, np.arange(len(item))), size):
         batch = make_text_batch(examples, group, tokens, {}, size=size)
         mask = np.asarray(batch.target_mask)
-        values = np.asarray(_statistics(graph, weights, put_batch(batch, session.mesh), prompt))
+        with jax.set_mesh(session.mesh):
+            values = np.asarray(_statistics(graph, weights, put_batch(batch, session.mesh), prompt))
         found[:, ragged_index(start[group], lengths[group])] = values[:, mask]
         progress.update(done := done + len(group))
     at = ragged_index(tokens.start[item], lengths)

@@ -88,7 +88,9 @@ MEANT: dict[str, dict[str, str]] = {
     "eval.protocol": {},
     "eval.max_examples": {"zero": "all rows"},
     "eval.ks": {},
-    "mesh.data": {"negative": "-1 is all devices"},
+    "mesh.data": {"negative": "-1 is as many as there are devices for"},
+    "mesh.fsdp": {},
+    "mesh.tensor": {},
 }
 """For each field, the probes that are not refused, and what they mean."""
 
@@ -214,7 +216,7 @@ def test_an_argument_with_a_value_that_cannot_be_meant(plain, method, name, prob
         ({"method.name": "setrec", "method.args.features": "s3://b/f"}, "args.features is 's3://b/f', which is a URL"),
         ({"method.args.gamma": 1.0}, "config.method.args has gamma; igd takes beta, weights, entropy"),
         ({"eval.ks": (1, 0)}, "config.eval.ks[1] is 0; expected a length of lists from 1 to 100,000"),
-        ({"mesh.data": 0}, "mesh.data is 0; expected a number of devices from 1 to 1,048,576, or -1 for all"),
+        ({"mesh.data": 0}, "mesh.data is 0; expected a number of copies from 1 to 1,048,576, or -1 for as many as"),
         ({"data.dir": ""}, "config.data.dir is not set; expected a folder that igd_jax.prepare has written"),
         ({"data.dri": ""}, "config.data.dri is unknown; configs/common.py lists all fields there are"),
     ],
