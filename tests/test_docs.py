@@ -20,7 +20,22 @@ FILES = [*SOURCES, *TEXTS, *LOGS, ROOT / "Makefile", ROOT / "setup.py", ROOT / "
 
 NO_FIELD = {"igd_jax", "benchmarks", "configs", "context", "batch", "index", "trie", "np", "nnx", "jax", "docs"}
 """First words of dotted names that are Python and no config field."""
-SUFFIXES = {"py", "md", "sh", "json", "jsonl", "parquet", "safetensors", "png", "csv", "txt", "data", "item", "dat"}
+SUFFIXES = {
+    "py",
+    "md",
+    "sh",
+    "json",
+    "jsonl",
+    "parquet",
+    "safetensors",
+    "npy",
+    "png",
+    "csv",
+    "txt",
+    "data",
+    "item",
+    "dat",
+}
 
 
 def name_of(path: Path) -> str:
