@@ -73,6 +73,7 @@ def test_a_run_learns_to_recommend_and_its_command_lines_agree(backbone, tiny, s
     changes = {"train.learning_rate": 5e-3, "train.num_steps": 150, "train.checkpoint_every_steps": 150}
     if backbone == "t5":
         changes |= {"model.path": "", "model.config": "t5-pico", "tokenizer.path": str(tiny / "model")}
+        changes |= {"train.num_steps": 300, "train.checkpoint_every_steps": 300}
     vectors = str(sasrec_run) if backbone == "decoder" else ""
     file.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
