@@ -10,6 +10,7 @@ from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.load import grow_vocabulary, load_backbone, named_backbone
 from igd_jax.models.lora import LoRA, add_lora
+from igd_jax.models.quantized import quantize_layers
 from igd_jax.models.t5 import T5
 from igd_jax.session.sections import ModelSettings
 
@@ -17,7 +18,7 @@ from igd_jax.session.sections import ModelSettings
 def make_backbone(given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int, seed: int) -> Decoder | T5:
     """Make the backbone: with the weights of a Hugging Face folder, or random ones of a named size.
 
-    With LoRA, these weights are frozen, and new adapters are added that change nothing at first.
+    With LoRA, these weights are frozen, quantised if asked, and new adapters are added that change nothing at first.
 
     Args:
       given: settings of the model.
@@ -35,7 +36,7 @@ def make_backbone(given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int
         "dropout": None if given.dropout < 0 else given.dropout,
     }
     if given.path:
-        model = load_backbone(given.path, **dtypes)
+        model = load_backbone(given.path, quantize=given.quantize, **dtypes)
         if model.config.vocab_size < tokenizer.vocab_size:
             raise InputError(
                 f"the tokenizer has {tokenizer.vocab_size:,} ids but the model in {given.path} embeds "
@@ -47,6 +48,8 @@ def make_backbone(given: ModelSettings, tokenizer: Tokenizer, *, vocab_size: int
         model = nnx.jit(lambda: named_backbone(given.config, vocab_size=vocab_size, rngs=nnx.Rngs(seed), **dtypes))()
     if given.lora_rank:
         assert isinstance(model, Decoder), "the settings refuse adapters on anything else"
-        lora = LoRA(given.lora_rank, given.lora_alpha, given.lora_targets)
+        if given.quantize and not given.path:
+            quantize_layers(model, given.quantize)
+        lora = LoRA(given.lora_rank, given.lora_alpha, given.lora_targets, given.lora_dropout)
         add_lora(model, lora, rngs=nnx.Rngs(seed), trains_vocabulary=vocab_size > tokenizer.vocab_size)
     return model
