@@ -59,6 +59,7 @@ def get_config() -> ConfigDict:
     config.train.seed = 42  # of the row order and of random weights
     config.train.patience = 1  # evaluations without a better loss before stopping; 0 = never stop early; published: 1
     config.train.eval_every_steps = 0  # updates between evaluations of the loss; 0 = once per epoch, as published
+    config.train.eval_protocol = "rows"  # every row of valid, or the first one of each user (users; SETRec)
     config.train.eval_examples = 0  # rows of valid whose loss that is, evenly spread; 0 = all
     config.train.checkpoint_every_steps = 200  # updates between checkpoints for resuming
     config.train.log_every_steps = 10  # updates between lines of the log

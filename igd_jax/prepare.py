@@ -25,7 +25,8 @@ from igd_jax.data.source_io import DELIMITERS
 FLAGS = flags.FLAGS
 _MOST = 1_000_000_000  # items, users or events; more are no small shop and would not fit into memory
 _OPTIONS = (
-    *("k_core", "split", "max_history", "columns", "delimiter", "min_rating", "duplicates", "min_items"),
+    *("k_core", "split", "min_history", "max_history", "max_eval_history"),
+    *("columns", "delimiter", "min_rating", "duplicates", "min_items"),
     *("n_items", "n_users", "n_events", "seed", "hf_subset", "hf_split"),
 )
 
@@ -37,7 +38,11 @@ def define_flags() -> None:
     flags.DEFINE_string("output", None, "the prepared folder to write; an older one of that name is replaced")
     flags.DEFINE_integer("k_core", None, "fewest events per user and per item; 0: any", lower_bound=0)
     flags.DEFINE_enum("split", None, list(SPLITTERS), "how rows are split into train, valid and test")
+    flags.DEFINE_integer(
+        "min_history", None, "fewest items of history per row of train: 1, or 0", lower_bound=0, upper_bound=1
+    )
     flags.DEFINE_integer("max_history", None, "most items of history per row", lower_bound=1)
+    flags.DEFINE_integer("max_eval_history", None, "the same for valid and test alone; 0: all", lower_bound=0)
     flags.DEFINE_string("columns", None, "csv, huggingface: your names of columns, as in user=userId,title=name")
     flags.DEFINE_enum("delimiter", None, list(DELIMITERS), "csv: what separates cells")
     flags.DEFINE_float("min_rating", None, "lowest rating of an event that is kept; left out: all are")

@@ -34,7 +34,6 @@ from igd_jax.core.signals import Stop, stoppable
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, rows_of_step, seed_of_rows
 from igd_jax.data.examples import Examples
-from igd_jax.evaluation.queries import evenly_spaced
 from igd_jax.methods.base import CollaborativeMethod, Context, Objective
 from igd_jax.session.collaborative import export_vectors
 from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag
@@ -75,8 +74,7 @@ def _train(settings: Settings, config: ConfigDict, workdir: Workdir, stop: Stop,
     check_divides("config.train.micro_batch_size", settings.train.micro_batch_size, session.mesh)
     context = session.context(session.index)
     objective = session.method.objective(context)
-    valid_rows = session.rows("valid")
-    valid_rows = valid_rows.take(evenly_spaced(len(valid_rows), settings.train.eval_examples))
+    valid_rows = session.watched_rows()
     examples = {"train": session.examples(session.rows("train")), "valid": session.examples(valid_rows)}
     report_targets(session, examples)
     if "weight" in objective.annotations:

@@ -50,7 +50,9 @@ def test_csv_becomes_a_prepared_folder_and_all_is_told(tmp_path, run):
         "duplicates": "drop",
         "k_core": 0,
         "split": "time",
+        "min_history": 1,
         "max_history": 3,
+        "max_eval_history": None,
     }
     assert max(len(prepared.splits["test"].history(r)) for r in range(3)) == 3
 
@@ -77,7 +79,9 @@ def test_a_dataset_becomes_a_prepared_folder_and_its_columns_are_told(tmp_path, 
         "hf_split": None,
         "k_core": 0,
         "split": "time",
+        "min_history": 1,
         "max_history": 10,
+        "max_eval_history": None,
     }
 
 
@@ -119,6 +123,7 @@ def test_bad_input_is_one_line_and_exit_code_two_and_writes_nothing(tmp_path, ru
         ),
         ("movielens", {"columns": "user=a"}, "takes no --columns; it takes --min_rating, --duplicates, --k_core,"),
         ("d3", {"k_core": 5}, "takes no --k_core; it takes no options"),
+        ("setrec", {"max_history": 5}, "takes no --max_history; it takes no options"),
     ],
 )
 def test_what_a_source_does_not_take_is_an_input_error(source, options, message):
@@ -181,7 +186,13 @@ def test_missing_input_is_an_input_error(tmp_path):
 def test_options_reach_the_source_and_the_split():
     options = {"n_items": 30, "n_users": 20, "n_events": 400, "seed": 3, "split": "leave_one_out", "k_core": 2}
     meta = prepare.prepare("synthetic", path=None, options=options).meta
-    assert meta["options"] == {"input": None, "max_history": 10, **options}
+    assert meta["options"] == {
+        "input": None,
+        "min_history": 1,
+        "max_history": 10,
+        "max_eval_history": None,
+        **options,
+    }
     assert meta["rows"]["test"] == meta["users"] == 20
 
 

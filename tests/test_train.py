@@ -1,5 +1,6 @@
 """Training from start to end: what it writes and says, how it resumes, and when it refuses."""
 
+import dataclasses
 import json
 import shutil
 
@@ -211,3 +212,11 @@ def test_the_valid_loss_can_be_that_of_some_rows(tiny, tmp_path, monkeypatch):
     train_tiny(tiny, tmp_path, {"train.num_steps": 1, "train.eval_examples": 5})
     valid = load(tiny / "data").splits["valid"]
     np.testing.assert_array_equal(seen, [valid.target[np.arange(5) * len(valid) // 5]])
+
+
+def test_the_valid_loss_can_be_that_of_the_first_row_of_each_user(tiny, tmp_path):
+    run = session_of(tiny_run.tiny_config(tiny, {"train.eval_protocol": "users"}), tmp_path)
+    valid, number = run.prepared.splits["valid"], np.arange(13)
+    shared = dataclasses.replace(valid, user=np.array([f"u{n % 4}" for n in number], object), timestamp=-number)
+    rows = dataclasses.replace(run, prepared=dataclasses.replace(run.prepared, splits={"valid": shared})).watched_rows()
+    assert rows.timestamp.tolist() == [-9, -10, -11, -12]

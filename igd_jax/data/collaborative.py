@@ -12,12 +12,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
+from igd_jax.core.arrays import check_finite
 from igd_jax.core.errors import InputError
+from igd_jax.data.npy_io import read_npy
 from igd_jax.data.safetensors_io import read_matrices, write_matrices
 
 FILE = "collaborative.safetensors"
 EXPORTED = ("valid", "test")
 """Splits whose user vectors a run exports."""
+MENDED = "give a matrix of floats with a row per item, written by numpy.save"
 AGAIN = "finish the collaborative run again: python -m igd_jax.train with its config and workdir"
 
 
@@ -85,13 +88,19 @@ def load_collaborative(run: Path, *, fingerprint: str, split: str, n_rows: int, 
     return Collaborative(users, items)
 
 
-def load_item_vectors(run: Path, *, fingerprint: str, n_items: int) -> Float[np.ndarray, "I D"]:
-    """Read the item vectors only.
+def load_item_vectors(source: Path, *, fingerprint: str, n_items: int) -> Float[np.ndarray, "I D"]:
+    """Read the item vectors only, of a collaborative run or of a NumPy file (``.npy``) with a row per item.
 
     Raises:
       InputError: there are none, or they belong to another catalogue or are not finite.
     """
-    (vectors,), found = read_matrices(path := run / FILE, "items", remedy=AGAIN)
+    if source.suffix == ".npy":
+        vectors = read_npy(source, remedy=MENDED)
+        check_finite(str(source), vectors, remedy=MENDED)
+        if len(vectors) != n_items:
+            raise InputError(f"{source} has {len(vectors):,} item vectors for {n_items:,} items; {MENDED}")
+        return vectors
+    (vectors,), found = read_matrices(path := source / FILE, "items", remedy=AGAIN)
     _check(path, vectors, found, fingerprint=fingerprint, n_items=n_items)
     return vectors
 

@@ -1,9 +1,10 @@
 """An integer-coded event log, and its conversion to splits of (history, next item) rows.
 
-The rules are those of the Amazon preprocessing that IGD and D3 share: iterative k-core, a target after at least one
-event, at most 10 items of history, and a global cut by time at 80 % and 90 % of the rows.
+The rules are by default those of the Amazon preprocessing that IGD and D3 share: iterative k-core, a target after at
+least one event, at most 10 items of history, and a global cut by time at 80 % and 90 % of the rows.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -157,61 +158,102 @@ def take_core(log: Interactions, k: int) -> Interactions:
     return replace(core, notes={**core.notes, f"rounds to the {k}-core": rounds})
 
 
-def build_rows(log: Interactions, *, max_history: int = 10) -> tuple[Rows, dict[str, int]]:
-    """Make every event but a user's first a target, with the 1 to `max_history` items before it as history.
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """Events by user, users in log order and each user's oldest first (ties in log order).
 
-    Returns:
-      The rows, users in log order and each user's rows oldest first (ties in log order), and counts of events that
-      give no row and of truncated histories.
-
-    Raises:
-      InputError: no user has two events.
+    Attributes:
+      user, item, timestamp: as in `Interactions`.
+      position: number of the user's events before each event.
+      user_ids: as in `Interactions`.
     """
+
+    user: Int32[np.ndarray, "events"]
+    item: Int32[np.ndarray, "events"]
+    timestamp: Int64[np.ndarray, "events"]
+    position: Int64[np.ndarray, "events"]
+    user_ids: list[str]
+
+    def targets(self, *, min_history: int = 1) -> Int64[np.ndarray, "rows"]:
+        """Events that make a row, ascending: all but a user's first; with `min_history` 0 also first ones.
+
+        A user's only event makes no row.
+
+        Raises:
+          InputError: no user has two events.
+        """
+        n_events = np.bincount(self.user, minlength=len(self.user_ids))
+        targets = np.flatnonzero((self.position >= min_history) & (n_events[self.user] > 1))
+        if not targets.size:
+            raise InputError(
+                f"none of the {len(self.user_ids):,} users has two events; a row needs a history and a target"
+            )
+        return targets
+
+    def rows(self, targets: Int64[np.ndarray, "rows"], *, max_history: int) -> Rows:
+        """A row per target, with the up to `max_history` items before it as history."""
+        lengths = np.minimum(self.position[targets], max_history)
+        return Rows(
+            user=np.array(self.user_ids, object)[self.user[targets]],
+            history_items=self.item[ragged_index(targets - lengths, lengths)],
+            history_start=starts_of(lengths),
+            target=self.item[targets],
+            timestamp=self.timestamp[targets],
+        )
+
+
+def in_sequence(log: Interactions) -> Sequences:
+    """The events by user, each user's oldest first."""
     order = np.lexsort((log.timestamp, log.user))
-    user, item, timestamp = log.user[order], log.item[order], log.timestamp[order]
+    user = log.user[order]
     position = np.arange(len(user)) - starts_of(np.bincount(user))[user]
-    row = np.flatnonzero(position > 0)
-    if not row.size:
-        raise InputError(f"none of the {len(log.user_ids):,} users has two events; a row needs a history and a target")
-    lengths = np.minimum(position[row], max_history)
-    rows = Rows(
-        user=np.array(log.user_ids, object)[user[row]],
-        history_items=item[ragged_index(row - lengths, lengths)],
-        history_start=starts_of(lengths),
-        target=item[row],
-        timestamp=timestamp[row],
-    )
-    counts = {
-        "first of its user, so without history: events": len(user) - len(row),
-        f"history cut to the last {max_history}: rows": int((position > max_history).sum()),
-    }
-    return rows, counts
+    return Sequences(user, log.item[order], log.timestamp[order], position, log.user_ids)
 
 
-def split_by_time(rows: Rows, *, ratios: Sequence[int] = (8, 1, 1)) -> dict[str, Rows]:
-    """Sort all rows by the time of their target (ties in the given order) and cut them by `ratios`."""
-    order = np.argsort(rows.timestamp, kind="stable")
-    cuts = np.cumsum(ratios)[:-1] * len(rows) // sum(ratios)
-    return {name: rows.take(part) for name, part in zip(SPLITS, np.split(order, cuts), strict=True)}
+def split_by_time(
+    events: Sequences, targets: Int64[np.ndarray, "rows"], *, ratios: Sequence[int] = (8, 1, 1)
+) -> dict[str, Int64[np.ndarray, "part"]]:
+    """Sort targets by time (ties in the given order) and cut those with a history by `ratios`.
 
-
-def split_leave_one_out(rows: Rows) -> dict[str, Rows]:
-    """Use each user's last row for test, the one before for valid, and the others for train.
-
-    Train rows may be later than other users' test rows, so future behaviour leaks into training. The rows must be
-    ordered as by `build_rows`: grouped by user, oldest first.
+    Targets without a history are for train alone; those after its end are left out.
     """
-    is_last = np.append(rows.user[1:] != rows.user[:-1], True)
-    is_valid = ~is_last & np.append(is_last[1:], False)
+    order = targets[np.argsort(events.timestamp[targets], kind="stable")]
+    n_before = np.cumsum(events.position[order] > 0)
+    cuts = np.searchsorted(n_before, np.cumsum(ratios)[:-1] * n_before[-1] // sum(ratios) + 1)
+    train, *others = np.split(order, cuts)
+    return dict(zip(SPLITS, [train, *(part[events.position[part] > 0] for part in others)], strict=True))
+
+
+def split_leave_one_out(events: Sequences, targets: Int64[np.ndarray, "rows"]) -> dict[str, Int64[np.ndarray, "part"]]:
+    """Use each user's last target for test, the one before for valid if it has a history, and the others for train.
+
+    Train rows may be later than other users' test rows, so future behaviour leaks into training.
+    """
+    user = events.user[targets]
+    is_last = np.append(user[1:] != user[:-1], True)
+    is_valid = ~is_last & np.append(is_last[1:], False) & (events.position[targets] > 0)
     masks = (~is_last & ~is_valid, is_valid, is_last)
-    return {name: rows.take(np.flatnonzero(mask)) for name, mask in zip(SPLITS, masks, strict=True)}
+    return {name: targets[mask] for name, mask in zip(SPLITS, masks, strict=True)}
 
 
 SPLITTERS = {"time": split_by_time, "leave_one_out": split_leave_one_out}
 
 
-def to_prepared(log: Interactions, *, k_core: int = 0, split: str = "time", max_history: int = 10) -> Prepared:
+def to_prepared(
+    log: Interactions,
+    *,
+    k_core: int = 0,
+    split: str = "time",
+    min_history: int = 1,
+    max_history: int = 10,
+    max_eval_history: int | None = None,
+) -> Prepared:
     """Drop untitled items, take the k-core (0: all), build the rows and split them ("time" or "leave_one_out").
+
+    Args:
+      min_history: 1; or 0, with which a user's first event is a row of train, too, without a history.
+      max_history: number of most recent history items per row.
+      max_eval_history: the same for valid and test; 0 = all; None = `max_history`.
 
     Raises:
       InputError: the split is unknown, no titled item or no core is left, or a split would be empty.
@@ -219,12 +261,20 @@ def to_prepared(log: Interactions, *, k_core: int = 0, split: str = "time", max_
     if split not in SPLITTERS:
         raise InputError(f"there is no split {split!r}; choose one of {', '.join(SPLITTERS)}")
     log = take_core(drop_untitled(log), k_core)
-    rows, counts = build_rows(log, max_history=max_history)
+    events = in_sequence(log)
+    parts = SPLITTERS[split](events, events.targets(min_history=min_history))
+    splits, dropped = dict[str, Rows](), Counter[str](log.dropped)
+    dropped["first of its user, so without history: events"] += len(log) - sum(map(len, parts.values()))
+    for name, targets in parts.items():
+        limit = max_history if name == "train" or max_eval_history is None else max_eval_history
+        limit = limit or len(log)
+        splits[name] = events.rows(targets, max_history=limit)
+        dropped[f"history cut to the last {limit}: rows"] += int((events.position[targets] > limit).sum())
     return assemble(
         item_ids=log.item_ids,
         titles=log.titles,
         texts=log.texts,
-        splits=SPLITTERS[split](rows),
-        dropped={**log.dropped, **counts},
+        splits=splits,
+        dropped=dict(dropped),
         notes=log.notes,
     )

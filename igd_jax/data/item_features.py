@@ -14,6 +14,7 @@ from igd_jax.core.log import Progress, say
 from igd_jax.core.map_rows import deal_rows, in_groups, map_rows
 from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import TARGET_WIDTHS, padded_width
+from igd_jax.data.npy_io import read_npy
 from igd_jax.data.safetensors_io import read_cached, read_matrices, write_matrices
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.models.decoder import Decoder
@@ -27,12 +28,15 @@ TOKENS_AT_ONCE = 8192
 
 
 def read_features(path: Path, titles: Sequence[str], *, missing: str) -> Float[np.ndarray, "I W"]:
-    """Read features, one row per item in catalogue order.
+    """Read features, one row per item in catalogue order, from a file of safetensors, or of NumPy (``.npy``).
 
     Raises:
       InputError: no such file, features of other titles, or rows that are not finite unless `missing` is ``zero``.
     """
-    (features,), found = read_matrices(path, "features", remedy="make it again", may_lack=True)
+    if path.suffix == ".npy":
+        features, found = read_npy(path, remedy="make it again"), dict[str, str]()
+    else:
+        (features,), found = read_matrices(path, "features", remedy="make it again", may_lack=True)
     of_titles = fingerprint(*titles)
     if len(features) != len(titles) or found.get("fingerprint", of_titles) != of_titles:
         raise InputError(

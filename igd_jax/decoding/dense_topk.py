@@ -2,7 +2,11 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
+
+from igd_jax.core.ragged import Ragged
+from igd_jax.items.index import ItemIndex
 
 
 def best_rows(
@@ -42,3 +46,26 @@ def best_rows(
     nothing = jnp.full((len(query), k), -jnp.inf), jnp.zeros((len(query), k), jnp.int32)
     chunks = {name: tables[name] for name in ("tokens", "row", "is_item")}
     return jax.lax.scan(add_chunk, nothing, chunks)[0]
+
+
+def in_chunks(
+    index: ItemIndex, size: int
+) -> tuple[Int[np.ndarray, "chunks I"], Int[np.ndarray, "chunks I"], Int[np.ndarray, " n"]]:
+    """Candidates by catalogue row, in chunks of equal size that never split the items of a row.
+
+    Returns:
+      Items, -1 on padding; the number of each item's row among the candidates' rows, on padding that of the chunk's
+      last item; and the catalogue rows with those numbers.
+    """
+    row_of_item = index.catalog.row_of_item
+    items = np.flatnonzero(index.candidates)
+    items = items[np.argsort(row_of_item[items], kind="stable")].astype(np.int32)
+    rows, number, count = np.unique(row_of_item[items], return_inverse=True, return_counts=True)
+    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
+    size = max(min(size, int(start[-1])), int(count.max()))
+    bounds = [0]
+    while bounds[-1] < start[-1]:
+        bounds.append(int(start[np.searchsorted(start, bounds[-1] + size, side="right") - 1]))
+    chunks = Ragged(items, np.array(bounds, np.int64))
+    numbers = np.maximum.accumulate(Ragged(number.astype(np.int32), chunks.start).pad(size), axis=1)
+    return chunks.pad(size, fill=-1), numbers, rows.astype(np.int32)

@@ -3,7 +3,8 @@
     L = mean over rows b and tokens k of CE(<o_bk, t_ik> over items i, target of b)  +  alpha * MSE(features, rebuilt)
     score of item i = (1 - beta) <o_b0, t_i0> + beta * (<o_b1, t_i1> + ... + <o_bN, t_iN>)
 
-o_bk is the output of query k, t_ik is token k of item i: 0 is collaborative, 1 to N are semantic (see `models.setrec`).
+o_bk is the output of query k, t_ik is token k of item i: 0 is collaborative, 1 to N are semantic
+(`models.item_tokens`). Either kind can be left out.
 Scores are inner products, not log-probabilities.
 """
 
@@ -18,17 +19,16 @@ from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.fingerprint import fingerprint, sample_leaves
 from igd_jax.core.log import say
-from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import ItemBatch, LossSum, Recommendations
 from igd_jax.data.collaborative import FILE as COLLABORATIVE
 from igd_jax.data.collaborative import load_item_vectors
 from igd_jax.data.item_features import load_text_model, read_features, text_features
-from igd_jax.decoding.dense_topk import best_rows
+from igd_jax.decoding.dense_topk import best_rows, in_chunks
 from igd_jax.decoding.engine import Engine, OneCall
-from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import Context, DecodeOptions, Method, Objective, check_argument, check_file, check_folder
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.setrec import ItemTokens, SetModel
+from igd_jax.models.item_tokens import ItemTokens
+from igd_jax.models.setrec import ATTENTIONS, SetModel
 from igd_jax.models.t5 import T5
 from igd_jax.training.step import LossState
 
@@ -41,8 +41,8 @@ CHUNK = 4096
 POSITIONS = ("contiguous", "published")
 MISSING = ("", "zero")
 POOLINGS = ("mean", "last")
-SASREC_RUN = "the folder of a finished SASRec run (configs/sasrec.py), or nothing to train vectors"
-FEATURES_FILE = "one of safetensors with features of the items, or nothing to make them from texts"
+VECTORS = "the folder of a finished SASRec run (configs/sasrec.py), a .npy file, or nothing to train vectors"
+FEATURES_FILE = "one of safetensors or .npy with features of the items, or nothing to make them from texts"
 TEXT_MODEL = "the Hugging Face folder of a decoder or a T5 with its tokenizer, or nothing for the backbone"
 
 
@@ -81,13 +81,16 @@ class SETRec(Method):
     Args:
       n_semantic: number of semantic tokens per item, N; the authors use 4 with T5 and 6 with Qwen.
       alpha: weight of the autoencoder's error.
-      beta: weight of the semantic scores, 0 to 1; may differ in decoding. Must be 0 if N is 0.
-      collaborative: folder of a SASRec run, whose item vectors are frozen; empty = random vectors are trained.
-      features: safetensors file with ``features`` [items, any width], in item order; its metadata may hold a
-        ``fingerprint``, the result of `core.fingerprint.fingerprint` for all titles. Empty = the untrained model's last
-        hidden states of an item's title, and of its description, brand and category if the data has them, each read as
-        a separate text; averaged (published for Qwen; for the T5, the authors read them as one text with another
-        model).
+      beta: weight of the semantic scores, 0 to 1; may differ in decoding. Must be 0 if N is 0, and 1 without the
+        collaborative token.
+      collaborative_token: whether items have a collaborative token.
+      collaborative: folder of a SASRec run, or NumPy file [items, any width] in item order, whose vectors are frozen;
+        empty = random vectors are trained.
+      features: NumPy file [items, any width] in item order, or safetensors file with such ``features``, whose metadata
+        may hold a ``fingerprint``, the result of `core.fingerprint.fingerprint` for all titles. Empty = the untrained
+        model's last hidden states of an item's title, and of its description, brand and category if the data has them,
+        each read as a separate text; averaged (published for Qwen; for the T5, the authors read them as one text with
+        another model).
       pooling: pooling of hidden states: ``mean`` over a text's tokens, or ``last`` for its last token, the newline.
       text_model: Hugging Face folder of a decoder or a T5, which reads the texts with its own tokenizer and is not part
         of the trained model; empty = the backbone.
@@ -95,7 +98,10 @@ class SETRec(Method):
       sampled_items: number of items in the softmax in addition to the targets of a micro-batch, drawn uniformly at each
         step, without correction for the sampling; 0 = all items.
       positions: ``contiguous``, or ``published``, where padding is counted and there is a gap after the history.
-      published: whether a T5 has the attention of the published code: dense, with queries that see each other.
+      attention: ``sparse``, as the paper has it: tokens of an item do not see each other, nor do queries; ``dense``,
+        where they do; or, for a T5, ``published``, the dense one of the authors' code, which also adds 1 to each
+        query's logit of itself.
+      trained_queries: whether queries are trained, as published; otherwise they stay as they were drawn.
     """
 
     model_kind, inputs, decoding_args, beam_search = "setrec", "items", ("beta",), False
@@ -107,6 +113,7 @@ class SETRec(Method):
         n_semantic: int = 6,
         alpha: float = 0.5,
         beta: float = 0.1,
+        collaborative_token: bool = True,
         collaborative: str = "",
         features: str = "",
         pooling: str = "mean",
@@ -114,28 +121,36 @@ class SETRec(Method):
         missing: str = "",
         sampled_items: int = 0,
         positions: str = "contiguous",
-        published: bool = False,
+        attention: str = "sparse",
+        trained_queries: bool = True,
     ):
-        check_argument(
-            "n_semantic", n_semantic, n_semantic >= 0, "a number of tokens, or 0 for the collaborative one alone"
-        )
+        few = ", or 0 for the collaborative one alone" if collaborative_token else ", at least 1 without the other kind"
+        check_argument("n_semantic", n_semantic, n_semantic >= 1 - collaborative_token, f"a number of tokens{few}")
         check_argument("alpha", alpha, 0.0 <= alpha < float("inf"), "a weight of 0 or more")
         check_argument("beta", beta, 0.0 <= beta <= 1.0, "a weight from 0 to 1")
         check_argument("beta", beta, beta == 0.0 or n_semantic > 0, "0 where n_semantic is 0")
+        check_argument("beta", beta, beta == 1.0 or collaborative_token, "1 where collaborative_token is False")
+        is_free = collaborative_token or not collaborative
+        check_argument("collaborative", collaborative, is_free, "nothing where collaborative_token is False")
+        check_argument("attention", attention, attention in ATTENTIONS, "one of " + ", ".join(ATTENTIONS))
         check_argument("sampled_items", sampled_items, sampled_items >= 0, "a number of items, or 0 for all")
         check_argument("positions", positions, positions in POSITIONS, " or ".join(POSITIONS))
         check_argument("missing", missing, missing in MISSING, "'zero' or nothing")
         check_argument("pooling", pooling, pooling in POOLINGS, " or ".join(POOLINGS))
         check_argument("pooling", pooling, pooling == "mean" or not features, "mean where features are given")
         check_argument("text_model", text_model, not text_model or not features, "nothing where features are given")
-        check_folder("collaborative", collaborative, (COLLABORATIVE,), SASREC_RUN)
+        if collaborative.endswith(".npy"):
+            check_file("collaborative", collaborative, VECTORS)
+        else:
+            check_folder("collaborative", collaborative, (COLLABORATIVE,), VECTORS)
         check_file("features", features, FEATURES_FILE)
         check_folder("text_model", text_model, ("config.json", "tokenizer.json"), TEXT_MODEL)
         self._n_semantic, self._alpha, self._beta, self._sampled = n_semantic, alpha, beta, sampled_items
         self._collaborative, self._features, self._missing = collaborative, features, missing
         self._pooling, self._text_model = pooling, text_model
-        self._gap, self._published = positions == "published", published
-        self.backbones = ("t5",) if published else ("decoder", "t5")
+        self._collaborative_token, self._gap = collaborative_token, positions == "published"
+        self._attention, self._trained_queries = attention, trained_queries
+        self.backbones = ("t5",) if attention == "published" else ("decoder", "t5")
 
     def make_model(self, context: Context) -> SetModel:
         """The backbone, with new queries, projector and autoencoder.
@@ -144,14 +159,8 @@ class SETRec(Method):
           InputError: vectors or features are missing, unusable or of another catalogue, or there is no such text model.
         """
         backbone = context.backbone()
-        rngs, titles = nnx.Rngs(context.seed), context.index.titles
-        if self._collaborative:
-            source = Path(self._collaborative)
-            given = load_item_vectors(source, fingerprint=context.data_fingerprint, n_items=len(titles))
-            vectors = jnp.asarray(given)
-        else:
-            say("collaborative tokens: trained here, from a random table; config.method.args.collaborative is not set")
-            vectors = 0.1 * jax.random.normal(rngs.params(), (len(titles), TABLE_WIDTH))
+        rngs = nnx.Rngs(context.seed)
+        vectors = self._item_vectors(context, rngs) if self._collaborative_token else None
         instruction, response = (
             jnp.asarray(ids, jnp.int32) for ids in context.tokenizer.encode([INSTRUCTION, RESPONSE])
         )
@@ -170,11 +179,11 @@ class SETRec(Method):
             tokens,
             instruction=instruction,
             response=response,
-            n_tokens=self._n_semantic + 1,
             gap=self._gap,
             query_scale=0.02 if isinstance(backbone, T5) else 1.0,
             rngs=rngs,
-            published=self._published,
+            attention=self._attention,
+            trains_queries=self._trained_queries,
         )
 
     def objective(self, context: Context) -> Objective:
@@ -191,7 +200,8 @@ class SETRec(Method):
             "row": jnp.asarray(numbers),
             "is_item": jnp.asarray(items >= 0),
         }
-        weight = jnp.full(self._n_semantic + 1, self._beta).at[0].set(1.0 - self._beta)
+        weight = jnp.full(model.tokens.n_tokens, self._beta)
+        weight = weight.at[0].set(1.0 - self._beta) if self._collaborative_token else weight
         return SetRanking(*nnx.split(model), tables=tables, row=jnp.asarray(rows), weight=weight, top_k=options.top_k)
 
     def _loss(self, model: SetModel, batch: ItemBatch, tables: Any, state: LossState) -> LossSum:
@@ -212,7 +222,7 @@ class SETRec(Method):
             table = model.tokens(jnp.arange(model.tokens.n_items))
             allowed = jnp.ones((len(target), len(table)), bool)
             read, column = table[history], target
-        answers = model(read, mask)
+        answers = model(read, mask, batch.seed)
         logits = jnp.einsum("BZD,IZD->BZI", answers, table, preferred_element_type=jnp.float32)
         logits = jnp.where(allowed[:, None], logits, -jnp.inf)
         own = jnp.take_along_axis(logits, column[:, None, None], axis=-1)[..., 0]
@@ -232,6 +242,15 @@ class SETRec(Method):
         is_own = jnp.eye(len(target), len(items), dtype=bool)
         is_real = jnp.pad(batch.is_real, (0, self._sampled), constant_values=True)
         return items, is_own | (is_real[None] & (items[None] != target[:, None]))
+
+    def _item_vectors(self, context: Context, rngs: nnx.Rngs) -> Float[Array, "I C"]:
+        """Vectors of a collaborative run, or random ones to be trained."""
+        n_items = len(context.index.titles)
+        if self._collaborative:
+            source = Path(self._collaborative)
+            return jnp.asarray(load_item_vectors(source, fingerprint=context.data_fingerprint, n_items=n_items))
+        say("collaborative tokens: trained here, from a random table; config.method.args.collaborative is not set")
+        return 0.1 * jax.random.normal(rngs.params(), (n_items, TABLE_WIDTH))
 
     def _item_features(self, context: Context, backbone: Decoder | T5) -> tuple[Float[np.ndarray, "I W"], str]:
         """Features, and a fingerprint of their origin if they are computed; prints items without features."""
@@ -263,29 +282,6 @@ class SETRec(Method):
             mesh=context.mesh,
         )
         return features, mark
-
-
-def in_chunks(
-    index: ItemIndex, size: int
-) -> tuple[Int[np.ndarray, "chunks I"], Int[np.ndarray, "chunks I"], Int[np.ndarray, " n"]]:
-    """Candidates by catalogue row, in chunks of equal size that never split the items of a row.
-
-    Returns:
-      Items, -1 on padding; the number of each item's row among the candidates' rows, on padding that of the chunk's
-      last item; and the catalogue rows with those numbers.
-    """
-    row_of_item = index.catalog.row_of_item
-    items = np.flatnonzero(index.candidates)
-    items = items[np.argsort(row_of_item[items], kind="stable")].astype(np.int32)
-    rows, number, count = np.unique(row_of_item[items], return_inverse=True, return_counts=True)
-    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
-    size = max(min(size, int(start[-1])), int(count.max()))
-    bounds = [0]
-    while bounds[-1] < start[-1]:
-        bounds.append(int(start[np.searchsorted(start, bounds[-1] + size, side="right") - 1]))
-    chunks = Ragged(items, np.array(bounds, np.int64))
-    numbers = np.maximum.accumulate(Ragged(number.astype(np.int32), chunks.start).pad(size), axis=1)
-    return chunks.pad(size, fill=-1), numbers, rows.astype(np.int32)
 
 
 METHOD = SETRec

@@ -88,12 +88,13 @@ class SASRec(nnx.Module):
 
         Args:
           history: left-padded items, oldest first; only the newest `max_history` columns are read.
-          valid: True on real items. The vector of a row without any is finite but arbitrary.
+          valid: True on real items. The vector of a row without any depends on the last position alone.
           seed: seed of each row's dropout, which does not depend on the other rows; None = no dropout.
         """
         history, valid = history[:, -self.config.max_history :], valid[:, -self.config.max_history :]
         keys = row_keys(seed)
-        hidden = self.embed[...][history] + self.position[...][None, -history.shape[1] :]
+        items = jnp.where(valid[..., None], self.embed[...][history], 0.0)
+        hidden = items + self.position[...][None, -history.shape[1] :]
         hidden = drop(hidden, at_site(keys, 0), rate=self.config.dropout)
         for number, block in enumerate(self.blocks, start=1):
             n_last = 1 if number == len(self.blocks) else hidden.shape[1]

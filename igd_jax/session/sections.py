@@ -111,6 +111,7 @@ class TrainSettings:
     seed: Annotated[int, Range(0, 2**32 - 1, "a seed")]
     patience: Annotated[int, Range(1, MANY, "a number of evaluations", also=(0, "to never stop early"))]
     eval_every_steps: Annotated[int, Range(1, MANY, "a number of updates", also=(0, "for one epoch"))]
+    eval_protocol: Annotated[str, OneOf(tuple(PROTOCOLS))]
     eval_examples: AllOrSome
     checkpoint_every_steps: Updates
     log_every_steps: Updates

@@ -21,6 +21,7 @@ from igd_jax.data.examples import Examples, item_examples, make_examples, room_b
 from igd_jax.data.prepared import Prepared, Rows, headline, load
 from igd_jax.data.prompts import Prompts, render
 from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_tokenizer
+from igd_jax.evaluation.queries import make_queries
 from igd_jax.identifiers.base import Source, identifiers_class
 from igd_jax.items.candidates import choose_candidates
 from igd_jax.items.identifiers import Identifiers
@@ -94,6 +95,18 @@ class Session:
         """Rows of a split that are in use: all, except for train, the first `data.max_examples`."""
         rows = self.prepared.splits[split]
         return first_rows(rows, self.settings.data.max_examples) if split == "train" else rows
+
+    def watched_rows(self) -> Rows:
+        """Rows of valid whose loss is watched in training: all or the first of each user, or some of these."""
+        rows, train = self.prepared.splits["valid"], self.settings.train
+        queries = make_queries(
+            train.eval_protocol,
+            user=rows.user,
+            timestamp=rows.timestamp,
+            target=rows.target,
+            max_examples=train.eval_examples,
+        )
+        return rows.take(queries.row)
 
     def examples(self, rows: Rows) -> Examples:
         """Rows in the form that the method reads, with their targets. Prints how many prompts were cut."""

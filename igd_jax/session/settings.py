@@ -45,8 +45,6 @@ TO_DECODE = TO_TRAIN | {"decode.collaborative"}
 
 ONLY_OF_A_DECODER = {"lora_rank": 0, "dtype": "float32", "param_dtype": "float32", "quantize": "", "remat": False}
 """Fields of `config.model` that apply to decoders only, each with the value that other models require."""
-ONLY_OF_A_T5 = {"dropout": -1.0}
-"""The same for a T5; decoders have no dropout, and that of SASRec is an argument of the method."""
 
 
 @dataclass(frozen=True)
@@ -188,13 +186,11 @@ def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterato
             f"config.model names a {kind}, but {settings.method.name} with these arguments works on "
             f"{' or '.join(method.backbones)}; choose such a model"
         )
-    if not method.backbones or kind != "t5":
-        for field, value in ONLY_OF_A_T5.items():
-            if (given := getattr(model, field)) not in (value, 0.0):
-                yield (
-                    f"config.model.{field} is {given!r}, but the model of {settings.method.name} is no T5, the only "
-                    f"one with dropout; set it to {value!r}"
-                )
+    if model.dropout > 0 and (not method.backbones or kind != "t5"):
+        yield (
+            f"config.model.dropout is {model.dropout!r}, but the model of {settings.method.name} is no T5, the only "
+            "one that this field is for; set it to -1"
+        )
     if not method.backbones or kind != "decoder":
         for field, value in ONLY_OF_A_DECODER.items():
             if (given := getattr(model, field)) != value:

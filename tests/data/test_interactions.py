@@ -8,8 +8,8 @@ import pytest
 from igd_jax.core.errors import InputError
 from igd_jax.data.interactions import (
     Interactions,
-    build_rows,
     drop_untitled,
+    in_sequence,
     select,
     split_by_time,
     split_leave_one_out,
@@ -50,6 +50,15 @@ def rows_of(rows, item_ids):
         (rows.user[r], [item_ids[i] for i in rows.history(r)], item_ids[rows.target[r]], int(rows.timestamp[r]))
         for r in range(len(rows))
     ]
+
+
+def rows_and_splits(log, splitter=split_by_time, *, min_history=1, max_history=10, **options):
+    """All rows, and those of each split."""
+    events = in_sequence(log)
+    targets = events.targets(min_history=min_history)
+    parts = {"all": targets, **splitter(events, targets, **options)}
+    rows, *splits = (rows_of(events.rows(part, max_history=max_history), log.item_ids) for part in parts.values())
+    return rows, dict(zip([*parts][1:], splits, strict=True))
 
 
 def loop_core(events, k):
@@ -136,45 +145,79 @@ def test_no_titled_item_is_an_input_error():
 @pytest.mark.parametrize("max_history", [1, 3, 10])
 def test_rows_equal_those_of_a_loop_over_users(seed, max_history):
     events = random_events(seed)
-    log = make_log(events)
-    rows, counts = build_rows(log, max_history=max_history)
-    expected = loop_rows(events, max_history)
-    assert rows_of(rows, log.item_ids) == expected
-    assert counts["first of its user, so without history: events"] == len(events) - len(expected)
-    n_cut = len(loop_rows(events, 1000)) - sum(a == b for a, b in zip(expected, loop_rows(events, 1000), strict=True))
-    assert counts[f"history cut to the last {max_history}: rows"] == n_cut
+    rows, splits = rows_and_splits(make_log(events), max_history=max_history)
+    expected, whole = (loop_rows(events, limit) for limit in (max_history, 1000))
+    assert rows == expected
+    meta = to_prepared(make_log(events), max_history=max_history).meta
+    assert meta["rows"] == {name: len(split) for name, split in splits.items()}
+    assert meta["dropped"]["first of its user, so without history: events"] == len(events) - len(expected)
+    n_cut = sum(a != b for a, b in zip(expected, whole, strict=True))
+    assert meta["dropped"].get(f"history cut to the last {max_history}: rows", 0) == n_cut
 
 
 def test_users_with_one_event_give_no_row():
-    with pytest.raises(InputError, match="none of the 2 users has two events"):
-        build_rows(make_log([("a", "i", 1), ("b", "i", 2)]))
+    for min_history in (0, 1):
+        with pytest.raises(InputError, match="none of the 2 users has two events"):
+            in_sequence(make_log([("a", "i", 1), ("b", "i", 2)])).targets(min_history=min_history)
 
 
 def test_time_split_sorts_all_rows_and_cuts_them():
-    log = make_log(random_events(1))
-    rows, _ = build_rows(log)
-    splits = split_by_time(rows)
+    rows, splits = rows_and_splits(make_log(random_events(1)))
     n = len(rows)
-    joined = [row for split in splits.values() for row in rows_of(split, log.item_ids)]
-    assert joined == sorted(rows_of(rows, log.item_ids), key=lambda row: row[3])  # sorted() is stable
+    joined = [row for split in splits.values() for row in split]
+    assert joined == sorted(rows, key=lambda row: row[3])  # sorted() is stable
     assert [len(split) for split in splits.values()] == [n * 8 // 10, n * 9 // 10 - n * 8 // 10, n - n * 9 // 10]
     assert list(splits) == ["train", "valid", "test"]
 
 
 def test_time_split_follows_its_ratios():
-    rows, _ = build_rows(make_log([("a", f"i{i}", i) for i in range(11)]))
-    assert [len(split) for split in split_by_time(rows, ratios=(5, 2, 3)).values()] == [5, 2, 3]
+    _, splits = rows_and_splits(make_log([("a", f"i{i}", i) for i in range(11)]), ratios=(5, 2, 3))
+    assert [len(split) for split in splits.values()] == [5, 2, 3]
 
 
 def test_leave_one_out_takes_each_users_last_two_rows():
     events = [(user, f"i{i}", i) for user, n in (("a", 4), ("b", 2), ("c", 3), ("d", 6)) for i in range(n)]
-    log = make_log(events)
-    rows, _ = build_rows(log)
-    splits = {name: rows_of(split, log.item_ids) for name, split in split_leave_one_out(rows).items()}
-    by_user = {user: [row for row in rows_of(rows, log.item_ids) if row[0] == user] for user in "abcd"}
+    rows, splits = rows_and_splits(make_log(events), split_leave_one_out)
+    by_user = {user: [row for row in rows if row[0] == user] for user in "abcd"}
     assert splits["test"] == [by_user[user][-1] for user in "abcd"]
     assert splits["valid"] == [by_user[user][-2] for user in "acd"]
     assert splits["train"] == [row for user in "abcd" for row in by_user[user][:-2]]
+
+
+# -------------------------------------------------------------------------------------- histories of length 0, or uncut
+@pytest.mark.parametrize("splitter", [split_by_time, split_leave_one_out])
+def test_first_events_are_rows_of_train_alone_and_change_no_other_split(splitter):
+    log = make_log(random_events(2))
+    _, usual = rows_and_splits(log, splitter)
+    _, found = rows_and_splits(log, splitter, min_history=0)
+    assert (found["valid"], found["test"]) == (usual["valid"], usual["test"])
+    first = [row for row in found["train"] if not row[1]]
+    assert [row for row in found["train"] if row[1]] == usual["train"]
+    earliest = {row[0]: row for row in rows_and_splits(log, splitter, min_history=0)[0] if not row[1]}
+    assert len(first) > 5
+    assert all(row == earliest[row[0]] for row in first)
+    end = usual["valid"][0][3]
+    left_out = [row for row in earliest.values() if row not in first]
+    assert all(row[3] >= end for row in left_out) if splitter is split_by_time else not left_out
+
+
+def test_a_first_event_that_is_no_row_of_train_is_counted():
+    events = [("a", f"i{i}", i) for i in range(11)] + [("b", "i1", 15), ("b", "i2", 20), ("c", "i3", 3), ("d", "i1", 1)]
+    log = make_log([*events, ("d", "i2", 30)])
+    found = to_prepared(log, min_history=0)
+    assert found.splits["train"].history(0).tolist() == []
+    left_out = found.meta["dropped"]["first of its user, so without history: events"]
+    assert left_out == 2  # of b, later than train, and of c, who has no other
+    assert (np.diff(found.splits["test"].history_start) > 0).all()
+
+
+def test_histories_of_valid_and_test_may_be_longer_or_whole():
+    log = make_log([("a", f"i{i}", i) for i in range(31)])
+    for given, longest in ((None, 5), (20, 20), (0, 30)):
+        found = to_prepared(log, max_history=5, max_eval_history=given)
+        lengths = {name: int(np.diff(rows.history_start).max()) for name, rows in found.splits.items()}
+        assert (lengths["train"], lengths["test"]) == (5, longest)
+        assert found.meta["dropped"]["history cut to the last 5: rows"] == (19 if given is not None else 25)
 
 
 def test_only_leave_one_out_leaks_the_future_and_says_so():

@@ -9,7 +9,8 @@ from flax import nnx
 from setrec_calls import INDEX, ask, batch_of, index_of, loss_of, rank
 
 from igd_jax.core.types import ItemBatch
-from igd_jax.methods.setrec import SETRec, in_chunks
+from igd_jax.decoding.dense_topk import in_chunks
+from igd_jax.methods.setrec import SETRec
 from igd_jax.models.setrec import SetModel
 from igd_jax.training.step import means
 
@@ -167,6 +168,31 @@ def test_without_semantic_tokens_an_item_is_one_embedding():
     np.testing.assert_array_equal(
         rank(method, model, batch, INDEX).rows[:5, 0], INDEX.catalog.row_of_item[best(logits)]
     )
+
+
+def test_without_a_collaborative_token_an_item_is_its_semantic_ones():
+    method, batch = SETRec(n_semantic=2, collaborative_token=False, beta=1.0), batch_of(6)
+    model = method.make_model(tiny_run.context_of(INDEX))
+    assert (model.tokens.vectors, model.tokens.project, model.queries.shape) == (None, None, (2, 32))
+    _, scores = ask(model, batch)
+    assert scores.shape[0] == 2
+    first = INDEX.catalog.row_of_item[best(np.asarray(scores.sum(axis=0))[:5])]
+    np.testing.assert_array_equal(rank(method, model, batch, INDEX).rows[:5, 0], first)
+    rebuilt = model.tokens.decoder(model.tokens(jnp.arange(4)).reshape(4, -1))
+    expected = np.square(rebuilt - model.tokens.features[...][:4]).mean(axis=-1)
+    found = model.tokens.rebuild_error(jnp.arange(4), model.tokens(jnp.arange(4)))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert np.isfinite(float(loss_of(method, model, batch).loss))
+
+
+def test_queries_that_are_not_trained_are_frozen_as_they_were_drawn():
+    trained, frozen = (
+        SETRec(n_semantic=0, beta=0.0, trained_queries=given).make_model(tiny_run.context_of(INDEX))
+        for given in (True, False)
+    )
+    assert isinstance(trained.queries, nnx.Param)
+    assert not isinstance(frozen.queries, nnx.Param)
+    np.testing.assert_array_equal(trained.queries[...], frozen.queries[...])
 
 
 def best(scores: np.ndarray) -> np.ndarray:

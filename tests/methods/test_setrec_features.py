@@ -25,6 +25,16 @@ from igd_jax.training.mesh import make_mesh
     ("args", "message"),
     [
         ({"n_semantic": -1}, "n_semantic is -1; expected a number of tokens, or 0 for the collaborative one alone"),
+        (
+            {"n_semantic": 0, "collaborative_token": False, "beta": 1.0},
+            "n_semantic is 0; expected a number of tokens, at least 1 without the other kind",
+        ),
+        ({"collaborative_token": False}, "beta is 0.1; expected 1 where collaborative_token is False"),
+        (
+            {"collaborative_token": False, "beta": 1.0, "collaborative": "f"},
+            "collaborative is 'f'; expected nothing where collaborative_token is False",
+        ),
+        ({"attention": "causal"}, "attention is 'causal'; expected one of sparse, dense, published"),
         ({"alpha": -0.1}, "alpha is -0.1; expected a weight of 0 or more"),
         ({"alpha": float("nan")}, "alpha is nan; expected a weight of 0 or more"),
         ({"beta": 1.5}, "beta is 1.5; expected a weight from 0 to 1"),
@@ -38,12 +48,17 @@ from igd_jax.training.mesh import make_mesh
         (
             {"collaborative": "none"},
             "collaborative is 'none', which holds no collaborative.safetensors; expected the folder of a finished "
-            "SASRec run (configs/sasrec.py), or nothing to train vectors",
+            "SASRec run (configs/sasrec.py), a .npy file, or nothing to train vectors",
         ),
         (
             {"features": "none/f"},
-            "features is 'none/f', which is no file; expected one of safetensors with features of the items, or "
-            "nothing to make them from texts",
+            "features is 'none/f', which is no file; expected one of safetensors or .npy with features of the items, "
+            "or nothing to make them from texts",
+        ),
+        (
+            {"collaborative": "none.npy"},
+            "collaborative is 'none.npy', which is no file; expected the folder of a finished SASRec run "
+            "(configs/sasrec.py), a .npy file, or nothing to train vectors",
         ),
         (
             {"text_model": "none"},
@@ -68,7 +83,7 @@ def test_files_that_are_not_there_are_told_before_any_data_is_read(tiny, tmp_pat
 
 def test_the_published_attention_is_that_of_a_t5(tiny):
     config = tiny_run.tiny_config(tiny, {"method.name": "setrec"})
-    config.method.args = {"published": True}
+    config.method.args = {"attention": "published"}
     with pytest.raises(InputError, match=r"config.model names a decoder, but setrec with these arguments works on t5;"):
         settings_from(config)
 
@@ -157,3 +172,23 @@ def test_vectors_of_a_collaborative_run_stay_as_they_are_or_are_bad_input(tmp_pa
     save_file({"items": FEATURES, "test": users}, path, metadata={"fingerprint": "abc"})
     with pytest.raises(InputError, match=r"has vectors of data abc, but this run's data is 1111"):
         make(collaborative=str(tmp_path))
+
+
+def test_vectors_and_features_of_numpy_files_are_taken_as_they_are_and_never_unpickled(tmp_path):
+    vectors, features = str(tmp_path / "vectors.npy"), str(tmp_path / "features.npy")
+    np.save(vectors, FEATURES[:, :3].astype(np.float64))
+    np.save(features, FEATURES)
+    tokens = make(collaborative=vectors, features=features).tokens
+    assert not isinstance(tokens.vectors, nnx.Param)
+    np.testing.assert_array_equal(tokens.vectors[...], FEATURES[:, :3])
+    np.testing.assert_array_equal(tokens.features[...], FEATURES)
+    broken = {
+        "cannot be read as an array of numbers (Object arrays cannot be loaded": np.array([{"a": 1}], object),
+        "holds shape (3,) of float64; expected a matrix of floats": np.zeros(3),
+        "has 22 item vectors for 23 items; give a matrix": FEATURES[:-1],
+        "1 of 115 numbers are nan or infinite": np.where(FEATURES.max() == FEATURES, np.nan, FEATURES),
+    }
+    for message, array in broken.items():
+        np.save(vectors, array)
+        with pytest.raises(InputError, match=re.escape(message)):
+            make(collaborative=vectors)

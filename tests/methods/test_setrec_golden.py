@@ -15,8 +15,9 @@ from setrec_calls import ask, index_of, loss_of, rank
 from igd_jax.core.types import ItemBatch
 from igd_jax.methods.setrec import SETRec
 from igd_jax.models.decoder import Decoder
+from igd_jax.models.item_tokens import ItemTokens
 from igd_jax.models.load import load_backbone
-from igd_jax.models.setrec import ItemTokens, SetModel
+from igd_jax.models.setrec import SetModel
 from igd_jax.models.t5 import T5
 from igd_jax.training.step import means
 
@@ -63,10 +64,10 @@ class Golden:
         for ours, theirs in ((tokens.encoder, "encoder"), (tokens.decoder, "decoder")):
             for layer, number in zip(ours.layers, (1, 4, 7), strict=True):
                 set_linear(layer, self.weights, f"tokenizer.{theirs}.mlp_layers.{number}")
-        n_tokens = self.case["n_query"]
+        assert tokens.n_tokens == self.case["n_query"]
         model = SetModel(
-            self.backbone(folder), tokens, instruction=ids[0], response=ids[1], n_tokens=n_tokens, gap=gap,
-            query_scale=1.0, rngs=rngs, published=published,
+            self.backbone(folder), tokens, instruction=ids[0], response=ids[1], gap=gap, query_scale=1.0, rngs=rngs,
+            attention="published" if published else "sparse",
         )  # fmt: skip
         (query,) = [x for name, x in self.weights.items() if name.endswith(("query.weight", "query_emb.weight"))]
         model.queries[...] = jnp.asarray(query)

@@ -3,6 +3,7 @@
 import json
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,10 +24,11 @@ from igd_jax.session.backbone import make_backbone
 from igd_jax.session.sections import ModelSettings
 
 
-def context_with(tokenizer=TOKENIZER, *, seed: int = 0, **model: str):
+def context_with(tokenizer=TOKENIZER, *, seed: int = 0, **model: Any):
     """A context whose backbone is the one that these fields of `config.model` name."""
     fields = {"path": "", "config": "t5-pico", "dtype": "float32", "param_dtype": "float32", "dropout": -1.0} | model
-    given = ModelSettings(**fields, lora_rank=0, lora_alpha=16.0, lora_targets="q", remat=False)
+    lora = {"lora_rank": 0, "lora_alpha": 16.0, "lora_targets": "q", "lora_dropout": 0.0, "quantize": ""}
+    given = ModelSettings(**fields, **lora, remat=False)
     backbone = partial(make_backbone, given, tokenizer, vocab_size=tokenizer.vocab_size, seed=seed)
     return tiny_run.context_of(INDEX, backbone=backbone, tokenizer=tokenizer, seed=seed)
 
@@ -51,6 +53,16 @@ def test_a_t5_of_a_named_size_embeds_the_tokenizer_and_is_that_of_its_seed():
     assert first.embed.shape == (TOKENIZER.vocab_size, 64)
     np.testing.assert_array_equal(first.embed[...], again.embed[...])
     assert np.abs(first.embed[...] - other.embed[...]).max() > 0.1
+
+
+def test_a_t5_drops_out_where_rows_have_seeds_and_nothing_else_changes():
+    method, batch = SETRec(n_semantic=1, alpha=0.0), batch_of(4)
+    plain, off = (method.make_model(context_with(dropout=rate)) for rate in (-1.0, 0.0))
+    assert (plain.backbone.config.dropout, off.backbone.config.dropout) == (0.1, 0.0)
+    seeded = batch.replace(seed=np.arange(4, dtype=np.int32))
+    losses = [float(loss_of(method, model, rows).loss) for model in (plain, off) for rows in (batch, seeded)]
+    assert losses[0] == losses[2] == losses[3]
+    assert abs(losses[1] - losses[0]) > 1e-3
 
 
 # ---------------------------------------------------------------------------------------------------------- a whole run

@@ -84,8 +84,10 @@ def test_the_order_of_items_matters(model, users):
     assert np.abs(model(jnp.asarray(swapped), jnp.asarray(VALID))[:2] - users[:2]).max(axis=1).min() > 1e-4
 
 
-def test_a_row_of_padding_alone_is_finite(model):
-    assert np.isfinite(model(jnp.zeros((1, 5), jnp.int32), jnp.zeros((1, 5), bool))).all()
+def test_a_row_of_padding_alone_is_a_history_of_no_item(model):
+    first, other = (model(jnp.full((1, 5), item, jnp.int32), jnp.zeros((1, 5), bool)) for item in (0, 3))
+    np.testing.assert_array_equal(first, other)
+    assert np.isfinite(first).all()
 
 
 def test_dropout_follows_from_a_rows_seed_alone(model, users):

@@ -1,6 +1,7 @@
 """Sets of tokens: where they stand, who sees whom, and what padding and order change: nothing."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,12 @@ from tiny_run import HF_CONFIG
 
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.setrec import ItemTokens, SetModel, apart, lay_out
+from igd_jax.models.item_tokens import ItemTokens, torch_linear
+from igd_jax.models.lora import LoRA, add_lora
+from igd_jax.models.setrec import SetModel, apart, lay_out
 from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import T5Config
-from igd_jax.models.visibility import Dense
+from igd_jax.models.visibility import Causal, Dense
 
 N_ITEMS, N_TOKENS, WIDTH = 12, 3, 32
 T5_CONFIG = T5Config(
@@ -25,7 +28,13 @@ MASK = jnp.asarray([[False, True, True], [True, True, True]])
 
 
 def make(
-    kind: str, *, gap: bool = False, published: bool = False, n_tokens: int = N_TOKENS, t5: T5Config = T5_CONFIG
+    kind: str,
+    *,
+    gap: bool = False,
+    attention: str = "sparse",
+    n_tokens: int = N_TOKENS,
+    t5: T5Config = T5_CONFIG,
+    collaborative: bool = True,
 ) -> SetModel:
     """A model with weights large enough for every token to be seen."""
     rng = np.random.default_rng(0)
@@ -35,12 +44,12 @@ def make(
     nnx.update(backbone, jax.tree.map(lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), x.dtype), state))
     vectors, features = (jnp.asarray(rng.normal(size=(N_ITEMS, width)), jnp.float32) for width in (5, 7))
     tokens = ItemTokens(
-        vectors, features if n_tokens > 1 else None, trains_vectors=False, n_semantic=n_tokens - 1, width=WIDTH,
-        rngs=rngs,
+        vectors if collaborative else None, features if n_tokens > 1 else None, trains_vectors=False,
+        n_semantic=n_tokens - collaborative, width=WIDTH, rngs=rngs,
     )  # fmt: skip
     return SetModel(
-        backbone, tokens, instruction=jnp.asarray([4, 5]), response=jnp.asarray([6]), n_tokens=n_tokens, gap=gap,
-        query_scale=1.0, rngs=rngs, published=published,
+        backbone, tokens, instruction=jnp.asarray([4, 5]), response=jnp.asarray([6]), gap=gap, query_scale=1.0,
+        rngs=rngs, attention=attention,
     )  # fmt: skip
 
 
@@ -116,10 +125,26 @@ def test_a_token_of_an_item_does_not_reach_the_others_of_its_item():
     assert changed.tolist() == [False, True, False]
 
 
-@pytest.mark.parametrize("published", [False, True])
-def test_in_a_layer_of_the_encoder_a_token_reaches_all_but_the_others_of_its_item_unless_as_published(published):
+def test_dense_attention_of_a_decoder_is_the_plain_causal_one(history):
+    model = make("decoder", attention="dense")
+    found = ask(model, history, MASK)
+    embed = model.backbone.embed[...]
+    for row, is_read in enumerate(np.asarray(MASK)):
+        items = history[row, is_read].reshape(-1, WIDTH)
+        words = embed[model.instruction[...]], items, embed[model.response[...]], model.queries[...]
+        read = jnp.concatenate(words)[None]
+        place = lay_out(jnp.ones((1, is_read.sum()), bool), n_instruction=2, n_response=1, n_tokens=3, gap=False)
+        positions = jnp.concatenate([place.positions, place.query_positions], axis=1)
+        hidden, _ = nnx.jit(lambda decoder, x, n: decoder(x, positions=n, visible=Causal(jnp.ones(n.shape, bool))))(
+            model.backbone, read, positions
+        )
+        np.testing.assert_allclose(found[row], hidden[0, -N_TOKENS:], atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ["sparse", "dense", "published"])
+def test_in_a_layer_of_the_encoder_a_token_reaches_all_but_the_others_of_its_item_unless_dense(attention):
     # With a second layer it would reach them, too, by way of tokens that may look at both.
-    model = make("t5", published=published, t5=dataclasses.replace(T5_CONFIG, num_layers=1))
+    model = make("t5", attention=attention, t5=dataclasses.replace(T5_CONFIG, num_layers=1))
     items, mask = (
         np.random.default_rng(1).normal(size=(1, 2, N_TOKENS, WIDTH)).astype(np.float32),
         jnp.ones((1, 2), bool),
@@ -136,7 +161,7 @@ def test_in_a_layer_of_the_encoder_a_token_reaches_all_but_the_others_of_its_ite
         model(jnp.asarray(items), mask)
         model(jnp.asarray(items).at[0, 1, 1].add(1.0), mask)
     changed = np.abs(np.asarray(seen[1] - seen[0])).max(axis=1) > 1e-4
-    others_of_its_item = [published, True, published]
+    others_of_its_item = [attention != "sparse", True, attention != "sparse"]
     assert changed.tolist() == [True] * 2 + [True] * 3 + others_of_its_item + [True]
 
 
@@ -177,7 +202,47 @@ def test_an_empty_history_has_finite_answers(model, history):
     assert np.isfinite(ask(model, history, jnp.zeros((2, 3), bool))).all()
 
 
+def adapted() -> SetModel:
+    """A decoder with adapters, which drop out."""
+    model = make("decoder")
+    add_lora(model.backbone, LoRA(2, 4.0, "q,v", dropout=0.3), rngs=nnx.Rngs(0))
+    for name in "qv":
+        adapter = getattr(model.backbone.layers.attention, name).adapter
+        adapter.b[...] = jnp.ones_like(adapter.b[...])
+    return model
+
+
+@pytest.mark.parametrize("make_model", [partial(make, "t5"), adapted], ids=["t5", "adapters"])
+def test_dropout_follows_from_the_seeds_of_rows_whatever_the_padding(history, make_model):
+    drawn = nnx.jit(lambda model, history, mask, seed: model(history, mask, seed))
+    model, seed = make_model(), jnp.asarray([5, 6])
+    found = drawn(model, history, MASK, seed)
+    assert differs(found, ask(model, history, MASK)).all()
+    wide, wide_mask = jnp.pad(history, ((0, 0), (2, 0), (0, 0), (0, 0))), jnp.pad(MASK, ((0, 0), (2, 0)))
+    np.testing.assert_allclose(drawn(model, wide, wide_mask, seed), found, atol=1e-4)
+    np.testing.assert_allclose(drawn(model, history[1:], MASK[1:], seed[1:])[0], found[1], atol=1e-4)
+
+
+def test_a_rate_of_0_is_no_dropout(history):
+    drawn, seed = nnx.jit(lambda model, history, mask, seed: model(history, mask, seed)), jnp.asarray([5, 6])
+    still = make("t5", t5=dataclasses.replace(T5_CONFIG, dropout=0.0))
+    np.testing.assert_array_equal(drawn(still, history, MASK, seed), ask(still, history, MASK))
+
+
 # --------------------------------------------------------------------------------------------------------- item tokens
+@pytest.mark.parametrize("width", [5, 500])
+def test_the_projection_starts_as_that_of_pytorch(width):
+    linear = torch_linear(width, 64, rngs=nnx.Rngs(0))
+    for weights in (linear.kernel[...], linear.bias[...]):
+        assert np.abs(weights).max() <= width**-0.5
+        assert float(np.std(weights)) == pytest.approx((3 * width) ** -0.5, rel=0.2)
+    torch = pytest.importorskip("torch")
+    torch.manual_seed(0)
+    theirs = torch.nn.Linear(width, 64)
+    for ours, other in ((linear.kernel, theirs.weight), (linear.bias, theirs.bias)):
+        assert float(np.std(ours[...])) == pytest.approx(float(other.detach().std()), rel=0.3)
+
+
 def test_tokens_are_projected_vectors_and_then_the_pieces_of_the_encoded_features(model):
     tokens = model.tokens
     found = tokens(jnp.asarray([[7, 2]]))

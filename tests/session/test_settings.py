@@ -73,6 +73,7 @@ MEANT: dict[str, dict[str, str]] = {
     "train.seed": {"zero": "a seed", "2**31": "a seed"},
     "train.patience": {"zero": "never stops early"},
     "train.eval_every_steps": {"zero": "once per epoch"},
+    "train.eval_protocol": {},
     "train.eval_examples": {"zero": "all rows"},
     "train.checkpoint_every_steps": {},
     "train.log_every_steps": {},
@@ -123,7 +124,7 @@ MEANT_BY_METHODS: dict[str, dict[str, dict[str, str]]] = {
         "pooling": {},
         "sampled_items": {"zero": "all items"},
         "positions": {},
-        "published": {},
+        **{name: {} for name in ("collaborative_token", "attention", "trained_queries")},
     },
     "sft": {},
 }
