@@ -86,6 +86,8 @@ def get_config() -> ConfigDict:
     config.model.lora_rank = 0  # r of low-rank adapters (LoRA) on a frozen decoder; 0 = all weights are tuned
     config.model.lora_alpha = 16.0  # adapters are scaled by alpha / r; SETRec, BIGRec: 16 at r 8; IGD: 64 at r 32
     config.model.lora_targets = "q,k,v,o,gate,up,down"  # as IGD (QLoRA); SETRec: q,v,o; BIGRec: q,v
+    config.model.lora_dropout = 0.05  # of each adapter's input in training; published: 0.05 (IGD, BIGRec), SETRec: 0.02
+    config.model.quantize = ""  # frozen weights beneath adapters: int8, nf4 (published: nf4 from 7B on) or as they are
     config.model.remat = False  # recompute layers in the backward pass: less memory, a third more time
 
     config.method = ConfigDict()

@@ -6,10 +6,10 @@
     python -m igd_jax.train --config=configs/setrec.py:t5 ... --config.model.config=t5-pico        random weights
 
 The recipe is the published one for Toys. What differs: all weights of a decoder are tuned, where the authors use LoRA
-(--config.model.lora_rank=8 --config.model.lora_targets=q,v,o, with a dropout of 0.02); attention and positions are
-those of the paper and not of the code (method.args.attention, positions); beta of the T5 is not chosen on test. Data
-with histories as published: prepare --source=setrec, or --min_history=0 --max_history=49 --max_eval_history=0. Runs
-with their times and scores are in LOG.md.
+(--config.model.lora_rank=8 --config.model.lora_targets=q,v,o --config.model.quantize=int8); attention and positions
+are those of the paper and not of the code (method.args.attention, positions); beta of the T5 is not chosen on test.
+Data with histories as published: prepare --source=setrec, or --min_history=0 --max_history=49 --max_eval_history=0.
+Runs with their times and scores are in LOG.md.
 """
 
 from ml_collections import ConfigDict
@@ -24,6 +24,7 @@ def get_config(backbone: str = "") -> ConfigDict:
     config = common.get_config()
     if backbone:
         config.model.config = "t5-small"  # published, with its dropout of 0.1; used when model.path is empty
+    config.model.lora_dropout = 0.02  # published; of adapters, if there are any
     config.method.name = "setrec"
     config.method.args.n_semantic = 4 if backbone else 6  # semantic tokens per item; published: 4 (T5), 6 (Qwen)
     config.method.args.alpha = 0.7 if backbone else 0.5  # weight of the autoencoder's error; published

@@ -101,8 +101,11 @@ def _train(session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *
     # Methods raise errors about sizes when a batch is traced; trace the longest before anything is written.
     longest = by_length(examples["train"], np.arange(plan.n_rows))[-plan.micro_batch_size :]
     jax.eval_shape(functions.evaluate, state, next(batches_of(examples["train"], longest, step=0)))
-    n_params, n_frozen = (sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (state.params, frozen))
-    beside = f" beside {n_frozen:,} frozen numbers" if n_frozen else ""
+    n_params, n_frozen = (
+        sum(x.size for x in jax.tree.leaves(state.params)),
+        sum(x.nbytes for x in jax.tree.leaves(frozen)),
+    )
+    beside = f" beside {n_frozen:,} bytes of frozen arrays" if n_frozen else ""
     say(f"model: {n_params:,} parameters to train{beside} on {session.mesh.size} {jax.default_backend()} device(s)")
 
     metrics = MetricsWriter(workdir.metrics, workdir.tensorboard)

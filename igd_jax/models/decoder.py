@@ -6,12 +6,13 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from igd_jax.core.sharding import TENSOR, keep_rows
 from igd_jax.core.types import TextBatch
 from igd_jax.models.backbone import KVCache, Past, Prefix
 from igd_jax.models.config import ModelConfig
+from igd_jax.models.dropout import at_site, token_keys
 from igd_jax.models.layers import (
     MLP,
     Attention,
@@ -43,11 +44,13 @@ class Layer(nnx.Module):
         rotation: Rotation,
         mask: Bool[Array, "B T T"],
         past: Sequence[KeyBlock],
+        keys: Key[Array, "B T"] | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B G T H"], Float[Array, "B G T H"]]]:
         """Returns the new residual stream, and the new tokens' keys and values."""
-        mixed, new = self.attention(self.attention_norm(hidden), rotation=rotation, mask=mask, past=past)
+        x = self.attention_norm(hidden)
+        mixed, new = self.attention(x, rotation=rotation, mask=mask, past=past, keys=keys)
         hidden = hidden + mixed
-        return hidden + self.mlp(self.mlp_norm(hidden)), new
+        return hidden + self.mlp(self.mlp_norm(hidden), keys), new
 
 
 class Decoder(nnx.Module):
@@ -59,7 +62,12 @@ class Decoder(nnx.Module):
       dtype: dtype of the computation, except for norm, rotation, softmax and logits, which are always float32.
       param_dtype: dtype of the stored weights.
       remat: whether each layer is recomputed in the backward pass instead of keeping its activations.
+
+    Attributes:
+      dropout: rate of the adapters' dropout in training; see `models.lora`.
     """
+
+    dropout: float = 0.0
 
     def __init__(
         self,
@@ -89,6 +97,7 @@ class Decoder(nnx.Module):
         positions: Int[Array, "B T"],
         visible: Visibility,
         past: Sequence[Past] = (),
+        keys: Key[Array, "B T"] | None = None,
         unroll: int = 1,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
         """Run T new tokens, which attend to each other according to `visible`, and to earlier ones by masks of `past`.
@@ -101,6 +110,7 @@ class Decoder(nnx.Module):
           positions: positions of the new tokens, from 0.
           visible: visibility among the new tokens.
           past: any number of parts in the model's dtype; values must be finite even if they are masked.
+          keys: keys of dropout, from `dropout_keys`; None = no dropout.
           unroll: number of layers per iteration of the loop over layers; affects speed only, see
             `layers.training_unroll`.
 
@@ -113,14 +123,17 @@ class Decoder(nnx.Module):
         graph, weights = nnx.split(self.layers)
 
         def run_layer(hidden, layer):
-            layer_weights, cached = layer
+            layer_weights, cached, number = layer
             blocks = [KeyBlock(key, value, seen) for (key, value), (_, seen) in zip(cached, past, strict=True)]
-            hidden, new = nnx.merge(graph, layer_weights)(hidden, rotation=rotation, mask=mask, past=blocks)
+            own = None if number is None else at_site(keys, number)
+            layer = nnx.merge(graph, layer_weights)
+            hidden, new = layer(hidden, rotation=rotation, mask=mask, past=blocks, keys=own)
             return keep_rows(hidden), new
 
         if self.remat:
             run_layer = jax.checkpoint(run_layer, prevent_cse=False)
-        layers = weights, [(kv.key, kv.value) for kv, _ in past]
+        numbers = None if keys is None else jnp.arange(self.config.num_layers)
+        layers = weights, [(kv.key, kv.value) for kv, _ in past], numbers
         hidden, (key, value) = jax.lax.scan(run_layer, keep_rows(hidden.astype(self.dtype)), layers, unroll=unroll)
         return self.norm(hidden), KVCache(key, value)
 
@@ -148,8 +161,20 @@ class Decoder(nnx.Module):
         """State of the token before each target token, which is a token of the prompt or of the target."""
         tokens = jnp.concatenate([batch.prompt, batch.target], axis=1)
         valid = jnp.concatenate([batch.prompt_mask, batch.target_mask], axis=1)
-        hidden, _ = self._after_shared(batch.shared_prefix, tokens, valid, unroll=training_unroll())
-        return pick(hidden, batch.before)
+        shared, unroll = batch.shared_prefix, training_unroll()
+        if batch.seed is None or not self.dropout:
+            hidden, _ = self._after_shared(shared, tokens, valid, unroll=unroll)
+            return pick(hidden, batch.before)
+        # Each row draws for itself, also for the tokens of the prefix, which are therefore not shared.
+        tokens = jnp.concatenate([jnp.broadcast_to(shared[None], (len(tokens), len(shared))), tokens], axis=1)
+        valid = jnp.pad(valid, ((0, 0), (len(shared), 0)), constant_values=True)
+        keys = self.dropout_keys(batch.seed, valid)
+        hidden, _ = self(tokens, positions=positions_of(valid), visible=Causal(valid), keys=keys, unroll=unroll)
+        return pick(hidden[:, len(shared) :], batch.before)
+
+    def dropout_keys(self, seed: Int[Array, " B"] | None, valid: Bool[Array, "B T"]) -> Key[Array, "B T"] | None:
+        """Keys of dropout for the tokens of rows; None without seeds, and for a model without dropout."""
+        return token_keys(seed, valid) if self.dropout else None
 
     def _after_shared(
         self, shared: Int[Array, " P"], tokens: Int[Array, "B T"], valid: Bool[Array, "B T"], *, unroll: int = 1

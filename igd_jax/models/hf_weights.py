@@ -7,6 +7,7 @@ surplus, or of a wrong shape or dtype. Tied tensors may be stored twice if they 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -22,6 +23,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import read_json
 from igd_jax.models.config import ModelConfig, from_hf
 from igd_jax.models.decoder import Decoder
+from igd_jax.models.quantized import quantized_variable
 
 Name: TypeAlias = tuple[str, str, bool]
 """(Hugging Face name, our path, whether it is stored transposed). For names with ``{layer}``, our arrays are stacked
@@ -93,6 +95,7 @@ def load_decoder(
     dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
     remat: bool = False,
+    quantize: str = "",
     place: Place | None = None,
 ) -> Decoder:
     """Build a `Decoder` with the weights of a Hugging Face folder (bf16, f16 or f32 safetensors, whole or sharded).
@@ -104,11 +107,12 @@ def load_decoder(
       dtype: dtype of the computation.
       param_dtype: dtype of the stored weights, to which those of the files are converted.
       remat: as in `Decoder`.
+      quantize: one of `quantized.KINDS`, to which linear maps are quantised and frozen as they are read; or empty.
       place: shardings of the weights, of which each device reads its part; None = JAX's default device.
 
     Raises:
-      InputError: the config or the weights are unusable; or tensors are missing (-), surplus (+) or of another shape or
-        dtype than the config says (!), all in one message.
+      InputError: the config or the weights are unusable, or the library that quantises is not installed; or tensors are
+        missing (-), surplus (+) or of another shape or dtype than the config says (!), all in one message.
     """
     config = load_config(folder)
     template = nnx.eval_shape(
@@ -116,9 +120,8 @@ def load_decoder(
     )
     copies = {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_embeddings else {}
     with ExitStack() as stack:
-        return fill(
-            template, Source(Path(folder), open_tensors(Path(folder), stack)), NAMES, copies=copies, place=place
-        )
+        source = Source(Path(folder), open_tensors(Path(folder), stack))
+        return fill(template, source, NAMES, copies=copies, quantize=quantize, place=place)
 
 
 @dataclass(frozen=True)
@@ -167,6 +170,7 @@ def fill(
     *,
     copies: Mapping[str, str],
     ignored: Collection[str] = (),
+    quantize: str = "",
     place: Place | None = None,
 ) -> Model:
     """A model with the shapes of `template` and the weights of the files.
@@ -177,7 +181,7 @@ def fill(
       names: names of all arrays that the model may have.
       copies: names of tensors that are allowed if they equal another one, with the name of that one; not read.
       ignored: names of tensors that are allowed and not read.
-      place: as in `load_decoder`.
+      quantize, place: as in `load_decoder`.
 
     Raises:
       InputError: tensors are missing, surplus, or of another shape or dtype, all in one message; or a tensor holds nan
@@ -194,11 +198,14 @@ def fill(
         )
     of_path = {path: (name, transposed) for name, path, transposed in names}
     at = traverse_util.flatten_dict(nnx.to_pure_dict(place(state)), sep=".") if place else {}
-    arrays = {
-        path: _placed(source.tensors, *of_path[path], like, sharding=at.get(path)) for path, like in shapes.items()
-    }
-    nnx.replace_by_pure_dict(state, traverse_util.unflatten_dict(arrays, sep="."))
-    return nnx.merge(graph, state)
+    model = nnx.merge(graph, state)
+    for path, like in shapes.items():
+        weights = _placed(source.tensors, *of_path[path], like, sharding=at.get(path))
+        *above, name = path.split(".")
+        is_quantized = quantize and name == "kernel"
+        variable = quantized_variable(weights, quantize) if is_quantized else nnx.Param(weights)
+        setattr(reduce(getattr, above, model), name, variable)
+    return model
 
 
 def _weight_files(folder: Path) -> list[Path]:

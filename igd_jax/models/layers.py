@@ -5,7 +5,7 @@ Weights are kept in their own dtype and cast to that of the input; norm, rotatio
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from igd_jax.models.config import ModelConfig
 
@@ -58,10 +58,11 @@ class Linear(nnx.Module):
       init: initializer of W; b is zero at first.
 
     Attributes:
-      adapter: function of x whose value is added to y; see `models.lora`.
+      kernel: W, an array or `quantized.Quantized`.
+      adapter: function of x, and of a key per row of x or None, whose value is added to y; see `models.lora`.
     """
 
-    adapter: Callable[[Float[Array, "N I"]], Float[Array, "N O"]] | None = None
+    adapter: Callable[[Float[Array, "N I"], Key[Array, " N"] | None], Float[Array, "N O"]] | None = None
 
     def __init__(
         self,
@@ -73,15 +74,16 @@ class Linear(nnx.Module):
         bias: bool = False,
         init: Initializer = normal_init,
     ):
-        self.kernel = nnx.Param(init(rngs.params(), (n_in, n_out), param_dtype))
+        self.kernel: nnx.Variable[Any] = nnx.Param(init(rngs.params(), (n_in, n_out), param_dtype))
         self.bias = nnx.Param(jnp.zeros((n_out,), param_dtype)) if bias else None
 
-    def __call__(self, x: Float[Array, "B T I"]) -> Float[Array, "B T O"]:
+    def __call__(self, x: Float[Array, "B T I"], keys: Key[Array, "B T"] | None = None) -> Float[Array, "B T O"]:
+        """The map of each token; `keys` are those of the adapter's dropout."""
         # One token axis: gradients over two axes take twice as long on a CPU.
         flat = x.reshape(-1, x.shape[-1])
-        y = flat @ self.kernel[...].astype(x.dtype)
+        y = flat @ self.kernel.get_value().astype(x.dtype)
         if self.adapter is not None:
-            y = y + self.adapter(flat)
+            y = y + self.adapter(flat, None if keys is None else keys.reshape(-1))
         y = y.reshape(*x.shape[:-1], -1)
         return y if self.bias is None else y + jnp.broadcast_to(self.bias[...].astype(x.dtype), y.shape)
 
@@ -107,8 +109,8 @@ class MLP(nnx.Module):
         self.up = Linear(config.hidden_size, config.mlp_size, rngs=rngs, param_dtype=param_dtype)
         self.down = Linear(config.mlp_size, config.hidden_size, rngs=rngs, param_dtype=param_dtype)
 
-    def __call__(self, x: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-        return self.down(jax.nn.silu(self.gate(x)) * self.up(x))
+    def __call__(self, x: Float[Array, "B T D"], keys: Key[Array, "B T"] | None = None) -> Float[Array, "B T D"]:
+        return self.down(jax.nn.silu(self.gate(x, keys)) * self.up(x, keys), keys)
 
 
 class Attention(nnx.Module):
@@ -126,19 +128,25 @@ class Attention(nnx.Module):
         self.k_norm = head_norm() if config.qk_norm else None
 
     def __call__(
-        self, x: Float[Array, "B T D"], *, rotation: Rotation, mask: Bool[Array, "B T T"], past: Sequence[KeyBlock]
+        self,
+        x: Float[Array, "B T D"],
+        *,
+        rotation: Rotation,
+        mask: Bool[Array, "B T T"],
+        past: Sequence[KeyBlock],
+        keys: Key[Array, "B T"] | None = None,
     ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B G T H"], Float[Array, "B G T H"]]]:
         """Returns the mixed values, and the new tokens' keys (rotated) and values."""
         n_batch, n_tokens, _ = x.shape
         split = (n_batch, n_tokens, -1, self.head_dim)
-        query, key, value = (project(x).reshape(split) for project in (self.q, self.k, self.v))
+        query, key, value = (project(x, keys).reshape(split) for project in (self.q, self.k, self.v))
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
         query, key = rotate(query, rotation), rotate(key, rotation)
         # Heads before tokens, the layout of attention's products, so that caches are never transposed.
         key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
         mixed = attend(query, [*past, KeyBlock(key, value, mask)])
-        return self.o(mixed.reshape(n_batch, n_tokens, -1)), (key, value)
+        return self.o(mixed.reshape(n_batch, n_tokens, -1), keys), (key, value)
 
 
 def attend(

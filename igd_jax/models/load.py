@@ -70,6 +70,7 @@ def load_backbone(
     param_dtype: DTypeLike = jnp.float32,
     remat: bool = False,
     dropout: float | None = None,
+    quantize: str = "",
     place: Place | None = None,
 ) -> Decoder | T5:
     """Load the decoder or T5 of a Hugging Face folder, with its weights.
@@ -78,15 +79,15 @@ def load_backbone(
       folder: the folder.
       dtype, param_dtype, remat: as in `Decoder`; a T5 has float32 and no remat.
       dropout: rate of a T5 in training instead of its config's; a decoder has none.
-      place: as in `hf_weights.load_decoder`.
+      quantize, place: as in `hf_weights.load_decoder`; a T5 is not quantised.
 
     Raises:
       InputError: the config or the weights are unusable, or a T5 or a decoder does not have these options.
     """
     if kind_of(folder) == "decoder":
         _check_decoder(str(folder), dropout)
-        return load_decoder(folder, dtype=dtype, param_dtype=param_dtype, remat=remat, place=place)
-    _check_t5(str(folder), dtype, param_dtype, remat)
+        return load_decoder(folder, dtype=dtype, param_dtype=param_dtype, remat=remat, quantize=quantize, place=place)
+    _check_t5(str(folder), dtype, param_dtype, remat, quantize)
     return load_t5(folder, dropout=dropout, place=place)
 
 
@@ -138,11 +139,12 @@ def grow_vocabulary(model: Decoder | T5, vocab_size: int, *, rngs: nnx.Rngs) -> 
     model.config = dataclasses.replace(model.config, vocab_size=vocab_size)
 
 
-def _check_t5(given: str, dtype: DTypeLike, param_dtype: DTypeLike, remat: bool) -> None:
-    if jnp.dtype(dtype) != jnp.float32 or jnp.dtype(param_dtype) != jnp.float32 or remat:
+def _check_t5(given: str, dtype: DTypeLike, param_dtype: DTypeLike, remat: bool, quantize: str = "") -> None:
+    if jnp.dtype(dtype) != jnp.float32 or jnp.dtype(param_dtype) != jnp.float32 or remat or quantize:
         raise InputError(
             f"{given} is a T5, which computes in float32 and keeps all states; got dtype {jnp.dtype(dtype)}, "
-            f"param_dtype {jnp.dtype(param_dtype)}, remat {remat}; set float32, float32 and False"
+            f"param_dtype {jnp.dtype(param_dtype)}, remat {remat}, quantize {quantize!r}; set float32, float32, False "
+            "and ''"
         )
 
 

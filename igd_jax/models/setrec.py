@@ -125,7 +125,7 @@ class SetModel(nnx.Module):
         Args:
           history: tokens of the left-padded items, oldest first.
           history_mask: True on real items; a row may have none.
-          seed: seed of each row's dropout, which only a T5 has; None = no dropout.
+          seed: seed of each row's dropout, that of a T5 or of adapters; None = no dropout.
         """
         n_rows, n_tokens = len(history), history.shape[2]
         n_instruction, n_response = len(self.instruction[...]), len(self.response[...])
@@ -139,10 +139,14 @@ class SetModel(nnx.Module):
         asked = jnp.broadcast_to(self.queries[...], (n_rows, *self.queries.shape)).astype(self.backbone.dtype)
         if isinstance(self.backbone, T5):
             return self._ask_t5(read, asked, layout, seed).astype(jnp.float32)
-        return self._ask_decoder(read, asked, layout).astype(jnp.float32)
+        return self._ask_decoder(read, asked, layout, seed).astype(jnp.float32)
 
     def _ask_decoder(
-        self, read: Float[Array, "B S D"], asked: Float[Array, "B Z D"], layout: Layout
+        self,
+        read: Float[Array, "B S D"],
+        asked: Float[Array, "B Z D"],
+        layout: Layout,
+        seed: Int[Array, " B"] | None,
     ) -> Float[Array, "B Z D"]:
         """Causal attention, with the queries as one more group."""
         assert isinstance(self.backbone, Decoder)
@@ -160,6 +164,7 @@ class SetModel(nnx.Module):
             jnp.concatenate([read, asked], axis=1),
             positions=jnp.concatenate([layout.positions, layout.query_positions], axis=1),
             visible=Causal(valid) if is_dense else Dense(jnp.tril(apart(group))[None] & valid[:, None]),
+            keys=self.backbone.dropout_keys(seed, valid),
             unroll=training_unroll(),
         )
         return hidden[:, -n_tokens:]

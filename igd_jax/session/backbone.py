@@ -13,6 +13,7 @@ from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.load import grow_vocabulary, load_backbone, named_backbone
 from igd_jax.models.lora import LoRA, add_lora
+from igd_jax.models.quantized import quantize_layers
 from igd_jax.models.sharding_rules import shardings
 from igd_jax.models.t5 import T5
 from igd_jax.session.sections import ModelSettings
@@ -23,7 +24,7 @@ def make_backbone(
 ) -> Decoder | T5:
     """Make the backbone: with the weights of a Hugging Face folder, or random ones of a named size.
 
-    With LoRA, these weights are frozen, and new adapters are added that change nothing at first.
+    With LoRA, these weights are frozen, quantised if asked, and new adapters are added that change nothing at first.
 
     Args:
       given: settings of the model.
@@ -43,7 +44,7 @@ def make_backbone(
     }
     place = partial(shardings, mesh=mesh)
     if given.path:
-        model = load_backbone(given.path, place=place, **dtypes)
+        model = load_backbone(given.path, quantize=given.quantize, place=place, **dtypes)
         if model.config.vocab_size < tokenizer.vocab_size:
             raise InputError(
                 f"the tokenizer has {tokenizer.vocab_size:,} ids but the model in {given.path} embeds "
@@ -60,6 +61,8 @@ def make_backbone(
         model = nnx.merge(graph, jax.jit(lambda: nnx.state(make()), out_shardings=place(shapes))())
     if given.lora_rank:
         assert isinstance(model, Decoder), "the settings refuse adapters on anything else"
-        lora = LoRA(given.lora_rank, given.lora_alpha, given.lora_targets)
+        if given.quantize and not given.path:
+            quantize_layers(model, given.quantize)
+        lora = LoRA(given.lora_rank, given.lora_alpha, given.lora_targets, given.lora_dropout)
         add_lora(model, lora, rngs=nnx.Rngs(seed), trains_vocabulary=vocab_size > tokenizer.vocab_size)
     return model

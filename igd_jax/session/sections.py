@@ -14,7 +14,7 @@ from igd_jax.data.templates import TEMPLATES
 from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.items.candidates import CANDIDATES
 from igd_jax.models import config as decoders
-from igd_jax.models import t5_config
+from igd_jax.models import quantized, t5_config
 from igd_jax.models.lora import TARGETS
 from igd_jax.session.checks import Existing, OneOf, Range, SomeOf, Text
 from igd_jax.training.optimizer import BFLOAT16, SCHEDULES
@@ -74,6 +74,8 @@ class ModelSettings:
     lora_rank: Annotated[int, Range(1, 16_384, "a rank", also=(0, "to tune all weights"))]
     lora_alpha: Annotated[float, Range(1e-6, 1_000_000, "a number")]
     lora_targets: Annotated[str, SomeOf(TARGETS)]
+    lora_dropout: Annotated[float, Range(0, 0.99, "a probability")]
+    quantize: Annotated[str, OneOf(("", *quantized.KINDS))]
     remat: bool
 
 

@@ -43,7 +43,7 @@ TO_TRAIN = frozenset({"data.dir", "tokenizer.path", "model.path", "data.candidat
 TO_DECODE = TO_TRAIN | {"decode.collaborative"}
 """Paths that evaluating and recommending need."""
 
-ONLY_OF_A_DECODER = {"lora_rank": 0, "dtype": "float32", "param_dtype": "float32", "remat": False}
+ONLY_OF_A_DECODER = {"lora_rank": 0, "dtype": "float32", "param_dtype": "float32", "quantize": "", "remat": False}
 """Fields of `config.model` that apply to decoders only, each with the value that other models require."""
 
 
@@ -156,6 +156,11 @@ def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterato
     ):
         if size % (parts := max(mesh.data, 1) * mesh.fsdp):
             yield f"config.{field} is {size}, which {parts} devices do not divide; use a multiple of {parts}"
+    if model.quantize and not model.lora_rank:
+        yield (
+            f"config.model.quantize is {model.quantize!r}, but config.model.lora_rank is 0, and quantised weights are "
+            "not tuned; raise the rank, or set quantize to ''"
+        )
     if train.bfloat16 != "master" and model.param_dtype == "float32":
         yield (
             f"config.train.bfloat16 is {train.bfloat16!r}, but config.model.param_dtype is 'float32', so no weight is "

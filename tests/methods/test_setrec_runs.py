@@ -27,7 +27,8 @@ from igd_jax.session.sections import ModelSettings
 def context_with(tokenizer=TOKENIZER, *, seed: int = 0, **model: Any):
     """A context whose backbone is the one that these fields of `config.model` name."""
     fields = {"path": "", "config": "t5-pico", "dtype": "float32", "param_dtype": "float32", "dropout": -1.0} | model
-    given = ModelSettings(**fields, lora_rank=0, lora_alpha=16.0, lora_targets="q", remat=False)
+    lora = {"lora_rank": 0, "lora_alpha": 16.0, "lora_targets": "q", "lora_dropout": 0.0, "quantize": ""}
+    given = ModelSettings(**fields, **lora, remat=False)
     backbone = partial(make_backbone, given, tokenizer, vocab_size=tokenizer.vocab_size, seed=seed)
     return tiny_run.context_of(INDEX, backbone=backbone, tokenizer=tokenizer, seed=seed)
 

@@ -1,6 +1,7 @@
 """Sets of tokens: where they stand, who sees whom, and what padding and order change: nothing."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from tiny_run import HF_CONFIG
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.item_tokens import ItemTokens, torch_linear
+from igd_jax.models.lora import LoRA, add_lora
 from igd_jax.models.setrec import SetModel, apart, lay_out
 from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import T5Config
@@ -200,14 +202,29 @@ def test_an_empty_history_has_finite_answers(model, history):
     assert np.isfinite(ask(model, history, jnp.zeros((2, 3), bool))).all()
 
 
-def test_dropout_of_a_t5_follows_from_the_seeds_of_rows_whatever_the_padding(history):
+def adapted() -> SetModel:
+    """A decoder with adapters, which drop out."""
+    model = make("decoder")
+    add_lora(model.backbone, LoRA(2, 4.0, "q,v", dropout=0.3), rngs=nnx.Rngs(0))
+    for name in "qv":
+        adapter = getattr(model.backbone.layers.attention, name).adapter
+        adapter.b[...] = jnp.ones_like(adapter.b[...])
+    return model
+
+
+@pytest.mark.parametrize("make_model", [partial(make, "t5"), adapted], ids=["t5", "adapters"])
+def test_dropout_follows_from_the_seeds_of_rows_whatever_the_padding(history, make_model):
     drawn = nnx.jit(lambda model, history, mask, seed: model(history, mask, seed))
-    model, seed = make("t5"), jnp.asarray([5, 6])
+    model, seed = make_model(), jnp.asarray([5, 6])
     found = drawn(model, history, MASK, seed)
     assert differs(found, ask(model, history, MASK)).all()
     wide, wide_mask = jnp.pad(history, ((0, 0), (2, 0), (0, 0), (0, 0))), jnp.pad(MASK, ((0, 0), (2, 0)))
     np.testing.assert_allclose(drawn(model, wide, wide_mask, seed), found, atol=1e-4)
     np.testing.assert_allclose(drawn(model, history[1:], MASK[1:], seed[1:])[0], found[1], atol=1e-4)
+
+
+def test_a_rate_of_0_is_no_dropout(history):
+    drawn, seed = nnx.jit(lambda model, history, mask, seed: model(history, mask, seed)), jnp.asarray([5, 6])
     still = make("t5", t5=dataclasses.replace(T5_CONFIG, dropout=0.0))
     np.testing.assert_array_equal(drawn(still, history, MASK, seed), ask(still, history, MASK))
 

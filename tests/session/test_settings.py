@@ -54,6 +54,8 @@ MEANT: dict[str, dict[str, str]] = {
     "model.lora_rank": {"zero": "all weights are tuned"},
     "model.lora_alpha": {},
     "model.lora_targets": {},
+    "model.lora_dropout": {"zero": "none", "tiny": "none, as float32 has it"},
+    "model.quantize": {"empty": "as they are"},
     "model.remat": {},
     "method.name": {},
     "method.args": {},

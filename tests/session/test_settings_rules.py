@@ -71,6 +71,7 @@ def test_a_whole_number_is_a_number(plain):
         ({"decode.top_k": 20}, "config.decode.top_k is 20, but 10 beams give lists of that length; raise "),
         ({"model.config": "t5-small", "model.lora_rank": 8}, "model.lora_rank is 8, but the model of igd has no "),
         ({"model.config": "t5-pico", "model.dtype": "bfloat16"}, "model.dtype is 'bfloat16', but the model of "),
+        ({"model.quantize": "nf4"}, "config.model.quantize is 'nf4', but config.model.lora_rank is 0, and quantised "),
         ({"train.bfloat16": "pure"}, "config.train.bfloat16 is 'pure', but config.model.param_dtype is 'float32', so "),
         ({"model.dropout": 0.1}, "config.model.dropout is 0.1, but the model of igd is no T5, the only "),
         ({"method.args.beta": 2.0}, "config.method.args.beta is 2.0; expected a weight from 0 to 1"),
