@@ -19,7 +19,7 @@ from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import Context, DecodeOptions
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.hf_weights import NAMES
+from igd_jax.models.decoder_weights import NAMES
 from igd_jax.training.mesh import make_mesh
 
 N_SOLD, N_COLD = 20, 2

@@ -15,40 +15,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, traverse_util
-from jax.typing import DTypeLike
 from safetensors import SafetensorError, safe_open
 
 from igd_jax.core.arrays import check_finite
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import read_json
-from igd_jax.models.config import ModelConfig, from_hf
-from igd_jax.models.decoder import Decoder
 from igd_jax.models.quantized import quantized_variable
 
 Name: TypeAlias = tuple[str, str, bool]
 """(Hugging Face name, our path, whether it is stored transposed). For names with ``{layer}``, our arrays are stacked
 along a leading axis."""
-
-NAMES: tuple[Name, ...] = (
-    ("model.embed_tokens.weight", "embed", False),
-    ("model.layers.{layer}.input_layernorm.weight", "layers.attention_norm.scale", False),
-    ("model.layers.{layer}.self_attn.q_proj.weight", "layers.attention.q.kernel", True),
-    ("model.layers.{layer}.self_attn.k_proj.weight", "layers.attention.k.kernel", True),
-    ("model.layers.{layer}.self_attn.v_proj.weight", "layers.attention.v.kernel", True),
-    ("model.layers.{layer}.self_attn.o_proj.weight", "layers.attention.o.kernel", True),
-    ("model.layers.{layer}.self_attn.q_proj.bias", "layers.attention.q.bias", False),
-    ("model.layers.{layer}.self_attn.k_proj.bias", "layers.attention.k.bias", False),
-    ("model.layers.{layer}.self_attn.v_proj.bias", "layers.attention.v.bias", False),
-    ("model.layers.{layer}.self_attn.q_norm.weight", "layers.attention.q_norm.scale", False),
-    ("model.layers.{layer}.self_attn.k_norm.weight", "layers.attention.k_norm.scale", False),
-    ("model.layers.{layer}.post_attention_layernorm.weight", "layers.mlp_norm.scale", False),
-    ("model.layers.{layer}.mlp.gate_proj.weight", "layers.mlp.gate.kernel", True),
-    ("model.layers.{layer}.mlp.up_proj.weight", "layers.mlp.up.kernel", True),
-    ("model.layers.{layer}.mlp.down_proj.weight", "layers.mlp.down.kernel", True),
-    ("model.norm.weight", "norm.scale", False),
-    ("lm_head.weight", "head", False),
-)
-"""Names of `Decoder`."""
 
 Place: TypeAlias = Callable[[Any], Any]
 """Function from a tree of shapes to the sharding of each."""
@@ -78,50 +54,6 @@ def read_config(folder: str | Path) -> dict[str, Any]:
             f"{path / 'config.json'} holds a {type(config).__name__}; expected an object; download it again"
         )
     return config
-
-
-def load_config(folder: str | Path) -> ModelConfig:
-    """Read the sizes of the decoder in a Hugging Face folder.
-
-    Raises:
-      InputError: see `read_config` and `from_hf`.
-    """
-    return from_hf(read_config(folder))
-
-
-def load_decoder(
-    folder: str | Path,
-    *,
-    dtype: DTypeLike = jnp.float32,
-    param_dtype: DTypeLike = jnp.float32,
-    remat: bool = False,
-    quantize: str = "",
-    place: Place | None = None,
-) -> Decoder:
-    """Build a `Decoder` with the weights of a Hugging Face folder (bf16, f16 or f32 safetensors, whole or sharded).
-
-    In addition to the decoder, host memory holds one part of a stacked array at a time: what one device gets of it.
-
-    Args:
-      folder: folder with ``config.json`` and ``model.safetensors``, or shards and ``model.safetensors.index.json``.
-      dtype: dtype of the computation.
-      param_dtype: dtype of the stored weights, to which those of the files are converted.
-      remat: as in `Decoder`.
-      quantize: one of `quantized.KINDS`, to which linear maps are quantised and frozen as they are read; or empty.
-      place: shardings of the weights, of which each device reads its part; None = JAX's default device.
-
-    Raises:
-      InputError: the config or the weights are unusable, or the library that quantises is not installed; or tensors are
-        missing (-), surplus (+) or of another shape or dtype than the config says (!), all in one message.
-    """
-    config = load_config(folder)
-    template = nnx.eval_shape(
-        lambda: Decoder(config, rngs=nnx.Rngs(0), dtype=dtype, param_dtype=param_dtype, remat=remat)
-    )
-    copies = {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_embeddings else {}
-    with ExitStack() as stack:
-        source = Source(Path(folder), open_tensors(Path(folder), stack))
-        return fill(template, source, NAMES, copies=copies, quantize=quantize, place=place)
 
 
 @dataclass(frozen=True)
@@ -181,7 +113,7 @@ def fill(
       names: names of all arrays that the model may have.
       copies: names of tensors that are allowed if they equal another one, with the name of that one; not read.
       ignored: names of tensors that are allowed and not read.
-      quantize, place: as in `load_decoder`.
+      quantize, place: as in `decoder_weights.load_decoder`.
 
     Raises:
       InputError: tensors are missing, surplus, or of another shape or dtype, all in one message; or a tensor holds nan

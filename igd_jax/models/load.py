@@ -13,7 +13,8 @@ from igd_jax.models import config as decoder_config
 from igd_jax.models import t5_config
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.hf_weights import Place, load_decoder, read_config
+from igd_jax.models.decoder_weights import load_decoder
+from igd_jax.models.hf_weights import Place, read_config
 from igd_jax.models.layers import normal_init
 from igd_jax.models.t5 import T5, unit_normal
 from igd_jax.models.t5_config import T5Config
@@ -79,7 +80,7 @@ def load_backbone(
       folder: the folder.
       dtype, param_dtype, remat: as in `Decoder`; a T5 has float32 and no remat.
       dropout: rate of a T5 in training instead of its config's; a decoder has none.
-      quantize, place: as in `hf_weights.load_decoder`; a T5 is not quantised.
+      quantize, place: as in `decoder_weights.load_decoder`; a T5 is not quantised.
 
     Raises:
       InputError: the config or the weights are unusable, or a T5 or a decoder does not have these options.

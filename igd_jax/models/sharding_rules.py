@@ -17,10 +17,10 @@ from igd_jax.core.sharding import FSDP, TENSOR
 Rule = tuple[str, tuple[str | None, ...]]
 
 RULES: tuple[Rule, ...] = (
-    # Backbones: [V D], and [L in out] for each map of the stacked layers.
+    # Backbones: [V D], and [L in out] for each map of the stacked layers, whose values may be quantised.
     (r"(embed|head)", (TENSOR, FSDP)),
-    (r"(q|k|v|gate|up)\.kernel", (None, FSDP, TENSOR)),
-    (r"(o|down)\.kernel", (None, TENSOR, FSDP)),
+    (r"(q|k|v|gate|up)\.kernel(\.values)?", (None, FSDP, TENSOR)),
+    (r"(o|down)\.kernel(\.values)?", (None, TENSOR, FSDP)),
     (r"(q|k|v)\.bias", (None, TENSOR)),
     # Adapters [L in r] and [L r out] lie beside the map that they change.
     (r"(q|k|v|gate|up)\.adapter\.a", (None, FSDP, None)),
@@ -69,7 +69,7 @@ def whole_arrays(tree: Any, mesh: Mesh, *, rules: Sequence[Rule] = RULES) -> lis
 def path_of(path: Sequence[Any]) -> str:
     """Path of an array in a tree of modules or of an optimizer's state, such as ``layers.attention.q.kernel``."""
     parts = [str(getattr(key, "key", getattr(key, "name", getattr(key, "idx", None)))) for key in path]
-    return ".".join(parts[:-1] if parts and parts[-1] == "value" else parts)
+    return ".".join(part for part in parts if part != "value")
 
 
 def _spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Sequence[Rule]) -> PartitionSpec:

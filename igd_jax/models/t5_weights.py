@@ -53,7 +53,7 @@ def load_t5(folder: str | Path, *, dropout: float | None = None, place: Place | 
     Args:
       folder: the folder.
       dropout: rate in training instead of the config's; None = the config's.
-      place: as in `hf_weights.load_decoder`.
+      place: as in `decoder_weights.load_decoder`.
 
     Raises:
       InputError: no usable config or weights; or tensors that are missing (-), surplus (+) or differ from the config in

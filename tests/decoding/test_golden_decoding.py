@@ -26,7 +26,7 @@ from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import DecodeOptions, load_method
-from igd_jax.models.hf_weights import load_decoder
+from igd_jax.models.decoder_weights import load_decoder
 
 N_RUNS = 6
 MAX_NEW_TOKENS = 72

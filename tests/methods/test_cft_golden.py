@@ -15,7 +15,7 @@ from igd_jax.data.prompts import render
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.items.index import build_index
 from igd_jax.methods.cft import CFT, Counterfactual
-from igd_jax.models.hf_weights import load_decoder
+from igd_jax.models.decoder_weights import load_decoder
 from igd_jax.training.step import means
 
 

@@ -21,7 +21,7 @@ from igd_jax.items.index import build_index
 from igd_jax.methods.base import Context, load_method
 from igd_jax.methods.d3 import D3
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.hf_weights import load_decoder
+from igd_jax.models.decoder_weights import load_decoder
 from igd_jax.models.visibility import Causal, positions_of
 
 Tiny = tuple[Decoder, Context, TextBatch]

@@ -15,7 +15,7 @@ from igd_jax.data.batches import make_text_batch
 from igd_jax.methods.base import Context, token_loss
 from igd_jax.methods.igd import IGD
 from igd_jax.models.backbone import Backbone
-from igd_jax.models.hf_weights import load_decoder
+from igd_jax.models.decoder_weights import load_decoder
 from igd_jax.training.step import means
 
 TARGETS = lists_of(ragged("igd", "loss_target"))

@@ -23,7 +23,7 @@ from igd_jax.evaluation.metrics import mean_metrics
 from igd_jax.items.index import build_index
 from igd_jax.methods.base import Context
 from igd_jax.methods.msl import MSL
-from igd_jax.models.hf_weights import load_decoder
+from igd_jax.models.decoder_weights import load_decoder
 from igd_jax.training.step import means
 
 VOCAB = 4096

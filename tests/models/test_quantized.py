@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from igd_jax import evaluate
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import read_json
-from igd_jax.models.hf_weights import load_decoder
+from igd_jax.models.decoder_weights import load_decoder
 from igd_jax.models.layers import Linear
 from igd_jax.models.lora import LoRA, add_lora
 from igd_jax.models.quantized import KINDS, Quantized, quantize_layers, quantized
