@@ -13,7 +13,7 @@ evaluations under eval/valid,alpha=0.2 and eval/test,alpha=0.2; without --evalua
 Existing evaluations with the same config are not repeated.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,13 +79,14 @@ def sweep(
         few = [Axis(axis.field, axis.values[: choose_seeds or None]) if axis.field == SEED else axis for axis in grid]
         tried = _make(changed(config, {"eval.split": CHOSEN_ON}), output, few, evaluations)
         chosen, choice = _choose(tried, varied)
+        trained = {name_of(point) for point in points(few)}
         folders = [made.folder for made in tried]
         if config.eval.split == CHOSEN_ON:
             return folders
         say(f"\nall combinations, on {CHOSEN_ON}:\n{comparison_table(compare_folders(folders))}")
         say(f"\nevaluating {name_of(chosen)} on {config.eval.split}")
         grid, evaluations = ([_at(axis, chosen) for axis in axes] for axes in (grid, evaluations))
-        return [made.folder for made in _make(config, output, grid, evaluations, choice=choice)]
+        return [made.folder for made in _make(config, output, grid, evaluations, choice=choice, trained=trained)]
 
 
 def _make(
@@ -95,8 +96,9 @@ def _make(
     evaluations: Sequence[Axis],
     *,
     choice: Choice | None = None,
+    trained: Collection[str] = (),
 ) -> list[Made]:
-    """Train and evaluate all points that are not finished."""
+    """Evaluate all points that are not finished, and train those that are not in `trained`, by the names of runs."""
     runs, made = list(points(grid)), []
     for number, point in enumerate(runs, start=1):
         run_config, workdir = changed(config, point), Workdir(str(output / name_of(point)))
@@ -111,7 +113,7 @@ def _make(
             if not is_finished(made[-1].folder, config_record(trial, choice)):
                 todo[name] = trial
         say(f"run {number} of {len(runs)}: {name_of(point)}, evaluations to make: {', '.join(todo) or 'none'}")
-        if todo:
+        if todo and name_of(point) not in trained:
             train(run_config, workdir)
         for name, trial in todo.items():
             evaluate(trial, workdir, name=name, choice=choice)

@@ -2,6 +2,7 @@
 
 import csv
 import shutil
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from evaluation_calls import N_TEST, scores_of
 from igd_jax import analyse as program
 from igd_jax import evaluate as evaluation
 from igd_jax.core.io import MARK, Workdir, read_json, write_json
+from igd_jax.evaluation.choice import Choice
 from igd_jax.session.config_flags import load_config
 
 OF_ANY = {"data", "gain", "training", "lists", "users", "histories", "items"}
@@ -140,7 +142,8 @@ def test_users_are_asked_once_and_how_a_value_was_chosen_does_not_matter(trained
     options = ("--config.eval.protocol=users", "--config.decode.candidates=cold", "--config.decode.num_beams=3")
     assert run_here(evaluation, f"--workdir={trained}", "--name=users", *options).code == 0
     path = trained / "eval" / "users" / "config.json"
-    write_json(path, read_json(path) | {"chosen": {"field": "decode.alpha", "values": [0.1, 0.2]}})
+    choice = Choice({"decode.alpha": [0.1, 0.2]}, "ndcg@3", "valid", "users", 4)
+    write_json(path, read_json(path) | {"chosen": asdict(choice)})
     done = run_here(program, f"--workdir={trained}", "--name=users", "--max_examples=4", "--exact_examples=0")
     assert (done.code, done.err) == (0, "")
     told = read_json(trained / "analysis" / "users" / "analysis.json")

@@ -121,12 +121,12 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     session, counts = session_of(tiny_run.tiny_config(tiny), tmp_path / "no run"), iter(range(10**6))
 
-    def start(*args: Any) -> tuple[TrainState, StepFunctions, Any]:
+    def initial_state(*args: Any) -> tuple[TrainState, StepFunctions, Any]:
         def update(state: TrainState, _: Any) -> tuple[TrainState, dict[str, jax.Array]]:
             params = {"w": state.params["w"] + 1}
             return state.replace(params=params, step=state.step + 1), {"loss": params["w"]}
 
-        functions = StepFunctions(lambda *_: None, update, lambda *_: jnp.float32(0))
+        functions = StepFunctions(lambda *_: None, None, update, lambda *_: jnp.float32(0))
         return init_state({"w": jnp.float32(0)}, args[-1]), functions, {}
 
     def score(*_: Any) -> evaluate.Scored:
@@ -141,7 +141,7 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
 
     for module, name, stub in (
         (train, "set_up", lambda *_: session),
-        (train, "start", start),
+        (train, "initial_state", initial_state),
         (train, "evaluate_loss", lambda functions, state, *_, **__: {"valid_loss": 1 / (1 + float(state.params["w"]))}),
         (train, "plot_losses", lambda *_: None),
         (train, "environment", lambda: {"commit": None}),

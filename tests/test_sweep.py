@@ -48,14 +48,8 @@ def finished(tiny, tmp_path_factory):
 
 def _arguments(tiny, root):
     config = tiny_run.tiny_config(tiny, SHORT)
-    fields = ("data.dir", "model.path", "train.num_steps", "train.checkpoint_every_steps", "decode.num_beams")
-    fields += (
-        "train.global_batch_size",
-        "train.micro_batch_size",
-        "decode.batch_size",
-        "mesh.data",
-        "eval.max_examples",
-    )
+    fields = ("data.dir", "model.path", "train.num_steps", "train.checkpoint_every_steps", "train.global_batch_size")
+    fields += ("train.micro_batch_size", "decode.num_beams", "decode.batch_size", "mesh.data", "eval.max_examples")
     given = [f"--config.{field}={_of(config, field)}" for field in fields]
     return ["--config=configs/igd.py", "--config.eval.ks=(1,3)", f"--output={root}", *given]
 

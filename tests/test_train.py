@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_run
 from command import run_here
-from runs import EPOCH, STEPS, lines_of, saved, train_tiny, without_speed
+from runs import EPOCH, STEPS, lines_of, saved, session_of, train_tiny, without_speed
 
 from igd_jax import evaluate as evaluation
 from igd_jax import train as program

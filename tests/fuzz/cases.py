@@ -15,9 +15,9 @@ from unittest import mock
 import jax.numpy as jnp
 import numpy as np
 
-from igd_jax import train
 from igd_jax.core.types import LossSum, Recommendations
 from igd_jax.data import prepared
+from igd_jax.session import weights
 from igd_jax.session.recommender import Recommender
 from igd_jax.training.step import StepFunctions, TrainState
 from tests.command import Done, run_here
@@ -191,7 +191,7 @@ def training_idles() -> Iterator[None]:
         def update(state: TrainState, _: LossSum) -> tuple[TrainState, dict[str, Any]]:
             return replace(state, step=state.step + 1), {"loss": jnp.float32(1), "grad_norm": jnp.float32(1)}
 
-        return StepFunctions(accumulate, update, lambda state, batch: total)
+        return StepFunctions(accumulate, None, update, lambda state, batch: total)
 
-    with mock.patch.object(train, "make_step", make_step):
+    with mock.patch.object(weights, "make_step", make_step):
         yield

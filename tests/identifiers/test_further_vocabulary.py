@@ -18,6 +18,7 @@ from igd_jax.models.layers import Frozen
 from igd_jax.models.load import load_backbone
 from igd_jax.session.backbone import make_backbone
 from igd_jax.session.settings import settings_from
+from igd_jax.training.mesh import make_mesh
 
 N_EMBEDDED = tiny_run.HF_CONFIG["vocab_size"]
 MORE = 9
@@ -33,7 +34,10 @@ def test_a_folder_keeps_its_rows_and_gets_further_ones(tiny, t5_folder, kind):
     tokenizer, given = load_tokenizer(folder), load_backbone(folder)
     wanted = given.config.vocab_size + MORE
     model, again = (
-        make_backbone(model_settings(tiny, path=str(folder)), tokenizer, vocab_size=wanted, seed=0) for _ in range(2)
+        make_backbone(
+            model_settings(tiny, path=str(folder)), tokenizer, vocab_size=wanted, seed=0, mesh=make_mesh(data=1)
+        )
+        for _ in range(2)
     )
     assert model.config.vocab_size == wanted == len(model.embed[...])
     np.testing.assert_array_equal(model.embed[:-MORE], given.embed[...])
@@ -45,14 +49,14 @@ def test_a_folder_keeps_its_rows_and_gets_further_ones(tiny, t5_folder, kind):
 def test_a_folder_with_rows_to_spare_is_left_as_it_is(tiny):
     tokenizer = load_tokenizer(tiny / "model")
     assert tokenizer.vocab_size < N_EMBEDDED
-    model = make_backbone(model_settings(tiny), tokenizer, vocab_size=N_EMBEDDED - 1, seed=0)
+    model = make_backbone(model_settings(tiny), tokenizer, vocab_size=N_EMBEDDED - 1, seed=0, mesh=make_mesh(data=1))
     assert len(model.embed[...]) == N_EMBEDDED
 
 
 @pytest.mark.parametrize("more", [0, MORE])
 def test_adapters_leave_the_embedding_trained_where_it_has_rows_of_further_vocabulary(tiny, more):
     tokenizer, given = load_tokenizer(tiny / "model"), model_settings(tiny, lora_rank=2)
-    model = make_backbone(given, tokenizer, vocab_size=tokenizer.vocab_size + more, seed=0)
+    model = make_backbone(given, tokenizer, vocab_size=tokenizer.vocab_size + more, seed=0, mesh=make_mesh(data=1))
     assert isinstance(model.embed, nnx.Param if more else Frozen)
     trained = {path[0] for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))}
     assert trained == ({"layers", "embed"} if more else {"layers"})

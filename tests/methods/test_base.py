@@ -101,5 +101,5 @@ def test_target_logits_are_those_of_a_run_over_everything_shifted_by_one():
 
 def test_arguments_are_completed_by_the_defaults_of_the_method():
     assert with_defaults("igd", {"beta": 0.3}) == {"beta": 0.3, "weights": "zero", "entropy": "mass"}
-    assert with_defaults("sft", {}) == {}
+    assert with_defaults("sft", {}) == {"prompt_loss": False}
     assert with_defaults("no such method", {"x": 1}) == {"x": 1}

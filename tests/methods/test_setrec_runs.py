@@ -22,6 +22,7 @@ from igd_jax.models.t5_config import named
 from igd_jax.models.t5_weights import save_t5
 from igd_jax.session.backbone import make_backbone
 from igd_jax.session.sections import ModelSettings
+from igd_jax.training.mesh import make_mesh
 
 
 def context_with(tokenizer=TOKENIZER, *, seed: int = 0, **model: Any):
@@ -29,7 +30,9 @@ def context_with(tokenizer=TOKENIZER, *, seed: int = 0, **model: Any):
     fields = {"path": "", "config": "t5-pico", "dtype": "float32", "param_dtype": "float32", "dropout": -1.0} | model
     lora = {"lora_rank": 0, "lora_alpha": 16.0, "lora_targets": "q", "lora_dropout": 0.0, "quantize": ""}
     given = ModelSettings(**fields, **lora, remat=False)
-    backbone = partial(make_backbone, given, tokenizer, vocab_size=tokenizer.vocab_size, seed=seed)
+    backbone = partial(
+        make_backbone, given, tokenizer, vocab_size=tokenizer.vocab_size, seed=seed, mesh=make_mesh(data=1)
+    )
     return tiny_run.context_of(INDEX, backbone=backbone, tokenizer=tokenizer, seed=seed)
 
 
