@@ -8,6 +8,7 @@ import gc
 import shutil
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -140,7 +141,7 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
             yield Prediction(row, str(scored.metrics["n"]), Target(("sku0",), "a", (True,)), ())
 
     for module, name, stub in (
-        (train, "set_up", lambda *_: session),
+        (train, "set_up", lambda settings, _: replace(session, settings=settings)),
         (train, "initial_state", initial_state),
         (train, "evaluate_loss", lambda functions, state, *_, **__: {"valid_loss": 1 / (1 + float(state.params["w"]))}),
         (train, "plot_losses", lambda *_: None),
