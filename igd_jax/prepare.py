@@ -42,7 +42,9 @@ def define_flags() -> None:
         "min_history", None, "fewest items of history per row of train: 1, or 0", lower_bound=0, upper_bound=1
     )
     flags.DEFINE_integer("max_history", None, "most items of history per row", lower_bound=1)
-    flags.DEFINE_integer("max_eval_history", None, "the same for valid and test alone; 0: all", lower_bound=0)
+    flags.DEFINE_integer(
+        "max_eval_history", None, "the same for valid and test alone; 0: all", lower_bound=0, upper_bound=2**31 - 1
+    )
     flags.DEFINE_string("columns", None, "csv, huggingface: your names of columns, as in user=userId,title=name")
     flags.DEFINE_enum("delimiter", None, list(DELIMITERS), "csv: what separates cells")
     flags.DEFINE_float("min_rating", None, "lowest rating of an event that is kept; left out: all are")
