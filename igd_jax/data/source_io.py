@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import math
+import os
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
@@ -59,7 +60,7 @@ def text_lines(path: Path, *, encoding: str = "utf-8", newline: str = "") -> Ite
       InputError: the file cannot be read, is damaged or is not text in that encoding, or a line is endless or holds a
         NUL byte.
     """
-    with reading(path), path.open("rb") as raw, Progress(path.name, path.stat().st_size, "bytes") as progress:
+    with reading(path), _opened(path) as raw, Progress(path.name, path.stat().st_size, "bytes") as progress:
         unpacked = _unpacked(raw)
         if encoding == "utf-8":
             is_utf16 = unpacked.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -78,6 +79,17 @@ def text_lines(path: Path, *, encoding: str = "utf-8", newline: str = "") -> Ite
                     yield text
             except UnicodeDecodeError as error:
                 raise InputError(_not_text(path, error)) from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedReader]:
+    """Open a file to read. If its reader is dropped halfway, the garbage collector closes it without a warning."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        with open(descriptor, "rb", closefd=False) as file:
+            yield file
+    finally:
+        os.close(descriptor)
 
 
 def _unpacked(raw: io.BufferedReader) -> io.BufferedReader | gzip.GzipFile:
