@@ -7,12 +7,13 @@ an optimizer has the paths of its parameters, so the same rules apply.
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from igd_jax.core.sharding import FSDP, TENSOR
+from igd_jax.core.sharding import FSDP, TENSOR, replicated
 
 Rule = tuple[str, tuple[str | None, ...]]
 
@@ -35,7 +36,7 @@ LARGE = 1 << 20
 """Numbers from which an array that is whole on every device is named."""
 
 
-def shardings(tree: Any, mesh: Mesh, *, rules: Sequence[Rule] = RULES) -> Any:
+def shardings(tree: Any, mesh: Mesh) -> Any:
     """The sharding of each array of a tree, by the rule of its path; arrays without a rule are whole on every device.
 
     An axis that the devices do not divide is not split.
@@ -43,26 +44,25 @@ def shardings(tree: Any, mesh: Mesh, *, rules: Sequence[Rule] = RULES) -> Any:
     Args:
       tree: arrays, or their shapes.
       mesh: the devices.
-      rules: the rules; the first whose pattern matches counts.
     """
-    return jax.tree.map_with_path(lambda path, x: NamedSharding(mesh, _spec(path_of(path), x.shape, mesh, rules)), tree)
+    return jax.tree.map_with_path(partial(_sharding, mesh), tree)
 
 
 def placed(tree: Any, mesh: Mesh) -> Any:
     """The same arrays on the devices, each split by its rule."""
     leaves, structure = jax.tree.flatten_with_path(tree)
-    where = [NamedSharding(mesh, _spec(path_of(path), x.shape, mesh, RULES)) for path, x in leaves]
+    where = [_sharding(mesh, path, x) for path, x in leaves]
     return jax.tree.unflatten(structure, jax.device_put([x for _, x in leaves], where))
 
 
-def whole_arrays(tree: Any, mesh: Mesh, *, rules: Sequence[Rule] = RULES) -> list[str]:
+def whole_arrays(tree: Any, mesh: Mesh) -> list[str]:
     """Paths of the large arrays that every device of a mesh of several shards holds whole."""
     if mesh.shape[FSDP] * mesh.shape[TENSOR] == 1:
         return []
     return [
         path_of(path)
         for path, x in jax.tree.leaves_with_path(tree)
-        if x.size >= LARGE and not any(_spec(path_of(path), x.shape, mesh, rules))
+        if x.size >= LARGE and not any(_sharding(mesh, path, x).spec)
     ]
 
 
@@ -72,12 +72,13 @@ def path_of(path: Sequence[Any]) -> str:
     return ".".join(part for part in parts if part != "value")
 
 
-def _spec(path: str, shape: tuple[int, ...], mesh: Mesh, rules: Sequence[Rule]) -> PartitionSpec:
-    for pattern, axes in rules:
-        if re.search(rf"(^|\.){pattern}$", path) and len(axes) <= len(shape):
+def _sharding(mesh: Mesh, path: Sequence[Any], x: Any) -> NamedSharding:
+    """Sharding by the first rule whose pattern matches the path."""
+    for pattern, axes in RULES:
+        if re.search(rf"(^|\.){pattern}$", path_of(path)) and len(axes) <= len(x.shape):
             fitting = (
                 axis if axis is None or size % mesh.shape[axis] == 0 else None
-                for axis, size in zip(axes, shape, strict=False)
+                for axis, size in zip(axes, x.shape, strict=False)
             )
-            return PartitionSpec(*fitting)
-    return PartitionSpec()
+            return NamedSharding(mesh, PartitionSpec(*fitting))
+    return replicated(mesh)

@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.experimental import topologies
-from jax.sharding import AxisType, Mesh
+from jax.sharding import Mesh
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.sharding import AXES, by_row, replicated, row_shards
+from igd_jax.core.sharding import by_row, replicated, row_shards
 from igd_jax.core.types import LossSum, TextBatch
 from igd_jax.methods.base import token_loss
 from igd_jax.models.decoder import Decoder
@@ -29,6 +29,7 @@ from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import T5Config
 from igd_jax.session.sections import MeshSettings, ModelSettings
 from igd_jax.session.weights import split_trainable
+from igd_jax.training.mesh import mesh_over
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.step import Accumulator, LossState, Params, init_state, make_step
 
@@ -89,8 +90,7 @@ def topology_mesh(topology: str, mesh: MeshSettings) -> Mesh:
             f"--topology is {topology!r} with {len(devices)} chips, which data {mesh.data} x fsdp {mesh.fsdp} x tensor "
             f"{mesh.tensor} do not fill; give sizes whose product does, or data -1"
         )
-    shape = (n_data, mesh.fsdp, mesh.tensor)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    return mesh_over(devices, fsdp=mesh.fsdp, tensor=mesh.tensor)
 
 
 def abstract_backbone(given: ModelSettings) -> nnx.Module:

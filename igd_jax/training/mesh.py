@@ -1,5 +1,6 @@
 """Meshes are made here only. Rows of a batch are dealt over the axes ``data`` and ``fsdp``."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import jax
@@ -12,8 +13,6 @@ from igd_jax.core.types import ItemBatch, TextBatch
 
 def make_mesh(*, data: int, fsdp: int = 1, tensor: int = 1) -> Mesh:
     """A mesh of data x fsdp x tensor devices.
-
-    Axis types are Auto, as jax's default, Explicit, would require annotations of embedding look-ups.
 
     Args:
       data: copies of the model, each with rows of its own; -1 = as many as there are devices for.
@@ -30,9 +29,16 @@ def make_mesh(*, data: int, fsdp: int = 1, tensor: int = 1) -> Mesh:
     n_data = len(devices) // shards if data == -1 else data
     if n_data * shards > len(devices):
         raise InputError(f"{asked}; lower them, or give data -1 for as many as there are")
-    return jax.make_mesh(
-        (n_data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices[: n_data * shards]
-    )
+    return mesh_over(devices[: n_data * shards], fsdp=fsdp, tensor=tensor)
+
+
+def mesh_over(devices: Sequence[jax.Device], *, fsdp: int, tensor: int) -> Mesh:
+    """A mesh of all of these devices, which may be a description of some that are not there.
+
+    Axis types are Auto, as jax's default, Explicit, would require annotations of embedding look-ups.
+    """
+    shape = (len(devices) // (fsdp * tensor), fsdp, tensor)
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
 def put_batch(batch: TextBatch | ItemBatch, mesh: Mesh) -> TextBatch | ItemBatch:
