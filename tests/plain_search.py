@@ -7,14 +7,14 @@ from plain_trie import EOS, PlainNode, plain_entropy
 
 
 def plain_factors(nodes: list[PlainNode], counts: list[int]) -> list[np.float32]:
-    """(IG - min) / (max - min + 1e-7) over seen siblings, for the edge into each node; unseen ones have the mean."""
+    """(IG - min) / (max - min + 1e-7) over seen siblings, for the edge into each node; unseen ones have 0."""
     factors = [np.float32(0)] * len(nodes)
     for node in nodes:
         seen = [child for child in node.by_token() if any(counts[r] for r in child.rows)]
         gain = [plain_entropy(node, counts) - plain_entropy(child, counts) for child in seen]
         scaled = [(value - min(gain)) / (max(gain) - min(gain) + 1e-7) for value in gain]
-        for child in node.by_token() if seen else ():
-            factors[child.number] = np.float32(scaled[seen.index(child)] if child in seen else np.mean(scaled))
+        for child, value in zip(seen, scaled, strict=True):
+            factors[child.number] = np.float32(value)
     return factors
 
 

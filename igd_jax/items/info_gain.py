@@ -28,8 +28,8 @@ class EdgeGain:
       root_entropy: H(root) in nats.
       gain: information gain in nats, float64; exactly 0 on forced edges.
       forced: whether the edge decides nothing among rows seen in training.
-      factor: gain scaled to [0, 1) among seen siblings, 0 if they all have the same gain; float32. An unseen edge has
-        the mean factor of its seen siblings, 0 if there is none.
+      factor: gain scaled to [0, 1) among seen siblings, 0 if they all have the same gain, and on unseen edges;
+        float32.
     """
 
     root_entropy: float
@@ -75,12 +75,10 @@ def edge_gain(trie: Trie, counts: Int[np.ndarray, " N"]) -> EdgeGain:
 
 
 def _factor(gain: Float[np.ndarray, " E"], is_seen: Bool[np.ndarray, " E"], trie: Trie) -> Float[np.ndarray, " E"]:
-    """Min-max of the gain among seen siblings (arXiv 2506.13229, section 3), and their mean for unseen ones."""
+    """Min-max of the gain among seen siblings (arXiv 2506.13229, section 3), and 0 for unseen ones."""
     if not len(gain):
         return np.zeros(0, np.float32)
     start, n_children = trie.child_start[:-1], trie.n_children
     low = np.repeat(np.minimum.reduceat(gain, start), n_children)  # of a seen sibling, since an unseen one gains H(u)
     high = np.repeat(np.maximum.reduceat(np.where(is_seen, gain, low), start), n_children)
-    scaled = np.where(is_seen & (high > low), (gain - low) / (high - low + 1e-7), 0.0)
-    mean = np.add.reduceat(scaled, start) / np.maximum(np.add.reduceat(is_seen, start, dtype=np.int64), 1)
-    return np.where(is_seen, scaled, np.repeat(mean, n_children)).astype(np.float32)
+    return np.where(is_seen & (high > low), (gain - low) / (high - low + 1e-7), 0.0).astype(np.float32)
