@@ -6,14 +6,17 @@ JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles as users do.
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-if version("jaxlib").startswith("0.10.") and os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")  # later versions have no such flag
+if os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] == "1":
+    quick = "--xla_cpu_parallel_codegen_split_count=1"  # parts of a program are compiled at once, for more work in all
+    if version("jaxlib").startswith("0.10."):
+        quick += " --xla_cpu_use_fusion_emitters=false"  # later versions have no such flag
+    os.environ.setdefault("XLA_FLAGS", quick)
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -27,6 +30,16 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules live as long as the process: the garbage collector need not look at them again and again."""
+    gc.disable()
+    result = yield
+    gc.freeze()
+    gc.enable()
+    return result
 
 
 @pytest.fixture(scope="session")
