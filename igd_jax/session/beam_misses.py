@@ -42,8 +42,8 @@ def beam_of(recommender: Recommender) -> Stepwise:
     if isinstance(recommender.engine, Stepwise):
         return recommender.engine
     raise InputError(
-        "--beam_misses compares a beam over the trie with an exact ranking, but these lists come from none; set config.decode."
-        "search to beam, for a method that searches the trie, or leave the option out"
+        "--beam_misses compares a beam over the trie with an exact ranking, but these lists come from none; set "
+        "config.decode.search to beam, for a method that searches the trie, or leave the option out"
     )
 
 

@@ -33,7 +33,7 @@ def index() -> ItemIndex:
 
 def _by_hand(model: Decoder, index: ItemIndex, *, alpha: float) -> np.ndarray:
     """Scores of all titles, of which each is read by itself."""
-    titles = [index.catalog.tokens[row].tolist() for row in index.trie.row]
+    titles = [index.catalog.tokens[row].tolist() for row in index.trie.row.tolist()]
     width = len(PROMPT) + max(map(len, titles))
     tokens = np.array([PROMPT + title + [0] * (width - len(PROMPT) - len(title)) for title in titles], np.int32)
     positions = jnp.broadcast_to(jnp.arange(width)[None], tokens.shape)
