@@ -154,7 +154,8 @@ class Method(abc.ABC):
       model_kind: kind of model; a trained model can be decoded by every method of the same kind.
       inputs: type of the batches: ``text`` for `TextBatch` or ``items`` for `ItemBatch`.
       decoding_args: arguments that `engine` reads, and that may differ from those of training.
-      beam_search: whether lists come from a beam search, so that they are at most as long as the beam is wide.
+      beam_search: whether lists come from a search over the trie, so that those of a beam are at most as long as it is
+        wide.
       backbones: supported kinds of backbone, ``decoder`` and ``t5``; empty if the method has a model of its own.
     """
 
