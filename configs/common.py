@@ -120,10 +120,14 @@ def get_config() -> ConfigDict:
     config.decode.alpha = 0.2  # discount of high-gain tokens, 0 to 1; 0 = plain beam search; authors: about 0.2
     config.decode.length_penalty = 0.0  # power of the length that divides scores; 0 = sum (D3), 1 = mean (BIGRec)
     config.decode.temperature = 1.0  # divides log-probabilities; no effect on the order under IGD
+    config.decode.normalize = "vocabulary"  # log-probabilities over all tokens (published), or the legal children only
+    config.decode.search = "beam"  # or exact: all candidates are scored; then num_beams does not matter
     config.decode.num_beams = 10  # width of the beam; published: 10
     config.decode.top_k = 0  # length of the lists; 0 = num_beams, and no more where they come from a beam search
     config.decode.max_new_tokens = 0  # longest title that can be written, tokens with EOS; 0 = the longest candidate
     config.decode.candidates = ""  # items that may be recommended, as data.candidates names them; empty = those
+    config.decode.allowed = ""  # file with a JSON list of titles or ids per row of eval.split, its candidates
+    config.decode.exclude_history = False  # items of a history are not recommended after it
     config.decode.collaborative = ""  # scores of items for D3 and BIGRec: popularity, or the folder of a SASRec run
     config.decode.batch_size = 16  # users at a time; published: 16
 

@@ -3,6 +3,7 @@
     python -m igd_jax.evaluate --workdir=RUN [--split=test] [--name=NAME] [--config.decode.alpha=0.2]
     python -m igd_jax.evaluate --config=configs/igd.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
     python -m igd_jax.evaluate --workdir=RUN --choose=decode.alpha=0,0.1,0.2,0.4 [--choose_examples=500]
+    python -m igd_jax.evaluate --workdir=RUN --beam_misses=200
     python -m igd_jax.evaluate --workdir=RUN --config.eval.protocol=users [--config.decode.candidates=warm|cold]
 
 Writes RUN/eval/NAME/{metrics.json, predictions.jsonl, config.json, env.json} atomically. With --choose, the field is
@@ -36,6 +37,7 @@ from igd_jax.evaluation.predictions import Prediction, write_predictions
 from igd_jax.evaluation.queries import Queries, describe_targets, make_queries
 from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord, write_record
 from igd_jax.evaluation.tables import evaluation_table
+from igd_jax.session.beam_misses import beam_misses, beam_of
 from igd_jax.session.collaborative import collaborative_source
 from igd_jax.session.config_flags import config_json, define_config_flag, define_decode_as_flag, load_config
 from igd_jax.session.config_grid import Axis, changed, parse_axis
@@ -76,6 +78,7 @@ def evaluate(
     name: str,
     choice: Choice | None = None,
     per_metric: Mapping[str, Any] | None = None,
+    exact_queries: int | None = None,
 ) -> dict[str, Any]:
     """Recommend for the queries of `config.eval`, compute and print the metrics, and write the evaluation's folder.
 
@@ -85,13 +88,14 @@ def evaluate(
       name: name of the evaluation.
       choice: how values of the config were chosen, which is recorded.
       per_metric: content of per_metric.json, if there is one; see `evaluation.per_metric.figures_of`.
+      exact_queries: queries that are also ranked exactly, for ``beam_misses`` in the metrics; 0 = all, None = none.
 
     Raises:
       InputError: the config is bad, there is no model, or the folder exists but was not written by this program.
     """
     check_name(name, option="--name")
     check_replaceable(folder := workdir.eval(name))
-    scored = score(config, workdir)
+    scored = score(config, workdir, exact_queries=exact_queries)
     with atomic_folder(folder) as partial:
         write_json(partial / "metrics.json", scored.metrics)
         write_json(partial / "config.json", config_record(config, choice))
@@ -111,11 +115,14 @@ def config_record(config: ConfigDict, choice: Choice | None) -> dict[str, Any]:
     return record if choice is None else record | {"chosen": asdict(choice)}
 
 
-def score(config: ConfigDict, workdir: Workdir) -> Scored:
+def score(config: ConfigDict, workdir: Workdir, *, exact_queries: int | None = None) -> Scored:
     """Recommend for the queries of `config.eval` and compute the metrics, without writing anything.
 
+    Args:
+      config, workdir, exact_queries: see `evaluate`.
+
     Raises:
-      InputError: the config is bad, or there is no model.
+      InputError: the config is bad, or there is no model, or no beam to compare with an exact ranking.
     """
     session = set_up_to_decode(config, workdir)
     settings = session.settings
@@ -129,9 +136,15 @@ def score(config: ConfigDict, workdir: Workdir) -> Scored:
     )
     source = collaborative_source(session, split=settings.eval.split, n_rows=len(rows))
     recommender = Recommender(session, workdir)
+    if exact_queries is not None:
+        beam_of(recommender)
     examples = recommender.examples(rows.take(queries.row))
     start = time.monotonic()
-    found = recommender.rank(examples, collaborative=None if source is None else source.take(queries.row))
+    found = recommender.rank(
+        examples,
+        collaborative=None if source is None else source.take(queries.row),
+        allowed=recommender.allowed(rows, queries.row),
+    )
     seconds = time.monotonic() - start
     index = recommender.index
     catalogue = CatalogueRows.of_items(
@@ -145,6 +158,11 @@ def score(config: ConfigDict, workdir: Workdir) -> Scored:
         ks=settings.eval.ks,
         candidates=settings.decode.candidates,
     )
+    if exact_queries is not None:
+        metrics["beam_misses"] = misses = beam_misses(
+            recommender, queries.row, np.asarray(found.rows), ks=settings.eval.ks, n_queries=exact_queries
+        )
+        say(f"the beam beside an exact ranking: {misses}")
     return Scored(recommender, rows, queries, catalogue, found, metrics, len(queries) / seconds)
 
 
@@ -247,6 +265,7 @@ def define_flags() -> None:
     flags.DEFINE_string("choose", None, "FIELD=VALUE,VALUE: take the value that ranks valid best.")
     flags.DEFINE_integer("choose_examples", 0, "Rows, or users, of valid that --choose ranks, evenly spread; 0 = all.")
     flags.DEFINE_bool("choose_per_metric", False, "With --choose: also report each metric with its own best value.")
+    flags.DEFINE_integer("beam_misses", None, "Queries, evenly spread, ranked exactly beside the beam; 0 = all.")
     define_decode_as_flag()
     define_config_flag()
 
@@ -271,7 +290,9 @@ def main() -> None:
                 )
             else:
                 config, choice = choose(config, workdir, axis, max_examples=flags.FLAGS.choose_examples)
-        evaluate(config, workdir, name=name, choice=choice, per_metric=per_metric)
+        evaluate(
+            config, workdir, name=name, choice=choice, per_metric=per_metric, exact_queries=flags.FLAGS.beam_misses
+        )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
 """Recommend the next items with a trained run: after one history, or for a file of requests.
 
     python -m igd_jax.recommend --workdir=RUN --history="Title A" --history="Title B" [--k=10] [--json]
+        [--exclude_history] [--candidate="Title C" --candidate=sku4]  |  [--score="Title C" --score=sku4]
     python -m igd_jax.recommend --workdir=RUN --input=REQUESTS.jsonl --output=FILE.jsonl [--k=10]
 
 A line of REQUESTS.jsonl is ``{"history": ["Title A", "sku2"]}``, with titles or item ids, oldest first; optional fields
-are ``id``, ``candidates`` (the only items that may be recommended) and ``exclude_history``. Each answer is a line of
-FILE.jsonl, in the same order: ``{"line": 1, "id": ..., "ranked": [...]}``. The same command, started again, resumes.
+are ``id``, ``candidates`` (the only items that may be recommended), ``exclude_history``, and ``score`` (items whose
+scores are the answer). Each answer is a line of FILE.jsonl, in the same order: ``{"line": 1, "id": ..., "ranked":
+[...]}``, or ``"scored": [...]``. The same command, started again, resumes.
 """
 
 import contextlib
 import sys
+from typing import Any
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -24,7 +27,6 @@ from igd_jax.evaluation.tables import markdown_table
 from igd_jax.session.answers import answer_file
 from igd_jax.session.config_flags import define_config_flag, define_decode_as_flag, load_config
 from igd_jax.session.recommender import Answer, Recommender
-from igd_jax.session.requests import Request
 from igd_jax.session.session import set_up_to_decode
 
 
@@ -33,7 +35,7 @@ def make_recommender(config: ConfigDict, workdir: Workdir) -> Recommender:
     return Recommender(set_up_to_decode(config, workdir), workdir)
 
 
-def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: int | None) -> Answer:
+def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: int | None, **fields: Any) -> Answer:
     """Recommend the best k items after a history.
 
     Args:
@@ -41,13 +43,14 @@ def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: in
       workdir: folder of the run.
       history: titles or item ids, oldest first.
       k: number of items; None = `config.decode.top_k`.
+      fields: further fields of the request.
 
     Raises:
-      InputError: there is no model or no history, or k exceeds `config.decode.top_k`.
+      InputError: there is no model or no history, the request has no answer, or k exceeds `config.decode.top_k`.
     """
     if not history:
         raise InputError("no --history is given; name at least one title or item id, oldest first")
-    answer = make_recommender(config, workdir).recommend([Request(tuple(history))], k=k)[0]
+    answer = make_recommender(config, workdir).recommend([{"history": history, **fields}], k=k)[0]
     for note in answer.notes:
         say(f"note: {note}")
     return answer
@@ -57,6 +60,9 @@ def define_flags() -> None:
     """Flags of the command line."""
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     flags.DEFINE_multi_string("history", [], "A past title or item id; repeat, oldest first.")
+    flags.DEFINE_multi_string("candidate", None, "A title or item id that may be recommended; repeat; default all.")
+    flags.DEFINE_bool("exclude_history", False, "Recommend no item of the history.")
+    flags.DEFINE_multi_string("score", None, "A title or item id whose score is wanted instead of a list; repeat.")
     flags.DEFINE_string("input", None, "File of requests, one JSON object per line.")
     flags.DEFINE_string("output", None, "File of answers to write, or to go on with.")
     flags.DEFINE_integer("k", None, "Length of the lists; default config.decode.top_k.")
@@ -70,6 +76,8 @@ def main() -> None:
     given, workdir = flags.FLAGS, Workdir(flags.FLAGS.workdir)
     if (given.input is None) != (given.output is None) or (given.input and given.history):
         raise InputError("give --history, or --input=REQUESTS.jsonl with --output=FILE.jsonl, and not both")
+    if given.input and (given.candidate or given.exclude_history or given.score):
+        raise InputError("--candidate, --exclude_history and --score are of --history; a file of requests has fields")
     config = load_config(given.config, workdir)
     if given.input:
         requests, output = local_path(given.input, option="--input"), local_path(given.output, option="--output")
@@ -77,7 +85,8 @@ def main() -> None:
             answer_file(lambda: make_recommender(config, workdir), requests, output, k=given.k)
         return
     with contextlib.redirect_stdout(sys.stderr if given.json else sys.stdout):
-        results = recommend(config, workdir, given.history, k=given.k).results
+        fields = {"candidates": given.candidate, "exclude_history": given.exclude_history, "score": given.score}
+        results = recommend(config, workdir, given.history, k=given.k, **fields).results
     if given.json:
         say(as_json(results))
         return

@@ -150,7 +150,7 @@ def test_users_are_asked_once_and_how_a_value_was_chosen_does_not_matter(trained
     assert (told["protocol"], told["tokens"]["queries"]) == ("users", 4)
     assert "recall@3" in columns_of(told, "users")
     assert told["left_out"] == [
-        "exact: the candidates have 16 tokens, each of which is read for each query; --exact_examples=N ranks N queries"
+        "exact: 16 tokens of candidates are read for each query; --exact_examples=N ranks N queries"
     ]
 
 

@@ -56,6 +56,27 @@ def test_the_table_holds_rank_score_items_and_title(ask):
     assert first.split("|")[4].strip() in tiny_run.TITLES
 
 
+def test_candidates_can_be_named_and_the_history_left_out(ask):
+    wanted = [HISTORY[0], tiny_run.ITEM_IDS[9], tiny_run.TITLES[8]]
+    done = ask("--json", "--exclude_history", *(f"--candidate={name}" for name in wanted))
+    assert {result["title"] for result in json.loads(done.out)} == {tiny_run.TITLES[9], tiny_run.TITLES[8]}
+
+
+def test_scores_of_titles_are_told_in_the_order_given(ask):
+    found = json.loads(ask("--json", "--k=2").out)
+    again = json.loads(ask("--json", *(f"--score={result['title']}" for result in reversed(found))).out)
+    assert [result["title"] for result in again] == [result["title"] for result in reversed(found)]
+    scores = [[result["score"] for result in results] for results in (reversed(found), again)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-4)
+
+
+def test_fields_of_one_request_are_not_those_of_a_file(trained, tmp_path):
+    files = (f"--input={tmp_path / 'in.jsonl'}", f"--output={tmp_path / 'out.jsonl'}")
+    done = run_here(program, f"--workdir={trained}", *files, "--exclude_history")
+    assert done.code == 2
+    assert "--candidate, --exclude_history and --score are of --history; a file of requests has fields" in done.err
+
+
 def test_an_unknown_title_is_noted_and_read_as_text(ask):
     done = ask("--k=1", "--json", history=["A title of my own", HISTORY[0]])
     assert done.code == 0

@@ -1,108 +1,111 @@
 """Exact ranking: every candidate is scored, with the edge scores of a search and without its beam.
 
 The score of a title is that of the search: its edge scores summed, over length^length_penalty. So the list differs from
-that of the beam only by what the beam drops.
+that of the beam only by what the beam drops. The model reads each node of the trie once per prompt, in blocks.
 """
 
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
-from igd_jax.core.types import TextBatch
+from igd_jax.core.types import Recommendations, TextBatch
+from igd_jax.decoding.blocks import Blocks, blocks_of
+from igd_jax.decoding.engine import OneCall
 from igd_jax.decoding.stepwise import Stepwise
 from igd_jax.items.index import ItemIndex
-from igd_jax.models.backbone import Prefix
-from igd_jax.models.visibility import Causal
+from igd_jax.models.backbone import Backbone, Prefix
+from igd_jax.models.visibility import Tree, mask_of
 
 LARGEST = 1 << 26
 """Most logits at once."""
-MOST_TITLES = 256
-"""Most titles at once."""
 
 
 @struct.dataclass
-class Titles:
-    """Some candidates, padded on the right.
+class ExactSearch(OneCall):
+    """Ranks all candidates that the search can finish; see `decoding.engine.Engine`.
 
     Attributes:
-      token: ids of each title.
-      is_token: True on real ids.
-      edge: edge of each token among those out of branching nodes; E for an only child.
-    """
-
-    token: Int[Array, "n T"]
-    is_token: Bool[Array, "n T"]
-    edge: Int[Array, "n T"]
-
-
-class ExactRanking:
-    """Ranks all candidates that the search can finish.
-
-    Args:
-      engine: the search.
-      index: items with the candidates of the search.
-
-    Attributes:
+      search: the search whose scores they get.
+      blocks: the candidates.
+      place: where each of them ends; see `decoding.blocks.blocks_of`.
+      row: catalogue row of each, ascending.
       n_left_out: number of candidates that are longer than the search writes.
     """
 
-    def __init__(self, engine: Stepwise, index: ItemIndex):
-        rows = index.catalog.tokens.take(index.trie.row)
-        fits = np.flatnonzero(rows.lengths <= engine.options.max_length)
-        self._engine, self._rows, self.n_left_out = engine, index.trie.row[fits], len(rows) - len(fits)
-        token = rows.pad(int(rows.lengths.max()))
-        is_token = np.arange(token.shape[1]) < rows.lengths[:, None]
-        edge = np.full(token.shape, -1)
-        edge[is_token] = index.trie.walk(rows)[1]
-        edge = np.where(edge < 0, engine.trie.n_edges, edge).astype(np.int32)
-        # Equal chunks, so that there is one program; the last one begins again with the first titles.
-        size = max(1, min(MOST_TITLES, LARGEST // (token.shape[1] * engine.model.config.vocab_size), len(fits)))
-        chunks = [np.arange(begin, begin + size) % len(fits) for begin in range(0, len(fits), size)]
-        arrays = (token, is_token, edge)
-        self._chunks = [Titles(*(jnp.asarray(array[fits[chunk]]) for array in arrays)) for chunk in chunks]
+    search: Stepwise
+    blocks: Blocks
+    place: Int[Array, " n"]
+    row: Int[Array, " n"]
+    n_left_out: int = struct.field(pytree_node=False)
 
-    def rank(self, batch: TextBatch, k: int, *, width: int) -> tuple[Int[np.ndarray, " k"], Float[np.ndarray, " k"]]:
-        """The catalogue rows and scores of the best k candidates after one prompt; -1 and -inf if there are fewer.
-
-        Args:
-          batch: one row.
-          k: length of the list.
-          width: as in `decoding.engine.recommend`.
-        """
-        prefix, of_rows = _read(self._engine, batch, width)
-        found = [_scores(self._engine, prefix, of_rows, chunk) for chunk in self._chunks]
-        scores = np.concatenate(jax.device_get(found) or [np.zeros(0, np.float32)])[: len(self._rows)]
-        best = np.argsort(-scores, kind="stable")[:k]
-        missing = (0, k - len(best))
-        return (
-            np.pad(self._rows[best], missing, constant_values=-1),
-            np.pad(scores[best], missing, constant_values=-np.inf),
+    def prefill(self, batch: TextBatch) -> Recommendations:
+        """Lists of all rows."""
+        score = title_scores(self.search, batch, self.blocks)[:, self.place]
+        score = jnp.where(batch.is_real[:, None], score, -jnp.inf)
+        k = self.search.top_k
+        score, best = jax.lax.top_k(score, min(k, len(self.row)))
+        rows = jnp.where(score > -jnp.inf, self.row[best], -1)
+        missing = ((0, 0), (0, k - rows.shape[1]))
+        return Recommendations(
+            rows=jnp.pad(rows, missing, constant_values=-1), scores=jnp.pad(score, missing, constant_values=-jnp.inf)
         )
 
 
-@partial(jax.jit, static_argnums=2)
-def _read(engine: Stepwise, batch: TextBatch, width: int) -> tuple[Prefix, Any]:
-    prefix = engine.model.prefill(batch)
-    return prefix.pad_to(max(width, prefix.width)), engine.edge_score.of_rows(batch)
+def exact_search(search: Stepwise, index: ItemIndex) -> ExactSearch:
+    """Make the engine that ranks the candidates of `index` by the scores of a search over them."""
+    titles = index.catalog.tokens.take(index.trie.row)
+    fits = np.flatnonzero(titles.lengths <= search.options.max_length)
+    blocks, (place,) = blocks_of(index.trie, [titles.take(fits)])
+    blocks, place, row = jax.tree.map(jnp.asarray, (blocks, place.astype(np.int32), index.trie.row[fits]))
+    return ExactSearch(search, blocks, place, row, len(titles) - len(fits))
 
 
 @jax.jit
-def _scores(engine: Stepwise, prefix: Prefix, of_rows: Any, titles: Titles) -> Float[Array, " n"]:
-    """Final score of each title after one prompt."""
-    model, (n_titles, n_tokens) = engine.model, titles.token.shape
-    many = prefix.take(jnp.zeros(n_titles, jnp.int32))
-    positions = many.length[:, None] + jnp.arange(n_tokens)[None]
-    hidden, _ = model.extend(many, titles.token, positions=positions, visible=Causal(titles.is_token))
-    logits = model.logits(jnp.concatenate([many.hidden[:, None], hidden[:, :-1]], axis=1))
-    if engine.softmax_temperature != 1.0:
-        logits = logits / engine.softmax_temperature
-    logp = jnp.take_along_axis(logits, titles.token[..., None], axis=-1)[..., 0] - jax.nn.logsumexp(logits, axis=-1)
-    # The titles stand in the place of beams, and their tokens in that of children: a score looks at one edge at a time.
-    score = engine.edge_score(logp[None], titles.edge[None], of_rows)[0]
-    length = titles.is_token.sum(axis=1).astype(jnp.float32)
-    return jnp.where(titles.is_token, score, 0.0).sum(axis=1) / length**engine.options.length_penalty
+def title_scores(search: Stepwise, batch: TextBatch, blocks: Blocks) -> Float[Array, "B columns"]:
+    """Final scores of titles after each prompt, in the columns where they end; -inf in all others.
+
+    Args:
+      search: the search, of which the length limit is ignored.
+      batch: prompts.
+      blocks: titles, the same for all rows or of each row.
+    """
+    model = search.model
+    prefix, of_rows = model.prefill(batch), search.edge_score.of_rows(batch)
+    n_rows, n_columns = len(batch.prompt), blocks.node.shape[2]
+    most = max(LARGEST // (n_columns * model.config.vocab_size), 1)
+    size = next(size for size in range(min(most, n_rows), 0, -1) if n_rows % size == 0)
+    own = jax.tree.map(lambda x: jnp.broadcast_to(x, (n_rows, *x.shape[1:])), blocks)
+
+    def of_some(rows: Int[Array, " b"]) -> Float[Array, "b columns"]:
+        some, some_rows = prefix.take(rows), jax.tree.map(lambda x: x[rows], of_rows)
+        by_block = jax.tree.map(lambda x: jnp.moveaxis(x[rows], 1, 0), own)
+        scores = jax.lax.map(lambda block: _scores(search, model, some, some_rows, block), by_block)
+        return jnp.moveaxis(scores, 0, 1).reshape(len(rows), -1)
+
+    return jax.lax.map(of_some, jnp.arange(n_rows).reshape(-1, size)).reshape(n_rows, -1)
+
+
+def _scores(search: Stepwise, model: Backbone, prefix: Prefix, of_rows: Any, block: Blocks) -> Float[Array, "b T"]:
+    """Scores of the titles that end in each column of a block; its arrays are [b T] here."""
+    visible = Tree(block.node, block.leave)
+    hidden, _ = model.extend(
+        prefix,
+        block.token[:, 1:],
+        positions=prefix.length[:, None] + block.depth[:, 1:] - 1,
+        visible=Tree(block.node[:, 1:], block.leave[:, 1:]),
+    )
+    logits, total = search.normalized(model, jnp.concatenate([prefix.hidden[:, None], hidden], axis=1))
+    n_rows, at = len(logits), block.branching
+    every = jnp.broadcast_to(jnp.arange(block.node.shape[1])[None], block.node.shape)
+    only = search.edge_scores(logits, total, every, search.trie.children(block.node, 1), of_rows)[..., 0]
+    branching = search.trie.children(jnp.take_along_axis(block.node, at, axis=1), block.width)
+    among = search.edge_scores(logits, total, at, branching, of_rows)
+    edges = jnp.concatenate([only, jnp.full((n_rows, 1), -jnp.inf), among.reshape(n_rows, -1)], axis=1)
+    into, end = (jnp.take_along_axis(edges, x, axis=1) for x in (block.into, block.end))
+    path = jnp.where(mask_of(visible), into[:, None], 0.0).sum(axis=2)
+    length = (block.depth + 1).astype(jnp.float32)
+    return (path + end) / length**search.options.length_penalty

@@ -1,5 +1,10 @@
-"""Restriction of lists to some candidates: an edge is legal if there is an allowed row below it."""
+"""Restriction of lists to some candidates: an edge is legal if there is an allowed row below it.
 
+Lists and scores are those of a trie of the allowed rows alone: the other scores get the mask, and compute gains and
+shares over these rows only.
+"""
+
+from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -8,7 +13,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.types import TextBatch
-from igd_jax.decoding.edge_score import EdgeScore
+from igd_jax.decoding.edge_score import EdgeScore, at_edges
 from igd_jax.items.trie import Trie
 
 
@@ -33,22 +38,21 @@ class Restricted:
         The last entry represents forced edges, which are legal whenever the edge before them is. Forced edges at the
         root have no edge before them, and are legal if any row is allowed.
         """
-        rows = self.then.of_rows(batch)
         if batch.allowed is None:
-            return None, rows
-        before = jnp.cumsum(batch.allowed[:, self.row], axis=1, dtype=jnp.int32)
-        before = jnp.pad(before, ((0, 0), (1, 0)))
+            return None, self.then.of_rows(batch)
+        allowed = batch.allowed[:, self.row]
+        rows = self.then.of_rows(replace(batch, allowed=jnp.zeros_like(batch.allowed).at[:, self.row].set(allowed)))
+        before = jnp.pad(jnp.cumsum(allowed, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
         legal = before[:, self.high] > before[:, self.low]
         return jnp.concatenate([legal, before[:, -1:] > 0], axis=1), rows
 
     def __call__(self, logp: Float[Array, "B K C"], edge: Int[Array, "B K C"], rows: Any) -> Float[Array, "B K C"]:
         """The other score on legal edges, -inf elsewhere."""
         legal, others = rows
-        score = self.then(logp, edge, others)
         if legal is None:
-            return score
-        is_legal = jnp.take_along_axis(legal, edge.reshape(len(edge), -1), axis=1).reshape(edge.shape)
-        return jnp.where(is_legal, score, -jnp.inf)
+            return self.then(logp, edge, others)
+        is_legal = at_edges(legal, edge)
+        return jnp.where(is_legal, self.then(jnp.where(is_legal, logp, -jnp.inf), edge, others), -jnp.inf)
 
 
 def restricted(trie: Trie, then: EdgeScore) -> Restricted:

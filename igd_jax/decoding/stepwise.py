@@ -127,6 +127,36 @@ class Stepwise:
         scores, nodes = (x[:, : self.top_k] for x in (state.hypotheses.done_score, state.hypotheses.done_node))
         return Recommendations(rows=self.trie.row_of(nodes), scores=scores)
 
+    def normalized(
+        self, model: Backbone, hidden: Float[Array, "B n D"]
+    ) -> tuple[Float[Array, "B n V"], Float[Array, "B n"]]:
+        """Logits, divided by the temperature, and the logarithm of their summed exponentials."""
+        logits = model.logits(hidden)
+        if self.softmax_temperature != 1.0:
+            logits = logits / self.softmax_temperature
+        return logits, jax.nn.logsumexp(logits, axis=-1)
+
+    def edge_scores(
+        self,
+        logits: Float[Array, "B n V"],
+        total: Float[Array, "B n"],
+        place: Int[Array, "B m"],
+        children: Children,
+        of_rows: Any,
+    ) -> Float[Array, "B m C"]:
+        """Scores of edges; -inf where there is no child.
+
+        Args:
+          logits, total: the result of `normalized`.
+          place: which of the n states comes before each list of children.
+          children: all children of each node, or those of a node that has only one.
+          of_rows: data of each row for the edge score.
+        """
+        picked = jax.vmap(lambda row, at, token: row[at[:, None], token])(logits, place, children.token)
+        logp = picked - jnp.take_along_axis(total, place, axis=1)[..., None]
+        logp = jnp.where(children.legal, logp, -jnp.inf)
+        return jnp.where(children.legal, self.edge_score(logp, children.edge, of_rows), -jnp.inf)
+
     @property
     def _longest_room(self) -> int:
         """Steps of the longest title, whose last token is never fed back; at least one, which is always compiled."""
@@ -135,11 +165,8 @@ class Stepwise:
     def _choose(
         self, model: Backbone, hypotheses: Hypotheses, hidden: Float[Array, "B beams D"], children: Children, rows: Any
     ) -> Hypotheses:
-        logits = model.logits(hidden)
-        if self.softmax_temperature != 1.0:
-            logits = logits / self.softmax_temperature
-        total = jax.nn.logsumexp(logits, axis=-1, keepdims=True)
-        logp = jnp.take_along_axis(logits, children.token, axis=-1) - total
-        score = jnp.where(children.legal, self.edge_score(logp, children.edge, rows), -jnp.inf)
+        logits, total = self.normalized(model, hidden)
+        beam = jnp.broadcast_to(jnp.arange(hidden.shape[1])[None], hidden.shape[:2])
+        score = self.edge_scores(logits, total, beam, children, rows)
         edges = Edges(children.node, children.token, score)
         return advance(hypotheses, edges, eos=self.trie.eos, options=self.options)

@@ -25,6 +25,7 @@ class EdgeGain:
     """Gain of each edge out of a branching node (every other edge is forced, with gain and factor 0).
 
     Attributes:
+      trie, counts: arguments of `edge_gain`.
       root_entropy: H(root) in nats.
       gain: information gain in nats, float64; exactly 0 on forced edges.
       forced: whether the edge decides nothing among rows seen in training.
@@ -32,6 +33,8 @@ class EdgeGain:
         float32.
     """
 
+    trie: Trie
+    counts: Int[np.ndarray, " N"]
     root_entropy: float
     gain: Float[np.ndarray, " E"]
     forced: Bool[np.ndarray, " E"]
@@ -71,7 +74,7 @@ def edge_gain(trie: Trie, counts: Int[np.ndarray, " N"]) -> EdgeGain:
     forced = n_seen == seen_before[parent_hi] - seen_before[parent_lo]
     below = mass_before[trie.child_hi] - mass_before[trie.child_lo]
     gain = np.where(forced, 0.0, mass_before[parent_hi] - mass_before[parent_lo] - below)
-    return EdgeGain(float(mass_before[-1]), gain, forced, _factor(gain, n_seen > 0, trie))
+    return EdgeGain(trie, counts, float(mass_before[-1]), gain, forced, _factor(gain, n_seen > 0, trie))
 
 
 def _factor(gain: Float[np.ndarray, " E"], is_seen: Bool[np.ndarray, " E"], trie: Trie) -> Float[np.ndarray, " E"]:

@@ -26,6 +26,8 @@ from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.decoding.device_trie import device_trie
 from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.decoding.engine import Engine
+from igd_jax.decoding.exact import ExactSearch, exact_search
+from igd_jax.decoding.normalizing import NORMALIZE, AmongChildren
 from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.restriction import restricted
@@ -38,6 +40,8 @@ from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import LossState
 from igd_jax.training.whole_text import whole_text
 
+SEARCHES = ("beam", "exact")
+"""Values of `config.decode.search`: a beam search over the trie, or the ranking of all candidates by its scores."""
 BACKBONE = "backbone"
 """Kind of model of methods that tune the backbone to write items; any such method can decode it."""
 
@@ -80,6 +84,8 @@ class DecodeOptions:
       num_beams: width of the beam.
       top_k: length of the lists.
       max_length: maximum number of tokens of an identifier, EOS included.
+      normalize: over what log-probabilities are normalised, one of `decoding.normalizing.NORMALIZE`.
+      search: one of `SEARCHES`.
     """
 
     alpha: float
@@ -88,6 +94,8 @@ class DecodeOptions:
     num_beams: int
     top_k: int
     max_length: int
+    normalize: str = NORMALIZE[0]
+    search: str = SEARCHES[0]
 
 
 def check_argument(name: str, value: Any, is_good: bool, expected: str, *, but: str = "") -> None:
@@ -146,7 +154,8 @@ class Method(abc.ABC):
       model_kind: kind of model; a trained model can be decoded by every method of the same kind.
       inputs: type of the batches: ``text`` for `TextBatch` or ``items`` for `ItemBatch`.
       decoding_args: arguments that `engine` reads, and that may differ from those of training.
-      beam_search: whether lists come from a beam search, so that they are at most as long as the beam is wide.
+      beam_search: whether lists come from a search over the trie, so that those of a beam are at most as long as it is
+        wide.
       backbones: supported kinds of backbone, ``decoder`` and ``t5``; empty if the method has a model of its own.
     """
 
@@ -228,12 +237,14 @@ def search_engine(
     *,
     edge_score: EdgeScore | None = None,
     softmax_temperature: float = 1.0,
-) -> Stepwise:
-    """Trie-constrained beam search over the candidates, with IGD's edge score unless another one is given."""
+) -> Stepwise | ExactSearch:
+    """Trie-constrained search over the candidates, with IGD's edge score unless another one is given."""
     index = context.index
     if edge_score is None:
         edge_score = rebalanced(index.gain, alpha=options.alpha, temperature=options.temperature)
-    return Stepwise(
+    if options.normalize == "children":
+        edge_score = AmongChildren(edge_score)
+    search = Stepwise(
         *nnx.split(model),
         trie=device_trie(index.trie),
         edge_score=restricted(index.trie, edge_score),
@@ -241,6 +252,7 @@ def search_engine(
         top_k=options.top_k,
         softmax_temperature=softmax_temperature,
     )
+    return exact_search(search, index) if options.search == "exact" else search
 
 
 def load_method(name: str, args: Mapping[str, Any]) -> Method:

@@ -1,16 +1,8 @@
 """Figures for which the model of a run is run: tokens of true and of recommended titles, and the exact ranking."""
 
 from dataclasses import replace
-from typing import Any
 
-import jax
-import numpy as np
-from jaxtyping import Int
-
-from igd_jax.core.log import Progress
-from igd_jax.core.sharding import replicated
-from igd_jax.data.batches import make_text_batch, prompt_room
-from igd_jax.decoding.exact import ExactRanking
+from igd_jax.decoding.exact import exact_search
 from igd_jax.decoding.stepwise import Stepwise
 from igd_jax.evaluation.diversity import overlap
 from igd_jax.evaluation.figures import Figure
@@ -20,7 +12,7 @@ from igd_jax.evaluation.queries import evenly_spaced
 from igd_jax.evaluation.token_figures import GHOST, by_gain, by_place, describe_tokens
 from igd_jax.methods.base import BACKBONE
 from igd_jax.session.analysis import Analysis, Evaluated
-from igd_jax.session.collaborative import collaborative_source
+from igd_jax.session.beam_misses import ranked_exactly
 from igd_jax.session.token_statistics import title_tokens
 
 AFFORDABLE, MOST_EXACT = 60_000, 64
@@ -90,16 +82,16 @@ def add_exact(found: Analysis, evaluated: Evaluated, *, n_queries: int | None) -
         name = evaluated.session.settings.method.name
         found.left_out.append(f"exact: {name} does not search with a beam over the trie")
         return
-    cost = int(index.catalog.lengths[index.is_candidate].sum())
+    ranking = exact_search(engine, index)
+    cost = ranking.blocks.token.size
     n = min(AFFORDABLE // cost, MOST_EXACT) if n_queries is None else min(n_queries, len(lists))
     if not n:
         found.left_out.append(
-            f"exact: the candidates have {cost:,} tokens, each of which is read for each query; --exact_examples=N "
-            "ranks N queries"
+            f"exact: {cost:,} tokens of candidates are read for each query; --exact_examples=N ranks N queries"
         )
         return
     some = lists.take(evenly_spaced(len(lists), n))
-    exact, n_left_out = _ranked_exactly(evaluated, engine, some.row, k=lists.ranked.shape[1])
+    exact = ranked_exactly(evaluated.recommender, ranking, some.row)
     ks = sorted({1, *evaluated.session.settings.eval.ks})
     ranks = {"beam": some.rank_of_targets(), "exact": replace(some, ranked=exact).rank_of_targets()}
     metrics = {name: row_metrics(rank, ks) for name, rank in ranks.items()}
@@ -107,25 +99,5 @@ def add_exact(found: Analysis, evaluated: Evaluated, *, n_queries: int | None) -
     for name in ("hr", "ndcg"):
         for side in ranks:
             columns[f"{side}_{name}"] = [float(metrics[side][f"{name}@{k}"].mean()) for k in ks]
-    found.facts["exact"] = {"queries": n, "candidates_too_long": n_left_out}
+    found.facts["exact"] = {"queries": n, "candidates_too_long": ranking.n_left_out}
     found.figures.append(Figure("exact", "The beam beside the exact ranking", columns, tuple(columns)[1:], "share"))
-
-
-def _ranked_exactly(
-    evaluated: Evaluated, engine: Stepwise, rows: Int[np.ndarray, " n"], *, k: int
-) -> tuple[Int[np.ndarray, "n K"], int]:
-    """Exact lists of some rows of the split, and the number of candidates that the search cannot finish."""
-    session, recommender = evaluated.session, evaluated.recommender
-    split = session.settings.eval.split
-    whole = session.rows(split)
-    examples = recommender.examples(whole.take(rows))
-    source = collaborative_source(session, split=split, n_rows=len(whole))
-    ranking, width = ExactRanking(engine, recommender.index), prompt_room(examples)
-    found, progress = [], Progress("exact", len(rows), "queries")
-    for number, row in enumerate(rows):
-        batch = make_text_batch(examples, np.array([number]), recommender.index.item_tokens, {}, size=1)
-        more: dict[str, Any] = {} if source is None else {"collaborative": source.scores(np.array([row]))}
-        batch = jax.device_put(replace(batch, **more), replicated(session.mesh))
-        found.append(ranking.rank(batch, k, width=width)[0])
-        progress.update(number + 1)
-    return np.stack(found), ranking.n_left_out

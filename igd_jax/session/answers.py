@@ -24,7 +24,7 @@ SHOWN = 10
 """Maximum number of skipped lines, and of notes, that are printed; the others are counted."""
 
 BEGINNING = b'{"line": '
-ANSWER = re.compile(re.escape(BEGINNING) + rb'(\d{1,18}), ("id": ".*", )?"ranked": \[.*\]\}\n')
+ANSWER = re.compile(re.escape(BEGINNING) + rb'(\d{1,18}), ("id": ".*", )?"(?:ranked|scored)": \[.*\]\}\n')
 
 
 def answer_file(make_recommender: Callable[[], Recommender], source: Path, target: Path, *, k: int | None) -> None:
@@ -57,8 +57,9 @@ def answer_file(make_recommender: Callable[[], Recommender], source: Path, targe
             for (number, request), answer in zip(requests.items(), answers, strict=True):
                 for note in answer.notes:
                     notes.add(number, note)
+                key = "ranked" if request.score is None else "scored"
                 name = "" if request.id is None else f'"id": {json.dumps(request.id, ensure_ascii=False)}, '
-                texts.append(f'{{"line": {number}, {name}"ranked": {as_json(answer.results)}}}')
+                texts.append(f'{{"line": {number}, {name}"{key}": {as_json(answer.results)}}}')
             append_lines(target, texts, keep=keep)  # an incomplete chunk is truncated only when its lines are replaced
             keep, n_answered = None, n_answered + len(texts)
             say(f"answered {n_answered:,} requests, up to line {chunk[-1][0]:,}")

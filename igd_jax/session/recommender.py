@@ -7,27 +7,29 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress
 from igd_jax.core.map_rows import in_groups, map_rows, pad_rows
-from igd_jax.core.ragged import Ragged, TokenRows
 from igd_jax.core.sharding import row_shards
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
 from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, prompt_room
 from igd_jax.data.collaborative import Collaborative
-from igd_jax.data.examples import Examples, item_examples, make_examples
+from igd_jax.data.examples import Examples
 from igd_jax.data.prepared import Rows
-from igd_jax.decoding.engine import recommend
+from igd_jax.decoding.engine import Engine, recommend
+from igd_jax.decoding.stepwise import Stepwise
 from igd_jax.evaluation.predictions import Result
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import DecodeOptions
 from igd_jax.models.sharding_rules import placed
 from igd_jax.session.collaborative import collaborative_source
 from igd_jax.session.config_flags import load_config
-from igd_jax.session.requests import Allowed, ItemNames, Request, Resolved, read_request
+from igd_jax.session.histories import Histories
+from igd_jax.session.requests import Allowed, ItemNames, Request, Resolved, allowed_of_rows, read_request
+from igd_jax.session.scoring import list_scores, search_of
 from igd_jax.session.sections import DecodeSettings
 from igd_jax.session.session import Session, set_up_to_decode
 from igd_jax.session.weights import trained_model
@@ -55,6 +57,8 @@ def decode_options(decode: DecodeSettings, index: ItemIndex) -> DecodeOptions:
         length_penalty=decode.length_penalty,
         num_beams=decode.num_beams,
         top_k=decode.top_k,
+        normalize=decode.normalize,
+        search=decode.search,
         max_length=min(decode.max_new_tokens, index.longest) if decode.max_new_tokens else index.longest,
     )
 
@@ -78,6 +82,7 @@ class Recommender:
         options = decode_options(session.settings.decode, self.index)
         engine = session.method.engine(context, trained.model, options)
         self.engine = placed(engine, session.mesh)
+        self._histories = Histories(session, self.index)
         self._names = ItemNames(self.index, session.prepared.item_ids)
 
     @classmethod
@@ -110,15 +115,63 @@ class Recommender:
           InputError: a request cannot be answered, or k exceeds `config.decode.top_k`.
         """
         k = self._checked_length(k)
-        given = [read_request(each) for each in requests]
-        resolved = [self._resolved(each) for each in given]
-        if not given:
-            return []
-        examples, notes = self._examples(given, resolved)
-        source = collaborative_source(self.session, split=None, n_rows=len(given))
+        given, resolved = [], []
+        for number, each in enumerate(requests, start=1):
+            try:
+                given.append(read_request(each))
+                resolved.append(self._resolved(given[-1]))
+            except InputError as error:
+                raise InputError(f"request {number}: {error}") from None
+        answers = dict[int, Answer]()
+        for is_scored in (False, True):
+            group = [q for q, each in enumerate(resolved) if (each.score is not None) == is_scored]
+            if group:
+                asked = [given[q] for q in group], [resolved[q] for q in group]
+                answers |= zip(group, self._scored(*asked) if is_scored else self._ranked(*asked, k=k), strict=True)
+        return [answers[q] for q in range(len(given))]
+
+    def score(
+        self, requests: Sequence[Request | Mapping[str, Any]], lists: Sequence[Sequence[str]]
+    ) -> list[Float[np.ndarray, " n"]]:
+        """Scores of given lists after the histories of requests; see `recommend` with requests that have ``score``.
+
+        Args:
+          requests: requests, or mappings with the fields of `Request`, whose histories are read.
+          lists: titles or item ids for each request.
+
+        Returns:
+          Final scores of each list, in its order, float32.
+
+        Raises:
+          InputError: a request has no answer, or the method does not search the trie of titles.
+        """
+        asked = [
+            Request(read_request(each).history, score=tuple(names)) for each, names in zip(requests, lists, strict=True)
+        ]
+        return [np.array([one.score for one in each.results], np.float32) for each in self.recommend(asked)]
+
+    def _ranked(self, requests: Sequence[Request], resolved: Sequence[Resolved], *, k: int) -> list[Answer]:
+        examples, notes = self._histories.of_requests(requests, resolved)
+        source = collaborative_source(self.session, split=None, n_rows=len(requests))
         found = self.rank(examples, collaborative=source, allowed=[each.allowed for each in resolved])
-        lists = [self.results(found, q)[:k] for q in range(len(given))]
-        return [Answer(results, tuple(told)) for results, told in zip(lists, notes, strict=True)]
+        return [Answer(self.results(found, q)[:k], tuple(told)) for q, told in enumerate(notes)]
+
+    def _scored(self, requests: Sequence[Request], resolved: Sequence[Resolved]) -> list[Answer]:
+        examples, notes = self._histories.of_requests(requests, resolved)
+        source = collaborative_source(self.session, split=None, n_rows=len(requests))
+        lists = [np.asarray(each.score) for each in resolved]
+        search, size, mesh = self._search(), self._batch_size(len(requests)), self.session.mesh
+        results: list[tuple[Result, ...]] = [()] * len(requests)
+        for group in in_groups(by_length(examples, np.arange(len(requests))), size):
+            batch: Any = put_batch(self._batch(examples, group, size, collaborative=source), mesh)
+            scores = list_scores(search, self.index, batch, [lists[q] for q in group], mesh)
+            for q, of_list in zip(group.tolist(), scores, strict=True):
+                pairs = zip(lists[q].tolist(), of_list.tolist(), strict=True)
+                results[q] = tuple(self._result(row, score) for row, score in pairs)
+        return [Answer(*each) for each in zip(results, map(tuple, notes), strict=True)]
+
+    def _search(self) -> Stepwise:
+        return search_of(self.engine, self.session.settings.method.name)
 
     def check(self, request: Request) -> None:
         """Raise `InputError` if a request cannot be answered."""
@@ -126,8 +179,10 @@ class Recommender:
 
     def _resolved(self, request: Request) -> Resolved:
         """Convert a request to numbers of the catalogue; raises `InputError` if it cannot be answered."""
-        found = self._names.resolve(request)
-        if not self._reads_words and not any(item is not None for item in found.items):
+        if request.score is not None:
+            self._search()
+        found = self._names.resolve(request, exclude_history=self.session.settings.decode.exclude_history)
+        if not self._histories.reads_words and not any(item is not None for item in found.items):
             raise InputError(
                 f"no entry of the history {list(request.history)} is in the catalogue, and this model reads nothing "
                 "else; name at least one title or item id"
@@ -140,6 +195,7 @@ class Recommender:
         *,
         collaborative: Collaborative | None = None,
         allowed: Sequence[Allowed | None] = (),
+        engine: Engine | None = None,
     ) -> Recommendations:
         """Recommend for all examples, in order.
 
@@ -147,24 +203,22 @@ class Recommender:
           examples: the examples.
           collaborative: scores of items for each example.
           allowed: rows that may be recommended for each example; None, or an empty sequence = all candidates.
+          engine: engine that ranks, if it is another one.
 
         Returns:
           Lists as NumPy arrays.
         """
-        decode, mesh = self.session.settings.decode, self.session.mesh
-        check_divides("config.decode.batch_size", decode.batch_size, mesh)
-        size = self._batch_size(len(examples))
+        mesh, size = self.session.mesh, self._batch_size(len(examples))
+        engine = self.engine if engine is None else engine
         width = prompt_room(examples)  # of these examples only, so that answers do not depend on earlier requests
         is_restricted = any(each is not None for each in allowed)
 
         def answer(group: Int[np.ndarray, " b"]) -> Recommendations:
-            batch, more = self._batch(examples, group, size), dict[str, Any]()
-            if collaborative is not None and isinstance(batch, TextBatch):
-                more["collaborative"] = pad_rows(collaborative.scores(group), size)
+            batch, more = self._batch(examples, group, size, collaborative=collaborative), dict[str, Any]()
             if is_restricted:
                 more["allowed"] = pad_rows(self._masks([allowed[q] for q in group.tolist()]), size)
             with jax.set_mesh(mesh):
-                return recommend(self.engine, put_batch(replace(batch, **more), mesh), width=width)
+                return recommend(engine, put_batch(replace(batch, **more), mesh), width=width)
 
         n_rows = len(examples)
         groups = in_groups(by_length(examples, np.arange(n_rows)), size)
@@ -173,27 +227,22 @@ class Recommender:
 
     def results(self, lists: Recommendations, query: int) -> tuple[Result, ...]:
         """Results of one list of `rank`, best first; a result that was cut before its end has no items."""
-        index, ids, found = self.index, self.session.prepared.item_ids, []
+        found = []
         for row, score in zip(lists.rows[query].tolist(), lists.scores[query].tolist(), strict=True):
             if row >= 0:
-                items = tuple(ids[item] for item in index.items_of(row))
-                tokens = tuple(index.catalog.tokens[row].tolist())
-                found.append(Result(items, index.title_of_row(row), score, tokens))
+                found.append(self._result(row, score))
             elif score > -np.inf:
                 found.append(Result((), "", score, ()))
         return tuple(found)
 
+    def allowed(self, rows: Rows, numbers: Int[np.ndarray, " q"]) -> list[Allowed | None]:
+        """What may be recommended to some rows of a split; see `requests.allowed_of_rows`."""
+        decode = self.session.settings.decode
+        return allowed_of_rows(self._names, rows, numbers, file=decode.allowed, exclude_history=decode.exclude_history)
+
     def examples(self, rows: Rows) -> Examples:
         """Rows of a split in the form that the model reads, without their targets."""
-        history = Ragged(rows.history_items, rows.history_start)
-        if self.session.method.inputs == "items":
-            return item_examples(history)
-        return self._fit(self.session.prompts.of_items(history))
-
-    @property
-    def _reads_words(self) -> bool:
-        """Whether a history may contain arbitrary text."""
-        return self.session.method.inputs == "text" and self.session.identifiers.texts is not None
+        return self._histories.of_rows(rows)
 
     def _checked_length(self, k: int | None) -> int:
         top_k = self.session.settings.decode.top_k
@@ -205,56 +254,27 @@ class Recommender:
 
     def _batch_size(self, n_rows: int) -> int:
         """`config.decode.batch_size`; for fewer rows, the next power of two times the number of parts."""
+        check_divides("config.decode.batch_size", self.session.settings.decode.batch_size, self.session.mesh)
         parts = row_shards(self.session.mesh)
         needed = parts * (1 << max(-(-n_rows // parts) - 1, 0).bit_length())
         return min(self.session.settings.decode.batch_size, needed)
 
-    def _batch(self, examples: Examples, group: Int[np.ndarray, " b"], size: int) -> TextBatch | ItemBatch:
+    def _batch(
+        self, examples: Examples, group: Int[np.ndarray, " b"], size: int, *, collaborative: Collaborative | None
+    ) -> TextBatch | ItemBatch:
+        """Some examples, filled up to `size` rows, with scores of a source where the model reads text."""
         if self.session.method.inputs == "items":
             return make_item_batch(examples, group, size=size)
-        return make_text_batch(examples, group, self.index.item_tokens, {}, size=size)
+        more: dict[str, Any] = {}
+        if collaborative is not None:
+            more["collaborative"] = pad_rows(collaborative.scores(group), size)
+        return replace(make_text_batch(examples, group, self.index.item_tokens, {}, size=size), **more)
+
+    def _result(self, row: int, score: float) -> Result:
+        index, ids = self.index, self.session.prepared.item_ids
+        items = tuple(ids[item] for item in index.items_of(row))
+        return Result(items, index.title_of_row(row), score, tuple(index.catalog.tokens[row].tolist()))
 
     def _masks(self, allowed: Sequence[Allowed | None]) -> Bool[np.ndarray, "b N"]:
         is_candidate = self.index.is_candidate
         return np.stack([is_candidate if each is None else each.mask(is_candidate) for each in allowed])
-
-    def _fit(self, prompts: TokenRows) -> Examples:
-        """Cut prompts so that the longest candidate fits after each."""
-        limit = self.session.settings.data.max_length
-        room = limit - self.index.longest
-        if room < 1:
-            raise InputError(
-                f"config.data.max_length is {limit}, but the longest candidate alone has {self.index.longest} tokens; "
-                "raise it"
-            )
-        return make_examples(prompts, room=room)
-
-    def _examples(self, requests: Sequence[Request], resolved: Sequence[Resolved]) -> tuple[Examples, list[list[str]]]:
-        """Histories in the form that the model reads, and notes on parts that are not read as given."""
-        notes = [_unknown(request, found, self._reads_words) for request, found in zip(requests, resolved, strict=True)]
-        if self._reads_words:
-            histories = [
-                [entry if item is None else self.index.titles[item] for entry, item in pairs]
-                for pairs in (zip(r.history, f.items, strict=True) for r, f in zip(requests, resolved, strict=True))
-            ]
-            examples = self._fit(self.session.prompts.of_texts(histories))
-            for told, is_whole in zip(notes, examples.has_prefix.tolist(), strict=True):
-                if not is_whole:
-                    limit = self.session.settings.data.max_length
-                    told.append(f"the history is cut to its newest part: with a title over {limit} tokens")
-            return examples, notes
-        known = [[item for item in found.items if item is not None] for found in resolved]
-        history = Ragged.from_lists(known)
-        if self.session.method.inputs == "items":
-            return item_examples(history), notes
-        return self._fit(self.session.prompts.of_items(history)), notes
-
-
-def _unknown(request: Request, found: Resolved, reads_words: bool) -> list[str]:
-    """A note for each entry of the history that is not in the catalogue."""
-    becomes = "the model reads it as plain text" if reads_words else "so the model cannot read it; it is left out"
-    return [
-        f"{entry!r} is neither a title nor an item of the catalogue{';' if reads_words else ','} {becomes}"
-        for entry, item in zip(request.history, found.items, strict=True)
-        if item is None
-    ]

@@ -1,8 +1,10 @@
 """Requests for recommendations: a history, and restrictions of the candidates."""
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,11 @@ from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.shown import shown
+from igd_jax.data.prepared import Rows
 from igd_jax.items.index import ItemIndex
+
+LISTS = ("history", "candidates", "score")
+"""Fields of a request that are lists of titles or item ids."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +28,14 @@ class Request:
       id: name of the request, repeated in its answer.
       candidates: titles or item ids that may be recommended; None = all candidates of the run.
       exclude_history: whether items of the history are left out.
+      score: titles or item ids whose scores are the answer, in this order; None = a list is recommended.
     """
 
     history: tuple[str, ...]
     id: str | None = None
     candidates: tuple[str, ...] | None = None
     exclude_history: bool = False
+    score: tuple[str, ...] | None = None
 
 
 def read_request(value: Any) -> Request:
@@ -48,14 +56,19 @@ def read_request(value: Any) -> Request:
         raise InputError(f"id is {shown(given['id'])}; expected a text")
     if not isinstance(given.get("exclude_history", False), bool):
         raise InputError(f"exclude_history is {shown(given['exclude_history'])}; expected true or false")
-    for name in ("history", "candidates"):
-        texts = given.get(name, ())
-        if not isinstance(texts, list | tuple) or not all(map(_is_text, texts)):
-            raise InputError(f"{name} is {shown(texts)}; expected a list of titles or item ids")
+    for name in LISTS:
+        check_names_of_items(name, given.get(name, ()))
+    if "score" in given and (given.get("candidates") is not None or given.get("exclude_history")):
+        raise InputError("a request has score and restricts its candidates; give one of the two")
     if not given.get("history"):
         raise InputError("a request has no history; name at least one title or item id, oldest first")
-    candidates = tuple(given["candidates"]) if "candidates" in given else None
-    return Request(**given | {"history": tuple(given["history"]), "candidates": candidates})
+    return Request(**given | {name: tuple(given[name]) for name in LISTS if name in given})
+
+
+def check_names_of_items(what: str, value: Any) -> None:
+    """Raise `InputError` unless a value is a list of texts, which may be titles or item ids."""
+    if not isinstance(value, list | tuple) or not all(map(_is_text, value)):
+        raise InputError(f"{what} is {shown(value)}; expected a list of titles or item ids")
 
 
 @dataclass(frozen=True)
@@ -87,10 +100,12 @@ class Resolved:
     Attributes:
       items: item of each entry of the history; None if the catalogue has no such item.
       allowed: rows that may be recommended; None = all candidates.
+      score: rows whose scores are wanted; None = a list is recommended.
     """
 
     items: tuple[int | None, ...]
-    allowed: Allowed | None
+    allowed: Allowed | None = None
+    score: Int[np.ndarray, " some"] | None = None
 
 
 class ItemNames:
@@ -101,33 +116,98 @@ class ItemNames:
         backwards = range(len(item_ids) - 1, -1, -1)
         self._item = {item_ids[item]: item for item in backwards} | {index.titles[item]: item for item in backwards}
 
-    def resolve(self, request: Request) -> Resolved:
+    def resolve(self, request: Request, *, exclude_history: bool = False) -> Resolved:
         """Find the items of a request.
+
+        Args:
+          request: the request.
+          exclude_history: whether items of every history are left out.
+
+        Raises:
+          InputError: a candidate is unknown, nothing is left to recommend, or what is to be scored is no candidate.
+        """
+        items = tuple(self._item.get(entry) for entry in request.history)
+        if request.score is not None:
+            return Resolved(items, score=self._scored(request.score))
+        excludes = exclude_history or request.exclude_history
+        seen = [item for item in items if item is not None] if excludes else []
+        return Resolved(items, self.allowed(request.candidates, seen))
+
+    def allowed(self, candidates: Iterable[str] | None, without: Sequence[int]) -> Allowed | None:
+        """What may be recommended: some candidates (None = all) without some items; None if that is all of them.
 
         Raises:
           InputError: a candidate is unknown, or nothing is left to recommend.
         """
-        items = tuple(self._item.get(entry) for entry in request.history)
-        if request.candidates is None and not request.exclude_history:
-            return Resolved(items, None)
-        only = None if request.candidates is None else self._rows(self._known(request.candidates))
-        seen = [item for item in items if item is not None] if request.exclude_history else []
-        allowed = Allowed(only, self._rows(seen))
+        if candidates is None and not len(without):
+            return None
+        only = None if candidates is None else self._rows(self._known(candidates))
+        allowed = Allowed(only, self._rows(without))
         if not allowed.mask(self._index.is_candidate).any():
             raise InputError(
                 "a request leaves nothing to recommend: none of its candidates is a candidate of the run that the "
                 "history does not hold; name others, or set exclude_history to false"
             )
-        return Resolved(items, allowed)
+        return allowed
+
+    def _scored(self, names: Sequence[str]) -> Int[np.ndarray, " some"]:
+        rows = self._rows(self._known(names))
+        if not len(rows):
+            raise InputError("a request has an empty score; name the titles or item ids to be scored")
+        if not (there := self._index.is_candidate[rows]).all():
+            name = names[int(np.argmin(there))]
+            raise InputError(f"a request asks for the score of {name!r}, which is no candidate of the run")
+        return rows
 
     def _known(self, names: Iterable[str]) -> list[int]:
-        found = {name: self._item.get(name) for name in names}
-        if missing := [name for name, item in found.items() if item is None]:
+        found = [(name, self._item.get(name)) for name in names]
+        if missing := [name for name, item in found if item is None]:
             raise InputError(f"a request names the candidate {missing[0]!r}, which the catalogue does not have")
-        return [item for item in found.values() if item is not None]
+        return [item for _, item in found if item is not None]
 
     def _rows(self, items: Sequence[int]) -> Int[np.ndarray, " n"]:
         return self._index.catalog.row_of_item[np.array(items, np.int64)]
+
+
+def allowed_of_rows(
+    names: ItemNames, rows: Rows, numbers: Int[np.ndarray, " q"], *, file: str, exclude_history: bool
+) -> list[Allowed | None]:
+    """What may be recommended to some rows of a split.
+
+    Args:
+      names: items.
+      rows: all rows of the split.
+      numbers: the rows in question.
+      file: `config.decode.allowed`, a path, or empty for all candidates.
+      exclude_history: whether items of a row's history are left out.
+
+    Raises:
+      InputError: the file is not one for these rows, or nothing is left to recommend to a row.
+    """
+    lists = _read_lists(Path(file), len(rows)) if file else [None] * len(rows)
+    found = []
+    for row in numbers.tolist():
+        try:
+            found.append(names.allowed(lists[row], rows.history(row).tolist() if exclude_history else []))
+        except InputError as error:
+            raise InputError(f"row {row}: {error}") from None
+    return found
+
+
+def _read_lists(path: Path, n_rows: int) -> list[list[str] | None]:
+    """Read a JSON list of titles or item ids per row, or null for all candidates."""
+    lists: list[list[str] | None] = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            names = json.loads(line)
+        except (RecursionError, ValueError) as error:
+            raise InputError(f"{path} line {number}: {error}; expected a JSON list of titles or item ids") from None
+        if names is not None:
+            check_names_of_items(f"{path} line {number}", names)
+        lists.append(names)
+    if len(lists) != n_rows:
+        raise InputError(f"{path} has {len(lists):,} lines; expected one for each of the {n_rows:,} rows of the split")
+    return lists
 
 
 def _is_text(value: Any) -> bool:

@@ -11,8 +11,10 @@ from typing import Annotated, Any
 from igd_jax.data.collaborative import FILE as COLLABORATIVE
 from igd_jax.data.prepared import SPLITS
 from igd_jax.data.templates import TEMPLATES
+from igd_jax.decoding.normalizing import NORMALIZE
 from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.items.candidates import CANDIDATES
+from igd_jax.methods.base import SEARCHES
 from igd_jax.models import config as decoders
 from igd_jax.models import quantized, t5_config
 from igd_jax.models.lora import TARGETS
@@ -128,10 +130,14 @@ class DecodeSettings:
     alpha: Annotated[float, Range(0, 1, "a discount")]
     length_penalty: Annotated[float, Range(-10, 10, "a power of the length, 0 for sums,")]
     temperature: Annotated[float, Range(0.001, 1000, "a divisor of log-probabilities")]
+    normalize: Annotated[str, OneOf(NORMALIZE)]
+    search: Annotated[str, OneOf(SEARCHES)]
     num_beams: Annotated[int, Range(1, 1024, "a number of beams")]
     top_k: Annotated[int, Range(1, LONGEST_LIST, "a length of lists", also=(0, "for num_beams"))]
     max_new_tokens: Annotated[int, Range(1, 65_536, "a number of tokens", also=(0, "for the longest candidate"))]
     candidates: Annotated[str, Existing(ITEM_FILE, words=("", *CANDIDATES))]
+    allowed: Annotated[str, Existing("a file with a JSON list of titles or item ids per row", words=("",))]
+    exclude_history: bool
     collaborative: Annotated[str, Existing(COLLABORATIVE_FOLDER, (COLLABORATIVE,), words=("", "popularity"))]
     batch_size: Annotated[int, Range(1, 1_048_576, "a number of users")]
 

@@ -40,11 +40,14 @@ from igd_jax.session.sections import (
 
 TO_TRAIN = frozenset({"data.dir", "tokenizer.path", "model.path", "data.candidates", "decode.candidates"})
 """Paths that training needs, except ``tokenizer.path`` if the run in the workdir has a tokenizer already."""
-TO_DECODE = TO_TRAIN | {"decode.collaborative"}
+TO_DECODE = TO_TRAIN | {"decode.allowed", "decode.collaborative"}
 """Paths that evaluating and recommending need."""
 
 ONLY_OF_A_DECODER = {"lora_rank": 0, "dtype": "float32", "param_dtype": "float32", "quantize": "", "remat": False}
 """Fields of `config.model` that apply to decoders only, each with the value that other models require."""
+
+ONLY_OF_A_TRIE_SEARCH = {"normalize": "vocabulary", "search": "beam"}
+"""Fields of `config.decode` that apply to methods that search the trie of titles, likewise."""
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,14 @@ def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterato
             f"config.eval.ks is {shown(ks)}, but lists have a length of {decode.top_k}; raise config.decode.top_k "
             "(0 is config.decode.num_beams) or lower ks"
         )
-    if decode.top_k > decode.num_beams and method.beam_search:
+    if not method.beam_search:
+        for field, only in ONLY_OF_A_TRIE_SEARCH.items():
+            if (given := getattr(decode, field)) != only:
+                yield (
+                    f"config.decode.{field} is {given!r}, but {settings.method.name} does not search the trie of "
+                    f"titles; set it to {only!r}"
+                )
+    if decode.top_k > decode.num_beams and method.beam_search and decode.search == "beam":
         yield (
             f"config.decode.top_k is {decode.top_k}, but {decode.num_beams} beams give lists of that length; "
             "raise config.decode.num_beams or lower top_k"

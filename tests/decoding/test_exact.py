@@ -7,8 +7,8 @@ from plain_trie import random_rows
 from searches import engine_of, index_of, lists
 from tiny_models import VOCAB, random_model
 
-from igd_jax.decoding import exact
-from igd_jax.decoding.exact import ExactRanking
+from igd_jax.decoding import blocks, exact
+from igd_jax.decoding.exact import exact_search
 from igd_jax.decoding.mixture import mixture
 from igd_jax.decoding.rebalancing import rebalanced
 
@@ -22,10 +22,10 @@ def index():
     return index_of(rows, counts=rng.integers(0, 4, len(rows)), candidates=rng.random(len(rows)) < 0.8)
 
 
-def _ranked(engine, index, k, batch_of=lambda n: text_batch(PROMPTS[n : n + 1])):
-    ranking = ExactRanking(engine, index)
-    found = [ranking.rank(batch_of(n), k, width=6) for n in range(len(PROMPTS))]
-    return *map(np.stack, zip(*found, strict=True)), ranking.n_left_out
+def _exact(search, index, batch):
+    """Exact lists as NumPy arrays, and the number of candidates that are in none."""
+    engine = exact_search(search, index)
+    return lists(engine, batch), engine.n_left_out
 
 
 @pytest.mark.parametrize(
@@ -36,12 +36,13 @@ def _ranked(engine, index, k, batch_of=lambda n: text_batch(PROMPTS[n : n + 1]))
     ],
 )
 def test_it_ranks_as_a_beam_for_each_title_does(index, kind, options, monkeypatch):
-    monkeypatch.setattr(exact, "MOST_TITLES", 16)  # several chunks, the last of which is filled up
+    monkeypatch.setattr(blocks, "WIDTH", 8)  # many blocks
+    monkeypatch.setattr(exact, "LARGEST", 1)  # one row at a time
     n = len(index.trie.row)
-    assert n % 16
     engine = engine_of(random_model(kind), index, k=n + 2, **options)
     beam = lists(engine, text_batch(PROMPTS, width=6))
-    rows, scores, n_left_out = _ranked(engine, index, n + 2)
+    (found, n_left_out) = _exact(engine, index, text_batch(PROMPTS))
+    rows, scores = found.rows, found.scores
     assert n_left_out == 0
     np.testing.assert_allclose(scores, beam.scores, rtol=1e-5, atol=1e-5)
     assert (rows[:, n:] == beam.rows[:, n:]).all()
@@ -58,16 +59,14 @@ def test_scores_of_a_source_are_part_of_it(index):
     engine = engine_of(random_model("decoder"), index, k=n, score=score)
     source = np.random.default_rng(0).normal(0, 2, (len(PROMPTS), len(index.titles))).astype(np.float32)
     beam = lists(engine, text_batch(PROMPTS, width=6).replace(collaborative=source))
-    _, scores, _ = _ranked(
-        engine, index, n, lambda n: text_batch(PROMPTS[n : n + 1]).replace(collaborative=source[n : n + 1])
-    )
-    np.testing.assert_allclose(scores, beam.scores, rtol=1e-5, atol=1e-4)
+    found, _ = _exact(engine, index, text_batch(PROMPTS).replace(collaborative=source))
+    np.testing.assert_allclose(found.scores, beam.scores, rtol=1e-5, atol=1e-4)
 
 
 def test_titles_that_the_search_cannot_finish_are_left_out(index):
-    engine = engine_of(random_model("decoder"), index, k=3)
+    engine = engine_of(random_model("decoder"), index, k=len(index.trie.row))
     engine = engine.replace(options=engine.options.replace(max_length=4))
-    rows, _, n_left_out = _ranked(engine, index, len(index.trie.row))
+    found, n_left_out = _exact(engine, index, text_batch(PROMPTS))
     lengths = index.catalog.lengths
     assert n_left_out == (lengths[index.trie.row] > 4).sum() > 0
-    assert {row for row in rows[0] if row >= 0} == {row for row in index.trie.row if lengths[row] <= 4}
+    assert {row for row in found.rows[0] if row >= 0} == {row for row in index.trie.row if lengths[row] <= 4}

@@ -8,8 +8,9 @@ from batches import text_batch
 from plain_trie import EOS, lists_of, plain_trie, random_rows
 from searches import index_of
 
-from igd_jax.decoding.mixture import Mixture, mixture, prefix_sums
+from igd_jax.decoding.mixture import Mixture, mixture
 from igd_jax.decoding.rebalancing import rebalanced
+from igd_jax.decoding.siblings import prefix_sums
 from igd_jax.items.index import ItemIndex
 
 
@@ -19,7 +20,7 @@ def mixture_of(index: ItemIndex, lam: float = 0.5) -> Mixture:
 
 @jax.jit
 def _log_share(score: Mixture, scores: jax.Array) -> jax.Array:
-    return score.of_rows(text_batch([[1]] * len(scores)).replace(collaborative=scores))
+    return score.of_rows(text_batch([[1]] * len(scores)).replace(collaborative=scores))[0]
 
 
 def log_share(index: ItemIndex, scores: np.ndarray) -> np.ndarray:
@@ -78,7 +79,7 @@ def test_edges_mix_both_shares_and_hand_them_on(lam):
     rows = _log_share(score, jnp.asarray(rng.normal(0, 2, (2, 60)), jnp.float32))
     share = np.take_along_axis(np.asarray(rows), np.asarray(edge).reshape(2, -1), axis=1).reshape(edge.shape)
     mixed = jnp.asarray(np.float32(lam) * logp + np.float32(1 - lam) * share)
-    found, expected = jax.jit(lambda score: (score(logp, edge, rows), score.then(mixed, edge, ())))(score)
+    found, expected = jax.jit(lambda score: (score(logp, edge, (rows, ())), score.then(mixed, edge, ())))(score)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     if lam == 1.0:
         np.testing.assert_array_equal(found, jax.jit(lambda then: then(logp, edge, ()))(score.then))

@@ -9,8 +9,11 @@ from plain_trie import EOS, random_rows
 from searches import assert_same_lists, engine_of, index_of, lists
 from tiny_models import random_model
 
+from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.decoding.mixture import mixture
+from igd_jax.decoding.normalizing import AmongChildren
 from igd_jax.decoding.rebalancing import rebalanced
+from igd_jax.decoding.stepwise import Stepwise
 from igd_jax.items.index import ItemIndex
 from igd_jax.models.decoder import Decoder
 
@@ -40,15 +43,28 @@ def allowed(index) -> np.ndarray:
     return chosen & index.is_candidate
 
 
-@pytest.mark.parametrize("length_penalty", [0.0, pytest.param(1.0, marks=pytest.mark.slow)])
-def test_lists_are_those_of_a_trie_of_the_allowed_rows(length_penalty, model, index, allowed):
-    batch = text_batch(PROMPTS)
-    found = lists(
-        engine_of(model, index, k=K, length_penalty=length_penalty), batch.replace(allowed=jnp.asarray(allowed))
-    )
+def _scored(index: ItemIndex, kind: str) -> EdgeScore:
+    score: EdgeScore = rebalanced(index.gain, alpha=0.0 if kind == "plain" else 0.6, temperature=1.0)
+    if kind == "mixed":
+        score = mixture(index, lam=0.4, then=score)
+    return AmongChildren(score) if kind == "children" else score
+
+
+@pytest.mark.parametrize(
+    ("kind", "length_penalty"),
+    [("mixed", 0.0), *(pytest.param(kind, 0.5, marks=pytest.mark.slow) for kind in ("plain", "gain", "children"))],
+)
+def test_lists_are_those_of_a_trie_of_the_allowed_rows(kind, length_penalty, model, index, allowed):
+    source = np.random.default_rng(3).normal(0, 2, (len(PROMPTS), len(index.titles)))
+    batch = text_batch(PROMPTS).replace(collaborative=jnp.asarray(source, jnp.float32))
+
+    def engine(index: ItemIndex) -> Stepwise:
+        return engine_of(model, index, k=K, length_penalty=length_penalty, score=_scored(index, kind))
+
+    found = lists(engine(index), batch.replace(allowed=jnp.asarray(allowed)))
     for row in range(len(PROMPTS)):
         alone = index.with_candidates(allowed[row][index.catalog.row_of_item] & index.candidates)
-        expected = lists(engine_of(model, alone, k=K, length_penalty=length_penalty), batch)
+        expected = lists(engine(alone), batch)
         assert_same_lists(*(jax.tree.map(lambda x, row=row: x[row], each) for each in (found, expected)))
     assert (found.rows >= 0).sum(axis=1).tolist() == [K, K, 1, min(K, int(allowed[3].sum()))]
 
@@ -71,19 +87,17 @@ def test_where_nothing_is_allowed_nothing_is_found_though_all_edges_are_forced(m
     assert found.rows[:, 0].tolist() == [-1, 1, 1, -1]
 
 
-def test_a_mixture_scores_what_is_allowed_as_it_scores_it_among_all(model, index, allowed):
-    """With a beam for each title, the restricted list is the whole one without the others."""
-    k = int(index.is_candidate.sum())
-    scores = np.random.default_rng(3).normal(0, 2, (len(PROMPTS), len(index.titles)))
-    batch = text_batch(PROMPTS).replace(collaborative=jnp.asarray(scores, jnp.float32))
-    mixed = mixture(index, lam=0.4, then=rebalanced(index.gain, alpha=0.2, temperature=1.0))
-    engine = engine_of(model, index, k=k, score=mixed)
-    whole, found = lists(engine, batch), lists(engine, batch.replace(allowed=jnp.asarray(allowed)))
-    plain = lists(engine_of(model, index, k=k), batch)
-    for row in range(len(PROMPTS)):
-        kept = allowed[row][whole.rows[row]]
-        missing = k - kept.sum()
-        assert found.rows[row].tolist() == whole.rows[row][kept].tolist() + [-1] * missing
-        np.testing.assert_allclose(found.scores[row][: kept.sum()], whole.scores[row][kept], rtol=1e-5, atol=1e-5)
-        assert np.isneginf(found.scores[row][kept.sum() :]).all()
-    assert (plain.rows != whole.rows).any()
+def test_factors_are_those_of_a_trie_of_the_allowed_rows(index):
+    """Of a thousand titles, many of which are never train targets, with counts of very different size."""
+    rng = np.random.default_rng(4)
+    index = index_of(random_rows(rng, 1000, vocab=12, longest=6), counts=rng.zipf(1.3, 1000).clip(max=10**5) - 1)
+    allowed = rng.random((2, len(index.catalog))) < np.array([[0.5], [0.02]])
+    score = rebalanced(index.gain, alpha=1.0, temperature=1.0)
+    batch = text_batch(PROMPTS[:2]).replace(allowed=jnp.asarray(allowed))
+    (factors,) = jax.jit(lambda score: score.of_rows(batch))(score)
+    for row, factor in zip(allowed, np.asarray(factors), strict=True):
+        alone = index.with_candidates(row[index.catalog.row_of_item])
+        rows = alone.catalog.tokens.take(alone.trie.row)
+        theirs, ours = (each.trie.walk(rows)[1] for each in (alone, index))
+        expected = np.append(alone.gain.factor, np.float32(0))[theirs]
+        np.testing.assert_allclose(np.where(theirs >= 0, factor[ours], 0), expected, atol=2e-3)

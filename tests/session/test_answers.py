@@ -57,6 +57,14 @@ def test_answers_come_in_order_with_their_lines_and_ids(answer, recommender):
     assert "10 requests answered, 0 lines left out, 0 notes" in said
 
 
+def test_a_list_is_scored_in_its_order(answer):
+    _, (ranked, scored) = answer([*_requests(1), {"history": TITLES[:1], "score": [TITLES[9], ITEM_IDS[2]]}])
+    assert list(scored) == ["line", "scored"]
+    assert [result["title"] for result in scored["scored"]] == [TITLES[9], TITLES[2]]
+    _, again = answer([*_requests(1), {"history": TITLES[:1], "score": [TITLES[9], ITEM_IDS[2]]}])
+    assert again == [ranked, scored]
+
+
 def test_lines_are_read_and_written_chunk_by_chunk(answer, recommender, tmp_path, monkeypatch):
     seen, plain, out = [], recommender.recommend, tmp_path / "new" / "out.jsonl"
 

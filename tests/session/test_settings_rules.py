@@ -41,6 +41,7 @@ def test_what_follows_from_otherfields_of(plain, tmp_path):
 
     assert decode(decode__num_beams=12).decode.top_k == 12
     assert decode(decode__num_beams=12, decode__top_k=11).decode.top_k == 11
+    assert decode(decode__search="exact", decode__top_k=50).decode.top_k == 50
     assert decode(data__candidates="warm").decode.candidates == "warm"
     assert decode(data__candidates="warm", decode__candidates="cold").decode.candidates == "cold"
     assert decode(eval__ks=[5, 1, 5]).eval.ks == (1, 5)
@@ -68,6 +69,8 @@ def test_a_whole_number_is_a_number(plain):
         ({"mesh.data": 8, "decode.batch_size": 12}, "config.decode.batch_size is 12, which 8 devices do not divide; "),
         ({"eval.ks": (1, 20)}, "config.eval.ks is (1, 20), but lists have a length of 10; raise config.decode.top_k"),
         ({"decode.top_k": 4}, "config.eval.ks is (1, 3, 5, 10), but lists have a length of 4"),
+        ({"method.name": "sasrec", "decode.search": "exact"}, "config.decode.search is 'exact', but sasrec does not "),
+        ({"method.name": "bigrec", "decode.normalize": "children"}, "config.decode.normalize is 'children', but "),
         ({"decode.top_k": 20}, "config.decode.top_k is 20, but 10 beams give lists of that length; raise "),
         ({"model.config": "t5-small", "model.lora_rank": 8}, "model.lora_rank is 8, but the model of igd has no "),
         ({"model.config": "t5-pico", "model.dtype": "bfloat16"}, "model.dtype is 'bfloat16', but the model of "),
@@ -123,6 +126,7 @@ T5_HF = t5_config.to_hf(t5_config.NAMED["t5-pico"])
         ("data.candidates", "nowhere.txt", "expected catalogue, train, warm, cold, or a file with one item id "),
         ("decode.candidates", "trian", "'trian', which is no file that can be read; expected catalogue, train, "),
         ("decode.candidates", "empty", "which is no file that can be read"),
+        ("decode.allowed", "nowhere", "which is no file that can be read; expected a file with a JSON list "),
         ("decode.collaborative", "popular", "which is not a folder; expected popularity, or the folder of a finished "),
         ("decode.collaborative", "empty", "which holds no collaborative.safetensors"),
     ],
