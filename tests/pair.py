@@ -1,6 +1,6 @@
 """What each of two processes does in tests/test_hosts.py: ``python tests/pair.py FOLDER ADDRESS NUMBER``.
 
-FOLDER holds ``data`` and ``model`` of `tiny_run`, and ``moved``, a run of two steps. One start of two processes, which
+FOLDER holds ``data`` and ``model`` of `tiny_run`, and ``moved``, a run of one step. One start of two processes, which
 takes seconds, proves many things.
 """
 
@@ -11,9 +11,6 @@ import sys
 from pathlib import Path
 
 import jax
-
-jax.config.update("jax_num_cpu_devices", 4)
-
 import pytest
 import tiny_run
 from absl import flags
@@ -25,24 +22,27 @@ from igd_jax.core.io import Workdir
 from igd_jax.core.process import is_first
 from igd_jax.evaluate import evaluate
 
-STEPS = {"train.num_steps": 6, "train.schedule": "constant", "train.warmup_steps": 0, "train.log_every_steps": 1}
-MESH = {"mesh.data": -1, "mesh.fsdp": 4, "mesh.tensor": 2}
-SIGNALLED_AT = 2
-"""Step, from 0, whose rows are asked for when the second process is told to end; both stop two votes later."""
+STEPS = {
+    "train.num_steps": 5, "train.schedule": "constant", "train.warmup_steps": 0, "train.log_every_steps": 1,
+    "train.eval_every_steps": 2, "eval.max_examples": 8,
+}  # fmt: skip
+MESH = {"mesh.data": 1, "mesh.fsdp": 8}
+SIGNALLED_AT, STOPPED_AT = 2, 4
+"""Step, from 0, whose rows are asked for when the second process is told to end, and the one after which both do."""
 
 
 def run(folder: Path) -> None:
-    """Train and evaluate, give one process another config, end both by a signal to one, and kill one."""
-    train_tiny(folder, folder / "whole", STEPS | MESH)
-    evaluate(tiny_run.tiny_config(folder, STEPS | MESH), Workdir(str(folder / "whole")), name="two")
-
+    """Give one process another config, end both by a signal to one, evaluate, and kill one."""
+    config = STEPS | MESH
     with pytest.raises(InputError) as odd:
-        train_tiny(folder, folder / "odd", STEPS | MESH | ({} if is_first() else {"train.seed": 43}))
+        train_tiny(folder, folder / "odd", config | ({} if is_first() else {"train.seed": 43}))
 
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(SystemExit) as stopped:
+    with pytest.MonkeyPatch.context() as patched:
         if not is_first():
             interrupt_at(patched, SIGNALLED_AT, lambda: os.kill(os.getpid(), signal.SIGTERM))
-        train_tiny(folder, folder / "moved", STEPS | MESH)
+        with pytest.raises(SystemExit) as stopped:
+            train_tiny(folder, folder / "moved", config)
+    evaluate(tiny_run.tiny_config(folder, config), Workdir(str(folder / "moved")), name="two")
     told = {"odd": str(odd.value), "code": stopped.value.code}
     (folder / f"told {jax.process_index()}.json").write_text(json.dumps(told))
 
