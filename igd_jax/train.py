@@ -18,7 +18,7 @@ from absl import flags
 from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from igd_jax.core import errors
+from igd_jax.core import errors, hosts
 from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, write_json
@@ -35,11 +35,11 @@ from igd_jax.session.collaborative import export_vectors
 from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag
 from igd_jax.session.plan import Plan
 from igd_jax.session.resume import resume
-from igd_jax.session.session import Session, set_up
+from igd_jax.session.session import Session, check_processes, set_up
 from igd_jax.session.settings import TO_TRAIN, settings_from
 from igd_jax.session.weights import initial_state, trained_model
 from igd_jax.training.checkpoint import Checkpoints
-from igd_jax.training.mesh import check_divides, put_batch
+from igd_jax.training.mesh import check_divides, local_rows, put_batch
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.step import StepFunctions, TrainState, means
 from igd_jax.training.train_log import TrainLog, check_finite
@@ -62,6 +62,7 @@ def train(config: ConfigDict, workdir: Workdir, *, restart: bool = False) -> dic
     with locked(workdir.path), stoppable() as stop:
         check_workdir(config, workdir, free=FREE_TO_RESUME)
         session = set_up(settings, workdir)
+        check_processes(config, session)
         with jax.set_mesh(session.mesh):
             return _train(session, config, workdir, stop, restart=restart)
 
@@ -106,10 +107,12 @@ def _train(session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *
         sum(x.nbytes for x in jax.tree.leaves(frozen)),
     )
     beside = f" beside {n_frozen:,} bytes of frozen arrays" if n_frozen else ""
-    say(f"model: {n_params:,} parameters to train{beside} on {session.mesh.size} {jax.default_backend()} device(s)")
+    where = f"{session.mesh.size} {jax.default_backend()} device(s) of {jax.process_count()} process(es)"
+    say(f"model: {n_params:,} parameters to train{beside} on {where}")
 
     metrics = MetricsWriter(workdir.metrics, workdir.tensorboard)
-    with stop.held_back(), closing(Checkpoints(workdir.checkpoints)) as checkpoints, closing(metrics):
+    vote = hosts.make_vote(session.mesh)
+    with stop.held_back(vote), closing(Checkpoints(workdir.checkpoints)) as checkpoints, closing(metrics):
         # ---------------------------------------------------------------------------------------------- resume or start
         state, progress = resume(
             state,
@@ -144,7 +147,7 @@ def _train(session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *
                         checkpoints.save_best(step, state.params, progress)
                     if plan.out_of_patience(progress["worse"]):
                         say(f"stopping early: {progress['worse']} evaluation(s) without a better loss")
-            is_over = stop or plan.is_over(step, worse=progress["worse"])
+            is_over = stop.check() or plan.is_over(step, worse=progress["worse"])
             if step and (is_over or step % settings.train.checkpoint_every_steps == 0):
                 log.flush()
                 metrics.sync()
@@ -159,6 +162,7 @@ def _train(session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *
             step += 1
             log.add(step, values, n_rows=len(rows))
     if stop:
+        hosts.wait_for_all()  # until the first has saved
         sys.exit(stop.code)
 
     # ----------------------------------------------------------------------------------------------------------- result
@@ -212,14 +216,16 @@ def micro_batches(
     size = settings.train.micro_batch_size
     if settings.loss.normalizer == "global":
         rows = by_length(examples, rows)
+    own = local_rows(size, session.mesh)
     for group in in_groups(rows, size):
         batch: TextBatch | ItemBatch
         seed = None if step is None else seed_of_rows(group, seed=settings.train.seed, step=step)
         if reads_items:
-            batch = make_item_batch(examples, group, size=size, seed=seed)
+            batch = make_item_batch(examples, group, size=size, own=own, seed=seed)
         else:
-            batch = make_text_batch(examples, group, session.index.item_tokens, annotations, size=size, seed=seed)
-        yield put_batch(batch, session.mesh)
+            tokens = session.index.item_tokens
+            batch = make_text_batch(examples, group, tokens, annotations, size=size, own=own, seed=seed)
+        yield put_batch(batch, session.mesh, size=size)
 
 
 def evaluate_loss(
@@ -234,7 +240,7 @@ def evaluate_loss(
     sums: list[LossSum] = []
     for (batch,) in told(([batch] for batch in batches), "valid", n_batches, "batches"):
         jax.block_until_ready(sums[-2:-1])  # keeps the device close behind, so that signals are handled soon
-        if stop:
+        if stop.check():
             return None
         sums.append(functions.evaluate(state, batch))
     total = jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *jax.device_get(sums))
@@ -253,6 +259,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the run; started again, it resumes.", required=True)
     flags.DEFINE_bool("restart", False, "Start from step 0, and remove the checkpoints that are there.")
     define_config_flag()
+    hosts.define_flags()
 
 
 def main() -> None:
@@ -260,7 +267,8 @@ def main() -> None:
     config = flags.FLAGS.config
     if not config:
         raise InputError("--config is not set; start with --config=configs/igd.py or --config=configs/quickstart.py")
-    train(config, Workdir(flags.FLAGS.workdir), restart=flags.FLAGS.restart)
+    with hosts.together():
+        train(config, Workdir(flags.FLAGS.workdir), restart=flags.FLAGS.restart)
 
 
 if __name__ == "__main__":

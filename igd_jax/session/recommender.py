@@ -33,7 +33,7 @@ from igd_jax.session.scoring import list_scores, search_of
 from igd_jax.session.sections import DecodeSettings
 from igd_jax.session.session import Session, set_up_to_decode
 from igd_jax.session.weights import trained_model
-from igd_jax.training.mesh import check_divides, put_batch
+from igd_jax.training.mesh import check_divides, local_rows, put_batch
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class Recommender:
         search, size, mesh = self._search(), self._batch_size(len(requests)), self.session.mesh
         results: list[tuple[Result, ...]] = [()] * len(requests)
         for group in in_groups(by_length(examples, np.arange(len(requests))), size):
-            batch: Any = put_batch(self._batch(examples, group, size, collaborative=source), mesh)
+            batch: Any = put_batch(self._batch(examples, group, size, np.arange(size), collaborative=source), mesh)
             scores = list_scores(search, self.index, batch, [lists[q] for q in group], mesh)
             for q, of_list in zip(group.tolist(), scores, strict=True):
                 pairs = zip(lists[q].tolist(), of_list.tolist(), strict=True)
@@ -211,14 +211,15 @@ class Recommender:
         mesh, size = self.session.mesh, self._batch_size(len(examples))
         engine = self.engine if engine is None else engine
         width = prompt_room(examples)  # of these examples only, so that answers do not depend on earlier requests
-        is_restricted = any(each is not None for each in allowed)
+        is_restricted, own = any(each is not None for each in allowed), local_rows(size, mesh)
 
         def answer(group: Int[np.ndarray, " b"]) -> Recommendations:
-            batch, more = self._batch(examples, group, size, collaborative=collaborative), dict[str, Any]()
+            mine = group[own[own < len(group)]]
+            batch, more = self._batch(examples, group, size, own, collaborative=collaborative), dict[str, Any]()
             if is_restricted:
-                more["allowed"] = pad_rows(self._masks([allowed[q] for q in group.tolist()]), size)
+                more["allowed"] = pad_rows(self._masks([allowed[q] for q in mine.tolist()]), len(own))
             with jax.set_mesh(mesh):
-                return recommend(engine, put_batch(replace(batch, **more), mesh), width=width)
+                return recommend(engine, put_batch(replace(batch, **more), mesh, size=size), width=width)
 
         n_rows = len(examples)
         groups = in_groups(by_length(examples, np.arange(n_rows)), size)
@@ -260,15 +261,22 @@ class Recommender:
         return min(self.session.settings.decode.batch_size, needed)
 
     def _batch(
-        self, examples: Examples, group: Int[np.ndarray, " b"], size: int, *, collaborative: Collaborative | None
+        self,
+        examples: Examples,
+        group: Int[np.ndarray, " b"],
+        size: int,
+        own: Int[np.ndarray, " own"],
+        *,
+        collaborative: Collaborative | None,
     ) -> TextBatch | ItemBatch:
-        """Some examples, filled up to `size` rows, with scores of a source where the model reads text."""
+        """Some places, `own`, of `size` for examples, with scores of a source where the model reads text."""
         if self.session.method.inputs == "items":
-            return make_item_batch(examples, group, size=size)
-        more: dict[str, Any] = {}
-        if collaborative is not None:
-            more["collaborative"] = pad_rows(collaborative.scores(group), size)
-        return replace(make_text_batch(examples, group, self.index.item_tokens, {}, size=size), **more)
+            return make_item_batch(examples, group, size=size, own=own)
+        batch = make_text_batch(examples, group, self.index.item_tokens, {}, size=size, own=own)
+        if collaborative is None:
+            return batch
+        scores: Any = pad_rows(collaborative.scores(group[own[own < len(group)]]), len(own))
+        return replace(batch, collaborative=scores)
 
     def _result(self, row: int, score: float) -> Result:
         index, ids = self.index, self.session.prepared.item_ids

@@ -27,10 +27,16 @@ def test_a_signal_that_is_held_back_is_noted_and_a_second_one_ends_the_program_a
         with stop.held_back():
             assert not stop
             os.kill(os.getpid(), number)
+            assert stop.check()
             assert stop.code == CODES[number]
             assert ended == []
             os.kill(os.getpid(), number)
         assert ended == [CODES[number]]
+
+
+def test_a_signal_that_no_check_saw_ends_the_program_after_the_block():
+    with pytest.raises(SystemExit, match="143"), stoppable() as stop, stop.held_back():
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 def test_handlers_are_as_before_afterwards():
