@@ -101,7 +101,7 @@ def test_a_workdir_of_another_config_is_refused_with_the_fields_that_differ(tiny
 
 def test_how_to_decode_and_evaluate_and_on_how_many_devices_may_change(tiny, trained, tmp_path, capsys):
     shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
-    changes = {"decode.alpha": 0.0, "eval.split": "valid", "mesh.data": 8}
+    changes = {"decode.alpha": 0.0, "eval.split": "valid", "mesh.data": 8, "model.remat": "full"}
     train_tiny(tiny, tmp_path / "run", changes)
     assert "nothing left to train" in capsys.readouterr().out
     assert read_json(tmp_path / "run" / "config.json")["mesh"]["data"] == 8

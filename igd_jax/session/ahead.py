@@ -100,7 +100,7 @@ def abstract_backbone(given: ModelSettings) -> nnx.Module:
     def make() -> nnx.Module:
         config, rngs = config_of(name), nnx.Rngs(0)
         if isinstance(config, T5Config):
-            return T5(config, rngs=rngs)
+            return T5(config, rngs=rngs, remat=given.remat)
         model = Decoder(config, rngs=rngs, **_dtypes(given))
         if given.lora_rank:
             add_lora(model, LoRA(given.lora_rank, given.lora_alpha, given.lora_targets), rngs=nnx.Rngs(0))
