@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_run
 from command import run_here
-from runs import EPOCH, STEPS, lines_of, saved, session_of, train_tiny, without_speed
+from runs import EPOCH, SPEED, STEPS, lines_of, saved, session_of, train_tiny, without_speed
 
 from igd_jax import evaluate as evaluation
 from igd_jax import train as program
@@ -34,7 +34,7 @@ def test_the_loss_falls_and_each_step_is_logged_once(trained):
     assert steps[-1]["loss"] < 0.6 * steps[0]["loss"]
     assert set(steps[0]) == {
         *("step", "loss", "loss_forced", "loss_deciding"),
-        *("grad_norm", "learning_rate", "examples_per_second"),
+        *("grad_norm", "learning_rate", *SPEED),
     }
     valid = [line for line in lines if "valid_loss" in line]
     assert [line["step"] for line in valid] == [EPOCH, 2 * EPOCH, 3 * EPOCH]

@@ -41,9 +41,16 @@ def mesh_over(devices: Sequence[jax.Device], *, fsdp: int, tensor: int) -> Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def put_batch(batch: TextBatch | ItemBatch, mesh: Mesh) -> TextBatch | ItemBatch:
-    """Put a batch on the devices: arrays with rows are split, arrays that rows share are replicated."""
-    shardings = jax.tree.map(lambda _: by_row(mesh), batch)
+def put_batch(batch: TextBatch | ItemBatch, mesh: Mesh, *, is_stack: bool = False) -> TextBatch | ItemBatch:
+    """Put a batch on the devices: arrays with rows are split, arrays that rows share are replicated.
+
+    Args:
+      batch: the batch; or several, stacked along a new first axis, which is not split.
+      mesh: the devices.
+      is_stack: whether there is such an axis.
+    """
+    rows = by_row(mesh, first=int(is_stack))
+    shardings = jax.tree.map(lambda _: rows, batch)
     if isinstance(batch, TextBatch):
         shardings = replace(shardings, shared_prefix=replicated(mesh), first=replicated(mesh))
     return jax.device_put(batch, shardings)

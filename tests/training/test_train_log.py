@@ -11,7 +11,7 @@ from batches import text_batch
 from igd_jax.core.errors import InputError
 from igd_jax.core.metrics_log import MetricsWriter
 from igd_jax.core.types import ItemBatch
-from igd_jax.training.train_log import TrainLog
+from igd_jax.training.train_log import Amount, TrainLog
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def log(tmp_path):
 
 
 def _add(log: TrainLog, step: int, loss: float) -> None:
-    log.add(step, {"loss": jnp.float32(loss)}, n_rows=4)
+    log.add(step, {"loss": jnp.float32(loss)}, Amount(4, 40, 4e6))
 
 
 def test_the_first_step_of_a_start_is_told_and_written_at_once_and_then_every_so_many(log, tmp_path, capsys):
@@ -31,8 +31,8 @@ def test_the_first_step_of_a_start_is_told_and_written_at_once_and_then_every_so
         written.append([json.loads(line)["step"] for line in lines])
     assert written == [[5], [5, 6], [5, 6], [5, 6], [5, 6, 7, 8, 9]]
     first, *others = capsys.readouterr().out.splitlines()
-    assert first.startswith("step 5: loss 5.000, after 0.")
-    assert first.endswith(" s with compilation")
+    assert first.startswith("step 5: loss 5.000, after 0 s")
+    assert first.endswith(" with compilation")
     assert [line.split(" (")[0] for line in others] == ["train: 9/9 steps"]
 
 
