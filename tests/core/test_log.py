@@ -43,7 +43,7 @@ def test_parts_are_told_while_they_take_long_and_not_where_they_do_not(monkeypat
     [(0.2, "0 s"), (119, "119 s"), (121, "2 min"), (3599, "1 h 00 min"), (423_476, "117 h 38 min")],
 )
 def test_times_for_people(seconds, shown):
-    assert duration(seconds) == shown
+    assert duration(float(seconds)) == shown
 
 
 def test_a_block_that_cannot_say_how_far_it_is_is_told_to_be_alive(capsys):
