@@ -24,9 +24,9 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
 from igd_jax.data.batches import rows_of_step
 from igd_jax.data.examples import Examples
+from igd_jax.session.input import micro_batches
 from igd_jax.session.session import Session
 from igd_jax.session.weights import initial_state
-from igd_jax.train import micro_batches
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.step import grouped
 

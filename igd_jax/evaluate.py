@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from igd_jax.core import errors
+from igd_jax.core import errors, hosts
 from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, atomic_folder, check_name, check_replaceable, owned, read_json, write_json
@@ -249,10 +249,16 @@ def define_flags() -> None:
     flags.DEFINE_bool("choose_per_metric", False, "With --choose: also report each metric with its own best value.")
     define_decode_as_flag()
     define_config_flag()
+    hosts.define_flags()
 
 
 def main() -> None:
     """Entry point."""
+    with hosts.together():
+        _main()
+
+
+def _main() -> None:
     workdir = Workdir(flags.FLAGS.workdir)
     config = load_config(flags.FLAGS.config, workdir)
     if flags.FLAGS.split:

@@ -9,7 +9,7 @@ traced into profile/, for TensorBoard.
 """
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
@@ -17,39 +17,36 @@ from typing import Any
 import jax
 import numpy as np
 from absl import flags
-from jaxtyping import Int
 from ml_collections import ConfigDict
 
-from igd_jax.core import errors
+from igd_jax.core import errors, hosts
 from igd_jax.core.background import made_ahead
 from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, write_json
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say, told
-from igd_jax.core.map_rows import in_groups
 from igd_jax.core.metrics_log import MetricsWriter, plot_losses
 from igd_jax.core.signals import Stop, stoppable
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
-from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, rows_of_step, seed_of_rows
-from igd_jax.data.examples import Examples
+from igd_jax.data.batches import by_length
 from igd_jax.methods.base import CollaborativeMethod
-from igd_jax.models.cost import real_tokens
 from igd_jax.session.collaborative import export_vectors
 from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag
 from igd_jax.session.cost import flops_of, peak_flops, report_cost
+from igd_jax.session.input import micro_batches, step_inputs
 from igd_jax.session.plan import Plan
 from igd_jax.session.preview import print_example, report_targets
 from igd_jax.session.resume import resume
-from igd_jax.session.session import Session, set_up
+from igd_jax.session.session import Session, check_processes, set_up
 from igd_jax.session.settings import TO_TRAIN, settings_from
 from igd_jax.session.weights import initial_state, trained_model
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.mesh import check_divides, put_batch
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.profile import Profiler, parse_steps
-from igd_jax.training.step import Group, StepFunctions, TrainState, grouped, means
-from igd_jax.training.train_log import Amount, TrainLog, check_finite
+from igd_jax.training.step import StepFunctions, TrainState, means
+from igd_jax.training.train_log import TrainLog, check_finite
 
 
 def train(config: ConfigDict, workdir: Workdir, *, restart: bool = False, profile_steps: str = "") -> dict[str, Any]:
@@ -70,6 +67,7 @@ def train(config: ConfigDict, workdir: Workdir, *, restart: bool = False, profil
     with locked(workdir.path), stoppable() as stop:
         check_workdir(config, workdir, free=FREE_TO_RESUME)
         session = set_up(settings, workdir)
+        check_processes(config, session)
         with jax.set_mesh(session.mesh):
             return _train(session, config, workdir, stop, restart=restart, profile_steps=profile_steps)
 
@@ -116,8 +114,9 @@ def _train(
     report_cost(session, state, frozen, longest_batch)
 
     metrics = MetricsWriter(workdir.metrics, workdir.tensorboard)
+    vote = hosts.make_vote(session.mesh)
     with (
-        stop.held_back(),
+        stop.held_back(vote),
         closing(Checkpoints(workdir.checkpoints)) as checkpoints,
         closing(metrics),
         ExitStack() as ends,
@@ -156,7 +155,9 @@ def _train(
                 log.flush()
                 batches = batches_of(examples["valid"], np.arange(len(valid_rows)))
                 n_batches = -(-len(valid_rows) // plan.micro_batch_size)
-                with closing(made_ahead(put_batch(batch, session.mesh) for batch in batches)) as ready:
+                with closing(
+                    made_ahead(put_batch(batch, session.mesh, size=plan.micro_batch_size) for batch in batches)
+                ) as ready:
                     valid = evaluate_loss(functions, state, log.watch("evaluation", ready), stop, n_batches=n_batches)
                 if valid:
                     check_finite(valid, step)
@@ -167,7 +168,7 @@ def _train(
                         checkpoints.save_best(step, state.params, progress)
                     if plan.out_of_patience(progress["worse"]):
                         say(f"stopping early: {progress['worse']} evaluation(s) without a better loss")
-            is_over = stop or plan.is_over(step, worse=progress["worse"])
+            is_over = stop.check() or plan.is_over(step, worse=progress["worse"])
             if step and (is_over or step % settings.train.checkpoint_every_steps == 0):
                 log.flush()
                 metrics.sync()
@@ -184,6 +185,7 @@ def _train(
             profiler.after(step, state)
             log.add(step, values, amount)
     if stop:
+        hosts.wait_for_all()  # until the first has saved
         sys.exit(stop.code)
 
     # ----------------------------------------------------------------------------------------------------------- result
@@ -195,59 +197,6 @@ def _train(
         export_vectors(session, session.method, trained_model(session, workdir, context).model, workdir)
     say(f"next:\n  python -m igd_jax.evaluate --workdir={workdir.path}")
     return progress
-
-
-def micro_batches(
-    session: Session,
-    annotations: Mapping[str, np.ndarray],
-    examples: Examples,
-    rows: Int[np.ndarray, " b"],
-    *,
-    step: int | None = None,
-) -> Iterator[TextBatch | ItemBatch]:
-    """The micro-batches of a step, in NumPy; sorted by length unless the objective depends on their composition.
-
-    Args:
-      session: the run.
-      annotations: annotations of target tokens, by name.
-      examples: examples of the split.
-      rows: row numbers of the step.
-      step: number of the step in training, for which each row gets a seed; None in evaluation.
-    """
-    settings, reads_items = session.settings, session.method.inputs == "items"
-    size = settings.train.micro_batch_size
-    if settings.loss.normalizer == "global":
-        rows = by_length(examples, rows)
-    for group in in_groups(rows, size):
-        seed = None if step is None else seed_of_rows(group, seed=settings.train.seed, step=step)
-        if reads_items:
-            yield make_item_batch(examples, group, size=size, seed=seed)
-        else:
-            yield make_text_batch(examples, group, session.index.item_tokens, annotations, size=size, seed=seed)
-
-
-def step_inputs(
-    session: Session,
-    plan: Plan,
-    batches_of: Callable[..., Iterator[TextBatch | ItemBatch]],
-    flops: Callable[[Any], float],
-    first: int,
-) -> Iterator[tuple[list[Group], Amount]]:
-    """Micro-batches of each step from number `first` on, grouped and on the devices, and what they amount to.
-
-    Args:
-      session: the run.
-      plan: its duration and sizes.
-      batches_of: function from rows and the number of a step to micro-batches of NumPy arrays.
-      flops: floating-point operations of training on a micro-batch.
-      first: number of the first step, from 0.
-    """
-    size, room = plan.global_batch_size, plan.global_batch_size // plan.micro_batch_size
-    for step in range(first, plan.num_steps):
-        rows = rows_of_step(plan.n_rows, batch_size=size, seed=session.settings.train.seed, step=step)
-        batches = list(batches_of(rows, step=step))
-        amount = Amount(len(rows), sum(map(real_tokens, batches)), sum(map(flops, batches)))
-        yield grouped(batches, session.mesh, room=room), amount
 
 
 def evaluate_loss(
@@ -262,7 +211,7 @@ def evaluate_loss(
     sums: list[LossSum] = []
     for (batch,) in told(([batch] for batch in batches), "valid", n_batches, "batches"):
         jax.block_until_ready(sums[-2:-1])  # keeps the device close behind, so that signals are handled soon
-        if stop:
+        if stop.check():
             return None
         sums.append(functions.evaluate(state, batch))
     total = jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *jax.device_get(sums))
@@ -282,6 +231,7 @@ def define_flags() -> None:
     flags.DEFINE_bool("restart", False, "Start from step 0, and remove the checkpoints that are there.")
     flags.DEFINE_string("profile_steps", "", "FIRST:LAST: write a trace of these steps into the folder profile.")
     define_config_flag()
+    hosts.define_flags()
 
 
 def main() -> None:
@@ -290,7 +240,8 @@ def main() -> None:
     if not config:
         raise InputError("--config is not set; start with --config=configs/igd.py or --config=configs/quickstart.py")
     values = flags.FLAGS
-    train(config, Workdir(values.workdir), restart=values.restart, profile_steps=values.profile_steps)
+    with hosts.together():
+        train(config, Workdir(values.workdir), restart=values.restart, profile_steps=values.profile_steps)
 
 
 if __name__ == "__main__":

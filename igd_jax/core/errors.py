@@ -113,7 +113,12 @@ def _less_memory() -> str:
 
 
 def end(error: BaseException, message: str = "") -> NoReturn:
-    """Print the message of an error and exit, both as `explain` says.
+    """Print the message of an error and exit, as `report` says."""
+    sys.exit(report(error, message))
+
+
+def report(error: BaseException, message: str = "") -> int:
+    """Print the message of an error; returns the exit code. Both are as `explain` says.
 
     Args:
       error: the error.
@@ -125,7 +130,7 @@ def end(error: BaseException, message: str = "") -> NoReturn:
         if _shows_traceback():
             traceback.print_exception(error)
         print("error:", shortened(visible(" ".join(line.split())), LONGEST_LINE), file=sys.stderr, flush=True)
-    sys.exit(code)
+    return code
 
 
 def _shows_traceback() -> bool:

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from jaxtyping import Int
 
 from igd_jax.core.log import Progress
-from igd_jax.core.sharding import by_row, divisible
+from igd_jax.core.sharding import by_row, divisible, fetch, put
 
 
 def in_groups(rows: Int[np.ndarray, " b"], size: int) -> Iterator[Int[np.ndarray, " s"]]:
@@ -25,7 +25,7 @@ def pad_rows(array: np.ndarray, size: int) -> np.ndarray:
 
 def deal_rows(*arrays: np.ndarray, size: int, mesh: Mesh) -> list[jax.Array]:
     """Pad arrays to `size` rows, rounded up to a multiple of the number of devices, and shard them by row."""
-    return jax.device_put([pad_rows(array, divisible(size, mesh)) for array in arrays], by_row(mesh))
+    return put([pad_rows(array, divisible(size, mesh)) for array in arrays], by_row(mesh))
 
 
 def map_rows(
@@ -49,7 +49,7 @@ def map_rows(
     """
     out, done = None, 0
     for group in groups:
-        found = jax.device_get(answer(group))
+        found = fetch(answer(group))
         if out is None:
             out = jax.tree.map(lambda x: np.empty((n_rows, *x.shape[1:]), x.dtype), found)
         for whole, part in zip(jax.tree.leaves(out), jax.tree.leaves(found), strict=True):

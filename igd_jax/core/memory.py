@@ -7,6 +7,8 @@ from typing import Any
 
 import jax
 
+from igd_jax.core.devices import facts
+
 _RESIDENT_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
@@ -19,12 +21,13 @@ def peak_memory() -> int:
     return max(peaks) if peaks else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _RESIDENT_UNIT
 
 
-def device_memory(device: jax.Device) -> int | None:
-    """Bytes that programs may use on a device; of a CPU, those of the machine; None if it is not known."""
+def device_memory(device: Any) -> int | None:
+    """Bytes that programs may use on a `jax.Device`; of a CPU, those of the machine; None if it is not known."""
     if "bytes_limit" in (stats := _stats(device)):
         return stats["bytes_limit"]
     if device.platform != "cpu":
-        return None
+        known = facts(device.device_kind)
+        return None if known is None else known.memory_bytes
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
@@ -33,5 +36,5 @@ def shown_bytes(n: int) -> str:
     return f"{n / 2**30:,.2f} GiB" if n >= 2**30 else f"{n / 2**20:,.1f} MiB"
 
 
-def _stats(device: jax.Device) -> dict[str, Any]:
+def _stats(device: Any) -> dict[str, Any]:
     return device.memory_stats() or {}

@@ -1,6 +1,10 @@
 """Shardings of arrays over the devices of a mesh: replicated, split by row, and how models say so while they run."""
 
+from typing import Any
+
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
@@ -28,6 +32,35 @@ def row_shards(mesh: Mesh) -> int:
 def divisible(n_rows: int, mesh: Mesh) -> int:
     """`n_rows` rounded up to a multiple of the number of parts."""
     return -(-n_rows // row_shards(mesh)) * row_shards(mesh)
+
+
+def put(tree: Any, shardings: Any) -> Any:
+    """The same arrays on the devices; of several processes, each copies what its own devices hold.
+
+    Args:
+      tree: arrays, which all processes have alike, or on the devices already.
+      shardings: sharding of each, or one for all.
+    """
+    if jax.process_count() == 1:
+        return jax.device_put(tree, shardings)
+
+    def put_one(x: Any, sharding: NamedSharding) -> jax.Array:
+        if isinstance(x, jax.Array) and not x.is_fully_addressable:
+            return jax.device_put(x, sharding)
+        whole = np.asarray(x)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda part: whole[part])
+
+    return jax.tree.map(put_one, tree, jax.tree.broadcast(shardings, tree))
+
+
+def fetch(tree: Any) -> Any:
+    """The whole arrays of a tree as NumPy's, in every process."""
+
+    def whole(x: jax.Array) -> Any:
+        is_here = x.is_fully_addressable or x.is_fully_replicated
+        return x if is_here else multihost_utils.process_allgather(x, tiled=True)
+
+    return jax.device_get(jax.tree.map(whole, tree))
 
 
 def keep_rows(x: Float[Array, "B ..."], *, last: str | None = None) -> Float[Array, "B ..."]:

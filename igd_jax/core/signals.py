@@ -1,45 +1,60 @@
-"""SIGTERM and Ctrl-C end a program once it has saved its work; a second signal ends it at once."""
+"""SIGTERM and Ctrl-C end a program once it has saved its work; a second signal ends it at once.
+
+Of processes that run together, a signal to one ends all, at the same point of the program.
+"""
 
 import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stop:
-    """Whether a signal to end the program was received.
+    """Whether the program is to end, as `check` found.
 
     Attributes:
-      code: exit code for the received signal, 128 plus its number (143 or 130); 0 before one is received.
+      code: exit code, 128 plus the number of a signal (143 or 130); 0 = go on.
     """
 
     def __init__(self) -> None:
-        self.code = 0
-        self._is_held_back = False
+        self.code = self._received = 0
+        self._vote: Callable[[int], int] | None = None
 
     def __bool__(self) -> bool:
         return bool(self.code)
 
     @contextmanager
-    def held_back(self) -> Iterator[None]:
-        """Inside the block, a first signal is only recorded, for a loop that checks it."""
-        self._is_held_back = True
+    def held_back(self, vote: Callable[[int], int] = int) -> Iterator[None]:
+        """Inside the block, a first signal is only recorded, for a loop that checks it; if none does, the block exits.
+
+        Args:
+          vote: function from the code of this process to the largest of all processes, the same in all.
+        """
+        self._vote = vote
         try:
             yield
         finally:
-            self._is_held_back = False
+            self._vote = None
+        if self._received and not self.code:
+            sys.exit(self._received)
+
+    def check(self) -> bool:
+        """Whether to end now; to be called in a block of `held_back`, at the same points by all processes."""
+        assert self._vote is not None, "signals are held back where they are checked"
+        self.code = self.code or self._vote(self._received)
+        return bool(self)
 
     def receive(self, number: int, _: object = None) -> None:
         """Handle a signal."""
-        is_first, self.code = not self.code, 128 + number
+        is_first, self._received = not self._received, 128 + number
         if not is_first:
-            os._exit(self.code)
-        if not self._is_held_back:
-            sys.exit(self.code)
+            os._exit(self._received)
+        if self._vote is None:
+            sys.exit(self._received)
 
 
 @contextmanager

@@ -66,6 +66,7 @@ def make_text_batch(
     annotations: Mapping[str, Shaped[np.ndarray, " total"]],
     *,
     size: int,
+    own: Int[np.ndarray, " own"] | None = None,
     seed: Int[np.ndarray, " b"] | None = None,
 ) -> TextBatch:
     """Some rows as text, filled up to `size` rows that count for nothing; all arrays are NumPy's.
@@ -73,13 +74,16 @@ def make_text_batch(
     Args:
       item_tokens: token row of each item.
       annotations: what a method says of each of those tokens, aligned with their `ids`; 0 where there is no token.
+      own: places, among the `size`, of the rows that are made, ascending; None = all. Widths are those of all rows.
       seed: of what is random about each row, in training; see `seed_of_rows`.
     """
-    prompts = examples.prompt.take(rows)
     prefix: Any = examples.shared_prefix if examples.has_prefix[rows].all() else examples.shared_prefix[:0]
+    width = padded_width(int(examples.prompt.lengths[rows].max()) - len(prefix), PROMPT_WIDTHS)
+    first, n_tokens = _first_columns(examples, rows, item_tokens, size)
+    rows, seed, size = _own_rows(rows, seed, size, own)
+    prompts = examples.prompt.take(rows)
     prompts = prompts.keep_last(prompts.lengths - len(prefix))
-    width = padded_width(int(prompts.lengths.max()), PROMPT_WIDTHS)
-    target, target_mask, found = _targets(examples, rows, item_tokens, annotations)
+    target, target_mask, found = _targets(examples, rows, item_tokens, annotations, width=n_tokens)
     place = np.arange(target.shape[1], dtype=np.int32) * target_mask
     arrays: dict[str, Any] = {
         "prompt": _left_padded(prompts, width),
@@ -93,9 +97,26 @@ def make_text_batch(
         arrays["seed"] = seed
     arrays = {name: pad_rows(array, size) for name, array in arrays.items()}
     annotated: dict[str, Any] = {name: pad_rows(array, size) for name, array in found.items()}
-    n_tokens, numbers = target.shape[1], np.arange(size if examples.target is not None else 0)
-    first: Any = np.where(numbers < len(rows), numbers, size).astype(np.int32) * np.int32(n_tokens)
     return TextBatch(shared_prefix=prefix, first=first, annotations=annotated, **arrays)
+
+
+def _first_columns(examples: Examples, rows: Int[np.ndarray, " b"], item_tokens: Ragged, size: int) -> tuple[Any, int]:
+    """Where, in the flattened targets of a batch, each row begins, and the columns of the targets."""
+    if examples.target is None:
+        return np.zeros(0, np.int32), 0
+    width = padded_width(int(item_tokens.lengths[examples.target[rows]].max()), TARGET_WIDTHS)
+    numbers = np.arange(size)
+    return np.where(numbers < len(rows), numbers, size).astype(np.int32) * np.int32(width), width
+
+
+def _own_rows(
+    rows: Int[np.ndarray, " b"], seed: Int[np.ndarray, " b"] | None, size: int, own: Int[np.ndarray, " own"] | None
+) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " r"] | None, int]:
+    """Rows, seeds and size of the part of a batch that has these places."""
+    if own is None:
+        return rows, seed, size
+    places = own[own < len(rows)]
+    return rows[places], None if seed is None else seed[places], len(own)
 
 
 def prompt_room(examples: Examples) -> int:
@@ -106,14 +127,20 @@ def prompt_room(examples: Examples) -> int:
 
 
 def make_item_batch(
-    examples: Examples, rows: Int[np.ndarray, " b"], *, size: int, seed: Int[np.ndarray, " b"] | None = None
+    examples: Examples,
+    rows: Int[np.ndarray, " b"],
+    *,
+    size: int,
+    own: Int[np.ndarray, " own"] | None = None,
+    seed: Int[np.ndarray, " b"] | None = None,
 ) -> ItemBatch:
     """Some rows as items, filled up to `size` rows that count for nothing; all arrays are NumPy's.
 
     Args:
-      seed: as in `make_text_batch`.
+      own, seed: as in `make_text_batch`.
     """
     assert examples.history is not None
+    rows, seed, size = _own_rows(rows, seed, size, own)
     history, width = examples.history.take(rows), int(examples.history.lengths.max(initial=1))
     target = np.zeros(len(rows), np.int32) if examples.target is None else examples.target[rows].astype(np.int32)
     arrays: dict[str, Any] = {
@@ -128,15 +155,20 @@ def make_item_batch(
 
 
 def _targets(
-    examples: Examples, rows: Int[np.ndarray, " b"], item_tokens: Ragged, annotations: Mapping[str, np.ndarray]
+    examples: Examples,
+    rows: Int[np.ndarray, " b"],
+    item_tokens: Ragged,
+    annotations: Mapping[str, np.ndarray],
+    *,
+    width: int,
 ) -> tuple[Int[np.ndarray, "b T"], Bool[np.ndarray, "b T"], dict[str, np.ndarray]]:
-    """Tokens of the targets, where they are, and what is said of them; T is 0 where no targets are known."""
+    """Tokens of the targets, where they are, and what is said of them; T is `width`, 0 where no targets are known."""
     if examples.target is None:
         none = np.zeros((len(rows), 0), np.int32)
         return none, none.astype(bool), {name: none.astype(flat.dtype) for name, flat in annotations.items()}
     items = examples.target[rows]
     first, lengths = item_tokens.start[items], item_tokens.start[items + 1] - item_tokens.start[items]
-    mask = np.arange(padded_width(int(lengths.max()), TARGET_WIDTHS)) < lengths[:, None]
+    mask = np.arange(width) < lengths[:, None]
     at = ragged_index(first, lengths)
 
     def placed(flat: Shaped[np.ndarray, " total"]) -> Shaped[np.ndarray, "b T"]:

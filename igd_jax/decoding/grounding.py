@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from igd_jax.core.log import Progress
 from igd_jax.core.map_rows import deal_rows, in_groups, map_rows
 from igd_jax.core.ragged import Ragged
-from igd_jax.core.sharding import replicated
+from igd_jax.core.sharding import put, replicated
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.visibility import Causal, positions_of
 
@@ -127,7 +127,7 @@ def embed_texts(
 def embed_rows(model: Decoder, rows: Ragged, trims: Trims, *, bos: int | None, mesh: Mesh) -> Float[np.ndarray, "N D"]:
     """Embeddings of many rows, cut like generated texts; batches have few shapes and are divided among devices."""
     graph, state = nnx.split(model)
-    held = jax.device_put((state, trims), replicated(mesh))
+    held = put((state, trims), replicated(mesh))
 
     @jax.jit
     def embed(held: Any, tokens: Int[Array, "n T"], lengths: Int[Array, " n"]) -> Float[Array, "n D"]:

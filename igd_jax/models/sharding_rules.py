@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from igd_jax.core.sharding import FSDP, TENSOR, replicated
+from igd_jax.core.sharding import FSDP, TENSOR, put, replicated
 
 Rule = tuple[str, tuple[str | None, ...]]
 
@@ -52,7 +52,7 @@ def placed(tree: Any, mesh: Mesh) -> Any:
     """The same arrays on the devices, each split by its rule."""
     leaves, structure = jax.tree.flatten_with_path(tree)
     where = [_sharding(mesh, path, x) for path, x in leaves]
-    return jax.tree.unflatten(structure, jax.device_put([x for _, x in leaves], where))
+    return jax.tree.unflatten(structure, put([x for _, x in leaves], where))
 
 
 def whole_arrays(tree: Any, mesh: Mesh) -> list[str]:

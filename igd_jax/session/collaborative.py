@@ -12,7 +12,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress, say
 from igd_jax.core.map_rows import in_groups, map_rows
-from igd_jax.core.sharding import divisible, replicated
+from igd_jax.core.sharding import divisible, fetch, put, replicated
 from igd_jax.core.types import ItemBatch
 from igd_jax.data.batches import make_item_batch
 from igd_jax.data.collaborative import EXPORTED, Collaborative, load_collaborative, popularity, save_collaborative
@@ -49,7 +49,7 @@ def collaborative_source(session: Session, *, split: str | None, n_rows: int) ->
 def export_vectors(session: Session, method: CollaborativeMethod, model: nnx.Module, workdir: Workdir) -> None:
     """Write the model's vectors of all items and of the users of the exported splits."""
     graph, state = nnx.split(model)
-    held = jax.device_put(state, replicated(session.mesh))
+    held = put(state, replicated(session.mesh))
     size = divisible(session.settings.decode.batch_size, session.mesh)
 
     @jax.jit
@@ -68,5 +68,5 @@ def export_vectors(session: Session, method: CollaborativeMethod, model: nnx.Mod
         n_rows = len(examples)
         groups, progress = in_groups(np.arange(n_rows), size), Progress(f"vectors of {split}", n_rows, "users")
         users[split] = map_rows(answer, groups, n_rows=n_rows, progress=progress)
-    save_collaborative(workdir.path, jax.device_get(items), users, fingerprint=session.prepared.meta["fingerprint"])
+    save_collaborative(workdir.path, fetch(items), users, fingerprint=session.prepared.meta["fingerprint"])
     say(f"vectors of items and users are in {workdir.path}: --config.decode.collaborative={workdir.path}")

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from igd_jax.core.devices import facts
 from igd_jax.core.log import say
 from igd_jax.core.memory import device_memory, shown_bytes
 from igd_jax.core.sharding import row_shards
@@ -32,7 +33,7 @@ def report_cost(session: Session, state: TrainState, frozen: Any, longest: TextB
     """
     mesh, n_trained = session.mesh, count(state.params)
     beside = f" beside {n_frozen:,} frozen ones" if (n_frozen := count(frozen)) else ""
-    devices = f"{mesh.size} {mesh.devices.flat[0].device_kind} device(s)"
+    devices = f"{mesh.size} {mesh.devices.flat[0].device_kind} device(s) of {jax.process_count()} process(es)"
     say(f"model: {n_trained:,} parameters to train{beside} on {devices}")
     sums = 2 if session.settings.train.bfloat16 == "pure" else 4  # bytes per number; those of one micro-batch are more
     parts: dict[str, int | None] = {
@@ -63,8 +64,9 @@ def flops_of(session: Session, state: TrainState) -> Callable[[Any], float]:
 
 
 def peak_flops(mesh: Mesh) -> float | None:
-    """Floating-point operations per second that all devices together can do; None if it is not known."""
-    return None
+    """Products per second that all devices together can do, in bfloat16; None if it is not known."""
+    known = facts(mesh.devices.flat[0].device_kind)
+    return None if known is None else known.flops_per_second * mesh.size
 
 
 def count(tree: Any) -> int:

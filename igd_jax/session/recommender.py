@@ -31,7 +31,7 @@ from igd_jax.session.requests import Allowed, ItemNames, Request, Resolved, read
 from igd_jax.session.sections import DecodeSettings
 from igd_jax.session.session import Session, set_up_to_decode
 from igd_jax.session.weights import trained_model
-from igd_jax.training.mesh import check_divides, put_batch
+from igd_jax.training.mesh import check_divides, local_rows, put_batch
 
 
 @dataclass(frozen=True)
@@ -157,14 +157,17 @@ class Recommender:
         width = prompt_room(examples)  # of these examples only, so that answers do not depend on earlier requests
         is_restricted = any(each is not None for each in allowed)
 
+        own = local_rows(size, mesh)
+
         def answer(group: Int[np.ndarray, " b"]) -> Recommendations:
-            batch, more = self._batch(examples, group, size), dict[str, Any]()
+            batch, more = self._batch(examples, group, size, own), dict[str, Any]()
+            mine = group[own[own < len(group)]]
             if collaborative is not None and isinstance(batch, TextBatch):
-                more["collaborative"] = pad_rows(collaborative.scores(group), size)
+                more["collaborative"] = pad_rows(collaborative.scores(mine), len(own))
             if is_restricted:
-                more["allowed"] = pad_rows(self._masks([allowed[q] for q in group.tolist()]), size)
+                more["allowed"] = pad_rows(self._masks([allowed[q] for q in mine.tolist()]), len(own))
             with jax.set_mesh(mesh):
-                return recommend(self.engine, put_batch(replace(batch, **more), mesh), width=width)
+                return recommend(self.engine, put_batch(replace(batch, **more), mesh, size=size), width=width)
 
         n_rows = len(examples)
         groups = in_groups(by_length(examples, np.arange(n_rows)), size)
@@ -209,10 +212,12 @@ class Recommender:
         needed = parts * (1 << max(-(-n_rows // parts) - 1, 0).bit_length())
         return min(self.session.settings.decode.batch_size, needed)
 
-    def _batch(self, examples: Examples, group: Int[np.ndarray, " b"], size: int) -> TextBatch | ItemBatch:
+    def _batch(
+        self, examples: Examples, group: Int[np.ndarray, " b"], size: int, own: Int[np.ndarray, " own"]
+    ) -> TextBatch | ItemBatch:
         if self.session.method.inputs == "items":
-            return make_item_batch(examples, group, size=size)
-        return make_text_batch(examples, group, self.index.item_tokens, {}, size=size)
+            return make_item_batch(examples, group, size=size, own=own)
+        return make_text_batch(examples, group, self.index.item_tokens, {}, size=size, own=own)
 
     def _masks(self, allowed: Sequence[Allowed | None]) -> Bool[np.ndarray, "b N"]:
         is_candidate = self.index.is_candidate

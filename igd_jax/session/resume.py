@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+from igd_jax.core import hosts
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
@@ -59,7 +60,7 @@ def resume(
         progress = _follow(plan, int(state.step), progress, session=session, n_valid=n_valid)
     else:
         if not restart:
-            _check_nothing_lost(checkpoints, workdir)
+            hosts.from_first(partial(_check_nothing_lost, checkpoints, workdir))
         checkpoints.clear()  # unfinished ones
     if is_first():
         workdir.checkpoints.mkdir(parents=True, exist_ok=True)  # if it is missing later, it was lost

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Bool, Int
 from ml_collections import ConfigDict
 
+from igd_jax.core import hosts
 from igd_jax.core.compilation import cache_compilations
+from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.io import Workdir
@@ -31,7 +34,7 @@ from igd_jax.items.identifiers import Identifiers
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import Context, Method, load_method
 from igd_jax.session.backbone import make_backbone
-from igd_jax.session.config_flags import FREE_TO_DECODE, check_workdir
+from igd_jax.session.config_flags import FREE_TO_DECODE, check_workdir, config_json
 from igd_jax.session.settings import TO_DECODE, Settings, settings_from
 from igd_jax.training.mesh import make_mesh
 
@@ -197,7 +200,18 @@ def set_up_to_decode(config: ConfigDict, workdir: Workdir) -> Session:
     needs = TO_DECODE - {"tokenizer.path"} if workdir.config.is_file() else TO_DECODE  # a run has a tokenizer
     settings = settings_from(config, needs=needs)
     check_workdir(config, workdir, free=FREE_TO_DECODE)
-    return set_up(settings, workdir)
+    session = set_up(settings, workdir)
+    check_processes(config, session)
+    return session
+
+
+def check_processes(config: ConfigDict, session: Session) -> None:
+    """Raise `InputError`, in all processes of a run, unless they have the same code, config and data."""
+    if jax.process_count() == 1:
+        return
+    told = environment()
+    code = {"python": told["python"], **told["packages"], "commit": told["commit"]}
+    hosts.check_alike(code=code, config=config_json(config), data={"fingerprint": session.fingerprint})
 
 
 def describe_index(which: str, index: ItemIndex) -> str:

@@ -14,7 +14,7 @@ from flax import nnx
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
-from igd_jax.core.sharding import replicated
+from igd_jax.core.sharding import put, replicated
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.methods.base import BACKBONE, Context, Method, Objective, load_method, with_defaults
 from igd_jax.models.sharding_rules import placed, shardings, whole_arrays
@@ -52,7 +52,7 @@ def initial_state(
     mesh = session.mesh
     graph, params, frozen = split_trainable(session.method.make_model(context))
     params, frozen = placed((params, frozen), mesh)
-    tables = (frozen, jax.device_put(objective.tables, replicated(mesh)))
+    tables = (frozen, put(objective.tables, replicated(mesh)))
     loss_state = {name: jnp.float32(value) for name, value in objective.state.items()}
 
     def first(params: Params) -> TrainState:

@@ -6,12 +6,9 @@
     checkpoints/best/STEP/  {tree/, checkpoint.json}    parameters of the best evaluation as of each of those states
     checkpoints/newest.json                             the newest step that was ever saved
 
-checkpoint.json holds progress and the SHA-256 of each file of tree/. It is written last, when all other files are on
-disk. So a folder without it is unfinished, and later changes are detected.
+checkpoint.json is the seal of a complete checkpoint (see `training.seals`).
 """
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -22,20 +19,18 @@ import jax
 import orbax.checkpoint as ocp
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import read_json, sync, sync_tree, write_json
+from igd_jax.core.hosts import from_first
+from igd_jax.core.io import read_json, write_json
 from igd_jax.core.log import say
 from igd_jax.core.process import is_first
+from igd_jax.training.seals import SEAL, TREE, DamagedError, is_sealed, seal, verified
 from igd_jax.training.step import Params, TrainState
 
 Check: TypeAlias = Callable[[dict[str, Any]], None]
 """Function of a checkpoint's progress that raises, before any array is read, if the checkpoint does not fit."""
 
-LAST, BEST, TREE, SEAL, NEWEST = "last", "best", "tree", "checkpoint.json", "newest.json"
+LAST, BEST, NEWEST = "last", "best", "newest.json"
 KEPT_STATES = 2
-
-
-class DamagedError(Exception):
-    """An unfinished or damaged checkpoint; the message says how."""
 
 
 class Checkpoints:
@@ -43,12 +38,21 @@ class Checkpoints:
 
     Saving runs in the background, and `close` waits for it; if the process is killed meanwhile, the earlier checkpoints
     remain. Errors of saving are raised by the next call that saves or closes.
+
+    Of several processes, which share the folder, all save and restore together, each what its devices hold. The first
+    does everything else, and chooses for all what is restored.
     """
 
     def __init__(self, folder: Path):
         self._folder = folder.absolute()
         options = ocp.AsyncOptions(create_directories_asynchronously=False)  # whose errors would cause a long wait
-        self._savers = {kind: ocp.StandardCheckpointer(async_options=options) for kind in (LAST, BEST)}
+        self._savers = {
+            kind: ocp.StandardCheckpointer(
+                async_options=options,
+                multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=kind),
+            )
+            for kind in (LAST, BEST)
+        }
         self._sealed: dict[str, Future[None]] = {}
         self._sealer = ThreadPoolExecutor(1, "seal")  # one thread: a state is sealed after the best that it names
         self._known: dict[tuple[str, int], dict[str, Any]] = {}  # progress of checkpoints that exist or are being saved
@@ -73,29 +77,17 @@ class Checkpoints:
           like: state with the shapes, dtypes and shardings to restore.
           check: check of the progress.
         """
-        lost = self._folder / LAST / str(self.newest_step)
-        if self.newest_step and lost not in self._steps(LAST):
-            say(f"checkpoint of step {lost.name} passed over: it is gone ({lost})")
-        for path in self._steps(LAST):
-            step = int(path.name)
-            try:
-                progress, arrays = _verified(path)
-                check(progress)
-                best_step = progress.get("best_step", 0)
-                is_best_lost = best_step > 0 and not self._is_whole(BEST, best_step)
-                if is_best_lost and best_step != step:
-                    raise DamagedError(f"cannot be gone on from: the best, of step {best_step}, is lost")
-            except DamagedError as error:
-                say(f"checkpoint of step {step} passed over: it {error} ({path})")
-                continue
-            state = self._restore(path, like, arrays)
-            if is_first():
-                self._settle(step, best_step)
-            self._known = {(LAST, step): progress}
-            if is_best_lost:  # it has the same parameters
-                self.save_best(step, state.params, progress)
-            return state, progress
-        return None
+        if (found := from_first(self._newest_usable)) is None:
+            return None
+        step, progress, arrays, is_best_lost = found
+        check(progress)
+        state = self._restore(self._folder / LAST / str(step), like, arrays)
+        if is_first():
+            self._settle(step, progress.get("best_step", 0))
+        self._known = {(LAST, step): progress}
+        if is_best_lost:  # it has the same parameters
+            self.save_best(step, state.params, progress)
+        return state, progress
 
     def restore_best(self, like: Params, *, check: Check = lambda _: None) -> tuple[Params, dict[str, Any]] | None:
         """Restore the best parameters and their progress; None if there are none. Safe while another process trains.
@@ -107,18 +99,12 @@ class Checkpoints:
         Raises:
           InputError: the parameters are damaged.
         """
-        while step := self._best_step():
+        while found := from_first(self._best_usable):
+            step, progress, arrays = found
+            check(progress)
             path = self._folder / BEST / str(step)
             try:
-                progress, arrays = _verified(path)
-                check(progress)
                 return self._restore(path, like, arrays), progress
-            except DamagedError as error:
-                if self._best_step() == step:
-                    raise InputError(
-                        f"the best checkpoint, of step {step}, {error} ({path}); start igd_jax.train again with the "
-                        "same config, which makes it again if it can"
-                    ) from None
             except (OSError, ValueError):
                 if path.exists():
                     raise  # otherwise it was replaced by a better one meanwhile
@@ -173,20 +159,15 @@ class Checkpoints:
             best.result()
         if not is_first():
             return
-        sync_tree(path / TREE)
-        files = {file.relative_to(path).as_posix(): _sha256(file) for file in _files(path / TREE)}
-        body = {"progress": progress, "arrays": arrays, "files": files}
-        write_json(path / SEAL, {"sha256": _sha256_of(body), **body})
-        for folder in path.parents[:3]:
-            sync(folder)
+        seal(path, progress, arrays)
         if kind == LAST:
             write_json(self._folder / NEWEST, {"step": int(path.name)})
         self._remove_old()
 
     def _remove_old(self) -> None:
         """Remove all but the newest states, the newest best, and the best that each of those states names."""
-        states = [path for path in self._steps(LAST) if _is_sealed(path)][:KEPT_STATES]
-        bests = [path for path in self._steps(BEST) if _is_sealed(path)][:1]
+        states = [path for path in self._steps(LAST) if is_sealed(path)][:KEPT_STATES]
+        bests = [path for path in self._steps(BEST) if is_sealed(path)][:1]
         named = {str(read_json(path / SEAL)["progress"].get("best_step")) for path in states}
         bests += [path for path in self._steps(BEST) if path.name in named]
         for kind, kept in ((LAST, states), (BEST, bests)):
@@ -216,9 +197,42 @@ class Checkpoints:
             reverse=True,
         )
 
+    def _newest_usable(self) -> tuple[int, dict[str, Any], dict[str, str], bool] | None:
+        """Step, progress and arrays of the newest usable state, and whether its best is lost, but is the same."""
+        lost = self._folder / LAST / str(self.newest_step)
+        if self.newest_step and lost not in self._steps(LAST):
+            say(f"checkpoint of step {lost.name} passed over: it is gone ({lost})")
+        for path in self._steps(LAST):
+            step = int(path.name)
+            try:
+                progress, arrays = verified(path)
+                best_step = progress.get("best_step", 0)
+                is_best_lost = best_step > 0 and not self._is_whole(BEST, best_step)
+                if is_best_lost and best_step != step:
+                    raise DamagedError(f"cannot be gone on from: the best, of step {best_step}, is lost")
+            except DamagedError as error:
+                say(f"checkpoint of step {step} passed over: it {error} ({path})")
+                continue
+            return step, progress, arrays, is_best_lost
+        return None
+
+    def _best_usable(self) -> tuple[int, dict[str, Any], dict[str, str]] | None:
+        """Step, progress and arrays of the best parameters."""
+        while step := self._best_step():
+            path = self._folder / BEST / str(step)
+            try:
+                return step, *verified(path)
+            except DamagedError as error:
+                if self._best_step() == step:
+                    raise InputError(
+                        f"the best checkpoint, of step {step}, {error} ({path}); start igd_jax.train again with the "
+                        "same config, which makes it again if it can"
+                    ) from None
+        return None
+
     def _best_step(self) -> int:
         """Step of the best parameters according to the newest finished checkpoints; 0 = none."""
-        steps = [int(path.name) for path in self._steps(BEST) if _is_sealed(path)]
+        steps = [int(path.name) for path in self._steps(BEST) if is_sealed(path)]
         for path in self._steps(LAST):
             try:
                 steps.append(read_json(path / SEAL)["progress"].get("best_step", 0))
@@ -229,7 +243,7 @@ class Checkpoints:
 
     def _is_whole(self, kind: str, step: int) -> bool:
         try:
-            _verified(self._folder / kind / str(step))
+            verified(self._folder / kind / str(step))
         except DamagedError:
             return False
         return True
@@ -245,43 +259,6 @@ class Checkpoints:
 def _described(tree: Any) -> dict[str, str]:
     """Dtype and shape of each array, by its path."""
     return {jax.tree_util.keystr(path): f"{x.dtype}{[*x.shape]}" for path, x in jax.tree.leaves_with_path(tree)}
-
-
-def _is_sealed(path: Path) -> bool:
-    return (path / SEAL).is_file()
-
-
-def _verified(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
-    """Progress of a checkpoint, and its arrays as `_described`.
-
-    Raises DamagedError: a file of it is not as it was written.
-    """
-    if not _is_sealed(path):
-        raise DamagedError("is unfinished" if path.exists() else "is gone")
-    try:
-        told = read_json(path / SEAL)
-        sha256 = told.pop("sha256")
-        if sha256 != _sha256_of(told):
-            raise DamagedError(f"is damaged: {SEAL} is not what was written")
-        for name, expected in told["files"].items():
-            if not (path / name).is_file() or _sha256(path / name) != expected:  # reading a pipe would block
-                raise DamagedError(f"is damaged: {name} is not what was written")
-        return told["progress"], told["arrays"]
-    except (AttributeError, InputError, KeyError, OSError, TypeError) as error:
-        raise DamagedError(f"is damaged: {error}") from None
-
-
-def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file())
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
-
-
-def _sha256_of(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
 def _remove(path: Path) -> None:

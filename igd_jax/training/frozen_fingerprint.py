@@ -3,10 +3,10 @@
 from typing import Any
 
 import jax
-import numpy as np
 from flax import nnx
 
 from igd_jax.core.fingerprint import fingerprint
+from igd_jax.core.sharding import fetch
 
 
 def frozen_fingerprint(frozen: Any) -> str:
@@ -18,6 +18,6 @@ def frozen_fingerprint(frozen: Any) -> str:
     parts: list[str] = []
     for variable in jax.tree.leaves(frozen, is_leaf=lambda node: isinstance(node, nnx.Variable)):
         made_from = variable.get_metadata().get("made_from")
-        arrays = (np.asarray(leaf) for leaf in jax.tree.leaves(variable))
+        arrays = (fetch(leaf) for leaf in jax.tree.leaves(variable))
         parts += [made_from] if made_from else [fingerprint(array.tobytes()) for array in arrays]
     return fingerprint(*parts)

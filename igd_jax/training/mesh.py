@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh
+from jaxtyping import Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.sharding import AXES, by_row, replicated, row_shards
@@ -29,6 +31,8 @@ def make_mesh(*, data: int, fsdp: int = 1, tensor: int = 1) -> Mesh:
     n_data = len(devices) // shards if data == -1 else data
     if n_data * shards > len(devices):
         raise InputError(f"{asked}; lower them, or give data -1 for as many as there are")
+    if n_data * shards < len(devices) and jax.process_count() > 1:
+        raise InputError(f"{asked} of {jax.process_count()} processes, which all have to be used; give data -1")
     return mesh_over(devices[: n_data * shards], fsdp=fsdp, tensor=tensor)
 
 
@@ -41,19 +45,30 @@ def mesh_over(devices: Sequence[jax.Device], *, fsdp: int, tensor: int) -> Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
-def put_batch(batch: TextBatch | ItemBatch, mesh: Mesh, *, is_stack: bool = False) -> TextBatch | ItemBatch:
+def local_rows(size: int, mesh: Mesh) -> Int[np.ndarray, " own"]:
+    """Places of the rows, of a batch of `size`, that devices of this process hold, ascending: a process alone, all."""
+    held = by_row(mesh).addressable_devices_indices_map((size,))
+    return np.unique(np.concatenate([np.arange(size)[rows] for rows in held.values() if rows is not None]))
+
+
+def put_batch(
+    batch: TextBatch | ItemBatch, mesh: Mesh, *, size: int | None = None, is_stack: bool = False
+) -> TextBatch | ItemBatch:
     """Put a batch on the devices: arrays with rows are split, arrays that rows share are replicated.
 
     Args:
-      batch: the batch; or several, stacked along a new first axis, which is not split.
+      batch: the batch, the same in all processes; or, with a `size`, the rows of it that `local_rows` gives.
       mesh: the devices.
-      is_stack: whether there is such an axis.
+      size: number of rows of the whole batch; None = of what is given.
+      is_stack: whether it is several batches, stacked along a new first axis, which is not split.
     """
-    rows = by_row(mesh, first=int(is_stack))
-    shardings = jax.tree.map(lambda _: rows, batch)
+    axis = int(is_stack)
+    shardings = jax.tree.map(lambda _: by_row(mesh, first=axis), batch)
+    shapes = jax.tree.map(lambda x: (*x.shape[:axis], size or x.shape[axis], *x.shape[axis + 1 :]), batch)
     if isinstance(batch, TextBatch):
         shardings = replace(shardings, shared_prefix=replicated(mesh), first=replicated(mesh))
-    return jax.device_put(batch, shardings)
+        shapes = replace(shapes, shared_prefix=batch.shared_prefix.shape, first=batch.first.shape)
+    return jax.make_array_from_process_local_data(shardings, batch, shapes)
 
 
 def check_divides(name: str, size: int, mesh: Mesh) -> None:

@@ -74,18 +74,19 @@ class Group(NamedTuple):
     number: Int[Array, ""] | np.int32
 
 
-def grouped(batches: Iterable[Batch], mesh: Mesh, *, room: int = 1) -> list[Group]:
+def grouped(batches: Iterable[Batch], mesh: Mesh, *, size: int | None = None, room: int = 1) -> list[Group]:
     """Stack micro-batches of NumPy arrays by their shapes, in the order in which each is met first; on the devices.
 
     Args:
       batches: the micro-batches of a step.
       mesh: the devices.
+      size: as in `put_batch`.
       room: length of the first axis of each stack, so that it is the same from step to step; or more if needed.
     """
     by_shape: dict[Any, list[Batch]] = {}
     for batch in batches:
         by_shape.setdefault(shape_of(batch), []).append(batch)
-    return [_stacked(group, mesh, room=max(room, len(group))) for group in by_shape.values()]
+    return [_stacked(group, mesh, size=size, room=max(room, len(group))) for group in by_shape.values()]
 
 
 def shape_of(tree: Any) -> tuple[Any, ...]:
@@ -94,10 +95,10 @@ def shape_of(tree: Any) -> tuple[Any, ...]:
     return structure, *((leaf.shape, leaf.dtype) for leaf in leaves)
 
 
-def _stacked(group: Sequence[Batch], mesh: Mesh, *, room: int) -> Group:
+def _stacked(group: Sequence[Batch], mesh: Mesh, *, size: int | None, room: int) -> Group:
     filled = [*group, *[group[-1]] * (room - len(group))]
     stack = jax.tree.map(lambda *arrays: np.stack(arrays), *filled)
-    return Group(put_batch(stack, mesh, is_stack=True), np.int32(len(group)))
+    return Group(put_batch(stack, mesh, size=size, is_stack=True), np.int32(len(group)))
 
 
 class StepFunctions(NamedTuple):

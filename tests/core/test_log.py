@@ -52,7 +52,7 @@ def test_a_block_that_cannot_say_how_far_it_is_is_told_to_be_alive(capsys):
         while time.monotonic() < deadline and not (told := capsys.readouterr().out):
             time.sleep(0.01)
     assert told.startswith("still compiling, since 0 s\n")
-    with told_alive("compiling", every_seconds=1000):
+    with told_alive("compiling", every_seconds=1000.0):
         pass
     assert not any(thread.daemon and thread.name.endswith("(tell)") for thread in threading.enumerate())
 

@@ -1,7 +1,6 @@
 """Bytes that were used, and that there are; as a device says, or else the machine."""
 
 import jax
-import numpy as np
 import pytest
 
 from igd_jax.core.memory import device_memory, peak_memory, shown_bytes
@@ -10,22 +9,21 @@ from igd_jax.core.memory import device_memory, peak_memory, shown_bytes
 class Device:
     platform = "gpu"
 
-    def __init__(self, **stats: int):
+    def __init__(self, device_kind: str = "", **stats: int):
+        self.device_kind = device_kind
         self.memory_stats = lambda: stats or None
 
 
-def test_the_peak_of_a_process_grows_with_what_it_touches():
+def test_the_peak_of_a_process_never_falls():
     before = peak_memory()
-    n = 2 * before // 8
-    assert before < int(np.ones(n).sum()) * 8 <= peak_memory() * 2
-    assert peak_memory() > 1.5 * before
+    assert 50 * 2**20 < before <= peak_memory()
 
 
 def test_devices_that_say_it_are_asked(monkeypatch):
-    devices = [Device(peak_bytes_in_use=5, bytes_limit=80), Device(peak_bytes_in_use=7), Device()]
+    devices = [Device(peak_bytes_in_use=5, bytes_limit=80), Device(peak_bytes_in_use=7), Device("NVIDIA L4")]
     monkeypatch.setattr(jax, "local_devices", lambda: devices)
     assert peak_memory() == 7
-    assert [device_memory(device) for device in devices] == [80, None, None]
+    assert [device_memory(device) for device in devices] == [80, None, 24 * 2**30]
 
 
 def test_a_cpu_has_the_memory_of_the_machine():

@@ -27,6 +27,7 @@ def test_a_signal_that_is_held_back_is_noted_and_a_second_one_ends_the_program_a
         with stop.held_back():
             assert not stop
             os.kill(os.getpid(), number)
+            assert stop.check()
             assert stop.code == CODES[number]
             assert ended == []
             os.kill(os.getpid(), number)

@@ -7,7 +7,7 @@ from checkpoint_calls import NEWEST, assert_same, best_of, last_of, names_in, st
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.sharding import replicated
-from igd_jax.training import checkpoint
+from igd_jax.training import seals
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.mesh import make_mesh
 
@@ -70,7 +70,7 @@ def test_an_error_of_saving_is_raised_and_leaves_the_states_before(folder, monke
 
     checkpoints = Checkpoints(folder)
     checkpoints.restore_last(state_of(0))
-    monkeypatch.setattr(checkpoint, "write_json", full)
+    monkeypatch.setattr(seals, "write_json", full)
     checkpoints.save_best(12, state_of(12).params, {"best_step": 12})
     checkpoints.save_last(state_of(12), {"best_step": 12})
     with pytest.raises(OSError, match="No space left"):

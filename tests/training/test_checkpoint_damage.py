@@ -89,9 +89,9 @@ def test_every_flipped_bit_is_found(folder, capsys):
                 damaged[bit // 8] ^= 1 << (bit % 8)
                 file.write_bytes(damaged)
                 with pytest.raises(checkpoint.DamagedError, match="is damaged: "):
-                    checkpoint._verified(step)
+                    checkpoint.verified(step)
             file.write_bytes(good)
-        checkpoint._verified(step)
+        checkpoint.verified(step)
 
 
 def test_a_lost_best_is_made_again_from_the_state_of_the_same_step(folder, capsys):
@@ -134,7 +134,7 @@ def test_nothing_usable_is_nothing_but_it_is_known_how_far_the_run_was(folder, c
 
 
 def test_the_best_is_read_while_another_process_finds_a_better_one(folder, monkeypatch):
-    verified, training = checkpoint._verified, Checkpoints(folder)
+    verified, training = checkpoint.verified, Checkpoints(folder)
 
     def meanwhile(path):
         monkeypatch.undo()
@@ -147,7 +147,7 @@ def test_the_best_is_read_while_another_process_finds_a_better_one(folder, monke
         assert not path.exists()
         return progress
 
-    monkeypatch.setattr(checkpoint, "_verified", meanwhile)
+    monkeypatch.setattr(checkpoint, "verified", meanwhile)
     params, progress = best_of(folder)
     assert_same(params, state_of(10).params)
     assert progress == {"best_step": 10}

@@ -1,0 +1,67 @@
+"""Seals of checkpoints: checkpoint.json, with progress, the names of arrays, and the SHA-256 of each file of tree/.
+
+It is written last, when all other files are on disk. So a folder without it is unfinished, and later changes are
+detected.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import read_json, sync, sync_tree, write_json
+
+TREE, SEAL = "tree", "checkpoint.json"
+
+
+class DamagedError(Exception):
+    """An unfinished or damaged checkpoint; the message says how."""
+
+
+def seal(path: Path, progress: dict[str, Any], arrays: dict[str, str]) -> None:
+    """Complete the checkpoint in a folder, whose arrays are written."""
+    sync_tree(path / TREE)
+    files = {file.relative_to(path).as_posix(): _sha256(file) for file in _files(path / TREE)}
+    body = {"progress": progress, "arrays": arrays, "files": files}
+    write_json(path / SEAL, {"sha256": _sha256_of(body), **body})
+    for folder in path.parents[:3]:
+        sync(folder)
+
+
+def is_sealed(path: Path) -> bool:
+    """Whether a checkpoint was completed."""
+    return (path / SEAL).is_file()
+
+
+def verified(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Progress of a checkpoint, and its arrays by name.
+
+    Raises DamagedError: a file of it is not as it was written.
+    """
+    if not is_sealed(path):
+        raise DamagedError("is unfinished" if path.exists() else "is gone")
+    try:
+        told = read_json(path / SEAL)
+        sha256 = told.pop("sha256")
+        if sha256 != _sha256_of(told):
+            raise DamagedError(f"is damaged: {SEAL} is not what was written")
+        for name, expected in told["files"].items():
+            if not (path / name).is_file() or _sha256(path / name) != expected:  # reading a pipe would block
+                raise DamagedError(f"is damaged: {name} is not what was written")
+        return told["progress"], told["arrays"]
+    except (AttributeError, InputError, KeyError, OSError, TypeError) as error:
+        raise DamagedError(f"is damaged: {error}") from None
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def _sha256_of(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
