@@ -193,6 +193,22 @@ def test_what_is_merged_left_out_or_cut_is_counted_and_told(tiny, tmp_path, caps
     assert "example target (token:weight): '" in told
 
 
+def test_chosen_steps_are_traced_and_what_the_run_costs_is_told_before_it_starts(tiny, tmp_path, capsys):
+    with pytest.raises(
+        InputError, match=r"^--profile_steps is '2:3'; expected FIRST:LAST, two steps from 1 to 2, both"
+    ):
+        train_tiny(tiny, tmp_path, SHORT, profile_steps="2:3")
+    assert not (tmp_path / "config.json").exists()
+    train_tiny(tiny, tmp_path, SHORT, profile_steps="2:2")
+    [trace] = tmp_path.glob("profile/plugins/profile/*/*.xplane.pb")
+    assert trace.stat().st_size > 1000
+    told = capsys.readouterr().out
+    assert "model: 28,448 parameters to train on 1 cpu device(s) of 1 process(es)\n" in told
+    state = "parameters 0.1 MiB, optimizer 0.2 MiB, gradients 0.2 MiB, activations 3.6 MiB: 4.2 MiB of "
+    assert f"memory per device, estimated: {state}" in told
+    assert "profile of steps 2 to 2: tensorboard --logdir=" in told
+
+
 def test_the_valid_loss_can_be_that_of_some_rows(tiny, tmp_path, monkeypatch):
     seen, plain = [], program.micro_batches
 

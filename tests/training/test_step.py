@@ -184,6 +184,35 @@ def test_each_shape_is_traced_once():
     assert sorted(shapes) == sorted(2 * [(8, 3, N_FEATURES), (8, 5, N_FEATURES)] + [(8, 3, N_FEATURES)])
 
 
+def test_micro_batches_are_grouped_by_shape_in_the_order_in_which_each_is_met():
+    narrow, wide = _batches(8), _batches(8, seed=1, width=5)
+    mesh = make_mesh(data=2)
+    groups = grouped([narrow[0], wide[0], narrow[1], narrow[2], wide[1]], mesh, room=3)
+    assert [int(group.number) for group in groups] == [3, 2]
+    for group, members in zip(groups, ([narrow[0], narrow[1], narrow[2]], [wide[0], wide[1]]), strict=True):
+        for number, member in enumerate(members):
+            jax.tree.map(lambda x, y, n=number: np.testing.assert_array_equal(x[n], y), group.batches, member)
+        assert group.batches.target.shape[0] == 3
+        assert {shard.data.shape[:2] for shard in group.batches.target.addressable_shards} == {(3, 4)}
+
+
+def test_a_step_runs_one_program_per_shape_and_two_more_however_many_micro_batches_there_are(monkeypatch):
+    calls, jit = [], jax.jit
+
+    def told(function, **options):
+        run = jit(function, **options)
+        return lambda *given: calls.append(function.__name__) or run(*given)
+
+    monkeypatch.setattr(jax, "jit", told)
+    functions, mesh = make_step(_loss, optax.sgd(0.1)), make_mesh(data=1)
+    state = init_state(_params(), optax.sgd(0.1))
+    for size in (8, 4):
+        batches = [*_batches(size), *_batches(size, width=5)]
+        state, _ = functions.update(state, functions.accumulate(state, grouped(batches, mesh)))
+        assert calls == ["zeros", "add", "add", "update"]
+        calls.clear()
+
+
 def test_evaluation_gives_the_sums_without_changing_anything():
     functions = make_step(_loss, optax.sgd(1.0), normalizer="micro_batch")
     totals = [functions.evaluate(init_state(_params(), optax.sgd(1.0)), batch) for batch in _batches(8)]
