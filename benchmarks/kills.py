@@ -1,11 +1,13 @@
 """Kill a training run repeatedly, restart it each time, and check that nothing is lost.
 
-    python -m benchmarks.kills [--kills=100] [--damages=20] [--seed=0]
+    python -m benchmarks.kills [--kills=100] [--damages=20] [--seed=0] [--processes=1]
 
 Runs of one small model are killed by SIGKILL and SIGTERM alternately at random moments: while they start, compile, take
 a step, evaluate or save. Before some starts the newest state is damaged: a bit is flipped, a file is cut, or everything
 is removed. A completed run must equal one that was never killed: bitwise in the last state and the best parameters, and
 with each step once in metrics.jsonl. Further runs follow until the number of kills is reached.
+
+With --processes=2, each run is that of two processes, one of which is killed. Both must end.
 """
 
 import contextlib
@@ -14,10 +16,12 @@ import multiprocessing
 import os
 import shutil
 import signal
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -31,7 +35,8 @@ from tqdm import tqdm
 from benchmarks import common
 from configs import sasrec
 from igd_jax import train as program
-from igd_jax.core.errors import InputError
+from igd_jax.core import hosts
+from igd_jax.core.errors import SYSTEM, InputError
 from igd_jax.core.errors import run as run_main
 from igd_jax.core.io import Workdir
 from igd_jax.data.prepared import save
@@ -47,6 +52,8 @@ MOMENTS = {"start": 1, "compile": 1, "step": 12, "evaluate": 3, "save": 4}
 SIGNALS = {"SIGKILL": signal.SIGKILL, "SIGTERM": signal.SIGTERM}
 EXIT_CODES = {-signal.SIGKILL, 128 + signal.SIGTERM, -signal.SIGTERM, 0}
 """Expected exit codes; -SIGTERM before training handles signals."""
+LOST_CODES = {-signal.SIGABRT, SYSTEM}
+"""Those of a process that lost another one."""
 PATIENCE = 300.0
 """Number of seconds without progress after which a run counts as stuck."""
 
@@ -54,7 +61,7 @@ PATIENCE = 300.0
 def config_of(data: Path) -> Any:
     """Config of a SASRec so small that a start takes a second or two."""
     config = sasrec.get_config()
-    config.data.dir, config.mesh.data = str(data), 1
+    config.data.dir = str(data)
     config.tokenizer.vocab_size = 300
     config.method.args.width = 16
     config.train.update(global_batch_size=16, micro_batch_size=8, num_steps=STEPS, warmup_steps=5, patience=0)
@@ -62,8 +69,11 @@ def config_of(data: Path) -> Any:
     return config
 
 
-def train(data: Path, workdir: Path, log: Path, moments: Connection) -> None:
-    """Train in this process, and report each moment when it comes."""
+def train(data: Path, workdir: Path, log: Path, moments: Connection, place: list[str]) -> None:
+    """Train in this process, whose `place` among others flags say, and report each moment when it comes."""
+    hosts.define_flags()
+    flags.FLAGS(["train", *place])
+    hosts.MEETING_SECONDS, hosts.HEARTBEAT_SECONDS, hosts.GRACE_SECONDS = 20, 10, 2.0
     tqdm.set_lock(threading.RLock())  # the default lock outlives a killed process
     jax.config.update("jax_compilation_cache_dir", str(log.parent / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -84,21 +94,55 @@ def train(data: Path, workdir: Path, log: Path, moments: Connection) -> None:
         setattr(Checkpoints, name, telling("save", getattr(Checkpoints, name)))
     moments.send("start")
     with log.open("a") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        program.train(config_of(data), Workdir(str(workdir)))
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)  # what libraries print
+        with hosts.together():
+            program.train(config_of(data), Workdir(str(workdir)))
 
 
-def start(context: Any, data: Path, workdir: Path, log: Path) -> tuple[Any, Connection]:
-    """Start `train` in a separate process."""
-    moments, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=train, args=(data, workdir, log, theirs))
-    process.start()
-    theirs.close()
-    return process, moments
+@dataclass(frozen=True)
+class Run:
+    """Processes that train together, and the pipe through which each reports its moments."""
+
+    processes: list[Any]
+    moments: list[Connection]
+
+    def end(self) -> list[int | None]:
+        """Wait for all processes; returns their exit codes, None for those that do not end."""
+        for process in self.processes:
+            process.join(PATIENCE)
+            if process.exitcode is None:
+                process.kill()
+        return [process.exitcode for process in self.processes]
 
 
-def kill(process: Any, moments: Connection, sign: int, moment: str, rng: np.random.Generator) -> bool:
-    """Kill a run at one of the next moments of a kind; returns False if it had ended before."""
+def start(context: Any, data: Path, workdir: Path, log: Path, *, n_processes: int) -> Run:
+    """Start `train` in separate processes."""
+    run = Run([], [])
+    address = f"127.0.0.1:{free_port()}"
+    for number in range(n_processes):
+        place = [f"--num_processes={n_processes}"]
+        place += [f"--coordinator_address={address}", f"--process_id={number}"] if n_processes > 1 else []
+        moments, theirs = context.Pipe(duplex=False)
+        run.processes.append(context.Process(target=train, args=(data, workdir, log, theirs, place)))
+        run.moments.append(moments)
+        run.processes[-1].start()
+        theirs.close()
+    return run
+
+
+def free_port() -> int:
+    """A port that no program uses."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def kill(run: Run, sign: int, moment: str, rng: np.random.Generator) -> None:
+    """Kill one process of a run, unless it ends before, at one of its next moments of a kind."""
+    victim = int(rng.integers(len(run.processes)))
     wanted = int(rng.integers(1, MOMENTS[moment] + 1))
+    process, moments = run.processes[victim], run.moments[victim]
     with contextlib.suppress(EOFError):
         while wanted:
             if not moments.poll(PATIENCE):
@@ -107,8 +151,6 @@ def kill(process: Any, moments: Connection, sign: int, moment: str, rng: np.rand
         time.sleep(float(rng.uniform(0, 1.0 if moment in ("start", "compile") else 0.05)))
     if process.is_alive():
         os.kill(process.pid, sign)
-    process.join(PATIENCE)
-    return process.exitcode != 0
 
 
 def damage(workdir: Path, rng: np.random.Generator) -> bool:
@@ -160,7 +202,9 @@ def check(data: Path, workdir: Path, whole: tuple[list[np.ndarray], list[Any]]) 
         raise InputError(f"the run in {workdir} does not equal the one that was never killed")
 
 
-def kill_runs(folder: Path, *, n_kills: int, n_damages: int, seed: int) -> Iterator[dict[str, Any]]:
+def kill_runs(
+    folder: Path, *, n_kills: int, n_damages: int, seed: int, n_processes: int = 1
+) -> Iterator[dict[str, Any]]:
     """Kill runs, and yield a record of each start: signal, moment, whether damaged before, whether completed.
 
     Raises:
@@ -170,8 +214,7 @@ def kill_runs(folder: Path, *, n_kills: int, n_damages: int, seed: int) -> Itera
     context.set_forkserver_preload(["benchmarks.common", "igd_jax.train"])  # saves seconds of imports per start
     rng, data, log = np.random.default_rng(seed), folder / "data", folder / "log.txt"
     save(prepare("synthetic", path=None, options={"n_items": 60, "n_users": 200, "n_events": 2000}), data)
-    process, _ = start(context, data, folder / "whole", log)
-    process.join()
+    start(context, data, folder / "whole", log, n_processes=n_processes).end()
     whole = outcome(data, folder / "whole")
     killed, damaged, n_runs = 0, 0, 0
     workdir = folder / "run 0"
@@ -180,22 +223,17 @@ def kill_runs(folder: Path, *, n_kills: int, n_damages: int, seed: int) -> Itera
         if damaged < n_damages and killed and n_damages * killed >= damaged * n_kills:
             record["is_damaged"] = damage(workdir, rng)
             damaged += record["is_damaged"]
-        process, moments = start(context, data, workdir, log)
-        if killed < n_kills:
+        run, is_killed = start(context, data, workdir, log, n_processes=n_processes), killed < n_kills
+        if is_killed:
             sign, moment = list(SIGNALS)[killed % 2], str(rng.choice(list(MOMENTS)))
-            if kill(process, moments, SIGNALS[sign], moment, rng):
-                killed += 1
-                record |= {"sign": sign, "moment": moment}
-        else:
-            while moments.poll(PATIENCE):
-                with contextlib.suppress(EOFError):
-                    moments.recv()
-                    continue
-                break
-            process.join(PATIENCE)
-        if process.exitcode not in EXIT_CODES:
-            raise InputError(f"a run ended with {process.exitcode}: {log.read_text().splitlines()[-1:]}")
-        if process.exitcode == 0:
+            kill(run, SIGNALS[sign], moment, rng)
+        codes = run.end()
+        if is_killed and any(codes):
+            killed += 1
+            record |= {"sign": sign, "moment": moment, "codes": codes}
+        if not set(codes) <= EXIT_CODES | (LOST_CODES if n_processes > 1 else set()):
+            raise InputError(f"a run ended with {codes}: {log.read_text().splitlines()[-1:]}")
+        if not any(codes):
             check(data, workdir, whole)
             shutil.rmtree(workdir)
             n_runs, record["is_completed"] = n_runs + 1, True
@@ -215,14 +253,13 @@ def table(records: list[dict[str, Any]]) -> dict[str, dict[str, int]]:
 
 def main() -> None:
     """Entry point."""
-    settings = {"kills": flags.FLAGS.kills, "damages": flags.FLAGS.damages, "seed": flags.FLAGS.seed}
-    begin = time.monotonic()
+    options, begin = flags.FLAGS, time.monotonic()
+    n_processes, how = options.processes, {"n_kills": options.kills, "n_damages": options.damages, "seed": options.seed}
     with TemporaryDirectory() as scratch:
-        runs = kill_runs(Path(scratch), n_kills=settings["kills"], n_damages=settings["damages"], seed=settings["seed"])
-        records = list(runs)
+        records = list(tqdm(kill_runs(Path(scratch), **how, n_processes=n_processes)))
     common.report(
-        "kills",
-        {"steps": STEPS, "seed": settings["seed"]},
+        "kills" if n_processes == 1 else f"kills_of_{n_processes}",
+        {"steps": STEPS, "seed": options.seed, "processes": n_processes},
         table(records),
         starts=len(records),
         newest_state_damaged=sum(record["is_damaged"] for record in records),
@@ -235,4 +272,5 @@ if __name__ == "__main__":
     flags.DEFINE_integer("kills", 100, "Kills in all.", lower_bound=1)
     flags.DEFINE_integer("damages", 20, "Starts before which the newest state is damaged.", lower_bound=0)
     flags.DEFINE_integer("seed", 0, "What the random moments start from.", lower_bound=0)
+    flags.DEFINE_integer("processes", 1, "Processes of each run, one of which is killed.", lower_bound=1)
     run_main(main)

@@ -56,10 +56,10 @@ class InputError(Exception):
 
 def explain(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an error. Failures of the machine take precedence, however libraries wrapped them."""
-    behind = list(_behind(error))
-    if any(isinstance(each, KeyboardInterrupt) for each in behind):
+    causes = list(behind(error))
+    if any(isinstance(each, KeyboardInterrupt) for each in causes):
         return INTERRUPTED, "interrupted"
-    for each in behind:
+    for each in causes:
         if (number := _number_of(each)) in _TROUBLE:
             where = f": {each.filename}" if isinstance(each, OSError) and each.filename else ""
             return SYSTEM, f"{os.strerror(number)}{where}; {_TROUBLE[number]}, and start the same command again"
@@ -78,7 +78,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     )
 
 
-def _behind(error: BaseException) -> Iterator[BaseException]:
+def behind(error: BaseException) -> Iterator[BaseException]:
     """The error, its causes and contexts, and the members of groups."""
     waiting, seen = [error], set()
     while waiting:

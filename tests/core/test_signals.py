@@ -34,6 +34,11 @@ def test_a_signal_that_is_held_back_is_noted_and_a_second_one_ends_the_program_a
         assert ended == [CODES[number]]
 
 
+def test_a_signal_that_no_check_saw_ends_the_program_after_the_block():
+    with pytest.raises(SystemExit, match="143"), stoppable() as stop, stop.held_back():
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
 def test_handlers_are_as_before_afterwards():
     before = [signal.getsignal(number) for number in CODES]
     with stoppable():

@@ -12,7 +12,7 @@ from igd_jax.core.sharding import AXES, by_row, divisible, replicated, row_shard
 from igd_jax.core.types import ItemBatch, TextBatch
 from igd_jax.data.batches import make_item_batch, make_text_batch
 from igd_jax.data.examples import item_examples, make_examples
-from igd_jax.training.mesh import check_divides, make_mesh, put_batch
+from igd_jax.training.mesh import check_divides, local_rows, make_mesh, put_batch
 
 
 @pytest.mark.parametrize(("asked", "size"), [(-1, 8), (1, 1), (4, 4), (8, 8)])
@@ -76,6 +76,28 @@ def test_of_a_text_batch_each_device_has_its_rows_and_all_of_what_rows_share():
     assert lie(batch) == {name: [(2, n), (2, n)] for name, n in of_rows.items()} | shared
     jax.tree.map(np.testing.assert_array_equal, batch, made)
     assert batch.shared_prefix.tolist() == [1, 2]
+
+
+def test_parts_of_a_batch_that_are_made_apart_make_it_up():
+    prompts, items = Ragged.from_lists([[1, 2, 3], [1, 2, 4, 5], [1, 2, 6]]), Ragged.from_lists([[7, 0], [8, 9, 0]])
+    examples = make_examples(prompts, room=9, target=np.array([1, 0, 1], np.int32))
+    rows, seed, per_token = np.arange(3), np.array([5, 6, 7], np.int32), {"weight": np.arange(5, dtype=np.float32)}
+    of_items = item_examples(Ragged.from_lists([[3], [4, 5], [6]]), np.array([1, 2, 0]))
+    order = np.argsort([0, 2, 1, 3, 4, 5, 6, 7])
+    for make in (
+        lambda **part: make_text_batch(examples, rows, items, per_token, size=8, seed=seed, **part),
+        lambda **part: make_item_batch(of_items, rows, size=8, seed=seed, **part),
+    ):
+        whole = make()
+        parts = [make(own=own) for own in (np.array([0, 2]), np.array([1, 3, 4]), np.array([5, 6, 7]))]
+        if isinstance(whole, TextBatch):
+            assert all((part.first == whole.first).all() for part in parts)
+            whole, *parts = (batch.replace(shared_prefix=None, first=None) for batch in (whole, *parts))
+        jax.tree.map(lambda x, *xs: np.testing.assert_array_equal(np.concatenate(xs)[order], x), whole, *parts)
+
+
+def test_a_process_alone_holds_all_rows():
+    assert local_rows(16, make_mesh(data=2, fsdp=2, tensor=2)).tolist() == list(range(16))
 
 
 def test_of_an_item_batch_each_device_has_its_rows():

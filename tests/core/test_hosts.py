@@ -1,0 +1,157 @@
+"""Whether a process is alone, and what processes tell one another; two of them run in tests/test_hosts.py."""
+
+import json
+import signal
+import subprocess
+import sys
+
+import jax
+import pytest
+from absl import flags
+from command import ROOT
+
+from igd_jax.core import hosts
+from igd_jax.core.errors import InputError
+from igd_jax.core.signals import stoppable
+from igd_jax.training.mesh import make_mesh
+
+CLUSTER_VARIABLES = (
+    *("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "TPU_ML_PLATFORM", "TPU_SKIP_MDS_QUERY"),
+    *("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"),
+)
+
+
+@pytest.fixture
+def options(monkeypatch):
+    """What is found out from some environment and some flags."""
+
+    def find(environment: dict[str, str], *given: str):
+        for name in CLUSTER_VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        own = flags.FlagValues()
+        monkeypatch.setattr(flags, "FLAGS", own)
+        for name, kind in (("coordinator_address", str), ("num_processes", int), ("process_id", int)):
+            define = flags.DEFINE_string if kind is str else flags.DEFINE_integer
+            define(name, None, "", flag_values=own)
+        own(["train", *given])
+        return hosts._options()
+
+    return find
+
+
+@pytest.mark.parametrize(
+    ("environment", "method"),
+    [
+        ({}, None),
+        ({"SLURM_STEP_NUM_TASKS": "4"}, "slurm"),
+        ({"SLURM_STEP_NUM_TASKS": "1"}, None),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "ompi"),
+        ({"OMPI_COMM_WORLD_SIZE": "1"}, None),
+        ({"TPU_ML_PLATFORM": "JAX"}, "gcetpu"),
+        ({"TPU_ML_PLATFORM": "JAX", "TPU_SKIP_MDS_QUERY": "1"}, None),
+        ({"TPU_ML_PLATFORM": "JAX", "TPU_WORKER_HOSTNAMES": "a,b"}, "gketpu"),
+        ({"TPU_ML_PLATFORM": "JAX", "TPU_WORKER_HOSTNAMES": "a"}, None),
+        ({"KUBERNETES_SERVICE_HOST": "10.0.0.1"}, None),
+    ],
+    ids=str,
+)
+def test_a_cluster_is_one_that_starts_several_processes(options, environment, method):
+    assert options(environment) == (None if method is None else {"cluster_detection_method": method})
+
+
+def test_flags_take_precedence_over_the_cluster(options):
+    inside = {"SLURM_STEP_NUM_TASKS": "4"}
+    assert options(inside, "--num_processes=1") is None
+    given = ("--coordinator_address=a:1234", "--num_processes=2", "--process_id=1")
+    assert options(inside, *given) == {"coordinator_address": "a:1234", "num_processes": 2, "process_id": 1}
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (
+            ["--num_processes=2", "--process_id=0"],
+            "--coordinator_address is not set; give --coordinator_address, --num",
+        ),
+        (
+            ["--coordinator_address=a", "--num_processes=2", "--process_id=0"],
+            "--coordinator_address is 'a'; expected H",
+        ),
+        (
+            ["--coordinator_address=a:1", "--num_processes=2", "--process_id=2"],
+            "--process_id is 2, but --num_processes",
+        ),
+    ],
+)
+def test_flags_that_do_not_fit_are_bad_input(options, given, told):
+    with pytest.raises(InputError, match=told):
+        options({}, *given)
+
+
+# ------------------------------------------------------------------------------------------------------------ agreeing
+def test_a_process_alone_agrees_with_itself():
+    assert hosts.texts_of_all("Ä") == ["Ä"]
+    assert hosts.from_first(lambda: {"a": 1}) == {"a": 1}
+    hosts.check_alike(config={"train": {"seed": 1}})
+    hosts.wait_for_all()
+
+
+@pytest.mark.parametrize(
+    ("seeds", "told"),
+    [
+        (
+            [1, 2],
+            "process 1 on h1 has 2 as config.train.seed, but others have 1; start the same command, with the same",
+        ),
+        ([3, 1, 1], "process 0 on h0 has 3 as config.train.seed, but others have 1"),
+    ],
+)
+def test_the_odd_process_is_named(monkeypatch, seeds, told):
+    texts = [json.dumps([f"h{number}", {"config.train.seed": seed}]) for number, seed in enumerate(seeds)]
+    monkeypatch.setattr(hosts, "texts_of_all", lambda _: texts)
+    with pytest.raises(InputError, match=told):
+        hosts.check_alike(config={"train": {"seed": seeds[0]}})
+
+
+def test_bad_input_of_the_first_is_that_of_all(monkeypatch):
+    def fail() -> None:
+        raise InputError("no")
+
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(hosts, "texts_of_all", lambda text: [text])
+    with pytest.raises(InputError, match=r"^no$"):
+        hosts.from_first(fail)
+
+
+def test_a_vote_is_known_two_rounds_later():
+    vote = hosts.Vote(make_mesh(data=-1))
+    assert [vote(number) for number in (0, 7, 0, 0, 0)] == [0, 0, 0, 7, 0]
+
+
+def test_a_signal_ends_the_loop_when_all_know_of_it():
+    with stoppable() as stop, stop.held_back(hosts.Vote(make_mesh(data=-1))):
+        signal.raise_signal(signal.SIGTERM)
+        assert [stop.check() for _ in range(4)] == [False, False, True, True]
+    assert stop.code == 128 + signal.SIGTERM
+
+
+# -------------------------------------------------------------------------------------------------------------- parting
+LIVE = """
+import os, sys
+from igd_jax.core.hosts import _last_words
+with _last_words():
+    os.kill(os.getpid(), int(sys.argv[1])) if len(sys.argv) > 1 else None
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "n_lines"), [(["9"], 1), (["6"], 1), ([], 0)], ids=["killed", "aborted", "ended"]
+)
+def test_a_process_that_is_killed_has_last_words(arguments, n_lines):
+    done = subprocess.run([sys.executable, "-c", LIVE, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert bool(done.returncode) == bool(n_lines)
+    lines = done.stderr.splitlines()
+    assert len(lines) == n_lines
+    assert all("start the same command in all of them again" in line for line in lines)
