@@ -43,7 +43,7 @@ def report_cost(session: Session, state: TrainState, frozen: Any, longest: TextB
         "activations": _activations(session, longest),
     }
     known = {name: size for name, size in parts.items() if size is not None}
-    total, there = sum(known.values()), device_memory(mesh.devices.flat[0])
+    total, there = sum(known.values()), device_memory(mesh.local_devices[0])
     told = ", ".join(f"{name} {shown_bytes(size)}" for name, size in known.items())
     unknown = "" if len(known) == len(parts) else " and activations, which are not estimated"
     against = f" of {shown_bytes(there)}" if there else ""

@@ -141,7 +141,8 @@ def _shown(speed: dict[str, float]) -> str:
     parts = [f"{speed['examples_per_second']:,.1f} examples/s", f"{speed['tokens_per_second']:,.0f} tokens/s"]
     if "flops_per_second" in speed:
         share = f" ({speed['utilisation']:.1%} of the peak)" if "utilisation" in speed else ""
-        parts.append(f"{speed['flops_per_second'] / 1e12:.3g} TFLOP/s{share}")
+        flops = speed["flops_per_second"]
+        parts.append(f"{flops / 1e12:,.1f} TFLOP/s{share}" if flops >= 1e12 else f"{flops / 1e9:,.1f} GFLOP/s{share}")
     parts += [
         f"{speed['input_wait']:.0%} waiting for input",
         f"{shown_bytes(int(speed['peak_memory_bytes']))} at the peak",

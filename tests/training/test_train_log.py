@@ -98,7 +98,7 @@ def test_speed_and_memory_are_of_the_steps_since_the_last_report_and_of_nothing_
     }  # fmt: skip
     assert speeds == [expected] * 3
     told = capsys.readouterr().out.splitlines()[-1]
-    assert " min left)  loss 2.000, 2.0 examples/s, 20 tokens/s, 2 TFLOP/s (50.0% of the peak), 25% waiting" in told
+    assert " min left)  loss 2.000, 2.0 examples/s, 20 tokens/s, 2.0 TFLOP/s (50.0% of the peak), 25% waiting" in told
 
 
 def test_operations_and_utilisation_are_left_out_where_they_are_not_known(log, tmp_path):
