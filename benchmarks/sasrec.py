@@ -30,8 +30,8 @@ from igd_jax.models.sasrec import scores_of
 from igd_jax.session.session import Session, set_up
 from igd_jax.session.settings import settings_from
 from igd_jax.session.weights import initial_state, split_trainable
-from igd_jax.train import micro_batches
 from igd_jax.training.optimizer import make_optimizer, make_schedule
+from igd_jax.training.step import grouped
 
 K = 10
 
@@ -41,6 +41,7 @@ class Ours:
 
     def __init__(self, session: Session, examples: Examples):
         context, train = session.context(session.index), session.settings.train
+        self._mesh = session.mesh
         self._batches, self._step = partial(micro_batches, session, {}, examples), 0
         schedule = make_schedule("constant", learning_rate=train.learning_rate, warmup_steps=0, num_steps=0)
         optimizer = make_optimizer(schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay)
@@ -50,7 +51,8 @@ class Ours:
     def __call__(self, steps: Sequence[np.ndarray]) -> None:
         """Take steps, each over the given rows."""
         for rows in steps:
-            accumulator = self._functions.accumulate(self._state, self._batches(rows, step=self._step))
+            groups = grouped(self._batches(rows, step=self._step), self._mesh)
+            accumulator = self._functions.accumulate(self._state, groups)
             self._state, _ = self._functions.update(self._state, accumulator)
             self._step += 1
         jax.block_until_ready(self._state)

@@ -24,10 +24,11 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
 from igd_jax.data.batches import rows_of_step
 from igd_jax.data.examples import Examples
+from igd_jax.session.input import micro_batches
 from igd_jax.session.session import Session
 from igd_jax.session.weights import initial_state
-from igd_jax.train import micro_batches
 from igd_jax.training.optimizer import make_optimizer, make_schedule
+from igd_jax.training.step import grouped
 
 REPEATS = 3
 FIRST_TOLERANCE, LATER_TOLERANCE = 1e-4, 1e-3
@@ -44,13 +45,15 @@ class Ours:
         train = session.settings.train
         schedule = make_schedule("constant", learning_rate=train.learning_rate, warmup_steps=0, num_steps=0)
         optimizer = make_optimizer(schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay)
+        self._mesh, self._room = session.mesh, train.global_batch_size // train.micro_batch_size
         self._state, self._functions, _ = initial_state(session, context, objective, optimizer)
 
     def __call__(self, steps: Sequence[np.ndarray]) -> list[float]:
         """Take steps, each over the given rows; the loss of each, before its update."""
         losses = []
         for rows in steps:
-            accumulator = self._functions.accumulate(self._state, self._batches(rows))
+            groups = grouped(self._batches(rows), self._mesh, room=self._room)
+            accumulator = self._functions.accumulate(self._state, groups)
             self._state, metrics = self._functions.update(self._state, accumulator)
             losses.append(metrics["loss"])
         return jax.device_get(jax.block_until_ready((losses, self._state))[0])

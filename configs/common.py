@@ -88,7 +88,7 @@ def get_config() -> ConfigDict:
     config.model.lora_targets = "q,k,v,o,gate,up,down"  # as IGD (QLoRA); SETRec: q,v,o; BIGRec: q,v
     config.model.lora_dropout = 0.05  # of each adapter's input in training; published: 0.05 (IGD, BIGRec), SETRec: 0.02
     config.model.quantize = ""  # frozen weights beneath adapters: int8, nf4 (published: nf4 from 7B on) or as they are
-    config.model.remat = False  # recompute layers in the backward pass: less memory, a third more time
+    config.model.remat = "dots"  # kept of each layer for gradients: all (none), products with weights, its input (full)
 
     config.method = ConfigDict()
     config.method.name = "igd"  # a file of igd_jax/methods

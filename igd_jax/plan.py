@@ -1,7 +1,7 @@
 """What training would cost per chip of a TPU that is not there: the real step, compiled ahead of time.
 
     python -m igd_jax.plan --config=configs/igd.py --config.model.config=qwen2.5-1.5b --topology=v5e:4x4
-        [--grid=mesh.fsdp=8,16 --grid=model.remat=false,true] [--config.FIELD=VALUE ...]
+        [--grid=mesh.fsdp=8,16 --grid=model.remat=dots,full] [--config.FIELD=VALUE ...]
 
 Prints one line per combination: whether a micro-batch of `config.train.micro_batch_size` rows of
 `config.data.max_length` tokens fits a chip, or by how much it does not. Without --grid, a config that does not fit is
@@ -56,7 +56,7 @@ def savings(config: ConfigDict, n_chips: int) -> Iterator[dict[str, object]]:
     change: dict[str, object] = {}
     rows = config.train.micro_batch_size
     for field, value in (
-        ("model.remat", True),
+        ("model.remat", "full"),
         ("mesh.fsdp", n_chips),
         ("model.dtype", "bfloat16"),
         ("train.micro_batch_size", n_chips),

@@ -1,57 +1,62 @@
 """Fine-tune a model on a prepared folder. The same command, started again, resumes.
 
     python -m igd_jax.train --config=configs/igd.py --config.data.dir=DATA --workdir=RUN [--config.FIELD=VALUE ...]
+        [--profile_steps=FIRST:LAST]
 
 Writes config.json, env.json, metrics.jsonl, tokenizer/ and checkpoints/ into the workdir. SIGTERM and Ctrl-C save and
-exit with code 143 or 130; a second signal exits at once.
+exit with code 143 or 130; a second signal exits at once. With --profile_steps, these steps are
+traced into profile/, for TensorBoard.
 """
 
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 from absl import flags
-from jaxtyping import Int
 from ml_collections import ConfigDict
 
 from igd_jax.core import errors, hosts
+from igd_jax.core.background import made_ahead
 from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, write_json
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say, told
-from igd_jax.core.map_rows import in_groups
 from igd_jax.core.metrics_log import MetricsWriter, plot_losses
 from igd_jax.core.signals import Stop, stoppable
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
-from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, rows_of_step, seed_of_rows
-from igd_jax.data.examples import Examples
+from igd_jax.data.batches import by_length
 from igd_jax.methods.base import CollaborativeMethod
 from igd_jax.session.collaborative import export_vectors
 from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag
+from igd_jax.session.cost import flops_of, peak_flops, report_cost
+from igd_jax.session.input import micro_batches, step_inputs
 from igd_jax.session.plan import Plan
+from igd_jax.session.preview import print_example, report_targets
 from igd_jax.session.resume import resume
 from igd_jax.session.session import Session, check_processes, set_up
 from igd_jax.session.settings import TO_TRAIN, settings_from
 from igd_jax.session.weights import initial_state, trained_model
 from igd_jax.training.checkpoint import Checkpoints
-from igd_jax.training.mesh import check_divides, local_rows, put_batch
+from igd_jax.training.mesh import check_divides, put_batch
 from igd_jax.training.optimizer import make_optimizer, make_schedule
+from igd_jax.training.profile import Profiler, parse_steps
 from igd_jax.training.step import StepFunctions, TrainState, means
 from igd_jax.training.train_log import TrainLog, check_finite
 
 
-def train(config: ConfigDict, workdir: Workdir, *, restart: bool = False) -> dict[str, Any]:
+def train(config: ConfigDict, workdir: Workdir, *, restart: bool = False, profile_steps: str = "") -> dict[str, Any]:
     """Train a run, or resume it; returns the final progress.
 
     Args:
       config: the config.
       workdir: folder of the run.
       restart: whether to start from step 0 even if there are checkpoints.
+      profile_steps: steps of which a trace is written, ``FIRST:LAST``; empty = none.
 
     Raises:
       InputError: the config or the data is bad, the workdir is in use or has another config, or a loss is not finite.
@@ -64,10 +69,12 @@ def train(config: ConfigDict, workdir: Workdir, *, restart: bool = False) -> dic
         session = set_up(settings, workdir)
         check_processes(config, session)
         with jax.set_mesh(session.mesh):
-            return _train(session, config, workdir, stop, restart=restart)
+            return _train(session, config, workdir, stop, restart=restart, profile_steps=profile_steps)
 
 
-def _train(session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *, restart: bool) -> dict[str, Any]:
+def _train(
+    session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *, restart: bool, profile_steps: str
+) -> dict[str, Any]:
     # ------------------------------------------------------------------------------------------------------------ data
     settings = session.settings
     check_divides("config.train.micro_batch_size", settings.train.micro_batch_size, session.mesh)
@@ -82,6 +89,7 @@ def _train(session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *
         print_example(session, examples["train"], objective.annotations["weight"])
     plan = Plan(settings, len(examples["train"]))
     say(str(plan))
+    profiled = parse_steps(profile_steps, num_steps=plan.num_steps)
     batches_of = partial(micro_batches, session, objective.annotations)
 
     # ---------------------------------------------------------------------------------------------- model and optimizer
@@ -101,18 +109,18 @@ def _train(session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *
     state, functions, frozen = initial_state(session, context, objective, optimizer)
     # Methods raise errors about sizes when a batch is traced; trace the longest before anything is written.
     longest = by_length(examples["train"], np.arange(plan.n_rows))[-plan.micro_batch_size :]
-    jax.eval_shape(functions.evaluate, state, next(batches_of(examples["train"], longest, step=0)))
-    n_params, n_frozen = (
-        sum(x.size for x in jax.tree.leaves(state.params)),
-        sum(x.nbytes for x in jax.tree.leaves(frozen)),
-    )
-    beside = f" beside {n_frozen:,} bytes of frozen arrays" if n_frozen else ""
-    where = f"{session.mesh.size} {jax.default_backend()} device(s) of {jax.process_count()} process(es)"
-    say(f"model: {n_params:,} parameters to train{beside} on {where}")
+    longest_batch = next(batches_of(examples["train"], longest, step=0))
+    jax.eval_shape(functions.evaluate, state, longest_batch)
+    report_cost(session, state, frozen, longest_batch)
 
     metrics = MetricsWriter(workdir.metrics, workdir.tensorboard)
     vote = hosts.make_vote(session.mesh)
-    with stop.held_back(vote), closing(Checkpoints(workdir.checkpoints)) as checkpoints, closing(metrics):
+    with (
+        stop.held_back(vote),
+        closing(Checkpoints(workdir.checkpoints)) as checkpoints,
+        closing(metrics),
+        ExitStack() as ends,
+    ):
         # ---------------------------------------------------------------------------------------------- resume or start
         state, progress = resume(
             state,
@@ -130,15 +138,28 @@ def _train(session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *
         write_json(workdir.config, config_json(config))
         write_json(workdir.env, environment())
         first_step = step = int(state.step)
-        log = TrainLog(metrics, schedule, num_steps=plan.num_steps, every_steps=settings.train.log_every_steps)
+        log = TrainLog(
+            metrics,
+            schedule,
+            num_steps=plan.num_steps,
+            every_steps=settings.train.log_every_steps,
+            peak=peak_flops(session.mesh),
+        )
+        profiler = ends.enter_context(closing(Profiler(profiled, workdir.profile, done=step)))
+        inputs = step_inputs(session, plan, partial(batches_of, examples["train"]), flops_of(session, state), step)
+        ahead = ends.enter_context(closing(made_ahead(inputs)))
 
         # --------------------------------------------------------------------------------------------------- train loop
         while True:
             if plan.evaluates(step) and progress["evaluated"] < step:
                 log.flush()
-                batches = log.watch("evaluation", batches_of(examples["valid"], np.arange(len(valid_rows))))
+                batches = batches_of(examples["valid"], np.arange(len(valid_rows)))
                 n_batches = -(-len(valid_rows) // plan.micro_batch_size)
-                if valid := evaluate_loss(functions, state, batches, stop, n_batches=n_batches):
+                with closing(
+                    made_ahead(put_batch(batch, session.mesh, size=plan.micro_batch_size) for batch in batches)
+                ) as ready:
+                    valid = evaluate_loss(functions, state, log.watch("evaluation", ready), stop, n_batches=n_batches)
+                if valid:
                     check_finite(valid, step)
                     metrics.write(step, **valid)
                     progress = update_best(progress, valid["valid_loss"], step)
@@ -156,11 +177,13 @@ def _train(session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *
                 say(f"terminated: saving step {step}; the same command resumes from it")
             if is_over:
                 break
-            rows = rows_of_step(plan.n_rows, batch_size=plan.global_batch_size, seed=settings.train.seed, step=step)
-            batches = log.watch("step", batches_of(examples["train"], rows, step=step))
-            state, values = functions.update(state, functions.accumulate(state, batches))
+            groups, amount = log.take(ahead)
             step += 1
-            log.add(step, values, n_rows=len(rows))
+            profiler.before(step, state)
+            with jax.profiler.StepTraceAnnotation("train", step_num=step):
+                state, values = functions.update(state, functions.accumulate(state, log.watch("step", groups)))
+            profiler.after(step, state)
+            log.add(step, values, amount)
     if stop:
         hosts.wait_for_all()  # until the first has saved
         sys.exit(stop.code)
@@ -174,58 +197,6 @@ def _train(session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *
         export_vectors(session, session.method, trained_model(session, workdir, context).model, workdir)
     say(f"next:\n  python -m igd_jax.evaluate --workdir={workdir.path}")
     return progress
-
-
-def report_targets(session: Session, examples: Mapping[str, Examples]) -> None:
-    """Print how many targets of each split are not candidates, and so off the trie."""
-    catalog, is_candidate = session.index.catalog, session.index.is_candidate
-    for split, rows in examples.items():
-        if off := int((~is_candidate[catalog.row_of_item[rows.target]]).sum()):
-            say(f"{off:,} of {len(rows):,} {split} targets are off the trie (no candidate)")
-
-
-def print_example(session: Session, examples: Examples, weight: np.ndarray) -> None:
-    """Print the first training example: the prompt, and each target token with its weight."""
-    assert examples.target is not None
-    rows, item = session.index.item_tokens, int(examples.target[0])
-    say(f"example prompt: {session.tokenizer.decode(examples.prompt[0].tolist())!r}")
-    weights = weight[rows.start[item] : rows.start[item + 1]]
-    texts = [session.tokenizer.decode([token]) or f"<{token}>" for token in rows[item].tolist()]
-    pieces = [f"{text!r}:{value:g}" for text, value in zip(texts, weights, strict=True)]
-    say(f"example target (token:weight): {' '.join(pieces)}")
-
-
-def micro_batches(
-    session: Session,
-    annotations: Mapping[str, np.ndarray],
-    examples: Examples,
-    rows: Int[np.ndarray, " b"],
-    *,
-    step: int | None = None,
-) -> Iterator[TextBatch | ItemBatch]:
-    """The micro-batches of a step, on the devices; sorted by length unless the objective depends on their composition.
-
-    Args:
-      session: the run.
-      annotations: annotations of target tokens, by name.
-      examples: examples of the split.
-      rows: row numbers of the step.
-      step: number of the step in training, for which each row gets a seed; None in evaluation.
-    """
-    settings, reads_items = session.settings, session.method.inputs == "items"
-    size = settings.train.micro_batch_size
-    if settings.loss.normalizer == "global":
-        rows = by_length(examples, rows)
-    own = local_rows(size, session.mesh)
-    for group in in_groups(rows, size):
-        batch: TextBatch | ItemBatch
-        seed = None if step is None else seed_of_rows(group, seed=settings.train.seed, step=step)
-        if reads_items:
-            batch = make_item_batch(examples, group, size=size, own=own, seed=seed)
-        else:
-            tokens = session.index.item_tokens
-            batch = make_text_batch(examples, group, tokens, annotations, size=size, own=own, seed=seed)
-        yield put_batch(batch, session.mesh, size=size)
 
 
 def evaluate_loss(
@@ -255,9 +226,10 @@ def update_best(progress: dict[str, Any], loss: float, step: int) -> dict[str, A
 
 
 def define_flags() -> None:
-    """``--config``, ``--workdir`` and ``--restart``."""
+    """``--config``, ``--workdir``, ``--restart`` and ``--profile_steps``."""
     flags.DEFINE_string("workdir", None, "Folder of the run; started again, it resumes.", required=True)
     flags.DEFINE_bool("restart", False, "Start from step 0, and remove the checkpoints that are there.")
+    flags.DEFINE_string("profile_steps", "", "FIRST:LAST: write a trace of these steps into the folder profile.")
     define_config_flag()
     hosts.define_flags()
 
@@ -267,8 +239,9 @@ def main() -> None:
     config = flags.FLAGS.config
     if not config:
         raise InputError("--config is not set; start with --config=configs/igd.py or --config=configs/quickstart.py")
+    values = flags.FLAGS
     with hosts.together():
-        train(config, Workdir(flags.FLAGS.workdir), restart=flags.FLAGS.restart)
+        train(config, Workdir(values.workdir), restart=values.restart, profile_steps=values.profile_steps)
 
 
 if __name__ == "__main__":

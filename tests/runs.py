@@ -20,9 +20,15 @@ from igd_jax.session.weights import split_trainable
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.step import init_state
+from igd_jax.training.train_log import TrainLog
 
 STEPS, EPOCH = 18, 6
 """Of the run that the fixture `trained` gives; its states are saved every four steps."""
+SPEED = {
+    *("examples_per_second", "tokens_per_second", "flops_per_second", "input_wait_seconds", "input_wait"),
+    "peak_memory_bytes",
+}
+"""What the metrics of steps say of the machine, and not of training."""
 
 
 def train_tiny(tiny: Path, workdir: Path, changes: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
@@ -36,7 +42,7 @@ def lines_of(workdir: Path, *, broken: bool = False) -> list[dict[str, Any]]:
 
 
 def without_speed(workdir: Path) -> list[dict[str, Any]]:
-    return [{name: value for name, value in line.items() if "second" not in name} for line in lines_of(workdir)]
+    return [{name: value for name, value in line.items() if name not in SPEED} for line in lines_of(workdir)]
 
 
 def session_of(config: ConfigDict, workdir: Path) -> Session:
@@ -63,12 +69,12 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
 
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], None]) -> None:
-    """Do something when the rows of a step, counted from 0, are asked for."""
-    rows_of_step = program.rows_of_step
+    """Do something when a step, counted from 0, has begun and is about to be logged."""
+    add = TrainLog.add
 
-    def rows(n_rows, *, batch_size, seed, step: int, at=step):
-        if step == at:
+    def acting(self, number, *given):
+        if number == step + 1:
             act()
-        return rows_of_step(n_rows, batch_size=batch_size, seed=seed, step=step)
+        add(self, number, *given)
 
-    monkeypatch.setattr(program, "rows_of_step", rows)
+    monkeypatch.setattr(TrainLog, "add", acting)

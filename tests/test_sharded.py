@@ -13,6 +13,7 @@ from igd_jax import train as program
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.evaluate import evaluate
 from igd_jax.session.weights import initial_state
+from igd_jax.training.step import grouped
 
 MESHES = {
     "one": {"mesh.data": 1},
@@ -35,7 +36,7 @@ def _first_gradients(tiny: Path, folder: Path, changes: dict) -> dict:
     with jax.set_mesh(session.mesh):
         state, functions, _ = initial_state(session, context, objective, optax.sgd(1.0))
         batches = program.micro_batches(session, objective.annotations, examples, np.arange(16), step=0)
-        return jax.device_get(functions.accumulate(state, batches).grads)
+        return jax.device_get(functions.accumulate(state, grouped(batches, session.mesh, room=3)).grads)
 
 
 @pytest.mark.slow

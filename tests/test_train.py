@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tiny_run
 from command import run_here
-from runs import EPOCH, STEPS, lines_of, saved, session_of, train_tiny, without_speed
+from runs import EPOCH, SPEED, STEPS, lines_of, saved, session_of, train_tiny, without_speed
 
 from igd_jax import evaluate as evaluation
 from igd_jax import train as program
@@ -34,7 +34,7 @@ def test_the_loss_falls_and_each_step_is_logged_once(trained):
     assert steps[-1]["loss"] < 0.6 * steps[0]["loss"]
     assert set(steps[0]) == {
         *("step", "loss", "loss_forced", "loss_deciding"),
-        *("grad_norm", "learning_rate", "examples_per_second"),
+        *("grad_norm", "learning_rate", *SPEED),
     }
     valid = [line for line in lines if "valid_loss" in line]
     assert [line["step"] for line in valid] == [EPOCH, 2 * EPOCH, 3 * EPOCH]
@@ -101,7 +101,7 @@ def test_a_workdir_of_another_config_is_refused_with_the_fields_that_differ(tiny
 
 def test_how_to_decode_and_evaluate_and_on_how_many_devices_may_change(tiny, trained, tmp_path, capsys):
     shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
-    changes = {"decode.alpha": 0.0, "eval.split": "valid", "mesh.data": 8}
+    changes = {"decode.alpha": 0.0, "eval.split": "valid", "mesh.data": 8, "model.remat": "full"}
     train_tiny(tiny, tmp_path / "run", changes)
     assert "nothing left to train" in capsys.readouterr().out
     assert read_json(tmp_path / "run" / "config.json")["mesh"]["data"] == 8
@@ -191,6 +191,22 @@ def test_what_is_merged_left_out_or_cut_is_counted_and_told(tiny, tmp_path, caps
     assert [line.split(" of ")[1].split()[0] for line in cut] == ["90", "13"]
     assert "plan: 2 steps of 16 rows (6 steps per epoch of 90 rows), micro-batches of 8" in told
     assert "example target (token:weight): '" in told
+
+
+def test_chosen_steps_are_traced_and_what_the_run_costs_is_told_before_it_starts(tiny, tmp_path, capsys):
+    with pytest.raises(
+        InputError, match=r"^--profile_steps is '2:3'; expected FIRST:LAST, two steps from 1 to 2, both"
+    ):
+        train_tiny(tiny, tmp_path, SHORT, profile_steps="2:3")
+    assert not (tmp_path / "config.json").exists()
+    train_tiny(tiny, tmp_path, SHORT, profile_steps="2:2")
+    [trace] = tmp_path.glob("profile/plugins/profile/*/*.xplane.pb")
+    assert trace.stat().st_size > 1000
+    told = capsys.readouterr().out
+    assert "model: 28,448 parameters to train on 1 cpu device(s) of 1 process(es)\n" in told
+    state = "parameters 0.1 MiB, optimizer 0.2 MiB, gradients 0.2 MiB, activations 3.6 MiB: 4.2 MiB of "
+    assert f"memory per device, estimated: {state}" in told
+    assert "profile of steps 2 to 2: tensorboard --logdir=" in told
 
 
 def test_the_valid_loss_can_be_that_of_some_rows(tiny, tmp_path, monkeypatch):

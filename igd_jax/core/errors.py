@@ -107,7 +107,7 @@ def _less_memory() -> str:
     if "config" not in flags.FLAGS:
         return "use a machine with more"
     return (
-        "lower config.train.micro_batch_size or config.decode.batch_size, set config.model.remat=True, or use a "
+        "lower config.train.micro_batch_size or config.decode.batch_size, set config.model.remat=full, or use a "
         "machine or device with more"
     )
 

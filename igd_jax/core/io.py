@@ -252,6 +252,7 @@ class Workdir:
         self.picture = self.path / "loss.png"
         self.tokenizer = self.path / "tokenizer"
         self.checkpoints = self.path / "checkpoints"
+        self.profile = self.path / "profile"
 
     def eval(self, name: str) -> Path:
         """Folder of one evaluation, with metrics.json and predictions.jsonl."""

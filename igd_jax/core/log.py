@@ -4,10 +4,11 @@ Of several processes only the first prints (see `core.process`).
 """
 
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Iterable, Iterator, Sized
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from shutil import get_terminal_size
 from typing import TypeVar
 
@@ -25,6 +26,32 @@ def say(message: str) -> None:
         return
     with tqdm.external_write_mode() if _WITH_BAR else nullcontext(), outliving_reader(sys.stdout):
         print(visible(message), flush=True)
+
+
+def duration(seconds: float) -> str:
+    """A time for people: seconds below two minutes, then minutes, then hours and minutes."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min"
+
+
+@contextmanager
+def told_alive(what: str, *, every_seconds: float = 30.0) -> Iterator[None]:
+    """While the block runs, which cannot say how far it is, print now and then that it still does."""
+    start, is_done = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not is_done.wait(every_seconds):
+            say(f"still {what}, since {duration(time.monotonic() - start)}")
+
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        is_done.set()
+        thread.join()
 
 
 def _is_watched() -> bool:
@@ -80,7 +107,9 @@ class Progress:
         self._last = now
         rate = (done - self._first) / max(now - self._start, 1e-9)
         of = "" if self._total is None else f"/{self._total:,}"
-        left = f", {(self._total - done) / rate:.0f} s left" if self._total and rate > 0 and done < self._total else ""
+        left = ""
+        if self._total and rate > 0 and done < self._total:
+            left = f", {duration((self._total - done) / rate)} left"
         note = f"  {note}" if note else ""
         say(f"{self._what}: {done:,}{of} {self._unit} ({rate:,.1f}/s{left}){note}")
 

@@ -19,9 +19,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec())
 
 
-def by_row(mesh: Mesh) -> NamedSharding:
-    """The first axis split over the devices that have rows of their own."""
-    return NamedSharding(mesh, PartitionSpec(ROWS))
+def by_row(mesh: Mesh, *, first: int = 0) -> NamedSharding:
+    """The axis of the rows, which is number `first`, split over the devices that have rows of their own."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * first, ROWS))
 
 
 def row_shards(mesh: Mesh) -> int:

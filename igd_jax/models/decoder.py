@@ -22,8 +22,8 @@ from igd_jax.models.layers import (
     look_up,
     normal_init,
     pick,
+    recomputing,
     rotation_of,
-    training_unroll,
 )
 from igd_jax.models.visibility import Causal, Visibility, mask_of, positions_of
 
@@ -61,7 +61,7 @@ class Decoder(nnx.Module):
       rngs: source of the initial weights: normal(0.02), norms one, biases zero.
       dtype: dtype of the computation, except for norm, rotation, softmax and logits, which are always float32.
       param_dtype: dtype of the stored weights.
-      remat: whether each layer is recomputed in the backward pass instead of keeping its activations.
+      remat: what the backward pass keeps of each layer, a name in `layers.REMAT`.
 
     Attributes:
       dropout: rate of the adapters' dropout in training; see `models.lora`.
@@ -76,7 +76,7 @@ class Decoder(nnx.Module):
         rngs: nnx.Rngs,
         dtype: DTypeLike = jnp.float32,
         param_dtype: DTypeLike = jnp.float32,
-        remat: bool = False,
+        remat: str = "none",
     ):
         @nnx.split_rngs(splits=config.num_layers)
         @nnx.vmap
@@ -98,7 +98,6 @@ class Decoder(nnx.Module):
         visible: Visibility,
         past: Sequence[Past] = (),
         keys: Key[Array, "B T"] | None = None,
-        unroll: int = 1,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
         """Run T new tokens, which attend to each other according to `visible`, and to earlier ones by masks of `past`.
 
@@ -111,8 +110,6 @@ class Decoder(nnx.Module):
           visible: visibility among the new tokens.
           past: any number of parts in the model's dtype; values must be finite even if they are masked.
           keys: keys of dropout, from `dropout_keys`; None = no dropout.
-          unroll: number of layers per iteration of the loop over layers; affects speed only, see
-            `layers.training_unroll`.
 
         Returns:
           Hidden states after the final norm, in the model's dtype, and the new tokens' keys and values [L B G T H].
@@ -130,11 +127,10 @@ class Decoder(nnx.Module):
             hidden, new = layer(hidden, rotation=rotation, mask=mask, past=blocks, keys=own)
             return keep_rows(hidden), new
 
-        if self.remat:
-            run_layer = jax.checkpoint(run_layer, prevent_cse=False)
         numbers = None if keys is None else jnp.arange(self.config.num_layers)
         layers = weights, [(kv.key, kv.value) for kv, _ in past], numbers
-        hidden, (key, value) = jax.lax.scan(run_layer, keep_rows(hidden.astype(self.dtype)), layers, unroll=unroll)
+        hidden = keep_rows(hidden.astype(self.dtype))
+        hidden, (key, value) = jax.lax.scan(recomputing(run_layer, self.remat), hidden, layers)
         return self.norm(hidden), KVCache(key, value)
 
     def prefill(self, batch: TextBatch) -> Prefix:
@@ -161,15 +157,15 @@ class Decoder(nnx.Module):
         """State of the token before each target token, which is a token of the prompt or of the target."""
         tokens = jnp.concatenate([batch.prompt, batch.target], axis=1)
         valid = jnp.concatenate([batch.prompt_mask, batch.target_mask], axis=1)
-        shared, unroll = batch.shared_prefix, training_unroll()
+        shared = batch.shared_prefix
         if batch.seed is None or not self.dropout:
-            hidden, _ = self._after_shared(shared, tokens, valid, unroll=unroll)
+            hidden, _ = self._after_shared(shared, tokens, valid)
             return pick(hidden, batch.before)
         # Each row draws for itself, also for the tokens of the prefix, which are therefore not shared.
         tokens = jnp.concatenate([jnp.broadcast_to(shared[None], (len(tokens), len(shared))), tokens], axis=1)
         valid = jnp.pad(valid, ((0, 0), (len(shared), 0)), constant_values=True)
         keys = self.dropout_keys(batch.seed, valid)
-        hidden, _ = self(tokens, positions=positions_of(valid), visible=Causal(valid), keys=keys, unroll=unroll)
+        hidden, _ = self(tokens, positions=positions_of(valid), visible=Causal(valid), keys=keys)
         return pick(hidden[:, len(shared) :], batch.before)
 
     def dropout_keys(self, seed: Int[Array, " B"] | None, valid: Bool[Array, "B T"]) -> Key[Array, "B T"] | None:
@@ -177,7 +173,7 @@ class Decoder(nnx.Module):
         return token_keys(seed, valid) if self.dropout else None
 
     def _after_shared(
-        self, shared: Int[Array, " P"], tokens: Int[Array, "B T"], valid: Bool[Array, "B T"], *, unroll: int = 1
+        self, shared: Int[Array, " P"], tokens: Int[Array, "B T"], valid: Bool[Array, "B T"]
     ) -> tuple[Float[Array, "B T D"], KVCache]:
         """Run tokens after ids that all rows share, which are computed once.
 
@@ -185,16 +181,15 @@ class Decoder(nnx.Module):
           Hidden states of `tokens`, and keys and values of both together [L B G P+T H].
         """
         if len(shared) == 0:
-            return self(tokens, positions=positions_of(valid), visible=Causal(valid), unroll=unroll)
+            return self(tokens, positions=positions_of(valid), visible=Causal(valid))
         whole = jnp.ones((1, len(shared)), bool)
-        _, kv = self(shared[None], positions=positions_of(whole), visible=Causal(whole), unroll=unroll)
+        _, kv = self(shared[None], positions=positions_of(whole), visible=Causal(whole))
         past = jax.tree.map(lambda x: jnp.broadcast_to(x, (x.shape[0], len(tokens), *x.shape[2:])), kv)
         hidden, new = self(
             tokens,
             positions=positions_of(valid) + len(shared),
             visible=Causal(valid),
             past=[(past, jnp.ones((*tokens.shape, len(shared)), bool))],
-            unroll=unroll,
         )
         return hidden, jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=3), past, new)
 

@@ -47,7 +47,7 @@ def load_decoder(
     *,
     dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
-    remat: bool = False,
+    remat: str = "none",
     quantize: str = "",
     place: Place | None = None,
 ) -> Decoder:

@@ -23,6 +23,16 @@ Rotation: TypeAlias = tuple[Float[Array, "B T half"], Float[Array, "B T half"]]
 """Cosine and sine of each token's angles, float32; half = H / 2."""
 
 
+_policies = jax.checkpoint_policies
+REMAT = {
+    "none": _policies.everything_saveable,
+    "dots": _policies.dots_with_no_batch_dims_saveable,
+    "full": _policies.nothing_saveable,
+}
+"""What the backward pass keeps of each layer: all states; products with weights, so that attention, norms and
+activations are computed again; or the layer's input alone."""
+
+
 class KeyBlock(NamedTuple):
     """S tokens that T queries may attend to; S differs between blocks.
 
@@ -220,13 +230,9 @@ def pick(hidden: Float[Array, "B S D"], column: Int[Array, "B T"]) -> Float[Arra
     return jnp.take_along_axis(hidden, column[:, :, None], axis=1, mode="promise_in_bounds")
 
 
-def training_unroll() -> int:
-    """Number of layers per iteration of a scan over stacked layers, if gradients are taken.
-
-    With gradients, each iteration costs idle time and a copy of the weights' gradients on a CPU, so several layers
-    share one. On other backends iterations are cheap, and each further layer adds to the compilation time.
-    """
-    return 4 if jax.default_backend() == "cpu" else 1
+def recomputing(run_layer: Callable[..., Any], remat: str) -> Callable[..., Any]:
+    """The body of a scan over layers, which the backward pass runs again apart from what `REMAT` says it keeps."""
+    return jax.checkpoint(run_layer, prevent_cse=False, policy=REMAT[remat])
 
 
 def rotation_of(positions: Int[Array, "B T"], config: ModelConfig) -> Rotation:

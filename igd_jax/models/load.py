@@ -69,7 +69,7 @@ def load_backbone(
     *,
     dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
-    remat: bool = False,
+    remat: str = "none",
     dropout: float | None = None,
     quantize: str = "",
     place: Place | None = None,
@@ -78,7 +78,7 @@ def load_backbone(
 
     Args:
       folder: the folder.
-      dtype, param_dtype, remat: as in `Decoder`; a T5 has float32 and no remat.
+      dtype, param_dtype, remat: as in `Decoder`; a T5 has float32.
       dropout: rate of a T5 in training instead of its config's; a decoder has none.
       quantize, place: as in `decoder_weights.load_decoder`; a T5 is not quantised.
 
@@ -88,8 +88,8 @@ def load_backbone(
     if kind_of(folder) == "decoder":
         _check_decoder(str(folder), dropout)
         return load_decoder(folder, dtype=dtype, param_dtype=param_dtype, remat=remat, quantize=quantize, place=place)
-    _check_t5(str(folder), dtype, param_dtype, remat, quantize)
-    return load_t5(folder, dropout=dropout, place=place)
+    _check_t5(str(folder), dtype, param_dtype, quantize)
+    return load_t5(folder, remat=remat, dropout=dropout, place=place)
 
 
 def named_backbone(
@@ -99,7 +99,7 @@ def named_backbone(
     rngs: nnx.Rngs,
     dtype: DTypeLike = jnp.float32,
     param_dtype: DTypeLike = jnp.float32,
-    remat: bool = False,
+    remat: str = "none",
     dropout: float | None = None,
 ) -> Decoder | T5:
     """Make a decoder or T5 of a named size with initial weights, and `vocab_size` rows in its embedding; can be jitted.
@@ -110,8 +110,9 @@ def named_backbone(
       InputError: there is no such name, or a T5 or a decoder does not have these options.
     """
     if name in t5_config.NAMED:
-        _check_t5(name, dtype, param_dtype, remat)
-        return T5(t5_config.with_dropout(t5_config.named(name, vocab_size=vocab_size), dropout), rngs=rngs)
+        _check_t5(name, dtype, param_dtype)
+        sizes = t5_config.with_dropout(t5_config.named(name, vocab_size=vocab_size), dropout)
+        return T5(sizes, rngs=rngs, remat=remat)
     if name not in decoder_config.NAMED:
         known = ", ".join((*decoder_config.NAMED, *t5_config.NAMED))
         raise InputError(f"no model is called {name!r}; expected one of {known}; or give a model folder")
@@ -140,12 +141,11 @@ def grow_vocabulary(model: Decoder | T5, vocab_size: int, *, rngs: nnx.Rngs) -> 
     model.config = dataclasses.replace(model.config, vocab_size=vocab_size)
 
 
-def _check_t5(given: str, dtype: DTypeLike, param_dtype: DTypeLike, remat: bool, quantize: str = "") -> None:
-    if jnp.dtype(dtype) != jnp.float32 or jnp.dtype(param_dtype) != jnp.float32 or remat or quantize:
+def _check_t5(given: str, dtype: DTypeLike, param_dtype: DTypeLike, quantize: str = "") -> None:
+    if jnp.dtype(dtype) != jnp.float32 or jnp.dtype(param_dtype) != jnp.float32 or quantize:
         raise InputError(
-            f"{given} is a T5, which computes in float32 and keeps all states; got dtype {jnp.dtype(dtype)}, "
-            f"param_dtype {jnp.dtype(param_dtype)}, remat {remat}, quantize {quantize!r}; set float32, float32, False "
-            "and ''"
+            f"{given} is a T5, which computes in float32; got dtype {jnp.dtype(dtype)}, param_dtype "
+            f"{jnp.dtype(param_dtype)}, quantize {quantize!r}; set float32, float32 and ''"
         )
 
 

@@ -17,7 +17,7 @@ from jaxtyping import Array, Bool, Float, Int
 from igd_jax.core.errors import InputError
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.item_tokens import ItemTokens
-from igd_jax.models.layers import Frozen, training_unroll
+from igd_jax.models.layers import Frozen
 from igd_jax.models.t5 import T5
 from igd_jax.models.visibility import Causal, Dense, both_sides, mask_of
 
@@ -165,7 +165,6 @@ class SetModel(nnx.Module):
             positions=jnp.concatenate([layout.positions, layout.query_positions], axis=1),
             visible=Causal(valid) if is_dense else Dense(jnp.tril(apart(group))[None] & valid[:, None]),
             keys=self.backbone.dropout_keys(seed, valid),
-            unroll=training_unroll(),
         )
         return hidden[:, -n_tokens:]
 
@@ -185,9 +184,8 @@ class SetModel(nnx.Module):
         seen = alone if self.attention == "sparse" else jnp.ones_like(alone)
         more_bias = alone.astype(jnp.float32) if self.attention == "published" else None
         whole = (n_rows, n_tokens, n_tokens)
-        unroll = training_unroll()
         keys = self.backbone.dropout_keys(seed, layout.valid, is_decoder=False)
-        encoded = self.backbone.encode(read, positions=layout.positions, visible=visible, keys=keys, unroll=unroll)
+        encoded = self.backbone.encode(read, positions=layout.positions, visible=visible, keys=keys)
         hidden, _ = self.backbone.decode(
             asked,
             self.backbone.memory_of(encoded, layout.valid),
@@ -195,6 +193,5 @@ class SetModel(nnx.Module):
             visible=Dense(jnp.broadcast_to(seen, whole)),
             more_bias=None if more_bias is None else jnp.broadcast_to(more_bias, whole),
             keys=self.backbone.dropout_keys(seed, jnp.ones((n_rows, n_tokens), bool), is_decoder=True),
-            unroll=unroll,
         )
         return hidden

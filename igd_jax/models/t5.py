@@ -15,7 +15,7 @@ from igd_jax.core.sharding import TENSOR, keep_rows
 from igd_jax.core.types import TextBatch
 from igd_jax.models.backbone import KVCache, Memory, Past, Prefix
 from igd_jax.models.dropout import at_site, token_keys
-from igd_jax.models.layers import pick, training_unroll
+from igd_jax.models.layers import pick
 from igd_jax.models.t5_config import T5Config
 from igd_jax.models.t5_layers import Stack
 from igd_jax.models.visibility import Causal, Visibility, both_sides, positions_of
@@ -31,16 +31,17 @@ class T5(nnx.Module):
       rngs: source of the initial weights, distributed as in transformers (``initializer_factor`` 1): embedding and
         head normal(1), linear maps by their input width (`t5_layers.linear`), position biases
         normal(1 / sqrt(hidden)), norms one.
+      remat: as in `Decoder`.
     """
 
     dtype = jnp.dtype(jnp.float32)
 
-    def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
+    def __init__(self, config: T5Config, *, rngs: nnx.Rngs, remat: str = "none"):
         shape = (config.vocab_size, config.hidden_size)
         self.config = config
         self.embed = nnx.Param(unit_normal(rngs.params(), shape, jnp.float32))
-        self.encoder = Stack(config, is_decoder=False, rngs=rngs)
-        self.decoder = Stack(config, is_decoder=True, rngs=rngs)
+        self.encoder = Stack(config, is_decoder=False, remat=remat, rngs=rngs)
+        self.decoder = Stack(config, is_decoder=True, remat=remat, rngs=rngs)
         self.head = None if config.tie_embeddings else nnx.Param(unit_normal(rngs.params(), shape, jnp.float32))
 
     def encode(
@@ -50,7 +51,6 @@ class T5(nnx.Module):
         positions: Int[Array, "B S"],
         visible: Visibility,
         keys: Key[Array, "B S"] | None = None,
-        unroll: int = 1,
     ) -> Float[Array, "B S D"]:
         """Hidden states of the encoder after its final norm.
 
@@ -59,9 +59,8 @@ class T5(nnx.Module):
           positions: positions whose differences select the biases.
           visible: which tokens see each other.
           keys: keys of dropout, from `dropout_keys`; None = no dropout.
-          unroll: layers per loop iteration, as in `Decoder`.
         """
-        return self.encoder(self._embedded(inputs), positions=positions, visible=visible, keys=keys, unroll=unroll)[0]
+        return self.encoder(self._embedded(inputs), positions=positions, visible=visible, keys=keys)[0]
 
     def memory_of(self, encoded: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Memory:
         """Keys and values for the decoder from hidden states of the encoder; `mask` is True on real tokens."""
@@ -77,14 +76,13 @@ class T5(nnx.Module):
         past: Sequence[Past] = (),
         more_bias: Float[Array, "B T T"] | None = None,
         keys: Key[Array, "B T"] | None = None,
-        unroll: int = 1,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
         """Hidden states of the decoder after its final norm, without the scaling of version 1.0 before the head.
 
         Args:
           inputs: token ids, or embeddings instead.
           memory: the encoder's output, from `memory_of`.
-          positions, visible, keys, unroll: as in `encode`; with keys there is no `past`.
+          positions, visible, keys: as in `encode`; with keys there is no `past`.
           past: earlier tokens of the decoder, with their positions.
           more_bias: further bias [b, query, key] on the attention among the inputs.
 
@@ -99,7 +97,6 @@ class T5(nnx.Module):
             memory=memory,
             more_bias=more_bias,
             keys=keys,
-            unroll=unroll,
         )
 
     def dropout_keys(
@@ -144,10 +141,9 @@ class T5(nnx.Module):
         inputs = jnp.concatenate([self._start(len(batch.target)), batch.target[:, :-1]], axis=1)
         valid = jnp.pad(batch.target_mask[:, :-1], ((0, 0), (1, 0)), constant_values=True)
         positions = jnp.pad(batch.place[:, :-1] + 1, ((0, 0), (1, 0)))
-        unroll = training_unroll()
-        memory = self._read_prompts(batch, unroll=unroll)
+        memory = self._read_prompts(batch)
         keys = self.dropout_keys(batch.seed, valid, is_decoder=True)
-        hidden, _ = self.decode(inputs, memory, positions=positions, visible=Causal(valid), keys=keys, unroll=unroll)
+        hidden, _ = self.decode(inputs, memory, positions=positions, visible=Causal(valid), keys=keys)
         return pick(hidden, jnp.where(batch.place == 0, 0, batch.before - batch.prompt.shape[1] + 1))
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
@@ -162,14 +158,12 @@ class T5(nnx.Module):
     def _start(self, n_rows: int) -> Int[Array, "B 1"]:
         return jnp.full((n_rows, 1), self.config.start_id, jnp.int32)
 
-    def _read_prompts(self, batch: TextBatch, *, unroll: int = 1) -> Memory:
+    def _read_prompts(self, batch: TextBatch) -> Memory:
         """Encode shared prefix and prompt of every row; the prefix is not shared, since it sees the prompt."""
         n_rows, n_shared = len(batch.prompt), len(batch.shared_prefix)
         shared = jnp.broadcast_to(batch.shared_prefix[None], (n_rows, n_shared))
         valid = jnp.pad(batch.prompt_mask, ((0, 0), (n_shared, 0)), constant_values=True)
         tokens = jnp.concatenate([shared, batch.prompt], axis=1)
         keys = self.dropout_keys(batch.seed, valid, is_decoder=False)
-        encoded = self.encode(
-            tokens, positions=positions_of(valid), visible=both_sides(valid), keys=keys, unroll=unroll
-        )
+        encoded = self.encode(tokens, positions=positions_of(valid), visible=both_sides(valid), keys=keys)
         return self.memory_of(encoded, valid)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 from igd_jax.core.sharding import keep_rows
 from igd_jax.models.backbone import KVCache, Memory, Past
 from igd_jax.models.dropout import at_site, drop, drop_pairs, key_numbers, token_numbers
-from igd_jax.models.layers import KeyBlock, Linear, RMSNorm, attend
+from igd_jax.models.layers import KeyBlock, Linear, RMSNorm, attend, recomputing
 from igd_jax.models.t5_config import T5Config
 from igd_jax.models.visibility import Visibility, mask_of
 
@@ -124,7 +124,7 @@ class Layer(nnx.Module):
 class Stack(nnx.Module):
     """Stacked and scanned layers that share one table of position biases, followed by a norm."""
 
-    def __init__(self, config: T5Config, *, is_decoder: bool, rngs: nnx.Rngs):
+    def __init__(self, config: T5Config, *, is_decoder: bool, remat: str, rngs: nnx.Rngs):
         self.n_layers = config.num_decoder_layers if is_decoder else config.num_layers
 
         @nnx.split_rngs(splits=self.n_layers)
@@ -132,7 +132,7 @@ class Stack(nnx.Module):
         def stack_layers(rngs: nnx.Rngs) -> Layer:
             return Layer(config, crosses=is_decoder, rngs=rngs)
 
-        self.config, self.is_decoder = config, is_decoder
+        self.config, self.is_decoder, self.remat = config, is_decoder, remat
         table = jax.random.normal(rngs.params(), (config.num_buckets, config.num_heads))
         self.bias = nnx.Param(config.hidden_size**-0.5 * table)
         self.layers = stack_layers(rngs)
@@ -148,7 +148,6 @@ class Stack(nnx.Module):
         memory: Memory | None = None,
         more_bias: Float[Array, "B T T"] | None = None,
         keys: Key[Array, "B T"] | None = None,
-        unroll: int = 1,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
         """Run tokens, which see each other according to `visible`, earlier tokens by the masks of `past`, and `memory`.
 
@@ -160,7 +159,6 @@ class Stack(nnx.Module):
           memory: the encoder's output; only for the decoder.
           more_bias: further bias among the tokens, in all heads.
           keys: keys of dropout, `dropout.token_keys`, only without `past`; None = no dropout.
-          unroll: layers per loop iteration, as in `Decoder`.
 
         Returns:
           Hidden states after the final norm, and keys and values of the tokens.
@@ -191,7 +189,8 @@ class Stack(nnx.Module):
 
         cached = [(kv.key, kv.value) for kv, _ in past]
         read = None if memory is None else (memory.kv.key, memory.kv.value)
-        hidden, (key, value) = jax.lax.scan(run_layer, keep_rows(hidden), (weights, cached, read, sites), unroll=unroll)
+        layers = weights, cached, read, sites
+        hidden, (key, value) = jax.lax.scan(recomputing(run_layer, self.remat), keep_rows(hidden), layers)
         return drop(self.norm(hidden), at_site(keys, 1), rate=self.config.dropout), KVCache(key, value, positions)
 
     def memory_of(self, encoded: Float[Array, "B S D"], mask: Bool[Array, "B S"]) -> Memory:

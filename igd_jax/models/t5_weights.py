@@ -44,7 +44,7 @@ def names(*, gated: bool) -> list[Name]:
     return found
 
 
-def load_t5(folder: str | Path, *, dropout: float | None = None, place: Place | None = None) -> T5:
+def load_t5(folder: str | Path, *, remat: str = "none", dropout: float | None = None, place: Place | None = None) -> T5:
     """Build a `T5` with the weights of a Hugging Face folder, converted to float32.
 
     transformers 5 always writes ``tie_word_embeddings`` true. A head in the files is therefore a separate head if the
@@ -52,6 +52,7 @@ def load_t5(folder: str | Path, *, dropout: float | None = None, place: Place | 
 
     Args:
       folder: the folder.
+      remat: as in `Decoder`.
       dropout: rate in training instead of the config's; None = the config's.
       place: as in `decoder_weights.load_decoder`.
 
@@ -64,7 +65,7 @@ def load_t5(folder: str | Path, *, dropout: float | None = None, place: Place | 
         tensors = open_tensors(path, stack)
         if HEAD in tensors and not config.scale_logits:
             config = dataclasses.replace(config, tie_embeddings=False)
-        template = nnx.eval_shape(lambda: T5(config, rngs=nnx.Rngs(0)))
+        template = nnx.eval_shape(lambda: T5(config, rngs=nnx.Rngs(0), remat=remat))
         copies = COPIES | ({HEAD: "shared.weight"} if config.tie_embeddings else {})
         source = Source(path, tensors)
         return fill(template, source, names(gated=config.gated), copies=copies, ignored=IGNORED, place=place)

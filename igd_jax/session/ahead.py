@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.experimental import topologies
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.sharding import by_row, replicated, row_shards
@@ -31,7 +31,7 @@ from igd_jax.session.sections import MeshSettings, ModelSettings
 from igd_jax.session.weights import split_trainable
 from igd_jax.training.mesh import mesh_over
 from igd_jax.training.optimizer import make_optimizer, make_schedule
-from igd_jax.training.step import Accumulator, LossState, Params, init_state, make_step
+from igd_jax.training.step import Accumulator, Group, LossState, Params, init_state, make_step
 
 GIB = 2**30
 _UNITS = {"G": GIB, "M": 2**20}
@@ -100,7 +100,7 @@ def abstract_backbone(given: ModelSettings) -> nnx.Module:
     def make() -> nnx.Module:
         config, rngs = config_of(name), nnx.Rngs(0)
         if isinstance(config, T5Config):
-            return T5(config, rngs=rngs)
+            return T5(config, rngs=rngs, remat=given.remat)
         model = Decoder(config, rngs=rngs, **_dtypes(given))
         if given.lora_rank:
             add_lora(model, LoRA(given.lora_rank, given.lora_alpha, given.lora_targets), rngs=nnx.Rngs(0))
@@ -144,7 +144,7 @@ def step_cost(given: ModelSettings, mesh: Mesh, *, rows: int, prompt: int, targe
         of_sums = Accumulator(places.params, cast(Any, None))
         run = jax.jit(functions.add.__wrapped__, donate_argnums=1, out_shardings=of_sums, keep_unused=True)
         try:
-            compiled: Any = run.lower(state, sums, frozen, batch).compile()
+            compiled: Any = run.lower(state, sums, frozen, _group_of_one(batch, mesh)).compile()
         except jax.errors.JaxRuntimeError as error:
             if (refused := _REFUSED.search(str(error))) is None:
                 raise
@@ -199,6 +199,15 @@ def abstract_batch(mesh: Mesh, *, rows: int, prompt: int, target: int) -> TextBa
 
 def _dtypes(given: ModelSettings) -> dict[str, Any]:
     return {"dtype": jnp.dtype(given.dtype), "param_dtype": jnp.dtype(given.param_dtype), "remat": given.remat}
+
+
+def _group_of_one(batch: TextBatch, mesh: Mesh) -> Group:
+    """The shapes of a micro-batch as `training.step.grouped` gives them to the step."""
+
+    def stacked(x: Any) -> Any:
+        return _array((1, *x.shape), x.dtype, NamedSharding(mesh, PartitionSpec(None, *x.sharding.spec)))
+
+    return Group(jax.tree.map(stacked, batch), _array((), jnp.int32, replicated(mesh)))
 
 
 def _array(shape: tuple[int, ...], dtype: Any, sharding: Any) -> Any:

@@ -205,6 +205,9 @@ def _read(field: str, hint: Any, value: Any, needs: Collection[str]) -> Any:
         if not isinstance(value, Mapping):
             raise refused(field, value, "a section")
         return dict(value)
+    for check in checks:
+        if type(check) is OneOf:  # says more than the type alone, such as of a field that once was True or False
+            check(field, value)
     check_type(field, value, kind)
     for check in checks:
         if isinstance(check, Existing):

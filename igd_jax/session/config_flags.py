@@ -14,8 +14,8 @@ from igd_jax.core.errors import InputError, bad_flags_told
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.methods.base import with_defaults
 
-FREE_TO_CHANGE = ("decode", "eval", "mesh")
-"""Sections of the config that may differ from the config of the run in a workdir."""
+FREE_TO_CHANGE = ("decode", "eval", "mesh", "model.remat")
+"""Sections and fields of the config that may differ from the config of the run in a workdir."""
 FREE_TO_RESUME = (
     *FREE_TO_CHANGE,
     *("train.num_steps", "train.num_epochs", "train.patience", "train.log_every_steps", "train.checkpoint_every_steps"),

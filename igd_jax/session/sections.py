@@ -17,6 +17,7 @@ from igd_jax.items.candidates import CANDIDATES
 from igd_jax.methods.base import SEARCHES
 from igd_jax.models import config as decoders
 from igd_jax.models import quantized, t5_config
+from igd_jax.models.layers import REMAT
 from igd_jax.models.lora import TARGETS
 from igd_jax.session.checks import Existing, OneOf, Range, SomeOf, Text
 from igd_jax.training.optimizer import BFLOAT16, SCHEDULES
@@ -78,7 +79,7 @@ class ModelSettings:
     lora_targets: Annotated[str, SomeOf(TARGETS)]
     lora_dropout: Annotated[float, Range(0, 0.99, "a probability")]
     quantize: Annotated[str, OneOf(("", *quantized.KINDS))]
-    remat: bool
+    remat: Annotated[str, OneOf(REMAT)]
 
 
 @dataclass(frozen=True)

@@ -43,8 +43,10 @@ TO_TRAIN = frozenset({"data.dir", "tokenizer.path", "model.path", "data.candidat
 TO_DECODE = TO_TRAIN | {"decode.allowed", "decode.collaborative"}
 """Paths that evaluating and recommending need."""
 
-ONLY_OF_A_DECODER = {"lora_rank": 0, "dtype": "float32", "param_dtype": "float32", "quantize": "", "remat": False}
+ONLY_OF_A_DECODER = {"lora_rank": 0, "dtype": "float32", "param_dtype": "float32", "quantize": ""}
 """Fields of `config.model` that apply to decoders only, each with the value that other models require."""
+ONLY_OF_A_BACKBONE = ONLY_OF_A_DECODER | {"remat": "dots"}
+"""The same for methods whose model has no backbone at all."""
 
 ONLY_OF_A_TRIE_SEARCH = {"normalize": "vocabulary", "search": "beam"}
 """Fields of `config.decode` that apply to methods that search the trie of titles, likewise."""
@@ -202,7 +204,7 @@ def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterato
             "one that this field is for; set it to -1"
         )
     if not method.backbones or kind != "decoder":
-        for field, value in ONLY_OF_A_DECODER.items():
+        for field, value in (ONLY_OF_A_DECODER if method.backbones else ONLY_OF_A_BACKBONE).items():
             if (given := getattr(model, field)) != value:
                 yield (
                     f"config.model.{field} is {given!r}, but the model of {settings.method.name} has no decoder (a T5 "

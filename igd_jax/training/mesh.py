@@ -51,16 +51,20 @@ def local_rows(size: int, mesh: Mesh) -> Int[np.ndarray, " own"]:
     return np.unique(np.concatenate([np.arange(size)[rows] for rows in held.values() if rows is not None]))
 
 
-def put_batch(batch: TextBatch | ItemBatch, mesh: Mesh, *, size: int | None = None) -> TextBatch | ItemBatch:
+def put_batch(
+    batch: TextBatch | ItemBatch, mesh: Mesh, *, size: int | None = None, is_stack: bool = False
+) -> TextBatch | ItemBatch:
     """Put a batch on the devices: arrays with rows are split, arrays that rows share are replicated.
 
     Args:
       batch: the batch, the same in all processes; or, with a `size`, the rows of it that `local_rows` gives.
       mesh: the devices.
       size: number of rows of the whole batch; None = of what is given.
+      is_stack: whether it is several batches, stacked along a new first axis, which is not split.
     """
-    shardings = jax.tree.map(lambda _: by_row(mesh), batch)
-    shapes = jax.tree.map(lambda x: (size or len(x), *x.shape[1:]), batch)
+    axis = int(is_stack)
+    shardings = jax.tree.map(lambda _: by_row(mesh, first=axis), batch)
+    shapes = jax.tree.map(lambda x: (*x.shape[:axis], size or x.shape[axis], *x.shape[axis + 1 :]), batch)
     if isinstance(batch, TextBatch):
         shardings = replace(shardings, shared_prefix=replicated(mesh), first=replicated(mesh))
         shapes = replace(shapes, shared_prefix=batch.shared_prefix.shape, first=batch.first.shape)

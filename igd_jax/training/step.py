@@ -1,11 +1,14 @@
 """The train step: gradients of sums are accumulated over micro-batches and devices, and divided once.
 
+Micro-batches of one shape are stacked and run by one program, in a loop that takes their number when it starts: a step
+is one program per shape, one that makes the zeros they are added to, and one that updates.
+
     L = sum over rows and tokens of w * ce  /  sum of w
 
 So 1 x 32 rows, 4 x 8 rows and 8 devices x 4 rows give the same objective, for any weights.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, TypeAlias, cast, no_type_check
 
 import jax
@@ -13,11 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.sharding import Mesh
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int
 
 from igd_jax.core.compilation import training_compiler_options
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
+from igd_jax.training.mesh import put_batch
 
 Params: TypeAlias = Any
 """Any pytree of float arrays."""
@@ -57,17 +62,57 @@ class Accumulator:
     total: LossSum
 
 
-class StepFunctions(NamedTuple):
-    """Compiled functions, one trace per batch shape.
+class Group(NamedTuple):
+    """Micro-batches of one shape.
 
     Attributes:
-      accumulate: ``(state, batches) -> Accumulator`` over all micro-batches of a step.
-      add: ``(state, accumulator, tables, batch) -> accumulator``, the program that `accumulate` runs per micro-batch.
+      batches: their arrays, stacked along a new first axis, whose length may exceed their number.
+      number: how many there are, int32.
+    """
+
+    batches: Batch
+    number: Int[Array, ""] | np.int32
+
+
+def grouped(batches: Iterable[Batch], mesh: Mesh, *, size: int | None = None, room: int = 1) -> list[Group]:
+    """Stack micro-batches of NumPy arrays by their shapes, in the order in which each is met first; on the devices.
+
+    Args:
+      batches: the micro-batches of a step.
+      mesh: the devices.
+      size: as in `put_batch`.
+      room: length of the first axis of each stack, so that it is the same from step to step; or more if needed.
+    """
+    by_shape: dict[Any, list[Batch]] = {}
+    for batch in batches:
+        by_shape.setdefault(shape_of(batch), []).append(batch)
+    return [_stacked(group, mesh, size=size, room=max(room, len(group))) for group in by_shape.values()]
+
+
+def shape_of(tree: Any) -> tuple[Any, ...]:
+    """What programs are compiled for: structure, shapes and dtypes of a pytree of arrays."""
+    leaves, structure = jax.tree.flatten(tree)
+    return structure, *((leaf.shape, leaf.dtype) for leaf in leaves)
+
+
+def _stacked(group: Sequence[Batch], mesh: Mesh, *, size: int | None, room: int) -> Group:
+    filled = [*group, *[group[-1]] * (room - len(group))]
+    stack = jax.tree.map(lambda *arrays: np.stack(arrays), *filled)
+    return Group(put_batch(stack, mesh, size=size, is_stack=True), np.int32(len(group)))
+
+
+class StepFunctions(NamedTuple):
+    """Compiled functions, one trace per shape.
+
+    Attributes:
+      accumulate: ``(state, groups) -> Accumulator`` over all micro-batches of a step.
+      add: ``(state, accumulator, tables, group) -> accumulator``, the program that `accumulate` runs per group; the old
+        accumulator is donated.
       update: ``(state, accumulator) -> (state, metrics)``; the old state is donated.
       evaluate: ``(state, batch) -> LossSum``, without gradients.
     """
 
-    accumulate: Callable[[TrainState, Iterable[Batch]], Accumulator]
+    accumulate: Callable[[TrainState, Iterable[Group]], Accumulator]
     add: Any
     update: Callable[[TrainState, Accumulator], tuple[TrainState, dict[str, Float[Array, ""]]]]
     evaluate: Callable[[TrainState, Batch], LossSum]
@@ -115,8 +160,15 @@ def make_step(
         grads, total = jax.grad(loss_sum, has_aux=True)(state.params, tables, batch, state.loss_state)
         return Accumulator(grads, total)
 
-    def add(state: TrainState, accumulator: Accumulator, tables: Any, batch: Batch) -> Accumulator:
-        return jax.tree.map(lambda total, x: total + x.astype(total.dtype), accumulator, one(state, tables, batch))
+    def add(state: TrainState, accumulator: Accumulator, tables: Any, group: Group) -> Accumulator:
+        def added(number: Int[Array, ""], accumulator: Accumulator) -> Accumulator:
+            sums = one(state, tables, _member(group, number))
+            return jax.tree.map(lambda total, x: total + x.astype(total.dtype), accumulator, sums)
+
+        return jax.lax.fori_loop(0, group.number, added, accumulator)
+
+    def totals(state: TrainState, tables: Any, group: Group) -> LossSum:
+        return one(state, tables, _member(group, 0)).total
 
     def zeros(state: TrainState, total: LossSum) -> Accumulator:
         grads = jax.tree.map(lambda weight: jnp.zeros_like(weight, dtype=sum_dtype), state.params)
@@ -136,19 +188,19 @@ def make_step(
     def evaluate(state: TrainState, tables: Any, batch: Batch) -> LossSum:
         return loss(state.params, tables, batch, state.loss_state)
 
-    # The first micro-batch is added to zeros, so that there is one program per shape instead of two.
+    # The first group is added to zeros, so that there is one program per shape instead of two.
     run_zeros, run_evaluate = jax.jit(zeros, out_shardings=of_sums), jax.jit(evaluate)
     run_add = jax.jit(add, donate_argnums=1, out_shardings=of_sums, compiler_options=training_compiler_options())
     shapes: list[LossSum] = []
 
-    def accumulate(state: TrainState, batches: Iterable[Batch]) -> Accumulator:
+    def accumulate(state: TrainState, groups: Iterable[Group]) -> Accumulator:
         accumulator = None
-        for batch in batches:
+        for group in groups:
             if accumulator is None:
                 if not shapes:  # shapes of sums do not depend on the batch
-                    shapes.append(jax.eval_shape(one, state, tables, batch).total)
+                    shapes.append(jax.eval_shape(totals, state, tables, group))
                 accumulator = run_zeros(state, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes[0]))
-            accumulator = run_add(state, accumulator, tables, batch)
+            accumulator = run_add(state, accumulator, tables, group)
         assert accumulator is not None, "a step has at least one micro-batch"
         return accumulator
 
@@ -158,6 +210,11 @@ def make_step(
         update=jax.jit(update, donate_argnums=0, out_shardings=None if shardings is None else (shardings, None)),
         evaluate=lambda state, batch: run_evaluate(state, tables, batch),
     )
+
+
+def _member(group: Group, number: int | Int[Array, ""]) -> Batch:
+    """One micro-batch of a group, inside a program."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, number, keepdims=False), group.batches)
 
 
 def means(total: LossSum) -> dict[str, Float[Array, ""]]:

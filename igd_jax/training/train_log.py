@@ -3,49 +3,102 @@
 import math
 import time
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
 import jax
 import numpy as np
 import optax
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.log import Progress, say
+from igd_jax.core.log import Progress, duration, say, told_alive
+from igd_jax.core.memory import peak_memory, shown_bytes
 from igd_jax.core.metrics_log import MetricsWriter
-from igd_jax.core.types import ItemBatch, TextBatch
+from igd_jax.core.types import ItemBatch
+from igd_jax.training.step import Batch, Group, shape_of
+
+Part = TypeVar("Part")
+
+
+class Amount(NamedTuple):
+    """What a step, or several, gave the model to do.
+
+    Attributes:
+      rows: number of examples.
+      tokens: number of tokens without padding.
+      flops: floating-point operations that the model needs for them; 0 = not known.
+    """
+
+    rows: int = 0
+    tokens: int = 0
+    flops: float = 0.0
+
+    def plus(self, other: "Amount") -> "Amount":
+        """The amount of both together."""
+        return Amount(self.rows + other.rows, self.tokens + other.tokens, self.flops + other.flops)
 
 
 class TrainLog:
     """Keeps the metrics of recent steps on the device and reads them together, so that steps do not wait for their log.
 
     Only the first step of a start is reported at once.
+
+    Args:
+      metrics: the file.
+      schedule: learning rate by number of updates.
+      num_steps: total number of steps.
+      every_steps: number of steps between reports.
+      peak: operations per second of all devices together; None = not known.
     """
 
-    def __init__(self, metrics: MetricsWriter, schedule: optax.Schedule, *, num_steps: int, every_steps: int):
-        self._metrics, self._schedule, self._every = metrics, schedule, every_steps
+    def __init__(
+        self,
+        metrics: MetricsWriter,
+        schedule: optax.Schedule,
+        *,
+        num_steps: int,
+        every_steps: int,
+        peak: float | None = None,
+    ):
+        self._metrics, self._schedule, self._every, self._peak = metrics, schedule, every_steps, peak
         self._num_steps = num_steps
         self._progress: Progress | None = None
-        self._compiled = set[tuple[str, ...]]()
+        self._compiled = set[tuple[object, ...]]()
         self._waiting: list[tuple[int, dict[str, jax.Array]]] = []
-        self._n_rows, self._since = 0, time.monotonic()
+        self._amount, self._waited, self._since = Amount(), 0.0, time.monotonic()
 
-    def watch(self, what: str, batches: Iterable[TextBatch | ItemBatch]) -> Iterator[TextBatch | ItemBatch]:
-        """Pass on batches; prints a line before a batch whose shape has to be compiled first.
+    def watch(self, what: str, parts: Iterable[Part]) -> Iterator[Part]:
+        """Pass on batches or groups of them; prints lines before and while a shape is compiled for the first time.
 
         Args:
           what: noun for the program that is compiled for them.
-          batches: the batches.
+          parts: the batches, or groups of them; of a list, shapes to be compiled are counted.
         """
-        for batch in batches:
-            shape = (what, *(str(leaf.shape) for leaf in jax.tree.leaves(batch)))
-            if shape not in self._compiled:
-                self._compiled.add(shape)
-                say(f"compiling the {what} of {_size(batch)}")
-            yield batch
+        listed = parts if isinstance(parts, list) else []
+        number, total = 0, len({(what, *shape_of(part)) for part in listed} - self._compiled)
+        for part in parts:
+            if (shape := (what, *shape_of(part))) in self._compiled:
+                yield part
+                continue
+            self._compiled.add(shape)
+            number += 1
+            counted = f" ({number} of {total})" if total > 1 else ""
+            say(f"compiling the {what} of {_size(part)}{counted}")
+            with told_alive("compiling"):
+                yield part
 
-    def add(self, step: int, values: dict[str, jax.Array], *, n_rows: int) -> None:
+    def take(self, inputs: Iterator[Part]) -> Part:
+        """The next input; the time that it is waited for is recorded."""
+        start = time.monotonic()
+        if not self._waiting:
+            self._since = start  # evaluations and checkpoints between two reports do not count
+        part = next(inputs)
+        self._waited += time.monotonic() - start
+        return part
+
+    def add(self, step: int, values: dict[str, jax.Array], amount: Amount) -> None:
         """Record a step; after the first one and every `every_steps` steps, write and print all recorded steps."""
         self._waiting.append((step, values))
-        self._n_rows += n_rows
+        self._amount = self._amount.plus(amount)
         if step % self._every == 0 or self._progress is None:
             self.flush()
 
@@ -54,27 +107,58 @@ class TrainLog:
         if not self._waiting:
             return
         waiting = jax.device_get(self._waiting)
-        rate = self._n_rows / max(time.monotonic() - self._since, 1e-9)
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        speed = self._speed(seconds, len(waiting))
         for step, values in waiting:
             numbers = {name: float(value) for name, value in values.items()}
             check_finite(numbers, step)
             numbers["learning_rate"] = float(self._schedule(step - 1))
-            self._metrics.write(step, **numbers, examples_per_second=rate)
+            self._metrics.write(step, **numbers, **speed)
         mean = {name: float(np.mean([values[name] for _, values in waiting])) for name in waiting[0][1]}
         note = ", ".join(f"{name} {value:.3f}" for name, value in mean.items())
         if self._progress is None:
-            say(f"step {waiting[0][0]}: {note}, after {time.monotonic() - self._since:.1f} s with compilation")
+            say(f"step {waiting[0][0]}: {note}, after {duration(seconds)} with compilation")
             self._progress = Progress("train", self._num_steps, "steps", every_seconds=2.0)
-        self._progress.update(waiting[-1][0], f"{note}, {rate:.1f} examples/s")
-        self._waiting, self._n_rows, self._since = [], 0, time.monotonic()
+        self._progress.update(waiting[-1][0], f"{note}, {_shown(speed)}")
+        self._waiting, self._amount, self._waited = [], Amount(), 0.0
+
+    def _speed(self, seconds: float, n_steps: int) -> dict[str, float]:
+        """Speed and memory of the recorded steps (docs/training.md), by the names in metrics.jsonl."""
+        flops = self._amount.flops / seconds
+        return {
+            "examples_per_second": self._amount.rows / seconds,
+            "tokens_per_second": self._amount.tokens / seconds,
+            **({"flops_per_second": flops} if flops else {}),
+            **({"utilisation": flops / self._peak} if flops and self._peak else {}),
+            "input_wait_seconds": self._waited / n_steps,
+            "input_wait": self._waited / seconds,
+            "peak_memory_bytes": float(peak_memory()),
+        }
 
 
-def _size(batch: TextBatch | ItemBatch) -> str:
-    """Description of the rows and columns of a batch."""
+def _shown(speed: dict[str, float]) -> str:
+    """The speed in a line for people."""
+    parts = [f"{speed['examples_per_second']:,.1f} examples/s", f"{speed['tokens_per_second']:,.0f} tokens/s"]
+    if "flops_per_second" in speed:
+        share = f" ({speed['utilisation']:.1%} of the peak)" if "utilisation" in speed else ""
+        flops = speed["flops_per_second"]
+        parts.append(f"{flops / 1e12:,.1f} TFLOP/s{share}" if flops >= 1e12 else f"{flops / 1e9:,.1f} GFLOP/s{share}")
+    parts += [
+        f"{speed['input_wait']:.0%} waiting for input",
+        f"{shown_bytes(int(speed['peak_memory_bytes']))} at the peak",
+    ]
+    return ", ".join(parts)
+
+
+def _size(part: object) -> str:
+    """Description of the rows and columns of a batch, or of those of a group."""
+    batch: Batch = part.batches if isinstance(part, Group) else part  # type: ignore[assignment]
     if isinstance(batch, ItemBatch):
-        return f"{len(batch.history)} rows of {batch.history.shape[1]} items"
-    n_rows, width = batch.prompt.shape
-    return f"{n_rows} rows, prompts of {len(batch.shared_prefix) + width} tokens, targets of {batch.target.shape[1]}"
+        n_rows, n_items = batch.history.shape[-2:]
+        return f"{n_rows} rows of {n_items} items"
+    n_rows, width = batch.prompt.shape[-2:]
+    n_shared, n_target = batch.shared_prefix.shape[-1], batch.target.shape[-1]
+    return f"{n_rows} rows, prompts of {n_shared + width} tokens, targets of {n_target}"
 
 
 def check_finite(values: dict[str, float], step: int) -> None:

@@ -2,13 +2,14 @@
 
 import io
 import re
+import threading
 import time
 from contextlib import redirect_stderr, redirect_stdout
 
 import pytest
 
 from igd_jax.core import errors
-from igd_jax.core.log import Progress, say, told
+from igd_jax.core.log import Progress, duration, say, told, told_alive
 
 
 def test_progress_is_told_now_and_then_and_always_at_the_end(monkeypatch, capsys):
@@ -35,6 +36,25 @@ def test_parts_are_told_while_they_take_long_and_not_where_they_do_not(monkeypat
             now[0] += seconds
             assert part
         assert capsys.readouterr().out.splitlines() == lines
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(0.2, "0 s"), (119, "119 s"), (121, "2 min"), (3599, "1 h 00 min"), (423_476, "117 h 38 min")],
+)
+def test_times_for_people(seconds, shown):
+    assert duration(float(seconds)) == shown
+
+
+def test_a_block_that_cannot_say_how_far_it_is_is_told_to_be_alive(capsys):
+    with told_alive("compiling", every_seconds=0.01):
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline and not (told := capsys.readouterr().out):
+            time.sleep(0.01)
+    assert told.startswith("still compiling, since 0 s\n")
+    with told_alive("compiling", every_seconds=1000.0):
+        pass
+    assert not any(thread.daemon and thread.name.endswith("(tell)") for thread in threading.enumerate())
 
 
 def test_one_line_for_people(capsys):

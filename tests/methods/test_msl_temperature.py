@@ -17,7 +17,7 @@ from igd_jax.core.types import LossSum
 from igd_jax.methods.base import Context
 from igd_jax.methods.msl import MSL
 from igd_jax.models.decoder import Decoder
-from igd_jax.training.step import init_state, make_step, means
+from igd_jax.training.step import grouped, init_state, make_step, means
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_micro_batches_give_the_loss_the_weights_and_the_tau_of_the_whole(contex
         state = init_state(jax.tree.map(jnp.copy, params), optax.sgd(1e-3), loss_state)
         for _ in range(2):
             batches = [batch_of(context, items, size=max(map(len, groups))) for items in groups]
-            state, values = step.update(state, step.accumulate(state, batches))
+            state, values = step.update(state, step.accumulate(state, grouped(batches, context.mesh)))
         ends.append((state.params, state.loss_state, values))
     before, after = float(ends[0][2]["tau"]), float(ends[0][1]["tau"])
     assert 1.5 < (before - 0.95 * 1.5) / 0.05 < 5.0

@@ -18,7 +18,7 @@ from igd_jax.models.load import TYPES, config_of, grow_vocabulary, kind_of, load
 from igd_jax.models.t5 import T5
 from igd_jax.models.t5_weights import save_t5
 
-HALF = {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16, "remat": True}
+HALF = {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
 
 
 @pytest.fixture(scope="module")
@@ -78,14 +78,14 @@ def test_what_is_no_model_is_told_in_one_line(tmp_path):
 
 def test_options_reach_a_decoder_and_are_refused_for_a_t5(folders):
     for model in (
-        load_backbone(folders["decoder"], **HALF),
-        nnx.eval_shape(lambda: named_backbone("pico", vocab_size=300, rngs=nnx.Rngs(0), **HALF)),
+        load_backbone(folders["decoder"], remat="full", **HALF),
+        nnx.eval_shape(lambda: named_backbone("pico", vocab_size=300, rngs=nnx.Rngs(0), remat="full", **HALF)),
     ):
         assert model.dtype == jnp.bfloat16
-        assert model.remat
+        assert model.remat == "full"
         assert model.embed.dtype == jnp.bfloat16
     for name, value in HALF.items():
-        with pytest.raises(InputError, match=r"is a T5, which computes in float32 and keeps all states; got dtype "):
+        with pytest.raises(InputError, match=r"is a T5, which computes in float32; got dtype "):
             load_backbone(folders["t5"], **{name: value})
         with pytest.raises(InputError, match=r"^t5-pico is a T5, which computes in float32"):
             named_backbone("t5-pico", vocab_size=300, rngs=nnx.Rngs(0), **{name: value})

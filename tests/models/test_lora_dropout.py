@@ -14,7 +14,7 @@ PROMPTS, TARGET = [[3, 4, 5, 6, 7], [3, 4, 8], [3, 4, 9, 10]], [[11, 12, 0], [13
 SEEDS = jnp.asarray([5, 6, 7], jnp.int32)
 
 
-def _decoder(dropout: float, *, remat: bool = False):
+def _decoder(dropout: float, *, remat: str = "none"):
     decoder = random_model("decoder", spread=0.2)
     decoder.remat = remat
     add_lora(decoder, LoRA(4, 8.0, ",".join(TARGETS), dropout), rngs=nnx.Rngs(0))
@@ -76,5 +76,5 @@ def test_recomputed_layers_draw_the_same():
     def loss(decoder):
         return jnp.square(decoder.target_hidden(_batch())).mean()
 
-    plain, again = (nnx.jit(nnx.value_and_grad(loss))(_decoder(0.3, remat=remat)) for remat in (False, True))
+    plain, again = (nnx.jit(nnx.value_and_grad(loss))(_decoder(0.3, remat=remat)) for remat in ("none", "full"))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain, again)

@@ -9,11 +9,12 @@ import pytest
 from flax import nnx
 from random_t5 import SIZES, START, VERSIONS, save_random
 from safetensors.numpy import save_file
-from tiny_models import text_batch
+from tiny_models import random_model, text_batch
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.types import TextBatch
 from igd_jax.models.backbone import KVCache, Prefix
+from igd_jax.models.layers import REMAT
 from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import NAMED, T5Config, from_hf, named
 from igd_jax.models.t5_layers import bucket_of
@@ -53,6 +54,19 @@ def test_hidden_states_and_logits_are_those_of_transformers(version, tmp_path):
     np.testing.assert_allclose(encoded[valid], expected.encoder_last_hidden_state.numpy()[valid], atol=3e-5)
     np.testing.assert_allclose(decoded, expected.decoder_hidden_states[-1].numpy(), atol=3e-5)
     np.testing.assert_allclose(logits, expected.logits.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_every_policy_of_remat_gives_the_value_and_gradient_of_none():
+    batch = text_batch([[5, 6, 7, 8], [9, 10]], [[11, 12, 1], [13, 1]], shared=[3])
+    found = []
+    for remat in REMAT:
+        model = random_model("T5 1.0")
+        for stack in (model.encoder, model.decoder):
+            assert stack.remat == "none"
+            stack.remat = remat
+        found.append(nnx.jit(nnx.value_and_grad(lambda model: jnp.square(model.target_hidden(batch)).mean()))(model))
+    for one in found[1:]:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, found[0])
 
 
 prefill = nnx.jit(lambda model, batch: model.prefill(batch))

@@ -37,7 +37,7 @@ def test_a_line_says_whether_it_fits_or_by_how_much_not():
 
 def test_changes_that_save_memory_add_up_and_leave_out_what_is_so_already():
     config = igd.get_config()
-    config.model.remat = True
+    config.model.remat = "full"
     found = list(savings(config, 16))
     assert found[0] == {"mesh.fsdp": 16}
     assert found[-1] == {"mesh.fsdp": 16, "model.dtype": "bfloat16", "model.lora_rank": 32}

@@ -11,7 +11,7 @@ from igd_jax.session.config_grid import Axis, changed, name_of, parse_axis, poin
 def config():
     config = common.get_config().lock()
     with config.unlocked():
-        config.method.args.beta = 0.1
+        config.method.args.beta, config.method.args.prompt_loss = 0.1, False
     return config
 
 
@@ -21,7 +21,7 @@ def config():
         ("decode.alpha=0,0.5", Axis("decode.alpha", [0.0, 0.5])),
         ("method.args.beta=1e-1", Axis("method.args.beta", [0.1])),
         ("train.seed=1,2", Axis("train.seed", [1, 2])),
-        ("model.remat=true,false", Axis("model.remat", [True, False])),
+        ("method.args.prompt_loss=true,false", Axis("method.args.prompt_loss", [True, False])),
         ("decode.collaborative=,a=b", Axis("decode.collaborative", ["", "a=b"])),
     ],
 )
@@ -46,7 +46,7 @@ def test_values_have_the_type_of_the_field(config, text, axis):
         ("decode.alpha=0,many", "'many' cannot be read as float"),
         ("decode.alpha=0,,1", "'' cannot be read as float"),
         ("train.seed=1.5", "'1.5' cannot be read as int"),
-        ("model.remat=perhaps", "'perhaps' cannot be read as bool"),
+        ("method.args.prompt_loss=perhaps", "'perhaps' cannot be read as bool"),
         ("decode.alpha=0,0.0", "has 0.0 twice"),
         ("eval.ks=1,2", "eval.ks is a tuple; only numbers"),
         ("decode=1", "decode is a ConfigDict; only numbers"),

@@ -214,6 +214,7 @@ def test_an_argument_with_a_value_that_cannot_be_meant(plain, method, name, prob
         ({"train.learning_rate": "fast"}, "config.train.learning_rate is 'fast'; expected a number"),
         ({"train.schedule": "exponential"}, "'exponential'; expected one of linear, cosine, constant"),
         ({"model.config": "huge"}, "config.model.config is 'huge'; expected one of pico, "),
+        ({"model.remat": True}, "config.model.remat is True; expected one of none, dots, full"),
         ({"model.lora_targets": "q,q"}, "expected some of q,k,v,o,gate,up,down, each once, separated by commas"),
         ({"method.name": "idg"}, "config.method.name is 'idg'; known methods are bigrec, "),
         ({"method.name": "msl", "method.args.tau": 1e-320}, "args.tau is 1e-320; expected 0, or at least 1e-12"),

@@ -96,8 +96,8 @@ def test_a_method_that_searches_nothing_has_lists_of_any_length(plain, monkeypat
 
 def test_a_model_of_its_own_takes_no_fields_of_a_decoder(plain, monkeypatch):
     monkeypatch.setattr(sasrec.METHOD, "model_kind", "sasrec", raising=False)
-    line = refusal(plain, {"method.name": "sasrec", "model.remat": True})
-    assert "config.model.remat is True, but the model of sasrec has no decoder" in line
+    line = refusal(plain, {"method.name": "sasrec", "model.remat": "full"})
+    assert "config.model.remat is 'full', but the model of sasrec has no decoder" in line
 
 
 # ---------------------------------------------------------------------------------------------------------------- paths

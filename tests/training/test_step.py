@@ -18,8 +18,8 @@ from igd_jax.methods.base import token_loss
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.training.loss import weighted_cross_entropy
-from igd_jax.training.mesh import make_mesh, put_batch
-from igd_jax.training.step import init_state, make_step, means
+from igd_jax.training.mesh import make_mesh
+from igd_jax.training.step import grouped, init_state, make_step, means
 
 N_ROWS, N_FEATURES = 32, 6
 
@@ -57,7 +57,7 @@ def _update(loss, params, batches, *, devices: int = 1, normalizer: str = "globa
     mesh, optimizer = make_mesh(data=devices), optax.sgd(0.5)
     functions = make_step(loss, optimizer, normalizer=normalizer)
     state = jax.device_put(init_state(jax.tree.map(jnp.copy, params), optimizer), replicated(mesh))
-    accumulator = functions.accumulate(state, (put_batch(batch, mesh) for batch in batches))
+    accumulator = functions.accumulate(state, grouped(batches, mesh, room=5))
     state, metrics = functions.update(state, accumulator)
     assert int(state.step) == 1
     return jax.device_get((state.params, metrics))
@@ -154,7 +154,8 @@ def test_gradients_of_bfloat16_weights_are_added_up_in_float32_unless_asked(sum_
     functions = make_step(loss, optimizer, sum_dtype=sum_dtype)
     state = init_state({"w": jnp.zeros(4, jnp.bfloat16)}, optimizer)
     y, weight = np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32)
-    found = functions.accumulate(state, [_batch(row[None, None], y, weight) for row in gradients]).grads["w"]
+    groups = grouped([_batch(row[None, None], y, weight) for row in gradients], make_mesh(data=1))
+    found = functions.accumulate(state, groups).grads["w"]
     exact = gradients.astype(np.float64).sum(axis=0)
     if sum_dtype is None:
         assert found.dtype == jnp.bfloat16
@@ -173,13 +174,43 @@ def test_each_shape_is_traced_once():
 
     optimizer = optax.sgd(0.1)
     functions = make_step(loss, optimizer)
-    state = init_state(_params(), optimizer)
+    mesh = make_mesh(data=1)
+    state = jax.device_put(init_state(_params(), optimizer), replicated(mesh))
     for step, width in enumerate((3, 3, 5, 3, 5)):
         batches = _batches(8, seed=step, width=width)
-        state, _ = functions.update(state, functions.accumulate(state, batches))
+        state, _ = functions.update(state, functions.accumulate(state, grouped(batches, mesh, room=4)))
         functions.evaluate(state, batches[0])
     # Once when adding up and once when evaluating; and one look, ever, at the shapes of the sums.
     assert sorted(shapes) == sorted(2 * [(8, 3, N_FEATURES), (8, 5, N_FEATURES)] + [(8, 3, N_FEATURES)])
+
+
+def test_micro_batches_are_grouped_by_shape_in_the_order_in_which_each_is_met():
+    narrow, wide = _batches(8), _batches(8, seed=1, width=5)
+    mesh = make_mesh(data=2)
+    groups = grouped([narrow[0], wide[0], narrow[1], narrow[2], wide[1]], mesh, room=3)
+    assert [int(group.number) for group in groups] == [3, 2]
+    for group, members in zip(groups, ([narrow[0], narrow[1], narrow[2]], [wide[0], wide[1]]), strict=True):
+        for number, member in enumerate(members):
+            jax.tree.map(lambda x, y, n=number: np.testing.assert_array_equal(x[n], y), group.batches, member)
+        assert group.batches.target.shape[0] == 3
+        assert {shard.data.shape[:2] for shard in group.batches.target.addressable_shards} == {(3, 4)}
+
+
+def test_a_step_runs_one_program_per_shape_and_two_more_however_many_micro_batches_there_are(monkeypatch):
+    calls, jit = [], jax.jit
+
+    def told(function, **options):
+        run = jit(function, **options)
+        return lambda *given: calls.append(function.__name__) or run(*given)
+
+    monkeypatch.setattr(jax, "jit", told)
+    functions, mesh = make_step(_loss, optax.sgd(0.1)), make_mesh(data=1)
+    state = init_state(_params(), optax.sgd(0.1))
+    for size in (8, 4):
+        batches = [*_batches(size), *_batches(size, width=5)]
+        state, _ = functions.update(state, functions.accumulate(state, grouped(batches, mesh)))
+        assert calls == ["zeros", "add", "add", "update"]
+        calls.clear()
 
 
 def test_evaluation_gives_the_sums_without_changing_anything():
@@ -204,7 +235,7 @@ def test_the_loss_reads_one_state_throughout_a_step_which_is_then_renewed_from_a
     plain = float(means(_loss(_params(), None, jax.tree.map(jnp.asarray, _batches(N_ROWS)[0]), {}))["loss"])
     tau = 1.0
     for _ in range(3):
-        state, metrics = functions.update(state, functions.accumulate(state, _batches(8)))
+        state, metrics = functions.update(state, functions.accumulate(state, grouped(_batches(8), make_mesh(data=1))))
         assert float(metrics["loss"]) == pytest.approx(tau * plain, rel=1e-5)
         tau += tau * plain
         assert float(state.loss_state["tau"]) == pytest.approx(tau, rel=1e-5)

@@ -1,0 +1,115 @@
+"""What a run costs, told before it starts: parameters, and bytes per device against those there are."""
+
+from collections.abc import Callable
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from igd_jax.core.devices import facts
+from igd_jax.core.log import say
+from igd_jax.core.memory import device_memory, shown_bytes
+from igd_jax.core.sharding import row_shards
+from igd_jax.core.types import ItemBatch, TextBatch
+from igd_jax.methods.base import BACKBONE
+from igd_jax.models.config import ModelConfig
+from igd_jax.models.cost import activation_bytes, training_flops
+from igd_jax.models.load import config_of
+from igd_jax.models.t5_config import T5Config
+from igd_jax.session.session import Session
+from igd_jax.training.step import TrainState
+
+
+def report_cost(session: Session, state: TrainState, frozen: Any, longest: TextBatch | ItemBatch) -> None:
+    """Print the number of parameters, and bytes per device.
+
+    Args:
+      session: the run.
+      state: the state before the first step.
+      frozen: variables that are not trained.
+      longest: a micro-batch of the longest rows.
+    """
+    mesh, n_trained = session.mesh, count(state.params)
+    beside = f" beside {n_frozen:,} frozen ones" if (n_frozen := count(frozen)) else ""
+    devices = f"{mesh.size} {mesh.devices.flat[0].device_kind} device(s) of {jax.process_count()} process(es)"
+    say(f"model: {n_trained:,} parameters to train{beside} on {devices}")
+    sums = 2 if session.settings.train.bfloat16 == "pure" else 4  # bytes per number; those of one micro-batch are more
+    parts: dict[str, int | None] = {
+        "parameters": bytes_per_device(state.params) + bytes_per_device(frozen),
+        "optimizer": bytes_per_device(state.opt_state),
+        "gradients": bytes_per_device(state.params) + bytes_per_device(state.params, itemsize=sums),
+        "activations": _activations(session, longest),
+    }
+    known = {name: size for name, size in parts.items() if size is not None}
+    total, there = sum(known.values()), device_memory(mesh.local_devices[0])
+    told = ", ".join(f"{name} {shown_bytes(size)}" for name, size in known.items())
+    unknown = "" if len(known) == len(parts) else " and activations, which are not estimated"
+    against = f" of {shown_bytes(there)}" if there else ""
+    say(f"memory per device, estimated: {told}: {shown_bytes(total)}{against}{unknown}")
+    if there and total > there:
+        say(
+            "note: that is more than there is; config.model.remat=full, fewer rows in config.train.micro_batch_size, "
+            "more devices in config.mesh.fsdp, or adapters (config.model.lora_rank) need less"
+        )
+
+
+def flops_of(session: Session, state: TrainState) -> Callable[[Any], float]:
+    """Floating-point operations of training on a batch, as a function of the batch; 0 if they are not known."""
+    if (config := _backbone(session)) is None:
+        return lambda batch: 0.0
+    adapters = count(state.params) if session.settings.model.lora_rank else None
+    return training_flops(config, vocab_size=_vocab_size(session, config), adapters=adapters)
+
+
+def peak_flops(mesh: Mesh) -> float | None:
+    """Products per second that all devices together can do, in bfloat16; None if it is not known."""
+    known = facts(mesh.devices.flat[0].device_kind)
+    return None if known is None else known.flops_per_second * mesh.size
+
+
+def count(tree: Any) -> int:
+    """Number of numbers in the arrays of a tree."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def bytes_per_device(tree: Any, *, itemsize: int | None = None) -> int:
+    """Bytes of arrays on each device, by their shardings.
+
+    Args:
+      tree: the arrays.
+      itemsize: bytes per number; None = those of each array.
+    """
+    return sum(
+        prod(leaf.sharding.shard_shape(leaf.shape)) * (itemsize or leaf.dtype.itemsize)
+        for leaf in jax.tree.leaves(tree)
+    )
+
+
+def _activations(session: Session, longest: TextBatch | ItemBatch) -> int | None:
+    """Estimate of the bytes of activations per device; None if the model is no decoder that writes items."""
+    config, model = _backbone(session), session.settings.model
+    if not isinstance(config, ModelConfig) or not isinstance(longest, TextBatch):
+        return None
+    return activation_bytes(
+        config,
+        model.remat,
+        rows=len(longest.prompt) // row_shards(session.mesh),
+        width=longest.shared_prefix.size + longest.prompt.shape[1] + longest.target.shape[1],
+        target=longest.target.shape[1],
+        vocab_size=_vocab_size(session, config),
+        itemsize=jnp.dtype(model.dtype).itemsize,
+    )
+
+
+def _backbone(session: Session) -> ModelConfig | T5Config | None:
+    """Sizes of the backbone; None if the model is another."""
+    model = session.settings.model
+    return config_of(model.path or model.config) if session.method.model_kind == BACKBONE else None
+
+
+def _vocab_size(session: Session, config: ModelConfig | T5Config) -> int:
+    """Rows of the head."""
+    own = config.vocab_size if session.settings.model.path else 0
+    return max(own, session.identifiers.vocab_size)

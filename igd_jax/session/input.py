@@ -1,0 +1,76 @@
+"""Input of training: the micro-batches of each step, and what they amount to."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from igd_jax.core.map_rows import in_groups
+from igd_jax.core.types import ItemBatch, TextBatch
+from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, rows_of_step, seed_of_rows
+from igd_jax.data.examples import Examples
+from igd_jax.models.cost import real_tokens
+from igd_jax.session.plan import Plan
+from igd_jax.session.session import Session
+from igd_jax.training.mesh import local_rows
+from igd_jax.training.step import Group, grouped
+from igd_jax.training.train_log import Amount
+
+
+def micro_batches(
+    session: Session,
+    annotations: Mapping[str, np.ndarray],
+    examples: Examples,
+    rows: Int[np.ndarray, " b"],
+    *,
+    step: int | None = None,
+) -> Iterator[TextBatch | ItemBatch]:
+    """The micro-batches of a step, in NumPy; sorted by length unless the objective depends on their composition.
+
+    Args:
+      session: the run.
+      annotations: annotations of target tokens, by name.
+      examples: examples of the split.
+      rows: row numbers of the step.
+      step: number of the step in training, for which each row gets a seed; None in evaluation.
+    """
+    settings, reads_items = session.settings, session.method.inputs == "items"
+    size = settings.train.micro_batch_size
+    if settings.loss.normalizer == "global":
+        rows = by_length(examples, rows)
+    own = local_rows(size, session.mesh)
+    for group in in_groups(rows, size):
+        seed = None if step is None else seed_of_rows(group, seed=settings.train.seed, step=step)
+        if reads_items:
+            yield make_item_batch(examples, group, size=size, own=own, seed=seed)
+        else:
+            tokens = session.index.item_tokens
+            yield make_text_batch(examples, group, tokens, annotations, size=size, own=own, seed=seed)
+
+
+def step_inputs(
+    session: Session,
+    plan: Plan,
+    batches_of: Callable[..., Iterator[TextBatch | ItemBatch]],
+    flops: Callable[[Any], float],
+    first: int,
+) -> Iterator[tuple[list[Group], Amount]]:
+    """Micro-batches of each step from number `first` on, grouped and on the devices, and what they amount to.
+
+    Of several processes, each counts its own rows, and takes those of the others for as many and as long.
+
+    Args:
+      session: the run.
+      plan: its duration and sizes.
+      batches_of: function from rows and the number of a step to micro-batches of NumPy arrays.
+      flops: floating-point operations of training on a micro-batch.
+      first: number of the first step, from 0.
+    """
+    size, mesh, seed = plan.micro_batch_size, session.mesh, session.settings.train.seed
+    share = len(local_rows(size, mesh)) / size
+    for step in range(first, plan.num_steps):
+        rows = rows_of_step(plan.n_rows, batch_size=plan.global_batch_size, seed=seed, step=step)
+        batches = list(batches_of(rows, step=step))
+        amount = Amount(len(rows), round(sum(map(real_tokens, batches)) / share), sum(map(flops, batches)) / share)
+        yield grouped(batches, mesh, size=size, room=plan.global_batch_size // size), amount
