@@ -137,8 +137,7 @@ def _last_words() -> Iterator[IO[bytes]]:
 
 def _leave(error: BaseException, last_words: IO[bytes]) -> None:
     """Report an error and exit, without waiting for the other processes."""
-    causes = [each for each in errors.behind(error) if isinstance(each, jax.errors.JaxRuntimeError)]
-    if any(_LOST.search(str(each)) for each in causes):
+    if any(_LOST.search(str(each)) for each in errors.behind(error) if not isinstance(each, InputError)):
         os._exit(errors.SYSTEM)  # the last words say why
     code: Any = error.code if isinstance(error, SystemExit) else errors.report(error)
     if is_first():

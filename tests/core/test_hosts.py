@@ -1,5 +1,6 @@
 """Whether a process is alone, and what processes tell one another; two of them run in tests/test_hosts.py."""
 
+import io
 import json
 import signal
 import subprocess
@@ -138,6 +139,29 @@ def test_a_signal_ends_the_loop_when_all_know_of_it():
 
 
 # -------------------------------------------------------------------------------------------------------------- parting
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:1"), 74, b""),
+        (InputError("config.data.dir is 'Gloo'; expected a folder"), 2, b"ended\n"),
+        (SystemExit(143), 143, b"ended\n"),
+    ],
+)
+def test_the_last_words_are_left_to_say_where_another_process_is_lost(monkeypatch, capsys, error, code, says):
+    ended, last_words = [], io.BytesIO()
+
+    def end(code: int) -> None:
+        ended.append(code)
+        raise KeyboardInterrupt  # nothing comes after it
+
+    monkeypatch.setattr(hosts.os, "_exit", end)
+    monkeypatch.setattr(hosts, "GRACE_SECONDS", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        hosts._leave(error, last_words)
+    assert (ended, last_words.getvalue()) == ([code], says)
+    assert len(capsys.readouterr().err.splitlines()) == (code == 2)
+
+
 LIVE = """
 import os, sys
 from igd_jax.core.hosts import _last_words
