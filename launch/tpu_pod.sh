@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains on all hosts of a TPU slice, as a queued resource: waits for it, and after a preemption makes it anew and goes on.
+# Trains on all hosts of a TPU slice, as a queued resource: waits for it, makes it anew after a preemption, and goes on.
 #
 #   NAME=igd ZONE=us-west4-a ACCELERATOR=v5litepod-16 BUCKET=my-bucket DATA=gs://my-bucket/data launch/tpu_pod.sh \
 #     [--dry-run] --config=configs/igd.py --workdir=bucket/runs/igd ...

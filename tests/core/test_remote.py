@@ -42,16 +42,17 @@ def test_a_folder_is_copied_once_without_what_nobody_reads(tmp_path, capsys):
 )
 def test_what_cannot_be_read_is_one_line(url, because, monkeypatch):
     monkeypatch.setattr(remote, "_PATIENCE", "scheme=http")
-    with pytest.raises(InputError, match="^--data is '") as raised:
+    with pytest.raises(InputError, match=r"^--data is '") as raised:
         local_folder(url, option="--data")
     assert because in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
+OBJECTS = {"data/meta.json": b"{}", "data/train.parquet": b"PAR1"}
+
+
 class Store(http.server.BaseHTTPRequestHandler):
     """The two calls of Google's JSON interface that a copy takes: a list of objects, and the bytes of one."""
-
-    objects = {"data/meta.json": b"{}", "data/train.parquet": b"PAR1"}
 
     def do_GET(self) -> None:
         url = urllib.parse.urlsplit(self.path)
@@ -61,14 +62,12 @@ class Store(http.server.BaseHTTPRequestHandler):
         )
         if url.path.endswith("/o"):
             prefix = given.get("prefix", [""])[0]
-            body = json.dumps(
-                {"items": [self.about(each) for each in self.objects if each.startswith(prefix)]}
-            ).encode()
-        elif name not in self.objects:
+            body = json.dumps({"items": [self.about(each) for each in OBJECTS if each.startswith(prefix)]}).encode()
+        elif name not in OBJECTS:
             self.send_error(404)
             return
         elif given.get("alt") == ["media"] or "/storage/v1/" not in url.path:
-            body = self.objects[name]
+            body = OBJECTS[name]
         else:
             body = json.dumps(self.about(name)).encode()
         self.send_response(200)
@@ -77,7 +76,7 @@ class Store(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def about(self, name: str) -> dict[str, str]:
-        return {"kind": "storage#object", "bucket": "bucket", "name": name, "size": str(len(self.objects[name]))}
+        return {"kind": "storage#object", "bucket": "bucket", "name": name, "size": str(len(OBJECTS[name]))}
 
     def log_message(self, *_: object) -> None:
         """Nothing."""
