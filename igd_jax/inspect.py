@@ -13,8 +13,8 @@ from absl import flags
 
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import local_path
 from igd_jax.core.log import say
+from igd_jax.core.remote import local_folder
 from igd_jax.data.prepared import load
 from igd_jax.data.templates import TEMPLATES
 from igd_jax.data.tokenizer import load_tokenizer
@@ -80,7 +80,7 @@ def define_flags() -> None:
 def main() -> None:
     """Entry point."""
     given = flags.FLAGS
-    data, tokenizer = local_path(given.data, option="--data"), local_path(given.tokenizer, option="--tokenizer")
+    data, tokenizer = (local_folder(getattr(given, name), option=f"--{name}") for name in ("data", "tokenizer"))
     found = inspect(data, tokenizer, given.title, candidates=given.candidates, beta=given.beta, prompt=given.prompt)
     if given.json:
         say(json.dumps(found, ensure_ascii=False))

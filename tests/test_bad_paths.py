@@ -25,6 +25,10 @@ URL_CASES = [
 ]
 
 
+BY_URL = ("--config.data.dir", "--config.model.path", "--config.tokenizer.path", "--data", "--tokenizer")
+"""Options of folders that may be of an object store, but of no other."""
+
+
 @pytest.fixture
 def good(tiny, tmp_path, monkeypatch) -> dict[str, dict[str, str]]:
     """Good values of the options of each command, in a folder with the bad paths."""
@@ -64,8 +68,15 @@ def test_a_path_that_cannot_be(good, tmp_path, name, option, path):
 def test_a_url_is_no_path(good, tmp_path, name, option):
     before = sorted(tmp_path.rglob("*"))
     program = doctor if name == "doctor" else OPTIONS[name][0]
-    given = good.get(name, {}) | {option: "gs://bucket/below"}
+    url = "ftp://host/below" if option in BY_URL else "gs://bucket/below"
+    given = good.get(name, {}) | {option: url}
     line = one_line(run_here(program, *(f"{key}={value}" for key, value in given.items())))
     shown = option[2:] if option.startswith("--config.") else option
-    assert line == f"error: {shown} is 'gs://bucket/below', which is a URL; expected a path on this machine"
+    expected = "expected a folder, by path or by a URL of gs://, s3://, file://"
+    if option not in BY_URL:
+        expected = (
+            "which is a URL; expected a path on this machine, such as one in the folder where the bucket is mounted"
+        )
+    assert line.startswith(f"error: {shown} is {url!r}")
+    assert line.endswith(expected)
     assert sorted(tmp_path.rglob("*")) == before

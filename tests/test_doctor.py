@@ -1,6 +1,9 @@
 """The doctor names what is there, and what is wrong."""
 
-from command import run_here, run_process
+from types import SimpleNamespace
+
+import pytest
+from command import ROOT, run_here, run_process
 
 from igd_jax import doctor as program
 
@@ -38,3 +41,33 @@ def test_what_is_wrong_is_told_and_is_the_exit_code(tmp_path, monkeypatch):
     assert wrong[0] == "WRONG  sharded product: no driver: install one"
     assert wrong[1].startswith("WRONG  workdir: ")
     assert done.out.splitlines()[-1] == "2 thing(s) to fix"
+
+
+def test_programs_of_a_recipe_are_looked_for_and_their_absence_is_no_error(tmp_path, monkeypatch):
+    (tmp_path / "git").write_text("#!/bin/sh\n")
+    (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert program.check_recipe("tpu_pod") == [
+        "lacks  tpu_pod: gcloud is not in PATH: https://cloud.google.com/sdk/docs/install",
+        f"ok     tpu_pod: {tmp_path / 'git'}",
+    ]
+    done = run_here(program, f"--workdir={tmp_path}", "--recipe=sky")
+    assert done.code == 0
+    assert "lacks  sky: sky is not in PATH: pip install 'skypilot[gcp]', or another cloud's name" in done.out
+
+
+def test_every_recipe_has_its_programs():
+    scripts = {path.stem for path in (ROOT / "launch").glob("*.sh") if "recipe.sh" in path.read_text()}
+    assert program.RECIPES.keys() == scripts - {"recipe", "tpu"}
+
+
+def test_an_nvidia_driver_that_is_too_old_is_told_apart_from_a_missing_plugin(monkeypatch):
+    monkeypatch.setattr(program, "_driver", lambda: "550.54.15")
+    with pytest.raises(RuntimeError, match=r"jax runs on the CPU: run 'pip install -e .\[cuda\]'"):
+        program.check_accelerator()
+    plugin = SimpleNamespace(name="jax_cuda13_plugin", version="0.10.2")
+    monkeypatch.setattr(program, "distributions", lambda: [plugin])
+    with pytest.raises(RuntimeError, match=r"the NVIDIA driver is 550.54.15, but jax-cuda13-plugin needs 580 or newer"):
+        program.check_accelerator()
+    monkeypatch.setattr(program, "_driver", lambda: "")
+    assert program.check_accelerator().endswith("the CPU is in use, though there is jax-cuda13-plugin 0.10.2")

@@ -224,10 +224,18 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)  # a leftover is removed by the next writer
 
 
+def is_url(given: str) -> bool:
+    """Whether a text begins like a URL; as a path it would name a local folder such as ``gs:``."""
+    return bool(re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", given))
+
+
 def local_path(given: str, *, option: str) -> Path:
-    """The path that `option` gives; raises `InputError` for a URL, which would name a local folder such as ``gs:``."""
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", given):
-        raise InputError(f"{option} is {shown(given)}, which is a URL; expected a path on this machine")
+    """The path that `option` gives; raises `InputError` for a URL."""
+    if is_url(given):
+        raise InputError(
+            f"{option} is {shown(given)}, which is a URL; expected a path on this machine, such as one in the folder "
+            "where the bucket is mounted"
+        )
     return Path(given)
 
 

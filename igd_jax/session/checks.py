@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin, get_type_hints, runtime_checkable
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import local_path
+from igd_jax.core.io import is_url, local_path
+from igd_jax.core.remote import local_folder
 from igd_jax.core.shown import LONGEST_SHOWN, shown
 
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
@@ -129,11 +130,13 @@ class Existing:
       what: noun for the file or folder, and advice if it is missing.
       holds: names or patterns of files in the folder; if empty, the path itself is a file.
       words: values that are not paths.
+      by_url: whether it may be a folder of an object store.
     """
 
     what: str
     holds: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    by_url: bool = False
 
     def __call__(self, field: str, value: Any) -> None:
         if value in self.words:
@@ -142,6 +145,13 @@ class Existing:
             raise InputError(f"config.{field} is not set; expected {self._expected}")
         if wrong := self._wrong(value):
             raise refused(field, value, self._expected, but=wrong)
+
+    def on_this_machine(self, field: str, value: str, *, copy: bool) -> str:
+        """The path that a value gives; a URL stands for a copy of its folder, made if `copy`."""
+        if not (self.by_url and is_url(value)):
+            local_path(value, option=f"config.{field}")
+            return value
+        return str(local_folder(value, option=f"config.{field}")) if copy else value
 
     @property
     def _expected(self) -> str:
@@ -211,7 +221,7 @@ def _read(field: str, hint: Any, value: Any, needs: Collection[str]) -> Any:
     check_type(field, value, kind)
     for check in checks:
         if isinstance(check, Existing):
-            local_path(value, option=f"config.{field}")
+            value = check.on_this_machine(field, value, copy=field in needs)
         if field in needs or not isinstance(check, Existing):
             check(field, value)
     return kind(value)

@@ -32,11 +32,14 @@ DType = Annotated[str, OneOf(DTYPES)]
 ITEM_FILE = "a file with one item id per line"
 
 
+PREPARED = Existing("a folder that igd_jax.prepare has written; prepare one and pass it", ("meta.json",), by_url=True)
+
+
 @dataclass(frozen=True)
 class DataSettings:
     """`config.data`."""
 
-    dir: Annotated[str, Existing("a folder that igd_jax.prepare has written; prepare one and pass it", ("meta.json",))]
+    dir: Annotated[str, PREPARED]
     prompt: Annotated[str, OneOf(sorted(TEMPLATES))]
     category: Annotated[str, Text(1, 200)]
     max_length: Annotated[int, Range(1, 1_048_576, "a number of tokens")]
@@ -44,7 +47,9 @@ class DataSettings:
     max_examples: AllOrSome
 
 
-TOKENIZER = Existing("a Hugging Face folder; give one to config.tokenizer.path", ("tokenizer.json",), words=("",))
+TOKENIZER = Existing(
+    "a Hugging Face folder; give one to config.tokenizer.path", ("tokenizer.json",), words=("",), by_url=True
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ MODEL_FOLDER = "a Hugging Face model folder with safetensors weights; download t
 class ModelSettings:
     """`config.model`; dtypes by name, as ``jnp.dtype`` takes them."""
 
-    path: Annotated[str, Existing(MODEL_FOLDER, ("config.json", "*.safetensors"), words=("",))]
+    path: Annotated[str, Existing(MODEL_FOLDER, ("config.json", "*.safetensors"), words=("",), by_url=True)]
     config: Annotated[str, OneOf((*decoders.NAMED, *t5_config.NAMED))]
     dropout: Annotated[float, Range(0, 0.99, "a probability", also=(-1, "for that of the model"))]
     dtype: DType

@@ -2,9 +2,11 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+import tiny_run
 from configs_by_hand import changed, defaults, fields_of, refusal
 from ml_collections import ConfigDict
 from test_configs import CASES, get_case
@@ -242,3 +244,13 @@ def test_a_field_that_is_missing(plain):
         settings_from(ConfigDict(less))
     with pytest.raises(InputError, match=r"config.decode is None; expected a section"):
         settings_from(ConfigDict(less | {"decode": None}))
+
+
+def test_folders_by_url_are_read_from_copies(tiny):
+    config = tiny_run.tiny_config(tiny)
+    config.data.dir, config.model.path = f"file://{tiny / 'data'}", f"file://{tiny / 'model'}"
+    settings = settings_from(config)
+    assert (Path(settings.data.dir) / "meta.json").read_bytes() == (tiny / "data" / "meta.json").read_bytes()
+    assert settings.tokenizer.path == settings.model.path != str(tiny / "model")
+    assert config.data.dir.startswith("file://")
+    assert settings_from(config, needs=()).data.dir == config.data.dir

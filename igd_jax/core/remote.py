@@ -1,0 +1,64 @@
+"""Folders of an object store, named by URL: copied to this machine once per process, then read like any other."""
+
+import atexit
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+
+from pyarrow import ArrowException, fs
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import is_url
+from igd_jax.core.log import say
+from igd_jax.core.shown import shown
+
+SCHEMES = ("gs", "s3", "file")
+READ = (".jinja", ".json", ".model", ".parquet", ".safetensors", ".txt")
+"""Endings of the files that prepared folders, models and tokenizers are read from; others are not copied."""
+_PATIENCE = "retry_limit_seconds=60"
+"""For Google's library, which otherwise tries for 15 minutes."""
+
+
+def local_folder(given: str, *, option: str) -> Path:
+    """The folder that `option` gives by path or by URL; that of a URL is a copy, removed when the process ends.
+
+    Raises:
+      InputError: the scheme of the URL is unknown, or it names no folder that can be read.
+      OSError: copying failed.
+    """
+    if not is_url(given):
+        return Path(given)
+    scheme = given.partition("://")[0]
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+        raise InputError(f"{option} is {shown(given)}; expected a folder, by path or by a URL of {known}")
+    try:
+        return _copied(given)
+    except (FileNotFoundError, ArrowException, _Unreadable) as error:
+        raise InputError(f"{option} is {shown(given)}, which cannot be read: {shown(str(error))}") from None
+
+
+class _Unreadable(Exception):
+    """A store that does not answer, or a folder without a file to read."""
+
+
+@cache
+def _copied(url: str) -> Path:
+    """Copy the files of a folder, but not its folders."""
+    patient = url if not url.startswith("gs:") else f"{url}{'&' if '?' in url else '?'}{_PATIENCE}"
+    store, path = fs.FileSystem.from_uri(patient)
+    try:
+        found = store.get_file_info(fs.FileSelector(path))
+    except OSError as error:
+        raise _Unreadable(str(error)) from None
+    files = [info for info in found if info.is_file and info.base_name.endswith(READ)]
+    if not files:
+        raise _Unreadable(f"there is no file to read in it, of {len(found)} entries")
+    folder = Path(tempfile.mkdtemp(prefix="igd_jax-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for info in files:
+        fs.copy_files(info.path, str(folder / info.base_name), store, fs.LocalFileSystem(), use_threads=False)
+    left = f", {len(found) - len(files)} other entries left" if len(found) > len(files) else ""
+    say(f"copied {len(files)} files, {sum(info.size for info in files) / 1e6:,.1f} MB, from {url}{left}")
+    return folder

@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Trains on this machine.
+#
+#   launch/local.sh [--dry-run] --config=configs/igd.py --workdir=runs/igd ...
+#
+# Settings: ACCELERATOR, nothing for the CPU, or cuda, or tpu; CODE and DATA as in launch/recipe.sh.
+set -euo pipefail
+# shellcheck source=launch/recipe.sh
+. "$(dirname "$0")/recipe.sh"
+if [ -n "${DATA:-}" ]; then set -- "$@" --config.data.dir="$(absolute "$DATA")"; fi
+enter_code
+run bash launch/setup.sh ${ACCELERATOR:+"$ACCELERATOR"}
+run exec .venv/bin/python -m igd_jax.train "$@"

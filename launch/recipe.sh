@@ -1,0 +1,61 @@
+# shellcheck shell=bash
+# What the recipes share, which source this file. A recipe takes settings from the environment, and hands its arguments
+# on to `python -m igd_jax.train`. --dry-run before them prints every command and runs none. Bash 3.2 is enough.
+#
+# CODE: what runs, a checkout (default: the one that holds the recipe, changes included) or a git URL, URL#REF.
+# DATA: the prepared folder, local or by URL (gs://, s3://); becomes --config.data.dir. Without it, the arguments say it.
+
+launch=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+CODE=${CODE:-$(dirname "$launch")}
+dry_run=
+if [ "${1:-}" = --dry-run ]; then dry_run=1 && shift; fi
+
+refuse() { # WORDS...: end as programs do after bad input
+  echo "error: $*" >&2
+  exit 2
+}
+need() { # NAMES...: refuse if a setting is missing
+  for name in "$@"; do
+    [ -n "${!name:-}" ] || refuse "the setting $name is missing; $0 names all settings on its first lines"
+  done
+}
+need_tool() { # NAME RECIPE: refuse if a program is missing
+  [ -n "$dry_run" ] || command -v "$1" >/dev/null ||
+    refuse "$1 is not in PATH; 'python -m igd_jax.doctor --recipe=$2' says where it comes from"
+}
+quoted() { # WORDS...: one line that a shell splits into these words again
+  local word line='' plain='^[A-Za-z0-9_./:=,@%+-]+$' quote="'\\''"
+  for word in "$@"; do
+    [[ $word =~ $plain ]] || word="'${word//\'/$quote}'"
+    line="$line $word"
+  done
+  echo "${line# }"
+}
+run() { # COMMAND...: run it, or print it
+  if [ -n "$dry_run" ]; then quoted "$@"; else "$@"; fi
+}
+is_url() {
+  case $1 in *://* | git@*) true ;; *) false ;; esac
+}
+clone() { # line of shell: the code of a URL into ./igd_jax, and nothing new if it is there
+  local ref=HEAD
+  case $CODE in *'#'*) ref=${CODE#*#} ;; esac
+  echo "test -d igd_jax/.git || git clone --no-checkout $(quoted "${CODE%%#*}") igd_jax;" \
+    "git -C igd_jax fetch origin $(quoted "$ref") && git -C igd_jax checkout --detach FETCH_HEAD"
+}
+enter_code() { # on this machine: go where the code is
+  if is_url "$CODE"; then
+    run bash -c "$(clone)"
+    run cd igd_jax || exit
+  else
+    run cd "$CODE" || exit
+  fi
+}
+absolute() { # PATH: the same from anywhere; URLs as they are
+  if is_url "$1"; then echo "$1"; else case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac fi
+}
+
+[ $# -gt 0 ] || refuse "no arguments of igd_jax.train; for example: $0 --config=configs/igd.py --workdir=runs/igd"
+if [ -n "${DATA:-}" ] && ! is_url "$DATA" && ! [ -f "$DATA/meta.json" ]; then
+  refuse "DATA is $DATA, which is no prepared folder (it holds no meta.json); make one with igd_jax.prepare"
+fi

@@ -1,0 +1,181 @@
+"""Launch recipes: what --dry-run prints is what would run, quoted; what is missing is refused; fakes see a real run."""
+
+import os
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+FLAGS = ["--config=configs/igd.py", "--workdir=bucket/run", '--config.data.category=kids\' books "x" $HOME']
+NEEDS = {
+    "local": {},
+    "docker": {},
+    "slurm": {"GPUS": "8"},
+    "sky": {"ACCELERATORS": "H100:8", "BUCKET": "gs://bucket"},
+    "tpu_vm": {"NAME": "igd", "ZONE": "z", "ACCELERATOR": "v5litepod-8"},
+    "tpu_pod": {"NAME": "igd", "ZONE": "z", "ACCELERATOR": "v6e-16", "BUCKET": "bucket"},
+}
+TRAIN = ["python", "-m", "igd_jax.train"]
+
+
+def launch(recipe: str, *arguments: str, path: Path | None = None, **settings: str) -> subprocess.CompletedProcess[str]:
+    """Run a recipe with no settings but these, and with the programs of `path` before all others."""
+    environment = {"PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"], "HOME": "/nowhere"}
+    script = ROOT / "launch" / f"{recipe}.sh"
+    return subprocess.run(
+        ["bash", script, *arguments], env=environment | settings, capture_output=True, text=True, cwd=path
+    )
+
+
+def dry(recipe: str, **settings: str) -> list[list[str]]:
+    """The commands of a dry run, each split into words as a shell does."""
+    done = launch(recipe, "--dry-run", *FLAGS, **NEEDS[recipe], **settings)
+    assert (done.returncode, done.stderr) == (0, "")
+    return [shlex.split(line) for line in done.stdout.splitlines()]
+
+
+def innermost(words: list[str]) -> list[str]:
+    """The words of the training command, out of the command that sends them somewhere."""
+    for word in words:
+        for start in ("--command=", "--wrap=", "--env=TRAIN="):
+            if word.startswith(start):
+                words = shlex.split(word.removeprefix(start).partition("; code=")[0])
+    return words
+
+
+@pytest.mark.parametrize("recipe", NEEDS)
+def test_every_recipe_ends_in_the_same_command_with_the_arguments_as_they_were(recipe):
+    (words,) = [found for line in dry(recipe) if FLAGS[2] in (found := innermost(line))]
+    assert words[-len(FLAGS) :] == FLAGS
+    if recipe == "sky":  # whose job has the command
+        assert "-m igd_jax.train $hosts $TRAIN" in (ROOT / "launch" / "sky.yaml").read_text()
+        return
+    program, *rest = words[-len(FLAGS) - 3 : -len(FLAGS)]
+    assert [Path(program).name, *rest] == TRAIN
+
+
+@pytest.mark.parametrize("recipe", NEEDS)
+def test_data_of_a_url_is_a_flag(recipe):
+    lines = map(innermost, dry(recipe, DATA="gs://bucket/my data"))
+    assert any(words[-1] == "--config.data.dir=gs://bucket/my data" for words in lines)
+
+
+@pytest.mark.parametrize("recipe", ["local", "docker", "tpu_pod"])
+def test_local_data_are_carried(recipe, tmp_path):
+    data = tmp_path / "my data"
+    data.mkdir()
+    (data / "meta.json").write_text("{}")
+    said = [" ".join(words) for words in dry(recipe, DATA=str(data))]
+    wanted = {
+        "local": [f"--config.data.dir={data}"],
+        "docker": [f"--volume={data}:/data:ro", "--config.data.dir=/data"],
+        "tpu_pod": [f"-C {data} .", "data.tgz igd:data.tgz --worker=all", "--config.data.dir=data"],
+    }
+    assert all(any(part in line for line in said) for part in wanted[recipe]), said
+
+
+@pytest.mark.parametrize("recipe", NEEDS)
+def test_code_is_a_checkout_or_a_url_with_a_ref(recipe):
+    url = "https://host/igd_jax.git"
+    said = "\n".join(" ".join(words) for words in dry(recipe, CODE=f"{url}#v1"))
+    wanted = {"docker": f"{url}#v1"}
+    assert wanted.get(recipe, f"git clone --no-checkout {url} igd_jax; git -C igd_jax fetch origin v1") in said
+
+
+@pytest.mark.parametrize(("recipe", "name"), [(recipe, name) for recipe, needs in NEEDS.items() for name in needs])
+def test_a_missing_setting_is_one_line(recipe, name):
+    done = launch(recipe, "--dry-run", *FLAGS, **(NEEDS[recipe] | {name: ""}))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: the setting {name} is missing; ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_other_bad_input_is_one_line(tmp_path):
+    assert "error: no arguments of igd_jax.train" in launch("local").stderr
+    done = launch("local", *FLAGS, DATA=str(tmp_path))
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "which is no prepared folder" in done.stderr
+    done = launch("sky", *FLAGS, **NEEDS["sky"], path=tools(tmp_path / "none"))
+    assert done.returncode == 2
+    assert "error: sky is not in PATH; " in done.stderr
+
+
+def test_a_slurm_job_has_a_process_per_gpu_and_queues_again_after_saving():
+    (job,) = [words for words in dry("slurm", NODES="2") if words[0] == "sbatch"]
+    assert {"--nodes=2", "--ntasks-per-node=8", "--gpus-per-node=8", "--requeue", "--signal=TERM@120"} <= set(job)
+    assert "if test $code = 143; then scontrol requeue $SLURM_JOB_ID; fi; exit $code" in job[-1]
+
+
+def tools(folder: Path, **programs: str) -> Path:
+    """A folder of programs that write their arguments into ``calls`` there, and then do what is given."""
+    folder.mkdir()
+    for name, does in programs.items():
+        told = f'{{ printf "%q " {name} "$@"; echo; }} >> {folder}/calls'
+        (folder / name).write_text(f"#!/bin/bash\n{told}\n{does}\n")
+        (folder / name).chmod(0o755)
+    return folder
+
+
+QUEUE = """cd "$(dirname "$0")"
+case "$*" in
+  *" describe "*) cat state 2>/dev/null ;;
+  *" create "*) echo WAITING_FOR_RESOURCES > state ;;
+  *" delete "*) rm state ;;
+  *igd_jax.train*) if test -e again; then exit 0; fi; touch again; echo SUSPENDED > state; exit 255 ;;
+esac"""
+"""A queue with one slice, which is preempted once, during training."""
+
+
+def test_a_preempted_slice_is_made_anew_and_training_goes_on(tmp_path):
+    waits = 'cd "$(dirname "$0")"; if grep -q WAITING state; then echo ACTIVE > state; fi'
+    folder = tools(tmp_path / "bin", gcloud=QUEUE, sleep=waits)
+    done = launch("tpu_pod", *FLAGS, **NEEDS["tpu_pod"], CODE="https://host/x.git", path=folder)
+    assert done.returncode == 0, done.stderr
+    calls = [shlex.split(line) for line in (folder / "calls").read_text().splitlines()]
+    queued = [words[4] for words in calls if "queued-resources" in words and words[4] != "describe"]
+    assert queued == ["create", "delete", "create", "delete"]
+    trained = [innermost(words) for words in calls if any("igd_jax.train" in word for word in words)]
+    assert len(trained) == 2
+    assert trained[0] == trained[1]
+    assert trained[0][-len(FLAGS) :] == FLAGS
+    assert all({"--zone=z", "--quiet"} <= set(words) for words in calls if words[0] == "gcloud")
+    assert "igd was preempted; a new one is asked for" in done.stdout
+
+
+def test_a_slice_is_left_if_training_itself_fails(tmp_path):
+    folder = tools(tmp_path / "bin", gcloud='case "$*" in *describe*) echo ACTIVE ;; *train*) exit 7 ;; esac', sleep="")
+    done = launch("tpu_pod", *FLAGS, **NEEDS["tpu_pod"], CODE="https://host/x.git", path=folder)
+    assert done.returncode == 7
+    assert "training ended with code 7; igd is left and costs" in done.stderr
+    assert " delete " not in (folder / "calls").read_text()
+
+
+def test_code_of_a_checkout_is_packed_as_it_stands(tmp_path):
+    """One TPU VM that is there already: files that git ignores stay here, changes go along."""
+    code = tmp_path / "code"
+    code.mkdir()
+    subprocess.run(["git", "init", "-q", code], check=True)
+    (code / ".gitignore").write_text("runs\n")
+    (code / "runs").write_text("")
+    (code / "new one.py").write_text("")
+    keeps = 'case "$*" in *scp*) cp "$5" "$(dirname "$0")/got.tgz" ;; esac'
+    folder = tools(tmp_path / "bin", gcloud=keeps)
+    done = launch("tpu_vm", *FLAGS, **NEEDS["tpu_vm"], CODE=str(code), KEEP="1", path=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    names = subprocess.run(["tar", "-tzf", folder / "got.tgz"], capture_output=True, text=True, check=True).stdout
+    assert sorted(names.splitlines()) == [".gitignore", "new one.py"]
+
+
+@pytest.mark.parametrize(("recipe", "tool"), [("slurm", "sbatch"), ("sky", "sky")])
+def test_the_tool_gets_what_the_dry_run_prints(tmp_path, recipe, tool):
+    code = tmp_path / "code"
+    (code / "launch").mkdir(parents=True)
+    (code / "launch" / "setup.sh").write_text("")
+    folder = tools(tmp_path / "bin", **{tool: ""})
+    done = launch(recipe, *FLAGS, **NEEDS[recipe], CODE=str(code), path=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    (said,) = [words for words in dry(recipe, CODE=str(code)) if words[0] == tool or words[:2] == ["exec", tool]]
+    (call,) = map(shlex.split, (folder / "calls").read_text().splitlines())
+    assert call == [word for word in said if word != "exec"]
