@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 import torch
 from absl import flags
-from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from benchmarks import common
 from benchmarks.common import Node
@@ -78,19 +78,20 @@ class Ours:
       session: run without its weights.
       index: items, with the candidates of decoding.
       model: untrained backbone, of a folder or with random weights.
+      engine: engine of the method.
     """
 
     def __init__(self, session: Session):
         context = session.context(session.decode_index())
         self.session, self.index, self.model = session, context.index, session.method.make_model(context)
         options = decode_options(session.settings.decode, self.index)
-        self._engine = session.method.engine(context, self.model, options)
+        self.engine = session.method.engine(context, self.model, options)
 
     def __call__(self, examples: Examples, groups: Groups) -> Lists:
         lists: Lists = []
         for group in groups:
             batch = self.batch(examples, group)
-            found = jax.device_get(recommend(self._engine, batch, width=prompt_room(examples)))
+            found = jax.device_get(recommend(self.engine, batch, width=prompt_room(examples)))
             pairs = zip(found.rows[: len(group)].tolist(), found.scores[: len(group)].tolist(), strict=True)
             lists += [[(self.title(row), score) for row, score in zip(*user, strict=True)] for user in pairs]
         return lists
@@ -139,7 +140,7 @@ class GainProcessor(LogitsProcessor):
                 node = node.children.get(token) if node else None
             if node and node.children:
                 weights = self._weights(node)
-                weight[beam, list(weights)] = torch.tensor(list(weights.values()))
+                weight[beam, list(weights)] = torch.tensor(list(weights.values()), device=scores.device)
         scores = (scores - 1e-7) * weight
         self._spent.append(time.perf_counter() - start)
         return scores
@@ -153,17 +154,22 @@ class GainProcessor(LogitsProcessor):
 
 
 class Peer:
-    """Beam search of transformers; `in_processor` holds the time of each call of its logits processor in seconds."""
+    """Beam search of transformers; `in_processor` holds the time of each call of its logits processor in seconds.
 
-    def __init__(self, session: Session):
+    Args:
+      session: run without its weights.
+      model: model on its device; None = with the weights of the session, in float32 on the CPU.
+    """
+
+    def __init__(self, session: Session, model: PreTrainedModel | None = None):
         decode, self._eos = session.settings.decode, session.tokenizer.eos
         self.in_processor: list[float] = []
         self._root, self._alpha = common.build_dict_trie(session.decode_index()), decode.alpha
-        self._k, self._model = decode.num_beams, common.torch_model(session).eval()
+        self._k, self._model = decode.num_beams, (model or common.torch_model(session)).eval()
         self._options = GenerationConfig(
             num_beams=self._k,
             num_return_sequences=self._k,
-            max_new_tokens=decode.max_new_tokens,
+            max_new_tokens=decode.max_new_tokens or session.decode_index().longest,
             length_penalty=decode.length_penalty,
             do_sample=False,
             early_stopping=False,
@@ -184,8 +190,8 @@ class Peer:
         processor = GainProcessor(self._root, prompt_width=width, alpha=self._alpha, spent=self.in_processor)
         self._options.output_scores = with_scores
         out = self._model.generate(
-            ids,
-            attention_mask=mask,
+            ids.to(self._model.device),
+            attention_mask=mask.to(self._model.device),
             generation_config=self._options,
             logits_processor=LogitsProcessorList([processor]),
         )

@@ -24,6 +24,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
 from igd_jax.data.batches import rows_of_step
 from igd_jax.data.examples import Examples
+from igd_jax.session.cost import flops_of
 from igd_jax.session.input import micro_batches
 from igd_jax.session.session import Session
 from igd_jax.session.weights import initial_state
@@ -47,6 +48,7 @@ class Ours:
         optimizer = make_optimizer(schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay)
         self._mesh, self._room = session.mesh, train.global_batch_size // train.micro_batch_size
         self._state, self._functions, _ = initial_state(session, context, objective, optimizer)
+        self._flops = flops_of(session, self._state)
 
     def __call__(self, steps: Sequence[np.ndarray]) -> list[float]:
         """Take steps, each over the given rows; the loss of each, before its update."""
@@ -61,6 +63,10 @@ class Ours:
     def tokens(self, rows: np.ndarray) -> int:
         """Tokens through the model in one step, padding included."""
         return sum(len(one.shared_prefix) + one.prompt.size + one.target.size for one in self._batches(rows))
+
+    def flops(self, rows: np.ndarray) -> float:
+        """Floating-point operations that the model needs for one step, without padding."""
+        return sum(map(self._flops, self._batches(rows)))
 
 
 class Peer:

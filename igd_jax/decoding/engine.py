@@ -61,21 +61,24 @@ def recommend(engine: Engine, batch: TextBatch | ItemBatch, *, width: int = 0) -
       width: length in tokens of the longest prompt, shared prefix included, among all batches to be answered; 0 = of
         this batch. Prompts are read at their own width, but the search is compiled once for all widths.
     """
-    state = _start(engine, batch, width)
+    state = start(engine, batch, width)
     while True:
-        state, is_open = _generate(engine, state)
+        state, is_open = generate(engine, state)
         if not is_open:
-            return _finish(engine, state)
-        state = _grow(engine, state)
+            return finish(engine, state)
+        state = grow(engine, state)
 
 
 @partial(jax.jit, static_argnums=2)
-def _start(engine: Engine, batch: Batch, width: int) -> State:
+def start(engine: Engine, batch: Batch, width: int) -> State:
+    """Read the prompts of a batch, padded to `width` tokens."""
     return engine.begin(engine.prefill(batch), width=width)
 
 
 @jax.jit
-def _generate(engine: Engine, state: State) -> tuple[State, Bool[Array, ""]]:
+def generate(engine: Engine, state: State) -> tuple[State, Bool[Array, ""]]:
+    """Call the model until all rows are closed or there is no room; returns whether any row is open."""
+
     def goes_on(state: State) -> Bool[Array, ""]:
         return engine.is_open(state).any() & engine.has_room(state)
 
@@ -84,12 +87,14 @@ def _generate(engine: Engine, state: State) -> tuple[State, Bool[Array, ""]]:
 
 
 @jax.jit
-def _grow(engine: Engine, state: State) -> State:
+def grow(engine: Engine, state: State) -> State:
+    """Give the state more room."""
     return engine.grow(state)
 
 
 @jax.jit
-def _finish(engine: Engine, state: State) -> Recommendations:
+def finish(engine: Engine, state: State) -> Recommendations:
+    """The lists of a state."""
     return engine.finished(state)
 
 

@@ -1,0 +1,72 @@
+"""Every figure of `benchmarks.gpu` is made at toy size; parts that fail or take too long are told, the rest kept."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from absl import flags
+from absl.testing import flagsaver
+
+pytest.importorskip("torch")
+
+from benchmarks import gpu, parts
+from benchmarks.parts import Part
+from igd_jax.core.errors import InputError
+
+
+@pytest.mark.slow
+def test_every_part_makes_its_figures_at_toy_size(tiny: Path):
+    made = gpu.parts_of(gpu.TOY, gpu.Inputs(tiny / "data", tiny / "model"))
+    found = {name: part.measure() for name, part in made.items()}
+    json.dumps(found)
+    assert found["training"]["examples_per_second"] > 0 < found["training"]["useful_TFLOP_per_second"]
+    for name in ("search", "search of transformers"):
+        assert found[name]["users_per_second"] > 0 < found[name]["latency_ms_median"]
+    assert found["equality with a CPU"]["same_lists"] == "22 of 22"
+
+
+def test_full_limits_are_under_ten_minutes():
+    assert sum(part.limit for part in gpu.parts_of(gpu.FULL, gpu.Inputs(Path(), Path())).values()) < 600
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Run the parts ``good``, ``slow`` and ``bad``, in no process at all."""
+    output = tmp_path / "out.json"
+    made = {name: Part(dict, 7) for name in ("good", "slow", "bad")}
+    if "only" not in flags.FLAGS:
+        parts.define_flags(made, output=output)
+
+    def process(command, *, timeout, **_):
+        name, file = (command[at].partition("=")[2] for at in (3, 4))
+        if name == "slow":
+            raise subprocess.TimeoutExpired(command, timeout)
+        if name == "good":
+            Path(file).write_text(json.dumps({"speed": 3}))
+        return subprocess.CompletedProcess(command, int(name == "bad"), "", "noise\nout of memory\n")
+
+    monkeypatch.setattr(parts.subprocess, "run", process)
+    monkeypatch.setattr(parts.common, "machine", lambda: {"date": "today", "commit": "c0ffee"})
+
+    def call(*only: str):
+        with flagsaver.flagsaver(only=list(only), output=str(output), part=""):
+            flags.FLAGS.mark_as_parsed()
+            return parts.run("module", made), json.loads(output.read_text())
+
+    return call
+
+
+def test_results_of_parts_are_kept_and_reasons_told(run):
+    found, written = run("bad", "slow")
+    assert found == written["parts"]
+    assert found["slow"] == {"failed": "it took more than 7 s"}
+    assert found["bad"] == {"failed": "out of memory"}
+    found, written = run("good")
+    assert list(written["parts"]) == ["good", "slow", "bad"]
+    assert written["parts"]["good"] == {"speed": 3, "date": "today", "commit": "c0ffee"}
+
+
+def test_a_part_that_is_not_there_is_bad_input(run):
+    with pytest.raises(InputError, match="--only names 'fast'; expected one of good, slow, bad"):
+        run("fast")
