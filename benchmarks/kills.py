@@ -45,6 +45,7 @@ from igd_jax.session.session import set_up
 from igd_jax.session.settings import settings_from
 from igd_jax.session.weights import initial_state
 from igd_jax.training.checkpoint import Checkpoints
+from igd_jax.training.train_log import TrainLog
 
 STEPS = 60
 MOMENTS = {"start": 1, "compile": 1, "step": 12, "evaluate": 3, "save": 4}
@@ -88,7 +89,7 @@ def train(data: Path, workdir: Path, log: Path, moments: Connection, place: list
 
         return told
 
-    program.rows_of_step = telling("step", program.rows_of_step)
+    TrainLog.take = telling("step", TrainLog.take)
     program.evaluate_loss = telling("evaluate", program.evaluate_loss)
     for name in ("save_last", "save_best"):
         setattr(Checkpoints, name, telling("save", getattr(Checkpoints, name)))

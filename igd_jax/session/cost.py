@@ -32,14 +32,15 @@ def report_cost(session: Session, state: TrainState, frozen: Any, longest: TextB
       longest: a micro-batch of the longest rows.
     """
     mesh, n_trained = session.mesh, count(state.params)
-    beside = f" beside {n_frozen:,} frozen ones" if (n_frozen := count(frozen)) else ""
+    n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(frozen))
+    beside = f" beside {shown_bytes(n_bytes)} of frozen arrays" if n_bytes else ""
     devices = f"{mesh.size} {mesh.devices.flat[0].device_kind} device(s) of {jax.process_count()} process(es)"
     say(f"model: {n_trained:,} parameters to train{beside} on {devices}")
-    sums = 2 if session.settings.train.bfloat16 == "pure" else 4  # bytes per number; those of one micro-batch are more
+    of_sums = 2 if session.settings.train.bfloat16 == "pure" else 4  # bytes per number
     parts: dict[str, int | None] = {
         "parameters": bytes_per_device(state.params) + bytes_per_device(frozen),
         "optimizer": bytes_per_device(state.opt_state),
-        "gradients": bytes_per_device(state.params) + bytes_per_device(state.params, itemsize=sums),
+        "gradients": bytes_per_device(state.params) + bytes_per_device(state.params, itemsize=of_sums),
         "activations": _activations(session, longest),
     }
     known = {name: size for name, size in parts.items() if size is not None}
@@ -95,7 +96,7 @@ def _activations(session: Session, longest: TextBatch | ItemBatch) -> int | None
     return activation_bytes(
         config,
         model.remat,
-        rows=len(longest.prompt) // row_shards(session.mesh),
+        rows=session.settings.train.micro_batch_size // row_shards(session.mesh),
         width=longest.shared_prefix.size + longest.prompt.shape[1] + longest.target.shape[1],
         target=longest.target.shape[1],
         vocab_size=_vocab_size(session, config),
