@@ -1,4 +1,4 @@
-"""What each of two processes does in tests/test_hosts.py: ``python tests/pair.py FOLDER ADDRESS NUMBER``.
+"""What each of two processes does in tests/test_pair.py: ``python tests/pair.py FOLDER ADDRESS NUMBER``.
 
 FOLDER holds ``data`` and ``model`` of `tiny_run`, and ``moved``, a run of one step. One start of two processes, which
 takes seconds, proves many things.

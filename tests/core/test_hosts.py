@@ -1,4 +1,4 @@
-"""Whether a process is alone, and what processes tell one another; two of them run in tests/test_hosts.py."""
+"""Whether a process is alone, and what processes tell one another; two of them run in tests/test_pair.py."""
 
 import io
 import json
