@@ -126,6 +126,8 @@ def get_config() -> ConfigDict:
     config.decode.candidates = ""  # items that may be recommended, as data.candidates names them; empty = those
     config.decode.collaborative = ""  # scores of items for D3 and BIGRec: popularity, or the folder of a SASRec run
     config.decode.batch_size = 16  # users at a time; published: 16
+    config.decode.search = "jump"  # search over the trie: jump = whole chains per call; stepwise = token by token
+    config.decode.budget = -1  # jump: tokens per user and call, filled by prospect; 0 = no more than needed; -1 = auto
 
     config.eval = ConfigDict()
     config.eval.split = "test"  # rows that are ranked: test, valid or train

@@ -14,7 +14,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.types import TextBatch
-from igd_jax.decoding.stepwise import Stepwise
+from igd_jax.decoding.search import TrieSearch
 from igd_jax.items.index import ItemIndex
 from igd_jax.models.backbone import Prefix
 from igd_jax.models.visibility import Causal
@@ -51,7 +51,7 @@ class ExactRanking:
       n_left_out: number of candidates that are longer than the search writes.
     """
 
-    def __init__(self, engine: Stepwise, index: ItemIndex):
+    def __init__(self, engine: TrieSearch, index: ItemIndex):
         rows = index.catalog.tokens.take(index.trie.row)
         fits = np.flatnonzero(rows.lengths <= engine.options.max_length)
         self._engine, self._rows, self.n_left_out = engine, index.trie.row[fits], len(rows) - len(fits)
@@ -86,13 +86,13 @@ class ExactRanking:
 
 
 @partial(jax.jit, static_argnums=2)
-def _read(engine: Stepwise, batch: TextBatch, width: int) -> tuple[Prefix, Any]:
+def _read(engine: TrieSearch, batch: TextBatch, width: int) -> tuple[Prefix, Any]:
     prefix = engine.model.prefill(batch)
     return prefix.pad_to(max(width, prefix.width)), engine.edge_score.of_rows(batch)
 
 
 @jax.jit
-def _scores(engine: Stepwise, prefix: Prefix, of_rows: Any, titles: Titles) -> Float[Array, " n"]:
+def _scores(engine: TrieSearch, prefix: Prefix, of_rows: Any, titles: Titles) -> Float[Array, " n"]:
     """Final score of each title after one prompt."""
     model, (n_titles, n_tokens) = engine.model, titles.token.shape
     many = prefix.take(jnp.zeros(n_titles, jnp.int32))

@@ -23,12 +23,15 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.data.prompts import Prompts
 from igd_jax.data.tokenizer import Tokenizer
+from igd_jax.decoding.chains import chains_of
 from igd_jax.decoding.device_trie import device_trie
 from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.decoding.engine import Engine
+from igd_jax.decoding.jump import Jump, tokens_per_call
 from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.restriction import restricted
+from igd_jax.decoding.search import JUMP, STEPWISE, TrieSearch
 from igd_jax.decoding.stepwise import Stepwise
 from igd_jax.items.index import ItemIndex
 from igd_jax.models.backbone import Backbone
@@ -80,6 +83,9 @@ class DecodeOptions:
       num_beams: width of the beam.
       top_k: length of the lists.
       max_length: maximum number of tokens of an identifier, EOS included.
+      search: engine of the search over the trie, of `SEARCHES`.
+      budget: tokens per user and call of a search that jumps; see `decoding.jump.tokens_per_call`.
+      batch_size: users at a time.
     """
 
     alpha: float
@@ -88,6 +94,9 @@ class DecodeOptions:
     num_beams: int
     top_k: int
     max_length: int
+    search: str = JUMP
+    budget: int = -1
+    batch_size: int = 16
 
 
 def check_argument(name: str, value: Any, is_good: bool, expected: str, *, but: str = "") -> None:
@@ -228,19 +237,25 @@ def search_engine(
     *,
     edge_score: EdgeScore | None = None,
     softmax_temperature: float = 1.0,
-) -> Stepwise:
+) -> TrieSearch:
     """Trie-constrained beam search over the candidates, with IGD's edge score unless another one is given."""
     index = context.index
     if edge_score is None:
         edge_score = rebalanced(index.gain, alpha=options.alpha, temperature=options.temperature)
-    return Stepwise(
-        *nnx.split(model),
-        trie=device_trie(index.trie),
-        edge_score=restricted(index.trie, edge_score),
-        options=SearchOptions(options.num_beams, options.max_length, options.length_penalty),
-        top_k=options.top_k,
-        softmax_temperature=softmax_temperature,
-    )
+    graph, weights = nnx.split(model)
+    search = {
+        "graph": graph,
+        "weights": weights,
+        "trie": device_trie(index.trie),
+        "edge_score": restricted(index.trie, edge_score),
+        "options": SearchOptions(options.num_beams, options.max_length, options.length_penalty),
+        "top_k": options.top_k,
+        "softmax_temperature": softmax_temperature,
+    }
+    if options.search == STEPWISE:
+        return Stepwise(**search)
+    n_tokens = tokens_per_call(options.budget, batch_size=options.batch_size)
+    return Jump(**search, chains=chains_of(index.trie, index.catalog.counts), n_tokens=n_tokens)
 
 
 def load_method(name: str, args: Mapping[str, Any]) -> Method:

@@ -11,7 +11,7 @@ from igd_jax.core.log import Progress
 from igd_jax.core.sharding import replicated
 from igd_jax.data.batches import make_text_batch, prompt_room
 from igd_jax.decoding.exact import ExactRanking
-from igd_jax.decoding.stepwise import Stepwise
+from igd_jax.decoding.search import TrieSearch
 from igd_jax.evaluation.diversity import overlap
 from igd_jax.evaluation.figures import Figure
 from igd_jax.evaluation.groups import Columns
@@ -86,7 +86,7 @@ def add_exact(found: Analysis, evaluated: Evaluated, *, n_queries: int | None) -
       n_queries: queries, evenly spread; None = as many as take little time, 0 = none.
     """
     engine, index, lists = evaluated.recommender.engine, evaluated.recommender.index, evaluated.lists
-    if not isinstance(engine, Stepwise):
+    if not isinstance(engine, TrieSearch):
         name = evaluated.session.settings.method.name
         found.left_out.append(f"exact: {name} does not search with a beam over the trie")
         return
@@ -112,7 +112,7 @@ def add_exact(found: Analysis, evaluated: Evaluated, *, n_queries: int | None) -
 
 
 def _ranked_exactly(
-    evaluated: Evaluated, engine: Stepwise, rows: Int[np.ndarray, " n"], *, k: int
+    evaluated: Evaluated, engine: TrieSearch, rows: Int[np.ndarray, " n"], *, k: int
 ) -> tuple[Int[np.ndarray, "n K"], int]:
     """Exact lists of some rows of the split, and the number of candidates that the search cannot finish."""
     session, recommender = evaluated.session, evaluated.recommender

@@ -56,6 +56,9 @@ def decode_options(decode: DecodeSettings, index: ItemIndex) -> DecodeOptions:
         num_beams=decode.num_beams,
         top_k=decode.top_k,
         max_length=min(decode.max_new_tokens, index.longest) if decode.max_new_tokens else index.longest,
+        search=decode.search,
+        budget=decode.budget,
+        batch_size=decode.batch_size,
     )
 
 

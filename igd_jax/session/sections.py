@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from igd_jax.data.collaborative import FILE as COLLABORATIVE
 from igd_jax.data.prepared import SPLITS
 from igd_jax.data.templates import TEMPLATES
+from igd_jax.decoding.search import SEARCHES
 from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.items.candidates import CANDIDATES
 from igd_jax.models import config as decoders
@@ -134,6 +135,8 @@ class DecodeSettings:
     candidates: Annotated[str, Existing(ITEM_FILE, words=("", *CANDIDATES))]
     collaborative: Annotated[str, Existing(COLLABORATIVE_FOLDER, (COLLABORATIVE,), words=("", "popularity"))]
     batch_size: Annotated[int, Range(1, 1_048_576, "a number of users")]
+    search: Annotated[str, OneOf(SEARCHES)]
+    budget: Annotated[int, Range(0, 65_536, "a number of tokens", also=(-1, "to go by batch and device"))]
 
 
 @dataclass(frozen=True)

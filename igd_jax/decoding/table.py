@@ -1,0 +1,136 @@
+"""What the model has said so far of each row: the edge scores below every node that it has read, and their keys.
+
+A node is read at most once per row, into a slot of its own, and nothing in the table is ever moved. The trie is
+numbered depth first, so a slot holds an ancestor of a node, or the node itself, if its range of descendants contains
+the node: no paths are kept.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from igd_jax.models.backbone import KVCache
+from igd_jax.models.visibility import Tree
+
+
+class Reading(NamedTuple):
+    """Tokens that are read in one call of the model; those of a chain are consecutive.
+
+    Attributes:
+      node: trie node of each token; -1 on padding, which comes last.
+      end: first node after its descendants; -1 on padding.
+      depth: number of tokens up to it.
+    """
+
+    node: Int[Array, "B T"]
+    end: Int[Array, "B T"]
+    depth: Int[Array, "B T"]
+
+    @property
+    def visible(self) -> Tree:
+        """A token sees its ancestors among the tokens."""
+        return Tree(self.node, self.end)
+
+
+class Rows(NamedTuple):
+    """The children of nodes that have been read, at most W of each, the best ones, by token.
+
+    Attributes:
+      child: node of each child; arbitrary where the score is -inf.
+      score: edge score; -inf if there is no child.
+    """
+
+    child: Int[Array, "B T W"]
+    score: Float[Array, "B T W"]
+
+
+@struct.dataclass
+class Table:
+    """Slots of each row.
+
+    Attributes:
+      kv: keys and values of the tokens.
+      node, end: as in `Reading`; -1 in free slots.
+      rows: the children of each node.
+      used: number of slots in use, the first ones.
+    """
+
+    kv: KVCache
+    node: Int[Array, "B S"]
+    end: Int[Array, "B S"]
+    rows: Rows
+    used: Int[Array, " B"]
+
+    @property
+    def n_slots(self) -> int:
+        """Number of slots per row."""
+        return self.node.shape[1]
+
+    def slot_of(self, node: Int[Array, "B K"]) -> Int[Array, "B K"]:
+        """Slot of each node; -1 for a node that has not been read, and for node -1."""
+        held = (self.node[:, None] == node[:, :, None]) & (node >= 0)[:, :, None]
+        return jnp.where(held, jnp.arange(self.n_slots)[None, None], -1).max(axis=2)
+
+    def ancestors(self, reading: Reading) -> Bool[Array, "B T S"]:
+        """Mask of the slots that each token sees."""
+        node = reading.node[:, :, None]
+        return (self.node[:, None] <= node) & (node < self.end[:, None])
+
+    def append(self, reading: Reading, rows: Rows, kv: KVCache) -> "Table":
+        """The table with what has been read in the next slots of each row, where there must be room for all of it."""
+        place = jnp.arange(self.n_slots)[None] - self.used[:, None]
+        n_read = (reading.node >= 0).sum(axis=1, dtype=jnp.int32)
+        is_new = (place >= 0) & (place < n_read[:, None])
+        place = jnp.clip(place, 0, reading.node.shape[1] - 1)
+
+        def put(old: Array, new: Array) -> Array:
+            spread = (..., *(None,) * (old.ndim - 2))
+            return jnp.where(is_new[spread], jnp.take_along_axis(new, place[spread], axis=1), old)
+
+        return Table(
+            self.kv.write_rows(kv, self.used),
+            put(self.node, reading.node),
+            put(self.end, reading.end),
+            Rows(put(self.rows.child, rows.child), put(self.rows.score, rows.score)),
+            self.used + n_read,
+        )
+
+    def clear(self, rows: Int[Array, " n"]) -> "Table":
+        """The table with no slot of some rows in use; indices beyond the last row are ignored."""
+        node, end = (x.at[rows].set(-1, mode="drop") for x in (self.node, self.end))
+        return replace(self, node=node, end=end, used=self.used.at[rows].set(0, mode="drop"))
+
+    def grow(self, n_slots: int) -> "Table":
+        """The table with more slots."""
+        more = n_slots - self.n_slots
+        node, end = (jnp.pad(x, ((0, 0), (0, more)), constant_values=-1) for x in (self.node, self.end))
+        rows = Rows(*(jnp.pad(x, ((0, 0), (0, more), (0, 0))) for x in self.rows))
+        return Table(self.kv.pad_to(n_slots), node, end, rows, self.used)
+
+
+def empty_table(kv: KVCache, n_rows: int, n_slots: int, *, n_children: int) -> Table:
+    """A table of free slots.
+
+    Args:
+      kv: a cache of the model, of any number of slots.
+      n_rows, n_slots: its size.
+      n_children: W, the most children that are kept of a node.
+    """
+    nothing = jnp.full((n_rows, n_slots), -1, jnp.int32)
+    shape = (n_rows, n_slots, n_children)
+    rows = Rows(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32))
+    return Table(kv.empty(n_slots), nothing, nothing, rows, jnp.zeros(n_rows, jnp.int32))
+
+
+def best(rows: Rows, n_children: int) -> Rows:
+    """The best children of each node, in the order given, which breaks ties; padded if there are fewer columns."""
+    width = rows.score.shape[2]
+    if width <= n_children:
+        pad = ((0, 0), (0, 0), (0, n_children - width))
+        return Rows(jnp.pad(rows.child, pad), jnp.pad(rows.score, pad, constant_values=-jnp.inf))
+    column = jnp.sort(jax.lax.top_k(rows.score, n_children)[1], axis=2)
+    return Rows(*(jnp.take_along_axis(x, column, axis=2) for x in rows))
