@@ -5,6 +5,7 @@ are known; the next call reads, for each row, the nodes that it stopped at, each
 """
 
 from dataclasses import replace
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -15,19 +16,25 @@ from jaxtyping import Array, Bool, Float, Int
 from igd_jax.core.types import Recommendations, TextBatch
 from igd_jax.decoding.chains import Chains
 from igd_jax.decoding.device_trie import Children
+from igd_jax.decoding.plan import Plan, known_chains, laid_out, needed_chains, with_worth, without_read
+from igd_jax.decoding.prospect import most_wanted
 from igd_jax.decoding.recurrence import Edges, Hypotheses, advance, root
 from igd_jax.decoding.search import TrieSearch
-from igd_jax.decoding.table import Reading, Rows, Table, best, empty_table
+from igd_jax.decoding.table import Rows, Table, best, empty_table
 from igd_jax.models.backbone import Prefix
 
 NARROW = 64
 """Children that are looked at for every node; wider nodes, which are few, take turns."""
+MOST_CHAINS = 32
+"""Chains that a call may read beyond those that are needed."""
 ROOM = 16
 """Slots per beam of the first tables; they do not affect results."""
 
 
-def tokens_per_call(budget: int, *, batch_size: int) -> int:
-    return 64 if budget < 0 else budget
+def budget_of(budget: int, *, batch_size: int) -> dict[str, Any]:
+    if budget == 0:
+        return {"n_tokens": 128, "fills": False}
+    return {"n_tokens": 32 if budget < 0 else budget, "fills": budget > 0}
 
 
 class Begun(NamedTuple):
@@ -55,20 +62,6 @@ class State:
     of_rows: Any
 
 
-class Plan(NamedTuple):
-    """What a call reads.
-
-    Attributes:
-      reading: the tokens.
-      chain: number of the chain of each token, among G.
-      last: column of the last token of each chain; 0 for a chain without one.
-    """
-
-    reading: Reading
-    chain: Int[Array, "B T"]
-    last: Int[Array, "B G"]
-
-
 @struct.dataclass(kw_only=True)
 class Jump(TrieSearch):
     """The search as an engine; see `decoding.engine.Engine`.
@@ -76,10 +69,12 @@ class Jump(TrieSearch):
     Attributes:
       chains: chains of the trie.
       n_tokens: T, tokens of each row in a call.
+      fills: whether a call reads what will probably be needed if there is room.
     """
 
     chains: Chains
     n_tokens: int = struct.field(pytree_node=False)
+    fills: bool = struct.field(pytree_node=False)
 
     def prefill(self, batch: TextBatch) -> Begun:
         """Read the prompts and select the first tokens."""
@@ -95,7 +90,8 @@ class Jump(TrieSearch):
         """A state with room for titles of common length."""
         prefix = prefilled.prefix.pad_to(max(width, prefilled.prefix.width))
         n_slots = max(ROOM * self.options.num_beams, 2 * self.n_tokens)
-        table = empty_table(prefix.kv, len(prefix.length), n_slots, n_children=self._n_children)
+        n_rows, n_children = len(prefix.length), self._n_children
+        table = empty_table(prefix.kv, n_rows, n_slots, n_children=n_children, with_worth=self.fills)
         return State(prefix, table, prefilled.hypotheses, prefilled.of_rows)
 
     def insert(self, state: State, prefilled: Begun, rows: Int[Array, " n"]) -> State:
@@ -124,7 +120,10 @@ class Jump(TrieSearch):
             past=[(table.kv, table.ancestors(reading))],
         )
         logits, total = self.normalized(model, hidden)
-        table = table.append(reading, self._children(plan, logits, total, state.of_rows), kv)
+        rows = self._children(plan, logits, total, state.of_rows)
+        if self.fills:
+            rows = with_worth(plan, rows, self.chains, max_length=self.options.max_length)
+        table = without_read(table, plan).append(reading, rows, kv)
         return replace(state, table=table, hypotheses=self._replay(table, state.hypotheses))
 
     def is_open(self, state: State) -> Bool[Array, " B"]:
@@ -149,26 +148,14 @@ class Jump(TrieSearch):
         return min(2 * self.options.num_beams, self.trie.width)
 
     def _plan(self, table: Table, hypotheses: Hypotheses) -> Plan:
-        """The chains of the beams that wait, the best first, as far as there is room."""
-        node = hypotheses.node
-        waits = (node >= 0) & (table.slot_of(node) < 0) & hypotheses.is_open[:, None]
-        start, depth = jnp.maximum(node, 0), jnp.broadcast_to(hypotheses.clock[:, None], node.shape)
-        # The node at the length limit is never read.
-        length = jnp.minimum(self.chains.length[start].astype(jnp.int32), self.options.max_length - depth)
-        return self._laid_out(start, depth, jnp.where(waits, length, 0))
-
-    def _laid_out(self, start: Int[Array, "B G"], depth: Int[Array, "B G"], length: Int[Array, "B G"]) -> Plan:
-        """Chains one after another, cut at the end of the call."""
-        column = jnp.arange(self.n_tokens)[None]
-        after = jnp.cumsum(length, axis=1)
-        chain = (after[:, None] <= column[:, :, None]).sum(axis=2, dtype=jnp.int32)
-        is_token = chain < start.shape[1]
-        chain = jnp.minimum(chain, start.shape[1] - 1)
-        before, end = after - length, self.chains.end_of(start)
-        of_chain = (jnp.take_along_axis(x, chain, axis=1) for x in (start - before, end, depth - before))
-        node, end, depth = (jnp.where(is_token, x, -1) for x in of_chain)
-        shift = jnp.where(is_token, column, 0)
-        return Plan(Reading(node + shift, end, depth + shift), chain, jnp.clip(after - 1, 0, self.n_tokens - 1))
+        """What the beams wait for, and what they will probably wait for if there is room."""
+        limit = self.options.max_length
+        wanted = needed_chains(table, hypotheses, self.chains, max_length=limit)
+        if self.fills:
+            n_chains = min(self.n_tokens, MOST_CHAINS)
+            known = known_chains(table, hypotheses, wanted, self.chains, n_chains=n_chains, max_length=limit)
+            wanted = most_wanted(self.trie, self.chains, wanted, known, max_length=limit)
+        return laid_out(wanted, self.chains, self.n_tokens)
 
     def _children(self, plan: Plan, logits: Float[Array, "B T V"], total: Float[Array, "B T"], of_rows: Any) -> Rows:
         """The best children of every node that has been read."""
@@ -189,7 +176,7 @@ class Jump(TrieSearch):
         return Rows(
             *(
                 jnp.where(branches, jnp.take_along_axis(many, plan.chain[..., None], axis=1), one)
-                for many, one in zip(branching, only, strict=True)
+                for many, one in zip(branching[:2], only[:2], strict=True)
             )
         )
 
@@ -213,7 +200,7 @@ class Jump(TrieSearch):
             turn = jnp.argmax(waits, axis=1)[:, None]
             wide = rows_of(*(jnp.take_along_axis(x, turn, axis=1) for x in (last, plan.last)), self.trie.width)
             is_turn = waits & (jnp.arange(waits.shape[1])[None] == turn)
-            return waits & ~is_turn, Rows(*(jnp.where(is_turn[..., None], w, r) for w, r in zip(wide, rows)))
+            return waits & ~is_turn, jax.tree.map(partial(jnp.where, is_turn[..., None]), wide, rows)
 
         return jax.lax.while_loop(lambda carried: carried[0].any(), one_more, (n_children > narrow, rows))[1]
 
@@ -227,7 +214,7 @@ class Jump(TrieSearch):
 
         def step(carried: tuple[Hypotheses, Int[Array, "B K"], Bool[Array, " B"]]) -> Any:
             hypotheses, slot, goes_on = carried
-            rows = Rows(*(jnp.take_along_axis(x, slot, axis=1) for x in table.rows))
+            rows = Rows(*(jnp.take_along_axis(x, slot, axis=1) for x in (table.rows.child, table.rows.score)))
             advanced = self._advance(hypotheses, rows)
             return located(
                 jax.tree.map(

@@ -42,10 +42,12 @@ class Rows(NamedTuple):
     Attributes:
       child: node of each child; arbitrary where the score is -inf.
       score: edge score; -inf if there is no child.
+      worth: score of the path to a child that may be read next; -inf for all others. None if nobody asks.
     """
 
     child: Int[Array, "B T W"]
     score: Float[Array, "B T W"]
+    worth: Float[Array, "B T W"] | None = None
 
 
 @struct.dataclass
@@ -54,31 +56,30 @@ class Table:
 
     Attributes:
       kv: keys and values of the tokens.
-      node, end: as in `Reading`; -1 in free slots.
+      reading: the tokens; node -1 in free slots.
       rows: the children of each node.
       used: number of slots in use, the first ones.
     """
 
     kv: KVCache
-    node: Int[Array, "B S"]
-    end: Int[Array, "B S"]
+    reading: Reading
     rows: Rows
     used: Int[Array, " B"]
 
     @property
     def n_slots(self) -> int:
         """Number of slots per row."""
-        return self.node.shape[1]
+        return self.reading.node.shape[1]
 
     def slot_of(self, node: Int[Array, "B K"]) -> Int[Array, "B K"]:
         """Slot of each node; -1 for a node that has not been read, and for node -1."""
-        held = (self.node[:, None] == node[:, :, None]) & (node >= 0)[:, :, None]
+        held = (self.reading.node[:, None] == node[:, :, None]) & (node >= 0)[:, :, None]
         return jnp.where(held, jnp.arange(self.n_slots)[None, None], -1).max(axis=2)
 
     def ancestors(self, reading: Reading) -> Bool[Array, "B T S"]:
         """Mask of the slots that each token sees."""
         node = reading.node[:, :, None]
-        return (self.node[:, None] <= node) & (node < self.end[:, None])
+        return (self.reading.node[:, None] <= node) & (node < self.reading.end[:, None])
 
     def append(self, reading: Reading, rows: Rows, kv: KVCache) -> "Table":
         """The table with what has been read in the next slots of each row, where there must be room for all of it."""
@@ -91,39 +92,35 @@ class Table:
             spread = (..., *(None,) * (old.ndim - 2))
             return jnp.where(is_new[spread], jnp.take_along_axis(new, place[spread], axis=1), old)
 
-        return Table(
-            self.kv.write_rows(kv, self.used),
-            put(self.node, reading.node),
-            put(self.end, reading.end),
-            Rows(put(self.rows.child, rows.child), put(self.rows.score, rows.score)),
-            self.used + n_read,
-        )
+        reading, rows = jax.tree.map(put, (self.reading, self.rows), (reading, rows))
+        return Table(self.kv.write_rows(kv, self.used), reading, rows, self.used + n_read)
 
     def clear(self, rows: Int[Array, " n"]) -> "Table":
         """The table with no slot of some rows in use; indices beyond the last row are ignored."""
-        node, end = (x.at[rows].set(-1, mode="drop") for x in (self.node, self.end))
-        return replace(self, node=node, end=end, used=self.used.at[rows].set(0, mode="drop"))
+        reading = Reading(*(x.at[rows].set(-1, mode="drop") for x in self.reading))
+        return replace(self, reading=reading, used=self.used.at[rows].set(0, mode="drop"))
 
     def grow(self, n_slots: int) -> "Table":
         """The table with more slots."""
         more = n_slots - self.n_slots
-        node, end = (jnp.pad(x, ((0, 0), (0, more)), constant_values=-1) for x in (self.node, self.end))
-        rows = Rows(*(jnp.pad(x, ((0, 0), (0, more), (0, 0))) for x in self.rows))
-        return Table(self.kv.pad_to(n_slots), node, end, rows, self.used)
+        reading = Reading(*(jnp.pad(x, ((0, 0), (0, more)), constant_values=-1) for x in self.reading))
+        rows = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, more), (0, 0))), self.rows)
+        return Table(self.kv.pad_to(n_slots), reading, rows, self.used)
 
 
-def empty_table(kv: KVCache, n_rows: int, n_slots: int, *, n_children: int) -> Table:
+def empty_table(kv: KVCache, n_rows: int, n_slots: int, *, n_children: int, with_worth: bool) -> Table:
     """A table of free slots.
 
     Args:
       kv: a cache of the model, of any number of slots.
       n_rows, n_slots: its size.
       n_children: W, the most children that are kept of a node.
+      with_worth: whether `Rows.worth` is kept.
     """
-    nothing = jnp.full((n_rows, n_slots), -1, jnp.int32)
-    shape = (n_rows, n_slots, n_children)
-    rows = Rows(jnp.zeros(shape, jnp.int32), jnp.zeros(shape, jnp.float32))
-    return Table(kv.empty(n_slots), nothing, nothing, rows, jnp.zeros(n_rows, jnp.int32))
+    reading = Reading(*(jnp.full((n_rows, n_slots), -1, jnp.int32) for _ in range(3)))
+    numbers = jnp.zeros((n_rows, n_slots, n_children), jnp.float32)
+    rows = Rows(numbers.astype(jnp.int32), numbers, numbers if with_worth else None)
+    return Table(kv.empty(n_slots), reading, rows, jnp.zeros(n_rows, jnp.int32))
 
 
 def best(rows: Rows, n_children: int) -> Rows:
@@ -133,4 +130,4 @@ def best(rows: Rows, n_children: int) -> Rows:
         pad = ((0, 0), (0, 0), (0, n_children - width))
         return Rows(jnp.pad(rows.child, pad), jnp.pad(rows.score, pad, constant_values=-jnp.inf))
     column = jnp.sort(jax.lax.top_k(rows.score, n_children)[1], axis=2)
-    return Rows(*(jnp.take_along_axis(x, column, axis=2) for x in rows))
+    return Rows(*(jnp.take_along_axis(x, column, axis=2) for x in (rows.child, rows.score)))

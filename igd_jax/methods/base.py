@@ -27,7 +27,7 @@ from igd_jax.decoding.chains import chains_of
 from igd_jax.decoding.device_trie import device_trie
 from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.decoding.engine import Engine
-from igd_jax.decoding.jump import Jump, tokens_per_call
+from igd_jax.decoding.jump import Jump, budget_of
 from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.restriction import restricted
@@ -254,8 +254,8 @@ def search_engine(
     }
     if options.search == STEPWISE:
         return Stepwise(**search)
-    n_tokens = tokens_per_call(options.budget, batch_size=options.batch_size)
-    return Jump(**search, chains=chains_of(index.trie, index.catalog.counts), n_tokens=n_tokens)
+    budget = budget_of(options.budget, batch_size=options.batch_size)
+    return Jump(**search, **budget, chains=chains_of(index.trie, index.catalog.counts))
 
 
 def load_method(name: str, args: Mapping[str, Any]) -> Method:
