@@ -27,14 +27,26 @@ NARROW = 64
 """Children that are looked at for every node; wider nodes, which are few, take turns."""
 MOST_CHAINS = 32
 """Chains that a call may read beyond those that are needed."""
+FEWEST, MOST, RIDGE = 32, 128, 256
+"""Tokens of each row in a call, at least and at most, and those of all rows that a device computes in about the time of
+reading its weights: 180 to 560 on accelerators, docs/decoding.md. A CPU is the faster the fewer it computes."""
 ROOM = 16
 """Slots per beam of the first tables; they do not affect results."""
 
 
-def budget_of(budget: int, *, batch_size: int) -> dict[str, Any]:
-    if budget == 0:
-        return {"n_tokens": 128, "fills": False}
-    return {"n_tokens": 32 if budget < 0 else budget, "fills": budget > 0}
+def budget_of(budget: int, *, batch_size: int) -> dict[str, int]:
+    """Sizes of a call, as arguments of `Jump`.
+
+    Args:
+      budget: tokens per row and call, up to which calls are filled by prospect; 0 = no more than needed, which takes
+        the fewest tokens; -1 = as many as the device computes in the time of reading its weights, so that a batch of
+        few rows is filled, and chains of many rows wait for the next call.
+      batch_size: number of rows.
+    """
+    if budget < 0:
+        n_tokens = max(FEWEST, min(MOST, RIDGE // batch_size))
+        return {"n_tokens": n_tokens, "fill": n_tokens}
+    return {"n_tokens": max(budget, MOST), "fill": budget}
 
 
 class Begun(NamedTuple):
@@ -43,6 +55,20 @@ class Begun(NamedTuple):
     prefix: Prefix
     hypotheses: Hypotheses
     of_rows: Any
+
+
+class Replayed(NamedTuple):
+    """Rows that advance over the table.
+
+    Attributes:
+      hypotheses: beams and results.
+      slot: slot of each beam; 0 where it has none.
+      goes_on: mask of the rows whose beams all have one.
+    """
+
+    hypotheses: Hypotheses
+    slot: Int[Array, "B K"]
+    goes_on: Bool[Array, " B"]
 
 
 @struct.dataclass
@@ -69,12 +95,12 @@ class Jump(TrieSearch):
     Attributes:
       chains: chains of the trie.
       n_tokens: T, tokens of each row in a call.
-      fills: whether a call reads what will probably be needed if there is room.
+      fill: tokens up to which a call also reads what will probably be needed.
     """
 
     chains: Chains
     n_tokens: int = struct.field(pytree_node=False)
-    fills: bool = struct.field(pytree_node=False)
+    fill: int = struct.field(pytree_node=False)
 
     def prefill(self, batch: TextBatch) -> Begun:
         """Read the prompts and select the first tokens."""
@@ -91,7 +117,7 @@ class Jump(TrieSearch):
         prefix = prefilled.prefix.pad_to(max(width, prefilled.prefix.width))
         n_slots = max(ROOM * self.options.num_beams, 2 * self.n_tokens)
         n_rows, n_children = len(prefix.length), self._n_children
-        table = empty_table(prefix.kv, n_rows, n_slots, n_children=n_children, with_worth=self.fills)
+        table = empty_table(prefix.kv, n_rows, n_slots, n_children=n_children, with_worth=self.fill > 0)
         return State(prefix, table, prefilled.hypotheses, prefilled.of_rows)
 
     def insert(self, state: State, prefilled: Begun, rows: Int[Array, " n"]) -> State:
@@ -121,7 +147,7 @@ class Jump(TrieSearch):
         )
         logits, total = self.normalized(model, hidden)
         rows = self._children(plan, logits, total, state.of_rows)
-        if self.fills:
+        if self.fill:
             rows = with_worth(plan, rows, self.chains, max_length=self.options.max_length)
         table = without_read(table, plan).append(reading, rows, kv)
         return replace(state, table=table, hypotheses=self._replay(table, state.hypotheses))
@@ -151,10 +177,10 @@ class Jump(TrieSearch):
         """What the beams wait for, and what they will probably wait for if there is room."""
         limit = self.options.max_length
         wanted = needed_chains(table, hypotheses, self.chains, max_length=limit)
-        if self.fills:
-            n_chains = min(self.n_tokens, MOST_CHAINS)
+        if self.fill:
+            n_chains = min(self.fill, MOST_CHAINS)
             known = known_chains(table, hypotheses, wanted, self.chains, n_chains=n_chains, max_length=limit)
-            wanted = most_wanted(self.trie, self.chains, wanted, known, max_length=limit)
+            wanted = most_wanted(self.trie, self.chains, wanted, known, budget=self.fill, max_length=limit)
         return laid_out(wanted, self.chains, self.n_tokens)
 
     def _children(self, plan: Plan, logits: Float[Array, "B T V"], total: Float[Array, "B T"], of_rows: Any) -> Rows:
@@ -207,22 +233,22 @@ class Jump(TrieSearch):
     def _replay(self, table: Table, hypotheses: Hypotheses) -> Hypotheses:
         """Advance every row while the children of all of its beams are known."""
 
-        def located(hypotheses: Hypotheses) -> tuple[Hypotheses, Int[Array, "B K"], Bool[Array, " B"]]:
+        def located(hypotheses: Hypotheses) -> Replayed:
             slot = table.slot_of(hypotheses.node)
             knows = ((slot >= 0) | (hypotheses.node < 0)).all(axis=1)
-            return hypotheses, jnp.maximum(slot, 0)[..., None], knows & hypotheses.is_open
+            return Replayed(hypotheses, jnp.maximum(slot, 0), knows & hypotheses.is_open)
 
-        def step(carried: tuple[Hypotheses, Int[Array, "B K"], Bool[Array, " B"]]) -> Any:
-            hypotheses, slot, goes_on = carried
-            rows = Rows(*(jnp.take_along_axis(x, slot, axis=1) for x in (table.rows.child, table.rows.score)))
-            advanced = self._advance(hypotheses, rows)
-            return located(
-                jax.tree.map(
-                    lambda new, old: jnp.where(goes_on[(..., *(None,) * (old.ndim - 1))], new, old), advanced, hypotheses
-                )
+        def step(state: Replayed) -> Replayed:
+            child, score = (
+                jnp.take_along_axis(x, state.slot[..., None], axis=1) for x in (table.rows.child, table.rows.score)
             )
 
-        return jax.lax.while_loop(lambda carried: carried[2].any(), step, located(hypotheses))[0]
+            def kept(new: Array, old: Array) -> Array:
+                return jnp.where(state.goes_on[(..., *(None,) * (old.ndim - 1))], new, old)
+
+            return located(jax.tree.map(kept, self._advance(state.hypotheses, Rows(child, score)), state.hypotheses))
+
+        return jax.lax.while_loop(lambda state: state.goes_on.any(), step, located(hypotheses)).hypotheses
 
     def _advance(self, hypotheses: Hypotheses, rows: Rows) -> Hypotheses:
         edges = Edges(rows.child, self.trie.token[rows.child], rows.score)

@@ -60,8 +60,10 @@ def chains_from(
     return Wanted(start, depth, length, worth, jnp.full_like(start, -1) if above is None else above)
 
 
-def most_wanted(trie: DeviceTrie, chains: Chains, needed: Wanted, known: Wanted, *, max_length: int) -> Wanted:
-    """The needed chains, and then the best of those that are known and of those that may follow either."""
+def most_wanted(
+    trie: DeviceTrie, chains: Chains, needed: Wanted, known: Wanted, *, budget: int, max_length: int
+) -> Wanted:
+    """The needed chains, and then, up to a number of tokens in all, the best of the known and of what may follow."""
     n_known = known.start.shape[1]
     found, from_here = known, joined(needed, known)
     for _ in range(ROUNDS):
@@ -72,7 +74,10 @@ def most_wanted(trie: DeviceTrie, chains: Chains, needed: Wanted, known: Wanted,
         _, order = jax.lax.top_k(both.worth, n_known)
         found = taken(both, order)
         from_here = found._replace(worth=jnp.where(order >= n_before, found.worth, -jnp.inf))
-    return joined(needed, found)
+    wanted = joined(needed, found)
+    is_needed = jnp.arange(wanted.start.shape[1])[None] < needed.start.shape[1]
+    room = budget - (jnp.cumsum(wanted.length, axis=1) - wanted.length)
+    return wanted._replace(length=jnp.where(is_needed, wanted.length, jnp.clip(room, 0, wanted.length)))
 
 
 def joined(first: Wanted, then: Wanted) -> Wanted:
