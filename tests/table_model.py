@@ -90,9 +90,10 @@ def padded(rows: list[list[int]], counts: list[int], sizes: Sizes, *, alpha: flo
     assert trie.n_edges <= n_edges
     assert max(trie.width, trie.root_width) <= sizes.width
 
-    def wide(x: jax.Array, n: int, value: float) -> jax.Array:
+    def wide(x: Any, n: int, value: float) -> jax.Array:
         assert len(x) <= n
-        return jnp.pad(x, (0, n - len(x)), constant_values=value)
+        # NumPy's, as every shape of an array would be compiled.
+        return jnp.asarray(np.pad(np.asarray(x), (0, n - len(x)), constant_values=value))
 
     words = sizes.nodes // 32 + 1
     trie = trie.replace(
@@ -112,10 +113,10 @@ def padded(rows: list[list[int]], counts: list[int], sizes: Sizes, *, alpha: flo
         length=wide(chains.length, sizes.nodes, 0),
         stop=wide(chains.stop, stops, sizes.nodes),
         end=wide(chains.end, stops, sizes.nodes),
-        heavy=wide(chains.heavy[:-1], n_edges + 1, n_edges),
-        log_share=wide(chains.log_share[:-1], n_edges + 1, -np.inf),
+        heavy=wide(np.asarray(chains.heavy)[:-1], n_edges + 1, n_edges),
+        log_share=wide(np.asarray(chains.log_share)[:-1], n_edges + 1, -np.inf),
     )
     gain = rebalanced(edge_gain(host, catalog.counts), alpha=alpha, temperature=1.0)
-    score = restricted(host, Rebalanced(wide(gain.factor[:-1], n_edges + 1, 0), gain.alpha, gain.temperature))
+    score = restricted(host, Rebalanced(wide(np.asarray(gain.factor)[:-1], n_edges + 1, 0), gain.alpha, gain.temperature))
     low, high = (wide(x, n_edges, 0) for x in (score.low, score.high))
     return Padded(catalog, trie, chains, score.replace(row=wide(score.row, sizes.rows, 0), low=low, high=high))

@@ -61,16 +61,17 @@ def recommend(engine: Engine, batch: TextBatch | ItemBatch, *, width: int = 0) -
       width: length in tokens of the longest prompt, shared prefix included, among all batches to be answered; 0 = of
         this batch. Prompts are read at their own width, but the search is compiled once for all widths.
     """
-    state = _start(engine, batch, width)
+    state = start(engine, batch, width)
     while True:
         state, is_open = _generate(engine, state)
         if not is_open:
-            return _finish(engine, state)
-        state = _grow(engine, state)
+            return finish(engine, state)
+        state = grow(engine, state)
 
 
 @partial(jax.jit, static_argnums=2)
-def _start(engine: Engine, batch: Batch, width: int) -> State:
+def start(engine: Engine, batch: Batch, width: int) -> State:
+    """The state of a batch before its first call of `generate`; `width` as in `recommend`."""
     return engine.begin(engine.prefill(batch), width=width)
 
 
@@ -84,12 +85,14 @@ def _generate(engine: Engine, state: State) -> tuple[State, Bool[Array, ""]]:
 
 
 @jax.jit
-def _grow(engine: Engine, state: State) -> State:
+def grow(engine: Engine, state: State) -> State:
+    """A state with room for more calls."""
     return engine.grow(state)
 
 
 @jax.jit
-def _finish(engine: Engine, state: State) -> Recommendations:
+def finish(engine: Engine, state: State) -> Recommendations:
+    """Lists of all rows of a state."""
     return engine.finished(state)
 
 

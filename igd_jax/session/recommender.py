@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress
-from igd_jax.core.map_rows import in_groups, map_rows, pad_rows
+from igd_jax.core.map_rows import in_groups, in_order, pad_rows
 from igd_jax.core.ragged import Ragged, TokenRows
 from igd_jax.core.sharding import row_shards
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
@@ -20,7 +20,7 @@ from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, pr
 from igd_jax.data.collaborative import Collaborative
 from igd_jax.data.examples import Examples, item_examples, make_examples
 from igd_jax.data.prepared import Rows
-from igd_jax.decoding.engine import recommend
+from igd_jax.decoding.queue import recommend_all
 from igd_jax.evaluation.predictions import Result
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import DecodeOptions
@@ -160,19 +160,21 @@ class Recommender:
         width = prompt_room(examples)  # of these examples only, so that answers do not depend on earlier requests
         is_restricted = any(each is not None for each in allowed)
 
-        def answer(group: Int[np.ndarray, " b"]) -> Recommendations:
+        def batch_of(group: Int[np.ndarray, " b"]) -> TextBatch | ItemBatch:
             batch, more = self._batch(examples, group, size), dict[str, Any]()
             if collaborative is not None and isinstance(batch, TextBatch):
                 more["collaborative"] = pad_rows(collaborative.scores(group), size)
             if is_restricted:
                 more["allowed"] = pad_rows(self._masks([allowed[q] for q in group.tolist()]), size)
-            with jax.set_mesh(mesh):
-                return recommend(self.engine, put_batch(replace(batch, **more), mesh), width=width)
+            return put_batch(replace(batch, **more), mesh)
 
         n_rows = len(examples)
-        groups = in_groups(by_length(examples, np.arange(n_rows)), size)
+        order = by_length(examples, np.arange(n_rows))
+        batches = ((len(group), batch_of(group)) for group in in_groups(order, size))
         progress = Progress("recommend", n_rows, "users") if n_rows > size else None  # none for a single batch
-        return map_rows(answer, groups, n_rows=n_rows, progress=progress)
+        with jax.set_mesh(mesh):
+            found = recommend_all(self.engine, batches, width=width)
+            return in_order(((order[place], lists) for place, lists in found), n_rows=n_rows, progress=progress)
 
     def results(self, lists: Recommendations, query: int) -> tuple[Result, ...]:
         """Results of one list of `rank`, best first; a result that was cut before its end has no items."""

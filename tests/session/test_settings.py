@@ -86,6 +86,8 @@ MEANT: dict[str, dict[str, str]] = {
     "decode.candidates": {"empty": "those of data.candidates"},
     "decode.collaborative": {"empty": "no source"},
     "decode.batch_size": {},
+    "decode.search": {},
+    "decode.budget": {"zero": "no more than needed", "negative": "by batch and device"},
     "eval.split": {},
     "eval.protocol": {},
     "eval.max_examples": {"zero": "all rows"},
