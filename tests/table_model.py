@@ -117,6 +117,8 @@ def padded(rows: list[list[int]], counts: list[int], sizes: Sizes, *, alpha: flo
         log_share=wide(np.asarray(chains.log_share)[:-1], n_edges + 1, -np.inf),
     )
     gain = rebalanced(edge_gain(host, catalog.counts), alpha=alpha, temperature=1.0)
-    score = restricted(host, Rebalanced(wide(np.asarray(gain.factor)[:-1], n_edges + 1, 0), gain.alpha, gain.temperature))
+    score = restricted(
+        host, Rebalanced(wide(np.asarray(gain.factor)[:-1], n_edges + 1, 0), gain.alpha, gain.temperature)
+    )
     low, high = (wide(x, n_edges, 0) for x in (score.low, score.high))
     return Padded(catalog, trie, chains, score.replace(row=wide(score.row, sizes.rows, 0), low=low, high=high))

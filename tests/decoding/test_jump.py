@@ -45,9 +45,11 @@ def _fan(rng: np.random.Generator) -> list[list[int]]:
     """Nodes wider than what is looked at for every node, below the root and below another."""
     wide = rng.choice(np.arange(1, VOCAB - 1), 90, replace=False).tolist()
     tails = random_rows(rng, 90, vocab=5, longest=4)
-    return [[3, first, *tail] for first, tail in zip(wide, tails, strict=True)] + [[3, EOS]] + [
-        [first, 3, second, EOS] for first, second in zip(wide[:20], wide[20:40], strict=True)
-    ]
+    return (
+        [[3, first, *tail] for first, tail in zip(wide, tails, strict=True)]
+        + [[3, EOS]]
+        + [[first, 3, second, EOS] for first, second in zip(wide[:20], wide[20:40], strict=True)]
+    )
 
 
 KINDS = {"random": _random, "chains": _chains, "ends last": _ends_last, "fan": _fan}
