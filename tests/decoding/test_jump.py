@@ -1,5 +1,6 @@
 """The search that reads whole chains per call finds what the stepwise one finds, whatever the trie and the options."""
 
+import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,10 +11,13 @@ import pytest
 from batches import text_batch
 from flax import nnx, struct
 from plain_trie import EOS, random_rows
-from searches import assert_same_lists, lists
+from searches import assert_same_lists, engine_of, index_of, lists
 from table_model import Padded, Sizes, TableModel, padded
+from tiny_models import VOCAB as TINY_VOCAB
+from tiny_models import random_model
 
 from igd_jax.core.types import TextBatch
+from igd_jax.decoding.chains import chains_of
 from igd_jax.decoding.jump import Jump
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.stepwise import Stepwise
@@ -131,3 +135,16 @@ def test_lists_order_and_scores_are_those_of_the_stepwise_search(name):
         assert_same_lists(found, expected)
         n_found += int((found.scores > -np.inf).sum())
     assert n_found > case.n_catalogues
+
+
+@pytest.mark.parametrize("kind", ["decoder", pytest.param("T5 1.0", marks=pytest.mark.slow)])
+def test_a_network_finds_what_it_finds_token_by_token(kind):
+    """A T5 has the positions of the slots in its biases, and the prompt in its encoder."""
+    rng = np.random.default_rng(8)
+    rows = random_rows(rng, 60, vocab=TINY_VOCAB, longest=9)
+    index = index_of([*rows, *[[5, 6, 7, *row[-4:]] for row in rows[:20]]])
+    stepwise = engine_of(random_model(kind), index, k=4, alpha=0.3, length_penalty=0.5)
+    given = {field.name: getattr(stepwise, field.name) for field in dataclasses.fields(stepwise)}
+    jump = Jump(**given, chains=chains_of(index.trie, index.catalog.counts), n_tokens=6, fill=6)
+    batch = text_batch([[5, 6, 7, 8, 9], [3], [11, 2, 11]], width=6, shared=[4, 4])
+    assert_same_lists(lists(jump, batch), lists(stepwise, batch))
