@@ -34,7 +34,7 @@ ROOM = 16
 """Slots per beam of the first tables; they do not affect results."""
 
 
-def budget_of(budget: int, *, batch_size: int) -> dict[str, int]:
+def budget_of(budget: int, *, batch_size: int) -> dict[str, Any]:
     """Sizes of a call, as arguments of `Jump`.
 
     Args:
@@ -224,7 +224,8 @@ class Jump(TrieSearch):
         def one_more(carried: tuple[Bool[Array, "B G"], Rows]) -> tuple[Bool[Array, "B G"], Rows]:
             waits, rows = carried
             turn = jnp.argmax(waits, axis=1)[:, None]
-            wide = rows_of(*(jnp.take_along_axis(x, turn, axis=1) for x in (last, plan.last)), self.trie.width)
+            node, place = (jnp.take_along_axis(x, turn, axis=1) for x in (last, plan.last))
+            wide = rows_of(node, place, self.trie.width)
             is_turn = waits & (jnp.arange(waits.shape[1])[None] == turn)
             return waits & ~is_turn, jax.tree.map(partial(jnp.where, is_turn[..., None]), wide, rows)
 

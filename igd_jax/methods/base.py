@@ -31,7 +31,7 @@ from igd_jax.decoding.jump import Jump, budget_of
 from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.restriction import restricted
-from igd_jax.decoding.search import JUMP, STEPWISE, TrieSearch
+from igd_jax.decoding.search import JUMP, STEPWISE
 from igd_jax.decoding.stepwise import Stepwise
 from igd_jax.items.index import ItemIndex
 from igd_jax.models.backbone import Backbone
@@ -237,13 +237,13 @@ def search_engine(
     *,
     edge_score: EdgeScore | None = None,
     softmax_temperature: float = 1.0,
-) -> TrieSearch:
+) -> Stepwise | Jump:
     """Trie-constrained beam search over the candidates, with IGD's edge score unless another one is given."""
     index = context.index
     if edge_score is None:
         edge_score = rebalanced(index.gain, alpha=options.alpha, temperature=options.temperature)
     graph, weights = nnx.split(model)
-    search = {
+    search: dict[str, Any] = {
         "graph": graph,
         "weights": weights,
         "trie": device_trie(index.trie),
