@@ -24,7 +24,7 @@ import torch
 from absl import flags
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from benchmarks import common, decoding, parts, training
+from benchmarks import common, decoding, decoding_peer, parts, training
 from benchmarks.parts import Part
 from configs import igd
 from igd_jax.core.devices import facts
@@ -138,7 +138,7 @@ def measure_peer(size: Size, inputs: Inputs) -> dict[str, Any]:
     jax.config.update("jax_platforms", "cpu")  # the memory of the GPU is for torch
     session = make_session(size, inputs)
     examples, groups = decoding.choose_users(session, size.users)
-    side = decoding.Peer(session, torch_model(named(size.model), size.dtype))
+    side = decoding_peer.Peer(session, torch_model(named(size.model), size.dtype))
     side(examples, groups[:1])
     side.in_processor.clear()
     taken = common.seconds(lambda: side(examples, groups))
@@ -201,7 +201,7 @@ def _speed(size: Size, session: Session, taken: float, n_users: int) -> dict[str
     }
 
 
-def _latency(side: decoding.Ours | decoding.Peer, examples: Any, n_users: int) -> dict[str, Any]:
+def _latency(side: decoding.Ours | decoding_peer.Peer, examples: Any, n_users: int) -> dict[str, Any]:
     """Time to answer users one by one, after one that is not counted."""
     groups = [np.array([row]) for row in range(min(n_users + 1, len(examples)))]
     times = []

@@ -121,7 +121,6 @@ def get_config() -> ConfigDict:
     config.decode.length_penalty = 0.0  # power of the length that divides scores; 0 = sum (D3), 1 = mean (BIGRec)
     config.decode.temperature = 1.0  # divides log-probabilities; no effect on the order under IGD
     config.decode.normalize = "vocabulary"  # log-probabilities over all tokens (published), or the legal children only
-    config.decode.search = "beam"  # or exact: all candidates are scored; then num_beams does not matter
     config.decode.num_beams = 10  # width of the beam; published: 10
     config.decode.top_k = 0  # length of the lists; 0 = num_beams, and no more where they come from a beam search
     config.decode.max_new_tokens = 0  # longest title that can be written, tokens with EOS; 0 = the longest candidate
@@ -130,6 +129,10 @@ def get_config() -> ConfigDict:
     config.decode.exclude_history = False  # items of a history are not recommended after it
     config.decode.collaborative = ""  # scores of items for D3 and BIGRec: popularity, or the folder of a SASRec run
     config.decode.batch_size = 16  # users at a time; published: 16
+    config.decode.search = (
+        "jump"  # beam by whole chains per call; stepwise = by tokens; exact = all candidates, no beam
+    )
+    config.decode.budget = -1  # jump: tokens per user and call, filled by prospect; 0 = no more than needed; -1 = auto
 
     config.eval = ConfigDict()
     config.eval.split = "test"  # rows that are ranked: test, valid or train

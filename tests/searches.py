@@ -12,6 +12,7 @@ from igd_jax.decoding.engine import recommend
 from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.restriction import restricted
+from igd_jax.decoding.search import TrieSearch
 from igd_jax.decoding.stepwise import Stepwise
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.models.backbone import Backbone
@@ -47,7 +48,7 @@ def engine_of(
     )
 
 
-def lists(engine: Stepwise, batch: TextBatch) -> Recommendations:
+def lists(engine: TrieSearch, batch: TextBatch) -> Recommendations:
     """Recommendations as NumPy arrays."""
     return jax.tree.map(np.asarray, recommend(engine, batch))
 

@@ -47,14 +47,25 @@ def map_rows(
     Returns:
       The pytree as NumPy arrays [n_rows, ...].
     """
+    return in_order(((group, fetch(answer(group))) for group in groups), n_rows=n_rows, progress=progress)
+
+
+def in_order(
+    answers: Iterable[tuple[Int[np.ndarray, " rows"], Any]], *, n_rows: int, progress: Progress | None = None
+) -> Any:
+    """Put answers in row order.
+
+    Args:
+      answers: row numbers, and what `answer` of `map_rows` gives for them, as NumPy arrays.
+      n_rows, progress: as in `map_rows`.
+    """
     out, done = None, 0
-    for group in groups:
-        found = fetch(answer(group))
+    for rows, found in answers:
         if out is None:
             out = jax.tree.map(lambda x: np.empty((n_rows, *x.shape[1:]), x.dtype), found)
         for whole, part in zip(jax.tree.leaves(out), jax.tree.leaves(found), strict=True):
-            whole[group] = part[: len(group)]
-        done += len(group)
+            whole[rows] = part[: len(rows)]
+        done += len(rows)
         if progress is not None:
             progress.update(done)
     return out

@@ -70,19 +70,24 @@ class DeviceTrie:
 
         Node -1 (no beam) has no children. Leaves are not valid arguments.
         """
-        at = jnp.maximum(node, 0)
-        bits, below = self.branch_bits[at >> 5], (at & 31).astype(jnp.uint32)
-        is_branch = (bits >> below) & jnp.uint32(1) == 1
-        before = jax.lax.population_count(bits & ((jnp.uint32(1) << below) - jnp.uint32(1)))
-        branch = self.branch_rank[at >> 5] + before.astype(jnp.int32)
-        start = jnp.where(is_branch, self.child_start[branch], 0)
-        count = jnp.where(is_branch, self.child_start[branch + 1] - start, 1)
+        start, count = self.edges_of(node)
+        at, start, count = (x[:, :, None] for x in (jnp.maximum(node, 0), start, count))
+        is_branch = count > 1
         column = jnp.arange(width)[None, None]
-        start, count, is_branch, at = (x[:, :, None] for x in (start, count, is_branch, at))
         exists = column < count
         edge = jnp.where(is_branch & exists, start + column, self.n_edges)
         child = jnp.where(is_branch, self.child[edge], at + 1)
         return Children(child, self.token[child], edge, exists & (node >= 0)[:, :, None])
+
+    def edges_of(self, node: Int[Array, "B K"]) -> tuple[Int[Array, "B K"], Int[Array, "B K"]]:
+        """First edge out of each node, and their number; 0 and 1 for a node that does not branch, and for node -1."""
+        at = jnp.maximum(node, 0)
+        bits, below = self.branch_bits[at >> 5], (at & 31).astype(jnp.uint32)
+        is_branch = ((bits >> below) & jnp.uint32(1) == 1) & (node >= 0)
+        before = jax.lax.population_count(bits & ((jnp.uint32(1) << below) - jnp.uint32(1)))
+        branch = self.branch_rank[at >> 5] + before.astype(jnp.int32)
+        start = jnp.where(is_branch, self.child_start[branch], 0)
+        return start, jnp.where(is_branch, self.child_start[branch + 1] - start, 1)
 
     def row_of(self, node: Int[Array, "B K"]) -> Int[Array, "B K"]:
         """Catalogue row that ends at each node, -1 if none does."""

@@ -71,7 +71,7 @@ def recommend(engine: Engine, batch: TextBatch | ItemBatch, *, width: int = 0) -
 
 @partial(jax.jit, static_argnums=2)
 def start(engine: Engine, batch: Batch, width: int) -> State:
-    """Read the prompts of a batch, padded to `width` tokens."""
+    """The state of a batch before its first call of `generate`; `width` as in `recommend`."""
     return engine.begin(engine.prefill(batch), width=width)
 
 
@@ -88,13 +88,13 @@ def generate(engine: Engine, state: State) -> tuple[State, Bool[Array, ""]]:
 
 @jax.jit
 def grow(engine: Engine, state: State) -> State:
-    """Give the state more room."""
+    """A state with room for more calls."""
     return engine.grow(state)
 
 
 @jax.jit
 def finish(engine: Engine, state: State) -> Recommendations:
-    """The lists of a state."""
+    """Lists of all rows of a state."""
     return engine.finished(state)
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Int
 from igd_jax.core.types import Recommendations, TextBatch
 from igd_jax.decoding.blocks import Blocks, blocks_of
 from igd_jax.decoding.engine import OneCall
-from igd_jax.decoding.stepwise import Stepwise
+from igd_jax.decoding.search import TrieSearch
 from igd_jax.items.index import ItemIndex
 from igd_jax.models.backbone import Backbone, Prefix
 from igd_jax.models.visibility import Tree, mask_of
@@ -36,7 +36,7 @@ class ExactSearch(OneCall):
       n_left_out: number of candidates that are longer than the search writes.
     """
 
-    search: Stepwise
+    search: TrieSearch
     blocks: Blocks
     place: Int[Array, " n"]
     row: Int[Array, " n"]
@@ -55,7 +55,7 @@ class ExactSearch(OneCall):
         )
 
 
-def exact_search(search: Stepwise, index: ItemIndex) -> ExactSearch:
+def exact_search(search: TrieSearch, index: ItemIndex) -> ExactSearch:
     """Make the engine that ranks the candidates of `index` by the scores of a search over them."""
     titles = index.catalog.tokens.take(index.trie.row)
     fits = np.flatnonzero(titles.lengths <= search.options.max_length)
@@ -65,7 +65,7 @@ def exact_search(search: Stepwise, index: ItemIndex) -> ExactSearch:
 
 
 @jax.jit
-def title_scores(search: Stepwise, batch: TextBatch, blocks: Blocks) -> Float[Array, "B columns"]:
+def title_scores(search: TrieSearch, batch: TextBatch, blocks: Blocks) -> Float[Array, "B columns"]:
     """Final scores of titles after each prompt, in the columns where they end; -inf in all others.
 
     Args:
@@ -89,7 +89,7 @@ def title_scores(search: Stepwise, batch: TextBatch, blocks: Blocks) -> Float[Ar
     return jax.lax.map(of_some, jnp.arange(n_rows).reshape(-1, size)).reshape(n_rows, -1)
 
 
-def _scores(search: Stepwise, model: Backbone, prefix: Prefix, of_rows: Any, block: Blocks) -> Float[Array, "b T"]:
+def _scores(search: TrieSearch, model: Backbone, prefix: Prefix, of_rows: Any, block: Blocks) -> Float[Array, "b T"]:
     """Scores of the titles that end in each column of a block; its arrays are [b T] here."""
     visible = Tree(block.node, block.leave)
     hidden, _ = model.extend(

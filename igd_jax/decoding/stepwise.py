@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import nnx, struct
+from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.types import Recommendations, TextBatch
-from igd_jax.decoding.device_trie import Children, DeviceTrie
-from igd_jax.decoding.edge_score import EdgeScore
-from igd_jax.decoding.recurrence import Edges, Hypotheses, SearchOptions, advance, root
+from igd_jax.decoding.device_trie import Children
+from igd_jax.decoding.recurrence import Edges, Hypotheses, advance, root
+from igd_jax.decoding.search import TrieSearch
 from igd_jax.decoding.slots import SlotStore, empty_store, grow, put_rows, read_beams
 from igd_jax.models.backbone import Backbone, Prefix
 
@@ -49,30 +49,8 @@ class State:
 
 
 @struct.dataclass
-class Stepwise:
-    """The search as an engine; see `decoding.engine.Engine`.
-
-    Attributes:
-      graph, weights: the model, split by `nnx.split`.
-      trie: the candidates.
-      edge_score: score of each edge.
-      options: number of beams, length limit and penalty.
-      top_k: length of the lists, at most the number of beams.
-      softmax_temperature: divisor of the logits before normalisation.
-    """
-
-    graph: Any = struct.field(pytree_node=False)
-    weights: Any
-    trie: DeviceTrie
-    edge_score: EdgeScore
-    options: SearchOptions
-    top_k: int = struct.field(pytree_node=False)
-    softmax_temperature: float = struct.field(pytree_node=False, default=1.0)
-
-    @property
-    def model(self) -> Backbone:
-        """The model with its weights."""
-        return nnx.merge(self.graph, self.weights)
+class Stepwise(TrieSearch):
+    """The search as an engine; see `decoding.engine.Engine`."""
 
     def prefill(self, batch: TextBatch) -> Begun:
         """Read the prompts and select the first tokens."""
@@ -124,8 +102,7 @@ class Stepwise:
 
     def finished(self, state: State) -> Recommendations:
         """Finished results, best first."""
-        scores, nodes = (x[:, : self.top_k] for x in (state.hypotheses.done_score, state.hypotheses.done_node))
-        return Recommendations(rows=self.trie.row_of(nodes), scores=scores)
+        return self.lists(state.hypotheses)
 
     def normalized(
         self, model: Backbone, hidden: Float[Array, "B n D"]

@@ -23,14 +23,17 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.data.prompts import Prompts
 from igd_jax.data.tokenizer import Tokenizer
+from igd_jax.decoding.chains import chains_of
 from igd_jax.decoding.device_trie import device_trie
 from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.decoding.engine import Engine
 from igd_jax.decoding.exact import ExactSearch, exact_search
+from igd_jax.decoding.jump import Jump, budget_of
 from igd_jax.decoding.normalizing import NORMALIZE, AmongChildren
 from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.restriction import restricted
+from igd_jax.decoding.search import EXACT, JUMP, STEPWISE, TrieSearch
 from igd_jax.decoding.stepwise import Stepwise
 from igd_jax.items.index import ItemIndex
 from igd_jax.models.backbone import Backbone
@@ -40,8 +43,6 @@ from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import LossState
 from igd_jax.training.whole_text import whole_text
 
-SEARCHES = ("beam", "exact")
-"""Values of `config.decode.search`: a beam search over the trie, or the ranking of all candidates by its scores."""
 BACKBONE = "backbone"
 """Kind of model of methods that tune the backbone to write items; any such method can decode it."""
 
@@ -85,7 +86,9 @@ class DecodeOptions:
       top_k: length of the lists.
       max_length: maximum number of tokens of an identifier, EOS included.
       normalize: over what log-probabilities are normalised, one of `decoding.normalizing.NORMALIZE`.
-      search: one of `SEARCHES`.
+      search: engine of the search over the trie, of `SEARCHES`.
+      budget: tokens per user and call of a search that jumps; see `decoding.jump.budget_of`.
+      batch_size: users at a time.
     """
 
     alpha: float
@@ -95,7 +98,9 @@ class DecodeOptions:
     top_k: int
     max_length: int
     normalize: str = NORMALIZE[0]
-    search: str = SEARCHES[0]
+    search: str = JUMP
+    budget: int = -1
+    batch_size: int = 16
 
 
 def check_argument(name: str, value: Any, is_good: bool, expected: str, *, but: str = "") -> None:
@@ -237,22 +242,29 @@ def search_engine(
     *,
     edge_score: EdgeScore | None = None,
     softmax_temperature: float = 1.0,
-) -> Stepwise | ExactSearch:
+) -> Stepwise | Jump | ExactSearch:
     """Trie-constrained search over the candidates, with IGD's edge score unless another one is given."""
     index = context.index
     if edge_score is None:
         edge_score = rebalanced(index.gain, alpha=options.alpha, temperature=options.temperature)
     if options.normalize == "children":
         edge_score = AmongChildren(edge_score)
-    search = Stepwise(
-        *nnx.split(model),
-        trie=device_trie(index.trie),
-        edge_score=restricted(index.trie, edge_score),
-        options=SearchOptions(options.num_beams, options.max_length, options.length_penalty),
-        top_k=options.top_k,
-        softmax_temperature=softmax_temperature,
-    )
-    return exact_search(search, index) if options.search == "exact" else search
+    graph, weights = nnx.split(model)
+    search: dict[str, Any] = {
+        "graph": graph,
+        "weights": weights,
+        "trie": device_trie(index.trie),
+        "edge_score": restricted(index.trie, edge_score),
+        "options": SearchOptions(options.num_beams, options.max_length, options.length_penalty),
+        "top_k": options.top_k,
+        "softmax_temperature": softmax_temperature,
+    }
+    if options.search == EXACT:
+        return exact_search(TrieSearch(**search), index)
+    if options.search == STEPWISE:
+        return Stepwise(**search)
+    budget = budget_of(options.budget, batch_size=options.batch_size)
+    return Jump(**search, **budget, chains=chains_of(index.trie, index.catalog.counts))
 
 
 def load_method(name: str, args: Mapping[str, Any]) -> Method:

@@ -6,6 +6,7 @@ beams, trees and rows that are served together alike.
 """
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Protocol, TypeAlias, no_type_check, runtime_checkable
 
 import jax
@@ -52,6 +53,21 @@ class KVCache:
         position = self.position
         if position is not None and new.position is not None:
             position = jax.lax.dynamic_update_slice_in_dim(position, new.position, at, axis=1)
+        return KVCache(key, value, position)
+
+    def write_rows(self, new: "KVCache", at: Int[Array, " B"]) -> "KVCache":
+        """As `write`, from a slot of its own in each row, and from the last possible one where `new` does not fit."""
+
+        def write(old: Array, part: Array, *, row_axis: int, slot_axis: int) -> Array:
+            one = partial(jax.lax.dynamic_update_slice_in_dim, axis=slot_axis)
+            return jax.vmap(one, in_axes=(row_axis, row_axis, 0), out_axes=row_axis)(old, part, at)
+
+        key, value = (
+            write(old, part, row_axis=1, slot_axis=2) for old, part in ((self.key, new.key), (self.value, new.value))
+        )
+        position = self.position
+        if position is not None and new.position is not None:
+            position = write(position, new.position, row_axis=0, slot_axis=0)
         return KVCache(key, value, position)
 
     def take(self, rows: Int[Array, " n"]) -> "KVCache":

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from igd_jax.decoding.exact import exact_search
-from igd_jax.decoding.stepwise import Stepwise
+from igd_jax.decoding.search import TrieSearch
 from igd_jax.evaluation.diversity import overlap
 from igd_jax.evaluation.figures import Figure
 from igd_jax.evaluation.groups import Columns
@@ -78,7 +78,7 @@ def add_exact(found: Analysis, evaluated: Evaluated, *, n_queries: int | None) -
       n_queries: queries, evenly spread; None = as many as take little time, 0 = none.
     """
     engine, index, lists = evaluated.recommender.engine, evaluated.recommender.index, evaluated.lists
-    if not isinstance(engine, Stepwise):
+    if not isinstance(engine, TrieSearch):
         name = evaluated.session.settings.method.name
         found.left_out.append(f"exact: {name} does not search with a beam over the trie")
         return

@@ -8,7 +8,7 @@ from jaxtyping import Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.decoding.exact import ExactSearch, exact_search
-from igd_jax.decoding.stepwise import Stepwise
+from igd_jax.decoding.search import TrieSearch
 from igd_jax.evaluation.diversity import overlap
 from igd_jax.evaluation.queries import evenly_spaced
 from igd_jax.models.sharding_rules import placed
@@ -33,13 +33,13 @@ def ranked_exactly(
     return np.asarray(found.rows)
 
 
-def beam_of(recommender: Recommender) -> Stepwise:
+def beam_of(recommender: Recommender) -> TrieSearch:
     """The search whose beam recommends.
 
     Raises:
       InputError: lists do not come from a beam over the trie.
     """
-    if isinstance(recommender.engine, Stepwise):
+    if isinstance(recommender.engine, TrieSearch):
         return recommender.engine
     raise InputError(
         "--beam_misses compares a beam over the trie with an exact ranking, but these lists come from none; set "

@@ -12,15 +12,16 @@ from jaxtyping import Bool, Float, Int
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress
-from igd_jax.core.map_rows import in_groups, map_rows, pad_rows
+from igd_jax.core.map_rows import in_groups, in_order, pad_rows
 from igd_jax.core.sharding import row_shards
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
 from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, prompt_room
 from igd_jax.data.collaborative import Collaborative
 from igd_jax.data.examples import Examples
 from igd_jax.data.prepared import Rows
-from igd_jax.decoding.engine import Engine, recommend
-from igd_jax.decoding.stepwise import Stepwise
+from igd_jax.decoding.engine import Engine
+from igd_jax.decoding.queue import recommend_all
+from igd_jax.decoding.search import TrieSearch
 from igd_jax.evaluation.predictions import Result
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import DecodeOptions
@@ -58,8 +59,10 @@ def decode_options(decode: DecodeSettings, index: ItemIndex) -> DecodeOptions:
         num_beams=decode.num_beams,
         top_k=decode.top_k,
         normalize=decode.normalize,
-        search=decode.search,
         max_length=min(decode.max_new_tokens, index.longest) if decode.max_new_tokens else index.longest,
+        search=decode.search,
+        budget=decode.budget,
+        batch_size=decode.batch_size,
     )
 
 
@@ -170,7 +173,7 @@ class Recommender:
                 results[q] = tuple(self._result(row, score) for row, score in pairs)
         return [Answer(*each) for each in zip(results, map(tuple, notes), strict=True)]
 
-    def _search(self) -> Stepwise:
+    def _search(self) -> TrieSearch:
         return search_of(self.engine, self.session.settings.method.name)
 
     def check(self, request: Request) -> None:
@@ -213,18 +216,20 @@ class Recommender:
         width = prompt_room(examples)  # of these examples only, so that answers do not depend on earlier requests
         is_restricted, own = any(each is not None for each in allowed), local_rows(size, mesh)
 
-        def answer(group: Int[np.ndarray, " b"]) -> Recommendations:
+        def batch_of(group: Int[np.ndarray, " b"]) -> TextBatch | ItemBatch:
             mine = group[own[own < len(group)]]
             batch, more = self._batch(examples, group, size, own, collaborative=collaborative), dict[str, Any]()
             if is_restricted:
                 more["allowed"] = pad_rows(self._masks([allowed[q] for q in mine.tolist()]), len(own))
-            with jax.set_mesh(mesh):
-                return recommend(engine, put_batch(replace(batch, **more), mesh, size=size), width=width)
+            return put_batch(replace(batch, **more), mesh, size=size)
 
         n_rows = len(examples)
-        groups = in_groups(by_length(examples, np.arange(n_rows)), size)
+        order = by_length(examples, np.arange(n_rows))
+        batches = ((len(group), batch_of(group)) for group in in_groups(order, size))
         progress = Progress("recommend", n_rows, "users") if n_rows > size else None  # none for a single batch
-        return map_rows(answer, groups, n_rows=n_rows, progress=progress)
+        with jax.set_mesh(mesh):
+            found = recommend_all(engine, batches, width=width)
+            return in_order(((order[place], lists) for place, lists in found), n_rows=n_rows, progress=progress)
 
     def results(self, lists: Recommendations, query: int) -> tuple[Result, ...]:
         """Results of one list of `rank`, best first; a result that was cut before its end has no items."""

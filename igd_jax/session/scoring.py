@@ -13,11 +13,11 @@ from igd_jax.core.types import TextBatch
 from igd_jax.decoding.blocks import blocks_of
 from igd_jax.decoding.engine import Engine
 from igd_jax.decoding.exact import ExactSearch, title_scores
-from igd_jax.decoding.stepwise import Stepwise
+from igd_jax.decoding.search import TrieSearch
 from igd_jax.items.index import ItemIndex
 
 
-def search_of(engine: Engine, method: str) -> Stepwise:
+def search_of(engine: Engine, method: str) -> TrieSearch:
     """The search over the trie by whose scores an engine ranks.
 
     Args:
@@ -29,13 +29,13 @@ def search_of(engine: Engine, method: str) -> Stepwise:
     """
     if isinstance(engine, ExactSearch):
         return engine.search
-    if isinstance(engine, Stepwise):
+    if isinstance(engine, TrieSearch):
         return engine
     raise InputError(f"{method} does not search the trie of titles, so given titles have no scores; ask without score")
 
 
 def list_scores(
-    search: Stepwise, index: ItemIndex, batch: TextBatch, lists: Sequence[Int[np.ndarray, "..."]], mesh: Mesh
+    search: TrieSearch, index: ItemIndex, batch: TextBatch, lists: Sequence[Int[np.ndarray, "..."]], mesh: Mesh
 ) -> list[Float[np.ndarray, "..."]]:
     """Final scores of given candidates.
 

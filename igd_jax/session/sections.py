@@ -12,9 +12,9 @@ from igd_jax.data.collaborative import FILE as COLLABORATIVE
 from igd_jax.data.prepared import SPLITS
 from igd_jax.data.templates import TEMPLATES
 from igd_jax.decoding.normalizing import NORMALIZE
+from igd_jax.decoding.search import SEARCHES
 from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.items.candidates import CANDIDATES
-from igd_jax.methods.base import SEARCHES
 from igd_jax.models import config as decoders
 from igd_jax.models import quantized, t5_config
 from igd_jax.models.layers import REMAT
@@ -146,6 +146,7 @@ class DecodeSettings:
     exclude_history: bool
     collaborative: Annotated[str, Existing(COLLABORATIVE_FOLDER, (COLLABORATIVE,), words=("", "popularity"))]
     batch_size: Annotated[int, Range(1, 1_048_576, "a number of users")]
+    budget: Annotated[int, Range(0, 65_536, "a number of tokens", also=(-1, "to go by batch and device"))]
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.shown import LONGEST_LINE, shortened, shown
+from igd_jax.decoding.search import EXACT, JUMP
 from igd_jax.identifiers.base import identifiers_class
 from igd_jax.methods.base import Method, load_method
 from igd_jax.models.load import config_of, kind_of
@@ -48,7 +49,7 @@ ONLY_OF_A_DECODER = {"lora_rank": 0, "dtype": "float32", "param_dtype": "float32
 ONLY_OF_A_BACKBONE = ONLY_OF_A_DECODER | {"remat": "dots"}
 """The same for methods whose model has no backbone at all."""
 
-ONLY_OF_A_TRIE_SEARCH = {"normalize": "vocabulary", "search": "beam"}
+ONLY_OF_A_TRIE_SEARCH = {"normalize": "vocabulary", "search": JUMP}
 """Fields of `config.decode` that apply to methods that search the trie of titles, likewise."""
 
 
@@ -183,7 +184,7 @@ def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterato
                     f"config.decode.{field} is {given!r}, but {settings.method.name} does not search the trie of "
                     f"titles; set it to {only!r}"
                 )
-    if decode.top_k > decode.num_beams and method.beam_search and decode.search == "beam":
+    if decode.top_k > decode.num_beams and method.beam_search and decode.search != EXACT:
         yield (
             f"config.decode.top_k is {decode.top_k}, but {decode.num_beams} beams give lists of that length; "
             "raise config.decode.num_beams or lower top_k"

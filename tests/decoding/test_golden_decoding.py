@@ -24,6 +24,7 @@ from igd_jax.decoding.device_trie import device_trie
 from igd_jax.decoding.engine import recommend
 from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.decoding.recurrence import SearchOptions
+from igd_jax.decoding.search import JUMP, STEPWISE
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import DecodeOptions, load_method
 from igd_jax.models.decoder_weights import load_decoder
@@ -43,8 +44,8 @@ class Golden(NamedTuple):
     found: list[Recommendations]
 
 
-@pytest.fixture(scope="module")
-def golden(shared) -> Golden:
+@pytest.fixture(scope="module", params=[JUMP, pytest.param(STEPWISE, marks=pytest.mark.slow)])
+def golden(shared, request) -> Golden:
     folder, model_folder = shared / "golden" / "igd_amazon_books", shared / "models" / "tiny-qwen2-books"
     given = json.loads((folder / "igd_decoding.json").read_text(encoding="utf-8"))
     frequency = json.loads((folder / "item_frequency.json").read_text(encoding="utf-8"))
@@ -70,6 +71,7 @@ def golden(shared) -> Golden:
             num_beams=run["num_beams"],
             top_k=run["num_beams"],
             max_length=min(MAX_NEW_TOKENS, index.longest),
+            search=request.param,
         )
         engine = method.engine(context, model, options)
         found.append(jax.tree.map(np.asarray, recommend(engine, text_batch(given["prompts"]))))

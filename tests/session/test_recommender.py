@@ -17,7 +17,7 @@ from igd_jax import Recommender
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.data.prepared import load
-from igd_jax.decoding.stepwise import Stepwise
+from igd_jax.decoding.jump import Jump
 from igd_jax.evaluate import evaluate
 from igd_jax.evaluation.predictions import read_predictions
 from igd_jax.session.requests import Request
@@ -161,13 +161,13 @@ def traced(monkeypatch):
     """Counts how often the parts of the search are traced."""
     calls = Counter()
     for name in ("prefill", "generate", "finished"):
-        plain = getattr(Stepwise, name)
+        plain = getattr(Jump, name)
 
         def counted(self, *arguments, name=name, plain=plain):
             calls[name] += 1
             return plain(self, *arguments)
 
-        monkeypatch.setattr(Stepwise, name, counted)
+        monkeypatch.setattr(Jump, name, counted)
     return calls
 
 

@@ -92,6 +92,7 @@ MEANT: dict[str, dict[str, str]] = {
     "decode.exclude_history": {},
     "decode.collaborative": {"empty": "no source"},
     "decode.batch_size": {},
+    "decode.budget": {"zero": "no more than needed", "negative": "by batch and device"},
     "eval.split": {},
     "eval.protocol": {},
     "eval.max_examples": {"zero": "all rows"},

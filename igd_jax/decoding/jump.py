@@ -1,0 +1,256 @@
+"""Trie-constrained beam search that reads whole chains per call of the model (docs/decoding.md, Jumping).
+
+The recurrence reads nothing but edge scores. So it advances without the model while the scores below all of its beams
+are known; the next call reads, for each row, the nodes that it stopped at, each with its chain.
+"""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from igd_jax.core.types import Recommendations, TextBatch
+from igd_jax.decoding.chains import Chains
+from igd_jax.decoding.device_trie import Children
+from igd_jax.decoding.plan import Plan, known_chains, laid_out, needed_chains, with_worth, without_read
+from igd_jax.decoding.prospect import most_wanted
+from igd_jax.decoding.recurrence import Edges, Hypotheses, advance, root
+from igd_jax.decoding.search import TrieSearch
+from igd_jax.decoding.table import Rows, Table, best, empty_table
+from igd_jax.models.backbone import Prefix
+
+NARROW = 64
+"""Children that are looked at for every node; wider nodes, which are few, take turns."""
+MOST_CHAINS = 32
+"""Chains that a call may read beyond those that are needed."""
+FEWEST, MOST, RIDGE = 32, 128, 256
+"""Tokens of each row in a call, at least and at most, and those of all rows that a device computes in about the time of
+reading its weights: 180 to 560 on accelerators, docs/decoding.md. A CPU is the faster the fewer it computes."""
+ROOM = 16
+"""Slots per beam of the first tables; they do not affect results."""
+
+
+def budget_of(budget: int, *, batch_size: int) -> dict[str, Any]:
+    """Sizes of a call, as arguments of `Jump`.
+
+    Args:
+      budget: tokens per row and call, up to which calls are filled by prospect; 0 = no more than needed, which takes
+        the fewest tokens; -1 = as many as the device computes in the time of reading its weights, so that a batch of
+        few rows is filled, and chains of many rows wait for the next call.
+      batch_size: number of rows.
+    """
+    if budget < 0:
+        n_tokens = max(FEWEST, min(MOST, RIDGE // batch_size))
+        return {"n_tokens": n_tokens, "fill": n_tokens}
+    return {"n_tokens": max(budget, MOST), "fill": budget}
+
+
+class Begun(NamedTuple):
+    """Rows whose first tokens have been selected; see `State`."""
+
+    prefix: Prefix
+    hypotheses: Hypotheses
+    of_rows: Any
+
+
+class Replayed(NamedTuple):
+    """Rows that advance over the table.
+
+    Attributes:
+      hypotheses: beams and results.
+      slot: slot of each beam; 0 where it has none.
+      goes_on: mask of the rows whose beams all have one.
+    """
+
+    hypotheses: Hypotheses
+    slot: Int[Array, "B K"]
+    goes_on: Bool[Array, " B"]
+
+
+@struct.dataclass
+class State:
+    """The state between two calls.
+
+    Attributes:
+      prefix: keys and values of the prompts.
+      table: what the model has said so far.
+      hypotheses: beams and results.
+      of_rows: data of each row for the edge score.
+    """
+
+    prefix: Prefix
+    table: Table
+    hypotheses: Hypotheses
+    of_rows: Any
+
+
+@struct.dataclass(kw_only=True)
+class Jump(TrieSearch):
+    """The search as an engine; see `decoding.engine.Engine`.
+
+    Attributes:
+      chains: chains of the trie.
+      n_tokens: T, tokens of each row in a call.
+      fill: tokens up to which a call also reads what will probably be needed.
+    """
+
+    chains: Chains
+    n_tokens: int = struct.field(pytree_node=False)
+    fill: int = struct.field(pytree_node=False)
+
+    def prefill(self, batch: TextBatch) -> Begun:
+        """Read the prompts and select the first tokens."""
+        model = self.model
+        prefix, of_rows = model.prefill(batch), self.edge_score.of_rows(batch)
+        hypotheses = root(batch.is_real, num_beams=self.options.num_beams)
+        children = self.trie.children(hypotheses.node, self.trie.root_width)
+        logits, total = self.normalized(model, prefix.hidden[:, None])
+        score = self.edge_scores(logits, total, jnp.zeros_like(hypotheses.node), children, of_rows)
+        return Begun(prefix, self._advance(hypotheses, Rows(children.node, score)), of_rows)
+
+    def begin(self, prefilled: Begun, *, width: int) -> State:
+        """A state with room for titles of common length."""
+        prefix = prefilled.prefix.pad_to(max(width, prefilled.prefix.width))
+        n_slots = max(ROOM * self.options.num_beams, 2 * self.n_tokens)
+        n_rows, n_children = len(prefix.length), self._n_children
+        table = empty_table(prefix.kv, n_rows, n_slots, n_children=n_children, with_worth=self.fill > 0)
+        return State(prefix, table, prefilled.hypotheses, prefilled.of_rows)
+
+    def insert(self, state: State, prefilled: Begun, rows: Int[Array, " n"]) -> State:
+        """Replace rows."""
+
+        def put(old: Array, new: Array) -> Array:
+            return old.at[rows].set(new, mode="drop")
+
+        return State(
+            state.prefix.put(prefilled.prefix, rows),
+            state.table.clear(rows),
+            jax.tree.map(put, state.hypotheses, prefilled.hypotheses),
+            jax.tree.map(put, state.of_rows, prefilled.of_rows),
+        )
+
+    def generate(self, state: State) -> State:
+        """Read what the open rows wait for, and advance them as far as that goes."""
+        model, table = self.model, state.table
+        plan = self._plan(table, state.hypotheses)
+        reading = plan.reading
+        hidden, kv = model.extend(
+            state.prefix,
+            jnp.where(reading.node >= 0, self.trie.token[jnp.maximum(reading.node, 0)], 0),
+            positions=state.prefix.length[:, None] + jnp.maximum(reading.depth - 1, 0),
+            visible=reading.visible,
+            past=[(table.kv, table.ancestors(reading))],
+        )
+        logits, total = self.normalized(model, hidden)
+        rows = self._children(plan, logits, total, state.of_rows)
+        if self.fill:
+            rows = with_worth(plan, rows, self.chains, max_length=self.options.max_length)
+        table = without_read(table, plan).append(reading, rows, kv)
+        return replace(state, table=table, hypotheses=self._replay(table, state.hypotheses))
+
+    def is_open(self, state: State) -> Bool[Array, " B"]:
+        """Mask of the rows whose search continues."""
+        return state.hypotheses.is_open
+
+    def has_room(self, state: State) -> Bool[Array, ""]:
+        """Whether every open row has slots for another call."""
+        return jnp.where(state.hypotheses.is_open, state.table.used, 0).max() + self.n_tokens <= state.table.n_slots
+
+    def grow(self, state: State) -> State:
+        """Double the number of slots."""
+        return replace(state, table=state.table.grow(2 * state.table.n_slots))
+
+    def finished(self, state: State) -> Recommendations:
+        """Finished results, best first."""
+        return self.lists(state.hypotheses)
+
+    @property
+    def _n_children(self) -> int:
+        """Children that can matter of a node: the recurrence keeps the best 2K candidates."""
+        return min(2 * self.options.num_beams, self.trie.width)
+
+    def _plan(self, table: Table, hypotheses: Hypotheses) -> Plan:
+        """What the beams wait for, and what they will probably wait for if there is room."""
+        limit = self.options.max_length
+        wanted = needed_chains(table, hypotheses, self.chains, max_length=limit)
+        if self.fill:
+            n_chains = min(self.fill, MOST_CHAINS)
+            known = known_chains(table, hypotheses, wanted, self.chains, n_chains=n_chains, max_length=limit)
+            wanted = most_wanted(self.trie, self.chains, wanted, known, budget=self.fill, max_length=limit)
+        return laid_out(wanted, self.chains, self.n_tokens)
+
+    def _children(self, plan: Plan, logits: Float[Array, "B T V"], total: Float[Array, "B T"], of_rows: Any) -> Rows:
+        """The best children of every node that has been read."""
+        node, width = plan.reading.node, self._n_children
+        every = jnp.broadcast_to(jnp.arange(node.shape[1])[None], node.shape)
+        forced = Children(
+            node=jnp.minimum(node + 1, len(self.trie.token) - 1)[..., None],
+            token=self.trie.token[jnp.minimum(node + 1, len(self.trie.token) - 1)][..., None],
+            edge=jnp.full((*node.shape, 1), self.trie.n_edges),
+            legal=(node >= 0)[..., None],
+        )
+        score = self.edge_scores(logits, total, every, forced, of_rows)
+        only = best(Rows(forced.node, score), width)
+        if self.trie.width == 1:
+            return only
+        branching = self._branching(plan, logits, total, of_rows)
+        branches = (self.trie.edges_of(node)[1] > 1)[..., None]
+        return Rows(
+            *(
+                jnp.where(branches, jnp.take_along_axis(many, plan.chain[..., None], axis=1), one)
+                for many, one in zip(branching[:2], only[:2], strict=True)
+            )
+        )
+
+    def _branching(self, plan: Plan, logits: Float[Array, "B T V"], total: Float[Array, "B T"], of_rows: Any) -> Rows:
+        """The best children of the last node of each chain."""
+        last = jnp.take_along_axis(plan.reading.node, plan.last, axis=1)
+        n_children = self.trie.edges_of(last)[1]
+
+        def rows_of(node: Int[Array, "B n"], place: Int[Array, "B n"], width: int) -> Rows:
+            children = self.trie.children(node, width)
+            score = self.edge_scores(logits, total, place, children, of_rows)
+            return best(Rows(children.node, score), self._n_children)
+
+        narrow = min(NARROW, self.trie.width)
+        rows = rows_of(last, plan.last, narrow)
+        if self.trie.width == narrow:
+            return rows
+
+        def one_more(carried: tuple[Bool[Array, "B G"], Rows]) -> tuple[Bool[Array, "B G"], Rows]:
+            waits, rows = carried
+            turn = jnp.argmax(waits, axis=1)[:, None]
+            node, place = (jnp.take_along_axis(x, turn, axis=1) for x in (last, plan.last))
+            wide = rows_of(node, place, self.trie.width)
+            is_turn = waits & (jnp.arange(waits.shape[1])[None] == turn)
+            return waits & ~is_turn, jax.tree.map(partial(jnp.where, is_turn[..., None]), wide, rows)
+
+        return jax.lax.while_loop(lambda carried: carried[0].any(), one_more, (n_children > narrow, rows))[1]
+
+    def _replay(self, table: Table, hypotheses: Hypotheses) -> Hypotheses:
+        """Advance every row while the children of all of its beams are known."""
+
+        def located(hypotheses: Hypotheses) -> Replayed:
+            slot = table.slot_of(hypotheses.node)
+            knows = ((slot >= 0) | (hypotheses.node < 0)).all(axis=1)
+            return Replayed(hypotheses, jnp.maximum(slot, 0), knows & hypotheses.is_open)
+
+        def step(state: Replayed) -> Replayed:
+            child, score = (
+                jnp.take_along_axis(x, state.slot[..., None], axis=1) for x in (table.rows.child, table.rows.score)
+            )
+
+            def kept(new: Array, old: Array) -> Array:
+                return jnp.where(state.goes_on[(..., *(None,) * (old.ndim - 1))], new, old)
+
+            return located(jax.tree.map(kept, self._advance(state.hypotheses, Rows(child, score)), state.hypotheses))
+
+        return jax.lax.while_loop(lambda state: state.goes_on.any(), step, located(hypotheses)).hypotheses
+
+    def _advance(self, hypotheses: Hypotheses, rows: Rows) -> Hypotheses:
+        edges = Edges(rows.child, self.trie.token[rows.child], rows.score)
+        return advance(hypotheses, edges, eos=self.trie.eos, options=self.options)

@@ -1,0 +1,115 @@
+"""What a call of the model reads for each row: the chains that its beams wait for, and others while there is room."""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
+
+from igd_jax.decoding.chains import Chains
+from igd_jax.decoding.prospect import ROUNDS, Wanted, chains_from
+from igd_jax.decoding.recurrence import Hypotheses
+from igd_jax.decoding.table import Reading, Rows, Table
+
+LOWEST = -1e30
+"""In the place of -inf in sums that may not become NaN."""
+
+
+class Plan(NamedTuple):
+    """What a call reads.
+
+    Attributes:
+      wanted: the chains; those that found no room are not read.
+      reading: the tokens.
+      chain: number of the chain of each token, among G.
+      last: column of the last token of each chain.
+      is_read: mask of the chains whose first token is read.
+    """
+
+    wanted: Wanted
+    reading: Reading
+    chain: Int[Array, "B T"]
+    last: Int[Array, "B G"]
+    is_read: Bool[Array, "B G"]
+
+
+def laid_out(wanted: Wanted, chains: Chains, n_tokens: int) -> Plan:
+    """Chains one after another, cut at the end of the call."""
+    column = jnp.arange(n_tokens)[None]
+    after = jnp.cumsum(wanted.length, axis=1)
+    before = after - wanted.length
+    chain = (after[:, None] <= column[:, :, None]).sum(axis=2, dtype=jnp.int32)
+    is_token = chain < after.shape[1]
+    chain = jnp.minimum(chain, after.shape[1] - 1)
+    of_chain = (wanted.start - before, chains.end_of(wanted.start), wanted.depth - before)
+    node, end, depth = (jnp.where(is_token, jnp.take_along_axis(x, chain, axis=1), -1) for x in of_chain)
+    shift = jnp.where(is_token, column, 0)
+    reading = Reading(node + shift, end, depth + shift)
+    return Plan(wanted, reading, chain, jnp.clip(after - 1, 0, n_tokens - 1), (wanted.length > 0) & (before < n_tokens))
+
+
+def needed_chains(table: Table, hypotheses: Hypotheses, chains: Chains, *, max_length: int) -> Wanted:
+    """The chains of the beams that wait, the best first."""
+    node = hypotheses.node
+    waits = (node >= 0) & (table.slot_of(node) < 0) & hypotheses.is_open[:, None]
+    depth = jnp.broadcast_to(hypotheses.clock[:, None], node.shape)
+    worth = jnp.where(waits, hypotheses.score, -jnp.inf)
+    return chains_from(chains, node, depth, worth, max_length=max_length)
+
+
+def known_chains(
+    table: Table, hypotheses: Hypotheses, needed: Wanted, chains: Chains, *, n_chains: int, max_length: int
+) -> Wanted:
+    """The best chains whose scores are known, below a beam and not needed yet."""
+    assert table.rows.worth is not None
+    beam, node = hypotheses.node[:, None], table.reading.node[:, :, None]
+    end = chains.end_of(hypotheses.node)[:, None]
+    is_below = ((beam <= node) & (node < end) & (beam >= 0)).any(axis=2) & hypotheses.is_open[:, None]
+    is_needed = _is_among(table.rows.child, jnp.where(needed.length > 0, needed.start, -1))
+    worth = jnp.where(is_below[..., None] & ~is_needed, table.rows.worth, -jnp.inf)
+    n_children = worth.shape[2]
+    worth, place = jax.lax.top_k(worth.reshape(len(worth), -1), n_chains)
+    start = jnp.take_along_axis(table.rows.child.reshape(len(worth), -1), place, axis=1)
+    depth = jnp.take_along_axis(table.reading.depth, place // n_children, axis=1) + 1
+    return chains_from(chains, start, depth, worth, max_length=max_length)
+
+
+def without_read(table: Table, plan: Plan) -> Table:
+    """The table whose rows no longer offer the chains of a plan."""
+    rows = table.rows
+    if rows.worth is None:
+        return table
+    is_read = _is_among(rows.child, jnp.where(plan.is_read, plan.wanted.start, -1))
+    return replace(table, rows=rows._replace(worth=jnp.where(is_read, -jnp.inf, rows.worth)))
+
+
+def with_worth(plan: Plan, rows: Rows, chains: Chains, *, max_length: int) -> Rows:
+    """What has been read, with the scores of the paths to the children that may be read next."""
+    reading, wanted = plan.reading, plan.wanted
+    column = jnp.arange(reading.node.shape[1])[None, :, None]
+    is_earlier = (plan.chain[:, :, None] == plan.chain[:, None]) & (column > column.transpose(0, 2, 1))
+    forced = jnp.maximum(rows.score[..., 0], LOWEST)
+    within = jnp.where(is_earlier, forced[:, None], 0.0).sum(axis=2)
+
+    def of_last(x: Array) -> Array:
+        return jnp.take_along_axis(x, plan.last[(..., *(None,) * (x.ndim - 2))], axis=1)
+
+    # A chain that follows another one of the call had a guess; now the scores between them are known.
+    follows = (wanted.above >= 0)[:, :, None] & (wanted.above[:, :, None] == of_last(reading.node)[:, None])
+    before = jnp.argmax(follows, axis=2)
+    child, score = (jnp.take_along_axis(of_last(x), before[..., None], axis=1) for x in (rows.child, rows.score))
+    into = jnp.where(child == wanted.start[..., None], score, -jnp.inf).max(axis=2)
+    path = wanted.worth
+    for _ in range(ROUNDS):
+        through = jnp.take_along_axis(path + of_last(within), before, axis=1) + into
+        path = jnp.where(wanted.above >= 0, through, path)
+
+    worth = (jnp.take_along_axis(path, plan.chain, axis=1) + within)[..., None] + rows.score
+    may_be_read = chains.length[rows.child] > 0
+    may_be_read &= (reading.depth + 1 < max_length)[..., None] & ~_is_among(rows.child, reading.node)
+    return rows._replace(worth=jnp.where(may_be_read, worth, -jnp.inf))
+
+
+def _is_among(child: Int[Array, "B n W"], node: Int[Array, "B m"]) -> Bool[Array, "B n W"]:
+    return (child[..., None] == node[:, None, None]).any(axis=3)

@@ -1,0 +1,80 @@
+"""What all engines of the trie search have in common, whatever the order in which they compute edge scores."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx, struct
+from jaxtyping import Array, Float, Int
+
+from igd_jax.core.types import Recommendations
+from igd_jax.decoding.device_trie import Children, DeviceTrie
+from igd_jax.decoding.edge_score import EdgeScore
+from igd_jax.decoding.recurrence import Hypotheses, SearchOptions
+from igd_jax.models.backbone import Backbone
+
+SEARCHES = JUMP, STEPWISE, EXACT = ("jump", "stepwise", "exact")
+"""Engines of the trie search. The first two find the lists of the same beam, with many tokens of each beam per call of
+the model or with one; the last scores all candidates."""
+
+
+@struct.dataclass
+class TrieSearch:
+    """A model, the candidates, and the score of the search.
+
+    Attributes:
+      graph, weights: the model, split by `nnx.split`.
+      trie: the candidates.
+      edge_score: score of each edge.
+      options: number of beams, length limit and penalty.
+      top_k: length of the lists, at most the number of beams.
+      softmax_temperature: divisor of the logits before normalisation.
+    """
+
+    graph: Any = struct.field(pytree_node=False)
+    weights: Any
+    trie: DeviceTrie
+    edge_score: EdgeScore
+    options: SearchOptions
+    top_k: int = struct.field(pytree_node=False)
+    softmax_temperature: float = struct.field(pytree_node=False, default=1.0)
+
+    @property
+    def model(self) -> Backbone:
+        """The model with its weights."""
+        return nnx.merge(self.graph, self.weights)
+
+    def lists(self, hypotheses: Hypotheses) -> Recommendations:
+        """Finished results, best first."""
+        scores, nodes = (x[:, : self.top_k] for x in (hypotheses.done_score, hypotheses.done_node))
+        return Recommendations(rows=self.trie.row_of(nodes), scores=scores)
+
+    def normalized(
+        self, model: Backbone, hidden: Float[Array, "B n D"]
+    ) -> tuple[Float[Array, "B n V"], Float[Array, "B n"]]:
+        """Logits, divided by the temperature, and the logarithm of their summed exponentials."""
+        logits = model.logits(hidden)
+        if self.softmax_temperature != 1.0:
+            logits = logits / self.softmax_temperature
+        return logits, jax.nn.logsumexp(logits, axis=-1)
+
+    def edge_scores(
+        self,
+        logits: Float[Array, "B n V"],
+        total: Float[Array, "B n"],
+        place: Int[Array, "B m"],
+        children: Children,
+        of_rows: Any,
+    ) -> Float[Array, "B m C"]:
+        """Scores of edges; -inf where there is no child.
+
+        Args:
+          logits, total: the result of `normalized`.
+          place: which of the n states comes before each list of children.
+          children: all children of each node, or those of a node that has only one.
+          of_rows: data of each row for the edge score.
+        """
+        picked = jax.vmap(lambda row, at, token: row[at[:, None], token])(logits, place, children.token)
+        logp = picked - jnp.take_along_axis(total, place, axis=1)[..., None]
+        logp = jnp.where(children.legal, logp, -jnp.inf)
+        return jnp.where(children.legal, self.edge_score(logp, children.edge, of_rows), -jnp.inf)

@@ -1,0 +1,133 @@
+"""What the model has said so far of each row: the edge scores below every node that it has read, and their keys.
+
+A node is read at most once per row, into a slot of its own, and nothing in the table is ever moved. The trie is
+numbered depth first, so a slot holds an ancestor of a node, or the node itself, if its range of descendants contains
+the node: no paths are kept.
+"""
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from igd_jax.models.backbone import KVCache
+from igd_jax.models.visibility import Tree
+
+
+class Reading(NamedTuple):
+    """Tokens that are read in one call of the model; those of a chain are consecutive.
+
+    Attributes:
+      node: trie node of each token; -1 on padding, which comes last.
+      end: first node after its descendants; -1 on padding.
+      depth: number of tokens up to it.
+    """
+
+    node: Int[Array, "B T"]
+    end: Int[Array, "B T"]
+    depth: Int[Array, "B T"]
+
+    @property
+    def visible(self) -> Tree:
+        """A token sees its ancestors among the tokens."""
+        return Tree(self.node, self.end)
+
+
+class Rows(NamedTuple):
+    """The children of nodes that have been read, at most W of each, the best ones, by token.
+
+    Attributes:
+      child: node of each child; arbitrary where the score is -inf.
+      score: edge score; -inf if there is no child.
+      worth: score of the path to a child that may be read next; -inf for all others. None if nobody asks.
+    """
+
+    child: Int[Array, "B T W"]
+    score: Float[Array, "B T W"]
+    worth: Float[Array, "B T W"] | None = None
+
+
+@struct.dataclass
+class Table:
+    """Slots of each row.
+
+    Attributes:
+      kv: keys and values of the tokens.
+      reading: the tokens; node -1 in free slots.
+      rows: the children of each node.
+      used: number of slots in use, the first ones.
+    """
+
+    kv: KVCache
+    reading: Reading
+    rows: Rows
+    used: Int[Array, " B"]
+
+    @property
+    def n_slots(self) -> int:
+        """Number of slots per row."""
+        return self.reading.node.shape[1]
+
+    def slot_of(self, node: Int[Array, "B K"]) -> Int[Array, "B K"]:
+        """Slot of each node; -1 for a node that has not been read, and for node -1."""
+        held = (self.reading.node[:, None] == node[:, :, None]) & (node >= 0)[:, :, None]
+        return jnp.where(held, jnp.arange(self.n_slots)[None, None], -1).max(axis=2)
+
+    def ancestors(self, reading: Reading) -> Bool[Array, "B T S"]:
+        """Mask of the slots that each token sees."""
+        node = reading.node[:, :, None]
+        return (self.reading.node[:, None] <= node) & (node < self.reading.end[:, None])
+
+    def append(self, reading: Reading, rows: Rows, kv: KVCache) -> "Table":
+        """The table with what has been read in the next slots of each row, where there must be room for all of it."""
+        place = jnp.arange(self.n_slots)[None] - self.used[:, None]
+        n_read = (reading.node >= 0).sum(axis=1, dtype=jnp.int32)
+        is_new = (place >= 0) & (place < n_read[:, None])
+        place = jnp.clip(place, 0, reading.node.shape[1] - 1)
+
+        def put(old: Array, new: Array) -> Array:
+            spread = (..., *(None,) * (old.ndim - 2))
+            return jnp.where(is_new[spread], jnp.take_along_axis(new, place[spread], axis=1), old)
+
+        reading, rows = jax.tree.map(put, (self.reading, self.rows), (reading, rows))
+        return Table(self.kv.write_rows(kv, self.used), reading, rows, self.used + n_read)
+
+    def clear(self, rows: Int[Array, " n"]) -> "Table":
+        """The table with no slot of some rows in use; indices beyond the last row are ignored."""
+        reading = Reading(*(x.at[rows].set(-1, mode="drop") for x in self.reading))
+        return replace(self, reading=reading, used=self.used.at[rows].set(0, mode="drop"))
+
+    def grow(self, n_slots: int) -> "Table":
+        """The table with more slots."""
+        more = n_slots - self.n_slots
+        reading = Reading(*(jnp.pad(x, ((0, 0), (0, more)), constant_values=-1) for x in self.reading))
+        rows = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, more), (0, 0))), self.rows)
+        return Table(self.kv.pad_to(n_slots), reading, rows, self.used)
+
+
+def empty_table(kv: KVCache, n_rows: int, n_slots: int, *, n_children: int, with_worth: bool) -> Table:
+    """A table of free slots.
+
+    Args:
+      kv: a cache of the model, of any number of slots.
+      n_rows, n_slots: its size.
+      n_children: W, the most children that are kept of a node.
+      with_worth: whether `Rows.worth` is kept.
+    """
+    reading = Reading(*(jnp.full((n_rows, n_slots), -1, jnp.int32) for _ in range(3)))
+    numbers = jnp.zeros((n_rows, n_slots, n_children), jnp.float32)
+    rows = Rows(numbers.astype(jnp.int32), numbers, numbers if with_worth else None)
+    return Table(kv.empty(n_slots), reading, rows, jnp.zeros(n_rows, jnp.int32))
+
+
+def best(rows: Rows, n_children: int) -> Rows:
+    """The best children of each node, in the order given, which breaks ties; padded if there are fewer columns."""
+    width = rows.score.shape[2]
+    if width <= n_children:
+        pad = ((0, 0), (0, 0), (0, n_children - width))
+        return Rows(jnp.pad(rows.child, pad), jnp.pad(rows.score, pad, constant_values=-jnp.inf))
+    column = jnp.sort(jax.lax.top_k(rows.score, n_children)[1], axis=2)
+    return Rows(*(jnp.take_along_axis(x, column, axis=2) for x in (rows.child, rows.score)))

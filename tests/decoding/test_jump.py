@@ -1,0 +1,150 @@
+"""The search that reads whole chains per call finds what the stepwise one finds, whatever the trie and the options."""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from batches import text_batch
+from flax import nnx, struct
+from plain_trie import EOS, random_rows
+from searches import assert_same_lists, engine_of, index_of, lists
+from table_model import Padded, Sizes, TableModel, padded
+from tiny_models import VOCAB as TINY_VOCAB
+from tiny_models import random_model
+
+from igd_jax.core.types import TextBatch
+from igd_jax.decoding.chains import chains_of
+from igd_jax.decoding.jump import Jump
+from igd_jax.decoding.recurrence import SearchOptions
+from igd_jax.decoding.stepwise import Stepwise
+
+N_ROWS, VOCAB, LONGEST = 8, 100, 40
+LAST = VOCAB - 1
+"""An id above all others: where it ends titles, the end is the last of its siblings and not the first."""
+
+
+def _random(rng: np.random.Generator) -> list[list[int]]:
+    """Titles of few tokens: the trie branches everywhere."""
+    return random_rows(rng, int(rng.integers(1, 60)), vocab=int(rng.integers(3, 20)), longest=int(rng.integers(3, 12)))
+
+
+def _chains(rng: np.random.Generator) -> list[list[int]]:
+    """Long titles that branch early, late, or by their ends alone."""
+    rows = []
+    for _ in range(rng.integers(1, 8)):
+        stem = rng.integers(1, VOCAB - 1, rng.integers(1, LONGEST - 10)).tolist()
+        rows += [[*stem, *rng.integers(1, 5, rng.integers(0, 9)).tolist(), EOS] for _ in range(rng.integers(1, 4))]
+    return rows
+
+
+def _ends_last(rng: np.random.Generator) -> list[list[int]]:
+    return [[*row[:-1], LAST] for row in _random(rng)]
+
+
+def _fan(rng: np.random.Generator) -> list[list[int]]:
+    """Nodes wider than what is looked at for every node, below the root and below another."""
+    wide = rng.choice(np.arange(1, VOCAB - 1), 90, replace=False).tolist()
+    tails = random_rows(rng, 90, vocab=5, longest=4)
+    return (
+        [[3, first, *tail] for first, tail in zip(wide, tails, strict=True)]
+        + [[3, EOS]]
+        + [[first, 3, second, EOS] for first, second in zip(wide[:20], wide[20:40], strict=True)]
+    )
+
+
+KINDS = {"random": _random, "chains": _chains, "ends last": _ends_last, "fan": _fan}
+
+
+class Case(NamedTuple):
+    """A program: what shapes it, and the kinds of catalogues that it searches."""
+
+    k: int
+    n_tokens: int
+    fill: int
+    length_penalty: float = 0.0
+    max_length: int = LONGEST
+    kinds: tuple[str, ...] = ("random", "chains")
+    n_catalogues: int = 60
+    sizes: Sizes = Sizes(VOCAB, 1000, 240, 64, 20)
+
+
+CASES = {
+    "as needed": Case(4, 24, 0),
+    "filled": Case(5, 24, 24, length_penalty=1.0),
+    "greedy, a token per call": Case(1, 1, 0, length_penalty=0.5),
+    "cut": Case(3, 7, 7, length_penalty=1.0, max_length=6, n_catalogues=200),
+    "cut at the first token": Case(3, 8, 8, max_length=1, n_catalogues=20),
+    "many beams": Case(50, 64, 32, n_catalogues=8),
+    "ends last": Case(3, 9, 9, length_penalty=1.0, kinds=("ends last",), n_catalogues=200),
+    "wide": Case(2, 16, 16, kinds=("fan",), sizes=Sizes(VOCAB, 1000, 320, 128, 98)),
+}
+FAST = ("as needed", "filled")
+
+
+@struct.dataclass
+class Rounded:
+    """Whole numbers, so that sums are exact in any program and often equal; or the score as it is."""
+
+    then: Any
+    is_rounded: jax.Array
+
+    def of_rows(self, batch: TextBatch) -> Any:
+        return self.then.of_rows(batch)
+
+    def __call__(self, *args: Any) -> jax.Array:
+        score = self.then(*args)
+        return jnp.where(self.is_rounded, jnp.round(score), score)
+
+
+def catalogues(case: Case, n: int, seed: int) -> Iterator[tuple[Padded, jax.Array]]:
+    """Catalogues with duplicate titles and popularities, each with a mask of what each row may be recommended."""
+    rng = np.random.default_rng(seed)
+    for number in range(n):
+        rows = KINDS[case.kinds[number % len(case.kinds)]](rng)
+        counts = rng.integers(0, 9, len(rows)).tolist()
+        built = padded(rows, counts, case.sizes, alpha=float(rng.choice([0.0, 0.3, 1.0])))
+        share = rng.choice([1.1, 0.5, 0.1], (N_ROWS, 1))
+        yield built, jnp.asarray(rng.random((N_ROWS, case.sizes.rows)) < share)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in FAST else pytest.param(name, marks=pytest.mark.slow) for name in CASES]
+)
+def test_lists_order_and_scores_are_those_of_the_stepwise_search(name):
+    case = CASES[name]
+    graph, weights = nnx.split(TableModel(VOCAB, seed=0))
+    rng = np.random.default_rng(len(name))
+    n_found = 0
+    for number, (built, allowed) in enumerate(catalogues(case, case.n_catalogues, seed=len(name))):
+        search = {
+            "graph": graph,
+            "weights": weights,
+            "trie": built.trie,
+            "edge_score": Rounded(built.score, jnp.array(number % 3 == 2)),
+            "options": SearchOptions(case.k, case.max_length, case.length_penalty),
+            "top_k": case.k,
+        }
+        prompts = [rng.integers(1, VOCAB, rng.integers(1, 5)).tolist() for _ in range(N_ROWS - 1)] + [[]]
+        batch = text_batch(prompts, width=5).replace(allowed=allowed)
+        expected = lists(Stepwise(**search), batch)
+        found = lists(Jump(**search, chains=built.chains, n_tokens=case.n_tokens, fill=case.fill), batch)
+        assert_same_lists(found, expected)
+        n_found += int((found.scores > -np.inf).sum())
+    assert n_found > case.n_catalogues
+
+
+@pytest.mark.parametrize("kind", ["decoder", pytest.param("T5 1.0", marks=pytest.mark.slow)])
+def test_a_network_finds_what_it_finds_token_by_token(kind):
+    """A T5 has the positions of the slots in its biases, and the prompt in its encoder."""
+    rng = np.random.default_rng(8)
+    rows = random_rows(rng, 60, vocab=TINY_VOCAB, longest=9)
+    index = index_of([*rows, *[[5, 6, 7, *row[-4:]] for row in rows[:20]]])
+    stepwise = engine_of(random_model(kind), index, k=4, alpha=0.3, length_penalty=0.5)
+    given = {field.name: getattr(stepwise, field.name) for field in dataclasses.fields(stepwise)}
+    jump = Jump(**given, chains=chains_of(index.trie, index.catalog.counts), n_tokens=6, fill=6)
+    batch = text_batch([[5, 6, 7, 8, 9], [3], [11, 2, 11]], width=6, shared=[4, 4])
+    assert_same_lists(lists(jump, batch), lists(stepwise, batch))

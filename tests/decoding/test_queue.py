@@ -1,0 +1,53 @@
+"""Rows of many batches that take one another's places find what each batch finds alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from batches import text_batch
+from flax import nnx
+from plain_trie import random_rows
+from searches import assert_same_lists, lists
+from table_model import Sizes, TableModel, padded
+
+from igd_jax.core.types import Recommendations
+from igd_jax.decoding.jump import Jump
+from igd_jax.decoding.queue import recommend_all
+from igd_jax.decoding.recurrence import SearchOptions
+from igd_jax.decoding.search import TrieSearch
+from igd_jax.decoding.stepwise import Stepwise
+
+SIZE, WIDTH, VOCAB = 4, 6, 30
+
+
+@pytest.fixture(scope="module")
+def searches() -> tuple[Stepwise, Jump]:
+    rows = random_rows(np.random.default_rng(5), 50, vocab=12, longest=12)
+    built = padded(rows, [1] * len(rows), Sizes(VOCAB, 600, 150, 64, 14), alpha=0.3)
+    graph, weights = nnx.split(TableModel(VOCAB, seed=1))
+    search = {"graph": graph, "weights": weights, "trie": built.trie, "edge_score": built.score,
+              "options": SearchOptions(3, 12, 0.5), "top_k": 3}  # fmt: skip
+    return Stepwise(**search), Jump(**search, chains=built.chains, n_tokens=4, fill=4)
+
+
+@pytest.mark.parametrize("which", [pytest.param(0, marks=pytest.mark.slow), 1], ids=["stepwise", "jump"])
+def test_every_row_comes_once_with_the_lists_that_its_batch_finds_alone(searches, which):
+    engine: TrieSearch = searches[which]
+    rng, n_rows = np.random.default_rng(6), 6 * SIZE + 3
+    prompts = [rng.integers(1, VOCAB, rng.integers(1, WIDTH + 1)).tolist() for _ in range(n_rows)]
+    allowed = rng.random((n_rows, 64)) < rng.choice([0.1, 1.1], (n_rows, 1))
+    batches = []
+    for begin in range(0, n_rows, SIZE):
+        chosen = np.arange(begin, min(begin + SIZE, n_rows))
+        filled = [prompts[row] for row in chosen] + [[]] * (SIZE - len(chosen))
+        masks = np.pad(allowed[chosen], ((0, SIZE - len(chosen)), (0, 0)))
+        batches.append((len(chosen), text_batch(filled, width=WIDTH).replace(allowed=jnp.asarray(masks))))
+    places, found = zip(*recommend_all(engine, iter(batches), width=WIDTH), strict=True)
+    order = np.argsort(np.concatenate(places))
+    assert np.concatenate(places)[order].tolist() == list(range(n_rows))
+    if which:
+        assert np.concatenate(places).tolist() != list(range(n_rows))
+    whole = jax.tree.map(lambda *parts: np.concatenate(parts)[order], *found)
+    alone = [lists(searches[0], batch) for _, batch in batches]
+    expected: Recommendations = jax.tree.map(lambda *parts: np.concatenate(parts)[:n_rows], *alone)
+    assert_same_lists(whole, expected)
