@@ -1,6 +1,5 @@
 """Whether a process is alone, and what processes tell one another; two of them run in tests/test_pair.py."""
 
-import io
 import json
 import signal
 import subprocess
@@ -147,8 +146,8 @@ def test_a_signal_ends_the_loop_when_all_know_of_it():
         (SystemExit(143), 143, b"ended\n"),
     ],
 )
-def test_the_last_words_are_left_to_say_where_another_process_is_lost(monkeypatch, capsys, error, code, says):
-    ended, last_words = [], io.BytesIO()
+def test_the_last_words_are_left_to_say_where_another_process_is_lost(monkeypatch, capsys, tmp_path, error, code, says):
+    ended = []
 
     def end(code: int) -> None:
         ended.append(code)
@@ -156,9 +155,9 @@ def test_the_last_words_are_left_to_say_where_another_process_is_lost(monkeypatc
 
     monkeypatch.setattr(hosts.os, "_exit", end)
     monkeypatch.setattr(hosts, "GRACE_SECONDS", 0.0)
-    with pytest.raises(KeyboardInterrupt):
+    with (tmp_path / "last words").open("wb") as last_words, pytest.raises(KeyboardInterrupt):
         hosts._leave(error, last_words)
-    assert (ended, last_words.getvalue()) == ([code], says)
+    assert (ended, (tmp_path / "last words").read_bytes()) == ([code], says)
     assert len(capsys.readouterr().err.splitlines()) == (code == 2)
 
 
