@@ -8,6 +8,7 @@
 set -euo pipefail
 # shellcheck source=launch/recipe.sh
 . "$(dirname "$0")/recipe.sh"
+need_kind cuda
 need_tool docker docker
 extra=${ACCELERATOR:-} image=igd_jax:${ACCELERATOR:-cpu} runs=$(absolute "${RUNS:-runs}") file=launch/Dockerfile
 is_url "$CODE" || file=$CODE/$file

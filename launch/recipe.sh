@@ -19,6 +19,12 @@ need() { # NAMES...: refuse if a setting is missing
     [ -n "${!name:-}" ] || refuse "the setting $name is missing; $0 names all settings on its first lines"
   done
 }
+need_kind() { # WORDS...: refuse an ACCELERATOR that is none of these; without one, it is the CPU
+  case " $* " in
+    *" ${ACCELERATOR:-$1} "*) ;;
+    *) refuse "ACCELERATOR is $ACCELERATOR; expected nothing, for the CPU, or one of: $*" ;;
+  esac
+}
 need_tool() { # NAME RECIPE: refuse if a program is missing
   [ -n "$dry_run" ] || command -v "$1" >/dev/null ||
     refuse "$1 is not in PATH; 'python -m igd_jax.doctor --recipe=$2' says where it comes from"

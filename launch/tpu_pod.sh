@@ -29,8 +29,8 @@ wait_for_slice() {
   local now
   while now=$(state) && [ "$now" != ACTIVE ]; do
     case $now in
-      '') create ;;
-      SUSPENDED) delete ;;
+      '') create || exit ;;
+      SUSPENDED) delete || exit ;;
       FAILED) echo "the request for $NAME failed: see 'gcloud compute tpus queued-resources describe $NAME'" >&2 && exit 1 ;;
       *) echo "$NAME: $now" ;;
     esac

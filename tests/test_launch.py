@@ -102,6 +102,28 @@ def test_other_bad_input_is_one_line(tmp_path):
     assert "error: sky is not in PATH; " in done.stderr
 
 
+@pytest.mark.parametrize(("recipe", "known"), [("local", "cuda tpu"), ("docker", "cuda")])
+def test_an_accelerator_of_another_recipe_is_refused(recipe, known):
+    done = launch(recipe, "--dry-run", *FLAGS, ACCELERATOR="v6e-16")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: ACCELERATOR is v6e-16; expected nothing, for the CPU, or one of: {known}\n"
+
+
+def test_code_of_a_url_is_cloned_once_set_up_and_run(tmp_path):
+    """The real git, and a checkout whose setup makes a Python that says what it is asked."""
+    code = tmp_path / "code"
+    (code / "launch").mkdir(parents=True)
+    python = "mkdir -p .venv/bin; printf '#!/bin/sh\\necho \"$# $4\"' > .venv/bin/python; chmod +x .venv/bin/python"
+    (code / "launch" / "setup.sh").write_text(python)
+    git = ["git", "-C", code, "-c", "user.name=x", "-c", "user.email=x@x"]
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "one"], ["tag", "v1"]):
+        subprocess.run([*git, *words], check=True)
+    (tmp_path / "here").mkdir()
+    for _ in range(2):
+        done = launch("local", *FLAGS, CODE=f"file://{code}#v1", path=tmp_path / "here")
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "5 --workdir=bucket/run"), done.stderr
+
+
 def test_a_slurm_job_has_a_process_per_gpu_and_queues_again_after_saving():
     (job,) = [words for words in dry("slurm", NODES="2") if words[0] == "sbatch"]
     assert {"--nodes=2", "--ntasks-per-node=8", "--gpus-per-node=8", "--requeue", "--signal=TERM@120"} <= set(job)
@@ -142,6 +164,20 @@ def test_a_preempted_slice_is_made_anew_and_training_goes_on(tmp_path):
     assert trained[0][-len(FLAGS) :] == FLAGS
     assert all({"--zone=z", "--quiet"} <= set(words) for words in calls if words[0] == "gcloud")
     assert "igd was preempted; a new one is asked for" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("does", "code", "says"),
+    [
+        ('case "$*" in *create*) echo "no permission" >&2; exit 3 ;; esac', 3, "no permission"),
+        ("echo FAILED", 1, "the request for igd failed: see 'gcloud compute tpus queued-resources describe igd'"),
+    ],
+    ids=["refused", "failed"],
+)
+def test_a_queue_that_gives_nothing_is_not_asked_again(tmp_path, does, code, says):
+    folder = tools(tmp_path / "bin", gcloud=does, sleep="kill $PPID")
+    done = launch("tpu_pod", *FLAGS, **NEEDS["tpu_pod"], path=folder)
+    assert (done.returncode, done.stderr.strip()) == (code, says)
 
 
 def test_a_slice_is_left_if_training_itself_fails(tmp_path):
