@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import jax
 import numpy as np
+from absl import flags
 
 from benchmarks import common, parts
 from configs import igd
@@ -132,7 +133,8 @@ def figures(cost: Cost, settings: Settings) -> dict[str, Any]:
 
 def _settings(chips: Slice, changes: dict[str, Any]) -> Settings:
     config = igd.get_config()
-    config.model.config = chips.model
+    config.model.config, config.decode.batch_size = chips.model, chips.users
+    config.train.micro_batch_size = config.train.global_batch_size = chips.rows
     return settings_from(changed(config, changes), needs={"model.path"})
 
 
@@ -158,8 +160,12 @@ PARTS = {
 def main() -> None:
     """Entry point."""
     found = parts.run(MODULE, PARTS)
-    if not common.flags.FLAGS.part:
-        print(common.markdown({name: found[name] for name in PARTS if name in found}))
+    if not flags.FLAGS.part:
+        for kind in ("train ", "search "):
+            columns = {
+                name.removeprefix(kind): found[name] for name in PARTS if name.startswith(kind) and name in found
+            }
+            print(f"{kind.title()}\n\n{common.markdown(columns)}\n")
 
 
 if __name__ == "__main__":

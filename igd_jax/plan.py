@@ -3,9 +3,9 @@
     python -m igd_jax.plan --config=configs/igd.py --config.model.config=qwen2.5-1.5b --topology=v5e:4x4
         [--grid=mesh.fsdp=8,16 --grid=model.remat=dots,full] [--config.FIELD=VALUE ...]
 
-Prints one line per combination: whether a micro-batch of `config.train.micro_batch_size` rows of
-`config.data.max_length` tokens fits a chip, or by how much it does not. Without --grid, a config that does not fit is
-tried again with what saves memory, one change after another, until it fits. Needs the package libtpu
+Prints one line per combination: whether a step with a micro-batch of `config.train.micro_batch_size` rows of
+`config.data.max_length` tokens fits a chip, or by how much it does not (docs/plan.md). If none fits, the first is tried
+again with what saves memory, one change after another, until it fits. Needs the package libtpu
 (pip install igd_jax[tpu]), and no TPU.
 """
 
@@ -15,56 +15,63 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from igd_jax.core import errors
+from igd_jax.core.devices import GIB
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
-from igd_jax.session.ahead import GIB, StepCost, step_cost, topology_mesh
+from igd_jax.session.ahead import step_cost, topology_mesh
 from igd_jax.session.config_flags import define_config_flag
 from igd_jax.session.config_grid import changed, name_of, parse_axis, points
+from igd_jax.session.program_cost import Cost
 from igd_jax.session.settings import settings_from
 
 TARGET_TOKENS = 32
 """Columns of targets within `config.data.max_length`, those of most titles."""
 
 
-def plan(config: ConfigDict, topology: str) -> StepCost:
+def plan(config: ConfigDict, topology: str) -> Cost:
     """Compile the step of a config for a topology.
 
     Raises:
       InputError: the config is bad, there is no such topology, or the rows cannot be dealt over its chips.
     """
     settings = settings_from(config, needs={"model.path"})
-    mesh = topology_mesh(topology, settings.mesh)
-    prompt = settings.data.max_length - TARGET_TOKENS
-    rows = settings.train.micro_batch_size
-    return step_cost(settings.model, mesh, rows=rows, prompt=prompt, target=TARGET_TOKENS)
+    return step_cost(
+        settings.model,
+        topology_mesh(topology, settings.mesh),
+        rows=settings.train.micro_batch_size,
+        prompt=settings.data.max_length - TARGET_TOKENS,
+        target=TARGET_TOKENS,
+        bfloat16=settings.train.bfloat16,
+    )
 
 
-def line_of(name: str, cost: StepCost) -> str:
+def line_of(name: str, cost: Cost) -> str:
     """One line of the table."""
-    if cost.room is not None:
-        over = (cost.used - cost.room) / GIB
-        return f"{name}: {cost.used / GIB:.3f} GiB of {cost.room / GIB:.3f} GiB per chip, {over:.3f} too many"
-    talk = ", ".join(f"{number} {kind}" for kind, (number, _) in sorted(cost.collectives.items())) or "none"
+    memory = f"{name}: {cost.used / GIB:.2f} of {cost.room / GIB:.2f} GiB per chip"
+    if not cost.fits:
+        return f"{memory}, {(cost.used - cost.room) / GIB:.2f} too many"
+    talk = ", ".join(f"{times} {kind} of {size / 1e9:.2f} GB" for kind, (times, size) in cost.by_kind().items())
     return (
-        f"{name}: fits with {cost.used / GIB:.3f} GiB per chip, {cost.held / GIB:.3f} of them held between steps; "
-        f"collectives: {talk}; compiled in {cost.seconds:.0f} s"
+        f"{memory} fits, {cost.held / GIB:.2f} of them held between steps; {cost.flops / 1e12:.1f} TFLOP per chip and "
+        f"micro-batch; between chips: {talk or 'nothing'}; compiled in {cost.seconds:.0f} s"
     )
 
 
 def savings(config: ConfigDict, n_chips: int) -> Iterator[dict[str, object]]:
     """Changes that save memory, each with those before it: the least costly first."""
     change: dict[str, object] = {}
-    rows = config.train.micro_batch_size
+    n_shards, rows = n_chips // config.mesh.tensor, config.train.micro_batch_size
     for field, value in (
         ("model.remat", "full"),
-        ("mesh.fsdp", n_chips),
+        ("mesh.fsdp", n_shards),
         ("model.dtype", "bfloat16"),
-        ("train.micro_batch_size", n_chips),
+        ("train.micro_batch_size", min(rows, n_shards)),
         ("model.lora_rank", 32),
     ):
         section, name = field.split(".")
-        if config[section][name] != value and not (field.endswith("size") and rows <= n_chips):
-            change = {**change, field: value}
+        if config[section][name] != value:
+            copies = {"mesh.data": -1} if field == "mesh.fsdp" and config.mesh.data != -1 else {}
+            change = {**change, **copies, field: value}
             yield dict(change)
 
 
@@ -80,19 +87,23 @@ def main() -> None:
     config, topology = flags.FLAGS.config, flags.FLAGS.topology
     if not config:
         raise InputError("--config is not set; start with --config=configs/igd.py")
-    if flags.FLAGS.grid:
-        axes = [parse_axis(text, config, option="--grid") for text in flags.FLAGS.grid]
-        for point in points(axes):
-            say(line_of(name_of(point), plan(changed(config, point), topology)))
+    grid = list(points([parse_axis(text, config, option="--grid") for text in flags.FLAGS.grid]))
+    costs = [_told(config, point, topology) for point in grid]
+    if any(cost.fits for cost in costs):
         return
-    cost = plan(config, topology)
-    say(line_of("as given", cost))
-    n_chips = topology_mesh(topology, settings_from(config, needs=()).mesh).size
-    for change in () if cost.fits else savings(config, n_chips):
-        cost = plan(changed(config, change), topology)
-        say(line_of(name_of(change), cost))
-        if cost.fits:
-            break
+    first, n_chips = changed(config, grid[0]), topology_mesh(topology, settings_from(config, needs=()).mesh).size
+    for change in savings(first, n_chips):
+        if _told(first, change, topology).fits:
+            options = " ".join(f"--config.{field}={value}" for field, value in change.items())
+            say(f"it fits with {options}")
+            return
+    say("nothing that was tried makes it fit; use more chips, or chips with more memory")
+
+
+def _told(config: ConfigDict, point: dict[str, object], topology: str) -> Cost:
+    cost = plan(changed(config, point), topology)
+    say(line_of(name_of(point) or "as given", cost))
+    return cost
 
 
 if __name__ == "__main__":

@@ -62,11 +62,11 @@ class MasterState(NamedTuple):
 
     Attributes:
       inner: state of the optimizer, float32.
-      masters: float32 copies of the bfloat16 weights, in the order of the leaves.
+      masters: float32 copies of the bfloat16 weights, with their paths; None in the place of float32 weights.
     """
 
     inner: optax.OptState
-    masters: tuple[Array, ...]
+    masters: PyTree
 
 
 def with_master(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
@@ -75,14 +75,15 @@ def with_master(optimizer: optax.GradientTransformation) -> optax.GradientTransf
     Updates are float32, and so is their sum with a bfloat16 weight, which `optax.apply_updates` rounds once.
     """
 
+    def masters_of(params: PyTree, wide: PyTree) -> PyTree:
+        return jax.tree.map(lambda weight, master: master if is_narrow(weight) else None, params, wide)
+
     def init(params: PyTree) -> MasterState:
         wide = optax.tree.cast(params, jnp.float32)
-        pairs = zip(jax.tree.leaves(params), jax.tree.leaves(wide), strict=True)
-        return MasterState(optimizer.init(wide), tuple(master for weight, master in pairs if is_narrow(weight)))
+        return MasterState(optimizer.init(wide), masters_of(params, wide))
 
     def update(grads: PyTree, state: MasterState, params: PyTree) -> tuple[PyTree, MasterState]:
-        masters = iter(state.masters)
-        wide = jax.tree.map(lambda weight: next(masters) if is_narrow(weight) else weight, params)
+        wide = jax.tree.map(lambda weight, master: master if is_narrow(weight) else weight, params, state.masters)
         updates, inner = optimizer.update(grads, state.inner, wide)
         new = optax.apply_updates(wide, updates)
         updates = jax.tree.map(
@@ -91,8 +92,7 @@ def with_master(optimizer: optax.GradientTransformation) -> optax.GradientTransf
             new,
             updates,
         )
-        pairs = zip(jax.tree.leaves(params), jax.tree.leaves(new), strict=True)
-        return updates, MasterState(inner, tuple(master for weight, master in pairs if is_narrow(weight)))
+        return updates, MasterState(inner, masters_of(params, new))
 
     return optax.GradientTransformation(init, update)
 
