@@ -15,7 +15,10 @@ setup(
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
-    packages=find_packages(include=["igd_jax", "igd_jax.*"]),
+    packages=[*find_packages(include=["igd_jax", "igd_jax.*"]), "igd_jax._shipped.configs"],
+    package_dir={"igd_jax._shipped.configs": "configs"},
+    package_data={"igd_jax": ["py.typed"]},
+    entry_points={"console_scripts": ["igd = igd_jax.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
         "jax>=0.10,<0.11; python_version < '3.12'",

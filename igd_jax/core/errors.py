@@ -145,7 +145,7 @@ def bad_flags_told() -> Iterator[None]:
         yield
     except (AttributeError, KeyError) as error:
         inner = error.args[0] if isinstance(error.args[0], KeyError) else error
-        end(error, f"the config has no field {inner.args[0]}; configs/common.py lists them all")
+        end(error, f"the config has no field {inner.args[0]}; --help_config lists them all")
     except (flags.Error, TypeError, ValueError) as error:
         end(error, str(error))
     except (Exception, KeyboardInterrupt) as error:

@@ -184,7 +184,7 @@ def check_names(where: str, given: Mapping[str, Any], known: Collection[str]) ->
     """
     for name in sorted(set(given) ^ set(known)):
         what = "missing" if name in known else "unknown"
-        raise InputError(f"{where}.{name[:LONGEST_SHOWN]} is {what}; configs/common.py lists all fields there are")
+        raise InputError(f"{where}.{name[:LONGEST_SHOWN]} is {what}; --help_config lists all there are")
 
 
 def read_section(name: str, kind: type[T], given: Any, needs: Collection[str]) -> T:
@@ -200,7 +200,7 @@ def read_section(name: str, kind: type[T], given: Any, needs: Collection[str]) -
       InputError: a field is missing or unknown, or has an unusable value.
     """
     if not isinstance(given, Mapping):
-        raise refused(name, given, "a section with the fields of configs/common.py")
+        raise refused(name, given, "a section with the fields that --help_config lists")
     hints = get_type_hints(kind, include_extras=True)
     check_names(f"config.{name}", given, hints)
     values = {field: _read(f"{name}.{field}", hint, given[field], needs) for field, hint in hints.items()}

@@ -1,7 +1,6 @@
 """The config of a run: from an experiment file or the run in a workdir, with fields changed on the command line."""
 
 import json
-import runpy
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,9 @@ from ml_collections import ConfigDict, config_flags
 
 from igd_jax.core.errors import InputError, bad_flags_told
 from igd_jax.core.io import Workdir, read_json
+from igd_jax.core.log import say
 from igd_jax.methods.base import with_defaults
+from igd_jax.session.experiments import DEFAULTS, described, read_config
 
 FREE_TO_CHANGE = ("decode", "eval", "mesh", "model.remat")
 """Sections and fields of the config that may differ from the config of the run in a workdir."""
@@ -28,12 +29,9 @@ FREE_TO_DECODE = (*FREE_TO_CHANGE, "method")
 HOW_TO_SCORE = ("alpha", "length_penalty", "temperature", "collaborative")
 """Fields of `config.decode` that belong to a method, unlike the candidates and the length of lists."""
 
-DEFAULTS = Path(__file__).resolve().parents[2] / "configs" / "common.py"
-"""File with all fields of a config; exists in a checkout, but not in an installed package."""
-
 _HELP = (
-    "Experiment file, such as configs/igd.py, or FILE.py:ARGUMENT; default the config of the run in the workdir. Each "
-    "field is an option of its own, --config.SECTION.FIELD=VALUE; configs/common.py lists them all."
+    "Experiment: the name of a shipped one, such as igd or igd:books, or a file, FILE.py or FILE.py:ARGUMENT; default "
+    "the config of the run in the workdir. Each field is an option of its own, --config.SECTION.FIELD=VALUE."
 )
 
 flags.disclaim_key_flags()  # options defined here belong to the commands, so that --help of each shows them
@@ -56,7 +54,7 @@ def run_config(workdir: Workdir) -> ConfigDict:
 def config_at(path: Path) -> ConfigDict:
     """Read the config.json of a run, or of an evaluation, apart from how values were chosen.
 
-    Fields that did not exist yet have the values of `DEFAULTS`.
+    Fields that did not exist yet have the values of `experiments.DEFAULTS`.
 
     Raises:
       InputError: the file is missing, or was altered and is not a config.
@@ -65,9 +63,8 @@ def config_at(path: Path) -> ConfigDict:
     if not isinstance(config, dict) or not all(isinstance(fields, dict) for fields in config.values()):
         raise InputError(f"{path} holds no sections with fields, as a run writes them; restore that file")
     config.pop("chosen", None)
-    if DEFAULTS.is_file():
-        for section, fields in config_json(read_config(str(DEFAULTS))).items():
-            config[section] = fields | config.get(section, {})
+    for section, fields in config_json(read_config(DEFAULTS)).items():
+        config[section] = fields | config.get(section, {})
     try:
         return ConfigDict({section: _with_tuples(fields) for section, fields in config.items()})
     except (AttributeError, KeyError, TypeError, ValueError) as error:  # such as a name with a dot
@@ -79,60 +76,46 @@ def _with_tuples(fields: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
 
 
-def define_config_flag() -> None:
-    """Define ``--config``: a file if the command line names one, else the config of the run in its workdir.
+class _ExperimentParser(flags.ArgumentParser):
+    """Reads the experiment that ``--config`` names."""
 
-    So ``--config.decode.alpha=0.2`` overrides a field in either case. Unknown fields are errors.
+    def parse(self, argument: str) -> ConfigDict:
+        return read_config(argument).lock()
+
+
+def define_config_flag() -> None:
+    """Define ``--config``: an experiment if the command line names one, else the config of the run in its workdir.
+
+    So ``--config.decode.alpha=0.2`` overrides a field in either case. Unknown fields are errors. ``--help_config``
+    prints all fields of that config, and exits.
     """
-    root = str(DEFAULTS.parents[1])
-    if root not in sys.path:
-        sys.path.append(root)  # experiments import `configs.common`, whatever the current folder
     with bad_flags_told():
-        file, folder, other = (_option(name) for name in ("--config", "--workdir", "--decode_as"))
-        for name, given in (("config", file), ("decode_as", other)):
-            if given is not None:
-                read_config(given, option=name)  # for messages of our own
-        if file is None and folder is not None and Workdir(folder).config.is_file():
+        given, folder, other = (_option(name) for name in ("--config", "--workdir", "--decode_as"))
+        config = None
+        if given is None and folder is not None and Workdir(folder).config.is_file():
             config = run_config(Workdir(folder))
-            if other is not None:
-                decode_as(config, read_config(other, option="decode_as"))
+        if other is not None:
+            if config is None:
+                raise InputError("--decode_as is given, but no --workdir of a run alone; it says how to decode a run")
+            decode_as(config, read_config(other, option="decode_as"))
+        if "--help_config" in sys.argv[1:]:  # options that are required are not missed
+            say("\n".join(described(config or read_config(given or DEFAULTS), DEFAULTS, given or DEFAULTS)))
+            sys.exit(0)
+        flags.DEFINE_bool("help_config", False, "Print every field of the config: its value, unit and meaning.")
+        if config is not None:
             config_flags.DEFINE_config_dict("config", config, _HELP, lock_config=True)
             flags.declare_key_flag("config")
             flags.FLAGS["config"].default_as_str = ""  # all fields and their values
             return
-        if other is not None:
-            raise InputError("--decode_as is given, but no --workdir of a run alone; it says how to decode that run")
-        if file is None and any(word.startswith("--config.") for word in sys.argv):
+        if given is None and any(word.startswith("--config.") for word in sys.argv):
             raise InputError("--config.FIELD is given, but neither --config=FILE nor the --workdir of a run")
-        config_flags.DEFINE_config_file("config", None, _HELP, lock_config=True)
+        config_flags.DEFINE_config_file("config", None, _HELP)
+        flags.FLAGS["config"].parser = _ExperimentParser()
 
 
 def define_decode_as_flag() -> None:
     """Define ``--decode_as``, which `define_config_flag` reads."""
-    flags.DEFINE_string("decode_as", None, "Experiment file whose method decodes the run in the workdir.")
-
-
-def read_config(file: str, *, option: str = "config") -> ConfigDict:
-    """The config of an experiment file, ``FILE.py`` or ``FILE.py:ARGUMENT``.
-
-    Args:
-      file: the file and its argument.
-      option: name of the option that gave it, for messages.
-
-    Raises:
-      InputError: there is no such file, or it fails, exits, or does not return a config.
-    """
-    path, *argument = file.split(":", 1)
-    if not Path(path).is_file():
-        raise InputError(f"--{option}={file}: there is no such file; configs/ holds experiments")
-    try:
-        config = runpy.run_path(path)["get_config"](*argument)
-        if not isinstance(config, ConfigDict):
-            raise TypeError(f"get_config() returns {type(config).__name__} and no ConfigDict")
-        return config
-    except (Exception, SystemExit) as error:  # user code may raise anything
-        what = f"{type(error).__name__}: {error}"
-        raise InputError(f"{path} is no experiment file ({what}); expected one like those of configs/") from error
+    flags.DEFINE_string("decode_as", None, "Experiment, named as for --config, whose method decodes the run in the workdir.")
 
 
 def decode_as(config: ConfigDict, other: ConfigDict) -> None:

@@ -59,7 +59,7 @@ def _type_of(field: str, config: ConfigDict, given: str) -> type:
     for section in sections:
         config = config.get(section) if isinstance(config, ConfigDict) else None
     if not isinstance(config, ConfigDict) or last not in config:
-        raise InputError(f"{given}: the config has no field {field}; configs/common.py lists them all")
+        raise InputError(f"{given}: the config has no field {field}; --help_config lists them all")
     kind: type = config.get_type(last)
     return kind
 

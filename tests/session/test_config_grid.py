@@ -39,7 +39,7 @@ def test_values_have_the_type_of_the_field(config, text, axis):
         ("decode.alpha=", r"^--grid=decode.alpha= has no values; write --grid=FIELD=VALUE,VALUE"),
         ("decode.alpha", "has no values"),
         ("", "has no values"),
-        ("decode.alpah=1", "no field decode.alpah; configs/common.py lists them all"),
+        ("decode.alpah=1", "no field decode.alpah; --help_config lists them all"),
         ("alpha=1", "no field alpha"),
         ("decode.alpha.x=1", "no field decode.alpha.x"),
         ("nothing.alpha=1", "no field nothing.alpha"),

@@ -228,7 +228,7 @@ def test_an_argument_with_a_value_that_cannot_be_meant(plain, method, name, prob
         ({"eval.ks": (1, 0)}, "config.eval.ks[1] is 0; expected a length of lists from 1 to 100,000"),
         ({"mesh.data": 0}, "mesh.data is 0; expected a number of copies from 1 to 1,048,576, or -1 for as many as"),
         ({"data.dir": ""}, "config.data.dir is not set; expected a folder that igd_jax.prepare has written"),
-        ({"data.dri": ""}, "config.data.dri is unknown; configs/common.py lists all fields there are"),
+        ({"data.dri": ""}, "config.data.dri is unknown; --help_config lists all there are"),
     ],
 )  # fmt: skip
 def test_the_line_says_what_was_given_and_what_was_expected(plain, changes, message):
@@ -238,7 +238,7 @@ def test_the_line_says_what_was_given_and_what_was_expected(plain, changes, mess
 def test_a_field_that_is_missing(plain):
     less = {section: dict(fields) for section, fields in plain.items()}
     del less["decode"]["top_k"]
-    with pytest.raises(InputError, match=r"config.decode.top_k is missing; configs/common.py lists all fields"):
+    with pytest.raises(InputError, match=r"config.decode.top_k is missing; --help_config lists all there are"):
         settings_from(ConfigDict(less))
     del less["decode"]
     with pytest.raises(InputError, match=r"config.decode is missing"):
