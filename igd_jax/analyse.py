@@ -1,6 +1,8 @@
 """Figures of the papers about one evaluation of a run: data, trie, model and lists, as JSON, CSV and pictures.
 
-    python -m igd_jax.analyse --workdir=RUN [--split=test] [--name=NAME] [--max_examples=512] [--exact_examples=N]
+    python -m igd_jax.analyse --workdir=RUN
+    python -m igd_jax.analyse --workdir=RUN --name=NAME --max_examples=0
+    python -m igd_jax.analyse --workdir=RUN --split=valid --exact_examples=100
 
 Reads RUN/eval/NAME, runs the model on some of its queries, and writes RUN/analysis/NAME atomically: analysis.json, a
 CSV per figure, and a picture of each if matplotlib is installed.

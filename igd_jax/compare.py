@@ -1,6 +1,8 @@
 """Compare evaluations of the same rows, or users: one table, with a bootstrap interval for each difference.
 
-    python -m igd_jax.compare RUN_A RUN_B [RUN_C ...] [--targets=warm|cold] [--json]
+    python -m igd_jax.compare RUN_A RUN_B RUN_C
+    python -m igd_jax.compare RUN/eval/test RUN/eval/NAME --targets=cold
+    python -m igd_jax.compare RUN_A RUN_B --json
 
 Each RUN is a run's folder, of which all evaluations are compared, or the folder of one evaluation, RUN/eval/NAME.
 Evaluations whose configs differ in train.seed only are one method, whose metrics are means over seeds, row by row. All

@@ -1,6 +1,8 @@
 """Report the devices and versions of this machine, problems, and how to fix them.
 
-    python -m igd_jax.doctor [--workdir=RUN] [--recipe=tpu_pod]
+    python -m igd_jax.doctor
+    python -m igd_jax.doctor --workdir=/disk/runs
+    python -m igd_jax.doctor --recipe=tpu_pod
 
 Exit code 0 if a model can be trained here, 1 if there is a problem. What a recipe of launch/ lacks is told, and is no
 problem of this machine.

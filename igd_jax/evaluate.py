@@ -1,7 +1,7 @@
 """Rank the rows of a split with a trained run, or with a Hugging Face folder as it is.
 
     python -m igd_jax.evaluate --workdir=RUN [--split=test] [--name=NAME] [--config.decode.alpha=0.2]
-    python -m igd_jax.evaluate --config=configs/igd.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
+    python -m igd_jax.evaluate --config=igd --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
     python -m igd_jax.evaluate --workdir=RUN --choose=decode.alpha=0,0.1,0.2,0.4 [--choose_examples=500]
     python -m igd_jax.evaluate --workdir=RUN --beam_misses=200
     python -m igd_jax.evaluate --workdir=RUN --config.eval.protocol=users [--config.decode.candidates=warm|cold]

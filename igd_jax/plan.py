@@ -1,7 +1,8 @@
 """What training would cost per chip of a TPU that is not there: the real step, compiled ahead of time.
 
-    python -m igd_jax.plan --config=configs/igd.py --config.model.config=qwen2.5-1.5b --topology=v5e:4x4
-        [--grid=mesh.fsdp=8,16 --grid=model.remat=dots,full] [--config.FIELD=VALUE ...]
+    python -m igd_jax.plan --config=igd --config.model.config=qwen2.5-1.5b --topology=v5e:4x4
+    python -m igd_jax.plan --config=igd --config.model.path=HF_DIR --topology=v5e:4x4 --config.mesh.fsdp=16
+    python -m igd_jax.plan --config=igd --topology=v5e:4x4 --grid=mesh.fsdp=8,16 --grid=model.remat=dots,full
 
 Prints one line per combination: whether a step with a micro-batch of `config.train.micro_batch_size` rows of
 `config.data.max_length` tokens fits a chip, or by how much it does not (docs/plan.md). If none fits, the first is tried
@@ -86,7 +87,7 @@ def main() -> None:
     """Entry point."""
     config, topology = flags.FLAGS.config, flags.FLAGS.topology
     if not config:
-        raise InputError("--config is not set; start with --config=configs/igd.py")
+        raise InputError("--config is not set; start with --config=igd")
     grid = list(points([parse_axis(text, config, option="--grid") for text in flags.FLAGS.grid]))
     costs = [_told(config, point, topology) for point in grid]
     if any(cost.fits for cost in costs):

@@ -1,4 +1,9 @@
-"""Converts raw data to a prepared folder: ``python -m igd_jax.prepare --source=csv --input=my.csv --output=DIR``."""
+"""Convert raw data to a prepared folder.
+
+    python -m igd_jax.prepare --source=synthetic --output=DATA
+    python -m igd_jax.prepare --source=csv --input=my.csv --columns=user=userId,item=sku --output=DATA
+    python -m igd_jax.prepare --source=movielens --input=ml-100k --min_rating=4 --output=DATA
+"""
 
 import importlib
 import inspect
@@ -158,7 +163,7 @@ def main() -> None:
     for line in describe(prepared.meta):
         say(line)
     say(f"wrote {FLAGS.output}")
-    say(f"next: python -m igd_jax.train --config=configs/igd.py --config.data.dir={FLAGS.output} --workdir=RUN")
+    say(f"next: python -m igd_jax.train --config=igd --config.data.dir={FLAGS.output} --workdir=RUN")
 
 
 if __name__ == "__main__":

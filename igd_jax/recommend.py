@@ -1,8 +1,8 @@
 """Recommend the next items with a trained run: after one history, or for a file of requests.
 
-    python -m igd_jax.recommend --workdir=RUN --history="Title A" --history="Title B" [--k=10] [--json]
-        [--exclude_history] [--candidate="Title C" --candidate=sku4]  |  [--score="Title C" --score=sku4]
-    python -m igd_jax.recommend --workdir=RUN --input=REQUESTS.jsonl --output=FILE.jsonl [--k=10]
+    python -m igd_jax.recommend --workdir=RUN --history="Title A" --history="Title B" --k=10 --exclude_history
+    python -m igd_jax.recommend --workdir=RUN --history="Title A" --score="Title C" --score=sku4 --json
+    python -m igd_jax.recommend --workdir=RUN --input=REQUESTS.jsonl --output=FILE.jsonl
 
 A line of REQUESTS.jsonl is ``{"history": ["Title A", "sku2"]}``, with titles or item ids, oldest first; optional fields
 are ``id``, ``candidates`` (the only items that may be recommended), ``exclude_history``, and ``score`` (items whose

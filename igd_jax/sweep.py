@@ -1,7 +1,9 @@
-"""Train and evaluate every combination of values of some fields, then compare them. Started again, a sweep resumes.
+"""Train and evaluate every combination of values of some fields, then compare. Started again, a sweep resumes.
 
-    python -m igd_jax.sweep --config=configs/igd.py --config.data.dir=DATA --output=ROOT \\
-        --grid=method.args.beta=0.1,0.5 --grid=train.seed=1,2 [--evaluate=decode.alpha=0,0.2] [--config.FIELD=VALUE ...]
+    python -m igd_jax.sweep --config=igd --config.data.dir=DATA --output=ROOT --grid=train.seed=1,2,3
+    python -m igd_jax.sweep --config=igd --config.data.dir=DATA --output=ROOT --grid=method.args.beta=0.1,0.5 \\
+        --grid=train.seed=1,2 --choose_seeds=1
+    python -m igd_jax.sweep --config=sft --config.data.dir=DATA --output=ROOT --evaluate=decode.alpha=0,0.2 ...
 
 If only seeds vary, all runs are evaluated on `config.eval.split`, test by default. If anything else varies, all are
 evaluated on valid, the combination with the highest NDCG there (at the largest k, mean over seeds) is chosen, and that
@@ -165,7 +167,7 @@ def main() -> None:
     """Entry point."""
     config = flags.FLAGS.config
     if not config:
-        raise InputError("--config is not set; start with --config=configs/igd.py or --config=configs/quickstart.py")
+        raise InputError("--config is not set; start with --config=igd or --config=quickstart")
     if not flags.FLAGS.grid:
         raise InputError("--grid is not set; give the fields to vary, such as --grid=train.seed=1,2")
     not_how_to_measure = [f"{section}." for section in config if section != "eval"]

@@ -1,7 +1,8 @@
 """Fine-tune a model on a prepared folder. The same command, started again, resumes.
 
-    python -m igd_jax.train --config=configs/igd.py --config.data.dir=DATA --workdir=RUN [--config.FIELD=VALUE ...]
-        [--profile_steps=FIRST:LAST]
+    python -m igd_jax.train --config=igd --config.data.dir=DATA --workdir=RUN
+    python -m igd_jax.train --config=igd:books --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
+    python -m igd_jax.train --config=my/experiment.py --workdir=RUN --config.train.num_steps=500 --restart
 
 Writes config.json, env.json, metrics.jsonl, tokenizer/ and checkpoints/ into the workdir. SIGTERM and Ctrl-C save and
 exit with code 143 or 130; a second signal exits at once. With --profile_steps, these steps are
@@ -238,7 +239,7 @@ def main() -> None:
     """Entry point."""
     config = flags.FLAGS.config
     if not config:
-        raise InputError("--config is not set; start with --config=configs/igd.py or --config=configs/quickstart.py")
+        raise InputError("--config is not set; start with --config=igd or --config=quickstart")
     values = flags.FLAGS
     with hosts.together():
         train(config, Workdir(values.workdir), restart=values.restart, profile_steps=values.profile_steps)
