@@ -1,8 +1,8 @@
 """Show the gain, and the training weight, of each token of a title.
 
-    python -m igd_jax.inspect --data=DATA --tokenizer=RUN/tokenizer --title="..."
-    python -m igd_jax.inspect --data=DATA --tokenizer=HF_DIR --title="..." --prompt=d3 --candidates=train --beta=0.1
-    python -m igd_jax.inspect --data=DATA --tokenizer=HF_DIR --title="..." --json
+python -m igd_jax.inspect --data=DATA --tokenizer=RUN/tokenizer --title="..."
+python -m igd_jax.inspect --data=DATA --tokenizer=HF_DIR --title="..." --prompt=d3 --candidates=train --beta=0.1
+python -m igd_jax.inspect --data=DATA --tokenizer=HF_DIR --title="..." --json
 """
 
 import json

@@ -1,8 +1,8 @@
 """Convert raw data to a prepared folder.
 
-    python -m igd_jax.prepare --source=synthetic --output=DATA
-    python -m igd_jax.prepare --source=csv --input=my.csv --columns=user=userId,item=sku --output=DATA
-    python -m igd_jax.prepare --source=movielens --input=ml-100k --min_rating=4 --output=DATA
+python -m igd_jax.prepare --source=synthetic --output=DATA
+python -m igd_jax.prepare --source=csv --input=my.csv --columns=user=userId,item=sku --output=DATA
+python -m igd_jax.prepare --source=movielens --input=ml-100k --min_rating=4 --output=DATA
 """
 
 import importlib

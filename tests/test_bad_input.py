@@ -159,7 +159,9 @@ def test_of_inspection(tiny, tmp_path):
 
 
 def test_an_experiment_that_is_not_there_or_takes_no_such_name(ask):
-    assert "--config=configs/none.py: there is no such file; expected FILE.py or bigrec, cft, " in ask(train, config="none.py")
+    assert "--config=configs/none.py: there is no such file; expected FILE.py or bigrec, cft, " in ask(
+        train, config="none.py"
+    )
     assert "configs/igd.py:book is unknown; expected one of books, " in ask(train, config="igd.py:book")
 
 

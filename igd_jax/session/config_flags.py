@@ -115,7 +115,7 @@ def define_config_flag() -> None:
 
 def define_decode_as_flag() -> None:
     """Define ``--decode_as``, which `define_config_flag` reads."""
-    flags.DEFINE_string("decode_as", None, "Experiment, named as for --config, whose method decodes the run in the workdir.")
+    flags.DEFINE_string("decode_as", None, "Experiment, named as for --config, whose method decodes the run.")
 
 
 def decode_as(config: ConfigDict, other: ConfigDict) -> None:
