@@ -1,5 +1,6 @@
 """The package as it is installed: one command, shipped experiments by name, and help that fits a screen."""
 
+import os
 import re
 import runpy
 import sys
@@ -65,6 +66,14 @@ def test_help_of_a_command_fits_a_screen_and_has_three_examples(name, monkeypatc
     assert done.code == 0, done.err
     assert len(re.findall(rf"^ *python -m igd_jax\.{name}\b", done.out, re.MULTILINE)) >= 3
     assert len(done.out.splitlines()) <= 50
+
+
+def test_the_reader_of_help_may_go():
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w", buffering=1) as out:  # by lines
+        done = run_here(train, "--help", out=out)
+    assert (done.code, done.err) == (0, "")
 
 
 def test_a_shipped_experiment_is_named_from_anywhere(tmp_path, monkeypatch):

@@ -169,7 +169,7 @@ def _parse_flags(argv: Sequence[str], *, positional: bool) -> list[str]:
             flags.FLAGS.set_gnu_getopt()  # options may also stand after the arguments
         try:
             rest = flags.FLAGS(list(argv))
-        except SystemExit:  # absl's --help exits with code 1
+        except (SystemExit, BrokenPipeError):  # absl's --help exits with code 1, or loses its reader
             sys.exit(0)
         if len(rest) > 1 and not positional:
             raise InputError(f"unexpected argument {rest[1]!r}: options are written --name=value")
