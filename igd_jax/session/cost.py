@@ -96,7 +96,7 @@ def _activations(session: Session, longest: TextBatch | ItemBatch) -> int | None
         config,
         model.remat,
         rows=len(longest.prompt) // row_shards(session.mesh),
-        width=longest.shared_prefix.size + longest.prompt.shape[1] + longest.target.shape[1],
+        width=longest.shared_prefix.size + longest.prompt.shape[1] + (0 if longest.paths else longest.target.shape[1]),
         target=longest.target.shape[1],
         vocab_size=_vocab_size(session, config),
         itemsize=jnp.dtype(model.dtype).itemsize,
