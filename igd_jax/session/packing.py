@@ -85,6 +85,6 @@ def _tried(session: Session, examples: Examples, shape: PackShape) -> list[Place
     return [place_rows(examples, rows, session.index.item_tokens, shape) for rows in drawn]
 
 
-def _rounded(number: float, multiple: int) -> int:
+def _rounded(number: float | int, multiple: int) -> int:
     """The least multiple that is not less than the number."""
     return int(-(-number // multiple) * multiple)

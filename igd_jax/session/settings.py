@@ -158,7 +158,8 @@ def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterato
     if train.packing != "none" and settings.loss.normalizer != "global":
         yield (
             f"config.train.packing is {train.packing!r}, but config.loss.normalizer is {settings.loss.normalizer!r}, "
-            "which divides by what a fixed number of rows weighs, and packs hold any number; set it to none, or that to global"
+            "which divides by what a fixed number of rows weighs, and packs hold any number; set it to none, or that to "
+            "global"
         )
     if not (train.num_steps or train.num_epochs):
         yield "config.train.num_epochs is 0, so config.train asks for 0 steps; raise num_epochs or num_steps"
