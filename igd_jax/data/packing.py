@@ -1,4 +1,4 @@
-"""Rows packed into a fixed width, one after another or as trees of common beginnings (docs/training.md).
+"""Rows packed into a fixed width, one after another or as trees of common beginnings (docs/packing.md).
 
 Each row is its prompt and all of its target but the last token, which nothing follows. As trees, rows are sorted by
 their tokens, and a row adds to a pack only what it does not share with the row before it:
