@@ -1,4 +1,4 @@
-"""Sizes of the packs of a run, chosen once from its rows, so that a run has one shape (docs/training.md)."""
+"""Sizes of the packs of a run, chosen once from its rows, so that a run has one shape (docs/packing.md)."""
 
 from dataclasses import replace
 

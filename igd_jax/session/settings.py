@@ -158,7 +158,7 @@ def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterato
     if train.packing != "none" and settings.loss.normalizer != "global":
         yield (
             f"config.train.packing is {train.packing!r}, but config.loss.normalizer is {settings.loss.normalizer!r}, "
-            "which divides by what a fixed number of rows weighs, and packs hold any number; set it to none, or that to "
+            "which divides by the weight of a fixed number of rows, and packs hold any number; use none, or there "
             "global"
         )
     if not (train.num_steps or train.num_epochs):
