@@ -4,6 +4,7 @@ Programs run for milliseconds here and are compiled for seconds, so the compiler
 JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles as users do.
 """
 
+import ctypes
 import gc
 import os
 from collections.abc import Callable, Generator, Iterator
@@ -40,6 +41,17 @@ def pytest_collection() -> Generator[None, object, object]:
     gc.freeze()
     gc.enable()
     return result
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_is_given_back() -> Iterator[None]:
+    """Compiled programs are forgotten where a worker has come to hold 4 GiB: later modules run few of them."""
+    yield
+    statm = Path("/proc/self/statm")
+    if statm.exists() and int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 4 << 30:
+        jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # else glibc keeps what is freed
 
 
 @pytest.fixture(scope="session")
