@@ -23,7 +23,8 @@ def path_keys(seed: Int[Array, "B T"] | None, positions: Int[Array, "B T"]) -> K
     """As `token_keys`, of tokens each of which has the seed of its row, and its position there; None without seeds."""
     if seed is None:
         return None
-    return fold(row_keys(seed.reshape(-1)), positions.reshape(-1, 1) + 1).reshape(seed.shape)
+    keys = jax.vmap(jax.random.key)(seed.reshape(-1))
+    return fold(keys, positions.reshape(-1, 1) + 1).reshape(seed.shape)
 
 
 def token_numbers(valid: Bool[Array, "B T"]) -> Int[Array, "B T"]:
