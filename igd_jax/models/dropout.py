@@ -24,7 +24,7 @@ def path_keys(seed: Int[Array, "B T"] | None, positions: Int[Array, "B T"]) -> K
     if seed is None:
         return None
     keys = jax.vmap(jax.random.key)(seed.reshape(-1))
-    return fold(keys, positions.reshape(-1, 1) + 1).reshape(seed.shape)
+    return jax.vmap(jax.random.fold_in)(keys, positions.reshape(-1) + 1).reshape(seed.shape)
 
 
 def token_numbers(valid: Bool[Array, "B T"]) -> Int[Array, "B T"]:
