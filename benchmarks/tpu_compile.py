@@ -24,6 +24,7 @@ from igd_jax.core.devices import GIB
 from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
 from igd_jax.core.ragged import Ragged
+from igd_jax.decoding.engine import Engine
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import DecodeOptions, search_engine
 from igd_jax.models.load import config_of
@@ -72,7 +73,7 @@ BEAMS = (10, 20, 50)
 
 def train(chips: Slice) -> dict[str, Any]:
     """Figures of a train step."""
-    settings = _settings(chips, chips.training)
+    settings = settings_of(chips, chips.training)
     mesh = topology_mesh(chips.topology, settings.mesh)
     cost = step_cost(settings.model, mesh, rows=chips.rows, prompt=PROMPT, target=TARGET)
     return {**_described(settings), "rows": chips.rows, **figures(cost, settings)}
@@ -80,18 +81,28 @@ def train(chips: Slice) -> dict[str, Any]:
 
 def search(chips: Slice, num_beams: int) -> dict[str, Any]:
     """Figures of a search over `N_ITEMS`."""
-    settings = _settings(
+    settings = settings_of(
         chips, {"model.dtype": "bfloat16", "model.param_dtype": "bfloat16", "mesh.tensor": chips.tensor}
     )
     mesh = topology_mesh(chips.topology, settings.mesh)
-    index = made_up_index(N_ITEMS, vocab_size=config_of(chips.model).vocab_size)
-    options = DecodeOptions(
-        alpha=0.2, temperature=1.0, length_penalty=0.0, num_beams=num_beams, top_k=10, max_length=LONGEST
-    )
-    model = cast(Any, abstract_backbone(settings.model))
-    engine = search_engine(cast(Any, SimpleNamespace(index=index)), model, options)
+    engine = made_up_engine(settings, n_items=N_ITEMS, num_beams=num_beams)
     cost = search_cost(engine, mesh, rows=chips.users, prompt=PROMPT)
     return {**_described(settings), "users": chips.users, "beams": num_beams, **figures(cost, settings)}
+
+
+def made_up_engine(settings: Settings, *, n_items: int, num_beams: int) -> Engine:
+    """The search of IGD over made-up items, with shapes in the place of weights."""
+    index = made_up_index(n_items, vocab_size=config_of(settings.model.config).vocab_size)
+    options = DecodeOptions(
+        alpha=0.2,
+        temperature=1.0,
+        length_penalty=0.0,
+        num_beams=num_beams,
+        top_k=min(10, num_beams),
+        max_length=LONGEST,
+    )
+    context = cast(Any, SimpleNamespace(index=index))  # a search reads nothing else of a context
+    return search_engine(context, cast(Any, abstract_backbone(settings.model)), options)
 
 
 def made_up_index(n_items: int, *, vocab_size: int) -> ItemIndex:
@@ -115,8 +126,8 @@ def figures(cost: Cost, settings: Settings) -> dict[str, Any]:
     if not cost.fits:
         raise InputError(f"{cost.used / GIB:.2f} GiB per chip are needed and there are {cost.room / GIB:.2f}")
     weights = sum(x.size for x in jax.tree.leaves(abstract_backbone(settings.model)))
-    gathered = cost.gathered / (weights * np.dtype(settings.model.dtype).itemsize)
-    if gathered >= 0.5:
+    gathered = None if cost.gathered is None else cost.gathered / (weights * np.dtype(settings.model.dtype).itemsize)
+    if gathered is not None and gathered >= 0.5:
         raise InputError(f"gathers may keep {gathered:.0%} of the weights alive at once; split or scan them")
     talk = {f"{kind}_MB": round(size / 1e6) for kind, (_, size) in cost.by_kind().items()}
     return {
@@ -126,12 +137,13 @@ def figures(cost: Cost, settings: Settings) -> dict[str, Any]:
         "TFLOP_per_chip": round(cost.flops / 1e12, 2),
         **{f"{kind}_number": number for kind, (number, _) in cost.by_kind().items()},
         **talk,
-        "gathered_at_once_of_weights": round(gathered, 3),
+        "gathered_at_once_of_weights": "not readable" if gathered is None else round(gathered, 3),
         "compile_seconds": round(cost.seconds),
     }
 
 
-def _settings(chips: Slice, changes: dict[str, Any]) -> Settings:
+def settings_of(chips: Slice, changes: dict[str, Any]) -> Settings:
+    """Settings of a model and its rows on chips, with some fields of the config changed."""
     config = igd.get_config()
     config.model.config, config.decode.batch_size = chips.model, chips.users
     config.train.micro_batch_size = config.train.global_batch_size = chips.rows

@@ -52,9 +52,10 @@ def line_of(name: str, cost: Cost) -> str:
     if not cost.fits:
         return f"{memory}, {(cost.used - cost.room) / GIB:.2f} too many"
     talk = ", ".join(f"{times} {kind} of {size / 1e9:.2f} GB" for kind, (times, size) in cost.by_kind().items())
+    told = "not readable with this version of JAX" if cost.collectives is None else talk or "nothing"
     return (
         f"{memory} fits, {cost.held / GIB:.2f} of them held between steps; {cost.flops / 1e12:.1f} TFLOP per chip and "
-        f"micro-batch; between chips: {talk or 'nothing'}; compiled in {cost.seconds:.0f} s"
+        f"micro-batch; between chips: {told}; compiled in {cost.seconds:.0f} s"
     )
 
 

@@ -36,6 +36,7 @@ from igd_jax.session.collaborative import export_vectors
 from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag
 from igd_jax.session.cost import flops_of, peak_flops, report_cost
 from igd_jax.session.input import micro_batches, step_inputs
+from igd_jax.session.packing import choose_packs
 from igd_jax.session.plan import Plan
 from igd_jax.session.preview import print_example, report_targets
 from igd_jax.session.resume import resume
@@ -91,7 +92,9 @@ def _train(
     plan = Plan(settings, len(examples["train"]))
     say(str(plan))
     profiled = parse_steps(profile_steps, num_steps=plan.num_steps)
-    batches_of = partial(micro_batches, session, objective.annotations)
+    packs = choose_packs(session, objective, train=examples["train"], valid=examples["valid"])
+    size = plan.micro_batch_size if packs is None else packs.packs
+    batches_of = partial(micro_batches, session, objective.annotations, packs=packs)
 
     # ---------------------------------------------------------------------------------------------- model and optimizer
     schedule = make_schedule(
@@ -147,7 +150,8 @@ def _train(
             peak=peak_flops(session.mesh),
         )
         profiler = ends.enter_context(closing(Profiler(profiled, workdir.profile, done=step)))
-        inputs = step_inputs(session, plan, partial(batches_of, examples["train"]), flops_of(session, state), step)
+        flops, of_rows = flops_of(session, state), partial(batches_of, examples["train"])
+        inputs = step_inputs(session, plan, of_rows, flops, step, packs)
         ahead = ends.enter_context(closing(made_ahead(inputs)))
 
         # --------------------------------------------------------------------------------------------------- train loop
@@ -156,9 +160,7 @@ def _train(
                 log.flush()
                 batches = batches_of(examples["valid"], np.arange(len(valid_rows)))
                 n_batches = -(-len(valid_rows) // plan.micro_batch_size)
-                with closing(
-                    made_ahead(put_batch(batch, session.mesh, size=plan.micro_batch_size) for batch in batches)
-                ) as ready:
+                with closing(made_ahead(put_batch(batch, session.mesh, size=size) for batch in batches)) as ready:
                     valid = evaluate_loss(functions, state, log.watch("evaluation", ready), stop, n_batches=n_batches)
                 if valid:
                     check_finite(valid, step)

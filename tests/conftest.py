@@ -4,6 +4,7 @@ Programs run for milliseconds here and are compiled for seconds, so the compiler
 JAX_DISABLE_MOST_OPTIMIZATIONS=0 compiles as users do.
 """
 
+import ctypes
 import gc
 import os
 from collections.abc import Callable, Generator, Iterator
@@ -29,7 +30,7 @@ jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".cache" / "jax"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # for the other worker, and the next run
 
 
 @pytest.hookimpl(wrapper=True)
@@ -40,6 +41,17 @@ def pytest_collection() -> Generator[None, object, object]:
     gc.freeze()
     gc.enable()
     return result
+
+
+@pytest.fixture(scope="module", autouse=True)
+def memory_is_given_back() -> Iterator[None]:
+    """Compiled programs are forgotten where a worker has come to hold 4 GiB: later modules run few of them."""
+    yield
+    statm = Path("/proc/self/statm")
+    if statm.exists() and int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 4 << 30:
+        jax.clear_caches()
+        gc.collect()
+        ctypes.CDLL(None).malloc_trim(0)  # else glibc keeps what is freed
 
 
 @pytest.fixture(scope="session")

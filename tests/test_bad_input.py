@@ -242,6 +242,6 @@ def test_in_a_process_of_its_own(tiny, tmp_path):
     arguments = [f"--config.data.dir={tiny / 'data'}", f"--workdir={tmp_path / 'run'}"]
     done = run_process("train", "--config=configs/igd.py", *arguments, "--config.method.name=none")
     assert "config.method.name is 'none'; known methods are " in one_line(done)
-    done = run_process("evaluate", *arguments[1:])
+    done = run_here(evaluate, *arguments[1:])
     assert "holds no run (no config.json in it); train one there, or give --config" in one_line(done)
     assert not (tmp_path / "run").exists()

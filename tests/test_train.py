@@ -229,3 +229,17 @@ def test_the_valid_loss_can_be_that_of_the_first_row_of_each_user(tiny, tmp_path
     shared = dataclasses.replace(valid, user=np.array([f"u{n % 4}" for n in number], object), timestamp=-number)
     rows = dataclasses.replace(run, prepared=dataclasses.replace(run.prepared, splits={"valid": shared})).watched_rows()
     assert rows.timestamp.tolist() == [-9, -10, -11, -12]
+
+
+def test_a_run_in_packs_or_trees_has_the_losses_of_a_padded_one(tiny, tmp_path, capsys):
+    losses = {}
+    for packing in ("none", "rows", "trees"):
+        changes = {"train.num_steps": 2, "train.log_every_steps": 1, "train.packing": packing}
+        train_tiny(tiny, tmp_path / packing, changes)
+        lines = [json.loads(line) for line in (tmp_path / packing / "metrics.jsonl").read_text().splitlines()]
+        losses[packing] = [line[name] for line in lines for name in ("loss", "valid_loss") if name in line]
+    assert losses["none"] == pytest.approx(losses["rows"], rel=1e-5)
+    assert losses["none"] == pytest.approx(losses["trees"], rel=1e-5)
+    assert "packing: trees in packs of 512 tokens" in capsys.readouterr().out
+    with pytest.raises(InputError, match="pack_length is 3, but the longest row has"):
+        train_tiny(tiny, tmp_path / "short", {"train.packing": "rows", "train.pack_length": 3})

@@ -18,8 +18,27 @@ from jaxtyping import Array, Bool, Float, Int, Scalar
 
 @no_type_check  # as pytrees these also hold NumPy arrays, shapes and shardings
 @struct.dataclass
+class Paths:
+    """Texts in packs, as trees: a token's descendants follow it, and it is seen by itself and by them.
+
+    Attributes:
+      position: number of each token within its text, shared prefix included, from 0.
+      leave: column after the last descendant of each token; 0 on padding.
+      follows_shared: whether its text begins with the shared prefix of the batch.
+    """
+
+    position: Int[Array, "B S"]
+    leave: Int[Array, "B S"]
+    follows_shared: Bool[Array, "B S"]
+
+
+@no_type_check
+@struct.dataclass
 class TextBatch:
-    """Rows for a model that reads and writes tokens.
+    """Rows for a model that reads and writes tokens; or, in training, packs, each of which holds several rows.
+
+    A pack has the inputs of all its rows in `prompt`, those of targets too, and all their targets in `target`, each on
+    adjacent columns (`data.packing`).
 
     Attributes:
       shared_prefix: common first ids of all prompts, one row for all (replicated over devices); P may be 0.
@@ -33,7 +52,9 @@ class TextBatch:
       annotations: arrays [B T] by name, with a value per target token; specific to a method, such as ``weight``.
       collaborative: scores of all items for each row; None without a collaborative source.
       allowed: catalogue rows that may be recommended to each row, among the candidates; None = all of them.
-      seed: seed of each row's random draws at this step, such as dropout; None outside training.
+      seed: seed of each row's random draws at this step, such as dropout, and of packs one per token; None outside
+        training.
+      paths: what the tokens of packs see; None if each row is one text.
     """
 
     shared_prefix: Int[Array, " P"]
@@ -47,7 +68,8 @@ class TextBatch:
     annotations: dict[str, Array] = struct.field(default_factory=dict)
     collaborative: Float[Array, "B items"] | None = None
     allowed: Bool[Array, "B N"] | None = None
-    seed: Int[Array, " B"] | None = None
+    seed: Int[Array, " B"] | Int[Array, "B S"] | None = None
+    paths: Paths | None = None
 
     @property
     def is_real(self) -> Bool[Array, " B"]:

@@ -13,6 +13,7 @@ Methods that read items instead of text get histories, padded on the left to the
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -33,16 +34,36 @@ def steps_per_epoch(n_rows: int, batch_size: int) -> int:
     return -(-n_rows // batch_size)
 
 
-def rows_of_step(n_rows: int, *, batch_size: int, seed: int, step: int) -> Int[np.ndarray, " b"]:
-    """Rows of the batch at `step` (from 0): each epoch is a fresh permutation."""
+@dataclass(frozen=True, eq=False)
+class Users:
+    """Users whose rows are drawn together.
+
+    Attributes:
+      number: number of each row's user, from 0.
+    """
+
+    number: Int[np.ndarray, " R"]
+
+
+def rows_of_step(
+    n_rows: int, *, batch_size: int, seed: int, step: int, users: Users | None = None
+) -> Int[np.ndarray, " b"]:
+    """Rows of the batch at `step` (from 0): each epoch is a fresh permutation, of rows or of `users` with all theirs.
+
+    Steps have `batch_size` rows in both cases, so that the rows of a user may end one step and begin the next.
+    """
     epoch, place = divmod(step, steps_per_epoch(n_rows, batch_size))
-    return _order(n_rows, seed, epoch)[place * batch_size : (place + 1) * batch_size]
+    return _order(n_rows, seed, epoch, users)[place * batch_size : (place + 1) * batch_size]
 
 
 @lru_cache(maxsize=1)
-def _order(n_rows: int, seed: int, epoch: int) -> Int[np.ndarray, " n_rows"]:
+def _order(n_rows: int, seed: int, epoch: int, users: Users | None) -> Int[np.ndarray, " n_rows"]:
     """The rows in the order of an epoch; that of the last epoch asked for is kept."""
-    order = np.random.default_rng((seed, epoch)).permutation(n_rows)
+    random = np.random.default_rng((seed, epoch))
+    if users is None:
+        order = random.permutation(n_rows)
+    else:
+        order = np.argsort(random.permutation(users.number.max() + 1)[users.number], kind="stable")
     order.flags.writeable = False
     return order
 

@@ -143,6 +143,7 @@ class Objective:
       tables: arrays that the loss looks up, a pytree.
       state: initial values of scalars that the loss reads and that change from step to step, by name.
       update_state: function ``(state, LossSum) -> state``, called after a step with the sums over all its rows.
+      covers_prompt: whether the loss also covers the tokens of prompts.
     """
 
     loss: Callable[[Any, Any, Any, LossState], LossSum]
@@ -150,6 +151,7 @@ class Objective:
     tables: Any = ()
     state: Mapping[str, float] = field(default_factory=dict)
     update_state: Callable[[LossState, LossSum], LossState] = unchanged
+    covers_prompt: bool = False
 
 
 class Method(abc.ABC):
@@ -212,6 +214,10 @@ def token_loss(model: Backbone, batch: TextBatch, tables: Any, state: LossState)
 
 def whole_text_loss(model: Backbone, batch: TextBatch, tables: Any, state: LossState) -> LossSum:
     """As `token_loss`, and of all tokens of prompts but the first, with weight 1; reports them as ``loss_prompt``."""
+    if batch.paths is not None:  # packs have slots for them
+        in_prompt = batch.annotations["prompt"]
+        weight, parts = batch.annotations["weight"] + in_prompt, parts_by_gain(batch) | {"loss_prompt": in_prompt}
+        return weighted_cross_entropy(target_logits(model, batch), batch.target, weight, parts=parts)
     text = whole_text(batch)
     left = ((0, 0), (text.batch.prompt.shape[1], 0))
     weight = jnp.where(text.in_prompt, 1.0, jnp.pad(batch.annotations["weight"], left))
@@ -221,7 +227,8 @@ def whole_text_loss(model: Backbone, batch: TextBatch, tables: Any, state: LossS
 
 def plain_objective(index: ItemIndex, *, prompt_loss: bool = False) -> Objective:
     """Cross-entropy of all target tokens with weight 1, and of the prompts' tokens if `prompt_loss` is true."""
-    return Objective(whole_text_loss if prompt_loss else token_loss, gain_weights(index, beta=1.0))
+    loss = whole_text_loss if prompt_loss else token_loss
+    return Objective(loss, gain_weights(index, beta=1.0), covers_prompt=prompt_loss)
 
 
 def parts_by_gain(batch: TextBatch) -> dict[str, Bool[Array, "B T"]]:

@@ -147,7 +147,8 @@ def logits_without_history(model: Backbone, batch: TextBatch, prompt: Int[Array,
         positions=prefix.length[:, None] + batch.place,
         visible=Segments(jnp.where(batch.target_mask, identifier, 0)),
     )
-    before = pick(hidden, batch.before - batch.prompt.shape[1])
+    newest = jax.lax.cummax(jnp.where(batch.target_mask, jnp.arange(batch.target.shape[1])[None], 0), axis=1)
+    before = pick(hidden, jnp.pad(newest[:, :-1], ((0, 0), (1, 0))))
     return model.logits(jnp.where(is_first[..., None], prefix.hidden[:, None], before))
 
 

@@ -18,7 +18,8 @@ def real_tokens(batch: TextBatch | ItemBatch) -> int:
     """Tokens, or items of histories, that a model has to read: without padding, a shared prefix once."""
     if isinstance(batch, ItemBatch):
         return int(batch.history_mask.sum())
-    return len(batch.shared_prefix) + int(batch.prompt_mask.sum() + batch.target_mask.sum())
+    own = batch.prompt_mask.sum() + (0 if batch.paths else batch.target_mask.sum())  # packs hold targets' inputs
+    return len(batch.shared_prefix) + int(own)
 
 
 def training_flops(
@@ -48,8 +49,12 @@ def training_flops(
 def _decoder_forward(config: ModelConfig, batch: TextBatch) -> tuple[float, float]:
     """Operations of linear maps, and of attention: 4 per head width, pair of tokens and layer."""
     shared = len(batch.shared_prefix)
-    own = (batch.prompt_mask.sum(axis=1) + batch.target_mask.sum(axis=1)).astype(np.float64)
-    pairs = (own * (shared + (own + 1) / 2)).sum() + shared * (shared + 1) / 2
+    if batch.paths is not None:
+        own_pairs = (np.asarray(batch.paths.position, np.float64) + 1)[batch.prompt_mask].sum()
+    else:
+        own = (batch.prompt_mask.sum(axis=1) + batch.target_mask.sum(axis=1)).astype(np.float64)
+        own_pairs = (own * (shared + (own + 1) / 2)).sum()
+    pairs = own_pairs + shared * (shared + 1) / 2
     heads = config.num_heads * config.head_dim
     return (
         2.0 * real_tokens(batch) * config.num_layers * _layer_weights(config),

@@ -1,6 +1,7 @@
 """One decoder-only transformer for Qwen2, Qwen2.5, Qwen3 and Llama 3; its layers are stacked and scanned."""
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,10 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from igd_jax.core.sharding import TENSOR, keep_rows
-from igd_jax.core.types import TextBatch
+from igd_jax.core.types import Paths, TextBatch
 from igd_jax.models.backbone import KVCache, Past, Prefix
 from igd_jax.models.config import ModelConfig
-from igd_jax.models.dropout import at_site, token_keys
+from igd_jax.models.dropout import at_site, path_keys, token_keys
 from igd_jax.models.layers import (
     MLP,
     Attention,
@@ -25,7 +26,7 @@ from igd_jax.models.layers import (
     recomputing,
     rotation_of,
 )
-from igd_jax.models.visibility import Causal, Visibility, mask_of, positions_of
+from igd_jax.models.visibility import Causal, Tree, Visibility, mask_of, positions_of
 
 
 class Layer(nnx.Module):
@@ -51,6 +52,31 @@ class Layer(nnx.Module):
         mixed, new = self.attention(x, rotation=rotation, mask=mask, past=past, keys=keys)
         hidden = hidden + mixed
         return hidden + self.mlp(self.mlp_norm(hidden), keys), new
+
+
+class Texts(NamedTuple):
+    """What the tokens of a batch see.
+
+    Attributes:
+      positions: positions, shared prefix included.
+      visible: visibility among the tokens.
+      follows: whether each sees the shared prefix.
+    """
+
+    positions: Int[Array, "B T"]
+    visible: Visibility
+    follows: Bool[Array, "B T"]
+
+    @classmethod
+    def of_rows(cls, batch: TextBatch, valid: Bool[Array, "B T"]) -> "Texts":
+        """Of rows that are one text each, all of them after the shared prefix."""
+        return cls(positions_of(valid) + len(batch.shared_prefix), Causal(valid), jnp.ones_like(valid))
+
+    @classmethod
+    def of_packs(cls, batch: TextBatch, paths: Paths) -> "Texts":
+        """Of packs of trees, whose tokens stand in depth-first order."""
+        enter = jnp.broadcast_to(jnp.arange(batch.prompt.shape[1])[None], batch.prompt.shape)
+        return cls(paths.position, Tree(enter, paths.leave), paths.follows_shared)
 
 
 class Decoder(nnx.Module):
@@ -135,7 +161,7 @@ class Decoder(nnx.Module):
 
     def prefill(self, batch: TextBatch) -> Prefix:
         """Read the prompts; their padding is on the left, so the last column predicts the first token."""
-        hidden, kv = self._after_shared(batch.shared_prefix, batch.prompt, batch.prompt_mask)
+        hidden, kv = self._after_shared(batch.shared_prefix, batch.prompt, Texts.of_rows(batch, batch.prompt_mask))
         n_shared = len(batch.shared_prefix)
         mask = jnp.pad(batch.prompt_mask, ((0, 0), (n_shared, 0)), constant_values=True)
         return Prefix(kv, mask, length=mask.sum(axis=1, dtype=jnp.int32), hidden=hidden[:, -1])
@@ -155,11 +181,16 @@ class Decoder(nnx.Module):
 
     def target_hidden(self, batch: TextBatch) -> Float[Array, "B T D"]:
         """State of the token before each target token, which is a token of the prompt or of the target."""
+        if batch.paths is not None:
+            seen = Texts.of_packs(batch, batch.paths)
+            # Of packs, every token has the seed of a row, and draws as in the row alone.
+            keys = path_keys(batch.seed, seen.positions) if self.dropout else None
+            return pick(self._after_shared(batch.shared_prefix, batch.prompt, seen, keys=keys)[0], batch.before)
         tokens = jnp.concatenate([batch.prompt, batch.target], axis=1)
         valid = jnp.concatenate([batch.prompt_mask, batch.target_mask], axis=1)
         shared = batch.shared_prefix
         if batch.seed is None or not self.dropout:
-            hidden, _ = self._after_shared(shared, tokens, valid)
+            hidden, _ = self._after_shared(shared, tokens, Texts.of_rows(batch, valid))
             return pick(hidden, batch.before)
         # Each row draws for itself, also for the tokens of the prefix, which are therefore not shared.
         tokens = jnp.concatenate([jnp.broadcast_to(shared[None], (len(tokens), len(shared))), tokens], axis=1)
@@ -173,7 +204,7 @@ class Decoder(nnx.Module):
         return token_keys(seed, valid) if self.dropout else None
 
     def _after_shared(
-        self, shared: Int[Array, " P"], tokens: Int[Array, "B T"], valid: Bool[Array, "B T"]
+        self, shared: Int[Array, " P"], tokens: Int[Array, "B T"], texts: Texts, keys: Key[Array, "B T"] | None = None
     ) -> tuple[Float[Array, "B T D"], KVCache]:
         """Run tokens after ids that all rows share, which are computed once.
 
@@ -181,15 +212,16 @@ class Decoder(nnx.Module):
           Hidden states of `tokens`, and keys and values of both together [L B G P+T H].
         """
         if len(shared) == 0:
-            return self(tokens, positions=positions_of(valid), visible=Causal(valid))
+            return self(tokens, positions=texts.positions, visible=texts.visible, keys=keys)
         whole = jnp.ones((1, len(shared)), bool)
         _, kv = self(shared[None], positions=positions_of(whole), visible=Causal(whole))
         past = jax.tree.map(lambda x: jnp.broadcast_to(x, (x.shape[0], len(tokens), *x.shape[2:])), kv)
         hidden, new = self(
             tokens,
-            positions=positions_of(valid) + len(shared),
-            visible=Causal(valid),
-            past=[(past, jnp.ones((*tokens.shape, len(shared)), bool))],
+            positions=texts.positions,
+            visible=texts.visible,
+            past=[(past, jnp.broadcast_to(texts.follows[..., None], (*tokens.shape, len(shared))))],
+            keys=keys,
         )
         return hidden, jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=3), past, new)
 

@@ -19,6 +19,14 @@ def token_keys(seed: Int[Array, " B"] | None, valid: Bool[Array, "B T"]) -> Key[
     return None if seed is None else fold(row_keys(seed), token_numbers(valid))
 
 
+def path_keys(seed: Int[Array, "B T"] | None, positions: Int[Array, "B T"]) -> Key[Array, "B T"] | None:
+    """As `token_keys`, of tokens each of which has the seed of its row, and its position there; None without seeds."""
+    if seed is None:
+        return None
+    keys = jax.vmap(jax.random.key)(seed.reshape(-1))
+    return jax.vmap(jax.random.fold_in)(keys, positions.reshape(-1) + 1).reshape(seed.shape)
+
+
 def token_numbers(valid: Bool[Array, "B T"]) -> Int[Array, "B T"]:
     """Number of each token among the valid tokens of its row, from 1."""
     return jnp.cumsum(valid, axis=1, dtype=jnp.int32)

@@ -96,8 +96,8 @@ def _activations(session: Session, longest: TextBatch | ItemBatch) -> int | None
     return activation_bytes(
         config,
         model.remat,
-        rows=session.settings.train.micro_batch_size // row_shards(session.mesh),
-        width=longest.shared_prefix.size + longest.prompt.shape[1] + longest.target.shape[1],
+        rows=len(longest.prompt) * jax.process_count() // row_shards(session.mesh),  # a process makes its own only
+        width=longest.shared_prefix.size + longest.prompt.shape[1] + (0 if longest.paths else longest.target.shape[1]),
         target=longest.target.shape[1],
         vocab_size=_vocab_size(session, config),
         itemsize=jnp.dtype(model.dtype).itemsize,

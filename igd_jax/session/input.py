@@ -1,4 +1,4 @@
-"""Input of training: the micro-batches of each step, and what they amount to."""
+"""Input of training: the micro-batches of each step, padded or in packs, and what they amount to."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -10,7 +10,9 @@ from igd_jax.core.map_rows import in_groups
 from igd_jax.core.types import ItemBatch, TextBatch
 from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, rows_of_step, seed_of_rows
 from igd_jax.data.examples import Examples
+from igd_jax.data.packing import PackShape, make_packs, place_rows
 from igd_jax.models.cost import real_tokens
+from igd_jax.session.packing import users_to_shuffle
 from igd_jax.session.plan import Plan
 from igd_jax.session.session import Session
 from igd_jax.training.mesh import local_rows
@@ -25,6 +27,7 @@ def micro_batches(
     rows: Int[np.ndarray, " b"],
     *,
     step: int | None = None,
+    packs: PackShape | None = None,
 ) -> Iterator[TextBatch | ItemBatch]:
     """The micro-batches of a step, in NumPy; sorted by length unless the objective depends on their composition.
 
@@ -34,7 +37,11 @@ def micro_batches(
       examples: examples of the split.
       rows: row numbers of the step.
       step: number of the step in training, for which each row gets a seed; None in evaluation.
+      packs: sizes of packs, from `packing.choose_packs`; None = rows are padded.
     """
+    if packs is not None:
+        yield from _packed(session, annotations, examples, rows, packs, step=step)
+        return
     settings, reads_items = session.settings, session.method.inputs == "items"
     size = settings.train.micro_batch_size
     if settings.loss.normalizer == "global":
@@ -49,12 +56,31 @@ def micro_batches(
             yield make_text_batch(examples, group, tokens, annotations, size=size, own=own, seed=seed)
 
 
+def _packed(
+    session: Session,
+    annotations: Mapping[str, np.ndarray],
+    examples: Examples,
+    rows: Int[np.ndarray, " b"],
+    packs: PackShape,
+    *,
+    step: int | None,
+) -> Iterator[TextBatch]:
+    """The micro-batches of a step in packs."""
+    train, tokens = session.settings.train, session.index.item_tokens
+    own = local_rows(packs.packs, session.mesh)
+    for group in in_groups(rows, train.global_batch_size):
+        seed = None if step is None else seed_of_rows(group, seed=train.seed, step=step)
+        placed = place_rows(examples, group, tokens, packs, seed=seed)
+        yield from make_packs(placed, examples, tokens, annotations, packs, own=own, has_seed=seed is not None)
+
+
 def step_inputs(
     session: Session,
     plan: Plan,
     batches_of: Callable[..., Iterator[TextBatch | ItemBatch]],
     flops: Callable[[Any], float],
     first: int,
+    packs: PackShape | None = None,
 ) -> Iterator[tuple[list[Group], Amount]]:
     """Micro-batches of each step from number `first` on, grouped and on the devices, and what they amount to.
 
@@ -66,11 +92,14 @@ def step_inputs(
       batches_of: function from rows and the number of a step to micro-batches of NumPy arrays.
       flops: floating-point operations of training on a micro-batch.
       first: number of the first step, from 0.
+      packs: as in `micro_batches`.
     """
-    size, mesh, seed = plan.micro_batch_size, session.mesh, session.settings.train.seed
+    mesh, seed, users = session.mesh, session.settings.train.seed, users_to_shuffle(session)
+    size = plan.micro_batch_size if packs is None else packs.packs
+    room = plan.global_batch_size // size if packs is None else packs.batches
     share = len(local_rows(size, mesh)) / size
     for step in range(first, plan.num_steps):
-        rows = rows_of_step(plan.n_rows, batch_size=plan.global_batch_size, seed=seed, step=step)
+        rows = rows_of_step(plan.n_rows, batch_size=plan.global_batch_size, seed=seed, step=step, users=users)
         batches = list(batches_of(rows, step=step))
         amount = Amount(len(rows), round(sum(map(real_tokens, batches)) / share), sum(map(flops, batches)) / share)
-        yield grouped(batches, mesh, size=size, room=plan.global_batch_size // size), amount
+        yield grouped(batches, mesh, size=size, room=room), amount

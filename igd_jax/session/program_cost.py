@@ -49,7 +49,7 @@ class Cost:
       fits: whether the compiler accepted it.
       held: bytes of the arguments, within `used`; 0 if it does not fit.
       flops: floating-point operations of its products, with what is computed again.
-      collectives: what it says to other chips.
+      collectives: what it says to other chips; None if this version of JAX cannot read the program.
       seconds: time to compile.
     """
 
@@ -58,18 +58,20 @@ class Cost:
     fits: bool
     held: float
     flops: float
-    collectives: tuple[Collective, ...]
+    collectives: tuple[Collective, ...] | None
     seconds: float
 
     @property
-    def gathered(self) -> int:
+    def gathered(self) -> int | None:
         """Bytes that gathers can keep alive at once, at most: those of one turn of each loop, and all outside."""
+        if self.collectives is None:
+            return None
         return sum(each.size for each in self.collectives if each.kind == "all-gather")
 
     def by_kind(self) -> Mapping[str, tuple[int, int]]:
         """How often each kind of collective runs, and the bytes of all of them."""
-        kinds = sorted({each.kind for each in self.collectives})
-        of_kind = {kind: [each for each in self.collectives if each.kind == kind] for kind in kinds}
+        kinds = sorted({each.kind for each in self.collectives or ()})
+        of_kind = {kind: [each for each in self.collectives or () if each.kind == kind] for kind in kinds}
         return {
             kind: (sum(each.times for each in found), sum(each.times * each.size for each in found))
             for kind, found in of_kind.items()
@@ -91,23 +93,31 @@ def compiled_cost(traced: Any, mesh: Mesh) -> tuple[Cost, Any]:
             raise
         used, of_used, room, of_room = refused.groups()
         sizes = float(used) * _UNITS[of_used], float(room) * _UNITS[of_room]
-        return Cost(*sizes, False, 0, flops, (), time.monotonic() - start), None
+        return Cost(*sizes, False, 0.0, flops, (), time.monotonic() - start), None
     memory, chip = compiled.memory_analysis(), facts(mesh.devices.flat[0].device_kind)
     cost = Cost(
-        used=memory.peak_memory_in_bytes,
-        room=chip.memory_bytes if chip else float("nan"),
+        used=float(memory.peak_memory_in_bytes),
+        room=float(chip.memory_bytes) if chip else float("nan"),
         fits=True,
-        held=memory.argument_size_in_bytes,
+        held=float(memory.argument_size_in_bytes),
         flops=flops,
-        collectives=tuple(collectives(compiled.as_text())),
+        collectives=_collectives_of(compiled),
         seconds=time.monotonic() - start,
     )
     return cost, compiled
 
 
+def _collectives_of(compiled: Any) -> tuple[Collective, ...] | None:
+    try:
+        return tuple(collectives(compiled.as_text()))
+    except jax.errors.JaxRuntimeError:  # the program of a newer compiler
+        return None
+
+
 def together(costs: Iterable[Cost]) -> Cost:
     """Cost of programs that run one after another; of those that do not fit, the memory of the first."""
     every = list(costs)
+    unread = any(cost.collectives is None for cost in every)
     most = next((cost for cost in every if not cost.fits), max(every, key=lambda cost: cost.used))
     return Cost(
         used=most.used,
@@ -115,7 +125,7 @@ def together(costs: Iterable[Cost]) -> Cost:
         fits=most.fits,
         held=max(cost.held for cost in every),
         flops=sum(cost.flops for cost in every),
-        collectives=tuple(each for cost in every for each in cost.collectives),
+        collectives=None if unread else tuple(each for cost in every for each in cost.collectives or ()),
         seconds=sum(cost.seconds for cost in every),
     )
 

@@ -23,6 +23,7 @@ from igd_jax.session.checks import Existing, OneOf, Range, SomeOf, Text
 from igd_jax.training.optimizer import BFLOAT16, SCHEDULES
 from igd_jax.training.step import NORMALIZERS
 
+PACKING = ("none", "rows", "trees")
 DTYPES = ("float32", "bfloat16")
 MANY = 1_000_000_000
 AllOrSome = Annotated[int, Range(1, MANY, "a number of rows", also=(0, "for all"))]
@@ -108,6 +109,9 @@ class TrainSettings:
 
     global_batch_size: Batch
     micro_batch_size: Batch
+    packing: Annotated[str, OneOf(PACKING)]
+    pack_length: Annotated[int, Range(1, 1_048_576, "a number of tokens", also=(0, "for 512 or those of a row"))]
+    shuffle: Annotated[str, OneOf(("rows", "users"))]
     learning_rate: Annotated[float, Range(1e-12, 1e30, "a rate", also=(0, "to change nothing"))]
     num_epochs: Annotated[int, Range(0, 1_000_000, "a number of epochs")]
     num_steps: Annotated[int, Range(1, MANY, "a number of updates", also=(0, "to go by num_epochs"))]

@@ -154,6 +154,17 @@ def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterato
             f"config.train.global_batch_size is {train.global_batch_size}, no multiple of micro_batch_size "
             f"{train.micro_batch_size}; change one of them"
         )
+    if train.packing != "none" and (kind != "decoder" or method.inputs != "text" or not method.backbones):
+        yield (
+            f"config.train.packing is {train.packing!r}, but the model of {settings.method.name} does not read rows of "
+            "text side by side (a T5 reads a prompt from both sides, others read items); set it to none"
+        )
+    if train.packing != "none" and settings.loss.normalizer != "global":
+        yield (
+            f"config.train.packing is {train.packing!r}, but config.loss.normalizer is {settings.loss.normalizer!r}, "
+            "which divides by the weight of a fixed number of rows, and packs hold any number; use none, or there "
+            "global"
+        )
     if not (train.num_steps or train.num_epochs):
         yield "config.train.num_epochs is 0, so config.train asks for 0 steps; raise num_epochs or num_steps"
     for field, size in (

@@ -14,7 +14,7 @@ def weighted_cross_entropy(
     target: Int[Array, "B T"],
     weight: Float[Array, "B T"],
     *,
-    parts: Mapping[str, Bool[Array, "B T"]],
+    parts: Mapping[str, Bool[Array, "B T"] | Float[Array, "B T"]],
 ) -> LossSum:
     """Sum of ``weight * (logsumexp(logits) - logits[target])`` in nats, over all tokens of all rows.
 
@@ -22,10 +22,12 @@ def weighted_cross_entropy(
       logits: logits of the tokens.
       target: ids of the tokens.
       weight: weight of each token; 0 on padding.
-      parts: masks of tokens by name; the unweighted mean cross-entropy of each is reported under its name.
+      parts: masks of tokens, or how often each counts, by name; the mean cross-entropy of each is reported under its
+        name, without `weight`.
     """
     logits = logits.astype(jnp.float32)  # a softmax in bf16 is too coarse for small gains
     token = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
     nll = jax.nn.logsumexp(logits, axis=-1) - token
-    metrics = {name: (jnp.where(mask, nll, 0.0).sum(), mask.astype(jnp.float32).sum()) for name, mask in parts.items()}
+    counts = {name: part.astype(jnp.float32) for name, part in parts.items()}
+    metrics = {name: ((count * nll).sum(), count.sum()) for name, count in counts.items()}
     return LossSum((weight * nll).sum(), weight.sum(), metrics)

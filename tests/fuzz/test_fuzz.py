@@ -1,10 +1,12 @@
 """Damaged input of every kind ends well; the whole is ``python -m tests.fuzz --cases=10000``."""
 
+import sys
+
 import pytest
 
 from tests.fuzz import __main__ as program
 from tests.fuzz import fixtures
-from tests.fuzz.pool import run
+from tests.fuzz.pool import Worker, run
 from tests.fuzz.targets import TARGETS
 
 
@@ -23,7 +25,8 @@ def test_300_cases(capsys):
 
 
 def test_a_process_that_takes_too_long_is_a_finding(tmp_path, monkeypatch):
-    fixtures.make_without_run(tmp_path / "pristine")
     monkeypatch.setattr("tests.fuzz.pool.LIMIT", 0.0)
-    ((_, end),) = run([0], tmp_path, seed=0, n_workers=1)
+    worker = Worker(tmp_path, 0, seed=0)
+    worker._command = [sys.executable, "-c", "import time; print('ready', flush=True); time.sleep(60)"]
+    end = worker.answer(0)
     assert end.faults == ["hangs for 0 s"]

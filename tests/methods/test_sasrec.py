@@ -118,10 +118,14 @@ def test_ndcg_of_a_target_is_that_of_its_rank():
     np.testing.assert_allclose(found, [1.0, 1 / np.log2(3), 1 / np.log2(21), 0.0], rtol=1e-6)
 
 
+@nnx.jit
+def all_scores(model: SASRec, batch: ItemBatch) -> jax.Array:
+    return scores_of(model(batch.history, batch.history_mask), model.items())
+
+
 def test_without_seeds_the_loss_is_what_ranking_lacks(model, batch):
     found = means(loss_of()(model, batch))
-    scores = scores_of(model(batch.history, batch.history_mask), model.items())
-    real = target_ndcg(scores, batch.target)[:3]
+    real = np.asarray(jax.jit(target_ndcg)(all_scores(model, batch), batch.target))[:3]
     assert float(found["loss"]) == pytest.approx(1 - float(real.mean()), rel=1e-5)
     assert float(found["loss_softmax"]) == pytest.approx(np.log(6), rel=0.05)
 
@@ -129,7 +133,7 @@ def test_without_seeds_the_loss_is_what_ranking_lacks(model, batch):
 # -------------------------------------------------------------------------------------------------------------- lists
 def test_a_title_scores_as_the_best_of_its_items(index, model, batch):
     ranked = lists(index, model, batch, 5)
-    scores = np.asarray(scores_of(model(batch.history, batch.history_mask), model.items()))
+    scores = np.asarray(all_scores(model, batch))
     for row in range(3):
         for place, score in zip(ranked.rows[row], ranked.scores[row], strict=True):
             items = index.catalog.items_of(int(place))

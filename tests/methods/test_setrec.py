@@ -11,6 +11,7 @@ from setrec_calls import INDEX, ask, batch_of, index_of, loss_of, rank
 from igd_jax.core.types import ItemBatch
 from igd_jax.decoding.dense_topk import in_chunks
 from igd_jax.methods.setrec import SETRec
+from igd_jax.models.item_tokens import ItemTokens
 from igd_jax.models.setrec import SetModel
 from igd_jax.training.step import means
 
@@ -22,10 +23,10 @@ def model() -> SetModel:
 
 def test_a_list_is_that_of_a_sort_of_all_titles_by_their_best_items(model):
     batch = batch_of(6)
-    _, scores = ask(model, batch)
+    scores = np.asarray(ask(model, batch)[1])
     for beta in (0.0, 0.3, 1.0):
         ranked = rank(SETRec(n_semantic=2, beta=beta), model, batch, INDEX)
-        of_items = np.asarray((1 - beta) * scores[0] + beta * scores[1:].sum(axis=0))
+        of_items = (1 - beta) * scores[0] + beta * scores[1:].sum(axis=0)
         of_rows = np.full((6, len(INDEX.catalog)), -np.inf, np.float32)
         for item in np.flatnonzero(INDEX.candidates):
             row = INDEX.catalog.row_of_item[item]
@@ -178,9 +179,14 @@ def test_without_a_collaborative_token_an_item_is_its_semantic_ones():
     assert scores.shape[0] == 2
     first = INDEX.catalog.row_of_item[best(np.asarray(scores.sum(axis=0))[:5])]
     np.testing.assert_array_equal(rank(method, model, batch, INDEX).rows[:5, 0], first)
-    rebuilt = model.tokens.decoder(model.tokens(jnp.arange(4)).reshape(4, -1))
-    expected = np.square(rebuilt - model.tokens.features[...][:4]).mean(axis=-1)
-    found = model.tokens.rebuild_error(jnp.arange(4), model.tokens(jnp.arange(4)))
+
+    @nnx.jit
+    def rebuild(tokens: ItemTokens, items: jax.Array) -> tuple[jax.Array, jax.Array]:
+        vectors = tokens(items)
+        return tokens.decoder(vectors.reshape(4, -1)), tokens.rebuild_error(items, vectors)
+
+    rebuilt, found = rebuild(model.tokens, jnp.arange(4))
+    expected = np.square(rebuilt - np.asarray(model.tokens.features[...])[:4]).mean(axis=-1)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert np.isfinite(float(loss_of(method, model, batch).loss))
 

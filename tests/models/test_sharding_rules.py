@@ -16,6 +16,7 @@ from igd_jax.models.lora import TARGETS, LoRA, add_lora
 from igd_jax.models.setrec import ItemTokens
 from igd_jax.models.sharding_rules import LARGE, RULES, path_of, shardings, whole_arrays
 from igd_jax.training.mesh import make_mesh
+from igd_jax.training.optimizer import make_optimizer
 
 MESH = make_mesh(data=1, fsdp=4, tensor=2)
 
@@ -73,6 +74,13 @@ def test_states_of_an_optimizer_are_split_like_their_parameters():
     of_params, of_state = _specs(params), _specs(state)
     for path, spec in of_params.items():
         assert [spec] * 2 == [other for name, other in of_state.items() if name.endswith(f".{path}")], path
+
+
+def test_float32_masters_of_bfloat16_weights_are_split_like_the_weights():
+    params = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16), _abstract(MODELS["decoder"]))
+    state = jax.eval_shape(make_optimizer(optax.constant_schedule(1.0), clip_norm=1.0, weight_decay=0.0).init, params)
+    of_params, of_masters = _specs(params), _specs(state.masters)
+    assert of_masters == of_params
 
 
 def test_every_rule_fits_some_array():

@@ -1,4 +1,4 @@
-"""What a step costs on chips that are not there."""
+"""What a step and a search cost on chips that are not there."""
 
 import importlib.util
 import os
@@ -6,33 +6,71 @@ import re
 import subprocess
 import sys
 
+import jax
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 from jax.experimental import topologies
 
 from configs import igd
+from igd_jax import plan
+from igd_jax.core.devices import GIB
 from igd_jax.core.errors import InputError
+from igd_jax.models.quantized import Quantized
 from igd_jax.plan import line_of, savings
-from igd_jax.session.ahead import GIB, StepCost, collectives, topology_mesh
+from igd_jax.session.ahead import abstract_backbone, topology_mesh
+from igd_jax.session.config_grid import changed
+from igd_jax.session.program_cost import Collective, Cost
 from igd_jax.session.sections import MeshSettings
+from igd_jax.session.settings import settings_from
 
-PROGRAM = """
-  %a = bf16[28,1536]{1,0} all-gather(%x), dimensions={0}
-  %b = (f32[8]{0}, f32[2,4]{1,0}) all-reduce-start(%y, %z), to_apply=%sum
-  %c = (f32[8]{0}, f32[2,4]{1,0}) all-reduce-done(%b)
-  %d = f32[16]{0} all-gather(%w)
-"""
-
-
-def test_collectives_are_counted_once_with_the_bytes_of_the_largest():
-    assert collectives(PROGRAM) == {"all-gather": (2, 28 * 1536 * 2), "all-reduce": (1, 32)}
+REFUSED = Cost(23.0 * GIB, 15.75 * GIB, False, 0.0, 1e12, (), 2.0)
+GATHERS = (Collective("all-gather", 10**9, 3), Collective("all-gather", 10**6, 1), Collective("all-reduce", 10**8, 1))
+FITS = Cost(2.0 * GIB, 16.0 * GIB, True, GIB / 2, 3e12, GATHERS, 3.2)
 
 
 def test_a_line_says_whether_it_fits_or_by_how_much_not():
-    assert line_of("x", StepCost(23.0 * GIB, 15.75 * GIB)) == "x: 23.000 GiB of 15.750 GiB per chip, 7.250 too many"
-    fits = StepCost(2.0 * GIB, None, GIB / 2, collectives={"all-reduce": (4, 1)}, seconds=3.2)
-    assert line_of("x", fits) == (
-        "x: fits with 2.000 GiB per chip, 0.500 of them held between steps; collectives: 4 all-reduce; compiled in 3 s"
+    assert line_of("x", REFUSED) == "x: 23.00 of 15.75 GiB per chip, 7.25 too many"
+    assert line_of("x", FITS) == (
+        "x: 2.00 of 16.00 GiB per chip fits, 0.50 of them held between steps; 3.0 TFLOP per chip and micro-batch; "
+        "between chips: 4 all-gather of 3.00 GB, 1 all-reduce of 0.10 GB; compiled in 3 s"
     )
+
+
+@pytest.mark.parametrize(("made_to_fit", "last"), [
+    ("model.lora_rank", "it fits with --config.model.remat=full --config.mesh.fsdp=16 --config.model.dtype=bfloat16 "
+                        "--config.model.lora_rank=32"),
+    ("nothing", "nothing that was tried makes it fit; use more chips, or chips with more memory"),
+])  # fmt: skip
+def test_changes_are_tried_until_it_fits_and_named(monkeypatch, capsys, made_to_fit, last):
+    config, default = igd.get_config(), igd.get_config()
+    monkeypatch.setattr(plan, "plan", lambda given, _: FITS if _differs(given, default, made_to_fit) else REFUSED)
+    monkeypatch.setattr(plan, "topology_mesh", lambda *_: type("Mesh", (), {"size": 16}))
+    if "topology" not in flags.FLAGS:
+        plan.define_flags()
+    with flagsaver.flagsaver(topology="v5e:4x4", grid=["train.micro_batch_size=16,32"]):
+        flags.FLAGS.mark_as_parsed()
+        flags.FLAGS["config"].value = config
+        plan.main()
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[:3]] == [
+        "micro_batch_size=16", "micro_batch_size=32", "remat=full"
+    ]  # fmt: skip
+    assert lines[-1] == last
+
+
+def _differs(config, default, field: str) -> bool:
+    section, _, name = field.partition(".")
+    return bool(name) and config[section][name] != default[section][name]
+
+
+def test_a_backbone_of_shapes_is_quantised_as_the_settings_say():
+    pytest.importorskip("qwix")
+    changes = {"model.config": "pico", "model.quantize": "int8", "model.lora_rank": 2}
+    model = abstract_backbone(settings_from(changed(igd.get_config(), changes), needs={"model.path"}).model)
+    kernel = model.layers.mlp.up.kernel.get_value()
+    assert isinstance(kernel, Quantized)
+    assert isinstance(kernel.values, jax.ShapeDtypeStruct)
 
 
 def test_changes_that_save_memory_add_up_and_leave_out_what_is_so_already():
@@ -54,17 +92,30 @@ def test_an_unknown_topology_is_bad_input(monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install .[tpu]")
-def test_the_step_compiles_for_a_tpu_and_a_sharded_one_holds_a_fraction():
+def test_step_and_search_compile_for_a_tpu_and_gather_a_layer_at_a_time():
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # which libtpu refuses
     done = subprocess.run(
-        [sys.executable, "-m", "igd_jax.plan", "--config=configs/igd.py", "--config.model.config=nano",
-         "--config.data.max_length=64", "--config.train.micro_batch_size=4", "--topology=v5e:2x2",
-         "--grid=mesh.fsdp=1,4"],
-        env=environment, capture_output=True, text=True, check=False,
+        [sys.executable, "-c", TINY], env=environment, capture_output=True, text=True, check=False
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    whole, split = done.stdout.splitlines()
-    assert whole.startswith("fsdp=1: fits with ")
-    assert "all-gather" in split
-    held = [float(re.findall(r"([\d.]+) of them held", line)[0]) for line in (whole, split)]
-    assert held[1] < 0.5 * held[0]
+    held, weights, step, search = map(float, re.findall(r"[\d.]+", done.stdout.splitlines()[-1]))
+    assert held < 4.5 * weights / 4  # float32 weights, two moments and sums of gradients, each over four chips
+    assert 0 < step < 0.6 * weights
+    assert search < 0.6 * weights
+
+
+TINY = """
+import jax
+from benchmarks.tpu_compile import Slice, made_up_engine, settings_of
+from igd_jax.session.ahead import abstract_backbone, search_cost, step_cost, topology_mesh
+
+chips = Slice("v5e:2x2", "mini", {"mesh.fsdp": 4}, 4, 1, 4)
+settings = settings_of(chips, chips.training)
+mesh = topology_mesh(chips.topology, settings.mesh)
+step = step_cost(settings.model, mesh, rows=4, prompt=32, target=32)
+engine = made_up_engine(settings, n_items=1000, num_beams=4)
+search = search_cost(engine, mesh, rows=4, prompt=32)
+assert step.fits and search.fits
+weights = 4 * sum(x.size for x in jax.tree.leaves(abstract_backbone(settings.model)))
+print(step.held, weights, step.gathered, search.gathered)
+"""

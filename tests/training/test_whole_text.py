@@ -31,14 +31,18 @@ def batch_of(shared: list[int]):
     return batch.replace(annotations={"weight": weight, "forced": batch.target_mask & (batch.target == 0)})
 
 
+@nnx.jit
+def logits_of(model: Decoder, text: jax.Array, valid: jax.Array) -> jax.Array:
+    return model.logits(model(text, positions=positions_of(valid), visible=Causal(valid))[0])
+
+
 def plain_nll(model: Decoder, shared: list[int]) -> list[np.ndarray]:
     """Cross-entropy of every token but the first of each text, by float64 sums."""
     found = []
     for prompt, target in zip(PROMPTS, TARGETS, strict=True):
         text = jnp.asarray([[*shared, *prompt, *target]])
         valid = jnp.ones(text.shape, bool)
-        hidden, _ = model(text, positions=positions_of(valid), visible=Causal(valid))
-        logits = np.asarray(model.logits(hidden), np.float64)[0, :-1]
+        logits = np.asarray(logits_of(model, text, valid), np.float64)[0, :-1]
         lse = np.log(np.exp(logits).sum(axis=1))
         found.append(lse - logits[np.arange(len(logits)), np.asarray(text)[0, 1:]])
     return found

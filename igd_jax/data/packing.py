@@ -1,0 +1,356 @@
+"""Rows packed into a fixed width, one after another or as trees of common beginnings (docs/packing.md).
+
+Each row is its prompt and all of its target but the last token, which nothing follows. As trees, rows are sorted by
+their tokens, and a row adds to a pack only what it does not share with the row before it:
+
+    rows      a b c x            pack      a b c x d y . .      x and y: inputs of two targets
+              a b c d y          position  0 1 2 3 3 4
+                                 leave     6 6 6 4 6 6          c is seen from columns 2 to 5, x from its own
+
+A token sees an earlier one up to whose `leave` it stands. Rows that share nothing are the same without branches.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from igd_jax.core.ragged import Ragged, ragged_index
+from igd_jax.core.types import Paths, TextBatch
+from igd_jax.data.examples import Examples
+
+LEAST_SHARED = 8
+"""Tokens that two rows have to share to stand in one tree: below it, a free choice of packs is worth more."""
+
+
+@dataclass(frozen=True)
+class PackShape:
+    """Sizes of packs, the same for a whole run.
+
+    Attributes:
+      width: tokens of a pack.
+      slots: target tokens of a pack.
+      rows: rows of a pack.
+      packs: packs of a micro-batch.
+      batches: micro-batches of a step, at most, as far as some steps tell.
+      trees: whether rows share their common beginnings.
+      shares_prefix: whether the shared prefix of all prompts stands apart, read once per micro-batch.
+      covers_prompt: whether tokens of prompts are predicted, too.
+    """
+
+    width: int
+    slots: int
+    rows: int
+    packs: int
+    batches: int = 1
+    trees: bool = False
+    shares_prefix: bool = True
+    covers_prompt: bool = False
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Rows to be packed.
+
+    Attributes:
+      tokens: inputs of each row, right-padded with -1.
+      lengths: tokens of each row.
+      n_prompt: those of its prompt.
+      item: its target.
+      n_target: tokens of its target.
+      follows: whether it follows the shared prefix.
+      seed: seed of each row.
+    """
+
+    tokens: Int[np.ndarray, "b L"]
+    lengths: Int[np.ndarray, " b"]
+    n_prompt: Int[np.ndarray, " b"]
+    item: Int[np.ndarray, " b"]
+    n_target: Int[np.ndarray, " b"]
+    follows: Bool[np.ndarray, " b"]
+    seed: Int[np.ndarray, " b"]
+
+    def take(self, order: Int[np.ndarray, " b"]) -> "_Texts":
+        """The rows in another order."""
+        return _Texts(*(array[order] for array in vars(self).values()))
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Rows with their places in packs; rows of a pack stand side by side.
+
+    Attributes:
+      texts: the rows, in the order of their places.
+      shared: tokens that each row shares with the one before it.
+      pack: number of each row's pack.
+      n_packs: number of packs.
+    """
+
+    texts: _Texts
+    shared: Int[np.ndarray, " b"]
+    pack: Int[np.ndarray, " b"]
+    n_packs: int
+
+    @property
+    def own(self) -> Int[np.ndarray, " b"]:
+        """Tokens that each row adds to its pack."""
+        return self.texts.lengths - self.shared
+
+
+def own_lengths(examples: Examples, item_tokens: Ragged, *, shares_prefix: bool) -> Int[np.ndarray, " R"]:
+    """Tokens of each row in a pack, if it shares none with others."""
+    assert examples.target is not None
+    n_shared = len(examples.shared_prefix) * examples.has_prefix if shares_prefix else 0
+    return examples.prompt.lengths - n_shared + item_tokens.lengths[examples.target] - 1
+
+
+def place_rows(
+    examples: Examples,
+    rows: Int[np.ndarray, " b"],
+    item_tokens: Ragged,
+    shape: PackShape,
+    *,
+    seed: Int[np.ndarray, " b"] | None = None,
+) -> Placed:
+    """Choose packs for rows: the tightest that has room, widest first.
+
+    Args:
+      item_tokens: token row of each item.
+      seed: of what is random about each row; None = nothing is.
+    """
+    texts = _texts(examples, rows, item_tokens, shares_prefix=shape.shares_prefix, seed=seed)
+    shared = np.zeros(len(rows), np.int64)
+    if shape.trees:
+        texts = texts.take(np.lexsort((*texts.tokens.T[::-1], texts.follows)))
+        shared[1:] = _shared_with_previous(texts)
+    capacity = np.array([shape.width, shape.slots, shape.rows])
+    unit, shared, sizes = _units(texts, shared, capacity, covers_prompt=shape.covers_prompt)
+    pack_of_unit = _best_fit(sizes, capacity)
+    pack = pack_of_unit[unit]
+    order = np.argsort(pack, kind="stable")
+    return Placed(texts.take(order), shared[order], pack[order], int(pack.max()) + 1)
+
+
+def make_packs(
+    placed: Placed,
+    examples: Examples,
+    item_tokens: Ragged,
+    annotations: Mapping[str, Shaped[np.ndarray, " total"]],
+    shape: PackShape,
+    *,
+    own: Int[np.ndarray, " own"] | None = None,
+    has_seed: bool = False,
+) -> Iterator[TextBatch]:
+    """Micro-batches of ``shape.packs`` packs, the last one filled up with empty ones; all arrays are NumPy's.
+
+    Their `prompt` holds all inputs, and `before` its columns; with `covers_prompt`, further slots of `target`, which
+    `target_mask` does not count, predict tokens of prompts: the annotation ``prompt`` is the number of rows that do.
+
+    Args:
+      placed: rows in packs, from `place_rows`.
+      annotations: as in `batches.make_text_batch`.
+      own: places, among those of a micro-batch, of the packs that are made; None = all.
+      has_seed: whether each token gets the seed of the row that it is first read for.
+    """
+    n_batches = -(-placed.n_packs // shape.packs)
+    n_packs, texts = n_batches * shape.packs, placed.texts
+    start = placed.pack * shape.width + _place_within(placed.pack, placed.own)
+    depth = np.arange(texts.tokens.shape[1])
+    is_own = (depth >= placed.shared[:, None]) & (depth < texts.lengths[:, None])
+    column = start[:, None] + depth - placed.shared[:, None]
+    # The token at a depth of a row is that of the last row, up to it, which owns one there.
+    path = np.maximum.accumulate(np.where(is_own, column, -1), axis=0)
+    n_shared = len(examples.shared_prefix) if shape.shares_prefix else 0
+    columns = {
+        "prompt": texts.tokens,
+        "position": depth + (n_shared * texts.follows)[:, None],
+        "leave": _leave(start, placed.shared, depth) - (placed.pack * shape.width)[:, None],
+        "seed": texts.seed[:, None],
+        "prompt_mask": np.True_,
+        "follows_shared": texts.follows[:, None],
+    }
+    arrays: dict[str, Any] = {}
+    for name, values in columns.items():
+        flat = np.zeros(n_packs * shape.width, bool if values.dtype == bool else np.int32)
+        flat[column[is_own]] = np.broadcast_to(values, is_own.shape)[is_own]
+        arrays[name] = flat.reshape(n_packs, -1)
+    arrays["leave"] = np.minimum(arrays["leave"], shape.width)
+    slots, first = _slots(placed, path, item_tokens, annotations, shape, n_packs)
+    arrays |= {name: array.reshape(n_packs, -1) for name, array in slots.items()}
+    for number in range(n_batches):
+        packs = number * shape.packs + (np.arange(shape.packs) if own is None else own)
+        yield _batch(
+            {name: array[packs] for name, array in arrays.items()},
+            examples.shared_prefix[:n_shared],
+            first[number * shape.packs : (number + 1) * shape.packs],
+            shape,
+            annotations=(*annotations, *(("prompt",) if shape.covers_prompt else ())),
+            has_seed=has_seed,
+        )
+
+
+def _batch(
+    arrays: dict[str, Any],
+    prefix: Int[np.ndarray, " P"],
+    first: Int[np.ndarray, "packs rows"],
+    shape: PackShape,
+    *,
+    annotations: tuple[str, ...],
+    has_seed: bool,
+) -> TextBatch:
+    """One micro-batch."""
+    flat = np.where(first >= 0, first + np.arange(len(first))[:, None] * shape.slots, first.shape[0] * shape.slots)
+    made: Any = {name: arrays[name] for name in ("prompt", "prompt_mask", "target", "target_mask", "place", "before")}
+    paths: Any = {name: arrays[name] for name in ("position", "leave", "follows_shared")}
+    return TextBatch(
+        shared_prefix=prefix,  # type: ignore[arg-type]
+        first=flat.reshape(-1).astype(np.int32),  # type: ignore[arg-type]
+        annotations={name: arrays[f"annotation {name}"] for name in annotations},
+        seed=arrays["seed"] if has_seed else None,
+        paths=Paths(**paths),
+        **made,
+    )
+
+
+def _texts(
+    examples: Examples,
+    rows: Int[np.ndarray, " b"],
+    item_tokens: Ragged,
+    *,
+    shares_prefix: bool,
+    seed: Int[np.ndarray, " b"] | None,
+) -> _Texts:
+    """Inputs of rows, without a prefix that stands apart."""
+    assert examples.target is not None
+    follows = examples.has_prefix[rows] & shares_prefix & (len(examples.shared_prefix) > 0)
+    prompts, item = examples.prompt.take(rows), examples.target[rows]
+    prompts = prompts.keep_last(prompts.lengths - len(examples.shared_prefix) * follows)
+    targets = item_tokens.take(item)
+    numbers = np.arange(len(rows))
+    pairs = np.stack([numbers, numbers + len(rows)], axis=1).astype(np.int32)
+    whole = Ragged.concatenate([prompts, targets]).join(Ragged(pairs.ravel(), 2 * np.arange(len(rows) + 1)))
+    lengths = whole.lengths - 1
+    tokens = whole.pad(int(lengths.max()), -1)
+    tokens[np.arange(tokens.shape[1]) >= lengths[:, None]] = -1
+    given = np.zeros(len(rows), np.int32) if seed is None else seed
+    return _Texts(tokens, lengths, prompts.lengths, item, targets.lengths, follows, given)
+
+
+def _shared_with_previous(texts: _Texts) -> Int[np.ndarray, " b_less_1"]:
+    """Length of the common beginning of each row, but the first, and the one before it."""
+    same = np.logical_and.accumulate(texts.tokens[1:] == texts.tokens[:-1], axis=1).sum(axis=1)
+    shared = np.minimum(same, np.minimum(texts.lengths[1:], texts.lengths[:-1]))
+    return np.where(texts.follows[1:] == texts.follows[:-1], shared, 0)
+
+
+def _units(
+    texts: _Texts, shared: Int[np.ndarray, " b"], capacity: Int[np.ndarray, "3"], *, covers_prompt: bool
+) -> tuple[Int[np.ndarray, " b"], Int[np.ndarray, " b"], Int[np.ndarray, "u 3"]]:
+    """Trees that fit into a pack: of one too wide, a part repeats what it shares with the part before it.
+
+    Returns:
+      The number of each row's tree, what it shares within it, and tokens, slots and rows of each tree.
+    """
+    n_slots = texts.n_target + (texts.lengths if covers_prompt else 0)
+    whole = np.stack([texts.lengths, n_slots, np.ones_like(n_slots)], axis=1).astype(np.int64)
+    unit, kept = np.zeros(len(shared), np.int64), shared.copy()
+    sizes: list[np.ndarray] = []
+    for row in range(len(shared)):
+        added = whole[row] - (shared[row], 0, 0)
+        if shared[row] < LEAST_SHARED or (sizes[-1] + added > capacity).any():
+            kept[row] = 0
+            sizes.append(whole[row])
+        else:
+            sizes[-1] = sizes[-1] + added
+        unit[row] = len(sizes) - 1
+    return unit, kept, np.stack(sizes)
+
+
+def _best_fit(sizes: Int[np.ndarray, "u 3"], capacity: Int[np.ndarray, "3"]) -> Int[np.ndarray, " u"]:
+    """Number of the pack of each tree: the one with the least room among those that have enough, widest trees first."""
+    room, pack = np.tile(capacity, (len(sizes), 1)), np.zeros(len(sizes), np.int64)
+    for unit in np.argsort(-sizes[:, 0], kind="stable"):
+        fits = (room >= sizes[unit]).all(axis=1)
+        pack[unit] = np.where(fits, room[:, 0], capacity[0] + 1).argmin()
+        room[pack[unit]] -= sizes[unit]
+    return pack
+
+
+def _place_within(pack: Int[np.ndarray, " b"], sizes: Int[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
+    """Sum of the sizes of the rows of the same pack that stand before each row; packs ascend."""
+    before = np.cumsum(sizes) - sizes
+    return before - before[np.searchsorted(pack, pack)]
+
+
+def _leave(
+    start: Int[np.ndarray, " b"], shared: Int[np.ndarray, " b"], depth: Int[np.ndarray, " L"]
+) -> Int[np.ndarray, "b L"]:
+    """Column, over all packs, after the last descendant of each row's token at each depth: where the next row begins
+    that does not share the token; the largest number there is after the last."""
+    ends = np.where(depth >= shared[:, None], start[:, None], np.iinfo(np.int32).max)
+    ends = np.append(ends[1:], np.full((1, len(depth)), np.iinfo(np.int32).max), axis=0)
+    return np.minimum.accumulate(ends[::-1], axis=0)[::-1]
+
+
+def _slots(
+    placed: Placed,
+    path: Int[np.ndarray, "b L"],
+    item_tokens: Ragged,
+    annotations: Mapping[str, Shaped[np.ndarray, " total"]],
+    shape: PackShape,
+    n_packs: int,
+) -> tuple[dict[str, Shaped[np.ndarray, " slots"]], Int[np.ndarray, "packs rows"]]:
+    """Arrays of all slots, and the slot, within its pack, of each row's first token; -1 if there is no row."""
+    texts, n_target = placed.texts, placed.texts.n_target
+    begin = _place_within(placed.pack, n_target)
+    slot = ragged_index(placed.pack * shape.slots + begin, n_target)
+    row = np.repeat(np.arange(len(n_target)), n_target)
+    place = ragged_index(np.zeros_like(n_target), n_target)
+    at = ragged_index(item_tokens.start[texts.item], n_target)
+    values: dict[str, Any] = {
+        "target": item_tokens.ids[at],
+        "target_mask": np.ones(len(at), bool),
+        "place": place.astype(np.int32),
+        "before": (path[row, texts.n_prompt[row] - 1 + place] % shape.width).astype(np.int32),
+        **{f"annotation {name}": flat[at] for name, flat in annotations.items()},
+    }
+    slots = {name: np.zeros(n_packs * shape.slots, flat.dtype) for name, flat in values.items()}
+    for name, flat in values.items():
+        slots[name][slot] = flat
+    if shape.covers_prompt:
+        used = np.bincount(placed.pack, n_target, minlength=n_packs).astype(np.int64)
+        slots |= _with_prompts(slots, placed, path, used, shape)
+    first = np.full((n_packs, shape.rows), -1)
+    first[placed.pack, _place_within(placed.pack, np.ones_like(n_target))] = begin
+    return slots, first
+
+
+def _with_prompts(
+    slots: dict[str, Shaped[np.ndarray, " slots"]],
+    placed: Placed,
+    path: Int[np.ndarray, "b L"],
+    used: Int[np.ndarray, " packs"],
+    shape: PackShape,
+) -> dict[str, Shaped[np.ndarray, " slots"]]:
+    """Further slots of each pack, behind those that are used, for the tokens of prompts that follow another."""
+    depth = np.arange(1, path.shape[1])
+    is_prompt = depth < placed.texts.n_prompt[:, None]
+    after, before = path[:, 1:][is_prompt], path[:, :-1][is_prompt]
+    columns, at, number = np.unique(after, return_index=True, return_counts=True)
+    pack = columns // shape.width
+    slot = pack * shape.slots + used[pack] + _place_within(pack, np.ones_like(pack))
+    token, column, count = slots["target"].copy(), slots["before"].copy(), np.zeros(len(slots["target"]), np.float32)
+    token[slot] = placed.texts.tokens[:, 1:][is_prompt][at]
+    column[slot], count[slot] = before[at] % shape.width, number
+    return {"target": token, "before": column, "annotation prompt": count}
+
+
+def per_pack(placed: Sequence[Placed], *, covers_prompt: bool) -> Float[np.ndarray, "3"]:
+    """Mean tokens, slots and rows of the packs of some groups of rows."""
+    used = np.zeros(3)
+    for each in placed:
+        tokens = each.own.sum()
+        used += tokens, each.texts.n_target.sum() + covers_prompt * tokens, len(each.pack)
+    return used / sum(each.n_packs for each in placed)
