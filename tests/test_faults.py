@@ -130,7 +130,7 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
         functions = StepFunctions(lambda *_: None, None, update, lambda *_: jnp.float32(0))
         return init_state({"w": jnp.float32(0)}, args[-1]), functions, {}
 
-    def score(*_: Any) -> evaluate.Scored:
+    def score(*_: Any, **__: Any) -> evaluate.Scored:
         scored = object.__new__(evaluate.Scored)
         model = SimpleNamespace(step=4)
         vars(scored).update(metrics={"n": next(counts)}, users_per_second=1.0, recommender=model)

@@ -52,9 +52,8 @@ class Rebalanced:
         seen = self.siblings.count(count > 0) > 0
         # The gains of siblings differ by what is left below them.
         most, least = (sign * self.siblings.largest(jnp.where(seen, sign * entropy, -jnp.inf)) for sign in (1.0, -1.0))
-        scaled = jnp.where(seen & (most > least), (most - entropy) / (most - least + 1e-7), 0.0)
-        mean = self.siblings.total(scaled) / jnp.maximum(self.siblings.total(seen.astype(jnp.float32)), 1.0)
-        return (jnp.pad(jnp.where(seen, scaled, mean), ((0, 0), (0, 1))),)
+        factor = jnp.where(seen & (most > least), (most - entropy) / (most - least + 1e-7), 0.0)
+        return (jnp.pad(factor, ((0, 0), (0, 1))),)
 
     def __call__(self, logp: Float[Array, "B K C"], edge: Int[Array, "B K C"], rows: Any) -> Float[Array, "B K C"]:
         """The score as defined at the top of this module."""

@@ -53,7 +53,8 @@ def test_other_candidates_make_the_index_that_they_would_have_made_at_once():
     built = _index(TAKEN)
     assert index.catalog.given is TOKENS
     for part in ("trie", "gain"):
-        for name, array in vars(getattr(index, part)).items():
+        arrays = {name: value for name, value in vars(getattr(index, part)).items() if name != "trie"}
+        for name, array in arrays.items():
             np.testing.assert_array_equal(array, getattr(getattr(built, part), name), err_msg=name)
     np.testing.assert_array_equal(index.is_candidate, built.is_candidate)
     np.testing.assert_array_equal(index.candidates, TAKEN)
