@@ -19,7 +19,10 @@ from tiny_models import random_model
 from igd_jax.core.types import TextBatch
 from igd_jax.decoding.chains import chains_of
 from igd_jax.decoding.jump import Jump
+from igd_jax.decoding.mixture import Mixture
+from igd_jax.decoding.normalizing import AmongChildren
 from igd_jax.decoding.recurrence import SearchOptions
+from igd_jax.decoding.restriction import Restricted
 from igd_jax.decoding.stepwise import Stepwise
 
 N_ROWS, VOCAB, LONGEST = 8, 100, 40
@@ -68,21 +71,22 @@ class Case(NamedTuple):
     length_penalty: float = 0.0
     max_length: int = LONGEST
     kinds: tuple[str, ...] = ("random", "chains")
-    n_catalogues: int = 60
+    is_mixed: bool = False
+    temperature: float = 1.0
+    n_catalogues: int = 24
     sizes: Sizes = Sizes(VOCAB, 1000, 240, 64, 20)
 
 
 CASES = {
+    "filled, mixed among children": Case(5, 24, 24, length_penalty=1.0, is_mixed=True, temperature=0.7),
     "as needed": Case(4, 24, 0),
-    "filled": Case(5, 24, 24, length_penalty=1.0),
-    "greedy, a token per call": Case(1, 1, 0, length_penalty=0.5),
-    "cut": Case(3, 7, 7, length_penalty=1.0, max_length=6, n_catalogues=200),
-    "cut at the first token": Case(3, 8, 8, max_length=1, n_catalogues=20),
+    "greedy, a token per call": Case(1, 1, 0, length_penalty=0.5, n_catalogues=16),
+    "cut": Case(3, 7, 7, length_penalty=1.0, max_length=6, kinds=("random", "chains", "ends last"), n_catalogues=120),
+    "cut at the first token": Case(3, 8, 8, max_length=1, n_catalogues=12),
     "many beams": Case(50, 64, 32, n_catalogues=8),
-    "ends last": Case(3, 9, 9, length_penalty=1.0, kinds=("ends last",), n_catalogues=200),
-    "wide": Case(2, 16, 16, kinds=("fan",), sizes=Sizes(VOCAB, 1000, 320, 128, 98)),
+    "wide": Case(2, 16, 16, kinds=("fan",), n_catalogues=16, sizes=Sizes(VOCAB, 1000, 320, 128, 98)),
 }
-FAST = ("as needed", "filled")
+FAST = ("filled, mixed among children",)
 
 
 @struct.dataclass
@@ -98,6 +102,13 @@ class Rounded:
     def __call__(self, *args: Any) -> jax.Array:
         score = self.then(*args)
         return jnp.where(self.is_rounded, jnp.round(score), score)
+
+
+def mixed(built: Padded, sizes: Sizes) -> Restricted:
+    """The score of a mixture with a collaborative source, of log-probabilities among children."""
+    then = built.score.then
+    mixture = Mixture(jnp.arange(sizes.rows), then.siblings, jnp.float32(0.6), then, sizes.rows)
+    return built.score.replace(then=AmongChildren(mixture))
 
 
 def catalogues(case: Case, n: int, seed: int) -> Iterator[tuple[Padded, jax.Array]]:
@@ -124,12 +135,16 @@ def test_lists_order_and_scores_are_those_of_the_stepwise_search(name):
             "graph": graph,
             "weights": weights,
             "trie": built.trie,
-            "edge_score": Rounded(built.score, jnp.array(number % 3 == 2)),
+            "edge_score": Rounded(
+                mixed(built, case.sizes) if case.is_mixed else built.score, jnp.array(number % 3 == 2)
+            ),
+            "softmax_temperature": case.temperature,
             "options": SearchOptions(case.k, case.max_length, case.length_penalty),
             "top_k": case.k,
         }
         prompts = [rng.integers(1, VOCAB, rng.integers(1, 5)).tolist() for _ in range(N_ROWS - 1)] + [[]]
-        batch = text_batch(prompts, width=5).replace(allowed=allowed)
+        source = jnp.asarray(rng.normal(0, 2, (N_ROWS, case.sizes.rows)), jnp.float32)
+        batch = text_batch(prompts, width=5).replace(allowed=allowed, collaborative=source)
         expected = lists(Stepwise(**search), batch)
         found = lists(Jump(**search, chains=built.chains, n_tokens=case.n_tokens, fill=case.fill), batch)
         assert_same_lists(found, expected)
