@@ -30,7 +30,9 @@ MOST_CHAINS = 32
 FEWEST, MOST, RIDGE = 32, 128, 256
 """Tokens of each row in a call, at least and at most, and those of all rows that a device computes in about the time of
 reading its weights: 180 to 560 on accelerators, docs/decoding.md. A CPU is the faster the fewer it computes."""
-ROOM = 16
+WIDTH = 64
+"""Tokens of each row in a call of a given budget, at least; few rows need more, and all are padded to it."""
+ROOM = 24
 """Slots per beam of the first tables; they do not affect results."""
 
 
@@ -46,7 +48,7 @@ def budget_of(budget: int, *, batch_size: int) -> dict[str, Any]:
     if budget < 0:
         n_tokens = max(FEWEST, min(MOST, RIDGE // batch_size))
         return {"n_tokens": n_tokens, "fill": n_tokens}
-    return {"n_tokens": max(budget, MOST), "fill": budget}
+    return {"n_tokens": max(budget, WIDTH), "fill": budget}
 
 
 class Begun(NamedTuple):
