@@ -42,11 +42,12 @@ def budget_of(budget: int, *, batch_size: int) -> dict[str, Any]:
     Args:
       budget: tokens per row and call, up to which calls are filled by prospect; 0 = no more than needed, which takes
         the fewest tokens; -1 = as many as the device computes in the time of reading its weights, so that a batch of
-        few rows is filled, and chains of many rows wait for the next call.
+        few rows is filled, and chains of many rows wait for the next call; on a CPU, the least.
       batch_size: number of rows.
     """
     if budget < 0:
-        n_tokens = max(FEWEST, min(MOST, RIDGE // batch_size))
+        ridge = 0 if jax.default_backend() == "cpu" else RIDGE
+        n_tokens = max(FEWEST, min(MOST, ridge // batch_size))
         return {"n_tokens": n_tokens, "fill": n_tokens}
     return {"n_tokens": max(budget, WIDTH), "fill": budget}
 
