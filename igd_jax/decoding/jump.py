@@ -30,7 +30,9 @@ MOST_CHAINS = 32
 FEWEST, MOST, RIDGE = 32, 128, 256
 """Tokens of each row in a call, at least and at most, and those of all rows that a device computes in about the time of
 reading its weights: 180 to 560 on accelerators, docs/decoding.md. A CPU is the faster the fewer it computes."""
-ROOM = 16
+WIDTH = 64
+"""Tokens of each row in a call of a given budget, at least; few rows need more, and all are padded to it."""
+ROOM = 24
 """Slots per beam of the first tables; they do not affect results."""
 
 
@@ -40,13 +42,14 @@ def budget_of(budget: int, *, batch_size: int) -> dict[str, Any]:
     Args:
       budget: tokens per row and call, up to which calls are filled by prospect; 0 = no more than needed, which takes
         the fewest tokens; -1 = as many as the device computes in the time of reading its weights, so that a batch of
-        few rows is filled, and chains of many rows wait for the next call.
+        few rows is filled, and chains of many rows wait for the next call; on a CPU, the least.
       batch_size: number of rows.
     """
     if budget < 0:
-        n_tokens = max(FEWEST, min(MOST, RIDGE // batch_size))
+        ridge = 0 if jax.default_backend() == "cpu" else RIDGE
+        n_tokens = max(FEWEST, min(MOST, ridge // batch_size))
         return {"n_tokens": n_tokens, "fill": n_tokens}
-    return {"n_tokens": max(budget, MOST), "fill": budget}
+    return {"n_tokens": max(budget, WIDTH), "fill": budget}
 
 
 class Begun(NamedTuple):

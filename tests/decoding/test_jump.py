@@ -18,7 +18,7 @@ from tiny_models import random_model
 
 from igd_jax.core.types import TextBatch
 from igd_jax.decoding.chains import chains_of
-from igd_jax.decoding.jump import Jump
+from igd_jax.decoding.jump import FEWEST, Jump, budget_of
 from igd_jax.decoding.mixture import Mixture
 from igd_jax.decoding.normalizing import AmongChildren
 from igd_jax.decoding.recurrence import SearchOptions
@@ -163,3 +163,11 @@ def test_a_network_finds_what_it_finds_token_by_token(kind):
     jump = Jump(**given, chains=chains_of(index.trie, index.catalog.counts), n_tokens=6, fill=6)
     batch = text_batch([[5, 6, 7, 8, 9], [3], [11, 2, 11]], width=6, shared=[4, 4])
     assert_same_lists(lists(jump, batch), lists(stepwise, batch))
+
+
+@pytest.mark.parametrize(
+    ("backend", "batch_size", "expected"), [("cpu", 1, FEWEST), ("gpu", 1, 128), ("gpu", 4, 64), ("tpu", 64, FEWEST)]
+)
+def test_the_budget_goes_by_batch_and_device(backend, batch_size, expected, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    assert budget_of(-1, batch_size=batch_size) == {"n_tokens": expected, "fill": expected}
