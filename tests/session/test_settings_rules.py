@@ -69,7 +69,7 @@ def test_a_whole_number_is_a_number(plain):
         ({"mesh.data": 8, "decode.batch_size": 12}, "config.decode.batch_size is 12, which 8 devices do not divide; "),
         ({"train.packing": "rows", "model.config": "t5-small"}, "'rows', but the model of igd does not read "),
         ({"train.packing": "trees", "method.name": "sasrec"}, "'trees', but the model of sasrec does not read rows "),
-        ({"train.packing": "rows", "loss.normalizer": "micro_batch"}, "config.loss.normalizer is 'micro_batch', which "),
+        ({"train.packing": "rows", "loss.normalizer": "micro_batch"}, "config.loss.normalizer is 'micro_batch', "),
         ({"eval.ks": (1, 20)}, "config.eval.ks is (1, 20), but lists have a length of 10; raise config.decode.top_k"),
         ({"decode.top_k": 4}, "config.eval.ks is (1, 3, 5, 10), but lists have a length of 4"),
         ({"method.name": "sasrec", "decode.search": "exact"}, "config.decode.search is 'exact', but sasrec does not "),
