@@ -79,16 +79,20 @@ def prepared_folder(source: str) -> Iterator[Path]:
         yield Path(folder) / "data"
 
 
-def make_session(data: Path, model: Path, **changes: Any) -> Session:
+def make_session(data: Path, model: Path, *, tokenizer: str = "", **changes: Any) -> Session:
     """Set up the published recipe for books on one device: authors' prompt, candidates = train targets, beta 0.1.
+
+    The loss is divided once per step, so that rows may stand in packs.
 
     Args:
       data: prepared folder.
       model: Hugging Face folder.
+      tokenizer: folder of another tokenizer than the model's.
       changes: values for fields of `config.decode`.
     """
     config = igd.get_config("books")
     config.data.dir, config.model.path, config.mesh.data = str(data), str(model), 1
+    config.loss.normalizer, config.tokenizer.path = "global", tokenizer
     config.decode.update(changes)
     return set_up(settings_from(config), Workdir(str(data.parent / "run")))
 
@@ -99,16 +103,18 @@ def torch_model(session: Session) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(session.settings.model.path, dtype=torch.float32, local_files_only=True)
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
+def seconds(work: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Time of one call by a clock; wall time unless another is given."""
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def interleaved(sides: Mapping[str, Callable[[], Any]], *, repeats: int) -> dict[str, float]:
+def interleaved(
+    sides: Mapping[str, Callable[[], Any]], *, repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
     """Minimum time of each side in seconds over `repeats` turns, interleaved so that other load affects all sides."""
-    taken = [{name: seconds(work) for name, work in sides.items()} for _ in range(repeats)]
+    taken = [{name: seconds(work, clock) for name, work in sides.items()} for _ in range(repeats)]
     return {name: min(turn[name] for turn in taken) for name in sides}
 
 

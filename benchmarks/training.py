@@ -2,14 +2,17 @@
 
     python -m benchmarks.training [--steps=2] [--examples=1024] [--data=FOLDER] [--model=HF_FOLDER]
 
-Both sides start from the same weights and see the same rows at each step (128, in micro-batches of 16), in float32 on
+Rows are padded, stand in packs, or are trees (docs/packing.md); FLOPs of each are the matter of `benchmarks.packing`.
+All sides start from the same weights and see the same rows at each step (128, in micro-batches of 16), in float32 on
 all cores, and must have the same losses. The other side follows the published code: micro-batches in random order
 padded to their longest row, logits at every position, and weights by a walk through a trie of dictionaries inside the
 loss (docs/methods.md, IGD weights). There is one difference, which does not affect the time: the loss is divided once
-per step, like ours, instead of once per micro-batch, so that both sides take the same steps.
+per step, like ours, instead of once per micro-batch, so that all take the same steps.
 """
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +29,7 @@ from igd_jax.data.batches import rows_of_step
 from igd_jax.data.examples import Examples
 from igd_jax.session.cost import flops_of
 from igd_jax.session.input import micro_batches
+from igd_jax.session.packing import choose_packs
 from igd_jax.session.session import Session
 from igd_jax.session.weights import initial_state
 from igd_jax.training.optimizer import make_optimizer, make_schedule
@@ -42,11 +46,12 @@ class Ours:
     def __init__(self, session: Session, examples: Examples):
         context = session.context(session.index)
         objective = session.method.objective(context)
-        self._batches = partial(micro_batches, session, objective.annotations, examples)
-        train = session.settings.train
+        train, packs = session.settings.train, choose_packs(session, objective, train=examples, valid=examples)
+        self._batches = partial(micro_batches, session, objective.annotations, examples, packs=packs)
         schedule = make_schedule("constant", learning_rate=train.learning_rate, warmup_steps=0, num_steps=0)
         optimizer = make_optimizer(schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay)
-        self._mesh, self._room = session.mesh, train.global_batch_size // train.micro_batch_size
+        self._mesh = session.mesh
+        self._room = packs.batches if packs else train.global_batch_size // train.micro_batch_size
         self._state, self._functions, _ = initial_state(session, context, objective, optimizer)
         self._flops = flops_of(session, self._state)
 
@@ -62,7 +67,10 @@ class Ours:
 
     def tokens(self, rows: np.ndarray) -> int:
         """Tokens through the model in one step, padding included."""
-        return sum(len(one.shared_prefix) + one.prompt.size + one.target.size for one in self._batches(rows))
+        return sum(
+            len(one.shared_prefix) + one.prompt.size + (0 if one.paths else one.target.size)  # packs hold both
+            for one in self._batches(rows)
+        )
 
     def flops(self, rows: np.ndarray) -> float:
         """Floating-point operations that the model needs for one step, without padding."""
@@ -175,41 +183,56 @@ def check(ours: list[float], theirs: list[float]) -> dict[str, float]:
     }
 
 
-def prepare_one_step(side: type[Ours] | type[Peer], data: Path, model: Path, n_examples: int) -> Any:
+def with_packing(session: Session, packing: str) -> Session:
+    """The session with another `config.train.packing`."""
+    train = replace(session.settings.train, packing=packing)
+    return replace(session, settings=replace(session.settings, train=train))
+
+
+SIDES: dict[str, Callable[[Session, Examples], Ours | Peer]] = {
+    "igd_jax": Ours,
+    "igd_jax, rows in packs": lambda session, examples: Ours(with_packing(session, "rows"), examples),
+    "igd_jax, trees": lambda session, examples: Ours(with_packing(session, "trees"), examples),
+    "torch": Peer,
+}
+
+
+def prepare_one_step(side: str, data: Path, model: Path, n_examples: int) -> Any:
     """For `common.added_peak_mb`: reads the inputs; the result loads the weights and takes one step."""
     session = common.make_session(data, model)
     examples = choose_examples(session, n_examples)
-    return lambda: side(session, examples)(rows_of_steps(session, examples, 1))
+    return lambda: SIDES[side](session, examples)(rows_of_steps(session, examples, 1))
 
 
 def compare(
     session: Session, *, n_steps: int, n_examples: int, repeats: int
-) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Check and time both sides: figures of ours, of the other, and of both."""
+) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Check and time all sides, on the same rows: figures of each, and of all."""
     examples = choose_examples(session, n_examples)
     steps = rows_of_steps(session, examples, n_steps)
+    sides = {name: make(session, examples) for name, make in SIDES.items()}
+    losses: dict[str, list[float]] = {}
+    first = {name: common.seconds(lambda name=name: losses.update({name: sides[name](steps)})) for name in sides}
+    agreements = [check(ours, losses["torch"]) for name, ours in losses.items() if name != "torch"]
+    work = {name: partial(side, steps) for name, side in sides.items()}
+    least = common.interleaved(work, repeats=repeats, clock=time.perf_counter)
+    busy = common.interleaved(work, repeats=repeats, clock=time.process_time)
     n_rows = sum(map(len, steps))
-    ours, peer = Ours(session, examples), Peer(session, examples)
-    losses: list[list[float]] = []
-    first_pass = common.seconds(lambda: losses.append(ours(steps)))
-    losses.append(peer(steps))
-    agreement = check(*losses)
-    least = common.interleaved({"ours": lambda: ours(steps), "peer": lambda: peer(steps)}, repeats=repeats)
-    our_side, their_side = (
-        {
+    columns: dict[str, dict[str, Any]] = {
+        name: {
             "examples_per_second": round(n_rows / least[name], 1),
+            "examples_per_second_of_torch": round(least["torch"] / least[name], 2),
+            "cpu_milliseconds_per_example": round(1000 * busy[name] / n_rows, 2),
             "tokens_through_the_model_per_example": round(sum(map(side.tokens, steps)) / n_rows),
         }
-        for name, side in (("ours", ours), ("peer", peer))
-    )
+        for name, side in sides.items()
+    }
+    for name in columns.keys() - {"torch"}:
+        columns[name]["compile_seconds"] = round(first[name] - least[name], 1)
     used = np.concatenate(steps)
     real = examples.prompt.lengths[used] + session.index.item_tokens.lengths[examples.target[used]]
-    both = {
-        "examples_per_second_ratio": round(least["peer"] / least["ours"], 2),
-        "tokens_per_example_without_padding": round(float(real.mean())),
-        **agreement,
-    }
-    return our_side | {"compile_seconds": round(first_pass - least["ours"], 1)}, their_side, both
+    worst = {name: max(each[name] for each in agreements) for name in agreements[0]}
+    return columns, {"tokens_per_example_without_padding": round(float(real.mean())), **worst}
 
 
 def main() -> None:
@@ -218,9 +241,9 @@ def main() -> None:
     model = Path(values.model)
     with common.prepared_folder(values.data) as data:
         session = common.make_session(data, model)
-        ours, peer, both = compare(session, n_steps=values.steps, n_examples=values.examples, repeats=REPEATS)
-        for side, column in ((Ours, ours), (Peer, peer)):
-            column["peak_memory_mb"] = common.added_peak_mb(prepare_one_step, side, data, model, values.examples)
+        columns, every = compare(session, n_steps=values.steps, n_examples=values.examples, repeats=REPEATS)
+        for name, column in columns.items():
+            column["peak_memory_mb"] = common.added_peak_mb(prepare_one_step, name, data, model, values.examples)
     settings = {
         "data": f"{Path(values.data).name} train",
         "model": model.name,
@@ -229,7 +252,7 @@ def main() -> None:
         **{field: getattr(session.settings.train, field) for field in ("global_batch_size", "micro_batch_size")},
         "beta": session.settings.method.args["beta"],
     }
-    common.report("training", settings, {"igd_jax": ours, "torch": peer}, **both)
+    common.report("training", settings, columns, **every)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,8 @@ def test_both_searches_find_the_same_titles_with_the_same_scores(session: Sessio
 
 @pytest.mark.slow
 def test_both_trainings_take_the_same_steps(session: Session):
-    ours, peer, both = training.compare(session, n_steps=3, n_examples=40, repeats=1)
+    columns, both = training.compare(session, n_steps=3, n_examples=40, repeats=1)
+    ours, peer = columns["igd_jax"], columns["torch"]
     assert both["loss_difference"] < 1e-5
     assert both["later"] < 1e-4
     assert 0 < ours["tokens_through_the_model_per_example"] < peer["tokens_through_the_model_per_example"]

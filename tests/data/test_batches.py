@@ -10,6 +10,7 @@ from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import (
     PROMPT_WIDTHS,
     TARGET_WIDTHS,
+    Users,
     by_length,
     make_item_batch,
     make_text_batch,
@@ -26,6 +27,22 @@ ITEM_TOKENS = Ragged.from_lists([[7, EOS], [7, 8, 9, EOS]])
 def _examples(prompts: list[list[int]], target: list[int], prefix: tuple[int, ...] = ()) -> Examples:
     has_prefix = np.array([tuple(prompt[: len(prefix)]) == prefix for prompt in prompts])
     return Examples(Ragged.from_lists(prompts), np.array(target, np.int32), 0, np.array(prefix, np.int32), has_prefix)
+
+
+def test_users_are_drawn_with_all_their_rows_each_once_per_epoch():
+    number = np.random.default_rng(0).integers(0, 6, N_ROWS)
+    n_steps, orders = steps_per_epoch(N_ROWS, SIZE), []
+    for first in (0, n_steps):
+        rows = [
+            rows_of_step(N_ROWS, batch_size=SIZE, seed=3, step=first + step, users=Users(number))
+            for step in reversed(range(n_steps))  # in any order of asking
+        ]
+        orders.append(np.concatenate(rows[::-1]))
+        np.testing.assert_array_equal(np.sort(orders[-1]), np.arange(N_ROWS))
+        assert np.count_nonzero(np.diff(number[orders[-1]])) == len(np.unique(number)) - 1
+    assert orders[0].tolist() != orders[1].tolist()
+    other = rows_of_step(N_ROWS, batch_size=N_ROWS, seed=4, step=0, users=Users(number))
+    assert orders[0].tolist() != other.tolist()
 
 
 EXAMPLES = _examples([[1, 2, 3], [4], [5, 6]], [1, 0, 1])

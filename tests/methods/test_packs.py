@@ -95,6 +95,9 @@ def test_packs_and_trees_have_the_loss_and_gradients_of_padded_rows(name, contex
         n_tokens.append(sum(int(batch.prompt_mask.sum()) for batch in batches))
         assert_close(jax.tree.map(lambda *parts: sum(parts), *found), expected)
     assert n_tokens[1] < 0.7 * n_tokens[0]
+    free = PackShape(1000, 1000, N_ROWS, 1, trees=True, shares_prefix=not objective.covers_prompt)
+    whole = place_rows(examples, np.arange(N_ROWS), context.index.item_tokens, free)
+    assert whole.own.sum() < n_tokens[1]  # some tree was split
 
 
 def assert_close(found: Any, expected: Any) -> None:
