@@ -255,7 +255,8 @@ def _units(
     """
     n_slots = texts.n_target + (texts.lengths if covers_prompt else 0)
     whole = np.stack([texts.lengths, n_slots, np.ones_like(n_slots)], axis=1).astype(np.int64)
-    unit, kept, sizes = np.zeros(len(shared), np.int64), shared.copy(), []
+    unit, kept = np.zeros(len(shared), np.int64), shared.copy()
+    sizes: list[np.ndarray] = []
     for row in range(len(shared)):
         added = whole[row] - (shared[row], 0, 0)
         if shared[row] < LEAST_SHARED or (sizes[-1] + added > capacity).any():
