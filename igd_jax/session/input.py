@@ -10,7 +10,8 @@ from igd_jax.core.map_rows import in_groups
 from igd_jax.core.types import ItemBatch, TextBatch
 from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, rows_of_step, seed_of_rows
 from igd_jax.data.examples import Examples
-from igd_jax.data.packing import PackShape, make_packs, place_rows
+from igd_jax.data.packing import PackShape, place_rows
+from igd_jax.data.packs import make_packs
 from igd_jax.models.cost import real_tokens
 from igd_jax.session.packing import users_to_shuffle
 from igd_jax.session.plan import Plan

@@ -16,7 +16,8 @@ from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import LossSum, TextBatch
 from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import Examples
-from igd_jax.data.packing import PackShape, make_packs, place_rows
+from igd_jax.data.packing import PackShape, place_rows
+from igd_jax.data.packs import make_packs
 from igd_jax.methods.base import Context, Objective, load_method
 from igd_jax.methods.cft import Counterfactual
 
