@@ -45,7 +45,7 @@ from igd_jax.session.session import set_up
 from igd_jax.session.settings import settings_from
 from igd_jax.session.weights import initial_state
 from igd_jax.training.checkpoint import Checkpoints
-from igd_jax.training.train_log import TrainLog
+from igd_jax.training.train_log import SPEED, TrainLog
 
 STEPS = 60
 MOMENTS = {"start": 1, "compile": 1, "step": 12, "evaluate": 3, "save": 4}
@@ -189,7 +189,7 @@ def outcome(data: Path, workdir: Path) -> tuple[list[np.ndarray], list[Any]]:
         found = [checkpoints.restore_last(like), checkpoints.restore_best(like.params)]
     arrays = [np.asarray(leaf) for each in found if each is not None for leaf in jax.tree.leaves(each[0])]
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    told = [{name: value for name, value in line.items() if "second" not in name} for line in lines]
+    told = [{name: value for name, value in line.items() if name not in SPEED} for line in lines]
     return arrays, [*(each[1] for each in found if each is not None), told]
 
 

@@ -20,15 +20,10 @@ from igd_jax.session.weights import split_trainable
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.step import init_state
-from igd_jax.training.train_log import TrainLog
+from igd_jax.training.train_log import SPEED, TrainLog
 
 STEPS, EPOCH = 18, 6
 """Of the run that the fixture `trained` gives; its states are saved every four steps."""
-SPEED = {
-    *("examples_per_second", "tokens_per_second", "flops_per_second", "input_wait_seconds", "input_wait"),
-    "peak_memory_bytes",
-}
-"""What the metrics of steps say of the machine, and not of training."""
 
 
 def train_tiny(tiny: Path, workdir: Path, changes: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:

@@ -19,6 +19,13 @@ from igd_jax.training.step import Batch, Group, shape_of
 Part = TypeVar("Part")
 
 
+SPEED = (
+    *("examples_per_second", "tokens_per_second", "flops_per_second", "utilisation"),
+    *("input_wait_seconds", "input_wait", "peak_memory_bytes"),
+)
+"""Names in metrics.jsonl of what depends on the machine, and not on the run alone."""
+
+
 class Amount(NamedTuple):
     """What a step, or several, gave the model to do.
 
