@@ -73,7 +73,7 @@ class Ours:
 
     def __call__(self, examples: Examples, groups: Groups) -> Lists:
         batches = ((len(group), self.batch(examples, group)) for group in groups)
-        lists: Lists = [[]] * len(examples)
+        lists: Lists = [[]] * sum(map(len, groups))
         size = self.session.settings.decode.batch_size
         for places, found in recommend_all(self.engine, batches, width=prompt_room(examples)):
             batch, row = np.divmod(places, size)

@@ -145,7 +145,7 @@ class Peer:
             ids[row, width - len(prompt) :], mask[row, width - len(prompt) :] = prompt, 1
         known = {"prompt_width": width, "alpha": self._alpha, "spent": self.in_processor}
         processor = VectorProcessor(self._index, **known) if self._strong else GainProcessor(self._root, **known)
-        past = {"past_key_values": self._read_once(ids, mask)} if self._strong else {}
+        past = {"cache": self._read_once(ids, mask)} if self._strong else {}
         self._options.output_scores = with_scores
         out = self._model.generate(
             ids.to(self._model.device),
@@ -164,7 +164,7 @@ class Peer:
         """Keys and values of all tokens but the last, repeated for the beams."""
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, :-1]
         cache = DynamicCache()
-        self._model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], position_ids=positions, past_key_values=cache)
+        self._model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], position_ids=positions, cache=cache)
         cache.batch_repeat_interleave(self._k)
         return cache
 

@@ -75,9 +75,9 @@ def test_a_signal_during_an_evaluation_saves_and_the_evaluation_is_made_later(
 ):
     plain, evaluations = program.micro_batches, []
 
-    def batches(*args, step=None):
+    def batches(*args, step=None, **options):
         evaluations.extend([] if step is not None else [at])
-        for number, batch in enumerate(plain(*args, step=step)):
+        for number, batch in enumerate(plain(*args, step=step, **options)):
             if step is None and number == 1 and len(evaluations) == at // EPOCH:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch

@@ -30,7 +30,21 @@ PATHS = (
         "/dev/null",
         "/proc/self/mem",
     ),
-    *("a" * 255, "a" * 256, "a/" * 3_000, "loop", "é", "\udcff", "\x1b[31m", "a\nb", " ", "-", "-x", "a:b", "gs://a/b"),
+    *(
+        "a" * 255,
+        "a" * 256,
+        "a/" * 3_000,
+        "loop",
+        "é",
+        "\udcff",
+        "\x1b[31m",
+        "a\nb",
+        " ",
+        "-",
+        "-x",
+        "a:b",
+        "ftp://a/b",
+    ),
     *("~", "*", "{}", "%s", "CON", "data/meta.json", "model/config.json", "run/eval", "pipe"),
 )
 """`targets` puts a symlink loop, a pipe and a folder with somebody's work, the victim, into every case."""

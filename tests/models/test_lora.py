@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from igd_jax import evaluate, train
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
+from igd_jax.core.memory import shown_bytes
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.layers import Frozen
@@ -205,7 +206,10 @@ def test_a_run_trains_and_saves_its_adapters_resumes_and_is_ranked(tiny, trained
     n_adapted = 2 * sum(2 * (n_in + n_out) for n_in, n_out in SHAPES.values())
     n_base = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(make())))
     told = capsys.readouterr().out
-    assert f"model: {n_adapted:,} parameters to train beside {n_base:,} bytes of frozen arrays on 1 cpu device" in told
+    assert (
+        f"model: {n_adapted:,} parameters to train beside {shown_bytes(n_base)} of frozen arrays on 1 cpu device"
+        in told
+    )
     assert n_bytes(workdir / "checkpoints" / "best") < n_base < n_bytes(trained / "checkpoints" / "best")
 
     before, after = map(split_trainable, models)

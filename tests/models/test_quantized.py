@@ -16,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 from igd_jax import evaluate
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import read_json
+from igd_jax.core.memory import shown_bytes
 from igd_jax.models.decoder_weights import load_decoder
 from igd_jax.models.layers import Linear
 from igd_jax.models.lora import LoRA, add_lora
@@ -129,7 +130,7 @@ def test_a_run_on_quantised_weights_resumes_and_ranks(tiny, tmp_path, capsys, ki
     told = capsys.readouterr().out
     model = load_decoder(tiny / "model", param_dtype=jnp.bfloat16, quantize=kind)
     n_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(nnx.state(model)))
-    assert f" parameters to train beside {n_bytes:,} bytes of frozen arrays" in told
+    assert f" parameters to train beside {shown_bytes(n_bytes)} of frozen arrays" in told
     (state, _), _ = saved(whole)
     assert {path[-1] for path, _ in nnx.to_flat_state(state.params)} == {"a", "b"}
     resumed = shutil.copytree(whole, tmp_path / "resumed")
