@@ -213,10 +213,10 @@ def test_chosen_steps_are_traced_and_what_the_run_costs_is_told_before_it_starts
 def test_the_valid_loss_can_be_that_of_some_rows(tiny, tmp_path, monkeypatch):
     seen, plain = [], program.micro_batches
 
-    def spy(session, annotations, examples, rows, *, step=None):
+    def spy(session, annotations, examples, rows, *, step=None, **options):
         if step is None:
             seen.append(examples.target[rows])
-        return plain(session, annotations, examples, rows, step=step)
+        return plain(session, annotations, examples, rows, step=step, **options)
 
     monkeypatch.setattr(program, "micro_batches", spy)
     train_tiny(tiny, tmp_path, {"train.num_steps": 1, "train.eval_examples": 5})
