@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +31,18 @@ class Done:
     err: str
 
 
+@contextlib.contextmanager
+def own_flags() -> Iterator[None]:
+    """Forget the flags that are defined inside the block: all programs of a test process share them."""
+    before = set(flags.FLAGS)
+    try:
+        yield
+    finally:
+        for name in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
+
+
 def run_here(module: ModuleType, *arguments: str, out: TextIO | None = None) -> Done:
     """Run an entry point in this process, with flags of its own, as if typed on the command line.
 
@@ -37,7 +50,6 @@ def run_here(module: ModuleType, *arguments: str, out: TextIO | None = None) -> 
       out: where standard output goes; None = into the result.
     """
     app.define_help_flags()  # which absl does once per process
-    before = set(flags.FLAGS)
     printed, err = io.StringIO(), io.StringIO()
     code: int | str | None = None
     with (
@@ -47,6 +59,7 @@ def run_here(module: ModuleType, *arguments: str, out: TextIO | None = None) -> 
         contextlib.redirect_stdout(out or printed),
         contextlib.redirect_stderr(err),
         warnings.catch_warnings(),
+        own_flags(),
     ):
         warnings.filterwarnings("ignore", "the load_module", DeprecationWarning)  # ml_collections
         try:
@@ -54,10 +67,6 @@ def run_here(module: ModuleType, *arguments: str, out: TextIO | None = None) -> 
             errors.run(module.main, positional=bool(inspect.signature(module.main).parameters))
         except SystemExit as exit:
             code = exit.code
-        finally:
-            for name in set(flags.FLAGS) - before:
-                delattr(flags.FLAGS, name)
-            flags.FLAGS.unparse_flags()
     return Done(code or 0, printed.getvalue(), err.getvalue())
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from absl import flags
-from absl.testing import flagsaver
+from command import own_flags
 
 pytest.importorskip("torch")
 
@@ -35,8 +35,6 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Run the parts ``good``, ``slow`` and ``bad``, in no process at all."""
     output = tmp_path / "out.json"
     made = {name: Part(dict, 7) for name in ("good", "slow", "bad")}
-    if "only" not in flags.FLAGS:
-        parts.define_flags(made, output=output)
 
     def process(command, *, timeout, **_):
         name, file = (command[at].partition("=")[2] for at in (3, 4))
@@ -50,7 +48,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(parts.common, "machine", lambda: {"date": "today", "commit": "c0ffee"})
 
     def call(*only: str):
-        with flagsaver.flagsaver(only=list(only), output=str(output), part=""):
+        with own_flags():
+            parts.define_flags(made, output=output)
+            flags.FLAGS["only"].value = list(only)
             flags.FLAGS.mark_as_parsed()
             return parts.run("module", made), json.loads(output.read_text())
 

@@ -9,7 +9,7 @@ import sys
 import jax
 import pytest
 from absl import flags
-from absl.testing import flagsaver
+from command import own_flags
 from jax.experimental import topologies
 
 from configs import igd
@@ -46,11 +46,11 @@ def test_changes_are_tried_until_it_fits_and_named(monkeypatch, capsys, made_to_
     config, default = igd.get_config(), igd.get_config()
     monkeypatch.setattr(plan, "plan", lambda given, _: FITS if _differs(given, default, made_to_fit) else REFUSED)
     monkeypatch.setattr(plan, "topology_mesh", lambda *_: type("Mesh", (), {"size": 16}))
-    if "topology" not in flags.FLAGS:
+    with own_flags():
         plan.define_flags()
-    with flagsaver.flagsaver(topology="v5e:4x4", grid=["train.micro_batch_size=16,32"]):
-        flags.FLAGS.mark_as_parsed()
+        flags.FLAGS["topology"].value, flags.FLAGS["grid"].value = "v5e:4x4", ["train.micro_batch_size=16,32"]
         flags.FLAGS["config"].value = config
+        flags.FLAGS.mark_as_parsed()
         plan.main()
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(":")[0] for line in lines[:3]] == [
