@@ -13,13 +13,11 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from igd_jax.core.types import Recommendations, TextBatch
 from igd_jax.decoding.chains import Chains
-from igd_jax.decoding.device_trie import Children
 from igd_jax.decoding.plan import Plan, known_chains, laid_out, needed_chains, with_worth, without_read
 from igd_jax.decoding.prospect import most_wanted
-from igd_jax.decoding.recurrence import Edges, Hypotheses, advance, root
-from igd_jax.decoding.search import TrieSearch
+from igd_jax.decoding.recurrence import Hypotheses
+from igd_jax.decoding.search import Begun, TrieSearch, with_rows
 from igd_jax.decoding.table import Rows, Table, best, empty_table
 from igd_jax.models.backbone import Prefix
 
@@ -50,14 +48,6 @@ def budget_of(budget: int, *, batch_size: int) -> dict[str, Any]:
         n_tokens = max(FEWEST, min(MOST, ridge // batch_size))
         return {"n_tokens": n_tokens, "fill": n_tokens}
     return {"n_tokens": max(budget, WIDTH), "fill": budget}
-
-
-class Begun(NamedTuple):
-    """Rows whose first tokens have been selected; see `State`."""
-
-    prefix: Prefix
-    hypotheses: Hypotheses
-    of_rows: Any
 
 
 class Replayed(NamedTuple):
@@ -105,16 +95,6 @@ class Jump(TrieSearch):
     n_tokens: int = struct.field(pytree_node=False)
     fill: int = struct.field(pytree_node=False)
 
-    def prefill(self, batch: TextBatch) -> Begun:
-        """Read the prompts and select the first tokens."""
-        model = self.model
-        prefix, of_rows = model.prefill(batch), self.edge_score.of_rows(batch)
-        hypotheses = root(batch.is_real, num_beams=self.options.num_beams)
-        children = self.trie.children(hypotheses.node, self.trie.root_width)
-        logits, total = self.normalized(model, prefix.hidden[:, None])
-        score = self.edge_scores(logits, total, jnp.zeros_like(hypotheses.node), children, of_rows)
-        return Begun(prefix, self._advance(hypotheses, Rows(children.node, score)), of_rows)
-
     def begin(self, prefilled: Begun, *, width: int) -> State:
         """A state with room for titles of common length."""
         prefix = prefilled.prefix.pad_to(max(width, prefilled.prefix.width))
@@ -125,15 +105,11 @@ class Jump(TrieSearch):
 
     def insert(self, state: State, prefilled: Begun, rows: Int[Array, " n"]) -> State:
         """Replace rows."""
-
-        def put(old: Array, new: Array) -> Array:
-            return old.at[rows].set(new, mode="drop")
-
         return State(
             state.prefix.put(prefilled.prefix, rows),
             state.table.clear(rows),
-            jax.tree.map(put, state.hypotheses, prefilled.hypotheses),
-            jax.tree.map(put, state.of_rows, prefilled.of_rows),
+            with_rows(state.hypotheses, prefilled.hypotheses, rows),
+            with_rows(state.of_rows, prefilled.of_rows, rows),
         )
 
     def generate(self, state: State) -> State:
@@ -155,10 +131,6 @@ class Jump(TrieSearch):
         table = without_read(table, plan).append(reading, rows, kv)
         return replace(state, table=table, hypotheses=self._replay(table, state.hypotheses))
 
-    def is_open(self, state: State) -> Bool[Array, " B"]:
-        """Mask of the rows whose search continues."""
-        return state.hypotheses.is_open
-
     def has_room(self, state: State) -> Bool[Array, ""]:
         """Whether every open row has slots for another call."""
         return jnp.where(state.hypotheses.is_open, state.table.used, 0).max() + self.n_tokens <= state.table.n_slots
@@ -166,10 +138,6 @@ class Jump(TrieSearch):
     def grow(self, state: State) -> State:
         """Double the number of slots."""
         return replace(state, table=state.table.grow(2 * state.table.n_slots))
-
-    def finished(self, state: State) -> Recommendations:
-        """Finished results, best first."""
-        return self.lists(state.hypotheses)
 
     @property
     def _n_children(self) -> int:
@@ -190,12 +158,7 @@ class Jump(TrieSearch):
         """The best children of every node that has been read."""
         node, width = plan.reading.node, self._n_children
         every = jnp.broadcast_to(jnp.arange(node.shape[1])[None], node.shape)
-        forced = Children(
-            node=jnp.minimum(node + 1, len(self.trie.token) - 1)[..., None],
-            token=self.trie.token[jnp.minimum(node + 1, len(self.trie.token) - 1)][..., None],
-            edge=jnp.full((*node.shape, 1), self.trie.n_edges),
-            legal=(node >= 0)[..., None],
-        )
+        forced = self.trie.children(node, 1)
         score = self.edge_scores(logits, total, every, forced, of_rows)
         only = best(Rows(forced.node, score), width)
         if self.trie.width == 1:
@@ -250,10 +213,6 @@ class Jump(TrieSearch):
             def kept(new: Array, old: Array) -> Array:
                 return jnp.where(state.goes_on[(..., *(None,) * (old.ndim - 1))], new, old)
 
-            return located(jax.tree.map(kept, self._advance(state.hypotheses, Rows(child, score)), state.hypotheses))
+            return located(jax.tree.map(kept, self.advanced(state.hypotheses, child, score), state.hypotheses))
 
         return jax.lax.while_loop(lambda state: state.goes_on.any(), step, located(hypotheses)).hypotheses
-
-    def _advance(self, hypotheses: Hypotheses, rows: Rows) -> Hypotheses:
-        edges = Edges(rows.child, self.trie.token[rows.child], rows.score)
-        return advance(hypotheses, edges, eos=self.trie.eos, options=self.options)

@@ -1,21 +1,35 @@
 """What all engines of the trie search have in common, whatever the order in which they compute edge scores."""
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx, struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
-from igd_jax.core.types import Recommendations
+from igd_jax.core.types import Recommendations, TextBatch
 from igd_jax.decoding.device_trie import Children, DeviceTrie
 from igd_jax.decoding.edge_score import EdgeScore
-from igd_jax.decoding.recurrence import Hypotheses, SearchOptions
-from igd_jax.models.backbone import Backbone
+from igd_jax.decoding.recurrence import Edges, Hypotheses, SearchOptions, advance, root
+from igd_jax.models.backbone import Backbone, Prefix
 
 SEARCHES = JUMP, STEPWISE, EXACT = ("jump", "stepwise", "exact")
 """Engines of the trie search. The first two find the lists of the same beam, with many tokens of each beam per call of
 the model or with one; the last scores all candidates."""
+
+
+class Begun(NamedTuple):
+    """Rows whose first tokens have been selected.
+
+    Attributes:
+      prefix: keys and values of the prompts.
+      hypotheses: best children of the root.
+      of_rows: data of each row for the edge score.
+    """
+
+    prefix: Prefix
+    hypotheses: Hypotheses
+    of_rows: Any
 
 
 @struct.dataclass
@@ -44,10 +58,31 @@ class TrieSearch:
         """The model with its weights."""
         return nnx.merge(self.graph, self.weights)
 
-    def lists(self, hypotheses: Hypotheses) -> Recommendations:
+    def prefill(self, batch: TextBatch) -> Begun:
+        """Read the prompts and select the first tokens."""
+        model = self.model
+        prefix, of_rows = model.prefill(batch), self.edge_score.of_rows(batch)
+        hypotheses = root(batch.is_real, num_beams=self.options.num_beams)
+        children = self.trie.children(hypotheses.node, self.trie.root_width)
+        logits, total = self.normalized(model, prefix.hidden[:, None])
+        score = self.edge_scores(logits, total, jnp.zeros_like(hypotheses.node), children, of_rows)
+        return Begun(prefix, self.advanced(hypotheses, children.node, score), of_rows)
+
+    def is_open(self, state: Any) -> Bool[Array, " B"]:
+        """Mask of the rows whose search continues."""
+        return state.hypotheses.is_open
+
+    def finished(self, state: Any) -> Recommendations:
         """Finished results, best first."""
-        scores, nodes = (x[:, : self.top_k] for x in (hypotheses.done_score, hypotheses.done_node))
+        scores, nodes = (x[:, : self.top_k] for x in (state.hypotheses.done_score, state.hypotheses.done_node))
         return Recommendations(rows=self.trie.row_of(nodes), scores=scores)
+
+    def advanced(
+        self, hypotheses: Hypotheses, child: Int[Array, "B beams C"], score: Float[Array, "B beams C"]
+    ) -> Hypotheses:
+        """The recurrence over the children of each beam; scores are -inf where there is none."""
+        edges = Edges(child, self.trie.token[child], score)
+        return advance(hypotheses, edges, eos=self.trie.eos, options=self.options)
 
     def normalized(
         self, model: Backbone, hidden: Float[Array, "B n D"]
@@ -78,3 +113,8 @@ class TrieSearch:
         logp = picked - jnp.take_along_axis(total, place, axis=1)[..., None]
         logp = jnp.where(children.legal, logp, -jnp.inf)
         return jnp.where(children.legal, self.edge_score(logp, children.edge, of_rows), -jnp.inf)
+
+
+def with_rows(old: Any, new: Any, rows: Int[Array, " n"]) -> Any:
+    """A pytree with some rows replaced by those of another; indices beyond the last row are ignored."""
+    return jax.tree.map(lambda x, y: x.at[rows].set(y, mode="drop"), old, new)
