@@ -104,36 +104,6 @@ class Stepwise(TrieSearch):
         """Finished results, best first."""
         return self.lists(state.hypotheses)
 
-    def normalized(
-        self, model: Backbone, hidden: Float[Array, "B n D"]
-    ) -> tuple[Float[Array, "B n V"], Float[Array, "B n"]]:
-        """Logits, divided by the temperature, and the logarithm of their summed exponentials."""
-        logits = model.logits(hidden)
-        if self.softmax_temperature != 1.0:
-            logits = logits / self.softmax_temperature
-        return logits, jax.nn.logsumexp(logits, axis=-1)
-
-    def edge_scores(
-        self,
-        logits: Float[Array, "B n V"],
-        total: Float[Array, "B n"],
-        place: Int[Array, "B m"],
-        children: Children,
-        of_rows: Any,
-    ) -> Float[Array, "B m C"]:
-        """Scores of edges; -inf where there is no child.
-
-        Args:
-          logits, total: the result of `normalized`.
-          place: which of the n states comes before each list of children.
-          children: all children of each node, or those of a node that has only one.
-          of_rows: data of each row for the edge score.
-        """
-        picked = jax.vmap(lambda row, at, token: row[at[:, None], token])(logits, place, children.token)
-        logp = picked - jnp.take_along_axis(total, place, axis=1)[..., None]
-        logp = jnp.where(children.legal, logp, -jnp.inf)
-        return jnp.where(children.legal, self.edge_score(logp, children.edge, of_rows), -jnp.inf)
-
     @property
     def _longest_room(self) -> int:
         """Steps of the longest title, whose last token is never fed back; at least one, which is always compiled."""
