@@ -8,8 +8,9 @@ A step begins with logits of all beams and ends with the next beams. All ways fi
 - ours: one log-sum-exp, `TrieSearch.best_children` and `recurrence.advance`; and the reference, which gathers as many
   children as the widest node of the trie has.
 
-The states are those of a search with random logits, after the first token, the second, and so on. Times are those of a
-step on average, without what is made once per trie, and without masks where they are given.
+The states are those of a search with random logits, after the first token, the second, and so on; and one in which the
+beams of all rows are at the widest nodes but the root, the worst case for ours. Times are those of a step on average,
+without what is made once per trie, and without masks where they are given.
 """
 
 import time
@@ -188,14 +189,33 @@ def _total(logits: Float[Array, "B K V"], normalise: bool) -> Float[Array, "B K"
 Way = Callable[..., Hypotheses]
 
 
-def ways_of(trie: Trie, logits: Float[Array, "B K V"], n_steps: int) -> dict[str, list[Way]]:
-    """A function per step of each way; they take ``normalise``: whether logits are normalised, or already are."""
-    search, on_host = make_search(trie, num_beams=logits.shape[1]), csr_of(trie)
-    csr, limits = Csr(*map(jnp.asarray, on_host)), list(widest(on_host, n_steps + 1))[1:]
+def searched(
+    search: TrieSearch, csr: Csr, logits: Float[Array, "B K V"], n_steps: int
+) -> tuple[list[Hypotheses], list[int]]:
+    """The states of a search before its second step and later ones, and the width of the trie at their depths."""
     state = root(jnp.ones(len(logits), bool), num_beams=logits.shape[1])
-    state = reference(search, logits[:, :1], state, width=search.trie.root_width, normalise=True)
+    states = [reference(search, logits[:, :1], state, width=search.trie.root_width, normalise=True)]
+    for _ in range(n_steps - 1):
+        states.append(ours(search, logits, states[-1], normalise=True))
+    return states, list(widest(csr, n_steps + 1))[1:]
+
+
+def at_widest_nodes(trie: Trie, state: Hypotheses) -> Hypotheses:
+    """A state with all beams of each row at the widest nodes but the root, as far as there are enough that branch."""
+    inner = trie.branch > 0
+    most = np.argsort(-trie.n_children[inner], kind="stable")[: state.node.shape[1]]
+    node = np.full(state.node.shape, -1, np.int32)
+    node[:, : len(most)] = trie.branch[inner][most]
+    score = np.where(node >= 0, np.float32(0), -np.inf)
+    return replace(state, node=jnp.asarray(node), score=jnp.asarray(score, jnp.float32))
+
+
+def ways_of(
+    search: TrieSearch, csr: Csr, logits: Float[Array, "B K V"], states: list[Hypotheses], limits: list[int]
+) -> dict[str, list[Way]]:
+    """A function per state of each way; they take ``normalise``: whether logits are normalised, or already are."""
     ways: dict[str, list[Way]] = {name: [] for name in ("dense", "dense, masks given", "STATIC", "reference", OURS)}
-    for limit in limits:
+    for state, limit in zip(states, limits, strict=True):
         mask = make_mask(csr, state.node, limit=limit, vocab_size=logits.shape[2])
         by_rows = (search, csr, logits, state)
         ways["dense"].append(partial(dense, *by_rows, limit=limit))
@@ -203,7 +223,6 @@ def ways_of(trie: Trie, logits: Float[Array, "B K V"], n_steps: int) -> dict[str
         ways["STATIC"].append(partial(static, *by_rows, limit=limit))
         ways["reference"].append(partial(reference, search, logits, state, width=search.trie.width))
         ways[OURS].append(partial(ours, search, logits, state))
-        state = ways[OURS][-1](normalise=True)
     return ways
 
 
@@ -228,37 +247,37 @@ def check(ways: Mapping[str, list[Way]]) -> float:
     return most
 
 
-def compare(
-    trie: Trie, logits: Float[Array, "B K V"], *, n_steps: int = N_STEPS, repeats: int = REPEATS
-) -> dict[str, dict[str, Any]]:
-    """Milliseconds per step of each way and how many times as long as ours it takes, with given log-probabilities too.
+def compare(trie: Trie, logits: Float[Array, "B K V"]) -> dict[str, dict[str, Any]]:
+    """Figures of each way over a trie, with random logits for all steps."""
+    search, on_host = make_search(trie, num_beams=logits.shape[1]), csr_of(trie)
+    csr, width = Csr(*map(jnp.asarray, on_host)), search.trie.width
+    states, limits = searched(search, on_host, logits, N_STEPS)
+    of_search = timed(ways_of(search, csr, logits, states, limits))
+    of_widest = timed(ways_of(search, csr, logits, [at_widest_nodes(trie, states[0])], [width]), "_at_widest_nodes")
+    figures = {name: {**of_search[name], **of_widest[name]} for name in of_search}
+    figures[OURS]["widest_node"] = width
+    return figures
 
-    Args:
-      trie: the titles.
-      logits: random numbers, for all steps.
-      n_steps: steps after the first token.
-      repeats: how often each way is timed, in turns; the least counts.
+
+def timed(ways: Mapping[str, list[Way]], suffix: str = "") -> dict[str, dict[str, float]]:
+    """Milliseconds per step of each way and how many times as long as ours it takes, least of `REPEATS` turns.
+
+    Log-probabilities are computed, and then given. All ways are checked before.
     """
-    ways = ways_of(trie, logits, n_steps)
-    difference = check(ways)
+    check(ways)
 
     def run(steps: list[Way], normalise: bool) -> None:
         for step in steps:
             jax.block_until_ready(step(normalise=normalise))
 
-    sides = {
-        (name, normalise): partial(run, steps, normalise) for normalise in (True, False) for name, steps in ways.items()
-    }
-    for side in sides.values():
-        side()  # compiles
-    taken = common.interleaved(cast(Any, sides), repeats=repeats)
-    of_ours = make_search(trie, num_beams=1).trie
-    figures: dict[str, dict[str, Any]] = {name: {} for name in ways}
-    for (name, normalise), seconds in cast(Any, taken).items():
-        suffix = "" if normalise else "_log_probabilities_given"
-        figures[name][f"ms_per_step{suffix}"] = round(seconds / n_steps * 1e3, 2)
-        figures[name][f"times_ours{suffix}"] = round(seconds / cast(Any, taken)[OURS, normalise], 2)
-    figures[OURS] |= {"widest_node": of_ours.width, "largest_score_difference": difference}
+    figures: dict[str, dict[str, float]] = {name: {} for name in ways}
+    for normalise, given in ((True, ""), (False, "_log_probabilities_given")):
+        sides = {name: partial(run, steps, normalise) for name, steps in ways.items()}
+        common.interleaved(sides, repeats=1)  # compiles
+        taken = common.interleaved(sides, repeats=REPEATS)
+        for name, seconds in taken.items():
+            figures[name][f"ms_per_step{given}{suffix}"] = round(seconds / len(ways[name]) * 1e3, 2)
+            figures[name][f"times_ours{given}{suffix}"] = round(seconds / taken[OURS], 2)
     return figures
 
 
