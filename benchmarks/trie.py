@@ -10,6 +10,9 @@ source if those folders are missing.
 Memory is measured in a separate process. For the build, it is the memory added to that of the token rows; for the index
 with its annotations, the memory of all data of the items that training holds on the host: token rows, catalogue, trie,
 gain and the per-token arrays, in addition to that of the process before it reads them.
+
+Then a step of the search over these titles, a tenth and a hundredth of them, against other ways, and the time to
+compile the search: `benchmarks.trie_steps`.
 """
 
 import time
@@ -23,7 +26,7 @@ import numpy as np
 from absl import flags
 from jaxtyping import Int
 
-from benchmarks import common
+from benchmarks import common, trie_steps
 from benchmarks.common import Node
 from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
@@ -140,6 +143,17 @@ def check(rows: Ragged, index: ItemIndex, root: Node) -> float:
     return float((np.abs(ours.gain - theirs) / np.where(ours.forced, 1, theirs)).max())
 
 
+def steps_of(rows: Ragged) -> dict[str, dict[str, Any]]:
+    """Figures of steps by number of titles, with random logits."""
+    shape = (trie_steps.ROWS, trie_steps.BEAMS, trie_steps.VOCABULARY)
+    logits, found = jax.random.normal(jax.random.key(0), shape), {}
+    for n_titles in sorted({max(len(rows) // part, 1) for part in (100, 10, 1)}):
+        index = build_ours(rows.take(np.arange(n_titles)), np.ones(n_titles, np.int64))
+        found[str(n_titles)] = trie_steps.compare(index.trie, logits)
+        print(f"A step over {n_titles:,} titles\n\n{common.markdown(found[str(n_titles)])}\n")
+    return found
+
+
 def main() -> None:
     """Draw titles, build both ways in turns, compare, report."""
     values, rng = flags.FLAGS, np.random.default_rng(0)
@@ -160,6 +174,10 @@ def main() -> None:
 
     sample = rng.choice(len(rows), min(_CHECKED, len(rows)), replace=False)
     difference = check(rows.take(sample), index, root)
+    root = None
+    steps = steps_of(rows)
+    jax.config.update("jax_enable_compilation_cache", False)
+    compiled = trie_steps.compile_figures()
     score = restricted(index.trie, rebalanced(index.gain, alpha=0.2, temperature=1.0))
     on_device = sum(leaf.nbytes for leaf in jax.tree.leaves((device_trie(index.trie), score)))
     common.report(
@@ -183,6 +201,8 @@ def main() -> None:
         ratio=round(min(theirs) / min(ours), 1),
         titles_compared=len(sample),
         largest_relative_gain_difference=difference,
+        steps=steps,
+        compiling_the_search=compiled,
     )
 
 

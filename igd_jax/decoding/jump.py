@@ -5,7 +5,6 @@ are known; the next call reads, for each row, the nodes that it stopped at, each
 """
 
 from dataclasses import replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,8 +20,6 @@ from igd_jax.decoding.search import Begun, TrieSearch, with_rows
 from igd_jax.decoding.table import Rows, Table, best, empty_table
 from igd_jax.models.backbone import Prefix
 
-NARROW = 64
-"""Children that are looked at for every node; wider nodes, which are few, take turns."""
 MOST_CHAINS = 32
 """Chains that a call may read beyond those that are needed."""
 FEWEST, MOST, RIDGE = 32, 128, 256
@@ -99,7 +96,7 @@ class Jump(TrieSearch):
         """A state with room for titles of common length."""
         prefix = prefilled.prefix.pad_to(max(width, prefilled.prefix.width))
         n_slots = max(ROOM * self.options.num_beams, 2 * self.n_tokens)
-        n_rows, n_children = len(prefix.length), self._n_children
+        n_rows, n_children = len(prefix.length), self.n_children
         table = empty_table(prefix.kv, n_rows, n_slots, n_children=n_children, with_worth=self.fill > 0)
         return State(prefix, table, prefilled.hypotheses, prefilled.of_rows)
 
@@ -139,11 +136,6 @@ class Jump(TrieSearch):
         """Double the number of slots."""
         return replace(state, table=state.table.grow(2 * state.table.n_slots))
 
-    @property
-    def _n_children(self) -> int:
-        """Children that can matter of a node: the recurrence keeps the best 2K candidates."""
-        return min(2 * self.options.num_beams, self.trie.width)
-
     def _plan(self, table: Table, hypotheses: Hypotheses) -> Plan:
         """What the beams wait for, and what they will probably wait for if there is room."""
         limit = self.options.max_length
@@ -156,7 +148,7 @@ class Jump(TrieSearch):
 
     def _children(self, plan: Plan, logits: Float[Array, "B T V"], total: Float[Array, "B T"], of_rows: Any) -> Rows:
         """The best children of every node that has been read."""
-        node, width = plan.reading.node, self._n_children
+        node, width = plan.reading.node, self.n_children
         every = jnp.broadcast_to(jnp.arange(node.shape[1])[None], node.shape)
         forced = self.trie.children(node, 1)
         score = self.edge_scores(logits, total, every, forced, of_rows)
@@ -175,27 +167,7 @@ class Jump(TrieSearch):
     def _branching(self, plan: Plan, logits: Float[Array, "B T V"], total: Float[Array, "B T"], of_rows: Any) -> Rows:
         """The best children of the last node of each chain."""
         last = jnp.take_along_axis(plan.reading.node, plan.last, axis=1)
-        n_children = self.trie.edges_of(last)[1]
-
-        def rows_of(node: Int[Array, "B n"], place: Int[Array, "B n"], width: int) -> Rows:
-            children = self.trie.children(node, width)
-            score = self.edge_scores(logits, total, place, children, of_rows)
-            return best(Rows(children.node, score), self._n_children)
-
-        narrow = min(NARROW, self.trie.width)
-        rows = rows_of(last, plan.last, narrow)
-        if self.trie.width == narrow:
-            return rows
-
-        def one_more(carried: tuple[Bool[Array, "B G"], Rows]) -> tuple[Bool[Array, "B G"], Rows]:
-            waits, rows = carried
-            turn = jnp.argmax(waits, axis=1)[:, None]
-            node, place = (jnp.take_along_axis(x, turn, axis=1) for x in (last, plan.last))
-            wide = rows_of(node, place, self.trie.width)
-            is_turn = waits & (jnp.arange(waits.shape[1])[None] == turn)
-            return waits & ~is_turn, jax.tree.map(partial(jnp.where, is_turn[..., None]), wide, rows)
-
-        return jax.lax.while_loop(lambda carried: carried[0].any(), one_more, (n_children > narrow, rows))[1]
+        return self.best_children(logits, total, last, plan.last, of_rows)
 
     def _replay(self, table: Table, hypotheses: Hypotheses) -> Hypotheses:
         """Advance every row while the children of all of its beams are known."""

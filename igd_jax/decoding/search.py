@@ -1,5 +1,6 @@
 """What all engines of the trie search have in common, whatever the order in which they compute edge scores."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,11 +12,14 @@ from igd_jax.core.types import Recommendations, TextBatch
 from igd_jax.decoding.device_trie import Children, DeviceTrie
 from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.decoding.recurrence import Edges, Hypotheses, SearchOptions, advance, root
+from igd_jax.decoding.table import Rows, best
 from igd_jax.models.backbone import Backbone, Prefix
 
 SEARCHES = JUMP, STEPWISE, EXACT = ("jump", "stepwise", "exact")
 """Engines of the trie search. The first two find the lists of the same beam, with many tokens of each beam per call of
 the model or with one; the last scores all candidates."""
+NARROW = 64
+"""Children that are looked at for every node; wider nodes, which are few, take turns."""
 
 
 class Begun(NamedTuple):
@@ -57,6 +61,11 @@ class TrieSearch:
     def model(self) -> Backbone:
         """The model with its weights."""
         return nnx.merge(self.graph, self.weights)
+
+    @property
+    def n_children(self) -> int:
+        """Children that can matter of a node other than the root: the recurrence keeps the best 2K candidates."""
+        return min(2 * self.options.num_beams, self.trie.width)
 
     def prefill(self, batch: TextBatch) -> Begun:
         """Read the prompts and select the first tokens."""
@@ -113,6 +122,44 @@ class TrieSearch:
         logp = picked - jnp.take_along_axis(total, place, axis=1)[..., None]
         logp = jnp.where(children.legal, logp, -jnp.inf)
         return jnp.where(children.legal, self.edge_score(logp, children.edge, of_rows), -jnp.inf)
+
+    def best_children(
+        self,
+        logits: Float[Array, "B n V"],
+        total: Float[Array, "B n"],
+        node: Int[Array, "B m"],
+        place: Int[Array, "B m"],
+        of_rows: Any,
+    ) -> Rows:
+        """The best `n_children` of each node other than the root; what it costs hardly depends on the widest node.
+
+        Args:
+          logits, total: the result of `normalized`.
+          node: nodes; -1, which has no children, for none.
+          place: which of the n states comes before the children of each node.
+          of_rows: data of each row for the edge score.
+        """
+
+        def rows_of(node: Int[Array, "B k"], place: Int[Array, "B k"], width: int) -> Rows:
+            children = self.trie.children(node, width)
+            score = self.edge_scores(logits, total, place, children, of_rows)
+            return best(Rows(children.node, score), self.n_children)
+
+        narrow = min(NARROW, self.trie.width)
+        rows = rows_of(node, place, narrow)
+        if self.trie.width == narrow:
+            return rows
+
+        def one_more(carried: tuple[Bool[Array, "B m"], Rows]) -> tuple[Bool[Array, "B m"], Rows]:
+            waits, rows = carried
+            turn = jnp.argmax(waits, axis=1)[:, None]
+            one, its_place = (jnp.take_along_axis(x, turn, axis=1) for x in (node, place))
+            wide = rows_of(one, its_place, self.trie.width)
+            is_turn = waits & (jnp.arange(waits.shape[1])[None] == turn)
+            return waits & ~is_turn, jax.tree.map(partial(jnp.where, is_turn[..., None]), wide, rows)
+
+        waits = self.trie.edges_of(node)[1] > narrow
+        return jax.lax.while_loop(lambda carried: carried[0].any(), one_more, (waits, rows))[1]
 
 
 def with_rows(old: Any, new: Any, rows: Int[Array, " n"]) -> Any:
