@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from igd_jax.core.arrays import power_of_two
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress
@@ -262,7 +263,7 @@ class Recommender:
         """`config.decode.batch_size`; for fewer rows, the next power of two times the number of parts."""
         check_divides("config.decode.batch_size", self.session.settings.decode.batch_size, self.session.mesh)
         parts = row_shards(self.session.mesh)
-        needed = parts * (1 << max(-(-n_rows // parts) - 1, 0).bit_length())
+        needed = parts * power_of_two(-(-n_rows // parts))
         return min(self.session.settings.decode.batch_size, needed)
 
     def _batch(
