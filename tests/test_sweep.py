@@ -71,7 +71,10 @@ def _chosen(out):
 
 def test_every_point_is_trained_and_evaluated_on_valid_and_the_chosen_one_on_test(finished):
     root, out = finished
-    assert {path.name for path in root.iterdir()} == {"seed=1", "seed=2"}
+    assert {path.stem for path in root.iterdir()} == {"seed=1", "seed=2", "compare", "compare_valid"}
+    for name, split in (("compare", "test"), ("compare_valid", "valid")):
+        assert (root / f"{name}.md").read_text(encoding="utf-8") in out
+        assert read_json(root / f"{name}.json")["split"] == split
     valid, on_test = {f"valid,alpha={alpha}" for alpha in (0.0, 0.4)}, f"test,{_chosen(out)}"
     for seed in (1, 2):
         assert read_json(root / f"seed={seed}" / "config.json")["train"]["seed"] == seed
