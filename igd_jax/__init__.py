@@ -1,21 +1,33 @@
 """Fine-tune language models to recommend the next item by writing its title (IGD, arXiv 2506.13229).
 
+    import igd_jax
+
+    recommender = igd_jax.load("runs/igd")
+    recommender.recommend(["Title A", "Title B"], k=10)
+
 Names for notebooks are imported when they are first asked for, so that importing the package costs nothing.
 """
 
 import importlib
+from collections.abc import Mapping
 from importlib.metadata import version as _version
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from igd_jax.session.recommender import Recommender
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "InputError", "Recommender", "Request", "Result"]
+__all__ = ["Answer", "Explanation", "InputError", "Recommender", "Request", "Result", "Token", "load"]
 
 _MODULES = {
-    "Answer": "session.recommender",
+    "Answer": "session.results",
+    "Explanation": "session.results",
     "InputError": "core.errors",
     "Recommender": "session.recommender",
     "Request": "session.requests",
     "Result": "evaluation.predictions",
+    "Token": "session.results",
 }
 
 
@@ -24,6 +36,20 @@ def __getattr__(name: str) -> Any:
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def load(run: str | Path, changes: Mapping[str, Any] | None = None) -> "Recommender":
+    """Load the recommender of a run, which answers any number of requests (docs/python.md).
+
+    Args:
+      run: folder of the run.
+      changes: fields of the config by their full names, such as ``{"decode.alpha": 0.1}``.
+
+    Raises:
+      InputError: there is no run, or the config does not accept a change.
+    """
+    recommender: type[Recommender] = __getattr__("Recommender")
+    return recommender.load(run, changes)
 
 
 def _check_versions() -> None:

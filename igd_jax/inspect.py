@@ -1,11 +1,15 @@
 """Show the gain, and the training weight, of each token of a title.
 
-python -m igd_jax.inspect --data=DATA --tokenizer=RUN/tokenizer --title="..."
+python -m igd_jax.inspect --workdir=RUN --title="..."
 python -m igd_jax.inspect --data=DATA --tokenizer=HF_DIR --title="..." --prompt=d3 --candidates=train --beta=0.1
-python -m igd_jax.inspect --data=DATA --tokenizer=HF_DIR --title="..." --json
+python -m igd_jax.inspect --workdir=RUN --title="..." --json
+
+With --workdir, data, tokenizer, prompt, candidates and weights are those of the run; its model is not read.
 """
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,34 +18,46 @@ from absl import flags
 
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.core.remote import local_folder
 from igd_jax.data.prepared import load
 from igd_jax.data.templates import TEMPLATES
 from igd_jax.data.tokenizer import load_tokenizer
-from igd_jax.evaluation.tables import markdown_table
 from igd_jax.items.candidates import choose_candidates
-from igd_jax.items.index import build_index, walk_rows
+from igd_jax.items.index import build_index
+from igd_jax.session.config_flags import load_config
+from igd_jax.session.explaining import explanation, training_weights
+from igd_jax.session.requests import ItemNames
+from igd_jax.session.results import Explanation
+from igd_jax.session.session import set_up_to_decode
+
+OF_THE_RUN = ("data", "tokenizer", "candidates", "prompt", "beta")
+"""Flags whose values a run has."""
 
 
 def inspect(
-    data: Path, tokenizer_folder: Path, title: str, *, candidates: str, beta: float, prompt: str = "plain"
-) -> dict[str, Any]:
+    data: Path,
+    tokenizer_folder: Path,
+    title: str,
+    *,
+    candidates: str = "catalogue",
+    beta: float = 0.1,
+    prompt: str = "plain",
+) -> Explanation:
     """Tokens of a title with gain (nats), forced mark and IGD weight.
 
     Args:
       data: prepared folder.
       tokenizer_folder: folder of the tokenizer.
-      title: the title.
+      title: title or item id.
       candidates: candidates, by name or file.
       beta: weight of tokens without gain.
       prompt: template, which says what stands around the title.
 
     Raises:
-      InputError: the data or the tokenizer is unusable, the title is empty, or beta is not a weight.
+      InputError: the data or the tokenizer is unusable, the catalogue has no such title, or beta is not a weight.
     """
-    if not title.strip():
-        raise InputError("--title is empty; give the title as it stands in the catalogue")
     if not 0 <= beta <= 1:
         raise InputError(f"--beta is {beta}; expected a weight from 0 to 1")
     prepared, tokenizer = load(data), load_tokenizer(tokenizer_folder)
@@ -50,49 +66,61 @@ def inspect(
     chosen = choose_candidates(
         candidates, prepared.item_ids, prepared.titles, counts=counts, seen=seen, option="--candidates"
     )
-    around = TEMPLATES[prompt].around
-    index = build_index(prepared.titles, tokenizer.encode_titles(prepared.titles, *around), counts, candidates=chosen)
-    rows = tokenizer.encode_titles([title], *around)
-    walk = walk_rows(index.trie, index.gain, rows)
+    rows = tokenizer.encode_titles(prepared.titles, *TEMPLATES[prompt].around)
+    index = build_index(prepared.titles, rows, counts, candidates=chosen)
+    item = ItemNames(index, prepared.item_ids).item(title)
+    return explanation(index, tokenizer, item, weight=np.where(index.walk().forced, beta, 1.0))
+
+
+def inspect_run(workdir: Workdir, title: str) -> Explanation:
+    """Tokens of a title with gain (nats), forced mark and weight in the training of a run.
+
+    Raises:
+      InputError: there is no run, its method writes no titles, or the catalogue has no such title.
+    """
+    session = set_up_to_decode(load_config(None, workdir), workdir)
+    item = ItemNames(session.index, session.prepared.item_ids).item(title)
+    return explanation(session.index, session.tokenizer, item, weight=training_weights(session))
+
+
+def as_json(found: Explanation) -> dict[str, Any]:
+    """What ``--json`` prints."""
     tokens = [
-        {
-            "id": int(token),
-            "text": tokenizer.backend.decode([int(token)], skip_special_tokens=False),
-            "gain": float(gain),
-            "forced": bool(forced),
-            "weight": beta if forced else 1.0,
-        }
-        for token, gain, forced in zip(rows.ids, walk.gain, walk.forced, strict=True)
+        {"id": one.id, "text": one.text, "gain": one.gain, "forced": one.forced, "weight": one.weight}
+        for one in found.tokens
     ]
-    return {"title": title, "on_trie": bool(walk.on_trie[0]), "tokens": tokens}
+    return {"title": found.title, "on_trie": found.is_candidate, "tokens": tokens}
 
 
 def define_flags() -> None:
     """Flags of the command line."""
-    flags.DEFINE_string("data", None, "Folder written by igd_jax.prepare.", required=True)
-    flags.DEFINE_string("tokenizer", None, "Hugging Face folder, or RUN/tokenizer.", required=True)
-    flags.DEFINE_string("title", None, "The title to take apart.", required=True)
-    flags.DEFINE_string("candidates", "catalogue", "catalogue, train, warm, cold, or a file with one item id per line.")
-    flags.DEFINE_enum("prompt", "plain", sorted(TEMPLATES), "Template, which says what stands around the title.")
-    flags.DEFINE_float("beta", 0.1, "Weight of tokens without gain.")
+    flags.DEFINE_string("workdir", None, "Folder of a run, which has all but the title.")
+    flags.DEFINE_string("data", None, "Folder written by igd_jax.prepare.")
+    flags.DEFINE_string("tokenizer", None, "Hugging Face folder, or RUN/tokenizer.")
+    flags.DEFINE_string("title", None, "The title, or the item id, to take apart.", required=True)
+    flags.DEFINE_string("candidates", None, "catalogue (default), train, warm, cold, or a file of item ids.")
+    flags.DEFINE_enum("prompt", None, sorted(TEMPLATES), "What stands around the title, by template; default plain.")
+    flags.DEFINE_float("beta", None, "Weight of tokens without gain; default 0.1.")
     flags.DEFINE_bool("json", False, "Print JSON only.")
 
 
 def main() -> None:
     """Entry point."""
     given = flags.FLAGS
-    data, tokenizer = (local_folder(getattr(given, name), option=f"--{name}") for name in ("data", "tokenizer"))
-    found = inspect(data, tokenizer, given.title, candidates=given.candidates, beta=given.beta, prompt=given.prompt)
-    if given.json:
-        say(json.dumps(found, ensure_ascii=False))
-        return
-    if not found["on_trie"]:
-        say(f"{given.title!r} is no candidate ({given.candidates}): off the trie every token has the weight beta")
-    rows = []
-    for token in found["tokens"]:
-        forced = "forced" if token["forced"] else ""
-        rows.append([repr(token["text"]), str(token["id"]), f"{token['gain']:.6f}", forced, f"{token['weight']:g}"])
-    say(markdown_table(["token", "id", "gain (nats)", "forced", "weight"], rows))
+    if not given.title.strip():
+        raise InputError("--title is empty; give the title as it stands in the catalogue")
+    own = {name: value for name in OF_THE_RUN if (value := getattr(given, name)) is not None}
+    if given.workdir is not None:
+        if own:
+            raise InputError(f"--workdir and --{next(iter(own))} are given; a run has its own, so give one of the two")
+        with contextlib.redirect_stdout(sys.stderr if given.json else sys.stdout):
+            found = inspect_run(Workdir(given.workdir), given.title)
+    else:
+        if not {"data", "tokenizer"} <= own.keys():
+            raise InputError("no run is given; give --workdir=RUN, or --data=DIR with --tokenizer=HF_DIR")
+        data, tokenizer = (local_folder(own.pop(name), option=f"--{name}") for name in ("data", "tokenizer"))
+        found = inspect(data, tokenizer, given.title, **own)
+    say(json.dumps(as_json(found), ensure_ascii=False) if given.json else repr(found))
 
 
 if __name__ == "__main__":

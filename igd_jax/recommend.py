@@ -1,13 +1,14 @@
 """Recommend the next items with a trained run: after one history, or for a file of requests.
 
-    python -m igd_jax.recommend --workdir=RUN --history="Title A" --history="Title B" --k=10 --exclude_history
+    python -m igd_jax.recommend --workdir=RUN --history="Title A" --history="Title B" --k=10 [--exclude_history]
     python -m igd_jax.recommend --workdir=RUN --history="Title A" --score="Title C" --score=sku4 --json
     python -m igd_jax.recommend --workdir=RUN --input=REQUESTS.jsonl --output=FILE.jsonl
 
 A line of REQUESTS.jsonl is ``{"history": ["Title A", "sku2"]}``, with titles or item ids, oldest first; optional fields
 are ``id``, ``candidates`` (the only items that may be recommended), ``exclude_history``, and ``score`` (items whose
-scores are the answer). Each answer is a line of FILE.jsonl, in the same order: ``{"line": 1, "id": ..., "ranked":
-[...]}``, or ``"scored": [...]``. The same command, started again, resumes.
+scores are the answer). Items of the history may be recommended again, unless ``exclude_history``, or else
+config.decode.exclude_history, is true. Each answer is a line of FILE.jsonl, in the same order: ``{"line": 1, "id": ...,
+"ranked": [...]}``, or ``"scored": [...]``. The same command, started again, resumes.
 """
 
 import contextlib
@@ -23,7 +24,6 @@ from igd_jax.core.io import Workdir, local_path
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.evaluation.predictions import as_json
-from igd_jax.evaluation.tables import markdown_table
 from igd_jax.session.answers import answer_file
 from igd_jax.session.config_flags import define_config_flag, define_decode_as_flag, load_config
 from igd_jax.session.recommender import Answer, Recommender
@@ -50,10 +50,7 @@ def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: in
     """
     if not history:
         raise InputError("no --history is given; name at least one title or item id, oldest first")
-    answer = make_recommender(config, workdir).recommend([{"history": history, **fields}], k=k)[0]
-    for note in answer.notes:
-        say(f"note: {note}")
-    return answer
+    return make_recommender(config, workdir).recommend({"history": history, **fields}, k=k)
 
 
 def define_flags() -> None:
@@ -61,7 +58,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     flags.DEFINE_multi_string("history", [], "A past title or item id; repeat, oldest first.")
     flags.DEFINE_multi_string("candidate", None, "A title or item id that may be recommended; repeat; default all.")
-    flags.DEFINE_bool("exclude_history", False, "Recommend no item of the history.")
+    flags.DEFINE_bool("exclude_history", None, "Recommend no item of the history; default as the config.")
     flags.DEFINE_multi_string("score", None, "A title or item id whose score is wanted instead of a list; repeat.")
     flags.DEFINE_string("input", None, "File of requests, one JSON object per line.")
     flags.DEFINE_string("output", None, "File of answers to write, or to go on with.")
@@ -76,7 +73,7 @@ def main() -> None:
     given, workdir = flags.FLAGS, Workdir(flags.FLAGS.workdir)
     if (given.input is None) != (given.output is None) or (given.input and given.history):
         raise InputError("give --history, or --input=REQUESTS.jsonl with --output=FILE.jsonl, and not both")
-    if given.input and (given.candidate or given.exclude_history or given.score):
+    if given.input and (given.candidate or given.exclude_history is not None or given.score):
         raise InputError("--candidate, --exclude_history and --score are of --history; a file of requests has fields")
     config = load_config(given.config, workdir)
     if given.input:
@@ -86,12 +83,11 @@ def main() -> None:
         return
     with contextlib.redirect_stdout(sys.stderr if given.json else sys.stdout):
         fields = {"candidates": given.candidate, "exclude_history": given.exclude_history, "score": given.score}
-        results = recommend(config, workdir, given.history, k=given.k, **fields).results
-    if given.json:
-        say(as_json(results))
-        return
-    rows = [[str(i + 1), f"{one.score:.3f}", " ".join(one.items), one.title] for i, one in enumerate(results)]
-    say(markdown_table(["rank", "score", "items", "title"], rows))
+        answer = recommend(config, workdir, given.history, k=given.k, **fields)
+        if given.json:
+            for note in answer.notes:
+                say(f"note: {note}")
+    say(as_json(answer.results) if given.json else repr(answer))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ def test_without_a_beam_there_are_no_misses(trained, sasrec_run):
         done = run_here(program, f"--workdir={workdir}", "--name=none", "--beam_misses=4", *more)
         assert done.code == 2
         assert "--beam_misses compares a beam over the trie with an exact ranking, but these lists come" in done.err
+        assert "set config.decode.search to jump or stepwise, for a method that searches the trie" in done.err
 
 
 def test_each_row_is_recommended_what_is_allowed_and_not_in_its_history(tiny, trained, evaluate, tmp_path):

@@ -50,10 +50,11 @@ def test_the_list_is_that_of_the_evaluation_of_the_same_history(tiny, trained, a
 def test_the_table_holds_rank_score_items_and_title(ask):
     done = ask("--k=2")
     assert (done.code, done.err) == (0, "")
-    *_, head, _, first, second = done.out.splitlines()
+    *_, head, _, first, second, score = done.out.splitlines()
     assert [cell.strip() for cell in head.strip("|").split("|")] == ["rank", "score", "items", "title"]
     assert [line.split("|")[1].strip() for line in (first, second)] == ["1", "2"]
     assert first.split("|")[4].strip() in tiny_run.TITLES
+    assert score.startswith("score: log-probability of the title, ")
 
 
 def test_candidates_can_be_named_and_the_history_left_out(ask):

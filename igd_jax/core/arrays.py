@@ -1,9 +1,14 @@
-"""Range and finiteness checks of numbers read from files."""
+"""Sizes of padded arrays; range and finiteness checks of numbers read from files."""
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
 from igd_jax.core.errors import InputError
+
+
+def power_of_two(n: int) -> int:
+    """The first power of two from n on, so that arrays of many sizes have few shapes; 1 for n below 1."""
+    return 1 << max(n - 1, 0).bit_length()
 
 
 def check_range(what: str, numbers: Int[np.ndarray, "..."], low: int, high: int, *, remedy: str) -> None:

@@ -11,7 +11,7 @@ import jax
 
 PACKAGES = (
     *("igd_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "transformers", "tokenizers"),
-    *("safetensors", "datasets", "pyarrow", "ml-collections", "absl-py", "jaxtyping", "tqdm"),
+    *("safetensors", "datasets", "pyarrow", "ml-collections", "absl-py", "jaxtyping", "tqdm", "rapidfuzz"),
 )
 """Packages that setup.py declares, and jaxlib."""
 

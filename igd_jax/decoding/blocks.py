@@ -17,6 +17,7 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Int
 
+from igd_jax.core.arrays import power_of_two
 from igd_jax.core.ragged import Ragged
 from igd_jax.items.trie import Trie
 
@@ -99,11 +100,11 @@ def blocks_of(trie: Trie, lists: Sequence[Ragged]) -> tuple[Blocks, list[Int[np.
     """
     trees = [_tree_of(trie, titles) for titles in lists]
     longest = max(int(tree.depth.max()) for tree in trees)
-    n_columns = min(max(WIDTH, 2 * longest + 2), _power_of_two(max(len(tree.node) for tree in trees)))
+    n_columns = min(max(WIDTH, 2 * longest + 2), power_of_two(max(len(tree.node) for tree in trees)))
     parts = [list(_parts(tree.depth, n_columns)) for tree in trees]
     n_blocks = max(map(len, parts))
     if len(lists) > 1:  # as requests differ, and each number needs a program
-        n_blocks = _power_of_two(n_blocks)
+        n_blocks = power_of_two(n_blocks)
     width = int(trie.n_children.max(initial=1))
     shape = len(lists), n_blocks, n_columns
     filled: dict[str, Any] = {name: np.zeros(shape, np.int32) for name in ("node", "token", "depth", "leave")}
@@ -118,7 +119,7 @@ def blocks_of(trie: Trie, lists: Sequence[Ragged]) -> tuple[Blocks, list[Int[np.
             for name, values in columns.items():
                 filled[name][row, number, : len(at)] = values
         places.append(place[tree.last])
-    every: Any = np.zeros((len(lists), n_blocks, _power_of_two(max(map(len, branching.values())))), np.int32)
+    every: Any = np.zeros((len(lists), n_blocks, power_of_two(max(map(len, branching.values())))), np.int32)
     for where, some in branching.items():
         every[where][: len(some)] = some
     return Blocks(branching=every, width=width, **filled), places
@@ -196,8 +197,3 @@ def _block(
         "end": np.where(tree.ends[at], number_of(tree.end[at], columns), n_columns),
     }
     return columns_of, np.flatnonzero(branches)
-
-
-def _power_of_two(n: int) -> int:
-    """The first power of two from n on."""
-    return 1 << max(n - 1, 0).bit_length()

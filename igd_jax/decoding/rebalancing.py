@@ -38,7 +38,6 @@ class Rebalanced:
     factor: Float[Array, " E_plus_1"]
     alpha: Float[Array, ""]
     temperature: Float[Array, ""]
-
     count: Int[Array, " N"]
     siblings: Siblings
 

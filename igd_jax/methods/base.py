@@ -164,6 +164,7 @@ class Method(abc.ABC):
       beam_search: whether lists come from a search over the trie, so that those of a beam are at most as long as it is
         wide.
       backbones: supported kinds of backbone, ``decoder`` and ``t5``; empty if the method has a model of its own.
+      score: what the score of a result is, for people.
     """
 
     model_kind: ClassVar[str]
@@ -171,6 +172,10 @@ class Method(abc.ABC):
     decoding_args: ClassVar[tuple[str, ...]]
     beam_search: ClassVar[bool]
     backbones: tuple[str, ...]
+    score: ClassVar[str] = (
+        "log-probability of the title, its tokens summed as the method and config.decode.alpha weigh them, over "
+        "length^config.decode.length_penalty; the nearer to 0 the better, to be compared within one list only"
+    )
 
     @property
     @abc.abstractmethod

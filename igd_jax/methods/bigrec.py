@@ -157,6 +157,7 @@ class BIGRec(Method):
     """
 
     model_kind, inputs, beam_search = BACKBONE, "text", False
+    score = "minus the distance between the text that the model wrote and the title; the nearer to 0 the better"
     backbones = ("decoder",)
     decoding_args = ("beams", "embed_by", "grounding", "min_new_tokens", "statistic", "gamma", "embeddings")
 

@@ -34,7 +34,7 @@ from igd_jax.methods.base import (
 )
 from igd_jax.models.backbone import Backbone
 from igd_jax.models.layers import pick
-from igd_jax.models.visibility import Segments
+from igd_jax.models.visibility import Segments, newest_before
 from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import LossState
 
@@ -147,8 +147,7 @@ def logits_without_history(model: Backbone, batch: TextBatch, prompt: Int[Array,
         positions=prefix.length[:, None] + batch.place,
         visible=Segments(jnp.where(batch.target_mask, identifier, 0)),
     )
-    newest = jax.lax.cummax(jnp.where(batch.target_mask, jnp.arange(batch.target.shape[1])[None], 0), axis=1)
-    before = pick(hidden, jnp.pad(newest[:, :-1], ((0, 0), (1, 0))))
+    before = pick(hidden, jnp.maximum(newest_before(batch.target_mask), 0))
     return model.logits(jnp.where(is_first[..., None], prefix.hidden[:, None], before))
 
 

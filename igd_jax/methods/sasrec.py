@@ -76,6 +76,7 @@ class Sequential(CollaborativeMethod):
     """
 
     model_kind, inputs, decoding_args, beam_search = "sasrec", "items", (), False
+    score = "inner product of the vectors of user and item; the larger the better"
     backbones = ()
     needs_collaborative = False
 

@@ -105,6 +105,7 @@ class SETRec(Method):
     """
 
     model_kind, inputs, decoding_args, beam_search = "setrec", "items", ("beta",), False
+    score = "sum of inner products of predicted vectors and those of the item; the larger the better"
     needs_collaborative = False
 
     def __init__(

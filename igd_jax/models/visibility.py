@@ -10,6 +10,7 @@ Every real token sees itself. The mask of padding queries is arbitrary.
 
 from typing import TypeAlias, no_type_check
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Int
@@ -102,6 +103,16 @@ def positions_of(valid: Bool[Array, "B T"]) -> Int[Array, "B T"]:
     position   0 0 0 1 2
     """
     return jnp.maximum(jnp.cumsum(valid, axis=1, dtype=jnp.int32) - 1, 0)
+
+
+def newest_before(valid: Bool[Array, "B T"]) -> Int[Array, "B T"]:
+    """Column of the newest real token before each column; -1 where there is none.
+
+    valid       .  x  x  .  x
+    newest     -1 -1  1  2  2
+    """
+    newest = jax.lax.cummax(jnp.where(valid, jnp.arange(valid.shape[1], dtype=jnp.int32)[None], -1), axis=1)
+    return jnp.pad(newest[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
 
 
 def _not_after(n_tokens: int) -> Bool[Array, "1 T T"]:

@@ -7,16 +7,17 @@ and the output of an interrupted run equals that of an uninterrupted one exactly
 import itertools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import append_lines
 from igd_jax.core.log import say
 from igd_jax.evaluation.predictions import as_json
-from igd_jax.session.recommender import Recommender
 from igd_jax.session.requests import Request, read_request
+from igd_jax.session.results import Answer
 
 AT_ONCE = 1024
 """Number of lines per chunk, which are read, answered and written together."""
@@ -27,7 +28,18 @@ BEGINNING = b'{"line": '
 ANSWER = re.compile(re.escape(BEGINNING) + rb'(\d{1,18}), ("id": ".*", )?"(?:ranked|scored)": \[.*\]\}\n')
 
 
-def answer_file(make_recommender: Callable[[], Recommender], source: Path, target: Path, *, k: int | None) -> None:
+@runtime_checkable
+class Answering(Protocol):
+    """What a file of requests needs of a `session.recommender.Recommender`."""
+
+    def check(self, request: Request) -> None:
+        """Raise `InputError` if a request cannot be answered."""
+
+    def recommend(self, asked: Collection[Request], *, k: int | None) -> list[Answer]:
+        """Answer requests, in the given order."""
+
+
+def answer_file(make_recommender: Callable[[], Answering], source: Path, target: Path, *, k: int | None) -> None:
     """Answer the requests of a file, one JSON object per line, and write the answers to another.
 
     Lines that are not valid requests are reported, counted and skipped.
@@ -45,7 +57,7 @@ def answer_file(make_recommender: Callable[[], Recommender], source: Path, targe
     if written.n_lines:
         say(f"going on after line {written.n_lines:,} of {source}")
     left_out, notes, n_answered = Told("left out", source), Told("note", source), 0
-    recommender: Recommender | None = None
+    recommender: Answering | None = None
     keep: int | None = written.n_bytes
     with source.open("rb") as lines:
         numbered = itertools.islice(enumerate(lines, start=1), written.n_lines, None)
@@ -82,7 +94,7 @@ class Told:
             say(f"{self._what}: further lines, too; they are counted at the end")
 
 
-def _read(chunk: list[tuple[int, bytes]], recommender: Recommender, left_out: Told) -> dict[int, Request]:
+def _read(chunk: list[tuple[int, bytes]], recommender: Answering, left_out: Told) -> dict[int, Request]:
     """Read the requests of some lines, by line number."""
     requests = {}
     for number, line in chunk:

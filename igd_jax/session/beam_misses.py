@@ -43,7 +43,7 @@ def beam_of(recommender: Recommender) -> TrieSearch:
         return recommender.engine
     raise InputError(
         "--beam_misses compares a beam over the trie with an exact ranking, but these lists come from none; set "
-        "config.decode.search to beam, for a method that searches the trie, or leave the option out"
+        "config.decode.search to jump or stepwise, for a method that searches the trie, or leave the option out"
     )
 
 

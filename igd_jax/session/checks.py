@@ -215,10 +215,8 @@ def _read(field: str, hint: Any, value: Any, needs: Collection[str]) -> Any:
         if not isinstance(value, Mapping):
             raise refused(field, value, "a section")
         return dict(value)
-    for check in checks:
-        if type(check) is OneOf:  # says more than the type alone, such as of a field that once was True or False
-            check(field, value)
-    check_type(field, value, kind)
+    if not any(type(check) is OneOf for check in checks):  # which says more, such as of a field that once was a bool
+        check_type(field, value, kind)
     for check in checks:
         if isinstance(check, Existing):
             value = check.on_this_machine(field, value, copy=field in needs)

@@ -7,15 +7,18 @@ from igd_jax.core.ragged import Ragged, TokenRows
 from igd_jax.data.examples import Examples, item_examples, make_examples
 from igd_jax.data.prepared import Rows
 from igd_jax.items.index import ItemIndex
-from igd_jax.session.requests import Request, Resolved
+from igd_jax.session.requests import ItemNames, Request, Resolved
 from igd_jax.session.session import Session
+
+FEW = 16
+"""Most requests at once whose unknown titles are looked for among those that are spelt alike."""
 
 
 class Histories:
     """Makes prompts, or rows of items, that leave room for every candidate of `index`."""
 
-    def __init__(self, session: Session, index: ItemIndex):
-        self._session, self._index = session, index
+    def __init__(self, session: Session, index: ItemIndex, names: ItemNames):
+        self._session, self._index, self._names = session, index, names
 
     @property
     def reads_words(self) -> bool:
@@ -32,8 +35,12 @@ class Histories:
     def of_requests(
         self, requests: Sequence[Request], resolved: Sequence[Resolved]
     ) -> tuple[Examples, list[list[str]]]:
-        """Histories of requests, and notes on parts that are not read as given."""
-        notes = [_unknown(request, found, self.reads_words) for request, found in zip(requests, resolved, strict=True)]
+        """Histories of requests, and notes on parts that are not read as given.
+
+        The notes of a few requests, `FEW`, also suggest what was meant; looking for it takes time.
+        """
+        pairs = zip(requests, resolved, strict=True)
+        notes = [self._unknown(request, found, suggests=len(requests) <= FEW) for request, found in pairs]
         if self.reads_words:
             histories = [
                 [entry if item is None else self._index.titles[item] for entry, item in pairs]
@@ -62,12 +69,14 @@ class Histories:
             )
         return make_examples(prompts, room=room)
 
-
-def _unknown(request: Request, found: Resolved, reads_words: bool) -> list[str]:
-    """A note for each entry of the history that is not in the catalogue."""
-    becomes = "the model reads it as plain text" if reads_words else "so the model cannot read it; it is left out"
-    return [
-        f"{entry!r} is neither a title nor an item of the catalogue{';' if reads_words else ','} {becomes}"
-        for entry, item in zip(request.history, found.items, strict=True)
-        if item is None
-    ]
+    def _unknown(self, request: Request, found: Resolved, *, suggests: bool) -> list[str]:
+        """A note for each entry of the history that is not in the catalogue."""
+        becomes = "; the model reads it as plain text"
+        if not self.reads_words:
+            becomes = ", so the model cannot read it; it is left out"
+        return [
+            f"{entry!r} is neither a title nor an item of the catalogue{becomes}"
+            f"{self._names.suggested(entry) if suggests else ''}"
+            for entry, item in zip(request.history, found.items, strict=True)
+            if item is None
+        ]

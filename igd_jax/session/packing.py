@@ -48,11 +48,12 @@ def choose_packs(session: Session, objective: Objective, *, train: Examples, val
     packs = divisible(max(round(settings.micro_batch_size * float(lengths.mean()) / width), 1), session.mesh)
     trees = settings.packing == "trees"
     free = PackShape(width, ANY, ANY, packs, trees=trees, shares_prefix=apart, covers_prompt=covers_prompt)
-    _, slots, rows = per_pack(_tried(session, train, free), covers_prompt=covers_prompt)
+    users = users_to_shuffle(session)
+    _, slots, rows = per_pack(_tried(session, train, free, users), covers_prompt=covers_prompt)
     longest_target = int(tokens.lengths[np.concatenate([train.target, valid.target])].max())
     least = longest_target + longest * covers_prompt
     shape = replace(free, slots=_rounded(max(MORE * slots, least), 16), rows=_rounded(MORE * rows, 4))
-    placed = _tried(session, train, shape)
+    placed = _tried(session, train, shape, users)
     used = per_pack(placed, covers_prompt=covers_prompt) / (shape.width, shape.slots, shape.rows)
     own = sum(int(each.own.sum()) for each in placed)
     whole = sum(int(each.texts.lengths.sum()) for each in placed)
@@ -74,9 +75,9 @@ def _width(given: int, longest: int) -> int:
     return given or max(PACK_LENGTH, _rounded(longest, 64))
 
 
-def _tried(session: Session, examples: Examples, shape: PackShape) -> list[Placed]:
+def _tried(session: Session, examples: Examples, shape: PackShape, users: Users | None) -> list[Placed]:
     """The packs of the first steps."""
-    settings, users = session.settings.train, users_to_shuffle(session)
+    settings = session.settings.train
     size, n_rows = settings.global_batch_size, len(examples)
     drawn = (
         rows_of_step(n_rows, batch_size=size, seed=settings.seed, step=step, users=users)

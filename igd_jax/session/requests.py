@@ -12,6 +12,7 @@ from jaxtyping import Bool, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.shown import shown
+from igd_jax.core.suggest import did_you_mean
 from igd_jax.data.prepared import Rows
 from igd_jax.items.index import ItemIndex
 
@@ -27,14 +28,14 @@ class Request:
       history: titles or item ids, oldest first.
       id: name of the request, repeated in its answer.
       candidates: titles or item ids that may be recommended; None = all candidates of the run.
-      exclude_history: whether items of the history are left out.
+      exclude_history: whether items of the history are left out; None = `config.decode.exclude_history`.
       score: titles or item ids whose scores are the answer, in this order; None = a list is recommended.
     """
 
     history: tuple[str, ...]
     id: str | None = None
     candidates: tuple[str, ...] | None = None
-    exclude_history: bool = False
+    exclude_history: bool | None = None
     score: tuple[str, ...] | None = None
 
 
@@ -116,12 +117,23 @@ class ItemNames:
         backwards = range(len(item_ids) - 1, -1, -1)
         self._item = {item_ids[item]: item for item in backwards} | {index.titles[item]: item for item in backwards}
 
+    def item(self, name: str) -> int:
+        """Number of the item with a title or an id; raises `InputError` if there is none, with what may be meant."""
+        item = self._item.get(name)
+        if item is None:
+            raise InputError(f"{shown(name)} is neither a title nor an item of the catalogue{self.suggested(name)}")
+        return item
+
+    def suggested(self, name: str) -> str:
+        """A question about an unknown name, to append to a message; see `core.suggest.did_you_mean`."""
+        return did_you_mean(name, self._item)
+
     def resolve(self, request: Request, *, exclude_history: bool = False) -> Resolved:
         """Find the items of a request.
 
         Args:
           request: the request.
-          exclude_history: whether items of every history are left out.
+          exclude_history: whether items of the history are left out if the request does not say.
 
         Raises:
           InputError: a candidate is unknown, nothing is left to recommend, or what is to be scored is no candidate.
@@ -129,7 +141,7 @@ class ItemNames:
         items = tuple(self._item.get(entry) for entry in request.history)
         if request.score is not None:
             return Resolved(items, score=self._scored(request.score))
-        excludes = exclude_history or request.exclude_history
+        excludes = exclude_history if request.exclude_history is None else request.exclude_history
         seen = [item for item in items if item is not None] if excludes else []
         return Resolved(items, self.allowed(request.candidates, seen))
 
@@ -162,7 +174,10 @@ class ItemNames:
     def _known(self, names: Iterable[str]) -> list[int]:
         found = [(name, self._item.get(name)) for name in names]
         if missing := [name for name, item in found if item is None]:
-            raise InputError(f"a request names the candidate {missing[0]!r}, which the catalogue does not have")
+            raise InputError(
+                f"a request names the candidate {missing[0]!r}, which the catalogue does not have"
+                f"{self.suggested(missing[0])}"
+            )
         return [item for _, item in found if item is not None]
 
     def _rows(self, items: Sequence[int]) -> Int[np.ndarray, " n"]:

@@ -23,17 +23,15 @@ from igd_jax.methods.base import target_logits
 from igd_jax.methods.cft import logits_without_history
 from igd_jax.models.backbone import Backbone
 from igd_jax.models.sharding_rules import placed
-from igd_jax.session.recommender import Recommender
+from igd_jax.session.ranker import Ranker
 from igd_jax.training.mesh import put_batch
 
 
-def title_tokens(
-    recommender: Recommender, examples: Examples, item: Int[np.ndarray, " R"], walk: TokenWalk
-) -> TitleTokens:
+def title_tokens(ranker: Ranker, examples: Examples, item: Int[np.ndarray, " R"], walk: TokenWalk) -> TitleTokens:
     """Run the model on one title after each prompt.
 
     Args:
-      recommender: recommender of a run whose model writes text.
+      ranker: a run whose model writes text.
       examples: prompts.
       item: item whose title follows each prompt.
       walk: gain of the tokens of all items.
@@ -41,10 +39,31 @@ def title_tokens(
     Returns:
       Tokens of the titles, in the order of the prompts.
     """
-    session, tokens = recommender.session, recommender.index.item_tokens
+    tokens = ranker.index.item_tokens
+    found, lengths = token_statistics(ranker, examples, item), tokens.lengths[item]
+    at = ragged_index(tokens.start[item], lengths)
+    return TitleTokens(
+        np.arange(len(at)) - np.repeat(np.cumsum(lengths) - lengths, lengths),
+        walk.gain[at],
+        walk.forced[at],
+        mass_left(ranker, walk)[at],
+        *found,
+    )
+
+
+def token_statistics(ranker: Ranker, examples: Examples, item: Int[np.ndarray, " R"]) -> Float[np.ndarray, "3 total"]:
+    """Of each token of one title after each prompt, one title after another, in nats, float32.
+
+    Args:
+      ranker, examples, item: as in `title_tokens`.
+
+    Returns:
+      Log-probability of the token, entropy of its distribution, and log-probability after the prompt without history.
+    """
+    session, tokens = ranker.session, ranker.index.item_tokens
     examples = replace(examples, target=item)
     size = divisible(min(session.settings.decode.batch_size, len(item)), session.mesh)
-    graph, weights = nnx.split(recommender.model)
+    graph, weights = nnx.split(ranker.model)
     weights = placed(weights, session.mesh)
     prompt = jnp.asarray(session.prompts.without_history(), jnp.int32)
     lengths = tokens.lengths[item]
@@ -58,22 +77,15 @@ def title_tokens(
             values = np.asarray(_statistics(graph, weights, put_batch(batch, session.mesh), prompt))
         found[:, ragged_index(start[group], lengths[group])] = values[:, mask]
         progress.update(done := done + len(group))
-    at = ragged_index(tokens.start[item], lengths)
-    return TitleTokens(
-        np.arange(len(at)) - np.repeat(start, lengths),
-        walk.gain[at],
-        walk.forced[at],
-        mass_left(recommender, walk)[at],
-        *found,
-    )
+    return found
 
 
-def mass_left(recommender: Recommender, walk: TokenWalk) -> Float[np.ndarray, " total"]:
+def mass_left(ranker: Ranker, walk: TokenWalk) -> Float[np.ndarray, " total"]:
     """Entropy mass of the titles that are possible before each token of all items: what earlier tokens do not take."""
-    tokens = recommender.index.item_tokens
+    tokens = ranker.index.item_tokens
     taken = np.cumsum(walk.gain) - walk.gain
     before = taken - np.repeat(taken[tokens.start[:-1]], tokens.lengths)
-    return recommender.session.index.gain.root_entropy - before
+    return ranker.session.index.gain.root_entropy - before
 
 
 @partial(jax.jit, static_argnums=0)

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from igd_jax.core.types import TextBatch
+from igd_jax.models.visibility import newest_before
 
 
 class WholeText(NamedTuple):
@@ -38,8 +38,7 @@ def whole_text(batch: TextBatch) -> WholeText:
     is_shared = jnp.broadcast_to(batch.is_real[:, None], shared.shape)
     prompt = jnp.concatenate([shared, batch.prompt], axis=1)
     is_prompt = jnp.concatenate([is_shared, batch.prompt_mask], axis=1)
-    newest = jax.lax.cummax(jnp.where(is_prompt, jnp.arange(prompt.shape[1])[None], -1), axis=1)
-    before = jnp.pad(newest[:, :-1], ((0, 0), (1, 0)), constant_values=-1)
+    before = newest_before(is_prompt)
     in_prompt = is_prompt & (before >= 0)
     batch = replace(
         batch,

@@ -6,7 +6,17 @@ import pytest
 from flax import nnx
 from tiny_models import random_model
 
-from igd_jax.models.visibility import Causal, Dense, Segments, Tree, Visibility, both_sides, mask_of, positions_of
+from igd_jax.models.visibility import (
+    Causal,
+    Dense,
+    Segments,
+    Tree,
+    Visibility,
+    both_sides,
+    mask_of,
+    newest_before,
+    positions_of,
+)
 
 VALID = np.array([[0, 0, 1, 1, 1], [1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], bool)
 SEGMENTS = np.array([[1, 1, 2, 2, 2], [0, 3, 3, 7, 0], [1, 2, 1, 2, 2]])
@@ -85,6 +95,12 @@ def test_dense_is_the_mask_itself_and_both_sides_what_is_real():
 def test_positions_count_real_tokens():
     assert positions_of(jnp.asarray(VALID)).tolist() == [
         [0, 0, 0, 1, 2], [0, 1, 2, 2, 2], [0, 1, 2, 3, 4], [0, 0, 0, 0, 0]
+    ]  # fmt: skip
+
+
+def test_the_newest_real_token_before_each():
+    assert newest_before(jnp.asarray(VALID)).tolist() == [
+        [-1, -1, -1, 2, 3], [-1, 0, 1, 2, 2], [-1, 0, 1, 2, 3], [-1, -1, -1, -1, -1]
     ]  # fmt: skip
 
 

@@ -1,0 +1,57 @@
+"""Titles token by token: what each token decides, and what it weighs in training."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import Ragged
+from igd_jax.data.tokenizer import Tokenizer
+from igd_jax.items.index import ItemIndex, walk_rows
+from igd_jax.session.results import Explanation, Token
+from igd_jax.session.session import Session
+
+
+def explanation(
+    index: ItemIndex, tokenizer: Tokenizer, item: int, *, weight: Sequence[float] | Float[np.ndarray, " total"]
+) -> Explanation:
+    """Explain the title of an item.
+
+    Args:
+      index: items, with the candidates over which gain is computed.
+      tokenizer: tokenizer of the titles.
+      item: number of the item.
+      weight: weight of each token of all items in training, aligned with the ids of `ItemIndex.item_tokens`.
+    """
+    tokens = index.item_tokens
+    ids, begin = tokens[item], int(tokens.start[item])
+    walk = walk_rows(index.trie, index.gain, Ragged.from_lists([ids.tolist()]))
+    return Explanation(
+        index.titles[item],
+        bool(walk.on_trie[0]),
+        tuple(
+            Token(
+                id=token,
+                text=tokenizer.backend.decode([token], skip_special_tokens=False),
+                gain=float(walk.gain[place]),
+                forced=bool(walk.forced[place]),
+                weight=round(float(weight[begin + place]), 6),  # of float32
+            )
+            for place, token in enumerate(ids.tolist())
+        ),
+    )
+
+
+def training_weights(session: Session) -> Float[np.ndarray, " total"]:
+    """Weight of each token of all items in the loss of the run's method, aligned with `ItemIndex.item_tokens`.
+
+    Raises:
+      InputError: the method writes no titles, so none of their tokens has a weight.
+    """
+    if session.method.inputs != "text":
+        raise InputError(
+            f"{session.settings.method.name} scores items and writes no titles, so there are no tokens to explain"
+        )
+    annotations = session.method.objective(session.context(session.index)).annotations
+    return annotations.get("weight", np.ones(len(session.index.item_tokens.ids), np.float32))

@@ -1,0 +1,163 @@
+"""A model with everything needed to rank candidates after histories; compiled once per shape."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Bool, Int
+
+from igd_jax.core.arrays import power_of_two
+from igd_jax.core.io import Workdir
+from igd_jax.core.log import Progress
+from igd_jax.core.map_rows import in_groups, in_order, pad_rows
+from igd_jax.core.sharding import row_shards
+from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
+from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, prompt_room
+from igd_jax.data.collaborative import Collaborative
+from igd_jax.data.examples import Examples
+from igd_jax.data.prepared import Rows
+from igd_jax.decoding.engine import Engine
+from igd_jax.decoding.queue import recommend_all
+from igd_jax.evaluation.predictions import Result
+from igd_jax.items.index import ItemIndex
+from igd_jax.methods.base import DecodeOptions
+from igd_jax.models.sharding_rules import placed
+from igd_jax.session.histories import Histories
+from igd_jax.session.requests import Allowed, ItemNames, allowed_of_rows
+from igd_jax.session.sections import DecodeSettings
+from igd_jax.session.session import Session
+from igd_jax.session.weights import trained_model
+from igd_jax.training.mesh import check_divides, local_rows, put_batch
+
+
+def decode_options(decode: DecodeSettings, index: ItemIndex) -> DecodeOptions:
+    """Options of decoding for the candidates of `index`."""
+    return DecodeOptions(
+        alpha=decode.alpha,
+        temperature=decode.temperature,
+        length_penalty=decode.length_penalty,
+        num_beams=decode.num_beams,
+        top_k=decode.top_k,
+        normalize=decode.normalize,
+        max_length=min(decode.max_new_tokens, index.longest) if decode.max_new_tokens else index.longest,
+        search=decode.search,
+        budget=decode.budget,
+        batch_size=decode.batch_size,
+    )
+
+
+class Ranker:
+    """A model that ranks.
+
+    Attributes:
+      session: the run.
+      index: items, with the candidates of decoding.
+      model: model with its weights.
+      step: number of training steps of the weights; None if untrained.
+      engine: engine that ranks.
+    """
+
+    def __init__(self, session: Session, workdir: Workdir):
+        self.session, self.index = session, session.decode_index()
+        context = session.context(self.index)
+        trained = trained_model(session, workdir, context)
+        self.model, self.step = trained.model, trained.step
+        options = decode_options(session.settings.decode, self.index)
+        engine = session.method.engine(context, trained.model, options)
+        self.engine = placed(engine, session.mesh)
+        self._names = ItemNames(self.index, session.prepared.item_ids)
+        self._histories = Histories(session, self.index, self._names)
+
+    def rank(
+        self,
+        examples: Examples,
+        *,
+        collaborative: Collaborative | None = None,
+        allowed: Sequence[Allowed | None] = (),
+        engine: Engine | None = None,
+    ) -> Recommendations:
+        """Recommend for all examples, in order.
+
+        Args:
+          examples: the examples.
+          collaborative: scores of items for each example.
+          allowed: rows that may be recommended for each example; None, or an empty sequence = all candidates.
+          engine: engine that ranks, if it is another one.
+
+        Returns:
+          Lists as NumPy arrays.
+        """
+        mesh, size = self.session.mesh, self._batch_size(len(examples))
+        engine = self.engine if engine is None else engine
+        width = prompt_room(examples)  # of these examples only, so that answers do not depend on earlier requests
+        is_restricted, own = any(each is not None for each in allowed), local_rows(size, mesh)
+
+        def batch_of(group: Int[np.ndarray, " b"]) -> TextBatch | ItemBatch:
+            mine = group[own[own < len(group)]]
+            batch, more = self._batch(examples, group, size, own, collaborative=collaborative), dict[str, Any]()
+            if is_restricted:
+                more["allowed"] = pad_rows(self._masks([allowed[q] for q in mine.tolist()]), len(own))
+            return put_batch(replace(batch, **more), mesh, size=size)
+
+        n_rows = len(examples)
+        order = by_length(examples, np.arange(n_rows))
+        batches = ((len(group), batch_of(group)) for group in in_groups(order, size))
+        progress = Progress("recommend", n_rows, "users") if n_rows > size else None  # none for a single batch
+        with jax.set_mesh(mesh):
+            found = recommend_all(engine, batches, width=width)
+            return in_order(((order[place], lists) for place, lists in found), n_rows=n_rows, progress=progress)
+
+    def results(self, lists: Recommendations, query: int) -> tuple[Result, ...]:
+        """Results of one list of `rank`, best first; a result that was cut before its end has no items."""
+        found = []
+        for row, score in zip(lists.rows[query].tolist(), lists.scores[query].tolist(), strict=True):
+            if row >= 0:
+                found.append(self._result(row, score))
+            elif score > -np.inf:
+                found.append(Result((), "", score, ()))
+        return tuple(found)
+
+    def allowed(self, rows: Rows, numbers: Int[np.ndarray, " q"]) -> list[Allowed | None]:
+        """What may be recommended to some rows of a split; see `requests.allowed_of_rows`."""
+        decode = self.session.settings.decode
+        return allowed_of_rows(self._names, rows, numbers, file=decode.allowed, exclude_history=decode.exclude_history)
+
+    def examples(self, rows: Rows) -> Examples:
+        """Rows of a split in the form that the model reads, without their targets."""
+        return self._histories.of_rows(rows)
+
+    def _batch_size(self, n_rows: int) -> int:
+        """`config.decode.batch_size`; for fewer rows, the next power of two times the number of parts."""
+        check_divides("config.decode.batch_size", self.session.settings.decode.batch_size, self.session.mesh)
+        parts = row_shards(self.session.mesh)
+        needed = parts * power_of_two(-(-n_rows // parts))
+        return min(self.session.settings.decode.batch_size, needed)
+
+    def _batch(
+        self,
+        examples: Examples,
+        group: Int[np.ndarray, " b"],
+        size: int,
+        own: Int[np.ndarray, " own"],
+        *,
+        collaborative: Collaborative | None,
+    ) -> TextBatch | ItemBatch:
+        """Some places, `own`, of `size` for examples, with scores of a source where the model reads text."""
+        if self.session.method.inputs == "items":
+            return make_item_batch(examples, group, size=size, own=own)
+        batch = make_text_batch(examples, group, self.index.item_tokens, {}, size=size, own=own)
+        if collaborative is None:
+            return batch
+        scores: Any = pad_rows(collaborative.scores(group[own[own < len(group)]]), len(own))
+        return replace(batch, collaborative=scores)
+
+    def _result(self, row: int, score: float) -> Result:
+        index, ids = self.index, self.session.prepared.item_ids
+        items = tuple(ids[item] for item in index.items_of(row))
+        return Result(items, index.title_of_row(row), score, tuple(index.catalog.tokens[row].tolist()))
+
+    def _masks(self, allowed: Sequence[Allowed | None]) -> Bool[np.ndarray, "b N"]:
+        is_candidate = self.index.is_candidate
+        return np.stack([is_candidate if each is None else each.mask(is_candidate) for each in allowed])
