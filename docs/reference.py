@@ -1,14 +1,18 @@
-"""Pages under reference/, made from the code whenever the pages are built (a hook of mkdocs, see mkdocs.yml).
+"""Pages made from the code, and figures from results, whenever the pages are built (a hook of mkdocs, see mkdocs.yml).
 
-`PAGES` says which there are. Nothing of them is kept in files, so they cannot differ from the code.
+`PAGES` says which pages there are. None is kept in a file, so they cannot differ from the code. In all others,
+`NAME.json:FIELD` in backquotes stands for a figure of benchmarks/results.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING
 from unittest import mock
 
@@ -22,6 +26,9 @@ from igd_jax.session.experiments import DEFAULTS, described, read_config
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
+    from mkdocs.structure.pages import Page
+
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
 EXPERIMENTS = ("bigrec", "cft", "d3", "igd", "msl:adaptive", "sasrec", "setrec", "sft")
 """One for each method, with all of its arguments."""
@@ -36,14 +43,36 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     return files
 
 
+def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Puts figures where they are named; mkdocs calls this."""
+    return with_figures(markdown)
+
+
+def with_figures(markdown: str) -> str:
+    """The text with figures in place of their names.
+
+    Raises:
+      KeyError: a results file has no such field.
+      FileNotFoundError: there is no such results file.
+    """
+    return re.sub(r"`(\w+\.json):([^`]+)`", lambda name: _figure(name[1], name[2]), markdown)
+
+
+def _figure(file: str, field: str) -> str:
+    found = reduce(lambda part, key: part[key], field.split("."), json.loads((RESULTS / file).read_text("utf-8")))
+    if isinstance(found, int):
+        return f"{found:,}"
+    return f"{found:.3g}" if isinstance(found, float) else str(found)
+
+
 def commands_page() -> str:
     """Every command with what it says of itself and its options."""
     parts = [
         "# Commands",
-        "`igd COMMAND ...` and `python -m igd_jax.COMMAND ...` are the same. Options are written `--NAME=VALUE`; those "
-        "without a default value are required, or have none. Every command also takes `--help` and `--traceback` (the "
-        "whole traceback where a command ends in one line), and ends with one of these "
-        "[exit codes](../design.md#exit-codes).",
+        "`igd COMMAND ...` and `python -m igd_jax.COMMAND ...` are the same. Options are written `--NAME=VALUE`. Every "
+        "command also takes `--help` and `--traceback`, the whole traceback of an error, and ends with one of these "
+        "[exit codes](../design.md#exit-codes). Defaults of `prepare` are those of each "
+        "[source](../data.md#sources).",
     ]
     for name in commands():
         module = importlib.import_module(f"igd_jax.{name}")
@@ -55,7 +84,7 @@ def config_page() -> str:
     """Every field of a config, and the arguments of each experiment's method."""
     parts = [
         "# Config",
-        "An experiment is a file with a `get_config()`, such as those of `configs/`; all start from the values below, and "
+        "An experiment is a file with a `get_config()`, such as those of `configs/`; all start from the values below; "
         "`--config=igd` names a shipped one. Each field is an option, `--config.SECTION.FIELD=VALUE`. "
         "`python -m igd_jax.train --config=igd:books --help_config` prints this list with the values of an experiment.",
     ]
@@ -99,7 +128,9 @@ def _options(name: str) -> Iterator[tuple[str, str, str]]:
     for option in sorted(set(flags.FLAGS) - before):
         flag = flags.FLAGS[option]
         meaning = re.sub(r"^<(.*?)>: ", lambda choices: f"{choices[1].replace('|', ', ')}: ", flag.help)
-        yield option, "" if flag.default in (None, [], "") else str(flag.default), meaning
+        is_required = any("must have a value" in validator.message for validator in flag.validators)
+        default = "" if flag.default in (None, [], "") else f"`{flag.default}`"
+        yield option, "required" if is_required else default, meaning
         delattr(flags.FLAGS, option)
 
 
@@ -109,7 +140,7 @@ def _fields(lines: Iterator[str], *, prefix: str) -> Iterator[tuple[str, str, st
         option, _, comment = line.partition("  # ")
         field, _, value = option.removeprefix("--config.").partition("=")
         if field.startswith(prefix):
-            yield field.removeprefix("method.args."), value.replace("''", ""), comment.replace(" # ", " ")
+            yield field.removeprefix("method.args."), f"`{value}`" if value != "''" else "", comment.replace(" # ", " ")
 
 
 def _table(*columns: str | Iterator[tuple[str, str, str]]) -> str:
@@ -117,6 +148,5 @@ def _table(*columns: str | Iterator[tuple[str, str, str]]) -> str:
     *heads, rows = columns
     lines = [f"| {' | '.join(map(str, heads))} |", "|---|---|---|"]
     for name, value, meaning in rows:
-        shown = f"`{value}`" if value else ""
-        lines.append(f"| `{name}` | {shown} | {' '.join(meaning.split()).replace('|', chr(92) + '|')} |")
+        lines.append(f"| `{name}` | {value} | {' '.join(meaning.split()).replace('|', chr(92) + '|')} |")
     return "\n".join(lines)
