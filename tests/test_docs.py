@@ -89,7 +89,7 @@ def config_fields() -> set[str]:
 
 def fields_in(text: str) -> set[str]:
     """Config fields that a text names: in options, or as dotted names in backquotes."""
-    named = set(re.findall(r"--config\.([a-z_.]+\w)", text))
+    named = set(re.findall(r"--config\.([a-z][\w.]*\w)", text))
     named |= set(re.findall(r"--(?:choose|grid|evaluate)=([a-z_.]+)=", text))
     for word in re.findall(r"`(?:config\.)?([a-z_]+(?:\.[a-z_]+)+)(?:=[^`]*)?`", plain(text)):
         first, *_, last = word.split(".")

@@ -1,4 +1,4 @@
-"""Pages made from the code name every command, option and field; figures are those of the results, pictures of the code."""
+"""Pages made from the code name every command, option and field; figures are those of results."""
 
 import re
 
