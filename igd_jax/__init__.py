@@ -7,7 +7,7 @@ import importlib
 from importlib.metadata import version as _version
 from typing import Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Answer", "InputError", "Recommender", "Request", "Result"]
 
 _MODULES = {
