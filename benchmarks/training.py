@@ -6,8 +6,8 @@ Rows are padded, stand in packs, or are trees (docs/packing.md); FLOPs of each a
 All sides start from the same weights and see the same rows at each step (128, in micro-batches of 16), in float32 on
 all cores, and must have the same losses. The other side follows the published code: micro-batches in random order
 padded to their longest row, logits at every position, and weights by a walk through a trie of dictionaries inside the
-loss (docs/methods.md, IGD weights). There is one difference, which does not affect the time: the loss is divided once
-per step, like ours, instead of once per micro-batch, so that all take the same steps.
+loss (docs/methods/igd.md, IGD weights). One difference does not affect the time: the loss is divided once per
+step, like ours, instead of once per micro-batch, so that all take the same steps.
 """
 
 import time

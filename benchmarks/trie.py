@@ -3,7 +3,7 @@
     python -m benchmarks.trie [--titles=1000000] [--data=FOLDER] [--tokenizer=HF_FOLDER]
 
 Both sides start from token ids and must give the same gains. The other side follows the published code: titles are
-inserted one by one, and each adds its mass to every node on its path (docs/methods.md, IGD weights). The titles are
+inserted one by one, and each adds its mass to every node on its path (docs/methods/igd.md, IGD weights). The titles are
 random walks along pairs of tokens of real ones, those of Amazon Books with the Qwen tokenizer, or of the synthetic
 source if those folders are missing.
 

@@ -19,13 +19,13 @@ def get_config(words: str = "fixed") -> ConfigDict:
     config = common.get_config()
     config.method.name = "msl"
     config.method.args.tau = 1.5 if is_adaptive else 4.5  # temperature, or the one to start from
-    config.method.args.adaptive = is_adaptive
+    config.method.args.adaptive = is_adaptive  # whether it follows the logits of first tokens
     config.method.args.denominator = "deciding" if is_adaptive else "all"  # tokens in the mean
     if is_adaptive:
         config.method.args.eta = 0.25  # factor of the number of first tokens, to which the temperature adapts
         config.method.args.alpha = 0.05  # share of each step in the temperature
-        config.method.args.tau_min = 1.5  # bounds of what it follows
-        config.method.args.tau_max = 5.0
+        config.method.args.tau_min = 1.5  # least temperature that it adapts to
+        config.method.args.tau_max = 5.0  # greatest one
         config.method.args.warm_up = 0  # number of first steps that leave it as it is
         config.train.patience = 0  # the valid loss is taken at the temperature of the moment, and grows with it
     config.decode.alpha = 0.0

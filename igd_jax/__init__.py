@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from igd_jax.session.recommender import Recommender
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["Answer", "Explanation", "InputError", "Recommender", "Request", "Result", "Token", "load"]
 
 _MODULES = {

@@ -8,7 +8,7 @@
 
 Writes RUN/eval/NAME/{metrics.json, predictions.jsonl, config.json, env.json} atomically. With --choose, the field is
 first set to the value that ranks the rows of valid best, and the split is ranked with that value; --choose_per_metric
-adds per_metric.json, in which each metric has a value of its own (docs/methods.md, BIGRec grounding). With the
+adds per_metric.json, in which each metric has a value of its own (docs/methods/bigrec.md, BIGRec grounding). With the
 protocol users, there is one query per user of the split, whose targets are all items that the user took in it.
 """
 

@@ -1,4 +1,4 @@
-"""Feature vectors of items, read from a file or computed from their texts by a model (SETRec; docs/methods.md)."""
+"""Feature vectors of items, read from a file or computed from their texts by a model (docs/methods/setrec.md)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Grounding: the titles of the catalogue that are nearest to generated texts.
 
 Let e be the last hidden state of a text at its last token, and W a statistic of an item for a user (BIGRec, arXiv
-2308.08434; docs/methods.md, BIGRec):
+2308.08434; docs/methods/bigrec.md):
 
     D(u, i)  = |e(u) - e(i)|
     D~(u, i) = (D - min_i D) / (max_i D - min_i D) * (1 + W(u, i))^-gamma
@@ -187,7 +187,7 @@ def adjusted(
 def nearest(
     distance: Float[Array, "B K N"], exists: Bool[Array, "B K"], *, k: int
 ) -> tuple[Int[Array, "B {k}"], Float[Array, "B {k}"]]:
-    """The k titles nearest to a user's texts, interleaved (CFT; docs/methods.md, CFT).
+    """The k titles nearest to a user's texts, interleaved (CFT; docs/methods/cft.md).
 
     The nearest title of each text comes first, in the order of the texts, then the second nearest of each, and so on; a
     repeated title counts at its first occurrence. For a single text these are its k nearest titles, ties by row.

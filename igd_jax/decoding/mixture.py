@@ -1,4 +1,4 @@
-"""D3's edge score: a mixture of the language model and a collaborative source (arXiv 2406.14900; docs/methods.md, D3).
+"""D3's edge score: a mixture of the language model and a collaborative source (arXiv 2406.14900; docs/methods/d3.md).
 
 Let g be a prefix, v a legal next token, I(g, v) the items below it, and p_CF a user's distribution over items:
 

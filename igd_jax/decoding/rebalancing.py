@@ -1,4 +1,4 @@
-"""IGD's edge score, which rebalances siblings by information gain (arXiv 2506.13229; docs/methods.md, IGD).
+"""IGD's edge score, which rebalances siblings by information gain (arXiv 2506.13229; docs/methods/igd.md).
 
     w(c) = (logp(c) / temperature - 1e-7) * (1 - alpha * factor(c))
 

@@ -1,7 +1,7 @@
 """Unconstrained beam search over the whole vocabulary, without a trie.
 
 The recurrence, with its ties and its stop rule, is that of `decoding.recurrence`. Every token of the vocabulary is a
-child, and token scores are plain log-probabilities (as in `generate` of transformers; docs/methods.md, BIGRec):
+child, and token scores are plain log-probabilities (as in `generate` of transformers; docs/methods/bigrec.md):
 
     s' = s + logp(token) / temperature
 

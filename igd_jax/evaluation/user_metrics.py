@@ -1,4 +1,4 @@
-"""Metrics of ranked lists with several targets per user, as used for SETRec (docs/methods.md).
+"""Metrics of ranked lists with several targets per user, as used for SETRec (docs/methods/setrec.md).
 
 Let GT be the distinct catalogue rows among a user's targets, and r ranks counted from 0:
 

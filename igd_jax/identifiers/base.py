@@ -1,4 +1,4 @@
-"""Inputs of identifiers, and their selection by name (docs/extending.md)."""
+"""Inputs of identifiers, and their selection by name (docs/howto/own_identifier.md)."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,5 @@
-"""How much of the uncertainty each target token removes: a share from 0 to 1 (docs/methods.md, IGD further weights).
+"""How much of the uncertainty each target token removes: a share from 0 to 1 (docs/methods/igd.md, IGD further
+weights).
 
     gain       share(u -> v) = (H(u) - H(v)) / H(root)
     relative   share(u -> v) = (H(u) - H(v)) / H(u)

@@ -1,4 +1,4 @@
-"""Information gain of every trie edge (IGD, arXiv 2506.13229, section 3; docs/methods.md).
+"""Information gain of every trie edge (IGD, arXiv 2506.13229, section 3; docs/methods/igd.md).
 
     H(v) = sum over rows i below v of -p_i ln p_i,   p_i = count_i / total,   0 ln 0 = 0
     gain(u -> v) = H(u) - H(v)

@@ -1,4 +1,4 @@
-"""Interface between methods and the rest of the package (docs/extending.md).
+"""Interface between methods and the rest of the package (docs/howto/own_method.md).
 
 A method is one module of this folder, named like `config.method.name`, whose ``METHOD`` is its class. It implements all
 functions of `Method`; functions that several methods call are below. Methods never import one another.

@@ -1,11 +1,11 @@
-"""BIGRec: plain fine-tuning, then two steps of grounding (arXiv 2308.08434; docs/methods.md, BIGRec).
+"""BIGRec: plain fine-tuning, then two steps of grounding (arXiv 2308.08434; docs/methods/bigrec.md).
 
 The model writes a title without constraints, and the titles of the catalogue are ranked by their distance to it in the
 space of a model's last hidden states (see `decoding.grounding`). A statistic W of other users may reduce distances:
 
     D~(u, i) = minmax(D(u, .))(i) * (1 + W(u, i))^-gamma
 
-With all beams' texts interleaved and the tuned model's hidden states, it is CFT's grounding (docs/methods.md, CFT).
+With all beams' texts interleaved and the tuned model's hidden states, it is CFT's grounding (docs/methods/cft.md).
 """
 
 from typing import Any, no_type_check

@@ -1,4 +1,4 @@
-"""CFT and Pos: learn the effect of the history, with weights that fall along the title (docs/methods.md, CFT).
+"""CFT and Pos: learn the effect of the history, with weights that fall along the title (docs/methods/cft.md).
 
 For a title of n tokens, k = 1..n, with logits z of its tokens, and logits z0 of them after a prompt without history:
 
@@ -57,7 +57,7 @@ class CFT(Method):
 
     The validation loss is the same sum, whereas the published code monitors its first half or the unweighted mean; both
     halves are reported separately. Published lists come from texts that are written without constraints and grounded
-    (docs/methods.md, CFT); the method `bigrec` decodes a run in this way.
+    (docs/methods/cft.md); the method `bigrec` decodes a run in this way.
 
     Args:
       alpha: weight of the second loss, at least 0; published: 0.1. With 0 there is no second forward pass (Pos).

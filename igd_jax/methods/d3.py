@@ -1,4 +1,4 @@
-"""D3: decode with a mixture of the language model and a collaborative source (arXiv 2406.14900; docs/methods.md, D3).
+"""D3: decode with a mixture of the language model and a collaborative source (arXiv 2406.14900; docs/methods/d3.md).
 
 Unlike in IGD, logits are divided by the temperature before they are normalised, and then mixed with the source's
 log-shares (see `decoding.mixture`). D3 sums scores (length penalty 0). Training is plain fine-tuning, so any run that

@@ -1,4 +1,4 @@
-"""IGD: token weights and rebalanced decoding by information gain (arXiv 2506.13229; docs/methods.md, IGD).
+"""IGD: token weights and rebalanced decoding by information gain (arXiv 2506.13229; docs/methods/igd.md).
 
 Tuning: a token with gain 0 decides nothing and has weight `beta`, any other has weight 1 (equation 7). With beta 1 this
 is plain fine-tuning. For ablations, weights may grow with the gain instead (`items.gain_weights`). Decoding: see

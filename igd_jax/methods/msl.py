@@ -1,4 +1,4 @@
-"""MSL: a softmax over the legal next tokens instead of the vocabulary (arXiv 2504.04178; docs/methods.md, MSL).
+"""MSL: a softmax over the legal next tokens instead of the vocabulary (arXiv 2504.04178; docs/methods/msl.md).
 
 For a target token y with logits z and legal alternatives A (y included), which are the children of a node of the trie:
 
@@ -45,7 +45,7 @@ class MSL(Method):
     """Cross-entropy among legal tokens.
 
     A target that is not a candidate has no legal path: its weight is 0, and the fraction of such rows is reported. The
-    authors decode with a length penalty of 1, the default of transformers (docs/methods.md, MSL); here it is
+    authors decode with a length penalty of 1, the default of transformers (docs/methods/msl.md); here it is
     `config.decode.length_penalty`.
 
     Args:

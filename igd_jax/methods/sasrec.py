@@ -1,4 +1,4 @@
-"""SASRec: recommend items by their ids only (Kang & McAuley, arXiv 1808.09781; docs/methods.md, SASRec).
+"""SASRec: recommend items by their ids only (Kang & McAuley, arXiv 1808.09781; docs/methods/sasrec.md).
 
     softmax:  L = logsumexp_i s(u, i) - s(u, target)
     bce:      L = -log sigmoid(s(u, target)) - log sigmoid(-s(u, negative)),   negative uniform over the other items

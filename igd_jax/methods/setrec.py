@@ -1,4 +1,4 @@
-"""SETRec: items as sets of vectors, ranked by one forward pass (arXiv 2502.10833; docs/methods.md, SETRec).
+"""SETRec: items as sets of vectors, ranked by one forward pass (arXiv 2502.10833; docs/methods/setrec.md).
 
     L = mean over rows b and tokens k of CE(<o_bk, t_ik> over items i, target of b)  +  alpha * MSE(features, rebuilt)
     score of item i = (1 - beta) <o_b0, t_i0> + beta * (<o_b1, t_i1> + ... + <o_bN, t_iN>)

@@ -24,7 +24,7 @@ from igd_jax.models.visibility import Causal, Dense, both_sides, mask_of
 ATTENTIONS = ("sparse", "dense", "published")
 """Who sees whom: tokens of an item and queries do not see others of their kind (``sparse``); they do, as in a plain
 decoder or encoder (``dense``); or a T5 as in the published code, dense and with 1 added to each query's logit of itself
-(docs/methods.md)."""
+(docs/methods/setrec.md)."""
 
 
 class Layout(NamedTuple):
