@@ -139,6 +139,7 @@ def figures(cost: Cost, settings: Settings) -> dict[str, Any]:
         "TFLOP_per_chip": round(cost.flops / 1e12, 2),
         **{f"{kind}_number": number for kind, (number, _) in cost.by_kind().items()},
         **talk,
+        "reduced_in": ", ".join(sorted(cost.reduced)),
         "gathered_at_once_of_weights": "not readable" if gathered is None else round(gathered, 3),
         "compile_seconds": round(cost.seconds),
     }
