@@ -142,6 +142,7 @@ def figures(cost: Cost, settings: Settings) -> dict[str, Any]:
         "reduced_in": ", ".join(sorted(cost.reduced)),
         "gathered_at_once_of_weights": "not readable" if gathered is None else round(gathered, 3),
         "compile_seconds": round(cost.seconds),
+        "jax": jax.__version__,
     }
 
 
