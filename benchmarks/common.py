@@ -19,8 +19,6 @@ from typing import Any
 
 import numpy as np
 from absl import flags
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging
 
 from configs import igd
 from igd_jax.core.io import Workdir, write_json
@@ -97,8 +95,11 @@ def make_session(data: Path, model: Path, *, tokenizer: str = "", **changes: Any
     return set_up(settings_from(config), Workdir(str(data.parent / "run")))
 
 
-def torch_model(session: Session) -> PreTrainedModel:
+def torch_model(session: Session) -> Any:
     """The same weights in transformers, float32."""
+    from transformers import AutoModelForCausalLM  # of seconds to import, and not needed by most
+    from transformers.utils import logging
+
     logging.disable_progress_bar()
     return AutoModelForCausalLM.from_pretrained(session.settings.model.path, dtype="float32", local_files_only=True)
 
