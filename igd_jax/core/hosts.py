@@ -124,7 +124,7 @@ def _check_gpus() -> None:
     gpus, tasks = int(os.environ.get("SLURM_GPUS_ON_NODE", "0")), os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
     if (first := re.match(r"\d+", tasks)) and int(first[0]) < gpus:
         raise InputError(
-            f"Slurm starts {first[0]} task(s) and gives {gpus} GPUs per host, but each task takes one GPU; start one task "
+            f"Slurm starts {first[0]} task(s) and gives {gpus} GPUs per host, but each takes one GPU; start one task "
             f"per GPU: srun --ntasks-per-node={gpus}"
         )
 
