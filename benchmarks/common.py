@@ -11,16 +11,14 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 from datetime import UTC, datetime
 from importlib.metadata import version
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 from absl import flags
-from transformers import AutoModelForCausalLM, PreTrainedModel
-from transformers.utils import logging
 
 from configs import igd
 from igd_jax.core.io import Workdir, write_json
@@ -97,10 +95,13 @@ def make_session(data: Path, model: Path, *, tokenizer: str = "", **changes: Any
     return set_up(settings_from(config), Workdir(str(data.parent / "run")))
 
 
-def torch_model(session: Session) -> PreTrainedModel:
+def torch_model(session: Session) -> Any:
     """The same weights in transformers, float32."""
+    from transformers import AutoModelForCausalLM  # of seconds to import, and not needed by most
+    from transformers.utils import logging
+
     logging.disable_progress_bar()
-    return AutoModelForCausalLM.from_pretrained(session.settings.model.path, dtype=torch.float32, local_files_only=True)
+    return AutoModelForCausalLM.from_pretrained(session.settings.model.path, dtype="float32", local_files_only=True)
 
 
 def seconds(work: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:
@@ -154,7 +155,7 @@ def machine() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "load_at_start": round(LOAD_AT_START, 1),
         "python": platform.python_version(),
-        "versions": {package: version(package) for package in ("jax", "flax", "torch", "transformers")},
+        "versions": {name: version(name) for name in ("jax", "flax", "torch", "transformers") if find_spec(name)},
     }
 
 

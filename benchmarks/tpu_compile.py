@@ -87,7 +87,8 @@ def search(chips: Slice, num_beams: int) -> dict[str, Any]:
     mesh = topology_mesh(chips.topology, settings.mesh)
     engine = made_up_engine(settings, n_items=N_ITEMS, num_beams=num_beams)
     cost = search_cost(engine, mesh, rows=chips.users, prompt=PROMPT)
-    return {**_described(settings), "users": chips.users, "beams": num_beams, **figures(cost, settings)}
+    how = {"engine": type(engine).__name__, "tokens_per_user_and_call": getattr(engine, "n_tokens", 1)}
+    return {**_described(settings), "users": chips.users, "beams": num_beams, **how, **figures(cost, settings)}
 
 
 def made_up_engine(settings: Settings, *, n_items: int, num_beams: int) -> Engine:
@@ -100,6 +101,7 @@ def made_up_engine(settings: Settings, *, n_items: int, num_beams: int) -> Engin
         num_beams=num_beams,
         top_k=min(10, num_beams),
         max_length=LONGEST,
+        batch_size=settings.decode.batch_size,
     )
     context = cast(Any, SimpleNamespace(index=index))  # a search reads nothing else of a context
     return search_engine(context, cast(Any, abstract_backbone(settings.model)), options)
@@ -137,8 +139,10 @@ def figures(cost: Cost, settings: Settings) -> dict[str, Any]:
         "TFLOP_per_chip": round(cost.flops / 1e12, 2),
         **{f"{kind}_number": number for kind, (number, _) in cost.by_kind().items()},
         **talk,
+        "reduced_in": ", ".join(sorted(cost.reduced)),
         "gathered_at_once_of_weights": "not readable" if gathered is None else round(gathered, 3),
         "compile_seconds": round(cost.seconds),
+        "jax": jax.__version__,
     }
 
 

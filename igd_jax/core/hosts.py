@@ -92,6 +92,8 @@ def _options() -> dict[str, Any] | None:
         if len(lacking) < len(given):
             raise InputError(f"--{lacking[0]} is not set; give --{', --'.join(given)}, or none of them")
         method = _cluster()
+        if method == "slurm":
+            _check_gpus()
         return None if method is None else {"cluster_detection_method": method}
     address, n, number = given.values()
     if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdecimal():
@@ -115,6 +117,16 @@ def _cluster() -> str | None:
     if workers is None:
         return "gcetpu"
     return "gketpu" if "," in workers else None
+
+
+def _check_gpus() -> None:
+    """Refuse a Slurm step with fewer tasks than GPUs per host: JAX gives each only the GPU of its number there."""
+    gpus, tasks = int(os.environ.get("SLURM_GPUS_ON_NODE", "0")), os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
+    if (first := re.match(r"\d+", tasks)) and int(first[0]) < gpus:
+        raise InputError(
+            f"Slurm starts {first[0]} task(s) and gives {gpus} GPUs per host, but each takes one GPU; start one task "
+            f"per GPU: srun --ntasks-per-node={gpus}"
+        )
 
 
 @contextmanager

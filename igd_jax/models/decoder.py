@@ -20,12 +20,12 @@ from igd_jax.models.layers import (
     KeyBlock,
     RMSNorm,
     Rotation,
-    look_up,
     normal_init,
     pick,
     recomputing,
     rotation_of,
 )
+from igd_jax.models.products import frozen_product, look_up, product
 from igd_jax.models.visibility import Causal, Tree, Visibility, mask_of, positions_of
 
 
@@ -228,7 +228,6 @@ class Decoder(nnx.Module):
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Float32 logits over the vocabulary from hidden states after the final norm."""
         head = self.embed if self.head is None else self.head
-        weight = head[...].astype(hidden.dtype)
-        flat = hidden.reshape(-1, hidden.shape[-1])
-        logits = jnp.einsum("ND,VD->NV", flat, weight, preferred_element_type=jnp.float32)
+        multiply = product if isinstance(head, nnx.Param) else frozen_product
+        logits = multiply(hidden.reshape(-1, hidden.shape[-1]), head[...].T, jnp.float32)
         return keep_rows(logits.reshape(*hidden.shape[:-1], -1), last=TENSOR)

@@ -16,6 +16,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from igd_jax.models.config import ModelConfig
+from igd_jax.models.products import product
 
 normal_init = jax.nn.initializers.normal(0.02)
 
@@ -90,12 +91,15 @@ class Linear(nnx.Module):
     def __call__(self, x: Float[Array, "B T I"], keys: Key[Array, "B T"] | None = None) -> Float[Array, "B T O"]:
         """The map of each token; `keys` are those of the adapter's dropout."""
         # One token axis: gradients over two axes take twice as long on a CPU.
-        flat = x.reshape(-1, x.shape[-1])
-        y = flat @ self.kernel.get_value().astype(x.dtype)
+        flat, kernel = x.reshape(-1, x.shape[-1]), self.kernel.get_value()
+        y = product(flat, kernel) if isinstance(self.kernel, nnx.Param) else flat @ kernel.astype(x.dtype)
         if self.adapter is not None:
             y = y + self.adapter(flat, None if keys is None else keys.reshape(-1))
         y = y.reshape(*x.shape[:-1], -1)
-        return y if self.bias is None else y + jnp.broadcast_to(self.bias[...].astype(x.dtype), y.shape)
+        if self.bias is None:
+            return y
+        bias = jnp.broadcast_to(self.bias[...].astype(jnp.float32), y.shape)  # its gradient is a sum over tokens
+        return (y.astype(jnp.float32) + bias).astype(y.dtype)
 
 
 class RMSNorm(nnx.Module):
@@ -203,25 +207,6 @@ def attend(
     ]
     mixed = reduce(jnp.add, products).astype(query.dtype).reshape(query.shape).transpose(0, 3, 1, 2, 4)
     return mixed.reshape(n_batch, n_tokens, n_heads, head_dim)
-
-
-@jax.custom_vjp
-def look_up(table: Float[Array, "V D"], ids: Int[Array, "*n"]) -> Float[Array, "*n D"]:
-    """Rows of a table, with gradients summed in float32: in bfloat16, a sum of ones ends at 256."""
-    return table[ids]
-
-
-def _look_up_forward(table: Array, ids: Array) -> tuple[Array, tuple[Array, Array]]:
-    return table[ids], (table, ids)
-
-
-def _look_up_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, None]:
-    table, ids = kept
-    total = jnp.zeros(table.shape, jnp.float32).at[ids].add(gradient.astype(jnp.float32))
-    return total.astype(table.dtype), None
-
-
-look_up.defvjp(_look_up_forward, _look_up_backward)
 
 
 def pick(hidden: Float[Array, "B S D"], column: Int[Array, "B T"]) -> Float[Array, "B T D"]:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Key
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.dropout import at_site, drop
 from igd_jax.models.layers import Frozen, Linear
+from igd_jax.models.products import product
 
 TARGETS = {
     **dict.fromkeys(("q", "k", "v", "o"), "attention"),
@@ -76,7 +77,7 @@ class LowRank(nnx.Module):
           keys: keys of the layer's dropout, one per token; None = no dropout.
         """
         x = drop(x, at_site(keys, self.site), rate=self.dropout)
-        return x @ self.a[...].astype(x.dtype) @ self.b[...].astype(x.dtype) * self.scale
+        return product(product(x, self.a[...]), self.b[...]) * self.scale
 
 
 def add_lora(decoder: Decoder, lora: LoRA, *, rngs: nnx.Rngs, trains_vocabulary: bool = False) -> None:

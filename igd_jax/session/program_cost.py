@@ -25,6 +25,9 @@ _ARRAY = re.compile(r"(bf16|f16|f32|s32|u32|s8|u8|pred)\[([\d,]*)\]")
 _BYTES = {"bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "s8": 1, "u8": 1, "pred": 1}
 
 
+REDUCTIONS = ("all-reduce", "reduce-scatter")
+
+
 class Collective(NamedTuple):
     """What chips say to one another at one place of a program.
 
@@ -32,11 +35,13 @@ class Collective(NamedTuple):
       kind: ``all-gather``, ``all-reduce``, ``reduce-scatter``, ``all-to-all`` or ``collective-permute``.
       size: bytes of the result on a chip; of a reduction, before it is scattered.
       times: how often it runs; a loop whose length depends on data counts once.
+      dtypes: XLA's names of the dtypes of its arrays, such as ``bf16``.
     """
 
     kind: str
     size: int
     times: int
+    dtypes: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,11 @@ class Cost:
         if self.collectives is None:
             return None
         return sum(each.size for each in self.collectives if each.kind == "all-gather")
+
+    @property
+    def reduced(self) -> frozenset[str]:
+        """XLA's names of the dtypes in which chips add up arrays."""
+        return frozenset().union(*(x.dtypes for x in self.collectives or () if x.kind in REDUCTIONS))
 
     def by_kind(self) -> Mapping[str, tuple[int, int]]:
         """How often each kind of collective runs, and the bytes of all of them."""
@@ -170,8 +180,9 @@ def collectives(program: str) -> list[Collective]:
             if match := _COLLECTIVE.search(line):
                 shapes, kind, channel = match.groups()
                 kind = "reduce-scatter" if name.startswith("all-reduce-scatter") else kind
-                old = found.get(channel, Collective(kind, 0, 0))
-                found[channel] = Collective(kind, max(old.size, _size(shapes)), max(old.times, times))
+                old = found.get(channel, Collective(kind, 0, 0, frozenset()))
+                dtypes = old.dtypes.union(dtype for dtype, _ in _ARRAY.findall(shapes))
+                found[channel] = Collective(kind, max(old.size, _size(shapes)), max(old.times, times), dtypes)
             condition = _CONDITION.search(line)
             turns = _turns(lines[condition[1]]) if condition else 1
             for _, called in _CALLED.findall(line):

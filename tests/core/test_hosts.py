@@ -17,7 +17,7 @@ from igd_jax.training.mesh import make_mesh
 
 CLUSTER_VARIABLES = (
     *("OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS", "TPU_ML_PLATFORM", "TPU_SKIP_MDS_QUERY"),
-    *("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"),
+    *("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES", "SLURM_GPUS_ON_NODE", "SLURM_STEP_TASKS_PER_NODE"),
 )
 
 
@@ -59,6 +59,14 @@ def options(monkeypatch):
 )
 def test_a_cluster_is_one_that_starts_several_processes(options, environment, method):
     assert options(environment) == (None if method is None else {"cluster_detection_method": method})
+
+
+def test_a_slurm_step_has_a_task_per_gpu(options):
+    step = {"SLURM_STEP_NUM_TASKS": "16", "SLURM_GPUS_ON_NODE": "8", "SLURM_STEP_TASKS_PER_NODE": "8(x2)"}
+    assert options(step) == {"cluster_detection_method": "slurm"}
+    few = step | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "1(x2)"}
+    with pytest.raises(InputError, match=r"Slurm starts 1 task\(s\) and gives 8 GPUs per host, .*--ntasks-per-node=8"):
+        options(few)
 
 
 def test_flags_take_precedence_over_the_cluster(options):

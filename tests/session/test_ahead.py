@@ -9,7 +9,7 @@ import sys
 import jax
 import pytest
 from absl import flags
-from command import own_flags
+from command import ROOT, own_flags
 from jax.experimental import topologies
 
 from configs import igd
@@ -24,9 +24,13 @@ from igd_jax.session.program_cost import Collective, Cost
 from igd_jax.session.sections import MeshSettings
 from igd_jax.session.settings import settings_from
 
+LIBTPU = ROOT / ".cache" / "libtpu"
 REFUSED = Cost(23.0 * GIB, 15.75 * GIB, False, 0.0, 1e12, (), 2.0)
-GATHERS = (Collective("all-gather", 10**9, 3), Collective("all-gather", 10**6, 1), Collective("all-reduce", 10**8, 1))
-FITS = Cost(2.0 * GIB, 16.0 * GIB, True, GIB / 2, 3e12, GATHERS, 3.2)
+TALK = tuple(
+    Collective(kind, size, times, frozenset({"f32"}))
+    for kind, size, times in (("all-gather", 10**9, 3), ("all-gather", 10**6, 1), ("all-reduce", 10**8, 1))
+)
+FITS = Cost(2.0 * GIB, 16.0 * GIB, True, GIB / 2, 3e12, TALK, 3.2)
 
 
 def test_a_line_says_whether_it_fits_or_by_how_much_not():
@@ -91,13 +95,18 @@ def test_an_unknown_topology_is_bad_input(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not installed: pip install .[tpu]")
+@pytest.mark.skipif(
+    not (LIBTPU.is_dir() or importlib.util.find_spec("libtpu")),
+    reason="libtpu is neither in .cache/libtpu, where .ci/run installs it, nor elsewhere: pip install .[tpu]",
+)
 def test_step_and_search_compile_for_a_tpu_and_gather_a_layer_at_a_time():
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # which libtpu refuses
+    environment["PYTHONPATH"] = os.pathsep.join([str(LIBTPU), environment.get("PYTHONPATH", "")])
     done = subprocess.run(
         [sys.executable, "-c", TINY], env=environment, capture_output=True, text=True, check=False
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-2] == "f32"  # gradients of float32 weights, though products are bfloat16
     held, weights, step, search = map(float, re.findall(r"[\d.]+", done.stdout.splitlines()[-1]))
     assert held < 4.5 * weights / 4  # float32 weights, two moments and sums of gradients, each over four chips
     assert 0 < step < 0.6 * weights
@@ -109,7 +118,8 @@ import jax
 from benchmarks.tpu_compile import Slice, made_up_engine, settings_of
 from igd_jax.session.ahead import abstract_backbone, search_cost, step_cost, topology_mesh
 
-chips = Slice("v5e:2x2", "mini", {"mesh.fsdp": 4}, 4, 1, 4)
+training = {"mesh.fsdp": 4, "model.dtype": "bfloat16"}
+chips = Slice("v5e:2x2", "mini", training, 4, 1, 4)
 settings = settings_of(chips, chips.training)
 mesh = topology_mesh(chips.topology, settings.mesh)
 step = step_cost(settings.model, mesh, rows=4, prompt=32, target=32)
@@ -117,5 +127,6 @@ engine = made_up_engine(settings, n_items=1000, num_beams=4)
 search = search_cost(engine, mesh, rows=4, prompt=32)
 assert step.fits and search.fits
 weights = 4 * sum(x.size for x in jax.tree.leaves(abstract_backbone(settings.model)))
+print(*step.reduced)
 print(step.held, weights, step.gathered, search.gathered)
 """

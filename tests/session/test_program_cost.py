@@ -9,6 +9,7 @@ from igd_jax.session import program_cost
 from igd_jax.session.program_cost import Collective, Cost, collectives, compiled_cost, products, together
 from igd_jax.training.mesh import make_mesh
 
+F32 = frozenset({"f32"})
 PROGRAM = """
 %cond (c: (s32[], f32[8])) -> pred[] {
   %n = s32[]{:T(128)} constant(28)
@@ -46,9 +47,9 @@ ENTRY %main (p: f32[8]) -> f32[8] {
 
 def test_collectives_are_counted_by_channel_and_as_often_as_their_loops_turn():
     assert sorted(collectives(PROGRAM)) == [
-        Collective("all-gather", 28 * 1536 * 2, 28),
-        Collective("all-reduce", 64, 1),
-        Collective("reduce-scatter", 128, 28),
+        Collective("all-gather", 28 * 1536 * 2, 28, frozenset({"bf16"})),
+        Collective("all-reduce", 64, 1, F32),
+        Collective("reduce-scatter", 128, 28, F32),
     ]
 
 
@@ -87,10 +88,11 @@ def test_a_program_that_fits_is_weighed_against_its_chip(monkeypatch):
 
 
 def test_programs_that_run_one_after_another_need_the_most_of_them():
-    small = Cost(1.0, 9.0, True, 1.0, 2.0, (Collective("all-gather", 5, 2),), 1.0)
-    large = Cost(2.0, 9.0, True, 0.0, 3.0, (Collective("all-gather", 7, 1),), 1.0)
+    small = Cost(1.0, 9.0, True, 1.0, 2.0, (Collective("all-gather", 5, 2, F32),), 1.0)
+    large = Cost(2.0, 9.0, True, 0.0, 3.0, (Collective("all-reduce", 7, 1, F32),), 1.0)
     both = together([small, large])
-    assert (both.used, both.held, both.flops, both.gathered, both.seconds) == (2.0, 1, 5.0, 12, 2.0)
-    assert both.by_kind() == {"all-gather": (3, 17)}
+    assert (both.used, both.held, both.flops, both.gathered, both.seconds) == (2.0, 1, 5.0, 5, 2.0)
+    assert both.by_kind() == {"all-gather": (2, 10), "all-reduce": (1, 7)}
+    assert (small.reduced, both.reduced) == (frozenset(), F32)
     refused = Cost(1.5, 1.0, False, 0.0, 0.0, (), 1.0)
     assert (together([large, refused]).used, together([large, refused]).fits) == (1.5, False)
