@@ -29,6 +29,12 @@ def row_shards(mesh: Mesh) -> int:
     return mesh.shape[DATA] * mesh.shape[FSDP]
 
 
+def row_shards_here() -> int:
+    """The same while a model is traced: 1 outside of ``jax.set_mesh``."""
+    shape = jax.sharding.get_abstract_mesh().shape
+    return shape.get(DATA, 1) * shape.get(FSDP, 1)
+
+
 def divisible(n_rows: int, mesh: Mesh) -> int:
     """`n_rows` rounded up to a multiple of the number of parts."""
     return -(-n_rows // row_shards(mesh)) * row_shards(mesh)
@@ -74,7 +80,7 @@ def keep_rows(x: Float[Array, "B ..."], *, last: str | None = None) -> Float[Arr
       last: axis of the mesh over which the last axis of `x` is split; None = not split.
     """
     shape = jax.sharding.get_abstract_mesh().shape
-    if not shape or all(size == 1 for size in shape.values()) or x.shape[0] % (shape[DATA] * shape[FSDP]):
+    if not shape or all(size == 1 for size in shape.values()) or x.shape[0] % row_shards_here():
         return x
     between = [None] * (x.ndim - 2)
     fits = last is None or x.shape[-1] % shape[last] == 0

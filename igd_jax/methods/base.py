@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
@@ -39,7 +39,7 @@ from igd_jax.items.index import ItemIndex
 from igd_jax.models.backbone import Backbone
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.t5 import T5
-from igd_jax.training.loss import weighted_cross_entropy
+from igd_jax.training.loss import over_targets, weighted_cross_entropy
 from igd_jax.training.step import LossState
 from igd_jax.training.whole_text import whole_text
 
@@ -211,10 +211,7 @@ def gain_weights(index: ItemIndex, *, beta: float) -> dict[str, np.ndarray]:
 
 def token_loss(model: Backbone, batch: TextBatch, tables: Any, state: LossState) -> LossSum:
     """Cross-entropy of the target tokens, weighted by the annotation ``weight``; reports its parts by ``forced``."""
-    annotations = batch.annotations
-    return weighted_cross_entropy(
-        target_logits(model, batch), batch.target, annotations["weight"], parts=parts_by_gain(batch)
-    )
+    return weighted_loss(model, batch, batch.target, batch.annotations["weight"], parts=parts_by_gain(batch))
 
 
 def whole_text_loss(model: Backbone, batch: TextBatch, tables: Any, state: LossState) -> LossSum:
@@ -222,12 +219,29 @@ def whole_text_loss(model: Backbone, batch: TextBatch, tables: Any, state: LossS
     if batch.paths is not None:  # packs have slots for them
         in_prompt = batch.annotations["prompt"]
         weight, parts = batch.annotations["weight"] + in_prompt, parts_by_gain(batch) | {"loss_prompt": in_prompt}
-        return weighted_cross_entropy(target_logits(model, batch), batch.target, weight, parts=parts)
+        return weighted_loss(model, batch, batch.target, weight, parts=parts)
     text = whole_text(batch)
     left = ((0, 0), (text.batch.prompt.shape[1], 0))
     weight = jnp.where(text.in_prompt, 1.0, jnp.pad(batch.annotations["weight"], left))
     parts = {name: jnp.pad(mask, left) for name, mask in parts_by_gain(batch).items()} | {"loss_prompt": text.in_prompt}
-    return weighted_cross_entropy(target_logits(model, text.batch), text.tokens, weight, parts=parts)
+    return weighted_loss(model, text.batch, text.tokens, weight, parts=parts)
+
+
+def weighted_loss(
+    model: Backbone,
+    batch: TextBatch,
+    target: Int[Array, "B T"],
+    weight: Float[Array, "B T"],
+    *,
+    parts: Mapping[str, Bool[Array, "B T"] | Float[Array, "B T"]],
+) -> LossSum:
+    """`weighted_cross_entropy` of the tokens whose inputs `batch.before` names."""
+
+    def loss(logits: Float[Array, "B T V"], arrays: Any) -> LossSum:
+        target, weight, parts = arrays
+        return weighted_cross_entropy(logits, target, weight, parts=parts)
+
+    return over_targets(model.logits, [model.target_hidden(batch)], (target, weight, parts), loss)
 
 
 def plain_objective(index: ItemIndex, *, prompt_loss: bool = False) -> Objective:
@@ -243,7 +257,7 @@ def parts_by_gain(batch: TextBatch) -> dict[str, Bool[Array, "B T"]]:
 
 
 def target_logits(model: Backbone, batch: TextBatch) -> Float[Array, "B T V"]:
-    """Logits of each target token, float32; the vocabulary head runs on target positions only."""
+    """Logits of all target tokens at once, float32."""
     return model.logits(model.target_hidden(batch))
 
 

@@ -29,13 +29,12 @@ from igd_jax.methods.base import (
     gain_weights,
     parts_by_gain,
     search_engine,
-    target_logits,
     token_loss,
 )
 from igd_jax.models.backbone import Backbone
 from igd_jax.models.layers import pick
 from igd_jax.models.visibility import Segments, newest_before
-from igd_jax.training.loss import weighted_cross_entropy
+from igd_jax.training.loss import over_targets, weighted_cross_entropy
 from igd_jax.training.step import LossState
 
 
@@ -105,12 +104,16 @@ class CFT(Method):
           InputError: the prompt without history and the longest identifier exceed the model's positions.
         """
         check_room(model, tables)
-        logits, weight = target_logits(model, batch), batch.annotations["weight"]
-        normal = weighted_cross_entropy(logits, batch.target, weight, parts=parts_by_gain(batch))
-        without = logits_without_history(model, batch, tables.prompt)
+        hidden = model.target_hidden(batch), hidden_without_history(model, batch, tables.prompt)
+        arrays = batch.target, batch.annotations["weight"], parts_by_gain(batch)
+        return over_targets(model.logits, hidden, arrays, self._loss_of_logits)
+
+    def _loss_of_logits(self, logits: Float[Array, "B T V"], without: Float[Array, "B T V"], arrays: Any) -> LossSum:
+        target, weight, parts = arrays
         if self._stop_gradient:
             without = jax.lax.stop_gradient(without)
-        causal = weighted_cross_entropy(logits - without, batch.target, weight, parts={})
+        normal = weighted_cross_entropy(logits, target, weight, parts=parts)
+        causal = weighted_cross_entropy(logits - without, target, weight, parts={})
         halves = {"loss_normal": (normal.loss, normal.weight), "loss_causal": (causal.loss, causal.weight)}
         return LossSum(normal.loss + self._alpha * causal.loss, normal.weight, normal.metrics | halves)
 
@@ -126,7 +129,12 @@ def position_weights(lengths: Int[np.ndarray, " items"], *, beta: float) -> Floa
 
 
 def logits_without_history(model: Backbone, batch: TextBatch, prompt: Int[Array, " P"]) -> Float[Array, "B T V"]:
-    """Logits z0 of each target token after `prompt`, in float32, aligned with `target_logits`.
+    """Logits z0 of each target token after `prompt`, in float32, aligned with `target_logits`."""
+    return model.logits(hidden_without_history(model, batch, prompt))
+
+
+def hidden_without_history(model: Backbone, batch: TextBatch, prompt: Int[Array, " P"]) -> Float[Array, "B T D"]:
+    """States that predict each target token after `prompt`, aligned with `Backbone.target_hidden`.
 
     The prompt is read once for the whole batch, and each identifier is read directly after it:
 
@@ -148,7 +156,7 @@ def logits_without_history(model: Backbone, batch: TextBatch, prompt: Int[Array,
         visible=Segments(jnp.where(batch.target_mask, identifier, 0)),
     )
     before = pick(hidden, jnp.maximum(newest_before(batch.target_mask), 0))
-    return model.logits(jnp.where(is_first[..., None], prefix.hidden[:, None], before))
+    return jnp.where(is_first[..., None], prefix.hidden[:, None], before)
 
 
 def check_room(model: Any, counterfactual: Counterfactual) -> None:

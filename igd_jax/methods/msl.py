@@ -16,6 +16,9 @@ The published code updates tau with a batch before it computes the loss of that 
 of the steps before it, so that the loss does not depend on how a batch is split into micro-batches.
 """
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -33,9 +36,9 @@ from igd_jax.methods.base import (
     Objective,
     check_argument,
     search_engine,
-    target_logits,
 )
 from igd_jax.models.backbone import Backbone
+from igd_jax.training.loss import over_targets
 from igd_jax.training.step import LossState
 
 DENOMINATORS = ("all", "deciding")
@@ -115,31 +118,28 @@ class MSL(Method):
 
     def _loss(self, model: Backbone, batch: TextBatch, tables: DeviceTrie, state: LossState) -> LossSum:
         """Sum of l over target tokens, times tau if it is adaptive."""
-        logits = target_logits(model, batch)
+        hidden = model.target_hidden(batch)
         parent = jnp.where(batch.target_mask, batch.annotations["parent"], -1)  # padding holds zeros
         tau = state["tau"] if self._adaptive else jnp.float32(self._tau)
-        target = jnp.take_along_axis(logits, batch.target[..., None], axis=-1)[..., 0]
 
         # First tokens have many alternatives, the children of the root; other tokens have few.
-        first, first_target, first_parent = first_tokens(batch, logits, target, parent)
-        first, first_legal = legal_logits(first, first_parent, tables, width=tables.root_width)
-        rest, rest_legal = legal_logits(logits, jnp.where(batch.place == 0, -1, parent), tables, width=tables.width)
-        nll = legal_nll(first, first_legal, first_target, tau).sum() + legal_nll(rest, rest_legal, target, tau).sum()
-
-        n_deciding = _count(has_choice(first_legal)) + _count(has_choice(rest_legal))
+        first_hidden, *of_first = first_tokens(batch, hidden, parent)
+        of_rest = batch.target, parent, (parent >= 0) & (batch.place > 0)
+        first, rest = (
+            over_targets(model.logits, [states], arrays, partial(legal_loss, trie=tables, tau=tau, width=width))
+            for states, arrays, width in (
+                (first_hidden, of_first, tables.root_width),
+                (hidden, of_rest, tables.width),
+            )
+        )
+        nll, n_deciding = first.loss + rest.loss, first.weight + rest.weight
         counted = n_deciding if self._denominator == "deciding" else _count(parent >= 0)
         is_target = batch.target_mask & (batch.place == 0)
         metrics = {"off_trie": (_count(is_target & (parent < 0)), _count(is_target))}
         if not self._adaptive:
             return LossSum(nll, counted, metrics)
-        n_rows, n_legal = _count(first_parent >= 0), _count(first_legal)
-        metrics |= {
-            "tau": (tau * n_rows, n_rows),
-            "first_target": (jnp.where(first_parent >= 0, first_target, 0.0).sum(), n_rows),
-            "first_legal": (jnp.where(first_legal, first, 0.0).sum(), n_legal),
-            "first_legal_square": (jnp.where(first_legal, jnp.square(first), 0.0).sum(), n_legal),
-        }
-        return LossSum(tau * nll, counted, metrics)
+        n_rows = first.metrics["first_target"][1]
+        return LossSum(tau * nll, counted, metrics | first.metrics | {"tau": (tau * n_rows, n_rows)})
 
     def _follow(self, state: LossState, total: LossSum) -> LossState:
         """Update the temperature with the first tokens of a step, once warmed up; without any, it is unchanged."""
@@ -165,13 +165,36 @@ METHOD = MSL
 
 
 def first_tokens(
-    batch: TextBatch, logits: Float[Array, "B T V"], target: Float[Array, "B T"], parent: Int[Array, "B T"]
-) -> tuple[Float[Array, "1 n V"], Float[Array, "1 n"], Int[Array, "1 n"]]:
-    """Logits, the target's logit and the parent (-1 if there is none) of the first token of each identifier."""
-    exists = batch.first < target.size
-    at = jnp.minimum(batch.first, target.size - 1)
-    first = logits.reshape(-1, logits.shape[-1])[at]
-    return first[None], target.reshape(-1)[at][None], jnp.where(exists, parent.reshape(-1)[at], -1)[None]
+    batch: TextBatch, hidden: Float[Array, "B T D"], parent: Int[Array, "B T"]
+) -> tuple[Float[Array, "n 1 D"], Int[Array, "n 1"], Int[Array, "n 1"], Bool[Array, "n 1"]]:
+    """State, id, parent, and whether there is one, of the first token of each identifier."""
+    at = jnp.minimum(batch.first, parent.size - 1)
+    states, target, parent = (x.reshape(-1, *x.shape[2:])[at][:, None] for x in (hidden, batch.target, parent))
+    return states, target, parent, (batch.first < batch.target.size)[:, None] & (parent >= 0)
+
+
+def legal_loss(
+    logits: Float[Array, "B T V"], arrays: Any, *, trie: DeviceTrie, tau: Float[Array, ""], width: int
+) -> LossSum:
+    """Sum of l over tokens on the trie, and the number of those that decide; sums of `first_tokens` as metrics.
+
+    Args:
+      logits: logits of the tokens.
+      arrays: id and parent of each token, and whether it counts.
+      trie: the trie.
+      tau: the temperature.
+      width: most children of a parent.
+    """
+    target, parent, counts = arrays
+    own = jnp.take_along_axis(logits, target[..., None], axis=-1)[..., 0]
+    found, legal = legal_logits(logits, jnp.where(counts, parent, -1), trie, width=width)
+    n_rows, n_legal = _count(counts), _count(legal)
+    metrics = {
+        "first_target": (jnp.where(counts, own, 0.0).sum(), n_rows),
+        "first_legal": (jnp.where(legal, found, 0.0).sum(), n_legal),
+        "first_legal_square": (jnp.where(legal, jnp.square(found), 0.0).sum(), n_legal),
+    }
+    return LossSum(legal_nll(found, legal, own, tau).sum(), _count(has_choice(legal)), metrics)
 
 
 def legal_logits(

@@ -13,6 +13,12 @@ from igd_jax.core.types import ItemBatch, TextBatch
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.t5_config import T5Config
 
+_MOST_LOGITS = 1 << 29
+"""Bytes of logits of one device that training makes at once."""
+_PART_OF_LOGITS = 1 << 27
+"""Bytes of them at a time where there are more: so many targets that products with the head are efficient. Each part
+adds to the gradient of the head, so a few parts would cost more than they save."""
+
 
 def real_tokens(batch: TextBatch | ItemBatch) -> int:
     """Tokens, or items of histories, that a model has to read: without padding, a shared prefix once."""
@@ -85,7 +91,7 @@ def activation_bytes(
 ) -> int:
     """Estimate of the bytes of a decoder's states at the peak of a gradient, to a third or so.
 
-    It is what each layer keeps, one layer at work, and the logits, their gradients and a copy.
+    It is what each layer keeps, one layer at work, and the logits of some targets and a copy of them.
 
     Args:
       config: sizes of the model.
@@ -99,4 +105,19 @@ def activation_bytes(
     between = 2 * config.hidden_size + 2 * heads + kv_heads + 2 * config.mlp_size
     whole = (dots + between) * itemsize + 2 * 4 * config.num_heads * width
     kept = {"none": whole, "dots": dots * itemsize, "full": config.hidden_size * itemsize}[remat]
-    return rows * (width * (config.num_layers * kept + whole) + 3 * 4 * target * vocab_size)
+    logits = 4 * rows * targets_at_once(rows, target, vocab_size) * vocab_size
+    return rows * width * (config.num_layers * kept + whole) + 2 * logits
+
+
+def targets_at_once(rows: int, target: int, vocab_size: int) -> int:
+    """Columns of targets whose logits are in memory together: all, or as many as fit `_PART_OF_LOGITS`.
+
+    Args:
+      rows, target: rows of the micro-batch on one device, and columns of targets.
+      vocab_size: columns of the logits.
+    """
+    column = 4 * rows * vocab_size
+    if target * column <= _MOST_LOGITS:
+        return target
+    n_parts = -(-target // max(_PART_OF_LOGITS // column, 1))
+    return -(-target // n_parts)

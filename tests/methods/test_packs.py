@@ -1,4 +1,4 @@
-"""A loss and its gradients are those of padded rows, whether rows stand side by side in packs or as trees."""
+"""A loss and its gradients are those of padded rows, in packs or as trees, and of some targets at a time."""
 
 from typing import Any
 
@@ -20,6 +20,7 @@ from igd_jax.data.packing import PackShape, place_rows
 from igd_jax.data.packs import make_packs
 from igd_jax.methods.base import Context, Objective, load_method
 from igd_jax.methods.cft import Counterfactual
+from igd_jax.models import cost
 
 N_ITEMS, N_ROWS = 30, 14
 METHODS = {
@@ -101,10 +102,37 @@ def test_packs_and_trees_have_the_loss_and_gradients_of_padded_rows(name, contex
     assert whole.own.sum() < n_tokens[1]  # some tree was split
 
 
-def assert_close(found: Any, expected: Any) -> None:
-    """Each array is the same to 1e-5 of its largest number."""
+@pytest.mark.parametrize("name", ["igd", "cft", "msl"])
+def test_some_targets_at_a_time_have_the_loss_and_gradients_of_all(name, context, examples, monkeypatch):
+    objective = load_method(name, METHODS[name]).objective(context)
+    state = {key: jnp.float32(value) for key, value in objective.state.items()}
+    graph, params = nnx.split(random_model("decoder"))
+    tokens = context.index.item_tokens
+    rows = make_text_batch(examples, np.arange(N_ROWS), tokens, objective.annotations, size=N_ROWS)
+    rows = jax.tree.map(jnp.asarray, rows)
+
+    def gradients(params: Any) -> tuple[Any, LossSum]:
+        def loss(params: Any) -> tuple[jax.Array, LossSum]:
+            total = objective.loss(nnx.merge(graph, params), rows, tables_of(objective), state)
+            return 2.0 * total.loss, total  # so that what comes back is not 1
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    expected = jax.jit(gradients)(params)
+    for name in ("_MOST_LOGITS", "_PART_OF_LOGITS"):
+        monkeypatch.setattr(cost, name, 3 * 4 * N_ROWS * VOCAB)  # three columns, which leave a rest
+    found = jax.jit(lambda params: gradients(params))(params)
+    assert_close(found, expected, tolerance=1e-6)
+
+
+def assert_close(found: Any, expected: Any, *, tolerance: float = 1e-5) -> None:
+    """Each array is the same to `tolerance` of its largest number."""
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     for (path, ours), theirs in zip(jax.tree.leaves_with_path(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(
-            ours, theirs, rtol=1e-5, atol=1e-5 * float(np.abs(theirs).max()), err_msg=jax.tree_util.keystr(path)
+            ours,
+            theirs,
+            rtol=tolerance,
+            atol=tolerance * float(np.abs(theirs).max()),
+            err_msg=jax.tree_util.keystr(path),
         )
