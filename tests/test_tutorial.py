@@ -20,6 +20,7 @@ QUICKER = {
     "evaluate": [*FEW_ROWS, "--choose_examples=8"],
     "recommend": FEW_ROWS,
     "analyse": ["--max_examples=4", "--exact_examples=2"],
+    "report": ["--max_examples=4"],
 }
 
 
