@@ -39,6 +39,9 @@ STYLE = """<style>
   .deciding { fill: #9fdccb; stroke: #12705b }
   .forced { fill: #f0f1f3; stroke: #afb8c1; stroke-dasharray: 4 3 }
   .model { fill: #b9c2cc }
+  .call1 { fill: #cfe3ff; stroke: #2f6fb5 }
+  .call2 { fill: #ffe0b8; stroke: #a76300 }
+  .call3 { fill: #e5d6fb; stroke: #7548b8 }
   @media (prefers-color-scheme: dark) {
     .ground { fill: #151b23; stroke: #3d444d }
     text { fill: #f0f6fc }
@@ -46,6 +49,9 @@ STYLE = """<style>
     .deciding { fill: #0c6350; stroke: #3fc7a5 }
     .forced { fill: #262c36; stroke: #656c76 }
     .model { fill: #4b545f }
+    .call1 { fill: #123d6b; stroke: #5aa2ef }
+    .call2 { fill: #5b3a08; stroke: #e0a040 }
+    .call3 { fill: #43296f; stroke: #b18cf0 }
   }
 </style>"""
 
@@ -75,28 +81,50 @@ def prefixes() -> dict[tuple[str, ...], tuple[float, bool]]:
 
 def trie() -> str:
     """The trie of the example, with the gain and the weight of each token."""
+    notes = {
+        begun: ("forced", f"no gain, w {BETA:g}") if forced else ("deciding", f"gain {gain:.2f}, w 1")
+        for begun, (gain, forced) in prefixes().items()
+    }
+    head = "Five titles as a trie. Few tokens decide which title it is (green); all others follow."
+    foot = f"Gain in nats, as the package computes it. Tokens without gain weigh {BETA:g} in the loss, all others 1."
+    return _tree(notes, [f"sold {sold}" for sold in SOLD.values()], head, foot)
+
+
+def calls() -> str:
+    """The same trie, with the call of the model in which a search reads each token."""
+    known = prefixes()
+    notes = {}
+    for begun in known:
+        path = [begun[: n + 1] for n in range(len(begun))]
+        call = sum(not known[each][1] for each in path)
+        notes[begun] = ("forced", "not read") if begun[-1] == "EOS" else (f"call{call}", f"call {call}")
+    steps = max(len(title.split()) for title in SOLD)
+    last = max(int(kind[4:]) for kind, _ in notes.values() if kind != "forced")
+    head = f"Whole chains per call: {last} calls of the model read all five titles; token by token, it takes {steps}."
+    foot = "A call reads what may follow, each with its chain: the forced tokens up to where the trie branches again."
+    return _tree(notes, [""] * len(SOLD), head, foot)
+
+
+def _tree(notes: dict[tuple[str, ...], tuple[str, str]], ends_told: list[str], head: str, foot: str) -> str:
+    """The example's trie; for each beginning of a title the kind of box, and a note below its last word."""
     column, line, wide, tall = 118, 74, 92, 40
     ends = [(*title.split(), "EOS") for title in SOLD]
     places = {}
-    for begun in [(), *prefixes()]:
+    for begun in [(), *notes]:
         rows = [row for row, end in enumerate(ends) if end[: len(begun)] == begun]
         places[begun] = (54 + column * len(begun), 70 + line * (rows[0] + rows[-1]) / 2)
     parts = [_edge(places[begun[:-1]], place, wide) for begun, place in places.items() if begun]
     parts.append(text(54, places[()][1] + 5, "start", anchor="middle"))
-    for begun, (gain, forced) in prefixes().items():
+    for begun, (kind, note) in notes.items():
         x, y = places[begun]
-        kind, weight = ("forced", BETA) if forced else ("deciding", 1)
         box = f'x="{x - wide / 2:g}" y="{y - tall / 2:g}" width="{wide}" height="{tall}" rx="7"'
         parts += [f'<rect class="{kind}" {box}/>', text(x, y - 2, begun[-1], anchor="middle")]
-        told = "no gain" if forced else f"gain {gain:.2f}"
-        parts.append(text(x, y + 13, f"{told}, w {weight:g}", kind="note", anchor="middle"))
-    for end, sold in zip(ends, SOLD.values(), strict=True):
+        parts.append(text(x, y + 13, note, kind="note", anchor="middle"))
+    for end, told in zip(ends, ends_told, strict=True):
         x, y = places[end]
-        parts.append(text(x + wide / 2 + 10, y + 5, f"sold {sold}", kind="small"))
-    parts.append(text(20, 30, "Five titles as a trie. Few tokens decide which title it is (green); all others follow."))
-    foot = f"Gain in nats, as the package computes it. Tokens without gain weigh {BETA:g} in the loss, all others 1."
-    parts.append(text(20, 62 + line * len(ends), foot, kind="small"))
-    return svg(54 + column * 6 + 40, 80 + line * len(ends), "Titles as a trie, with the gain of each token", parts)
+        parts.append(text(x + wide / 2 + 10, y + 5, told, kind="small"))
+    parts += [text(20, 30, head), text(20, 62 + line * len(ends), foot, kind="small")]
+    return svg(54 + column * 6 + 40, 80 + line * len(ends), head, parts)
 
 
 def _edge(start: tuple[float, float], end: tuple[float, float], wide: int) -> str:
@@ -125,6 +153,7 @@ def pictures() -> Iterator[tuple[str, str]]:
     """Name and content of each file."""
     yield "trie.svg", trie()
     yield "alpha.svg", alpha()
+    yield "calls.svg", calls()
 
 
 if __name__ == "__main__":

@@ -103,8 +103,10 @@ def config_page() -> str:
 
 def python_page() -> str:
     """The names that the package exports, with their docstrings."""
-    of_names = {name: f"igd_jax.{module}.{name}" for name, module in igd_jax._MODULES.items()}
-    blocks = [f"::: {of_names[name]}\n    options:\n      heading_level: 2" for name in sorted(of_names)]
+    names = sorted(igd_jax.__all__)
+    modules = [f".{igd_jax._MODULES[name]}" if name in igd_jax._MODULES else "" for name in names]
+    places = [f"igd_jax{module}.{name}" for module, name in zip(modules, names, strict=True)]
+    blocks = [f"::: {place}\n    options:\n      heading_level: 2" for place in places]
     return "\n\n".join(["# Python", "What `import igd_jax` offers. Everything else may change.", *blocks]) + "\n"
 
 

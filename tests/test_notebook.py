@@ -23,6 +23,7 @@ def test_it_runs(tmp_path, monkeypatch):
     for cell in notebook.cells:
         cell.source = cell.source.replace("num_steps = 200", "num_steps = 2\nconfig.train.eval_examples = 32")
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
     where = {"metadata": {"path": str(tmp_path)}}
     NotebookClient(notebook, timeout=300, kernel_name="python3", resources=where).execute()
     *_, listed, heat_map = [cell for cell in notebook.cells if cell.cell_type == "code"]

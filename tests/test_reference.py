@@ -1,5 +1,6 @@
 """Pages made from the code name every command, option and field; figures are those of results."""
 
+import importlib
 import re
 
 import pytest
@@ -45,8 +46,10 @@ def test_every_field_and_argument_has_its_line():
 
 
 def test_every_exported_name_has_its_block():
-    modules = re.findall(r"^::: igd_jax\.(\S+)$", reference.python_page(), re.MULTILINE)
-    assert sorted(module.rpartition(".")[2] for module in modules) == sorted(igd_jax.__all__)
+    blocks = re.findall(r"^::: (\S+)$", reference.python_page(), re.MULTILINE)
+    assert [block.rpartition(".")[2] for block in blocks] == sorted(igd_jax.__all__)
+    for module, _, name in (block.rpartition(".") for block in blocks):
+        assert vars(importlib.import_module(module))[name] is getattr(igd_jax, name)
 
 
 def test_figures_are_those_of_the_results():
