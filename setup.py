@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     packages=[*find_packages(include=["igd_jax", "igd_jax.*"]), "igd_jax._shipped.configs"],
     package_dir={"igd_jax._shipped.configs": "configs"},
-    package_data={"igd_jax": ["py.typed"]},
+    package_data={"igd_jax": ["py.typed", "carried/*.py"]},
     entry_points={"console_scripts": ["igd = igd_jax.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
