@@ -94,8 +94,8 @@ def write_folder(
         _write_set_tokens(folder / SET_TOKENS, trained.model)
         carried = []
         notes.append(
-            f"no {TRIE} and no logits processors, as items are sets of vectors: {SET_TOKENS} has those of all items, and "
-            "the queries, but not the order and the masks in which the backbone reads them"
+            f"no {TRIE} and no logits processors, as items are sets of vectors: {SET_TOKENS} has those of all items "
+            "and the queries, but not the order and the masks in which the backbone reads them"
         )
     else:
         arrays: Any = trie_arrays(index)
