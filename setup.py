@@ -49,6 +49,7 @@ setup(
             "matplotlib>=3.9",
             "tensorboardX>=2.6",
             "qwix>=0.1.8,<0.2",
+            "peft>=0.18",
             "torch==2.13.0; python_version < '3.12'",
         ],
         "tpu": ["jax[tpu]"],

@@ -198,3 +198,20 @@ def test_the_page_names_all_files_and_its_example_runs(folder, capsys):
     (example,) = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
     exec(example.replace('"HF_DIR"', json.dumps(str(folder))), {})
     assert "'title': " in capsys.readouterr().out
+
+
+def test_what_other_programs_will_not_have_is_told_and_d3_divides_the_logits(trained, tmp_path):
+    changes = {"decode.collaborative": "popularity", "decode.temperature": 2.0, "decode.exclude_history": True}
+    config = load_config(None, Workdir(str(trained)))
+    config.update_from_flattened_dict(changes)
+    config.method = {"name": "d3", "args": {"lam": 0.5}}
+    notes = program.export(config, Workdir(str(trained)), str(tmp_path / "out"), dtype="bfloat16")
+    told = [note.split(":")[0].split(",")[0] for note in notes if not note.startswith("AutoTokenizer ")]
+    assert told == [
+        "weights are rounded from float32 to bfloat16",
+        "scores of a collaborative source are not exported",
+        "config.decode.allowed and exclude_history are not exported",
+    ]
+    settings = json.loads((tmp_path / "out" / "igd_jax.json").read_text(encoding="utf-8"))
+    assert (settings["decode"]["temperature"], settings["decode"]["softmax_temperature"]) == (1.0, 2.0)
+    assert settings["not_exported"] == notes

@@ -182,6 +182,8 @@ def recommend(model: Any, items: Items, histories: Sequence[Sequence[str]]) -> l
     ids = torch.tensor([[eos] * (width - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     before = 1 if model.config.is_encoder_decoder else width
+    # The cache of transformers 5 has room for as many layers as the encoder of a T5 has.
+    fits = getattr(model.config, "num_decoder_layers", None) in (None, getattr(model.config, "num_layers", None))
     search = GenerationConfig(
         num_beams=n_beams,
         num_return_sequences=n_beams,
@@ -189,6 +191,7 @@ def recommend(model: Any, items: Items, histories: Sequence[Sequence[str]]) -> l
         length_penalty=decode["length_penalty"],
         do_sample=False,
         early_stopping=False,
+        use_cache=fits,
         eos_token_id=eos,
         pad_token_id=eos,
         decoder_start_token_id=getattr(model.config, "decoder_start_token_id", None),

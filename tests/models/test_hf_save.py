@@ -6,8 +6,6 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_run
-from flax import nnx
 from safetensors.numpy import load_file
 from test_lora import IDS, fill, logits_of, make
 from test_parity import CASES, save_random
@@ -37,7 +35,7 @@ def test_a_config_comes_back(name):
 
 
 def test_switches_of_no_family_are_refused():
-    with pytest.raises(InputError, match="no family of models has {'qkv_bias': True, 'qk_norm': True}; expected one"):
+    with pytest.raises(InputError, match=r"no family of models has {'qkv_bias': True, 'qk_norm': True}; expected one"):
         to_hf(dataclasses.replace(NAMED["pico"], qk_norm=True))
 
 
@@ -71,6 +69,7 @@ def test_many_tensors_are_several_files_and_bfloat16_is_half_of_them(tmp_path):
         np.testing.assert_array_equal(array, tensors[name])
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # of PEFT
 def test_adapters_are_merged_or_added_by_peft(tmp_path):
     peft = pytest.importorskip("peft")
     lora = LoRA(2, 6.0, "q,v,o,gate,down")
@@ -90,10 +89,7 @@ def test_adapters_are_merged_or_added_by_peft(tmp_path):
     assert len(names) == 2 * 2 * 5
 
 
-def test_vocabulary_and_adapters_of_a_saved_model_are_what_they_were():
-    merged = dict(tensors_of(fill(make("q")), NAMES, jnp.float32))
-    plain = dict(tensors_of(make(), NAMES, jnp.float32))
+def test_merging_changes_the_adapted_maps_alone():
+    plain, merged = (dict(tensors_of(decoder, NAMES, jnp.float32)) for decoder in (make(), fill(make("q"))))
     differ = {name for name in plain if not np.array_equal(plain[name], merged[name])}
     assert differ == {f"model.layers.{layer}.self_attn.q_proj.weight" for layer in range(2)}
-    assert plain.keys() == tiny_run._random_tensors().keys()
-    assert nnx.state(make())
