@@ -177,6 +177,12 @@ def test_a_model_of_item_ids_has_no_form_elsewhere(sasrec_run, tmp_path):
             r"holds no items as they were exported \(",
         ),
         ("trie.npz", None, "holds no trie, which is not opened here; load the run"),
+        ("trie.npz", lambda text: "no arrays", "trie.npz cannot be read as arrays of numbers"),
+        (
+            "items.jsonl",
+            lambda text: text.replace('"targets": 4', '"targets": 9'),
+            "is not the trie of items.jsonl and",
+        ),
         ("run.json", lambda text: text.replace('"alpha": 0.4', '"alpha": 4'), "config.decode.alpha is 4"),
     ],
 )
@@ -186,7 +192,8 @@ def test_a_folder_that_was_altered_is_refused(folder, tmp_path, file, change, me
     if change is None:
         (tmp_path / file).unlink()
     else:
-        (tmp_path / file).write_text(change((tmp_path / file).read_text(encoding="utf-8")), encoding="utf-8")
+        text = (tmp_path / file).read_text(encoding="utf-8", errors="replace")
+        (tmp_path / file).write_text(change(text), encoding="utf-8")
     with pytest.raises(InputError, match=message):
         Recommender.load(tmp_path)
 

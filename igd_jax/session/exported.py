@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -9,8 +10,10 @@ from ml_collections import ConfigDict
 from igd_jax.core.compilation import cache_compilations
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
+from igd_jax.core.shown import shortened
 from igd_jax.data.prepared import Prepared
 from igd_jax.data.tokenizer import load_tokenizer
+from igd_jax.items.index import ItemIndex
 from igd_jax.session.config_flags import FREE_TO_DECODE, config_at, differing
 from igd_jax.session.session import Session, Sold, put_together
 from igd_jax.session.settings import TO_DECODE, settings_from
@@ -64,12 +67,40 @@ def exported_session(config: ConfigDict, folder: Path) -> tuple[Session, Workdir
     prepared, sold = _items(folder, fingerprint=str(content.get("data_fingerprint")))
     workdir, mesh = Workdir(str(folder / "run")), make_mesh(**vars(settings.mesh))
     session = put_together(settings, prepared, load_tokenizer(folder), sold, mesh, workdir.path / "cache")
+    _check_trie(folder / TRIE, session.index)
     if not session.method.beam_search:
         raise InputError(
             f"{folder} is of a run of {settings.method.name}, which needs more for its lists than the folder holds; "
             "load the run"
         )
     return session, workdir
+
+
+def trie_arrays(index: ItemIndex) -> dict[str, np.ndarray]:
+    """Content of ``trie.npz``; rows are numbered among the candidates."""
+    trie, gain = index.trie, index.gain
+    return {
+        "token": trie.token,
+        "branch": trie.branch,
+        "child_start": trie.child_start,
+        "child": trie.child,
+        "gain": gain.gain,
+        "factor": gain.factor,
+        "leaf": trie.leaf,
+        "row": np.arange(len(trie.row), dtype=np.int32),
+    }
+
+
+def _check_trie(path: Path, index: ItemIndex) -> None:
+    """Raise `InputError` unless the trie of a folder is that of its items."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            found = {name: file[name] for name in file.files}
+    except (BadZipFile, OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path} cannot be read as arrays of numbers ({shortened(str(error))}); {AGAIN}") from None
+    expected = trie_arrays(index)
+    if found.keys() != expected.keys() or not all(np.array_equal(found[name], expected[name]) for name in expected):
+        raise InputError(f"{path} is not the trie of {ITEMS} and tokenizer.json beside it; {AGAIN}")
 
 
 def _items(folder: Path, *, fingerprint: str) -> tuple[Prepared, Sold]:

@@ -14,6 +14,7 @@ import igd_jax
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import append_lines, write_json
 from igd_jax.core.ragged import Ragged
+from igd_jax.core.shown import shortened
 from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.decoding.search import EXACT
@@ -24,7 +25,7 @@ from igd_jax.models.lora import LoRA
 from igd_jax.models.setrec import SetModel
 from igd_jax.models.t5 import T5
 from igd_jax.session.config_flags import config_json
-from igd_jax.session.exported import FORMAT, ITEMS, RUN, SETTINGS, TRIE
+from igd_jax.session.exported import FORMAT, ITEMS, RUN, SETTINGS, TRIE, trie_arrays
 from igd_jax.session.recommender import decode_options
 from igd_jax.session.session import Session
 from igd_jax.session.weights import Trained
@@ -109,21 +110,6 @@ def write_folder(
     write_json(folder / RUN, config_json(config))
     write_json(folder / SETTINGS, _settings(session, index, trained, end=end, notes=notes))
     return notes
-
-
-def trie_arrays(index: ItemIndex) -> dict[str, np.ndarray]:
-    """Content of ``trie.npz``; rows are numbered among the candidates."""
-    trie, gain = index.trie, index.gain
-    return {
-        "token": trie.token,
-        "branch": trie.branch,
-        "child_start": trie.child_start,
-        "child": trie.child,
-        "gain": gain.gain,
-        "factor": gain.factor,
-        "leaf": trie.leaf,
-        "row": np.arange(len(trie.row), dtype=np.int32),
-    }
 
 
 def prompt_end(session: Session) -> list[int]:
@@ -257,7 +243,12 @@ def _tokenizer_note(folder: Path, tokenizer: Tokenizer, titles: list[str]) -> li
     from transformers import AutoTokenizer  # slow to import
 
     some = titles[:: max(len(titles) // _TITLES_COMPARED, 1)]
-    theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True)(some, add_special_tokens=False)["input_ids"]
+    try:
+        theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True)(some, add_special_tokens=False)[
+            "input_ids"
+        ]
+    except Exception as error:  # of whichever class it chooses
+        return [f"AutoTokenizer of transformers does not open this tokenizer ({shortened(str(error))})"]
     differ = sum(a != b for a, b in zip(theirs, tokenizer.encode(some), strict=True))
     if not differ:
         return []

@@ -6,6 +6,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from safetensors.numpy import load_file
 from test_lora import IDS, fill, logits_of, make
 from test_parity import CASES, save_random
@@ -14,7 +15,8 @@ from igd_jax.core.errors import InputError
 from igd_jax.models.config import NAMED, from_hf, to_hf
 from igd_jax.models.decoder_weights import NAMES, load_decoder
 from igd_jax.models.hf_save import save_adapter, save_model, save_tensors, tensors_of
-from igd_jax.models.lora import LoRA
+from igd_jax.models.lora import LoRA, add_lora
+from igd_jax.models.quantized import KINDS, quantize_layers
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
@@ -93,3 +95,13 @@ def test_merging_changes_the_adapted_maps_alone():
     plain, merged = (dict(tensors_of(decoder, NAMES, jnp.float32)) for decoder in (make(), fill(make("q"))))
     differ = {name for name in plain if not np.array_equal(plain[name], merged[name])}
     assert differ == {f"model.layers.{layer}.self_attn.q_proj.weight" for layer in range(2)}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_of_few_bits_are_written_as_what_they_stood_for(kind, tmp_path):
+    pytest.importorskip("qwix")
+    model = make()
+    quantize_layers(model, kind)
+    add_lora(model, LoRA(2, 6.0, "q"), rngs=nnx.Rngs(1))
+    save_model(fill(model), tmp_path, eos=0)
+    np.testing.assert_allclose(their_logits(opened(tmp_path), IDS), logits_of(model), atol=1e-5)
