@@ -74,7 +74,7 @@ def vllm_beam_search(
     for _ in range(max_tokens):
         added = [(row, None, prompt + text, []) for row, (text, _) in enumerate(beams)]
         processor.update_state(BatchUpdate(len(beams), [], added, []))
-        logits = torch.cat([model(torch.tensor([prompt + text])).logits[:, -1] for text, _ in beams])
+        logits = model(torch.tensor([prompt + text for text, _ in beams])).logits[:, -1]
         found = processor.apply(logits.float())
         longer = [
             ([*text, token], total + score)

@@ -178,11 +178,7 @@ def test_a_model_of_item_ids_has_no_form_elsewhere(sasrec_run, tmp_path):
         ),
         ("trie.npz", None, "holds no trie, which is not opened here; load the run"),
         ("trie.npz", lambda text: "no arrays", "trie.npz cannot be read as arrays of numbers"),
-        (
-            "items.jsonl",
-            lambda text: text.replace('"targets": 4', '"targets": 9'),
-            "is not the trie of items.jsonl and",
-        ),
+        ("items.jsonl", lambda text: text.replace('"targets": 4', '"targets": 9'), "is not the trie of items.jsonl"),
         ("run.json", lambda text: text.replace('"alpha": 0.4', '"alpha": 4'), "config.decode.alpha is 4"),
     ],
 )
@@ -222,3 +218,19 @@ def test_what_other_programs_will_not_have_is_told_and_d3_divides_the_logits(tra
     settings = json.loads((tmp_path / "out" / "igd_jax.json").read_text(encoding="utf-8"))
     assert (settings["decode"]["temperature"], settings["decode"]["softmax_temperature"]) == (1.0, 2.0)
     assert settings["not_exported"] == notes
+
+
+def test_a_method_that_writes_freely_is_exported_but_its_lists_are_those_of_the_run_alone(trained, tmp_path):
+    config = load_config(None, Workdir(str(trained)))
+    config.method = {"name": "bigrec", "args": {}}
+    notes = program.export(config, Workdir(str(trained)), str(tmp_path / "out"))
+    assert "bigrec grounds free text; the logits processors search the trie instead" in notes
+    with pytest.raises(InputError, match="is of a run of bigrec, which needs more for its lists than the folder holds"):
+        Recommender.load(tmp_path / "out")
+
+
+def test_titles_that_contain_the_end_of_a_prompt_are_found(recommender):
+    index, end = recommender.index, exporting.prompt_end(recommender.session)
+    assert not exporting.is_inside(end, index)
+    assert not exporting.is_inside(list(range(99)), index)
+    assert exporting.is_inside(index.catalog.tokens[3][1:4].tolist(), index)

@@ -21,15 +21,14 @@ def test_beams_write_items_with_the_scores_of_the_search(folder):
     model = transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     there = carried(folder)
     items = there.Items(folder)
+    eos = items.settings["eos"]
     histories = HISTORIES[:3]
     expected = there.recommend(model, items, histories)
     with vllm_of(folder) as vllm:
         processor = vllm.ItemLogitsProcessor(None, torch.device("cpu"), False)
         assert not processor.is_argmax_invariant()
         for history, results in zip(histories, expected, strict=True):
-            found = vllm_beam_search(
-                model, processor, items.prompt(history), width=4, max_tokens=12, eos=items.settings["eos"]
-            )
+            found = vllm_beam_search(model, processor, items.prompt(history), width=4, max_tokens=9, eos=eos)
             rows = [items.row(tokens) for tokens, _ in found]
             assert min(rows) >= 0
             assert [items.rows[row][0]["title"] for row in rows] == [result["title"] for result in results]

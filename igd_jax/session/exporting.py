@@ -101,7 +101,7 @@ def write_folder(
     else:
         arrays: Any = trie_arrays(index)
         np.savez_compressed(folder / TRIE, **arrays)
-        if isinstance(model, T5) or not end or _is_inside(end, index):
+        if isinstance(model, T5) or not end or is_inside(end, index):
             carried = [FOR_TRANSFORMERS]
             why = "vLLM runs no T5" if isinstance(model, T5) else "no token ids tell the end of a prompt from a title"
             notes.append(f"no {FOR_VLLM}: {why}")
@@ -133,7 +133,7 @@ def prompt_end(session: Session) -> list[int]:
     return [] if end is None else end[::-1].tolist()
 
 
-def _is_inside(end: list[int], index: ItemIndex) -> bool:
+def is_inside(end: list[int], index: ItemIndex) -> bool:
     """Whether a candidate contains the end of a prompt."""
     ids = index.catalog.tokens.take(np.flatnonzero(index.is_candidate)).ids
     n_places = max(len(ids) - len(end) + 1, 0)
@@ -244,11 +244,10 @@ def _tokenizer_note(folder: Path, tokenizer: Tokenizer, titles: list[str]) -> li
 
     some = titles[:: max(len(titles) // _TITLES_COMPARED, 1)]
     try:
-        theirs = AutoTokenizer.from_pretrained(folder, local_files_only=True)(some, add_special_tokens=False)[
-            "input_ids"
-        ]
+        auto = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # of whichever class it chooses
         return [f"AutoTokenizer of transformers does not open this tokenizer ({shortened(str(error))})"]
+    theirs = auto(some, add_special_tokens=False)["input_ids"]
     differ = sum(a != b for a, b in zip(theirs, tokenizer.encode(some), strict=True))
     if not differ:
         return []
