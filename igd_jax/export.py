@@ -52,7 +52,7 @@ def export(
         notes = write_folder(partial, session, index, trained, config, dtype=dtype, lora=lora)
     for note in notes:
         say(f"note: {note}")
-    say(f"written to {folder}; igd_transformers.py in it says how to use it")
+    say(f"written to {folder}")
     return notes
 
 
