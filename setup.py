@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     packages=[*find_packages(include=["igd_jax", "igd_jax.*"]), "igd_jax._shipped.configs"],
     package_dir={"igd_jax._shipped.configs": "configs"},
-    package_data={"igd_jax": ["py.typed"]},
+    package_data={"igd_jax": ["py.typed", "carried/*.py"]},
     entry_points={"console_scripts": ["igd = igd_jax.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
@@ -54,6 +54,7 @@ setup(
             "tensorboardX>=2.6",
             "wandb>=0.19",
             "qwix>=0.1.8,<0.2",
+            "peft>=0.18",
             "torch==2.13.0; python_version < '3.12'",
         ],
         "tpu": ["jax[tpu]"],

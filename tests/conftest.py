@@ -75,6 +75,25 @@ def tiny(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def t5_folder(tmp_path_factory) -> Path:
+    """A Hugging Face folder of a T5 with its first weights, as small as `tiny`, and the tokenizer of its decoder."""
+    import tiny_run
+    from flax import nnx
+    from tiny_models import T5_1_0
+
+    from igd_jax.data.tokenizer import train_tokenizer
+    from igd_jax.models.hf_save import save_model
+    from igd_jax.models.t5 import T5
+    from igd_jax.models.t5_config import T5Config
+
+    folder, tokenizer = tmp_path_factory.mktemp("t5"), train_tokenizer(tiny_run.TITLES, vocab_size=300)
+    config = T5Config(**vars(T5_1_0) | {"vocab_size": tokenizer.vocab_size})
+    save_model(nnx.jit(lambda: T5(config, rngs=nnx.Rngs(0)))(), folder, eos=tokenizer.eos)
+    tokenizer.save(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def trained(tiny: Path) -> Path:
     """The workdir of a finished run. Tests may add evaluations and analyses to it, and nothing else."""
     import tiny_run

@@ -14,6 +14,8 @@ from igd_jax.core.environment import PACKAGES
 ROOT = Path(__file__).resolve().parents[1]
 OWN = {"igd_jax", "configs", *sys.stdlib_module_names}
 distributions_of = cache(packages_distributions)  # reads the lists of files of all packages
+CARRIED = ROOT / "igd_jax" / "carried"
+"""Files for other programs, which import what those have; the package never imports them."""
 COMFORT = ("logging", "pandas", "plots", "quantization", "wandb")
 """Extras that the program itself imports, where they are installed; the others are for accelerators and developers."""
 
@@ -58,6 +60,7 @@ def imported(source: str) -> tuple[set[str], set[str]]:
 
 def imported_by(*folders: str) -> tuple[set[str], set[str]]:
     files = [path for folder in folders for path in (ROOT / folder).rglob("*.py")]
+    files = [path for path in files if path.parent != CARRIED]
     needed, optional = zip(*(imported(path.read_text(encoding="utf-8")) for path in files), strict=True)
     return set().union(*needed), set().union(*optional)
 

@@ -33,6 +33,7 @@ SUFFIXES = {
     "parquet",
     "safetensors",
     "npy",
+    "npz",
     "png",
     "csv",
     "txt",
@@ -153,7 +154,7 @@ def test_relative_links_resolve(path: Path):
 def test_named_programs_and_modules_exist(path: Path):
     for named in re.findall(r"(?<![\w/.*])([\w/]+\.(?:py|sh))\b", path.read_text(encoding="utf-8")):
         if "NAME" not in named:
-            places = [ROOT / named, *(ROOT / folder / named for folder in FOLDERS)]
+            places = [ROOT / named, *(ROOT / folder / named for folder in (*FOLDERS, "igd_jax/carried"))]
             assert any(place.is_file() for place in places), named
 
 

@@ -1,6 +1,7 @@
 """The layer rule: a module imports lower ranks or its own folder; of siblings apart the base; sweep, entry points."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ FOLDERS = (
 RANKS = {folder: rank for rank, folders in enumerate(FOLDERS) for folder in folders}
 SIBLINGS_APART = ("identifiers", "methods")
 """Folders whose modules know nothing of one another, but all of ``base``."""
+CARRIED = "carried"
+"""Folder of files that `igd_jax.export` copies for other programs."""
 ENTRY_POINT = 5
 STARTS_ENTRY_POINTS = {"sweep": 6}
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -42,7 +45,16 @@ def imports(path: Path) -> set[str]:
 
 
 def test_every_folder_has_a_rank():
-    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} == RANKS.keys()
+    folders = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert folders == RANKS.keys() | {CARRIED}
+
+
+def test_files_for_other_programs_import_nothing_of_the_package_which_does_not_import_them():
+    carried = {path.stem for path in (PACKAGE / CARRIED).glob("*.py")}
+    allowed = carried | {"numpy", "tokenizers", "torch", "transformers", "vllm", *sys.stdlib_module_names}
+    for path in FILES:
+        tops = {module.split(".")[0] for module in imports(path)}
+        assert tops <= allowed if path.parent.name == CARRIED else not tops & carried, path
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))

@@ -280,3 +280,22 @@ def _rope(config: dict[str, Any], problems: list[str]) -> tuple[float, Llama3Sca
         return theta, None
     problems += [f"rope field {name} is not understood" for name in rope if name not in known]
     return theta, scaling
+
+
+def to_hf(config: ModelConfig) -> dict[str, Any]:
+    """The Hugging Face config that `from_hf` reads as `config`; raises `InputError` if no family has its switches."""
+    switches = {"qkv_bias": config.qkv_bias, "qk_norm": config.qk_norm}
+    family = next((name for name, has in FAMILIES.items() if has == switches), None)
+    if family is None:
+        raise InputError(f"no family of models has {switches}; expected one of {FAMILIES}; use the model as it is")
+    scaling = None if config.rope_scaling is None else {"rope_type": "llama3", **vars(config.rope_scaling)}
+    if scaling:
+        scaling["original_max_position_embeddings"] = scaling.pop("original_max_position")
+    same = ("head_dim", "rms_norm_eps", "rope_theta")
+    return {
+        "architectures": [f"{family.capitalize()}ForCausalLM"],
+        "model_type": family,
+        **{theirs: getattr(config, ours) for theirs, ours in ({name: name for name in same} | _SIZES).items()},
+        "rope_scaling": scaling,
+        "tie_word_embeddings": config.tie_embeddings,
+    }

@@ -1,17 +1,14 @@
-"""Reads and writes T5 weights in Hugging Face folders."""
+"""Reads T5 weights from Hugging Face folders."""
 
 import dataclasses
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-from flax import nnx, traverse_util
-from safetensors.numpy import save_file
+from flax import nnx
 
-from igd_jax.core.io import atomic_file, write_json
 from igd_jax.models.hf_weights import Name, Place, Source, fill, open_tensors, read_config
 from igd_jax.models.t5 import T5
-from igd_jax.models.t5_config import from_hf, to_hf, with_dropout
+from igd_jax.models.t5_config import from_hf, with_dropout
 
 HEAD = "lm_head.weight"
 COPIES = dict.fromkeys(("encoder.embed_tokens.weight", "decoder.embed_tokens.weight"), "shared.weight")
@@ -69,21 +66,3 @@ def load_t5(folder: str | Path, *, remat: str = "none", dropout: float | None = 
         copies = COPIES | ({HEAD: "shared.weight"} if config.tie_embeddings else {})
         source = Source(path, tensors)
         return fill(template, source, names(gated=config.gated), copies=copies, ignored=IGNORED, place=place)
-
-
-def save_t5(model: T5, folder: Path) -> None:
-    """Write a folder for `load_t5` and transformers: ``model.safetensors`` (float32), then ``config.json``.
-
-    Each file is replaced atomically; other files of the folder, such as its tokenizer, are left alone.
-    """
-    arrays = traverse_util.flatten_dict(nnx.to_pure_dict(nnx.state(model)), sep=".")
-    tensors = {}
-    for name, path, transposed in names(gated=model.config.gated):
-        if path not in arrays:
-            continue
-        array = np.asarray(arrays[path])
-        for layer, part in enumerate(array) if "{layer}" in name else [(0, array)]:
-            tensors[name.format(layer=layer)] = np.ascontiguousarray(part.T if transposed else part)
-    with atomic_file(folder / "model.safetensors") as partial:
-        save_file(tensors, partial, metadata={"format": "pt"})  # required by transformers
-    write_json(folder / "config.json", to_hf(model.config))

@@ -126,15 +126,24 @@ def decode_as(config: ConfigDict, other: ConfigDict) -> None:
 
 
 def check_workdir(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] = FREE_TO_CHANGE) -> None:
-    """Raise `InputError` if the workdir has a run of another config; sections and fields in `free` may differ.
-
-    An empty `config.model.config` stands for that of the run.
-    """
+    """Raise `InputError` if the workdir has a run of another config; sections and fields in `free` may differ."""
     if not workdir.config.is_file():
         return
-    old, new = (_with_all_args(config_json(each)) for each in (run_config(workdir), config))
+    if differ := differing(run_config(workdir), config, free=free):
+        raise InputError(
+            f"{workdir.path} holds a run of another config: {', '.join(differ)} differ; use another --workdir, or give "
+            "the same values to resume it"
+        )
+
+
+def differing(first: ConfigDict, second: ConfigDict, *, free: Sequence[str]) -> list[str]:
+    """Fields that differ between two configs, apart from the sections and fields in `free`.
+
+    An empty `config.model.config` of the second stands for that of the first.
+    """
+    old, new = (_with_all_args(config_json(each)) for each in (first, second))
     new["model"]["config"] = new["model"]["config"] or old["model"]["config"]
-    differ = [
+    return [
         f"{section}.{field}"
         for section in sorted(set(old) | set(new))
         if section not in free
@@ -142,11 +151,6 @@ def check_workdir(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] =
         if f"{section}.{field}" not in free
         if old.get(section, {}).get(field) != new.get(section, {}).get(field)
     ]
-    if differ:
-        raise InputError(
-            f"{workdir.path} holds a run of another config: {', '.join(differ)} differ; use another --workdir, or give "
-            "the same values to resume it"
-        )
 
 
 def _with_all_args(config: Any) -> Any:

@@ -20,6 +20,7 @@ from igd_jax.session.answers import answer_file
 from igd_jax.session.collaborative import collaborative_source
 from igd_jax.session.config_flags import load_config
 from igd_jax.session.explaining import explanation, training_weights
+from igd_jax.session.exported import exported_config, exported_session, is_exported
 from igd_jax.session.ranker import Ranker
 from igd_jax.session.requests import Request, Resolved, read_request
 from igd_jax.session.results import Answer, Explanation
@@ -40,18 +41,20 @@ class Recommender(Ranker):
         """Load the recommender of a run.
 
         Args:
-          workdir: folder of the run.
+          workdir: folder of the run, or one that `igd_jax.export` has written.
           changes: fields of the config by their full names, such as ``{"decode.alpha": 0.1}``.
 
         Raises:
           InputError: there is no run, or the config does not accept a change.
         """
-        folder = Workdir(str(workdir))
-        config = load_config(None, folder)
+        folder, path = Workdir(str(workdir)), Path(workdir)
+        config = exported_config(path) if is_exported(path) else load_config(None, folder)
         try:
             config.update_from_flattened_dict(dict(changes or {}))
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"changes are {changes!r}, which the config does not take ({error})") from None
+        if is_exported(path):
+            return cls(*exported_session(config, path))
         return cls(set_up_to_decode(config, folder), folder)
 
     @overload

@@ -6,6 +6,7 @@ A run is determined by its config and the files of its workdir.
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -154,17 +155,11 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     """
     cache_compilations()
     settings = sized(settings, workdir)
-    method = load_method(settings.method.name, settings.method.args)
     mesh = make_mesh(**vars(settings.mesh))
     say(f"reading {settings.data.dir}")
     prepared = load(Path(settings.data.dir))
     say(headline(prepared.meta))
     tokenizer = choose_tokenizer(settings, workdir, prepared)
-    say(describe(tokenizer))
-    cache = workdir.path / "cache"
-    around = filled(settings.data.prompt, category=settings.data.category).around
-    source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, cache, around)
-    identifiers = identifiers_class(settings.identifiers.name)(source)
     in_use = rows_in_use(prepared, settings)
     used = prepared.splits["train"].take(in_use)
     n_items = len(prepared.titles)
@@ -177,19 +172,57 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
         seen=seen,
         option="config.data.candidates",
     )
+    sold = Sold(counts, seen, candidates, str(len(used)) if len(used) == len(prepared.splits["train"]) else in_use)
+    return put_together(settings, prepared, tokenizer, sold, mesh, workdir.path / "cache")
+
+
+class Sold(NamedTuple):
+    """What the train rows in use say of the items.
+
+    Attributes:
+      counts, seen: as in `Session`.
+      candidates: mask of the items that may be recommended.
+      mark: text or numbers that change with the rows in use.
+    """
+
+    counts: Int[np.ndarray, " items"]
+    seen: Bool[np.ndarray, " items"]
+    candidates: Bool[np.ndarray, " items"]
+    mark: str | Int[np.ndarray, " used"]
+
+
+def put_together(
+    settings: Settings, prepared: Prepared, tokenizer: Tokenizer, sold: Sold, mesh: Mesh, cache: Path
+) -> Session:
+    """Choose identifiers and build the items' trie; prints counts and merged items. See `Session`."""
+    say(describe(tokenizer))
+    around = filled(settings.data.prompt, category=settings.data.category).around
+    source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, cache, around)
+    identifiers = identifiers_class(settings.identifiers.name)(source)
     item_tokens = identifiers.rows()
-    index = build_index(prepared.titles, item_tokens, counts, candidates=candidates)
+    index = build_index(prepared.titles, item_tokens, sold.counts, candidates=sold.candidates)
     say(describe_index(settings.data.candidates, index))
-    prompts = Prompts(settings.data.prompt, settings.data.category, tokenizer, identifiers, cache)
-    mark = fingerprint(
-        prepared.meta["fingerprint"],
-        tokenizer.fingerprint,
-        settings.identifiers.name,
-        item_tokens.ids,
-        item_tokens.start,
-        *([str(len(used))] if len(used) == len(prepared.splits["train"]) else [in_use]),
+    return Session(
+        settings=settings,
+        prepared=prepared,
+        tokenizer=tokenizer,
+        identifiers=identifiers,
+        prompts=Prompts(settings.data.prompt, settings.data.category, tokenizer, identifiers, cache),
+        counts=sold.counts,
+        seen=sold.seen,
+        index=index,
+        method=load_method(settings.method.name, settings.method.args),
+        mesh=mesh,
+        fingerprint=fingerprint(
+            prepared.meta["fingerprint"],
+            tokenizer.fingerprint,
+            settings.identifiers.name,
+            item_tokens.ids,
+            item_tokens.start,
+            sold.mark,
+        ),
+        cache=cache,
     )
-    return Session(settings, prepared, tokenizer, identifiers, prompts, counts, seen, index, method, mesh, mark, cache)
 
 
 def set_up_to_decode(config: ConfigDict, workdir: Workdir) -> Session:

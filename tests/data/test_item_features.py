@@ -17,10 +17,10 @@ from igd_jax.data.item_features import load_text_model, read_features, text_feat
 from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
 from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
+from igd_jax.models.hf_save import save_model
 from igd_jax.models.load import load_backbone
 from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import named
-from igd_jax.models.t5_weights import save_t5
 from igd_jax.models.visibility import Causal, both_sides, positions_of
 from igd_jax.training.mesh import make_mesh
 
@@ -125,7 +125,7 @@ def test_a_text_model_reads_by_its_own_tokenizer(kind, tmp_path):
     folder = tmp_path / "text"
     tiny_run.save_model(folder)
     if kind == "t5":
-        save_t5(make_t5(), folder)
+        save_model(make_t5(), folder, eos=1)
     train_tokenizer(["another"], vocab_size=260).save(folder)
     model, tokenizer = load_text_model(folder)
     assert tokenizer.vocab_size < TOKENIZER.vocab_size

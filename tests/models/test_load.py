@@ -14,9 +14,9 @@ from igd_jax.core.errors import InputError
 from igd_jax.models import config as decoder_config
 from igd_jax.models import t5_config
 from igd_jax.models.decoder import Decoder
+from igd_jax.models.hf_save import save_model
 from igd_jax.models.load import TYPES, config_of, grow_vocabulary, kind_of, load_backbone, named_backbone
 from igd_jax.models.t5 import T5
-from igd_jax.models.t5_weights import save_t5
 
 HALF = {"dtype": jnp.bfloat16, "param_dtype": jnp.bfloat16}
 
@@ -27,7 +27,7 @@ def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
     tiny_run.save_model(root / "decoder")
     (root / "t5").mkdir()
-    save_t5(random_model("T5 1.1"), root / "t5")
+    save_model(random_model("T5 1.1"), root / "t5", eos=1)
     return {"decoder": root / "decoder", "t5": root / "t5"}
 
 

@@ -15,8 +15,9 @@ from safetensors.numpy import load_file, save_file
 from tiny_models import random_model
 
 from igd_jax.core.errors import InputError
+from igd_jax.models.hf_save import save_model
 from igd_jax.models.t5 import T5
-from igd_jax.models.t5_weights import load_t5, save_t5
+from igd_jax.models.t5_weights import load_t5
 
 
 @pytest.mark.parametrize("gated", [False, True])
@@ -27,8 +28,8 @@ def test_a_saved_model_comes_back_and_leaves_the_other_files_of_its_folder(gated
     )
     saved = nnx.jit(lambda: T5(config, rngs=nnx.Rngs(1)))()
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
-    save_t5(model, tmp_path)
-    save_t5(saved, tmp_path)
+    save_model(model, tmp_path, eos=1)
+    save_model(saved, tmp_path, eos=1)
     found = load_t5(tmp_path)
     assert found.config == config
     jax.tree.map(np.testing.assert_array_equal, nnx.to_pure_dict(nnx.state(found)), nnx.to_pure_dict(nnx.state(saved)))
@@ -39,7 +40,7 @@ def test_a_saved_model_comes_back_and_leaves_the_other_files_of_its_folder(gated
 def test_transformers_finds_every_weight_of_a_saved_model(version, tmp_path):
     torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
     theirs = save_random(version, tmp_path / "theirs")
-    save_t5(load_t5(tmp_path / "theirs"), tmp_path / "ours")
+    save_model(load_t5(tmp_path / "theirs"), tmp_path / "ours", eos=1)
     read, report = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "ours", output_loading_info=True)
     assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
     ids = torch.tensor([[3, 14, 15, 9, 2]])

@@ -1,0 +1,239 @@
+"""Exported folders: what transformers finds in them is the run, list by list, and what is not in them is told."""
+
+import json
+import re
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import tiny_run
+from carried import carried
+from command import ROOT, one_line, run_here
+from tiny_run import ITEM_IDS, TITLES
+
+from igd_jax import Recommender, evaluate
+from igd_jax import export as program
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir
+from igd_jax.models.decoder_weights import NAMES
+from igd_jax.models.hf_save import tensors_of
+from igd_jax.session import exporting
+from igd_jax.session.config_flags import load_config
+
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
+HISTORIES = [TITLES[4:6], [TITLES[0]], TITLES[10:13], ["My own", TITLES[7]], TITLES[2:4], TITLES[1:3], TITLES[15:18]]
+HISTORIES.append([TITLES[19]])
+
+
+def export(workdir: Path, output: Path, changes: dict | None = None, **options) -> list[str]:
+    config = load_config(None, Workdir(str(workdir)))
+    config.update_from_flattened_dict(changes or {})
+    return program.export(config, Workdir(str(workdir)), str(output), **options)
+
+
+@pytest.fixture(scope="module")
+def folder(trained: Path, tmp_path_factory) -> Path:
+    """The run as a folder, with an alpha that changes lists."""
+    folder = tmp_path_factory.mktemp("exported") / "folder"
+    done = run_here(program, f"--workdir={trained}", f"--output={folder}", "--config.decode.alpha=0.4")
+    assert (done.code, done.err) == (0, ""), done.err
+    assert {
+        line for line in done.out.splitlines() if line.startswith("note: ") and "AutoTokenizer" not in line
+    } == set()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recommender(trained: Path) -> Recommender:
+    return Recommender.load(trained, {"decode.alpha": 0.4})
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path):
+    return transformers.AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+
+
+@pytest.fixture(scope="module")
+def there(folder: Path) -> ModuleType:
+    return carried(folder)
+
+
+def lists_of(recommender: Recommender, histories=HISTORIES) -> tuple[list[list[str]], np.ndarray]:
+    answers = recommender.recommend([{"history": history} for history in histories])
+    titles = [[result.title for result in answer.results] for answer in answers]
+    return titles, np.array([[result.score for result in answer.results] for answer in answers])
+
+
+def assert_same_lists(ours, theirs) -> None:
+    titles, scores = ours
+    assert [[result["title"] for result in user] for user in theirs] == titles
+    np.testing.assert_allclose([[result["score"] for result in user] for user in theirs], scores, atol=1e-4)
+
+
+# -------------------------------------------------------------------------------------------------------- what is there
+def test_weights_in_float32_are_those_of_the_run_to_the_bit(recommender, model):
+    found = {name: value.numpy() for name, value in model.state_dict().items()}
+    expected = dict(tensors_of(recommender.model, NAMES, np.float32))
+    assert found.keys() - expected.keys() <= {"lm_head.weight"}  # tied
+    for name, array in expected.items():
+        np.testing.assert_array_equal(found[name], array)
+    assert (model.config.eos_token_id, model.generation_config.eos_token_id) == (recommender.session.tokenizer.eos,) * 2
+
+
+def test_the_trie_is_that_of_the_run_and_every_row_leads_to_its_items(folder, recommender, there):
+    index, items = recommender.index, there.Items(folder)
+    arrays = np.load(folder / "trie.npz", allow_pickle=False)
+    assert set(arrays.files) == {"token", "branch", "child_start", "child", "gain", "factor", "leaf", "row"}
+    for name in ("gain", "factor"):
+        np.testing.assert_array_equal(arrays[name], getattr(index.gain, name))
+    rows = np.flatnonzero(index.is_candidate)
+    assert len(items.rows) == len(rows)
+    for number, row in enumerate(rows.tolist()):
+        tokens = index.catalog.tokens[row].tolist()
+        assert items.row([*tokens, items.settings["eos"]]) == number
+        assert items.row(tokens[:-1]) == items.row(tokens[1:]) == items.row([*tokens[:-2], 5, tokens[-1]]) == -1
+        assert [item["item"] for item in items.rows[number]] == [ITEM_IDS[item] for item in index.items_of(row)]
+        assert {item["title"] for item in items.rows[number]} == {index.title_of_row(row)}
+
+
+def test_prompts_are_those_of_the_run_and_are_cut_like_them(recommender, folder, there):
+    items, session = there.Items(folder), recommender.session
+    end = items.settings["prompt"]["end"]
+    assert session.tokenizer.decode(end).endswith("Next:\n")
+    for history in (*HISTORIES, TITLES, ["<|endoftext|>"], ["ends\n"]):
+        ids = session.prompts.of_texts([history])[0].tolist()
+        assert items.prompt(history) == ids[-items.settings["prompt"]["room"] :]
+        assert ids[-len(end) :] == end
+    assert len(items.prompt(TITLES * 9)) == items.settings["prompt"]["room"] == 512 - recommender.index.longest
+
+
+# --------------------------------------------------------------------------------------------------------- equal lists
+def test_transformers_finds_our_lists_in_the_folder(recommender, folder, model, there):
+    assert_same_lists(lists_of(recommender), there.recommend(model, there.Items(folder), HISTORIES))
+
+
+def test_a_recommender_of_the_folder_gives_the_lists_of_the_run(recommender, folder):
+    opened, before = Recommender.load(folder), sorted(folder.iterdir())
+    (titles, scores), (same, equal) = lists_of(recommender), lists_of(opened)
+    assert (titles, opened.step) == (same, None)
+    np.testing.assert_array_equal(scores, equal)
+    assert sorted(folder.iterdir()) == before
+    changed = Recommender.load(folder, {"decode.candidates": "train", "decode.alpha": 0.0})
+    assert int(changed.index.candidates.sum()) == int(opened.index.candidates.sum()) - tiny_run.N_COLD
+    with pytest.raises(InputError, match=r"holds a run of another config: train.seed differ"):
+        Recommender.load(folder, {"train.seed": 3})
+
+
+def test_an_evaluation_of_the_folder_is_that_of_the_run(tiny, folder, plain, tmp_path):
+    config = tiny_run.tiny_config(tiny, {"model.path": str(folder)})
+    assert evaluate.evaluate(config, Workdir(str(tmp_path / "run")), name="again") == plain[1]
+
+
+@pytest.mark.slow
+def test_greedy_search_and_other_scores_are_ours_too(trained, tmp_path, there):
+    changes = {"decode.num_beams": 1, "eval.ks": (1,), "decode.alpha": 0.7, "decode.normalize": "children"}
+    changes |= {"decode.temperature": 1.5, "decode.length_penalty": 0.0}
+    export(trained, tmp_path / "greedy", changes)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "greedy", local_files_only=True)
+    ours = lists_of(Recommender.load(trained, changes))
+    assert_same_lists(ours, there.recommend(model, there.Items(tmp_path / "greedy"), HISTORIES))
+
+
+# --------------------------------------------------------------------------------------------- what is told and refused
+def test_an_output_that_is_not_empty_is_refused_and_left_as_it_is(trained, tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").touch()
+    line = one_line(run_here(program, f"--workdir={trained}", f"--output={tmp_path / 'full'}"))
+    assert f"--output={tmp_path / 'full'} exists and is no empty folder; name another one, or remove it" in line
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
+
+
+def test_a_command_that_fails_leaves_nothing(trained, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("full")
+
+    monkeypatch.setattr(exporting, "write_json", fail)
+    with pytest.raises(OSError, match="full"):
+        export(trained, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    line = one_line(run_here(program, f"--workdir={trained}", f"--output={tmp_path / 'out'}", "--adapter"))
+    assert "--adapter asks for adapters alone, but config.model.lora_rank is 0: there are none; leave it out" in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_of_item_ids_has_no_form_elsewhere(sasrec_run, tmp_path):
+    line = one_line(run_here(program, f"--workdir={sasrec_run}", f"--output={tmp_path / 'out'}"))
+    assert line.endswith("the run holds a model of sasrec, which no other program opens; nothing is exported")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("igd_jax.json", lambda text: text.replace('"format": 1', '"format": 9'), "is not of format 1, which this pro"),
+        (
+            "items.jsonl",
+            lambda text: text.replace('"targets"', '"tragets"'),
+            r"holds no items as they were exported \(",
+        ),
+        ("trie.npz", None, "holds no trie, which is not opened here; load the run"),
+        ("trie.npz", lambda text: "no arrays", "trie.npz cannot be read as arrays of numbers"),
+        ("items.jsonl", lambda text: text.replace('"targets": 4', '"targets": 9'), "is not the trie of items.jsonl"),
+        ("run.json", lambda text: text.replace('"alpha": 0.4', '"alpha": 4'), "config.decode.alpha is 4"),
+    ],
+)
+def test_a_folder_that_was_altered_is_refused(folder, tmp_path, file, change, message):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    if change is None:
+        (tmp_path / file).unlink()
+    else:
+        text = (tmp_path / file).read_text(encoding="utf-8", errors="replace")
+        (tmp_path / file).write_text(change(text), encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        Recommender.load(tmp_path)
+
+
+def test_the_page_names_all_files_and_its_example_runs(folder, capsys):
+    page = (ROOT / "docs" / "export.md").read_text(encoding="utf-8")
+    for path in folder.iterdir():
+        assert f"`{path.name}`" in page, path.name
+    (example,) = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    exec(example.replace('"HF_DIR"', json.dumps(str(folder))), {})
+    assert "'title': " in capsys.readouterr().out
+
+
+def test_what_other_programs_will_not_have_is_told_and_d3_divides_the_logits(trained, tmp_path):
+    changes = {"decode.collaborative": "popularity", "decode.temperature": 2.0, "decode.exclude_history": True}
+    config = load_config(None, Workdir(str(trained)))
+    config.update_from_flattened_dict(changes)
+    config.method = {"name": "d3", "args": {"lam": 0.5}}
+    notes = program.export(config, Workdir(str(trained)), str(tmp_path / "out"), dtype="bfloat16")
+    told = [note.split(":")[0].split(",")[0] for note in notes if not note.startswith("AutoTokenizer ")]
+    assert told == [
+        "weights are rounded from float32 to bfloat16",
+        "scores of a collaborative source are not exported",
+        "config.decode.allowed and exclude_history are not exported",
+    ]
+    settings = json.loads((tmp_path / "out" / "igd_jax.json").read_text(encoding="utf-8"))
+    assert (settings["decode"]["temperature"], settings["decode"]["softmax_temperature"]) == (1.0, 2.0)
+    assert settings["not_exported"] == notes
+
+
+def test_a_method_that_writes_freely_is_exported_but_its_lists_are_those_of_the_run_alone(trained, tmp_path):
+    config = load_config(None, Workdir(str(trained)))
+    config.method = {"name": "bigrec", "args": {}}
+    notes = program.export(config, Workdir(str(trained)), str(tmp_path / "out"))
+    assert "bigrec grounds free text; the logits processors search the trie instead" in notes
+    with pytest.raises(InputError, match="is of a run of bigrec, which needs more for its lists than the folder holds"):
+        Recommender.load(tmp_path / "out")
+
+
+def test_titles_that_contain_the_end_of_a_prompt_are_found(recommender):
+    index, end = recommender.index, exporting.prompt_end(recommender.session)
+    assert not exporting.is_inside(end, index)
+    assert not exporting.is_inside(list(range(99)), index)
+    assert exporting.is_inside(index.catalog.tokens[3][1:4].tolist(), index)
