@@ -13,6 +13,7 @@ from igd_jax.data.batches import make_item_batch, make_text_batch
 from igd_jax.data.examples import Examples
 from igd_jax.data.prepared import Rows
 from igd_jax.decoding.engine import recommend
+from igd_jax.decoding.search import JUMP, STEPWISE
 from igd_jax.methods.base import Context
 from igd_jax.models.sharding_rules import placed
 from igd_jax.session.ranker import decode_options
@@ -86,7 +87,9 @@ class Sample:
     def _ranked(self, model: nnx.Module) -> np.ndarray:
         """Catalogue rows of the list, best first; -1 where there is no item."""
         session = self._session
-        options = replace(decode_options(session.settings.decode, session.index), batch_size=row_shards(session.mesh))
+        options = decode_options(session.settings.decode, session.index)
+        if options.search == JUMP:  # the same lists come from a program that is compiled in half the time
+            options = replace(options, search=STEPWISE)
         engine = placed(session.method.engine(self._context, model, options), session.mesh)
         return fetch(recommend(engine, self._batch())).rows[0]
 
