@@ -56,7 +56,7 @@ class Recommender(Ranker):
 
     @overload
     def recommend(
-        self, asked: Sequence[str] | OneRequest, *, k: int | None = None, exclude_history: bool | None = None
+        self, asked: Iterable[str] | OneRequest, *, k: int | None = None, exclude_history: bool | None = None
     ) -> Answer: ...
 
     @overload
@@ -66,7 +66,7 @@ class Recommender(Ranker):
 
     def recommend(
         self,
-        asked: Sequence[str] | OneRequest | Iterable[OneRequest],
+        asked: Iterable[str] | OneRequest | Iterable[OneRequest],
         *,
         k: int | None = None,
         exclude_history: bool | None = None,

@@ -142,7 +142,7 @@ def _box(token: Token, most: float) -> str:
     small = f"font-size: 75%; background: rgba({LOGP}, {blue:.3f})"
     return (
         f'<span style="{style}" title="id {token.id}"><code style="background: none; white-space: pre">{escape(text)}'
-        f'</code><br><span style="{small}">{"<br>".join(numbers)}</span></span>'
+        f'</code><br/><span style="{small}">{"<br/>".join(numbers)}</span></span>'
     )
 
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import tiny_run
 from tiny_run import ITEM_IDS, TITLES
 
 import igd_jax
-from igd_jax import Recommender
+from igd_jax import Answer, Recommender
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.data.prepared import load
@@ -83,6 +84,27 @@ def test_no_requests_have_no_answers(recommender):
     assert recommender.recommend([]) == []
 
 
+def test_a_history_or_a_request_has_one_answer(recommender):
+    (answer,) = recommender.recommend([{"history": HISTORY}], k=3)
+    assert answer.score.startswith("log-probability of the title")
+    for asked in (HISTORY, tuple(HISTORY), {"history": HISTORY}, Request(tuple(HISTORY)), np.array(HISTORY)):
+        assert recommender.recommend(asked, k=3) == answer
+    with pytest.raises(InputError, match=r"^the history is 'Title A'; expected a list of titles or item ids, oldest"):
+        recommender.recommend("Title A")
+    with pytest.raises(InputError, match=r"^request 1: a request is 'Title A'; expected an object such as"):
+        recommender.recommend(["Title A", {"history": HISTORY}])
+    with pytest.raises(InputError, match=r"^a request has no history"):
+        recommender.recommend({"history": []})
+
+
+def test_a_file_is_answered_as_its_requests_are(recommender, tmp_path):
+    (tmp_path / "in.jsonl").write_text(json.dumps({"history": HISTORY}) + "\n")
+    recommender.recommend_file(str(tmp_path / "in.jsonl"), tmp_path / "out.jsonl", k=2)
+    (line,) = (tmp_path / "out.jsonl").read_text().splitlines()
+    expected = recommender.recommend(HISTORY, k=2).results
+    assert [result["title"] for result in json.loads(line)["ranked"]] == [result.title for result in expected]
+
+
 def test_k_is_the_length_of_the_lists(recommender):
     (whole,), (short,) = (_ask(recommender, {"history": HISTORY}, k=k) for k in (None, 2))
     assert len(whole.results) == 4
@@ -125,6 +147,29 @@ def test_the_history_can_be_excluded(recommender):
     (answer,) = _ask(recommender, {"history": history, "exclude_history": True})
     assert len(answer.results) == 4
     assert not {result.title for result in answer.results} & {best[0].title, best[1].title}
+
+
+@pytest.mark.parametrize(
+    ("config", "call", "request_", "is_left_out"),
+    [
+        (False, None, None, False),
+        (True, None, None, True),
+        (True, False, None, False),
+        (False, True, None, True),
+        (True, True, False, False),
+        (False, False, True, True),
+    ],
+)
+def test_the_request_says_whether_the_history_is_left_out_else_the_call_else_the_config(
+    recommender, monkeypatch, config, call, request_, is_left_out
+):
+    settings, asked = recommender.session.settings, []
+    changed = replace(settings, decode=replace(settings.decode, exclude_history=config))
+    monkeypatch.setattr(recommender, "session", replace(recommender.session, settings=changed))
+    monkeypatch.setattr(recommender, "_ranked", lambda _, resolved, **__: asked.append(*resolved) or [Answer(())])
+    recommender.recommend([Request(tuple(HISTORY), exclude_history=request_)], exclude_history=call)
+    (resolved,) = asked
+    assert (resolved.allowed is not None) == is_left_out
 
 
 def test_candidates_without_the_history(recommender):
@@ -240,14 +285,14 @@ def test_names_for_notebooks_are_there_and_importing_the_package_is_cheap():
     assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_the_example_of_the_readme_runs(trained, monkeypatch):
+def test_the_example_of_the_readme_runs(trained):
     readme = Path(igd_jax.__file__).parents[1] / "README.md"
     (example,) = re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert "from igd_jax import Recommender" in example
     example = example.replace('"runs/igd"', json.dumps(str(trained))).replace("k=10", "k=3")
-    *lines, last = example.strip().splitlines()
+    *lines, asks, explains = example.replace("Title C", TITLES[5]).strip().splitlines()
     names = {}
     exec("\n".join(lines), names)
-    (answer,) = eval(last, names)
+    answer, explanation = eval(asks, names), eval(explains, names)
     assert len(answer.results) == 3
-    assert len(answer.notes) == 2  # Title A and Title B are no titles of the shop
+    assert len(answer.notes) == len(explanation.notes) == 2  # Title A and Title B are no titles of the shop
+    assert explanation.title == TITLES[5]
