@@ -1,10 +1,12 @@
 """The model of a run, before and after training."""
 
 import inspect
+import json
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ import optax
 from flax import nnx
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.fingerprint import version_of
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.core.sharding import put, replicated
@@ -24,6 +27,8 @@ from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.frozen_fingerprint import frozen_fingerprint
 from igd_jax.training.step import LossState, Params, StepFunctions, TrainState, init_state, make_step
 
+ModelOf: TypeAlias = Callable[[Params], nnx.Module]
+
 
 @dataclass(frozen=True)
 class Trained:
@@ -32,10 +37,12 @@ class Trained:
     Attributes:
       model: model with its weights.
       step: number of training steps of the weights; None if untrained.
+      made_from: text that differs for other weights.
     """
 
     model: nnx.Module
     step: int | None
+    made_from: str
 
 
 def split_trainable(model: nnx.Module) -> tuple[Any, Any, Any]:
@@ -47,8 +54,11 @@ def split_trainable(model: nnx.Module) -> tuple[Any, Any, Any]:
 
 def initial_state(
     session: Session, context: Context, objective: Objective, optimizer: optax.GradientTransformation
-) -> tuple[TrainState, StepFunctions, Any]:
-    """Make the initial state on the devices, the compiled parts of a step, and the frozen part of the model."""
+) -> tuple[TrainState, StepFunctions, Any, ModelOf]:
+    """Make the initial state on the devices, the compiled parts of a step, and the frozen part of the model.
+
+    The last result makes the model of the parameters of a state.
+    """
     mesh = session.mesh
     graph, params, frozen = split_trainable(session.method.make_model(context))
     params, frozen = placed((params, frozen), mesh)
@@ -76,7 +86,7 @@ def initial_state(
         sum_dtype=None if session.settings.train.bfloat16 == "pure" else jnp.float32,
         shardings=places,
     )
-    return state, functions, frozen
+    return state, functions, frozen, lambda params: nnx.merge(graph, params, frozen)
 
 
 def trained_model(session: Session, workdir: Workdir, context: Context) -> Trained:
@@ -96,7 +106,7 @@ def trained_model(session: Session, workdir: Workdir, context: Context) -> Train
                 lacks = f"{settings.method.name} has to be trained"
             raise InputError(f"{workdir.path} holds no run and {lacks}: there is no model")
         say(f"no training: weights of {settings.model.path}")
-        return Trained(method.make_model(context), None)
+        return Trained(method.make_model(context), None, version_of(settings.model.path))
     trained_by = config_json(run_config(workdir))["method"]
     is_same = trained_by["name"] == settings.method.name
     # A path among its arguments may no longer exist if only decoding reads it.
@@ -119,7 +129,7 @@ def trained_model(session: Session, workdir: Workdir, context: Context) -> Train
         raise InputError(f"{workdir.path} has no checkpoint yet; let igd_jax.train reach its first evaluation")
     params, progress = found
     say(f"checkpoint of step {progress['best_step']}, valid loss {progress['best_loss']:.4f}")
-    return Trained(nnx.merge(graph, params, frozen), progress["best_step"])
+    return Trained(nnx.merge(graph, params, frozen), progress["best_step"], json.dumps(progress, sort_keys=True))
 
 
 def check_decoding_args(method: Method, trained: dict[str, Any], given: dict[str, Any]) -> None:

@@ -25,11 +25,11 @@ class Compilations:
         Args:
           what: noun for the program that is compiled for them.
           parts: the batches, or groups of them.
-          n_shapes: number of shapes among them; 0 = counted if `parts` has a length, else not told.
+          n_shapes: number of shapes there are in all calls; 0 = those of `parts` are counted if it has a length.
         """
+        number = len(self) if n_shapes else 0
         if isinstance(parts, Sized) and not n_shapes:
             n_shapes = len({(what, *shape_of(part)) for part in parts} - self._known)
-        number = 0
         for part in parts:
             if (shape := (what, *shape_of(part))) in self._known:
                 yield part

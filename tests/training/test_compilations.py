@@ -27,7 +27,7 @@ def test_each_shape_of_batches_is_told_once_before_it_is_compiled(capsys):
         "compiling the evaluation of 3 rows of 5 items",
     ]
     [group] = grouped([jax.tree.map(np.asarray, long)], make_mesh(data=1), room=3)
-    assert list(compilations.watch("groups", iter([group]), n_shapes=2)) == [group]
-    told = f"compiling the groups of 2 rows, prompts of {n_long} tokens (1 of 2)"
+    assert list(compilations.watch("groups", iter([group]), n_shapes=6)) == [group]
+    told = f"compiling the groups of 2 rows, prompts of {n_long} tokens (5 of 6)"
     assert capsys.readouterr().out.strip() == told
     assert len(compilations) == 5
