@@ -43,6 +43,7 @@ from igd_jax.session.config_flags import config_json, define_config_flag, define
 from igd_jax.session.config_grid import Axis, changed, parse_axis
 from igd_jax.session.recommender import Recommender
 from igd_jax.session.session import set_up_to_decode
+from igd_jax.session.shown_examples import shown_examples
 
 VARIED = ("decode.", "method.args.")
 """Beginnings of the fields that --choose, and --evaluate of a sweep, may vary: how a trained model is decoded."""
@@ -105,7 +106,8 @@ def evaluate(
         write_predictions(partial / "predictions.jsonl", predictions_of(scored))
     say(f"\n{config.eval.split} of {config.data.dir}, {scored.users_per_second:.1f} users/s")
     say(evaluation_table(scored.metrics))
-    say(f"\nwritten to {folder}")
+    say("\n".join(["", *shown_examples(scored.recommender, scored.rows, scored.queries, scored.found)]))
+    say(f"\nall metrics and lists written to {folder}")
     return scored.metrics
 
 
