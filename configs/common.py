@@ -79,7 +79,7 @@ def get_config() -> ConfigDict:
 
     config.model = ConfigDict()
     config.model.path = ""  # Hugging Face folder of a decoder or a T5; empty = random weights by model.config
-    config.model.config = "mini"  # named sizes of igd_jax/models (config.py, t5_config.py), used when path is empty
+    config.model.config = ""  # named size (models/config.py, t5_config.py) without path; empty: pico on a CPU, or mini
     config.model.dropout = -1.0  # of a T5 in training, 0 = none; -1 = that of its config.json (named sizes: 0.1)
     config.model.dtype = "float32"  # of the computation: float32 or bfloat16
     config.model.param_dtype = "float32"  # of the stored weights; bfloat16 trains as train.bfloat16 says
@@ -118,7 +118,9 @@ def get_config() -> ConfigDict:
     config.train.eval_protocol = "rows"  # every row of valid, or the first one of each user (users; SETRec)
     config.train.eval_examples = 0  # rows of valid whose loss that is, evenly spread; 0 = all
     config.train.checkpoint_every_steps = 200  # updates between checkpoints for resuming
-    config.train.log_every_steps = 10  # updates between lines of the log
+    config.train.log_every_steps = 10  # updates between lines of the log; slow ones are told more often
+    config.train.show_sample = True  # each evaluation of the loss shows what would be recommended to one user of valid
+    config.train.wandb = ""  # project of Weights & Biases that also gets the metrics; empty = none, and no network
 
     config.decode = ConfigDict()
     config.decode.alpha = 0.2  # discount of high-gain tokens, 0 to 1; 0 = plain beam search; authors: about 0.2

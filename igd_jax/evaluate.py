@@ -6,16 +6,19 @@
     python -m igd_jax.evaluate --workdir=RUN --beam_misses=200
     python -m igd_jax.evaluate --workdir=RUN --config.eval.protocol=users [--config.decode.candidates=warm|cold]
 
-Writes RUN/eval/NAME/{metrics.json, predictions.jsonl, config.json, env.json} atomically. With --choose, the field is
-first set to the value that ranks the rows of valid best, and the split is ranked with that value; --choose_per_metric
-adds per_metric.json, in which each metric has a value of its own (docs/methods.md, BIGRec grounding). With the
-protocol users, there is one query per user of the split, whose targets are all items that the user took in it.
+Writes RUN/eval/NAME/{metrics.json, predictions.jsonl, config.json, env.json} atomically. If it is interrupted, the same
+command goes on where it was, with the same result; SIGTERM and Ctrl-C exit with code 143 or 130.
+
+With --choose, the field is first set to the value that ranks the rows of valid best, and the split is ranked with that
+value; --choose_per_metric adds per_metric.json, in which each metric has a value of its own (docs/methods.md, BIGRec
+grounding). With the protocol users, there is one query per user of the split, whose targets are all items that the user
+took in it.
 """
 
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,49 +30,20 @@ from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, atomic_folder, check_name, check_replaceable, owned, read_json, write_json
 from igd_jax.core.log import say
-from igd_jax.core.types import Recommendations
-from igd_jax.data.prepared import Rows
+from igd_jax.core.signals import stoppable
 from igd_jax.evaluation.choice import CHOSEN_ON, Choice, means_of_largest_ndcg
-from igd_jax.evaluation.metrics import CatalogueRows
-from igd_jax.evaluation.metrics_json import metrics_of
 from igd_jax.evaluation.per_metric import best_by_metric, figures_of, table_of
-from igd_jax.evaluation.predictions import Prediction, write_predictions
-from igd_jax.evaluation.queries import Queries, describe_targets, make_queries
+from igd_jax.evaluation.predictions import write_predictions
 from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord, write_record
 from igd_jax.evaluation.tables import evaluation_table
-from igd_jax.session.beam_misses import beam_misses, beam_of
-from igd_jax.session.collaborative import collaborative_source
 from igd_jax.session.config_flags import config_json, define_config_flag, define_decode_as_flag, load_config
 from igd_jax.session.config_grid import Axis, changed, parse_axis
-from igd_jax.session.recommender import Recommender
-from igd_jax.session.session import set_up_to_decode
+from igd_jax.session.scored import Scored, predictions_of, score
 from igd_jax.session.shown_examples import shown_examples
+from igd_jax.session.unfinished import remove
 
 VARIED = ("decode.", "method.args.")
 """Beginnings of the fields that --choose, and --evaluate of a sweep, may vary: how a trained model is decoded."""
-
-
-@dataclass(frozen=True)
-class Scored:
-    """Recommendations for the queries of a split, and their metrics.
-
-    Attributes:
-      recommender: recommender of the run.
-      rows: all rows of the split.
-      queries: queries and their targets.
-      catalogue: properties of the catalogue that metrics use.
-      found: lists, as NumPy arrays.
-      metrics: content of metrics.json.
-      users_per_second: speed of ranking, compilation included.
-    """
-
-    recommender: Recommender
-    rows: Rows
-    queries: Queries
-    catalogue: CatalogueRows
-    found: Recommendations
-    metrics: dict[str, Any]
-    users_per_second: float
 
 
 def evaluate(
@@ -96,7 +70,7 @@ def evaluate(
     """
     check_name(name, option="--name")
     check_replaceable(folder := workdir.eval(name))
-    scored = score(config, workdir, exact_queries=exact_queries)
+    scored = score(config, workdir, exact_queries=exact_queries, unfinished=workdir.unfinished(name))
     with atomic_folder(folder) as partial:
         write_json(partial / "metrics.json", scored.metrics)
         write_json(partial / "config.json", config_record(config, choice))
@@ -104,6 +78,7 @@ def evaluate(
             write_json(partial / "per_metric.json", per_metric)
         write_record(partial / "env.json", EvaluationRecord(_checkpoint(scored, workdir), environment()))
         write_predictions(partial / "predictions.jsonl", predictions_of(scored))
+    remove(workdir.unfinished(name))
     say(f"\n{config.eval.split} of {config.data.dir}, {scored.users_per_second:.1f} users/s")
     say(evaluation_table(scored.metrics))
     say("\n".join(["", *shown_examples(scored.recommender, scored.rows, scored.queries, scored.found)]))
@@ -117,71 +92,6 @@ def config_record(config: ConfigDict, choice: Choice | None) -> dict[str, Any]:
     return record if choice is None else record | {"chosen": asdict(choice)}
 
 
-def score(config: ConfigDict, workdir: Workdir, *, exact_queries: int | None = None) -> Scored:
-    """Recommend for the queries of `config.eval` and compute the metrics, without writing anything.
-
-    Args:
-      config, workdir, exact_queries: see `evaluate`.
-
-    Raises:
-      InputError: the config is bad, or there is no model, or no beam to compare with an exact ranking.
-    """
-    session = set_up_to_decode(config, workdir)
-    settings = session.settings
-    rows = session.rows(settings.eval.split)
-    queries = make_queries(
-        settings.eval.protocol,
-        user=rows.user,
-        timestamp=rows.timestamp,
-        target=rows.target,
-        max_examples=settings.eval.max_examples,
-    )
-    source = collaborative_source(session, split=settings.eval.split, n_rows=len(rows))
-    recommender = Recommender(session, workdir)
-    if exact_queries is not None:
-        beam_of(recommender)
-    examples = recommender.examples(rows.take(queries.row))
-    start = time.monotonic()
-    found = recommender.rank(
-        examples,
-        collaborative=None if source is None else source.take(queries.row),
-        allowed=recommender.allowed(rows, queries.row),
-    )
-    seconds = time.monotonic() - start
-    index = recommender.index
-    catalogue = CatalogueRows.of_items(
-        index.catalog.row_of_item, candidates=index.candidates, counts=session.counts, seen=session.seen
-    )
-    metrics = metrics_of(
-        queries,
-        ranked=np.asarray(found.rows),
-        scores=np.asarray(found.scores),
-        catalogue=catalogue,
-        ks=settings.eval.ks,
-        candidates=settings.decode.candidates,
-    )
-    if exact_queries is not None:
-        metrics["beam_misses"] = misses = beam_misses(
-            recommender, queries.row, np.asarray(found.rows), ks=settings.eval.ks, n_queries=exact_queries
-        )
-        say(f"the beam beside an exact ranking: {misses}")
-    return Scored(recommender, rows, queries, catalogue, found, metrics, len(queries) / seconds)
-
-
-def predictions_of(scored: Scored) -> Iterator[Prediction]:
-    """Content of predictions.jsonl."""
-    session, found = scored.recommender.session, scored.found
-    targets = describe_targets(
-        scored.queries,
-        scored.catalogue,
-        item_ids=session.prepared.item_ids,
-        titles=session.prepared.titles,
-    )
-    for q, (row, target) in enumerate(zip(scored.queries.row.tolist(), targets, strict=True)):
-        ranked = scored.recommender.results(found, q)
-        yield Prediction(row, scored.rows.user[row], target, ranked)
-
-
 def _checkpoint(scored: Scored, workdir: Workdir) -> CheckpointRecord | None:
     """The checkpoint that was evaluated; None for untrained weights."""
     if scored.recommender.step is None:
@@ -189,7 +99,9 @@ def _checkpoint(scored: Scored, workdir: Workdir) -> CheckpointRecord | None:
     return CheckpointRecord(scored.recommender.step, read_json(workdir.env)["commit"])
 
 
-def try_values(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int) -> list[dict[str, Any]]:
+def try_values(
+    config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int, unfinished: Path
+) -> list[dict[str, Any]]:
     """Rank rows of valid, regardless of `config.eval.split`, with each value of a field; prints the NDCG of each.
 
     Args:
@@ -197,6 +109,7 @@ def try_values(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples
       workdir: folder of the run.
       axis: field and its values.
       max_examples: number of rows, or users, of valid that are ranked, evenly spread; 0 = all.
+      unfinished: see `score`.
 
     Returns:
       The metrics of each value, as in metrics.json.
@@ -207,17 +120,20 @@ def try_values(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples
     on_valid: dict[str, Any] = {"eval.split": CHOSEN_ON, "eval.max_examples": max_examples}
     tried = []
     for value in axis.values:
-        tried.append(metrics := score(changed(config, {**on_valid, axis.field: value}), workdir).metrics)
+        trial = changed(config, {**on_valid, axis.field: value})
+        tried.append(metrics := score(trial, workdir, unfinished=unfinished).metrics)
         metric, (mean,) = means_of_largest_ndcg([[metrics]])
         say(f"{axis.field}={value}: {metric} {mean:.4f} on {metrics['n']:,} {metrics['protocol']} of {CHOSEN_ON}")
     return tried
 
 
-def choose(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int) -> tuple[ConfigDict, Choice]:
+def choose(
+    config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int, unfinished: Path
+) -> tuple[ConfigDict, Choice]:
     """Set a field to the value with the highest NDCG at the largest k on valid, the first one in case of ties.
 
     Args:
-      config, workdir, axis, max_examples: see `try_values`.
+      config, workdir, axis, max_examples, unfinished: see `try_values`.
 
     Returns:
       The config with the chosen value, and how it was chosen, both for `evaluate`.
@@ -225,16 +141,16 @@ def choose(config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: in
     Raises:
       InputError: see `score`.
     """
-    return _best(config, axis, try_values(config, workdir, axis, max_examples=max_examples))
+    return _best(config, axis, try_values(config, workdir, axis, max_examples=max_examples, unfinished=unfinished))
 
 
 def choose_per_metric(
-    config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int
+    config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int, unfinished: Path
 ) -> tuple[ConfigDict, Choice, dict[str, Any]]:
     """As `choose`; and rank `config.eval` with each value that is best for some metric with a cut-off.
 
     Args:
-      config, workdir, axis, max_examples: see `try_values`.
+      config, workdir, axis, max_examples, unfinished: see `try_values`.
 
     Returns:
       What `choose` returns, and the figures of each metric with its own value, which are printed as well.
@@ -242,9 +158,10 @@ def choose_per_metric(
     Raises:
       InputError: see `score`.
     """
-    tried = try_values(config, workdir, axis, max_examples=max_examples)
+    tried = try_values(config, workdir, axis, max_examples=max_examples, unfinished=unfinished)
     best = sorted(set(best_by_metric(tried).values()))
-    ranked = {place: score(changed(config, {axis.field: axis.values[place]}), workdir).metrics for place in best}
+    trials = {place: changed(config, {axis.field: axis.values[place]}) for place in best}
+    ranked = {place: score(trial, workdir, unfinished=unfinished).metrics for place, trial in trials.items()}
     figures = figures_of(axis.values, tried, ranked)
     say(f"\n{table_of(figures, field=axis.field, split=config.eval.split)}\n")
     return *_best(config, axis, tried), figures
@@ -275,7 +192,7 @@ def define_flags() -> None:
 
 def main() -> None:
     """Entry point."""
-    with hosts.together():
+    with hosts.together(), stoppable():
         _main()
 
 
@@ -292,12 +209,14 @@ def _main() -> None:
     with owned(workdir.eval(name)) if workdir.path.is_dir() else nullcontext():
         if flags.FLAGS.choose is not None:
             axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)
+            how: dict[str, Any] = {
+                "max_examples": flags.FLAGS.choose_examples,
+                "unfinished": workdir.unfinished(name),
+            }
             if flags.FLAGS.choose_per_metric:
-                config, choice, per_metric = choose_per_metric(
-                    config, workdir, axis, max_examples=flags.FLAGS.choose_examples
-                )
+                config, choice, per_metric = choose_per_metric(config, workdir, axis, **how)
             else:
-                config, choice = choose(config, workdir, axis, max_examples=flags.FLAGS.choose_examples)
+                config, choice = choose(config, workdir, axis, **how)
         evaluate(
             config, workdir, name=name, choice=choice, per_metric=per_metric, exact_queries=flags.FLAGS.beam_misses
         )

@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from igd_jax.core import errors
 from igd_jax.core.devices import GIB
 from igd_jax.core.errors import InputError
-from igd_jax.core.log import say
+from igd_jax.core.log import duration, say
 from igd_jax.session.ahead import step_cost, topology_mesh
 from igd_jax.session.config_flags import define_config_flag
 from igd_jax.session.config_grid import changed, name_of, parse_axis, points
@@ -55,7 +55,7 @@ def line_of(name: str, cost: Cost) -> str:
     told = "not readable with this version of JAX" if cost.collectives is None else talk or "nothing"
     return (
         f"{memory} fits, {cost.held / GIB:.2f} of them held between steps; {cost.flops / 1e12:.1f} TFLOP per chip and "
-        f"micro-batch; between chips: {told}; compiled in {cost.seconds:.0f} s"
+        f"micro-batch; between chips: {told}; compiled in {duration(cost.seconds)}"
     )
 
 

@@ -29,19 +29,21 @@ from igd_jax.core.locks import locked
 from igd_jax.core.log import say, told
 from igd_jax.core.metrics_log import MetricsWriter, plot_losses
 from igd_jax.core.signals import Stop, stoppable
+from igd_jax.core.trackers import TensorBoard, Tracker, WeightsAndBiases
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.data.batches import by_length
 from igd_jax.methods.base import CollaborativeMethod
 from igd_jax.session.collaborative import export_vectors
 from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag
-from igd_jax.session.cost import flops_of, peak_flops, report_cost
+from igd_jax.session.config_grid import changed
+from igd_jax.session.cost import flops_of, make_advice, peak_flops, report_cost
 from igd_jax.session.input import micro_batches, step_inputs
 from igd_jax.session.packing import choose_packs
 from igd_jax.session.plan import Plan
 from igd_jax.session.preview import print_example, report_targets
 from igd_jax.session.resume import resume
 from igd_jax.session.session import Session, check_processes, set_up
-from igd_jax.session.settings import TO_TRAIN, settings_from
+from igd_jax.session.settings import TO_TRAIN, Settings, settings_from
 from igd_jax.session.weights import initial_state, trained_model
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.mesh import check_divides, put_batch
@@ -69,6 +71,7 @@ def train(config: ConfigDict, workdir: Workdir, *, restart: bool = False, profil
     with locked(workdir.path), stoppable() as stop:
         check_workdir(config, workdir, free=FREE_TO_RESUME)
         session = set_up(settings, workdir)
+        config = changed(config, {"model.config": session.settings.model.config})
         check_processes(config, session)
         with jax.set_mesh(session.mesh):
             return _train(session, config, workdir, stop, restart=restart, profile_steps=profile_steps)
@@ -110,6 +113,7 @@ def _train(
         bfloat16=settings.train.bfloat16,
         seed=settings.train.seed,
     )
+    say(f"making the model: {settings.model.path or settings.model.config or settings.method.name}")
     state, functions, frozen = initial_state(session, context, objective, optimizer)
     # Methods raise errors about sizes when a batch is traced; trace the longest before anything is written.
     longest = by_length(examples["train"], np.arange(plan.n_rows))[-plan.micro_batch_size :]
@@ -117,7 +121,7 @@ def _train(
     jax.eval_shape(functions.evaluate, state, longest_batch)
     report_cost(session, state, frozen, longest_batch)
 
-    metrics = MetricsWriter(workdir.metrics, workdir.tensorboard)
+    metrics = MetricsWriter(workdir.metrics, *trackers_of(settings, config, workdir))
     vote = hosts.make_vote(session.mesh)
     with (
         stop.held_back(vote),
@@ -148,6 +152,7 @@ def _train(
             num_steps=plan.num_steps,
             every_steps=settings.train.log_every_steps,
             peak=peak_flops(session.mesh),
+            advice=make_advice(session, longest_batch),
         )
         profiler = ends.enter_context(closing(Profiler(profiled, workdir.profile, done=step)))
         flops, of_rows = flops_of(session, state), partial(batches_of, examples["train"])
@@ -219,6 +224,13 @@ def evaluate_loss(
         sums.append(functions.evaluate(state, batch))
     total = jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *jax.device_get(sums))
     return {f"valid_{name}": float(value) for name, value in means(total).items()}
+
+
+def trackers_of(settings: Settings, config: ConfigDict, workdir: Workdir) -> Iterator[Tracker]:
+    """Where the metrics of a run also go."""
+    yield TensorBoard(workdir.tensorboard)
+    if settings.train.wandb:
+        yield WeightsAndBiases(settings.train.wandb, workdir.path, config_json(config))
 
 
 def update_best(progress: dict[str, Any], loss: float, step: int) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from igd_jax.core.environment import PACKAGES
 ROOT = Path(__file__).resolve().parents[1]
 OWN = {"igd_jax", "configs", *sys.stdlib_module_names}
 distributions_of = cache(packages_distributions)  # reads the lists of files of all packages
-COMFORT = ("logging", "plots", "pandas", "quantization")
+COMFORT = ("logging", "pandas", "plots", "quantization", "wandb")
 """Extras that the program itself imports, where they are installed; the others are for accelerators and developers."""
 
 

@@ -1,6 +1,7 @@
 """Fingerprints of data, tokenizers and weights: short texts that change with the content."""
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,12 @@ def fingerprint(*parts: bytes | str | np.ndarray) -> str:
         digest.update(len(data).to_bytes(8, "little"))
         digest.update(data)
     return digest.hexdigest()[:16]
+
+
+def version_of(path: str) -> str:
+    """Sizes and times of change of a file, or of the files of a folder; empty if there is neither."""
+    files = sorted(Path(path).iterdir()) if path and Path(path).is_dir() else [Path(path)] * Path(path).is_file()
+    return repr([(file.name, file.stat().st_size, file.stat().st_mtime_ns) for file in files])
 
 
 def sample_leaves(tree: Any) -> list[bytes]:

@@ -266,6 +266,10 @@ class Workdir:
         """Folder of one evaluation, with metrics.json and predictions.jsonl."""
         return self.path / "eval" / name
 
+    def unfinished(self, name: str) -> Path:
+        """Folder of what one evaluation has found so far."""
+        return self.path / "cache" / "unfinished" / name
+
     def analysis(self, name: str) -> Path:
         """Folder of the figures about one evaluation."""
         return self.path / "analysis" / name

@@ -111,7 +111,8 @@ class Progress:
         if self._total and rate > 0 and done < self._total:
             left = f", {duration((self._total - done) / rate)} left"
         note = f"  {note}" if note else ""
-        say(f"{self._what}: {done:,}{of} {self._unit} ({rate:,.1f}/s{left}){note}")
+        per_second = f"{rate:,.1f}" if rate >= 1 else f"{rate:.2g}"
+        say(f"{self._what}: {done:,}{of} {self._unit} ({per_second}/s{left}){note}")
 
     def _draw(self, bar: tqdm, done: int, note: str) -> None:
         bar.set_postfix_str(note, refresh=False)

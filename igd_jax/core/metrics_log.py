@@ -12,35 +12,27 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import atomic_file, sync, write_text
 from igd_jax.core.log import say
 from igd_jax.core.process import is_first
+from igd_jax.core.trackers import Tracker
 
 
 class MetricsWriter:
-    """Appends one JSON object per line; also writes to TensorBoard if ``tensorboardX`` is installed.
+    """Appends one JSON object per line, and passes the values on to trackers.
 
     A resumed run calls `truncate` first, so that each step is in the file once. Nothing is created before the first
     line is written.
 
     Args:
       path: the file.
-      tensorboard: folder of TensorBoard's events; None = not written.
+      trackers: where the values also go; see `core.trackers`.
 
     Raises:
       InputError: `path` exists and is not a file.
     """
 
-    def __init__(self, path: Path, tensorboard: Path | None = None):
+    def __init__(self, path: Path, *trackers: Tracker):
         if os.path.lexists(path) and not path.is_file():
             raise InputError(f"{path} is no file; move it away, or name another --workdir")
-        self._path, self._folder = path, tensorboard
-        self._tensorboard: Any = None
-
-    def _open_tensorboard(self, folder: Path) -> None:
-        self._folder = None
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            return
-        self._tensorboard = SummaryWriter(str(folder), flush_secs=10)
+        self._path, self._trackers = path, trackers
 
     def truncate(self, last_step: int, *, last_evaluation: int | None = None) -> None:
         """Drop lines after `last_step` and an unfinished last line; other unreadable lines are dropped and counted.
@@ -69,13 +61,10 @@ class MetricsWriter:
         if not is_first():
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        if self._folder is not None:
-            self._open_tensorboard(self._folder)
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
-        if self._tensorboard is not None:
-            for name, value in values.items():
-                self._tensorboard.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.write(step, values)
 
     def sync(self) -> None:
         """Sync all lines to disk."""
@@ -84,9 +73,9 @@ class MetricsWriter:
             sync(self._path.parent)
 
     def close(self) -> None:
-        """Wait until TensorBoard's events are written."""
-        if self._tensorboard is not None:
-            self._tensorboard.close()
+        """Wait until the trackers have written everything."""
+        for tracker in self._trackers:
+            tracker.close()
 
 
 def last_step(path: Path) -> int:

@@ -12,7 +12,7 @@ it once per batch and not once per row.
 Methods that read items instead of text get histories, padded on the left to the longest of the split.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -98,8 +98,7 @@ def make_text_batch(
       own: places, among the `size`, of the rows that are made, ascending; None = all. Widths are those of all rows.
       seed: of what is random about each row, in training; see `seed_of_rows`.
     """
-    prefix: Any = examples.shared_prefix if examples.has_prefix[rows].all() else examples.shared_prefix[:0]
-    width = padded_width(int(examples.prompt.lengths[rows].max()) - len(prefix), PROMPT_WIDTHS)
+    prefix, width = _prompt_columns(examples, rows)
     first, n_tokens = _first_columns(examples, rows, item_tokens, size)
     rows, seed, size = _own_rows(rows, seed, size, own)
     prompts = examples.prompt.take(rows)
@@ -119,6 +118,17 @@ def make_text_batch(
     arrays = {name: pad_rows(array, size) for name, array in arrays.items()}
     annotated: dict[str, Any] = {name: pad_rows(array, size) for name, array in found.items()}
     return TextBatch(shared_prefix=prefix, first=first, annotations=annotated, **arrays)
+
+
+def _prompt_columns(examples: Examples, rows: Int[np.ndarray, " b"]) -> tuple[Any, int]:
+    """The shared prefix of a batch, and the columns of the prompts after it."""
+    prefix = examples.shared_prefix if examples.has_prefix[rows].all() else examples.shared_prefix[:0]
+    return prefix, padded_width(int(examples.prompt.lengths[rows].max()) - len(prefix), PROMPT_WIDTHS)
+
+
+def n_shapes(examples: Examples, groups: Iterable[Int[np.ndarray, " b"]]) -> int:
+    """Number of shapes that the prompts of batches have, each made of one group of rows."""
+    return len({(len(prefix), width) for prefix, width in (_prompt_columns(examples, group) for group in groups)})
 
 
 def _first_columns(examples: Examples, rows: Int[np.ndarray, " b"], item_tokens: Ragged, size: int) -> tuple[Any, int]:

@@ -132,6 +132,8 @@ NAMED: dict[str, ModelConfig] = {
     ),
 }  # fmt: skip
 """Base models at their public sizes, and three small models of the Qwen2 family for quick runs."""
+SMALL, LARGE = "pico", "mini"
+"""Names of the sizes that runs with random weights have by default: on a CPU, and on anything else."""
 
 
 def named(name: str, *, vocab_size: int | None = None) -> ModelConfig:

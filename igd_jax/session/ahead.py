@@ -19,6 +19,7 @@ from igd_jax.core.sharding import by_row, replicated, row_shards
 from igd_jax.core.types import LossSum, TextBatch
 from igd_jax.decoding import engine as engines
 from igd_jax.methods.base import token_loss
+from igd_jax.models.config import LARGE
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.layers import Frozen, Linear
 from igd_jax.models.load import config_of
@@ -63,7 +64,7 @@ def topology_mesh(topology: str, mesh: MeshSettings) -> Mesh:
 
 def abstract_backbone(given: ModelSettings) -> nnx.Module:
     """The backbone that the settings name, with shapes in the place of arrays; no weights are read."""
-    name = given.path or given.config
+    name = given.path or given.config or LARGE
 
     def make() -> nnx.Module:
         config, rngs = config_of(name), nnx.Rngs(0)

@@ -110,7 +110,7 @@ class OneOf:
 
     def __call__(self, field: str, value: Any) -> None:
         if value not in self.names:
-            raise refused(field, value, f"one of {', '.join(self.names)}")
+            raise refused(field, value, f"one of {', '.join(name or repr(name) for name in self.names)}")
 
 
 class SomeOf(OneOf):

@@ -20,7 +20,7 @@ FREE_TO_CHANGE = ("decode", "eval", "mesh", "model.remat")
 FREE_TO_RESUME = (
     *FREE_TO_CHANGE,
     *("train.num_steps", "train.num_epochs", "train.patience", "train.log_every_steps", "train.checkpoint_every_steps"),
-    *("train.eval_every_steps", "train.eval_examples"),
+    *("train.eval_every_steps", "train.eval_examples", "train.show_sample", "train.wandb"),
 )
 """Sections and fields that may differ when training is resumed: also durations and intervals."""
 FREE_TO_DECODE = (*FREE_TO_CHANGE, "method")
@@ -126,10 +126,14 @@ def decode_as(config: ConfigDict, other: ConfigDict) -> None:
 
 
 def check_workdir(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] = FREE_TO_CHANGE) -> None:
-    """Raise `InputError` if the workdir has a run of another config; sections and fields in `free` may differ."""
+    """Raise `InputError` if the workdir has a run of another config; sections and fields in `free` may differ.
+
+    An empty `config.model.config` stands for that of the run.
+    """
     if not workdir.config.is_file():
         return
     old, new = (_with_all_args(config_json(each)) for each in (run_config(workdir), config))
+    new["model"]["config"] = new["model"]["config"] or old["model"]["config"]
     differ = [
         f"{section}.{field}"
         for section in sorted(set(old) | set(new))

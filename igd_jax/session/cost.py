@@ -9,17 +9,21 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from igd_jax.core.devices import facts
-from igd_jax.core.log import say
+from igd_jax.core.log import duration, say
 from igd_jax.core.memory import device_memory, shown_bytes
 from igd_jax.core.sharding import row_shards
 from igd_jax.core.types import ItemBatch, TextBatch
 from igd_jax.methods.base import BACKBONE
-from igd_jax.models.config import ModelConfig
+from igd_jax.models.config import SMALL, ModelConfig
 from igd_jax.models.cost import activation_bytes, training_flops
 from igd_jax.models.load import config_of
 from igd_jax.models.t5_config import T5Config
 from igd_jax.session.session import Session
 from igd_jax.training.step import TrainState
+
+SECONDS_OF_A_LONG_RUN = 3600.0
+"""On a CPU, a longer training comes with a proposal that shortens it: another model, or this many seconds of steps."""
+SECONDS_PROPOSED = 1200.0
 
 
 def report_cost(session: Session, state: TrainState, frozen: Any, longest: TextBatch | ItemBatch) -> None:
@@ -56,12 +60,35 @@ def report_cost(session: Session, state: TrainState, frozen: Any, longest: TextB
         )
 
 
+def make_advice(session: Session, batch: TextBatch | ItemBatch) -> Callable[[float, float], str]:
+    """Function from the seconds that training will take, and those of a step, to the flag that shortens it.
+
+    The text is empty on an accelerator, or if training is not long. How long the smallest model would take follows from
+    the operations of both models for the same batch.
+    """
+    config, model, share = backbone_config(session), session.settings.model, 1.0
+    if isinstance(config, ModelConfig) and isinstance(batch, TextBatch) and not model.path:
+        sizes = config_of(SMALL), config
+        small, own = (training_flops(size, vocab_size=vocab_size(session, config))(batch) for size in sizes)
+        share = small / own
+
+    def advice(seconds: float, per_step: float) -> str:
+        if jax.default_backend() != "cpu" or seconds < SECONDS_OF_A_LONG_RUN:
+            return ""
+        if share < 1.0:
+            return f"; --config.model.config={SMALL} would take about {duration(seconds * share)}"
+        n_steps = max(int(SECONDS_PROPOSED / per_step), 1)
+        return f"; --config.train.num_steps={n_steps} would take about {duration(n_steps * per_step)}"
+
+    return advice
+
+
 def flops_of(session: Session, state: TrainState) -> Callable[[Any], float]:
     """Floating-point operations of training on a batch, as a function of the batch; 0 if they are not known."""
-    if (config := _backbone(session)) is None:
+    if (config := backbone_config(session)) is None:
         return lambda batch: 0.0
     adapters = count(state.params) if session.settings.model.lora_rank else None
-    return training_flops(config, vocab_size=_vocab_size(session, config), adapters=adapters)
+    return training_flops(config, vocab_size=vocab_size(session, config), adapters=adapters)
 
 
 def peak_flops(mesh: Mesh) -> float | None:
@@ -90,7 +117,7 @@ def bytes_per_device(tree: Any, *, itemsize: int | None = None) -> int:
 
 def _activations(session: Session, longest: TextBatch | ItemBatch) -> int | None:
     """Estimate of the bytes of activations per device; None if the model is no decoder that writes items."""
-    config, model = _backbone(session), session.settings.model
+    config, model = backbone_config(session), session.settings.model
     if not isinstance(config, ModelConfig) or not isinstance(longest, TextBatch):
         return None
     return activation_bytes(
@@ -99,18 +126,18 @@ def _activations(session: Session, longest: TextBatch | ItemBatch) -> int | None
         rows=len(longest.prompt) * jax.process_count() // row_shards(session.mesh),  # a process makes its own only
         width=longest.shared_prefix.size + longest.prompt.shape[1] + (0 if longest.paths else longest.target.shape[1]),
         target=longest.target.shape[1],
-        vocab_size=_vocab_size(session, config),
+        vocab_size=vocab_size(session, config),
         itemsize=jnp.dtype(model.dtype).itemsize,
     )
 
 
-def _backbone(session: Session) -> ModelConfig | T5Config | None:
+def backbone_config(session: Session) -> ModelConfig | T5Config | None:
     """Sizes of the backbone; None if the model is another."""
     model = session.settings.model
     return config_of(model.path or model.config) if session.method.model_kind == BACKBONE else None
 
 
-def _vocab_size(session: Session, config: ModelConfig | T5Config) -> int:
+def vocab_size(session: Session, config: ModelConfig | T5Config) -> int:
     """Rows of the head."""
     own = config.vocab_size if session.settings.model.path else 0
     return max(own, session.identifiers.vocab_size)

@@ -1,7 +1,9 @@
 """A model with everything needed to rank candidates after histories; compiled once per shape."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,12 +11,14 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from igd_jax.core.arrays import power_of_two
+from igd_jax.core.environment import environment
+from igd_jax.core.fingerprint import version_of
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress
 from igd_jax.core.map_rows import in_groups, in_order, pad_rows
 from igd_jax.core.sharding import row_shards
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
-from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, prompt_room
+from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, n_shapes, prompt_room
 from igd_jax.data.collaborative import Collaborative
 from igd_jax.data.examples import Examples
 from igd_jax.data.prepared import Rows
@@ -28,7 +32,9 @@ from igd_jax.session.histories import Histories
 from igd_jax.session.requests import Allowed, ItemNames, allowed_of_rows
 from igd_jax.session.sections import DecodeSettings
 from igd_jax.session.session import Session
+from igd_jax.session.unfinished import BATCHES_PER_PART, Lists, Unfinished
 from igd_jax.session.weights import trained_model
+from igd_jax.training.compilations import Compilations
 from igd_jax.training.mesh import check_divides, local_rows, put_batch
 
 
@@ -57,16 +63,18 @@ class Ranker:
       model: model with its weights.
       step: number of training steps of the weights; None if untrained.
       engine: engine that ranks.
+      n_read: number of users of the last `rank` whose lists an earlier start had found.
     """
 
     def __init__(self, session: Session, workdir: Workdir):
         self.session, self.index = session, session.decode_index()
         context = session.context(self.index)
         trained = trained_model(session, workdir, context)
-        self.model, self.step = trained.model, trained.step
+        self.model, self.step, self._weights_from = trained.model, trained.step, trained.made_from
         options = decode_options(session.settings.decode, self.index)
         engine = session.method.engine(context, trained.model, options)
         self.engine = placed(engine, session.mesh)
+        self.n_read = 0
         self._names = ItemNames(self.index, session.prepared.item_ids)
         self._histories = Histories(session, self.index, self._names)
 
@@ -77,6 +85,7 @@ class Ranker:
         collaborative: Collaborative | None = None,
         allowed: Sequence[Allowed | None] = (),
         engine: Engine | None = None,
+        unfinished: Path | None = None,
     ) -> Recommendations:
         """Recommend for all examples, in order.
 
@@ -85,6 +94,7 @@ class Ranker:
           collaborative: scores of items for each example.
           allowed: rows that may be recommended for each example; None, or an empty sequence = all candidates.
           engine: engine that ranks, if it is another one.
+          unfinished: folder for the lists found so far, if a later start with all else equal is to go on from them.
 
         Returns:
           Lists as NumPy arrays.
@@ -103,11 +113,42 @@ class Ranker:
 
         n_rows = len(examples)
         order = by_length(examples, np.arange(n_rows))
-        batches = ((len(group), batch_of(group)) for group in in_groups(order, size))
+        n_widths = n_shapes(examples, in_groups(order, size))
         progress = Progress("recommend", n_rows, "users") if n_rows > size else None  # none for a single batch
+        compilations = Compilations()
+
+        def rank_part(part: Int[np.ndarray, " _"]) -> Iterator[Lists]:
+            groups = list(in_groups(part, size))
+            batches: Iterator[Any] = map(batch_of, groups)
+            if progress is not None:
+                batches = compilations.watch("search", batches, n_shapes=n_widths)
+            numbered = ((len(group), batch) for batch, group in zip(batches, groups, strict=True))
+            for place, lists in recommend_all(engine, numbered, width=width):
+                yield part[place], lists
+
         with jax.set_mesh(mesh):
-            found = recommend_all(engine, batches, width=width)
-            return in_order(((order[place], lists) for place, lists in found), n_rows=n_rows, progress=progress)
+            if unfinished is None:
+                return in_order(rank_part(order), n_rows=n_rows, progress=progress)
+            kept = Unfinished(unfinished, self._made_from(examples, collaborative, allowed))
+            with kept.told():
+                found = kept.ranked(list(in_groups(order, size * BATCHES_PER_PART)), rank_part)
+                lists = in_order(found, n_rows=n_rows, progress=progress)
+            self.n_read = kept.n_read
+            return lists
+
+    def _made_from(
+        self, examples: Examples, collaborative: Collaborative | None, allowed: Sequence[Allowed | None]
+    ) -> Iterator[str | np.ndarray]:
+        """All that the lists of `rank` depend on, to the bit."""
+        session = self.session
+        yield from (repr(session.settings), session.fingerprint, self._weights_from)
+        yield from (json.dumps(value) for name, value in environment().items() if name != "command")
+        yield from map(version_of, map(str, session.settings.method.args.values()))
+        yield from (examples.prompt.lengths, self.index.is_candidate)
+        if collaborative is not None:
+            yield from (collaborative.users, collaborative.items)
+        for each in allowed:
+            yield from ("all",) if each is None else ("only" if each.only is None else each.only, each.without)
 
     def results(self, lists: Recommendations, query: int) -> tuple[Result, ...]:
         """Results of one list of `rank`, best first; a result that was cut before its end has no items."""

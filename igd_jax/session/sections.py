@@ -76,7 +76,7 @@ class ModelSettings:
     """`config.model`; dtypes by name, as ``jnp.dtype`` takes them."""
 
     path: Annotated[str, Existing(MODEL_FOLDER, ("config.json", "*.safetensors"), words=("",), by_url=True)]
-    config: Annotated[str, OneOf((*decoders.NAMED, *t5_config.NAMED))]
+    config: Annotated[str, OneOf((*decoders.NAMED, *t5_config.NAMED, ""))]
     dropout: Annotated[float, Range(0, 0.99, "a probability", also=(-1, "for that of the model"))]
     dtype: DType
     param_dtype: DType
@@ -127,6 +127,8 @@ class TrainSettings:
     eval_examples: AllOrSome
     checkpoint_every_steps: Updates
     log_every_steps: Updates
+    show_sample: bool
+    wandb: Annotated[str, Text(0, 128)]
 
 
 LONGEST_LIST = 100_000

@@ -36,6 +36,7 @@ from igd_jax.methods.base import Context, Method, load_method
 from igd_jax.session.backbone import make_backbone
 from igd_jax.session.config_flags import FREE_TO_DECODE, check_workdir, config_json
 from igd_jax.session.settings import TO_DECODE, Settings, settings_from
+from igd_jax.session.sizing import sized
 from igd_jax.training.mesh import make_mesh
 
 
@@ -152,8 +153,10 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
       InputError: data, tokenizer, identifiers or candidates are missing or unusable.
     """
     cache_compilations()
+    settings = sized(settings, workdir)
     method = load_method(settings.method.name, settings.method.args)
     mesh = make_mesh(**vars(settings.mesh))
+    say(f"reading {settings.data.dir}")
     prepared = load(Path(settings.data.dir))
     say(headline(prepared.meta))
     tokenizer = choose_tokenizer(settings, workdir, prepared)

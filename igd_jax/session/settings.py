@@ -23,6 +23,7 @@ from igd_jax.core.shown import LONGEST_LINE, shortened, shown
 from igd_jax.decoding.search import EXACT, JUMP
 from igd_jax.identifiers.base import identifiers_class
 from igd_jax.methods.base import Method, load_method
+from igd_jax.models.config import LARGE
 from igd_jax.models.load import config_of, kind_of
 from igd_jax.session.checks import KINDS, Argument, check_names, check_type, read_section
 from igd_jax.session.sections import (
@@ -143,7 +144,7 @@ def _kind(model: ModelSettings, needs: Collection[str]) -> str:
     """Kind of the backbone; a folder that is not needed is assumed to hold a decoder."""
     if model.path and "model.path" not in needs:
         return "decoder"
-    return kind_of(model.path or model.config)
+    return kind_of(model.path or model.config or LARGE)
 
 
 def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterator[str]:

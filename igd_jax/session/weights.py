@@ -1,6 +1,7 @@
 """The model of a run, before and after training."""
 
 import inspect
+import json
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +13,7 @@ import optax
 from flax import nnx
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.fingerprint import version_of
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.core.sharding import put, replicated
@@ -32,10 +34,12 @@ class Trained:
     Attributes:
       model: model with its weights.
       step: number of training steps of the weights; None if untrained.
+      made_from: text that differs for other weights.
     """
 
     model: nnx.Module
     step: int | None
+    made_from: str
 
 
 def split_trainable(model: nnx.Module) -> tuple[Any, Any, Any]:
@@ -96,7 +100,7 @@ def trained_model(session: Session, workdir: Workdir, context: Context) -> Train
                 lacks = f"{settings.method.name} has to be trained"
             raise InputError(f"{workdir.path} holds no run and {lacks}: there is no model")
         say(f"no training: weights of {settings.model.path}")
-        return Trained(method.make_model(context), None)
+        return Trained(method.make_model(context), None, version_of(settings.model.path))
     trained_by = config_json(run_config(workdir))["method"]
     is_same = trained_by["name"] == settings.method.name
     # A path among its arguments may no longer exist if only decoding reads it.
@@ -119,7 +123,7 @@ def trained_model(session: Session, workdir: Workdir, context: Context) -> Train
         raise InputError(f"{workdir.path} has no checkpoint yet; let igd_jax.train reach its first evaluation")
     params, progress = found
     say(f"checkpoint of step {progress['best_step']}, valid loss {progress['best_loss']:.4f}")
-    return Trained(nnx.merge(graph, params, frozen), progress["best_step"])
+    return Trained(nnx.merge(graph, params, frozen), progress["best_step"], json.dumps(progress, sort_keys=True))
 
 
 def check_decoding_args(method: Method, trained: dict[str, Any], given: dict[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 import jax
@@ -10,11 +11,10 @@ import numpy as np
 import optax
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.log import Progress, duration, say, told_alive
+from igd_jax.core.log import Progress, duration, say
 from igd_jax.core.memory import peak_memory, shown_bytes
 from igd_jax.core.metrics_log import MetricsWriter
-from igd_jax.core.types import ItemBatch
-from igd_jax.training.step import Batch, Group, shape_of
+from igd_jax.training.compilations import Compilations
 
 Part = TypeVar("Part")
 
@@ -24,6 +24,10 @@ SPEED = (
     *("input_wait_seconds", "input_wait", "peak_memory_bytes"),
 )
 """Names in metrics.jsonl of what depends on the machine, and not on the run alone."""
+SECONDS_BETWEEN = 5.0
+"""Time between reports of slow steps."""
+SECONDS_TOLD = 120.0
+"""A training that takes no longer is not announced."""
 
 
 class Amount(NamedTuple):
@@ -47,14 +51,17 @@ class Amount(NamedTuple):
 class TrainLog:
     """Keeps the metrics of recent steps on the device and reads them together, so that steps do not wait for their log.
 
-    Only the first step of a start is reported at once.
+    The first two steps of a start are reported at once, and from the first one for which nothing was compiled follows
+    the time that is left. If steps are slow, fewer of them wait, one at least.
 
     Args:
       metrics: the file.
       schedule: learning rate by number of updates.
       num_steps: total number of steps.
-      every_steps: number of steps between reports.
+      every_steps: largest number of steps between reports.
       peak: operations per second of all devices together; None = not known.
+      advice: function from the seconds that are left, and those of one step, to what would shorten them, or an empty
+        text.
     """
 
     def __init__(
@@ -65,33 +72,19 @@ class TrainLog:
         num_steps: int,
         every_steps: int,
         peak: float | None = None,
+        advice: Callable[[float, float], str] = lambda seconds, per_step: "",
     ):
         self._metrics, self._schedule, self._every, self._peak = metrics, schedule, every_steps, peak
-        self._num_steps = num_steps
+        self._num_steps, self._advice = num_steps, advice
         self._progress: Progress | None = None
-        self._compiled = set[tuple[object, ...]]()
+        self._compilations, self._n_compiled = Compilations(), 0
+        self._at_once, self._is_timed = 1, False
         self._waiting: list[tuple[int, dict[str, jax.Array]]] = []
         self._amount, self._waited, self._since = Amount(), 0.0, time.monotonic()
 
     def watch(self, what: str, parts: Iterable[Part]) -> Iterator[Part]:
-        """Pass on batches or groups of them; prints lines before and while a shape is compiled for the first time.
-
-        Args:
-          what: noun for the program that is compiled for them.
-          parts: the batches, or groups of them; of a list, shapes to be compiled are counted.
-        """
-        listed = parts if isinstance(parts, list) else []
-        number, total = 0, len({(what, *shape_of(part)) for part in listed} - self._compiled)
-        for part in parts:
-            if (shape := (what, *shape_of(part))) in self._compiled:
-                yield part
-                continue
-            self._compiled.add(shape)
-            number += 1
-            counted = f" ({number} of {total})" if total > 1 else ""
-            say(f"compiling the {what} of {_size(part)}{counted}")
-            with told_alive("compiling"):
-                yield part
+        """Pass on batches or groups of them; see `Compilations.watch`."""
+        return self._compilations.watch(what, parts)
 
     def take(self, inputs: Iterator[Part]) -> Part:
         """The next input; the time that it is waited for is recorded."""
@@ -103,10 +96,10 @@ class TrainLog:
         return part
 
     def add(self, step: int, values: dict[str, jax.Array], amount: Amount) -> None:
-        """Record a step; after the first one and every `every_steps` steps, write and print all recorded steps."""
+        """Record a step; all recorded steps are written and printed when a report is due."""
         self._waiting.append((step, values))
         self._amount = self._amount.plus(amount)
-        if step % self._every == 0 or self._progress is None:
+        if step % self._every == 0 or len(self._waiting) >= self._at_once:
             self.flush()
 
     def flush(self) -> None:
@@ -122,12 +115,22 @@ class TrainLog:
             numbers["learning_rate"] = float(self._schedule(step - 1))
             self._metrics.write(step, **numbers, **speed)
         mean = {name: float(np.mean([values[name] for _, values in waiting])) for name in waiting[0][1]}
-        note = ", ".join(f"{name} {value:.3f}" for name, value in mean.items())
         if self._progress is None:
-            say(f"step {waiting[0][0]}: {note}, after {duration(seconds)} with compilation")
+            say(f"step {waiting[0][0]}: {_shown(mean)}, after {duration(seconds)} with compilation")
             self._progress = Progress("train", self._num_steps, "steps", every_seconds=2.0)
-        self._progress.update(waiting[-1][0], f"{note}, {_shown(speed)}")
+        elif self._n_compiled == len(self._compilations):
+            self._follow(waiting[-1][0], seconds / len(waiting))
+        self._n_compiled = len(self._compilations)
+        self._progress.update(waiting[-1][0], _shown(mean, speed))
         self._waiting, self._amount, self._waited = [], Amount(), 0.0
+
+    def _follow(self, step: int, per_step: float) -> None:
+        """Adapt the number of steps between reports to the seconds per step; at the first call, print the time left."""
+        self._at_once = max(1, int(SECONDS_BETWEEN / per_step))
+        left = (self._num_steps - step) * per_step
+        if not self._is_timed and left > SECONDS_TOLD:
+            say(f"training will take about {duration(left)}{self._advice(left, per_step)}")
+        self._is_timed = True
 
     def _speed(self, seconds: float, n_steps: int) -> dict[str, float]:
         """Speed and memory of the recorded steps (docs/training.md), by the names in metrics.jsonl."""
@@ -143,9 +146,13 @@ class TrainLog:
         }
 
 
-def _shown(speed: dict[str, float]) -> str:
-    """The speed in a line for people."""
-    parts = [f"{speed['examples_per_second']:,.1f} examples/s", f"{speed['tokens_per_second']:,.0f} tokens/s"]
+def _shown(mean: dict[str, float], speed: Mapping[str, float] = MappingProxyType({})) -> str:
+    """Metrics and speed in a line for people: first the loss and the speed, as a bar may have room for no more."""
+    loss, *others = (f"{name} {mean[name]:.3f}" for name in sorted(mean, key=lambda name: (name != "loss", name)))
+    if not speed:
+        return ", ".join([loss, *others])
+    parts = [loss, f"{speed['examples_per_second']:,.1f} examples/s", *others]
+    parts.append(f"{speed['tokens_per_second']:,.0f} tokens/s")
     if "flops_per_second" in speed:
         share = f" ({speed['utilisation']:.1%} of the peak)" if "utilisation" in speed else ""
         flops = speed["flops_per_second"]
@@ -155,17 +162,6 @@ def _shown(speed: dict[str, float]) -> str:
         f"{shown_bytes(int(speed['peak_memory_bytes']))} at the peak",
     ]
     return ", ".join(parts)
-
-
-def _size(part: object) -> str:
-    """Description of the rows and columns of a batch, or of those of a group."""
-    batch: Batch = part.batches if isinstance(part, Group) else part  # type: ignore[assignment]
-    if isinstance(batch, ItemBatch):
-        n_rows, n_items = batch.history.shape[-2:]
-        return f"{n_rows} rows of {n_items} items"
-    n_rows, width = batch.prompt.shape[-2:]
-    n_shared, n_target = batch.shared_prefix.shape[-1], batch.target.shape[-1]
-    return f"{n_rows} rows, prompts of {n_shared + width} tokens, targets of {n_target}"
 
 
 def check_finite(values: dict[str, float], step: int) -> None:

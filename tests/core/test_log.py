@@ -30,7 +30,7 @@ def test_parts_are_told_while_they_take_long_and_not_where_they_do_not(monkeypat
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     for seconds, lines in (
         (1.0, []),
-        (6.0, ["read: 2/4 words (0.3/s, 6 s left)", "read: 3/4 words (0.2/s, 4 s left)"]),
+        (6.0, ["read: 2/4 words (0.33/s, 6 s left)", "read: 3/4 words (0.25/s, 4 s left)"]),
     ):
         for part in told([["a", "b"], ["c"], ["d"]], "read", 4, "words"):
             now[0] += seconds

@@ -8,6 +8,7 @@ import pytest
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.metrics_log import MetricsWriter, last_step, plot_losses, read_metrics
+from igd_jax.core.trackers import TensorBoard
 
 
 def _steps(path):
@@ -92,15 +93,6 @@ def test_truncation_of_nothing_is_fine(tmp_path):
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
-def test_values_also_go_to_tensorboard(tmp_path):
-    pytest.importorskip("tensorboardX")
-    writer = MetricsWriter(tmp_path / "metrics.jsonl", tmp_path / "tb")
-    writer.write(3, loss=2.5)
-    writer.close()
-    (events,) = (tmp_path / "tb").iterdir()
-    assert b"loss" in events.read_bytes()
-
-
 def test_losses_are_drawn(tmp_path):
     pytest.importorskip("matplotlib")
     writer = MetricsWriter(tmp_path / "metrics.jsonl")
@@ -114,7 +106,7 @@ def test_losses_are_drawn(tmp_path):
 
 
 def test_nothing_is_made_before_the_first_line(tmp_path):
-    MetricsWriter(tmp_path / "run" / "metrics.jsonl", tmp_path / "run" / "tb").close()
+    MetricsWriter(tmp_path / "run" / "metrics.jsonl", TensorBoard(tmp_path / "run" / "tb")).close()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,20 +1,15 @@
-"""The first step is told at once, with what had to be compiled for it; later ones now and then."""
+"""The first steps are told at once, and what is left; later ones now and then, slow ones each."""
 
 import json
 import time
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 from batches import text_batch
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.metrics_log import MetricsWriter
-from igd_jax.core.types import ItemBatch
-from igd_jax.training.mesh import make_mesh
-from igd_jax.training.step import grouped
 from igd_jax.training.train_log import SPEED, Amount, TrainLog
 
 AMOUNT = Amount(4, 40, 4e6)
@@ -47,27 +42,29 @@ def test_a_first_step_that_is_not_finite_is_told_at_once(log):
         _add(log, 1, float("nan"))
 
 
-def test_each_shape_of_batches_is_told_once_before_it_is_compiled(log, capsys):
-    short, long = text_batch([[1, 2], [3]]), text_batch([[1, 2, 3, 4], [3]])
-    items = ItemBatch(np.zeros((3, 5), int), np.ones((3, 5), bool), np.zeros(3, int), np.ones(3, bool))
-    watched = []
-    for what, batches in (("step", [short, short, long]), ("step", [long]), ("evaluation", iter([short, items]))):
-        watched += [(batch, capsys.readouterr().out.strip()) for batch in log.watch(what, batches)]
-    assert [batch for batch, _ in watched] == [short, short, long, long, short, items]
-    n_short, n_long = (batch.prompt.shape[1] for batch in (short, long))
-    n_target = short.target.shape[1]
-    assert [told for _, told in watched] == [
-        f"compiling the step of 2 rows, prompts of {n_short} tokens, targets of {n_target} (1 of 2)",
-        "",
-        f"compiling the step of 2 rows, prompts of {n_long} tokens, targets of {n_target} (2 of 2)",
-        "",
-        f"compiling the evaluation of 2 rows, prompts of {n_short} tokens, targets of {n_target}",
-        "compiling the evaluation of 3 rows of 5 items",
-    ]
-    [group] = grouped([jax.tree.map(np.asarray, long)], make_mesh(data=1), room=3)
-    assert list(log.watch("groups", [group])) == [group]
-    told = f"compiling the groups of 2 rows, prompts of {n_long} tokens, targets of {n_target}"
-    assert capsys.readouterr().out.strip() == told
+def test_slow_steps_are_told_one_by_one_and_what_is_left_once_nothing_is_compiled(tmp_path, monkeypatch, capsys):
+    now, path = [0.0], tmp_path / "metrics.jsonl"
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    asked = []
+
+    def advice(seconds: float, per_step: float) -> str:
+        asked.append((seconds, per_step))
+        return "; do less"
+
+    schedule = optax.constant_schedule(0.5)
+    log = TrainLog(MetricsWriter(path), schedule, num_steps=900, every_steps=10, advice=advice)
+    written = []
+    for step, seconds in enumerate((50.0, 40.0, 10.0, 10.0, 1.0, 1.0, 1.0, 1.0), start=1):
+        assert log.take(iter(["input"])) == "input"
+        if step < 3:
+            list(log.watch("step", [text_batch([[1] * step])]))
+        now[0] += seconds
+        _add(log, step, loss=2.0)
+        written.append(len(path.read_text().splitlines()))
+    assert written == [1, 2, 3, 4, 5, 5, 5, 5]
+    assert asked == [(8970.0, 10.0)]
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("training will")]
+    assert told == ["training will take about 2 h 30 min; do less"]
 
 
 def test_speed_and_memory_are_of_the_steps_since_the_last_report_and_of_nothing_between(tmp_path, monkeypatch, capsys):

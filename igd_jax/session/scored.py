@@ -1,0 +1,117 @@
+"""Lists for the queries of a split, and their metrics."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from igd_jax.core.io import Workdir
+from igd_jax.core.log import say
+from igd_jax.core.types import Recommendations
+from igd_jax.data.prepared import Rows
+from igd_jax.evaluation.metrics import CatalogueRows
+from igd_jax.evaluation.metrics_json import metrics_of
+from igd_jax.evaluation.predictions import Prediction
+from igd_jax.evaluation.queries import Queries, describe_targets, make_queries
+from igd_jax.session.beam_misses import beam_misses, beam_of
+from igd_jax.session.collaborative import collaborative_source
+from igd_jax.session.recommender import Recommender
+from igd_jax.session.session import set_up_to_decode
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Recommendations for the queries of a split, and their metrics.
+
+    Attributes:
+      recommender: recommender of the run.
+      rows: all rows of the split.
+      queries: queries and their targets.
+      catalogue: properties of the catalogue that metrics use.
+      found: lists, as NumPy arrays.
+      metrics: content of metrics.json.
+      users_per_second: speed of ranking, compilation included.
+    """
+
+    recommender: Recommender
+    rows: Rows
+    queries: Queries
+    catalogue: CatalogueRows
+    found: Recommendations
+    metrics: dict[str, Any]
+    users_per_second: float
+
+
+def score(
+    config: ConfigDict, workdir: Workdir, *, exact_queries: int | None = None, unfinished: Path | None = None
+) -> Scored:
+    """Recommend for the queries of `config.eval` and compute the metrics, without writing an evaluation.
+
+    Args:
+      config: the config.
+      workdir: folder of the run.
+      exact_queries: queries that are also ranked exactly, for ``beam_misses`` in the metrics; 0 = all, None = none.
+      unfinished: folder for what is found so far, to go on from if this is interrupted; see `Ranker.rank`.
+
+    Raises:
+      InputError: the config is bad, or there is no model, or no beam to compare with an exact ranking.
+    """
+    session = set_up_to_decode(config, workdir)
+    settings = session.settings
+    rows = session.rows(settings.eval.split)
+    queries = make_queries(
+        settings.eval.protocol,
+        user=rows.user,
+        timestamp=rows.timestamp,
+        target=rows.target,
+        max_examples=settings.eval.max_examples,
+    )
+    source = collaborative_source(session, split=settings.eval.split, n_rows=len(rows))
+    recommender = Recommender(session, workdir)
+    if exact_queries is not None:
+        beam_of(recommender)
+    examples = recommender.examples(rows.take(queries.row))
+    start = time.monotonic()
+    found = recommender.rank(
+        examples,
+        collaborative=None if source is None else source.take(queries.row),
+        allowed=recommender.allowed(rows, queries.row),
+        unfinished=unfinished,
+    )
+    seconds = time.monotonic() - start
+    index = recommender.index
+    catalogue = CatalogueRows.of_items(
+        index.catalog.row_of_item, candidates=index.candidates, counts=session.counts, seen=session.seen
+    )
+    metrics = metrics_of(
+        queries,
+        ranked=np.asarray(found.rows),
+        scores=np.asarray(found.scores),
+        catalogue=catalogue,
+        ks=settings.eval.ks,
+        candidates=settings.decode.candidates,
+    )
+    if exact_queries is not None:
+        metrics["beam_misses"] = misses = beam_misses(
+            recommender, queries.row, np.asarray(found.rows), ks=settings.eval.ks, n_queries=exact_queries
+        )
+        say(f"the beam beside an exact ranking: {misses}")
+    return Scored(recommender, rows, queries, catalogue, found, metrics, (len(queries) - recommender.n_read) / seconds)
+
+
+def predictions_of(scored: Scored) -> Iterator[Prediction]:
+    """Content of predictions.jsonl."""
+    session, found = scored.recommender.session, scored.found
+    targets = describe_targets(
+        scored.queries,
+        scored.catalogue,
+        item_ids=session.prepared.item_ids,
+        titles=session.prepared.titles,
+    )
+    for q, (row, target) in enumerate(zip(scored.queries.row.tolist(), targets, strict=True)):
+        ranked = scored.recommender.results(found, q)
+        yield Prediction(row, scored.rows.user[row], target, ranked)

@@ -1,0 +1,30 @@
+"""The size of a model with random weights where the config leaves it open."""
+
+from dataclasses import replace
+
+import jax
+
+from igd_jax.core.io import Workdir
+from igd_jax.core.log import say
+from igd_jax.methods.base import load_method
+from igd_jax.models.config import LARGE, SMALL
+from igd_jax.session.config_flags import run_config
+from igd_jax.session.settings import Settings
+
+
+def sized(settings: Settings, workdir: Workdir) -> Settings:
+    """The settings with the size of the backbone filled in, if `config.model.config` is empty and there is no path.
+
+    It is that of the run in the workdir, if there is one; else it is chosen by the device, and printed.
+    """
+    model, method = settings.model, load_method(settings.method.name, settings.method.args)
+    if model.config or model.path or not method.backbones:
+        return settings
+    if workdir.config.is_file():
+        name = run_config(workdir).model.config
+    else:
+        is_cpu = jax.default_backend() == "cpu"
+        name, other = (SMALL, LARGE) if is_cpu else (LARGE, SMALL)
+        why = "there is only a CPU" if is_cpu else "there is an accelerator"
+        say(f"model: {name}, as config.model has no path and {why}; another size: --config.model.config={other}")
+    return replace(settings, model=replace(model, config=name))
