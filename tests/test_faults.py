@@ -134,7 +134,6 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
         scored = object.__new__(evaluate.Scored)
         model = SimpleNamespace(step=4)
         vars(scored).update(metrics={"n": next(counts)}, users_per_second=1.0, recommender=model)
-        vars(scored).update(rows=None, queries=None, found=None)
         return scored
 
     def predictions_of(scored: Any) -> Iterator[Prediction]:
@@ -150,7 +149,7 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
         (evaluate, "environment", lambda: {"commit": None}),
         (evaluate, "score", score),
         (evaluate, "evaluation_table", lambda _: "a table"),
-        (evaluate, "shown_examples", lambda *_: ["an example"]),
+        (evaluate, "examples_of", lambda _: ["an example"]),
         (evaluate, "predictions_of", predictions_of),
     ):
         monkeypatch.setattr(module, name, stub)
