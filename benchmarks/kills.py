@@ -184,7 +184,7 @@ def outcome(data: Path, workdir: Path) -> tuple[list[np.ndarray], list[Any]]:
     session = set_up(settings_from(config_of(data)), Workdir(str(workdir)))
     context = session.context(session.index)
     optimizer = program.make_optimizer(lambda _: 0.1, clip_norm=1.0, weight_decay=0.0)
-    like, _, _ = initial_state(session, context, session.method.objective(context), optimizer)
+    like, *_ = initial_state(session, context, session.method.objective(context), optimizer)
     with contextlib.closing(Checkpoints(workdir / "checkpoints")) as checkpoints:
         found = [checkpoints.restore_last(like), checkpoints.restore_best(like.params)]
     arrays = [np.asarray(leaf) for each in found if each is not None for leaf in jax.tree.leaves(each[0])]

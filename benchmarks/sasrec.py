@@ -45,7 +45,7 @@ class Ours:
         self._batches, self._step = partial(micro_batches, session, {}, examples), 0
         schedule = make_schedule("constant", learning_rate=train.learning_rate, warmup_steps=0, num_steps=0)
         optimizer = make_optimizer(schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay)
-        self._state, self._functions, _ = initial_state(session, context, session.method.objective(context), optimizer)
+        self._state, self._functions, *_ = initial_state(session, context, session.method.objective(context), optimizer)
         self._graph, _, self._frozen = split_trainable(session.method.make_model(context))
 
     def __call__(self, steps: Sequence[np.ndarray]) -> None:

@@ -52,7 +52,7 @@ class Ours:
         optimizer = make_optimizer(schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay)
         self._mesh = session.mesh
         self._room = packs.batches if packs else train.global_batch_size // train.micro_batch_size
-        self._state, self._functions, _ = initial_state(session, context, objective, optimizer)
+        self._state, self._functions, *_ = initial_state(session, context, objective, optimizer)
         self._flops = flops_of(session, self._state)
 
     def __call__(self, steps: Sequence[np.ndarray]) -> list[float]:

@@ -40,7 +40,7 @@ from igd_jax.session.cost import flops_of, make_advice, peak_flops, report_cost
 from igd_jax.session.input import micro_batches, step_inputs
 from igd_jax.session.packing import choose_packs
 from igd_jax.session.plan import Plan
-from igd_jax.session.preview import print_example, report_targets
+from igd_jax.session.preview import Sample, print_example, report_targets
 from igd_jax.session.resume import resume
 from igd_jax.session.session import Session, check_processes, set_up
 from igd_jax.session.settings import TO_TRAIN, Settings, settings_from
@@ -93,6 +93,7 @@ def _train(
     if "weight" in objective.annotations:
         print_example(session, examples["train"], objective.annotations["weight"])
     plan = Plan(settings, len(examples["train"]))
+    sample = Sample(session, context, valid_rows, examples["valid"])
     say(str(plan))
     profiled = parse_steps(profile_steps, num_steps=plan.num_steps)
     packs = choose_packs(session, objective, train=examples["train"], valid=examples["valid"])
@@ -114,7 +115,7 @@ def _train(
         seed=settings.train.seed,
     )
     say(f"making the model: {settings.model.path or settings.model.config or settings.method.name}")
-    state, functions, frozen = initial_state(session, context, objective, optimizer)
+    state, functions, frozen, model_of = initial_state(session, context, objective, optimizer)
     # Methods raise errors about sizes when a batch is traced; trace the longest before anything is written.
     longest = by_length(examples["train"], np.arange(plan.n_rows))[-plan.micro_batch_size :]
     longest_batch = next(batches_of(examples["train"], longest, step=0))
@@ -172,6 +173,7 @@ def _train(
                     metrics.write(step, **valid)
                     progress = update_best(progress, valid["valid_loss"], step)
                     say(f"step {step}: valid loss {valid['valid_loss']:.4f} (best {progress['best_loss']:.4f})")
+                    sample.show(step, model_of(state.params))
                     if progress["worse"] == 0:
                         checkpoints.save_best(step, state.params, progress)
                     if plan.out_of_patience(progress["worse"]):

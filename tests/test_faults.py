@@ -122,13 +122,13 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     session, counts = session_of(tiny_run.tiny_config(tiny), tmp_path / "no run"), iter(range(10**6))
 
-    def initial_state(*args: Any) -> tuple[TrainState, StepFunctions, Any]:
+    def initial_state(*args: Any) -> tuple[TrainState, StepFunctions, Any, Any]:
         def update(state: TrainState, _: Any) -> tuple[TrainState, dict[str, jax.Array]]:
             params = {"w": state.params["w"] + 1}
             return state.replace(params=params, step=state.step + 1), {"loss": params["w"]}
 
         functions = StepFunctions(lambda *_: None, None, update, lambda *_: jnp.float32(0))
-        return init_state({"w": jnp.float32(0)}, args[-1]), functions, {}
+        return init_state({"w": jnp.float32(0)}, args[-1]), functions, {}, None
 
     def score(*_: Any, **__: Any) -> evaluate.Scored:
         scored = object.__new__(evaluate.Scored)

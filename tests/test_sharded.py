@@ -34,7 +34,7 @@ def _first_gradients(tiny: Path, folder: Path, changes: dict) -> dict:
     objective = session.method.objective(context)
     examples = session.examples(session.rows("train"))
     with jax.set_mesh(session.mesh):
-        state, functions, _ = initial_state(session, context, objective, optax.sgd(1.0))
+        state, functions, *_ = initial_state(session, context, objective, optax.sgd(1.0))
         batches = program.micro_batches(session, objective.annotations, examples, np.arange(16), step=0)
         return jax.device_get(functions.accumulate(state, grouped(batches, session.mesh, room=3)).grads)
 

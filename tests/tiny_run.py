@@ -134,7 +134,7 @@ def tiny_config(folder: Path, changes: dict[str, Any] | None = None) -> ConfigDi
     config.data.dir, config.model.path = str(folder / "data"), str(folder / "model")
     config.train.update(
         global_batch_size=16, micro_batch_size=8, learning_rate=1e-2, warmup_steps=2, patience=0,
-        checkpoint_every_steps=4, log_every_steps=3,
+        checkpoint_every_steps=4, log_every_steps=3, show_sample=False,
     )  # fmt: skip
     config.decode.update(num_beams=4, batch_size=8)
     config.eval.ks = (1, 3)
@@ -149,8 +149,9 @@ def sasrec_config(folder: Path, **args: Any) -> ConfigDict:
     config.data.dir, config.tokenizer.path = str(folder / "data"), str(folder / "model")
     config.method.args.update(width=16, dropout=0.1, **args)
     config.train.update(
-        global_batch_size=16, micro_batch_size=8, learning_rate=3e-2, num_epochs=8, patience=0, log_every_steps=16
-    )
+        global_batch_size=16, micro_batch_size=8, learning_rate=3e-2, num_epochs=8, patience=0, log_every_steps=16,
+        show_sample=False,
+    )  # fmt: skip
     config.decode.update(num_beams=4, batch_size=8)
     config.eval.ks = (1, 3)
     config.mesh.data = 1

@@ -1,12 +1,27 @@
-"""What a run prints of its data before it trains: targets off the trie, and an example."""
+"""What a run prints of its data before it trains: targets off the trie, and an example; and of its model meanwhile."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
+from flax import nnx
 
-from igd_jax.core.log import say
+from igd_jax.core.log import say, told_alive
+from igd_jax.core.sharding import fetch, row_shards
+from igd_jax.core.types import ItemBatch, TextBatch
+from igd_jax.data.batches import make_item_batch, make_text_batch
 from igd_jax.data.examples import Examples
+from igd_jax.data.prepared import Rows
+from igd_jax.decoding.engine import recommend
+from igd_jax.decoding.search import JUMP, STEPWISE
+from igd_jax.methods.base import Context
+from igd_jax.models.sharding_rules import placed
+from igd_jax.session.ranker import decode_options
 from igd_jax.session.session import Session
+from igd_jax.training.mesh import local_rows, put_batch
+
+SHOWN = 3
+"""Number of recommendations and of latest items of a history that a sample shows."""
 
 
 def report_targets(session: Session, examples: Mapping[str, Examples]) -> None:
@@ -26,3 +41,63 @@ def print_example(session: Session, examples: Examples, weight: np.ndarray) -> N
     texts = [session.tokenizer.decode([token]) or f"<{token}>" for token in rows[item].tolist()]
     pieces = [f"{text!r}:{value:g}" for text, value in zip(texts, weights, strict=True)]
     say(f"example target (token:weight): {' '.join(pieces)}")
+
+
+class Sample:
+    """One row of valid, the first that is watched, and what a model in training would recommend to its user.
+
+    Lists are those of the run's settings, among the candidates of training. Where they need more than a search, scores
+    of a collaborative source or embeddings of all titles, there are none.
+
+    Args:
+      session: the run.
+      context: context of training.
+      rows: watched rows of valid.
+      examples: their examples.
+    """
+
+    def __init__(self, session: Session, context: Context, rows: Rows, examples: Examples):
+        method = session.method
+        searches = method.beam_search or method.inputs == "items"
+        self.is_shown = session.settings.train.show_sample and searches and not method.needs_collaborative
+        self._session, self._context, self._row, self._is_compiled = session, context, rows.take(np.arange(1)), False
+        self._examples = replace(examples, target=None)  # which the model is to write
+
+    def show(self, step: int, model: nnx.Module) -> None:
+        """Print history, target and recommendations in one line; of several processes, all have to call it."""
+        if not self.is_shown:
+            return
+        if not self._is_compiled:
+            say("compiling the search of a sample recommendation")
+            self._is_compiled = True
+        with told_alive("compiling"):
+            found = self._ranked(model)
+        index, row = self._session.index, self._row
+        ranked = found[found >= 0].tolist()
+        titles = ", ".join(f"{place}. {index.title_of_row(each)!r}" for place, each in enumerate(ranked[:SHOWN], 1))
+        history = [index.titles[item] for item in row.history(0).tolist()]
+        target = int(row.target[0])
+        wanted = int(index.catalog.row_of_item[target])
+        rank = f"number {ranked.index(wanted) + 1}" if wanted in ranked else "none"
+        say(
+            f"sample of step {step}: after {' + '.join(map(repr, history[-SHOWN:]))} came {index.titles[target]!r}, "
+            f"{rank} of the {len(ranked)} recommended: {titles}"
+        )
+
+    def _ranked(self, model: nnx.Module) -> np.ndarray:
+        """Catalogue rows of the list, best first; -1 where there is no item."""
+        session = self._session
+        options = decode_options(session.settings.decode, session.index)
+        if options.search == JUMP:  # the same lists come from a program that is compiled in half the time
+            options = replace(options, search=STEPWISE)
+        engine = placed(session.method.engine(self._context, model, options), session.mesh)
+        return fetch(recommend(engine, self._batch())).rows[0]
+
+    def _batch(self) -> TextBatch | ItemBatch:
+        session, size = self._session, row_shards(self._session.mesh)
+        rows, own = np.arange(1), local_rows(size, session.mesh)
+        if session.method.inputs == "items":
+            batch: TextBatch | ItemBatch = make_item_batch(self._examples, rows, size=size, own=own)
+        else:
+            batch = make_text_batch(self._examples, rows, session.index.item_tokens, {}, size=size, own=own)
+        return put_batch(batch, session.mesh, size=size)

@@ -2,10 +2,11 @@
 
 import inspect
 import json
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,8 @@ from igd_jax.session.session import Session
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.frozen_fingerprint import frozen_fingerprint
 from igd_jax.training.step import LossState, Params, StepFunctions, TrainState, init_state, make_step
+
+ModelOf: TypeAlias = Callable[[Params], nnx.Module]
 
 
 @dataclass(frozen=True)
@@ -51,8 +54,11 @@ def split_trainable(model: nnx.Module) -> tuple[Any, Any, Any]:
 
 def initial_state(
     session: Session, context: Context, objective: Objective, optimizer: optax.GradientTransformation
-) -> tuple[TrainState, StepFunctions, Any]:
-    """Make the initial state on the devices, the compiled parts of a step, and the frozen part of the model."""
+) -> tuple[TrainState, StepFunctions, Any, ModelOf]:
+    """Make the initial state on the devices, the compiled parts of a step, and the frozen part of the model.
+
+    The last result makes the model of the parameters of a state.
+    """
     mesh = session.mesh
     graph, params, frozen = split_trainable(session.method.make_model(context))
     params, frozen = placed((params, frozen), mesh)
@@ -80,7 +86,7 @@ def initial_state(
         sum_dtype=None if session.settings.train.bfloat16 == "pure" else jnp.float32,
         shardings=places,
     )
-    return state, functions, frozen
+    return state, functions, frozen, lambda params: nnx.merge(graph, params, frozen)
 
 
 def trained_model(session: Session, workdir: Workdir, context: Context) -> Trained:
