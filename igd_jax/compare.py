@@ -37,11 +37,8 @@ from igd_jax.evaluation.evaluations import (
     short_labels,
 )
 from igd_jax.evaluation.queries import PROTOCOLS
-from igd_jax.evaluation.significance import adjusted_p, interval, resampled_means
+from igd_jax.evaluation.significance import CONFIDENCE, N_RESAMPLES, adjusted_p, interval, resampled_means
 from igd_jax.evaluation.tables import comparison_table
-
-N_RESAMPLES = 10_000
-CONFIDENCE = 0.95
 
 
 def by_method(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
@@ -147,12 +144,12 @@ def _runs(
                 runs[label][name]["spread"] = float(np.std([values.mean() for values in seeds], ddof=1))
     answers = next(iter(methods.values()))[0].answers
     by_row, user = np.stack(columns, axis=1), np.array([answer.user for answer in answers])
-    means, samples = by_row.mean(axis=0), resampled_means(by_row, user, n_resamples=N_RESAMPLES)
+    means, samples = by_row.mean(axis=0), resampled_means(by_row, user)
     p = adjusted_p(means, samples, [(a * n + m, b * n + m) for a, b, m in pairs])
     p_of = dict(zip(pairs, p.tolist(), strict=True))
     for b, label in enumerate(labels[1:], start=1):
         for m, name in enumerate(names):
-            low, high = interval(samples[b * n + m] - samples[m], confidence=CONFIDENCE)
+            low, high = interval(samples[b * n + m] - samples[m])
             runs[label][name] |= {
                 "difference": float(means[b * n + m] - means[m]),
                 "low": low,

@@ -38,7 +38,7 @@ from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord, write_
 from igd_jax.evaluation.tables import evaluation_table
 from igd_jax.session.config_flags import config_json, define_config_flag, define_decode_as_flag, load_config
 from igd_jax.session.config_grid import Axis, changed, parse_axis
-from igd_jax.session.scored import Scored, predictions_of, score
+from igd_jax.session.scored import Scored, examples_of, predictions_of, score
 from igd_jax.session.unfinished import remove
 
 VARIED = ("decode.", "method.args.")
@@ -80,7 +80,8 @@ def evaluate(
     remove(workdir.unfinished(name))
     say(f"\n{config.eval.split} of {config.data.dir}, {scored.users_per_second:.1f} users/s")
     say(evaluation_table(scored.metrics))
-    say(f"\nwritten to {folder}")
+    say("\n".join(["", *examples_of(scored)]))
+    say(f"\nall metrics and lists written to {folder}")
     return scored.metrics
 
 

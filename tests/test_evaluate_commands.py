@@ -32,6 +32,10 @@ def test_one_field_can_be_changed_on_the_command_line_of_a_trained_run(trained, 
     done = run_here(program, f"--workdir={trained}", "--name=shell", *changes)
     assert (done.code, done.err) == (0, "")
     assert f"written to {trained / 'eval' / 'shell'}" in done.out
+    examples = [line for line in done.out.splitlines() if line.startswith("after ")]
+    for line, said in zip(examples, read_written(trained, "shell")[0][::2], strict=True):
+        assert f" came {said['target']['title']!r}, " in line
+        assert line.endswith(", ".join(f"{place}. {one['title']!r}" for place, one in enumerate(said["ranked"][:3], 1)))
     assert read_json(trained / "eval" / "shell" / "config.json")["decode"]["alpha"] == 0.4
     assert "hr@2" in read_written(trained, "shell")[1]
     ours, theirs = read_written(trained, "shell")[0], evaluate("0.4", {"decode.alpha": 0.4, "eval.max_examples": 6})[0]

@@ -149,6 +149,7 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
         (evaluate, "environment", lambda: {"commit": None}),
         (evaluate, "score", score),
         (evaluate, "evaluation_table", lambda _: "a table"),
+        (evaluate, "examples_of", lambda _: ["an example"]),
         (evaluate, "predictions_of", predictions_of),
     ):
         monkeypatch.setattr(module, name, stub)

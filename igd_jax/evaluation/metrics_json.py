@@ -1,15 +1,16 @@
 """metrics.json: the measurements of one evaluation. Its keys are defined here only."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 
 from igd_jax.core.ragged import Ragged
-from igd_jax.evaluation.metrics import CatalogueRows, score_rows
+from igd_jax.evaluation.metrics import CatalogueRows, rank_of_target, row_metrics, score_rows
 from igd_jax.evaluation.queries import Queries, distinct_targets
-from igd_jax.evaluation.user_metrics import score_users
+from igd_jax.evaluation.significance import intervals
+from igd_jax.evaluation.user_metrics import score_users, user_metrics
 
 
 def metrics_of(
@@ -21,7 +22,7 @@ def metrics_of(
     ks: Sequence[int],
     candidates: str,
 ) -> dict[str, Any]:
-    """Content of metrics.json: `score_rows` or `score_users`, with the ``protocol`` and the name of the candidates.
+    """Content of metrics.json: `score_rows` or `score_users`, intervals, the protocol and the name of the candidates.
 
     Args:
       queries: queries, with their targets.
@@ -31,6 +32,10 @@ def metrics_of(
       ks: cut-offs.
       candidates: name or file that the candidates were chosen by.
 
+    Returns:
+      What `score_rows` or `score_users` returns; ``intervals``, the ``[low, high]`` of each metric of each query's list
+      (`significance.intervals`); ``protocol`` and ``candidates``.
+
     Raises:
       InputError: there are no queries, or no k is from 1 to K.
     """
@@ -38,8 +43,17 @@ def metrics_of(
     if queries.protocol == "rows":
         target = queries.targets.ids
         scored = score_rows(ranked, target, catalogue=catalogue, ks=ks, n_invalid=n_invalid)
+        by_query = row_metrics(rank_of_target(ranked, catalogue.row_of_item[target]), _kept(scored, ks))
     else:
         right = distinct_targets(queries, catalogue.row_of_item)
         rows = Ragged(catalogue.row_of_item[right.ids], right.start)
         scored = score_users(ranked, rows, catalogue=catalogue, ks=ks, n_invalid=n_invalid)
-    return {**scored, "protocol": queries.protocol, "candidates": candidates}
+        query = np.repeat(np.arange(len(queries)), rows.lengths)
+        by_query = user_metrics(rank_of_target(ranked[query], rows.ids), query, _kept(scored, ks))
+    told = {name: list(bounds) for name, bounds in intervals(by_query, queries.user).items()}
+    return {**scored, "intervals": told, "protocol": queries.protocol, "candidates": candidates}
+
+
+def _kept(scored: Mapping[str, Any], ks: Sequence[int]) -> list[int]:
+    """The cut-offs of metrics, ascending."""
+    return sorted(set(ks) - set(scored["ks_skipped"]))

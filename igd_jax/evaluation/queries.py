@@ -24,11 +24,13 @@ class Queries:
       protocol: one of `PROTOCOLS`.
       row: row of the split whose history each query shows.
       targets: items taken after that history, oldest first; one each for ``rows``.
+      user: user of each query.
     """
 
     protocol: str
     row: Int[np.ndarray, "Q"]
     targets: Ragged
+    user: Shaped[np.ndarray, "Q"]
 
     def __len__(self) -> int:
         return len(self.row)
@@ -60,7 +62,7 @@ def make_queries(
     order = order[query[order] >= 0]
     start = np.zeros(len(chosen) + 1, np.int64)
     np.cumsum(np.bincount(query[order], minlength=len(chosen)), out=start[1:])
-    return Queries(protocol, first[chosen], Ragged(target[order], start))
+    return Queries(protocol, first[chosen], Ragged(target[order], start), user[first[chosen]])
 
 
 def group_by_user(

@@ -9,10 +9,13 @@ maximum takes that into account, whereas Holm's method does not, and would detec
 Axes: R rows, X columns (one metric of one method each), S resamples, P comparisons.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Float, Shaped
+
+N_RESAMPLES = 10_000
+CONFIDENCE = 0.95
 
 MAX_CHUNK = 1 << 22
 """Number of draws held in memory at once (8 bytes each)."""
@@ -22,7 +25,7 @@ ROUNDING = 1e-12
 
 
 def resampled_means(
-    columns: Float[np.ndarray, "R X"], user: Shaped[np.ndarray, "R"], *, n_resamples: int = 10_000, seed: int = 0
+    columns: Float[np.ndarray, "R X"], user: Shaped[np.ndarray, "R"], *, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> Float[np.ndarray, "X S"]:
     """Means of the columns over the rows of users drawn with replacement, the same users for all columns.
 
@@ -47,7 +50,15 @@ def resampled_means(
     return np.ascontiguousarray(np.concatenate(drawn).T)
 
 
-def interval(samples: Float[np.ndarray, "S"], *, confidence: float) -> tuple[float, float]:
+def intervals(
+    columns: Mapping[str, Float[np.ndarray, "R"]], user: Shaped[np.ndarray, "R"]
+) -> dict[str, tuple[float, float]]:
+    """Interval of the mean of each column, by its name, over resampled users; see `resampled_means`."""
+    samples = resampled_means(np.stack(list(columns.values()), axis=1), user)
+    return {name: interval(of_one) for name, of_one in zip(columns, samples, strict=True)}
+
+
+def interval(samples: Float[np.ndarray, "S"], *, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Percentile interval of the resampled values with the given coverage."""
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)

@@ -3,6 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from igd_jax.evaluation.queries import PROTOCOLS
+from igd_jax.evaluation.significance import CONFIDENCE
+
+ENOUGH = 50
+"""Queries from which on the mean of a slice is told."""
+
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """An aligned Markdown table: first column left-aligned, the others right-aligned; ``|`` in cells is escaped."""
@@ -24,27 +30,59 @@ def _cell(value: int | float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
 
 
-def _columns(columns: Mapping[str, Mapping[str, Any]], names: Sequence[str]) -> str:
-    rows = [[name, *(_cell(column.get(name)) for column in columns.values())] for name in names]
-    return markdown_table(["metric", *columns], rows)
-
-
 def evaluation_table(metrics: Mapping[str, Any]) -> str:
-    """Table of a metrics.json, by rows or by users: counts, model and popularity baseline, slices."""
-    n, absent, main = metrics["n"], metrics["target_absent"], {"model": metrics}
+    """What matters of a metrics.json in some ten lines: counts, metrics with intervals, slices, and how to read it.
+
+    The metrics are hits at the smallest and the largest cut-off, and NDCG at the latter; the others stay in the file.
+    """
+    hit = PROTOCOLS[metrics["protocol"]]
+    ks = sorted(int(name.split("@")[1]) for name in metrics if name.startswith(f"{hit}@"))
+    names = list(dict.fromkeys([f"{hit}@{ks[0]}", f"{hit}@{ks[-1]}", f"ndcg@{ks[-1]}"]))
+    columns = {"popularity": metrics["popularity_baseline"]}
+    if "id_exact" in metrics:
+        columns = {"id-exact": metrics["id_exact"], **columns}
+    rows = []
+    for name in names:
+        low, high = metrics["intervals"][name]
+        interval = f"[{low:.4f}, {high:.4f}]"
+        rows.append([name, _cell(metrics[name]), interval, *(_cell(column[name]) for column in columns.values())])
+    table = markdown_table(["metric", "model", f"{CONFIDENCE:.0%} interval", *columns], rows)
+    return "\n\n".join([_counts(metrics), table, f"{_slices(metrics, names[-1])}\n{_reading(metrics)}"])
+
+
+def _counts(metrics: Mapping[str, Any]) -> str:
+    """What was ranked, and what was not as it should be."""
+    n, absent = metrics["n"], metrics["target_absent"]
     if "ground_truth" in metrics:
         size = metrics["ground_truth"]
         counts = f"{n:,} users, {size['mean']:.2f} titles each to find, at most {size['max']:,}; "
         counts += f"{absent:,} titles that are no candidate; "
     else:
         counts = f"{n:,} rows, {absent:,} with a target that is no candidate; "
-        main["model, id-exact"] = metrics["id_exact"]
     counts += f"{metrics['invalid']:,} invalid results"
     if metrics["ks_skipped"]:
         counts += f"; k = {', '.join(map(str, metrics['ks_skipped']))} left out: not from 1 to the results per row"
-    main["popularity"] = metrics["popularity_baseline"]
-    slices = metrics["slices"]
-    return "\n\n".join([counts, _columns(main, list(main["popularity"])), _columns(slices, list(slices["warm"]))])
+    return counts
+
+
+def _slices(metrics: Mapping[str, Any], name: str) -> str:
+    """One metric of each slice that has `ENOUGH` queries, and which have fewer."""
+    told, few = [], []
+    for group, values in metrics["slices"].items():
+        if values["n"] < ENOUGH:
+            few.append(f"{group} ({values['n']})")
+        else:
+            told.append(f"{group} {_cell(values[name])} ({values['n']:,})")
+    unsaid = [f"fewer than {ENOUGH}, so not told: {', '.join(few)}"] * bool(few)
+    return f"{name} by target (with their number): {'; '.join([*[', '.join(told)] * bool(told), *unsaid])}"
+
+
+def _reading(metrics: Mapping[str, Any]) -> str:
+    """How to read the table."""
+    parts = ["interval: over resampled users", "popularity: the most frequent targets of training, for everybody"]
+    if "id_exact" in metrics:
+        parts.insert(1, "id-exact: a hit is the very item taken, not another of the same title")
+    return "; ".join(parts)
 
 
 def comparison_table(comparison: Mapping[str, Any]) -> str:

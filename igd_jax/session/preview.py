@@ -14,6 +14,7 @@ from igd_jax.data.examples import Examples
 from igd_jax.data.prepared import Rows
 from igd_jax.decoding.engine import recommend
 from igd_jax.decoding.search import JUMP, STEPWISE
+from igd_jax.evaluation.examples import example_line
 from igd_jax.methods.base import Context
 from igd_jax.models.sharding_rules import placed
 from igd_jax.session.ranker import decode_options
@@ -21,9 +22,6 @@ from igd_jax.session.session import Session
 from igd_jax.session.weights import ModelOf
 from igd_jax.training.mesh import local_rows, put_batch
 from igd_jax.training.step import Params
-
-SHOWN = 3
-"""Number of recommendations and of latest items of a history that a sample shows."""
 
 
 def report_targets(session: Session, examples: Mapping[str, Examples]) -> None:
@@ -78,15 +76,15 @@ class Sample:
             found = self._ranked(self._model_of(params))
         index, row = self._session.index, self._row
         ranked = found[found >= 0].tolist()
-        titles = ", ".join(f"{place}. {index.title_of_row(each)!r}" for place, each in enumerate(ranked[:SHOWN], 1))
-        history = [index.titles[item] for item in row.history(0).tolist()]
-        target = int(row.target[0])
+        history, target = row.history(0).tolist(), int(row.target[0])
         wanted = int(index.catalog.row_of_item[target])
-        rank = f"number {ranked.index(wanted) + 1}" if wanted in ranked else "none"
-        say(
-            f"sample of step {step}: after {' + '.join(map(repr, history[-SHOWN:]))} came {index.titles[target]!r}, "
-            f"{rank} of the {len(ranked)} recommended: {titles}"
+        told = example_line(
+            [index.titles[item] for item in history],
+            [index.titles[target]],
+            ranked.index(wanted) if wanted in ranked else -1,
+            [index.title_of_row(each) for each in ranked],
         )
+        say(f"sample of step {step}: {told}")
 
     def _ranked(self, model: nnx.Module) -> np.ndarray:
         """Catalogue rows of the list, best first; -1 where there is no item."""

@@ -13,10 +13,11 @@ from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.core.types import Recommendations
 from igd_jax.data.prepared import Rows
+from igd_jax.evaluation.examples import example_line
 from igd_jax.evaluation.metrics import CatalogueRows
 from igd_jax.evaluation.metrics_json import metrics_of
 from igd_jax.evaluation.predictions import Prediction
-from igd_jax.evaluation.queries import Queries, describe_targets, make_queries
+from igd_jax.evaluation.queries import Queries, describe_targets, evenly_spaced, make_queries
 from igd_jax.session.beam_misses import beam_misses, beam_of
 from igd_jax.session.collaborative import collaborative_source
 from igd_jax.session.recommender import Recommender
@@ -115,3 +116,22 @@ def predictions_of(scored: Scored) -> Iterator[Prediction]:
     for q, (row, target) in enumerate(zip(scored.queries.row.tolist(), targets, strict=True)):
         ranked = scored.recommender.results(found, q)
         yield Prediction(row, scored.rows.user[row], target, ranked)
+
+
+def examples_of(scored: Scored, *, n: int = 3) -> list[str]:
+    """Lines about `n` queries, evenly spread; see `evaluation.examples.example_line`."""
+    recommender, queries = scored.recommender, scored.queries
+    titles, row_of_item = recommender.session.prepared.titles, recommender.index.catalog.row_of_item
+    lines = []
+    for q in evenly_spaced(len(queries), n).tolist():
+        history, targets = scored.rows.history(int(queries.row[q])), queries.targets[q]
+        hits = np.flatnonzero(np.isin(np.asarray(scored.found.rows[q]), row_of_item[targets]))
+        lines.append(
+            example_line(
+                [titles[item] for item in history],
+                [titles[item] for item in targets],
+                int(hits[0]) if len(hits) else -1,
+                [one.title for one in recommender.results(scored.found, q)],
+            )
+        )
+    return lines

@@ -1,9 +1,9 @@
 import numpy as np
 
-from igd_jax.core.ragged import Ragged
-from igd_jax.evaluation.metrics import CatalogueRows, score_rows
+from igd_jax.evaluation.metrics import CatalogueRows
+from igd_jax.evaluation.metrics_json import metrics_of
+from igd_jax.evaluation.queries import make_queries
 from igd_jax.evaluation.tables import comparison_table, evaluation_table, markdown_table
-from igd_jax.evaluation.user_metrics import score_users
 
 
 def test_columns_are_aligned_first_left_others_right():
@@ -19,46 +19,55 @@ def test_a_bar_in_a_cell_does_not_split_it():
     assert markdown_table(["a|b"], [["c"]]).splitlines()[0] == r"| a\|b |"
 
 
-def small_catalogue():
-    """Three items of their own rows; the last is no candidate."""
+def small_evaluation(ks, protocol="rows", *, n=120, n_invalid=0):
+    """Of three items, the last is no candidate; each user, with two rows, hits once first and once second."""
     candidates, counts = np.array([True, True, False]), np.array([3, 1, 2])
-    return CatalogueRows.of_items(np.arange(3), candidates=candidates, counts=counts, seen=counts > 0)
+    catalogue = CatalogueRows.of_items(np.arange(3), candidates=candidates, counts=counts, seen=counts > 0)
+    user, target = np.repeat(np.arange(n // 2).astype(str), 2), np.tile([0, 1], n // 2)
+    target[:10] = 2
+    queries = make_queries(protocol, user=user, timestamp=np.arange(n), target=target)
+    ranked = np.tile([0, 1], (len(queries), 1))
+    ranked[:n_invalid, 1] = -1
+    return metrics_of(
+        queries, ranked=ranked, scores=np.zeros(ranked.shape), catalogue=catalogue, ks=ks, candidates="catalogue"
+    )
 
 
-def small_evaluation(ks):
-    ranked = np.array([[0, 1], [1, 0]])
-    return score_rows(ranked, np.array([0, 0]), catalogue=small_catalogue(), ks=ks, n_invalid=1)
-
-
-def test_evaluation_shows_model_baseline_and_slices():
-    text = evaluation_table(small_evaluation([1, 2]))
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
-    assert text.splitlines()[0] == "2 rows, 0 with a target that is no candidate; 1 invalid results"
-    assert ["metric", "model", "model, id-exact", "popularity"] in rows
-    assert ["hr@1", "0.5000", "0.5000", "1.0000"] in rows
-    assert ["coverage@2", "1.0000", "-", "1.0000"] in rows
-    assert ["metric", "head", "mid", "tail", "warm", "cold"] in rows
-    assert ["n", "2", "0", "0", "2", "0"] in rows
-    assert ["hr@1", "0.5000", "-", "-", "0.5000", "-"] in rows
+def test_an_evaluation_shows_main_metrics_with_intervals_beside_popularity_and_how_to_read_them():
+    lines = evaluation_table(metrics := small_evaluation([1, 2])).splitlines()
+    assert lines[0] == "120 rows, 10 with a target that is no candidate; 0 invalid results"
+    header, _, *rows = cells("\n".join(lines))
+    assert header == ["metric", "model", "95% interval", "id-exact", "popularity"]
+    assert [row[0] for row in rows] == ["hr@1", "hr@2", "ndcg@2"]
+    low, high = metrics["intervals"]["hr@1"]
+    assert rows[0][1:] == ["0.4583", f"[{low:.4f}, {high:.4f}]", "0.4583", "0.4583"]
+    assert 0.4 < low < metrics["hr@1"] < high <= 0.5
+    assert lines[-2] == (
+        "ndcg@2 by target (with their number): head 1.0000 (55), tail 0.5339 (65), warm 0.7475 (120); fewer than 50, "
+        "so not told: mid (0), cold (0)"
+    )
+    assert lines[-1] == (
+        "interval: over resampled users; id-exact: a hit is the very item taken, not another of the same title; "
+        "popularity: the most frequent targets of training, for everybody"
+    )
+    assert len(lines) == 10
 
 
 def test_an_evaluation_by_users_shows_what_there_was_to_find():
-    right, ranked = Ragged.from_lists([[0, 2], [1]]), np.array([[0, 1], [0, 1]])
-    metrics = score_users(ranked, right, catalogue=small_catalogue(), ks=[1, 5], n_invalid=0)
-    text = evaluation_table(metrics)
-    told, rows = text.splitlines()[0], cells(text)
-    assert told.startswith("2 users, 1.50 titles each to find, at most 2; 1 titles that are no candidate; 0 invalid")
-    assert "k = 5 left out" in told
-    assert ["metric", "model", "popularity"] in rows
-    assert ["recall@1", "0.2500", "0.2500"] in rows
-    assert ["metric", "warm", "cold"] in rows
-    assert ["left_out", "0", "2"] in rows
-    assert ["recall@1", "0.2500", "-"] in rows
+    text = evaluation_table(small_evaluation([1, 5], "users", n_invalid=3))
+    assert text.splitlines()[0] == (
+        "60 users, 1.92 titles each to find, at most 2; 5 titles that are no candidate; 3 invalid results; k = 5 left "
+        "out: not from 1 to the results per row"
+    )
+    assert cells(text)[0] == ["metric", "model", "95% interval", "popularity"]
+    assert [row[0] for row in cells(text)[2:]] == ["recall@1", "ndcg@1"]
+    assert "id-exact" not in text
 
 
-def test_left_out_cut_offs_are_told():
-    assert "k = 5, 10 left out" in evaluation_table(small_evaluation([1, 5, 10]))
-    assert "left out" not in evaluation_table(small_evaluation([1]))
+def test_slices_of_few_rows_are_not_told():
+    assert "by target (with their number): fewer than 50, so not told: head (" in evaluation_table(
+        small_evaluation([1], n=20)
+    )
 
 
 def small_comparison():
