@@ -148,9 +148,13 @@ def main() -> None:
         except (OSError, RuntimeError) as error:
             failed += 1
             say(f"WRONG  {name}: {error}")
-    for line in check_recipe(flags.FLAGS.recipe) if flags.FLAGS.recipe else ():
+    recipe = flags.FLAGS.recipe
+    programs = check_recipe(recipe) if recipe else []
+    for line in programs:
         say(line)
-    say("all is well" if not failed else f"{failed} thing(s) to fix")
+    lacks = sum(line.startswith("lacks") for line in programs)
+    well = f"all is well here, but {recipe} lacks {lacks} program(s)" if lacks else "all is well"
+    say(f"{failed} thing(s) to fix" if failed else well)
     sys.exit(1 if failed else 0)
 
 

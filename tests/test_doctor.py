@@ -54,6 +54,7 @@ def test_programs_of_a_recipe_are_looked_for_and_their_absence_is_no_error(tmp_p
     done = run_here(program, f"--workdir={tmp_path}", "--recipe=sky")
     assert done.code == 0
     assert "lacks  sky: sky is not in PATH: pip install 'skypilot[gcp]', or another cloud's name" in done.out
+    assert done.out.splitlines()[-1] == "all is well here, but sky lacks 1 program(s)"
 
 
 def test_every_recipe_has_its_programs():

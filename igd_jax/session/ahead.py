@@ -35,6 +35,15 @@ from igd_jax.training.mesh import mesh_over
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.step import Accumulator, Group, LossState, Params, init_state, make_step
 
+_NO_CHIP = {
+    "TPU_SKIP_MDS_QUERY": "1",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+    "TPU_WORKER_HOSTNAMES": "localhost",
+    "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+}
+"""What libtpu has to be told where no chip is opened: not to ask for any, not to keep other processes out, and names of
+some, whatever the topology, for lack of which it would print warnings."""
+
 
 def topology_mesh(topology: str, mesh: MeshSettings) -> Mesh:
     """A mesh of chips by the name of their topology, such as ``v5e:4x4``.
@@ -42,9 +51,8 @@ def topology_mesh(topology: str, mesh: MeshSettings) -> Mesh:
     Raises:
       InputError: libtpu is missing, there is no such topology, or its chips do not make such a mesh.
     """
-    # No chip is opened, so there is none to ask for, and no reason to keep other processes out.
-    for name in ("TPU_SKIP_MDS_QUERY", "ALLOW_MULTIPLE_LIBTPU_LOAD"):
-        os.environ.setdefault(name, "1")
+    for name, value in _NO_CHIP.items():
+        os.environ.setdefault(name, value)
     try:
         devices = topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
     except Exception as error:  # XLA's errors are of several types
