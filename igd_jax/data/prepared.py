@@ -196,7 +196,7 @@ def load(folder: Path) -> Prepared:
     items = _read_table(folder / "items.parquet", _ITEMS_SCHEMA, further=TEXT_FIELDS)
     item_ids, titles = items["id"].to_pylist(), items["title"].to_pylist()
     texts = {name: items[name].to_pylist() for name in items.column_names if name in TEXT_FIELDS}
-    splits = {split: _table_rows(_read_table(folder / f"{split}.parquet", _ROWS_SCHEMA)) for split in SPLITS}
+    splits = {split: _read_rows(folder / f"{split}.parquet") for split in SPLITS}
     found = _fingerprint(item_ids, titles, splits, texts)
     if found != meta.get("fingerprint"):
         raise InputError(
@@ -244,6 +244,12 @@ def _check_rows(path: Path, rows: Rows, *, n_items: int) -> None:
     check_range(f"timestamp in {path}", rows.timestamp, EARLIEST, LATEST, remedy=AGAIN)
 
 
+def _read_rows(path: Path) -> Rows:
+    rows = _table_rows(_read_table(path, _ROWS_SCHEMA))
+    pa.default_memory_pool().release_unused()  # several times what the rows have
+    return rows
+
+
 def _table_rows(table: pa.Table) -> Rows:
     user, history, target, timestamp = (table[name].combine_chunks() for name in _ROWS_SCHEMA.names)
     user = user.dictionary_encode()  # one str per user, not per row
@@ -289,7 +295,10 @@ def _fingerprint(item_ids: list[str], titles: list[str], splits: dict[str, Rows]
     return fingerprint(*parts)
 
 
-def _json(words: Sequence[str] | Shaped[np.ndarray, " n"]) -> str:
+def _json(words: Sequence[str] | Shaped[np.ndarray, " n"]) -> bytes:
     """What `json.dumps` makes of a list of words, which takes several times their memory where they are many."""
-    parts = (json.dumps(list(words[begin : begin + _AT_ONCE]))[1:-1] for begin in range(0, len(words), _AT_ONCE))
-    return f"[{', '.join(parts)}]"
+    text = bytearray(b"[")
+    for begin in range(0, len(words), _AT_ONCE):
+        text += b", " if begin else b""
+        text += json.dumps(list(words[begin : begin + _AT_ONCE]))[1:-1].encode()
+    return bytes(text + b"]")

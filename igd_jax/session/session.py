@@ -3,6 +3,7 @@
 A run is determined by its config and the files of its workdir.
 """
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -104,8 +105,7 @@ class Session:
 
     def rows(self, split: str) -> Rows:
         """Rows of a split that are in use, in its order: all, except of train (`rows_in_use`)."""
-        rows = self.prepared.splits[split]
-        return rows.take(rows_in_use(self.prepared, self.settings)) if split == "train" else rows
+        return train_rows(self.prepared, self.settings) if split == "train" else self.prepared.splits[split]
 
     def watched_rows(self) -> Rows:
         """Rows of valid whose loss is watched in training: all or the first of each user, or some of these."""
@@ -158,12 +158,11 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     say(headline(prepared.meta))
     tokenizer = choose_tokenizer(settings, workdir, prepared)
     say(describe(tokenizer))
-    cache = workdir.path / "cache"
+    tokens = token_folder(Path(settings.data.dir), workdir)
     around = filled(settings.data.prompt, category=settings.data.category).around
-    source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, cache, around)
+    source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, tokens, around)
     identifiers = identifiers_class(settings.identifiers.name)(source)
-    in_use = rows_in_use(prepared, settings)
-    used = prepared.splits["train"].take(in_use)
+    used = train_rows(prepared, settings)
     n_items = len(prepared.titles)
     counts, seen = np.bincount(used.target, minlength=n_items), used.seen(n_items)
     candidates = choose_candidates(
@@ -177,15 +176,16 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     item_tokens = identifiers.rows()
     index = build_index(prepared.titles, item_tokens, counts, candidates=candidates)
     say(describe_index(settings.data.candidates, index))
-    prompts = Prompts(settings.data.prompt, settings.data.category, tokenizer, identifiers, cache)
+    prompts = Prompts(settings.data.prompt, settings.data.category, tokenizer, identifiers, tokens)
     mark = fingerprint(
         prepared.meta["fingerprint"],
         tokenizer.fingerprint,
         settings.identifiers.name,
         item_tokens.ids,
         item_tokens.start,
-        *([str(len(used))] if len(used) == len(prepared.splits["train"]) else [in_use]),
+        *([str(len(used))] if used is prepared.splits["train"] else [rows_in_use(prepared, settings)]),
     )
+    cache = workdir.path / "cache"
     return Session(settings, prepared, tokenizer, identifiers, prompts, counts, seen, index, method, mesh, mark, cache)
 
 
@@ -230,6 +230,20 @@ def describe_index(which: str, index: ItemIndex) -> str:
 def rows_in_use(prepared: Prepared, settings: Settings) -> Int[np.ndarray, " used"]:
     """Numbers of the train rows that there are for the run, ascending: `data.max_examples`, evenly spread, or all."""
     return evenly_spaced(len(prepared.splits["train"]), settings.data.max_examples)
+
+
+def train_rows(prepared: Prepared, settings: Settings) -> Rows:
+    """The train rows that there are for the run; not a copy if they are all."""
+    rows, in_use = prepared.splits["train"], rows_in_use(prepared, settings)
+    return rows if len(in_use) == len(rows) else rows.take(in_use)
+
+
+def token_folder(data: Path, workdir: Workdir) -> Path:
+    """Folder of token rows, for all runs on the data: ``DATA.tokens``, or the run's cache if that cannot be written."""
+    data = Path(os.path.abspath(data))
+    folder = data.with_name(f"{data.name}.tokens")
+    is_writable = os.access(folder if os.path.lexists(folder) else data.parent, os.W_OK | os.X_OK)
+    return folder if is_writable else workdir.path / "cache"
 
 
 def choose_tokenizer(settings: Settings, workdir: Workdir, prepared: Prepared) -> Tokenizer:
