@@ -196,7 +196,8 @@ def load(folder: Path) -> Prepared:
     items = _read_table(folder / "items.parquet", _ITEMS_SCHEMA, further=TEXT_FIELDS)
     item_ids, titles = items["id"].to_pylist(), items["title"].to_pylist()
     texts = {name: items[name].to_pylist() for name in items.column_names if name in TEXT_FIELDS}
-    splits = {split: _read_rows(folder / f"{split}.parquet") for split in SPLITS}
+    splits = {split: _table_rows(_read_table(folder / f"{split}.parquet", _ROWS_SCHEMA)) for split in SPLITS}
+    pa.default_memory_pool().release_unused()  # several times what the rows have
     found = _fingerprint(item_ids, titles, splits, texts)
     if found != meta.get("fingerprint"):
         raise InputError(
@@ -242,12 +243,6 @@ def _check_rows(path: Path, rows: Rows, *, n_items: int) -> None:
     for name, items in (("target", rows.target), ("history", rows.history_items)):
         check_range(f"{name} in {path}", items, 0, n_items - 1, remedy=AGAIN)
     check_range(f"timestamp in {path}", rows.timestamp, EARLIEST, LATEST, remedy=AGAIN)
-
-
-def _read_rows(path: Path) -> Rows:
-    rows = _table_rows(_read_table(path, _ROWS_SCHEMA))
-    pa.default_memory_pool().release_unused()  # several times what the rows have
-    return rows
 
 
 def _table_rows(table: pa.Table) -> Rows:
