@@ -6,8 +6,8 @@ The model has random weights of the shape of Qwen2.5-1.5B in bfloat16; prompts a
 Books. The other side of the search is `generate` of transformers with a logits processor as published, on the same
 device; its weights are random too, and not the same. Equality with a CPU is checked in float32 on a small model.
 Utilisation is of useful tokens: the operations that the model needs for them, neither padding nor what is computed
-again, against the peak of the device. Training is measured with both implementations of attention; with ``--toy``, which
-has no kernel to call, both are XLA's.
+again, against the peak of the device. Training is measured with both implementations of attention; with ``--toy``,
+both are XLA's.
 
 A row more is a function more in `parts_of`. With ``--toy`` all sizes are small, and any machine runs it.
 """
