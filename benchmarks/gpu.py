@@ -6,7 +6,8 @@ The model has random weights of the shape of Qwen2.5-1.5B in bfloat16; prompts a
 Books. The other side of the search is `generate` of transformers with a logits processor as published, on the same
 device; its weights are random too, and not the same. Equality with a CPU is checked in float32 on a small model.
 Utilisation is of useful tokens: the operations that the model needs for them, neither padding nor what is computed
-again, against the peak of the device. Attention has one implementation here, so there is no row without it.
+again, against the peak of the device. Training is measured with both implementations of attention; with ``--toy``,
+both are XLA's.
 
 A row more is a function more in `parts_of`. With ``--toy`` all sizes are small, and any machine runs it.
 """
@@ -32,6 +33,7 @@ from igd_jax.core.errors import run as run_main
 from igd_jax.core.io import Workdir
 from igd_jax.core.memory import device_memory, peak_memory
 from igd_jax.models.config import ModelConfig, named
+from igd_jax.models.layers import CUDNN, XLA
 from igd_jax.session.session import Session, set_up
 from igd_jax.session.settings import settings_from
 
@@ -45,6 +47,7 @@ class Size:
 
     Attributes:
       model, dtype: name of the model, and dtype of its weights and of the computation.
+      kernel: implementation of attention beside XLA's.
       steps: train steps that are timed.
       global_rows, micro_rows: rows of a step and of a micro-batch.
       users: users of the searches.
@@ -54,6 +57,7 @@ class Size:
 
     model: str
     dtype: str
+    kernel: str
     steps: int
     global_rows: int
     micro_rows: int
@@ -62,8 +66,8 @@ class Size:
     single: int
 
 
-FULL = Size("qwen2.5-1.5b", "bfloat16", steps=4, global_rows=128, micro_rows=32, users=256, batch=64, single=20)
-TOY = Size("pico", "float32", steps=1, global_rows=8, micro_rows=4, users=4, batch=4, single=1)
+FULL = Size("qwen2.5-1.5b", "bfloat16", CUDNN, steps=4, global_rows=128, micro_rows=32, users=256, batch=64, single=20)
+TOY = Size("pico", "float32", XLA, steps=1, global_rows=8, micro_rows=4, users=4, batch=4, single=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,26 +81,28 @@ class Inputs:
 def parts_of(size: Size, inputs: Inputs) -> dict[str, Part]:
     """All parts by name; their limits add up to less than ten minutes."""
     return {
-        "training": Part(partial(measure_training, size, inputs), 180),
-        "search": Part(partial(measure_search, size, inputs), 150),
-        "search of transformers": Part(partial(measure_peer, size, inputs), 150),
-        "equality with a CPU": Part(partial(measure_equality, inputs), 100),
+        "training": Part(partial(measure_training, size, inputs), 140),
+        "training, kernel of attention": Part(partial(measure_training, size, inputs, attention=size.kernel), 140),
+        "search": Part(partial(measure_search, size, inputs), 120),
+        "search of transformers": Part(partial(measure_peer, size, inputs), 120),
+        "equality with a CPU": Part(partial(measure_equality, inputs), 70),
     }
 
 
-def make_session(size: Size, inputs: Inputs) -> Session:
+def make_session(size: Size, inputs: Inputs, *, attention: str = XLA) -> Session:
     """The published recipe for books, with random weights, on one device."""
     config = igd.get_config("books")
     config.data.dir, config.tokenizer.path = str(inputs.data), str(inputs.tokenizer)
     config.model.update({"config": size.model, "dtype": size.dtype, "param_dtype": size.dtype})
+    config.model.attention = attention
     config.train.update({"global_batch_size": size.global_rows, "micro_batch_size": size.micro_rows})
     config.decode.batch_size, config.mesh.data = size.batch, 1
     return set_up(settings_from(config), Workdir(str(inputs.data.parent / "run")))
 
 
-def measure_training(size: Size, inputs: Inputs) -> dict[str, Any]:
+def measure_training(size: Size, inputs: Inputs, *, attention: str = XLA) -> dict[str, Any]:
     """Speed, utilisation and memory of train steps, after one that compiles."""
-    session = make_session(size, inputs)
+    session = make_session(size, inputs, attention=attention)
     examples = training.choose_examples(session, 4 * size.global_rows * size.steps)
     side = training.Ours(session, examples)
     steps = training.rows_of_steps(session, examples, size.steps)
@@ -106,6 +112,7 @@ def measure_training(size: Size, inputs: Inputs) -> dict[str, Any]:
     peak = facts(jax.devices()[0].device_kind)
     return {
         **_device(),
+        "attention": attention,
         "rows_per_micro_batch": size.micro_rows,
         "examples_per_second": round(n_rows / taken, 1),
         "padded_tokens_per_second": round(sum(map(side.tokens, steps)) / taken),

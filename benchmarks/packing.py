@@ -19,7 +19,7 @@ from absl import flags
 from flax import nnx
 
 from benchmarks import common
-from benchmarks.training import rows_of_steps, with_packing
+from benchmarks.training import rows_of_steps, with_train
 from igd_jax.core.errors import run as run_main
 from igd_jax.core.types import Paths, TextBatch
 from igd_jax.data.examples import Examples
@@ -89,7 +89,7 @@ def compare(
     flops, steps = gradient_flops(backbone), rows_of_steps(session, examples, n_steps)
     batches = {"published": [batch for rows in steps for batch in published(session, examples, rows)]}
     for name, packing in SIDES.items():
-        side = with_packing(session, packing)
+        side = with_train(session, packing=packing)
         packs = choose_packs(side, objective, train=examples, valid=examples)
         batches[name] = [
             batch for rows in steps for batch in micro_batches(side, objective.annotations, examples, rows, packs=packs)

@@ -1,28 +1,37 @@
 """Training benchmark: our train step with information-gain weights against a torch loop as published, in one run.
 
-    python -m benchmarks.training [--steps=2] [--examples=1024] [--data=FOLDER] [--model=HF_FOLDER]
+    python -m benchmarks.training [--only="tiny model"] [--data=FOLDER] [--model=HF_FOLDER] [--tokenizer=HF_FOLDER]
+
+Parts are a small trained model, and a random one with a body of 30 million weights and Qwen's vocabulary; of each,
+speed and memory, both without compiled programs from before. On two quiet cores they take about 6, 3, 20 and 10
+minutes.
 
 Rows are padded, stand in packs, or are trees (docs/packing.md); FLOPs of each are the matter of `benchmarks.packing`.
-All sides start from the same weights and see the same rows at each step (128, in micro-batches of 16), in float32 on
+All sides start from the same weights and see the same rows at each step, in micro-batches of 16, in float32 on
 all cores, and must have the same losses. The other side follows the published code: micro-batches in random order
 padded to their longest row, logits at every position, and weights by a walk through a trie of dictionaries inside the
 loss (docs/methods/igd.md, IGD weights). One difference does not affect the time: the loss is divided once per
 step, like ours, instead of once per micro-batch, so that all take the same steps.
 """
 
+import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import jax
 import numpy as np
 import torch
 from absl import flags
+from transformers import AutoConfig, AutoModelForCausalLM
 
-from benchmarks import common
+from benchmarks import common, parts
+from benchmarks.training_peer import Peer
 from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
 from igd_jax.data.batches import rows_of_step
@@ -35,9 +44,31 @@ from igd_jax.session.weights import initial_state
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.step import grouped
 
-REPEATS = 3
+N_EXAMPLES = 1024
+"""Rows of the train split that steps draw from."""
 FIRST_TOLERANCE, LATER_TOLERANCE = 1e-4, 1e-3
-IGNORED = -100
+
+
+@dataclass(frozen=True)
+class Size:
+    """Size of the measurements.
+
+    Attributes:
+      rows: rows of a step.
+      steps: steps of one side before the other's turn.
+      repeats: turns of each side, twice: by the clock, and in processor time.
+    """
+
+    rows: int
+    steps: int
+    repeats: int
+
+    def session(self, data: Path, model: Path) -> Session:
+        """The published recipe, with steps of this size."""
+        return with_train(common.make_session(data, model), global_batch_size=self.rows)
+
+
+TINY, LARGE = Size(rows=128, steps=2, repeats=3), Size(rows=32, steps=1, repeats=2)
 
 
 class Ours:
@@ -77,80 +108,6 @@ class Ours:
         return sum(map(self._flops, self._batches(rows)))
 
 
-class Peer:
-    """A torch loop."""
-
-    def __init__(self, session: Session, examples: Examples):
-        self._index, self._eos, self._examples = session.index, session.tokenizer.eos, examples
-        self._train, self._beta = session.settings.train, session.settings.method.args["beta"]
-        self._root = common.build_dict_trie(session.index)
-        self._model = common.torch_model(session).train()
-        self._optimizer = torch.optim.AdamW(
-            self._model.parameters(), lr=self._train.learning_rate, weight_decay=self._train.weight_decay
-        )
-
-    def __call__(self, steps: Sequence[np.ndarray]) -> list[float]:
-        """Take steps, each over the given rows; the loss of each, before its update."""
-        return [self._step(rows) for rows in steps]
-
-    def tokens(self, rows: np.ndarray) -> int:
-        """Tokens through the model in one step, padding included."""
-        return sum(self._collate(group)[0].numel() for group in self._groups(rows))
-
-    def _step(self, rows: np.ndarray) -> float:
-        loss_sum = weight_sum = 0.0
-        for group in self._groups(rows):
-            loss, weight = self._loss(*self._collate(group))
-            loss.backward()
-            loss_sum, weight_sum = loss_sum + loss.item(), weight_sum + weight
-        parameters = list(self._model.parameters())
-        for parameter in parameters:
-            parameter.grad /= weight_sum
-        torch.nn.utils.clip_grad_norm_(parameters, self._train.clip_norm)
-        self._optimizer.step()
-        self._optimizer.zero_grad()
-        return loss_sum / weight_sum
-
-    def _groups(self, rows: np.ndarray) -> list[np.ndarray]:
-        size = self._train.micro_batch_size
-        return [rows[first : first + size] for first in range(0, len(rows), size)]
-
-    def _collate(self, group: np.ndarray) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Ids, mask and labels, padded on the right to a multiple of 8."""
-        prompts = [self._examples.prompt[row] for row in group.tolist()]
-        targets = [self._index.item_tokens[item] for item in self._examples.target[group].tolist()]
-        longest = max(len(prompt) + len(target) for prompt, target in zip(prompts, targets, strict=True))
-        shape = (len(group), -(-longest // 8) * 8)
-        ids, labels = torch.full(shape, self._eos), torch.full(shape, IGNORED)
-        mask = torch.zeros(shape, dtype=torch.long)
-        for row, (prompt, target) in enumerate(zip(prompts, targets, strict=True)):
-            begin, end = len(prompt), len(prompt) + len(target)
-            ids[row, :end] = torch.from_numpy(np.concatenate([prompt, target]))
-            labels[row, begin:end], mask[row, :end] = ids[row, begin:end], 1
-        return ids, mask, labels
-
-    def _loss(self, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
-        """Weighted sum of cross-entropies, and the sum of the weights."""
-        logits = self._model(input_ids=ids, attention_mask=mask).logits
-        weights = [weight for row in labels for weight in self._weights(row[row != IGNORED].tolist())]
-        labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()
-        nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels, ignore_index=IGNORED, reduction="none")
-        weight = torch.zeros_like(nll)
-        weight[labels != IGNORED] = torch.tensor(weights)
-        return (weight * nll).sum(), sum(weights)
-
-    def _weights(self, tokens: list[int]) -> list[float]:
-        """Weights of tokens: 1 if the gain is above 0, else beta; beta for all tokens of a title off the trie."""
-        weights, node = [], self._root
-        for token in tokens:
-            child = node.children.get(token)
-            if child is None:
-                return [self._beta] * len(tokens)
-            weights.append(1.0 if node.entropy - child.entropy else self._beta)
-            node = child
-        return weights
-
-
 def choose_examples(session: Session, n_examples: int) -> Examples:
     """Random rows of the train split."""
     rows = session.rows("train")
@@ -183,24 +140,24 @@ def check(ours: list[float], theirs: list[float]) -> dict[str, float]:
     }
 
 
-def with_packing(session: Session, packing: str) -> Session:
-    """The session with another `config.train.packing`."""
-    train = replace(session.settings.train, packing=packing)
+def with_train(session: Session, **changes: Any) -> Session:
+    """The session with other fields of `config.train`."""
+    train = replace(session.settings.train, **changes)
     return replace(session, settings=replace(session.settings, train=train))
 
 
 SIDES: dict[str, Callable[[Session, Examples], Ours | Peer]] = {
     "igd_jax": Ours,
-    "igd_jax, rows in packs": lambda session, examples: Ours(with_packing(session, "rows"), examples),
-    "igd_jax, trees": lambda session, examples: Ours(with_packing(session, "trees"), examples),
+    "igd_jax, rows in packs": lambda session, examples: Ours(with_train(session, packing="rows"), examples),
+    "igd_jax, trees": lambda session, examples: Ours(with_train(session, packing="trees"), examples),
     "torch": Peer,
 }
 
 
-def prepare_one_step(side: str, data: Path, model: Path, n_examples: int) -> Any:
+def prepare_one_step(side: str, data: Path, model: Path, size: Size) -> Any:
     """For `common.added_peak_mb`: reads the inputs; the result loads the weights and takes one step."""
-    session = common.make_session(data, model)
-    examples = choose_examples(session, n_examples)
+    session = size.session(data, model)
+    examples = choose_examples(session, N_EXAMPLES)
     return lambda: SIDES[side](session, examples)(rows_of_steps(session, examples, 1))
 
 
@@ -231,32 +188,64 @@ def compare(
         columns[name]["compile_seconds"] = round(first[name] - least[name], 1)
     used = np.concatenate(steps)
     real = examples.prompt.lengths[used] + session.index.item_tokens.lengths[examples.target[used]]
+    for column in columns.values():
+        column["useful_tokens_per_second"] = round(float(real.mean()) * column["examples_per_second"])
     worst = {name: max(each[name] for each in agreements) for name in agreements[0]}
     return columns, {"tokens_per_example_without_padding": round(float(real.mean())), **worst}
+
+
+def measure_speed(size: Size, model: Path, data: Path) -> dict[str, Any]:
+    """Figures of all sides, and of all together."""
+    session = size.session(data, model)
+    columns, every = compare(session, n_steps=size.steps, n_examples=N_EXAMPLES, repeats=size.repeats)
+    return {"rows_per_step": size.rows, "steps": size.steps, **every, "sides": columns}
+
+
+def measure_memory(size: Size, model: Path, data: Path) -> dict[str, Any]:
+    """What a step of each side adds to the memory of a process that has read the data, at its peak."""
+    return {f"peak_mb_{name}": common.added_peak_mb(prepare_one_step, name, data, model, size) for name in SIDES}
+
+
+def in_scratch(measure: Callable[..., dict[str, Any]], size: Size) -> dict[str, Any]:
+    """Measure on prepared data, with the model of this size, and with an empty cache of programs."""
+    values = flags.FLAGS
+    with common.prepared_folder(values.data) as data, TemporaryDirectory() as programs:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = programs  # of further processes, too
+        jax.config.update("jax_compilation_cache_dir", programs)
+        model = Path(values.model) if size is TINY else random_model(data.parent / "model", Path(values.tokenizer))
+        return {"data": Path(values.data).name, **measure(size, model, data)}
+
+
+def random_model(folder: Path, tokenizer: Path) -> Path:
+    """A Hugging Face folder: 30 million random weights beside an embedding of Qwen's ids, which is the head."""
+    shutil.copytree(tokenizer, folder)
+    sizes = {"hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 14}
+    heads = {"num_attention_heads": 6, "num_key_value_heads": 2, "max_position_embeddings": 2048}
+    torch.manual_seed(0)
+    config = AutoConfig.for_model("qwen2", vocab_size=151_936, tie_word_embeddings=True, **sizes, **heads)
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
+    return folder
+
+
+PARTS = {
+    f"{name}{kind}": parts.Part(partial(in_scratch, measure, size), limit)
+    for name, size, limit in (("tiny model", TINY, 1500), ("30M body, Qwen's vocabulary", LARGE, 3600))
+    for kind, measure in (("", measure_speed), (", memory", measure_memory))
+}
 
 
 def main() -> None:
     """Entry point."""
     values = flags.FLAGS
-    model = Path(values.model)
-    with common.prepared_folder(values.data) as data:
-        session = common.make_session(data, model)
-        columns, every = compare(session, n_steps=values.steps, n_examples=values.examples, repeats=REPEATS)
-        for name, column in columns.items():
-            column["peak_memory_mb"] = common.added_peak_mb(prepare_one_step, name, data, model, values.examples)
-    settings = {
-        "data": f"{Path(values.data).name} train",
-        "model": model.name,
-        "steps": values.steps,
-        "examples": values.examples,
-        **{field: getattr(session.settings.train, field) for field in ("global_batch_size", "micro_batch_size")},
-        "beta": session.settings.method.args["beta"],
-    }
-    common.report("training", settings, columns, **every)
+    given = [f"--{name}={values[name].value}" for name in ("data", "model", "tokenizer")]
+    found = parts.run("benchmarks.training", PARTS, arguments=given)
+    for name, figures in {} if values.part else found.items():
+        print(f"\n{name}\n\n{common.markdown(figures.get('sides', {name: figures}))}")
 
 
 if __name__ == "__main__":
     common.define_flags()
-    flags.DEFINE_integer("steps", 2, "Steps of one side before the other's turn.", lower_bound=1)
-    flags.DEFINE_integer("examples", 1024, "Rows of the train split that steps draw from.", lower_bound=128)
+    default = common.ROOT.parent / "shared" / "data" / "qwen2.5-tokenizer"
+    flags.DEFINE_string("tokenizer", str(default), "Hugging Face folder of the large model's tokenizer.")
+    parts.define_flags(PARTS, output=common.ROOT / "benchmarks" / "results" / "training.json")
     run_main(main)

@@ -88,6 +88,7 @@ def get_config() -> ConfigDict:
     config.model.lora_targets = "q,k,v,o,gate,up,down"  # as IGD (QLoRA); SETRec: q,v,o; BIGRec: q,v
     config.model.lora_dropout = 0.05  # of each adapter's input in training; published: 0.05 (IGD, BIGRec), SETRec: 0.02
     config.model.quantize = ""  # frozen weights beneath adapters: int8, nf4 (published: nf4 from 7B on) or as they are
+    config.model.attention = "xla"  # on any device; cudnn: NVIDIA's kernel, with dtype bfloat16
     config.model.remat = "dots"  # kept of each layer for gradients: all (none), products with weights, its input (full)
 
     config.method = ConfigDict()

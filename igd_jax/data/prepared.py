@@ -197,6 +197,7 @@ def load(folder: Path) -> Prepared:
     item_ids, titles = items["id"].to_pylist(), items["title"].to_pylist()
     texts = {name: items[name].to_pylist() for name in items.column_names if name in TEXT_FIELDS}
     splits = {split: _table_rows(_read_table(folder / f"{split}.parquet", _ROWS_SCHEMA)) for split in SPLITS}
+    pa.default_memory_pool().release_unused()  # several times what the rows have
     found = _fingerprint(item_ids, titles, splits, texts)
     if found != meta.get("fingerprint"):
         raise InputError(
@@ -289,7 +290,10 @@ def _fingerprint(item_ids: list[str], titles: list[str], splits: dict[str, Rows]
     return fingerprint(*parts)
 
 
-def _json(words: Sequence[str] | Shaped[np.ndarray, " n"]) -> str:
+def _json(words: Sequence[str] | Shaped[np.ndarray, " n"]) -> bytes:
     """What `json.dumps` makes of a list of words, which takes several times their memory where they are many."""
-    parts = (json.dumps(list(words[begin : begin + _AT_ONCE]))[1:-1] for begin in range(0, len(words), _AT_ONCE))
-    return f"[{', '.join(parts)}]"
+    text = bytearray(b"[")
+    for begin in range(0, len(words), _AT_ONCE):
+        text += b", " if begin else b""
+        text += json.dumps(list(words[begin : begin + _AT_ONCE]))[1:-1].encode()
+    return bytes(text + b"]")

@@ -118,10 +118,13 @@ class Prompts:
 
         if n_rows < _KEPT_ON_DISK:
             return Ragged.concatenate([_NO_ROWS, *parts()])
-        words = vars(self._words).values()
-        mark = fingerprint(self._tokenizer.fingerprint, *words, history.ids, history.start, *texts)
         self._cache.mkdir(parents=True, exist_ok=True)
+        mark = self._mark(history.ids, history.start, *texts)
         return cached_rows(self._cache, f"prompts-{mark}", n_rows, parts)
+
+    def _mark(self, *parts: str | np.ndarray) -> str:
+        """Fingerprint that changes with the tokenizer, the template, and `parts`."""
+        return fingerprint(self._tokenizer.fingerprint, *vars(self._words).values(), *parts)
 
     @cached_property
     def _pieces(self) -> Pieces:
@@ -129,10 +132,13 @@ class Prompts:
         if texts is None:
             return self._mentioned(self._identifiers.mentions())
         before, after, closing = words.before + words.quote, words.quote + words.after, words.quote + words.closing
-        is_mention = (before, after) == words.around
-        inside = [self._identifiers.mentions()] if is_mention else self._encoded(before, after)
-        start = self._tokenizer.encode_prompts([(words.apart, words.lead), _render(words, [])])
-        n_items = len(texts)
+        is_mention, n_items = (before, after) == words.around, len(texts)
+        mentions = self._identifiers.mentions() if is_mention else _NO_ROWS
+
+        def rows() -> Iterator[Ragged]:
+            yield from [mentions] if is_mention else self._encoded(before, after)
+            yield from self._encoded(before, closing)
+            yield self._tokenizer.encode_prompts([(words.apart, words.lead), _render(words, [])])
 
         def kinds(of: Callable[[str], int], part: slice, end: str) -> UInt8[np.ndarray, " n_items"]:
             kind = cache(lambda text: of(before + text + end))
@@ -142,7 +148,9 @@ class Prompts:
         left, none = kinds(left_of, last, after), np.zeros(n_items, np.uint8)
         right, right_last = kinds(right_of, first, after), kinds(right_of, first, closing)
         return Pieces(
-            Ragged.concatenate([*inside, *self._encoded(before, closing), start]),
+            cached_rows(
+                self._cache, f"pieces-{self._mark(mentions.ids, mentions.start, *texts)}", 2 * n_items + 2, rows
+            ),
             np.concatenate([left, none, np.array([left_of(words.lead), 0], np.uint8)]),
             np.concatenate([right, right_last, np.zeros(2, np.uint8)]),
         )

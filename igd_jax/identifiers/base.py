@@ -18,7 +18,7 @@ class Source:
       item_ids, titles: id and title of each item.
       texts: further texts of items by field, as in `data.prepared.Prepared`.
       tokenizer: tokenizer of prompts; its ids come first in the vocabulary.
-      cache: folder for results that take long to compute.
+      cache: folder of token rows (`data.token_cache`).
       around: text before and after a title in an answer, without EOS; see `data.templates.Template.around`.
     """
 

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
@@ -39,7 +39,7 @@ from igd_jax.items.index import ItemIndex
 from igd_jax.models.backbone import Backbone
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.t5 import T5
-from igd_jax.training.loss import over_targets, weighted_cross_entropy
+from igd_jax.training.loss import weighted_loss
 from igd_jax.training.step import LossState
 from igd_jax.training.whole_text import whole_text
 
@@ -225,23 +225,6 @@ def whole_text_loss(model: Backbone, batch: TextBatch, tables: Any, state: LossS
     weight = jnp.where(text.in_prompt, 1.0, jnp.pad(batch.annotations["weight"], left))
     parts = {name: jnp.pad(mask, left) for name, mask in parts_by_gain(batch).items()} | {"loss_prompt": text.in_prompt}
     return weighted_loss(model, text.batch, text.tokens, weight, parts=parts)
-
-
-def weighted_loss(
-    model: Backbone,
-    batch: TextBatch,
-    target: Int[Array, "B T"],
-    weight: Float[Array, "B T"],
-    *,
-    parts: Mapping[str, Bool[Array, "B T"] | Float[Array, "B T"]],
-) -> LossSum:
-    """`weighted_cross_entropy` of the tokens whose inputs `batch.before` names."""
-
-    def loss(logits: Float[Array, "B T V"], arrays: Any) -> LossSum:
-        target, weight, parts = arrays
-        return weighted_cross_entropy(logits, target, weight, parts=parts)
-
-    return over_targets(model.logits, [model.target_hidden(batch)], (target, weight, parts), loss)
 
 
 def plain_objective(index: ItemIndex, *, prompt_loss: bool = False) -> Objective:

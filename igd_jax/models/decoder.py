@@ -16,6 +16,7 @@ from igd_jax.models.config import ModelConfig
 from igd_jax.models.dropout import at_site, path_keys, token_keys
 from igd_jax.models.layers import (
     MLP,
+    XLA,
     Attention,
     KeyBlock,
     RMSNorm,
@@ -46,10 +47,11 @@ class Layer(nnx.Module):
         mask: Bool[Array, "B T T"],
         past: Sequence[KeyBlock],
         keys: Key[Array, "B T"] | None = None,
+        attention: str = XLA,
     ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B G T H"], Float[Array, "B G T H"]]]:
         """Returns the new residual stream, and the new tokens' keys and values."""
         x = self.attention_norm(hidden)
-        mixed, new = self.attention(x, rotation=rotation, mask=mask, past=past, keys=keys)
+        mixed, new = self.attention(x, rotation=rotation, mask=mask, past=past, keys=keys, implementation=attention)
         hidden = hidden + mixed
         return hidden + self.mlp(self.mlp_norm(hidden), keys), new
 
@@ -91,9 +93,11 @@ class Decoder(nnx.Module):
 
     Attributes:
       dropout: rate of the adapters' dropout in training; see `models.lora`.
+      attention: implementation of attention, of `layers.ATTENTION`.
     """
 
     dropout: float = 0.0
+    attention: str = XLA
 
     def __init__(
         self,
@@ -150,7 +154,7 @@ class Decoder(nnx.Module):
             blocks = [KeyBlock(key, value, seen) for (key, value), (_, seen) in zip(cached, past, strict=True)]
             own = None if number is None else at_site(keys, number)
             layer = nnx.merge(graph, layer_weights)
-            hidden, new = layer(hidden, rotation=rotation, mask=mask, past=blocks, keys=own)
+            hidden, new = layer(hidden, rotation=rotation, mask=mask, past=blocks, keys=own, attention=self.attention)
             return keep_rows(hidden), new
 
         numbers = None if keys is None else jnp.arange(self.config.num_layers)

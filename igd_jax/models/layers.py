@@ -5,7 +5,7 @@ Weights are kept in their own dtype and cast to that of the input; norm, rotatio
 
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,12 @@ REMAT = {
 }
 """What the backward pass keeps of each layer: all states; products with weights, so that attention, norms and
 activations are computed again; or the layer's input alone."""
+
+
+XLA, CUDNN = ATTENTION = ("xla", "cudnn")
+"""Implementations of attention: products that XLA compiles, on any device; or the kernel of NVIDIA's cuDNN, which never
+writes the weights, for whole texts in half precision."""
+_WHOLE_TEXT = 64  # from how many queries on a kernel is used: steps of a search have few, and must not copy their keys
 
 
 class KeyBlock(NamedTuple):
@@ -149,6 +155,7 @@ class Attention(nnx.Module):
         mask: Bool[Array, "B T T"],
         past: Sequence[KeyBlock],
         keys: Key[Array, "B T"] | None = None,
+        implementation: str = XLA,
     ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B G T H"], Float[Array, "B G T H"]]]:
         """Returns the mixed values, and the new tokens' keys (rotated) and values."""
         n_batch, n_tokens, _ = x.shape
@@ -159,7 +166,9 @@ class Attention(nnx.Module):
         query, key = rotate(query, rotation), rotate(key, rotation)
         # Heads before tokens, the layout of attention's products, so that caches are never transposed.
         key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
-        mixed = attend(query, [*past, KeyBlock(key, value, mask)])
+        blocks = [*past, KeyBlock(key, value, mask)]
+        is_fused = implementation != XLA and n_tokens >= _WHOLE_TEXT
+        mixed = attend_fused(query, blocks, implementation=implementation) if is_fused else attend(query, blocks)
         return self.o(mixed.reshape(n_batch, n_tokens, -1), keys), (key, value)
 
 
@@ -207,6 +216,18 @@ def attend(
     ]
     mixed = reduce(jnp.add, products).astype(query.dtype).reshape(query.shape).transpose(0, 3, 1, 2, 4)
     return mixed.reshape(n_batch, n_tokens, n_heads, head_dim)
+
+
+def attend_fused(
+    query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock], *, implementation: str
+) -> Float[Array, "B T Q H"]:
+    """As `attend`, by `jax.nn.dot_product_attention`, over blocks without bias, which are concatenated."""
+    key, value = (
+        jnp.concatenate(parts, axis=2).transpose(0, 2, 1, 3)
+        for parts in ([block.key for block in blocks], [block.value for block in blocks])
+    )
+    mask = jnp.concatenate([block.mask for block in blocks], axis=-1)[:, None]
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=cast(Any, implementation))
 
 
 def pick(hidden: Float[Array, "B S D"], column: Int[Array, "B T"]) -> Float[Array, "B T D"]:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from igd_jax.core.errors import InputError
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.models.decoder import Decoder
+from igd_jax.models.layers import XLA
 from igd_jax.models.load import grow_vocabulary, load_backbone, named_backbone
 from igd_jax.models.lora import LoRA, add_lora
 from igd_jax.models.quantized import quantize_layers
@@ -34,7 +35,8 @@ def make_backbone(
       mesh: devices, on each of which only its part of the weights is ever made or read.
 
     Raises:
-      InputError: the weights are unusable, or the tokenizer has more ids than the embedding.
+      InputError: the weights are unusable, the tokenizer has more ids than the embedding, or there is no such kernel of
+        attention here.
     """
     dtypes: dict[str, Any] = {
         "dtype": jnp.dtype(given.dtype),
@@ -59,6 +61,9 @@ def make_backbone(
 
         graph, shapes = nnx.split(nnx.eval_shape(make))
         model = nnx.merge(graph, jax.jit(lambda: nnx.state(make()), out_shardings=place(shapes))())
+    if isinstance(model, Decoder):
+        check_attention(given, jax.default_backend())
+        model.attention = given.attention
     if given.lora_rank:
         assert isinstance(model, Decoder), "the settings refuse adapters on anything else"
         if given.quantize and not given.path:
@@ -66,3 +71,12 @@ def make_backbone(
         lora = LoRA(given.lora_rank, given.lora_alpha, given.lora_targets, given.lora_dropout)
         add_lora(model, lora, rngs=nnx.Rngs(seed), trains_vocabulary=vocab_size > tokenizer.vocab_size)
     return model
+
+
+def check_attention(given: ModelSettings, platform: str) -> None:
+    """Raise `InputError` if the kernel of attention cannot run on a kind of device, or in the model's dtype."""
+    if given.attention != XLA and (platform != "gpu" or given.dtype != "bfloat16"):
+        raise InputError(
+            f"config.model.attention is {given.attention!r}, which needs an NVIDIA GPU and config.model.dtype "
+            f"bfloat16; here are a {platform} and {given.dtype}; set {XLA!r}"
+        )

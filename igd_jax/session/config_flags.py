@@ -15,7 +15,7 @@ from igd_jax.core.log import say
 from igd_jax.methods.base import with_defaults
 from igd_jax.session.experiments import DEFAULTS, described, read_config
 
-FREE_TO_CHANGE = ("decode", "eval", "mesh", "model.remat")
+FREE_TO_CHANGE = ("decode", "eval", "mesh", "model.remat", "model.attention")
 """Sections and fields of the config that may differ from the config of the run in a workdir."""
 FREE_TO_RESUME = (
     *FREE_TO_CHANGE,

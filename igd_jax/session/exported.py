@@ -66,7 +66,8 @@ def exported_session(config: ConfigDict, folder: Path) -> tuple[Session, Workdir
     cache_compilations()
     prepared, sold = _items(folder, fingerprint=str(content.get("data_fingerprint")))
     workdir, mesh = Workdir(str(folder / "run")), make_mesh(**vars(settings.mesh))
-    session = put_together(settings, prepared, load_tokenizer(folder), sold, mesh, workdir.path / "cache")
+    cache = workdir.path / "cache"
+    session = put_together(settings, prepared, load_tokenizer(folder), sold, mesh, cache, cache)
     _check_trie(folder / TRIE, session.index)
     if not session.method.beam_search:
         raise InputError(

@@ -17,7 +17,7 @@ from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.items.candidates import CANDIDATES
 from igd_jax.models import config as decoders
 from igd_jax.models import quantized, t5_config
-from igd_jax.models.layers import REMAT
+from igd_jax.models.layers import ATTENTION, REMAT
 from igd_jax.models.lora import TARGETS
 from igd_jax.session.checks import Existing, OneOf, Range, SomeOf, Text
 from igd_jax.training.optimizer import BFLOAT16, SCHEDULES
@@ -86,6 +86,7 @@ class ModelSettings:
     lora_dropout: Annotated[float, Range(0, 0.99, "a probability")]
     quantize: Annotated[str, OneOf(("", *quantized.KINDS))]
     remat: Annotated[str, OneOf(REMAT)]
+    attention: Annotated[str, OneOf(ATTENTION)]
 
 
 @dataclass(frozen=True)

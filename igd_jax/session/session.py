@@ -3,6 +3,7 @@
 A run is determined by its config and the files of its workdir.
 """
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -106,8 +107,7 @@ class Session:
 
     def rows(self, split: str) -> Rows:
         """Rows of a split that are in use, in its order: all, except of train (`rows_in_use`)."""
-        rows = self.prepared.splits[split]
-        return rows.take(rows_in_use(self.prepared, self.settings)) if split == "train" else rows
+        return train_rows(self.prepared, self.settings) if split == "train" else self.prepared.splits[split]
 
     def watched_rows(self) -> Rows:
         """Rows of valid whose loss is watched in training: all or the first of each user, or some of these."""
@@ -160,8 +160,7 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     prepared = load(Path(settings.data.dir))
     say(headline(prepared.meta))
     tokenizer = choose_tokenizer(settings, workdir, prepared)
-    in_use = rows_in_use(prepared, settings)
-    used = prepared.splits["train"].take(in_use)
+    used = train_rows(prepared, settings)
     n_items = len(prepared.titles)
     counts, seen = np.bincount(used.target, minlength=n_items), used.seen(n_items)
     candidates = choose_candidates(
@@ -172,8 +171,10 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
         seen=seen,
         option="config.data.candidates",
     )
-    sold = Sold(counts, seen, candidates, str(len(used)) if len(used) == len(prepared.splits["train"]) else in_use)
-    return put_together(settings, prepared, tokenizer, sold, mesh, workdir.path / "cache")
+    whole = used is prepared.splits["train"]
+    sold = Sold(counts, seen, candidates, str(len(used)) if whole else rows_in_use(prepared, settings))
+    tokens = token_folder(Path(settings.data.dir), workdir)
+    return put_together(settings, prepared, tokenizer, sold, mesh, tokens, workdir.path / "cache")
 
 
 class Sold(NamedTuple):
@@ -192,12 +193,16 @@ class Sold(NamedTuple):
 
 
 def put_together(
-    settings: Settings, prepared: Prepared, tokenizer: Tokenizer, sold: Sold, mesh: Mesh, cache: Path
+    settings: Settings, prepared: Prepared, tokenizer: Tokenizer, sold: Sold, mesh: Mesh, tokens: Path, cache: Path
 ) -> Session:
-    """Choose identifiers and build the items' trie; prints counts and merged items. See `Session`."""
+    """Choose identifiers and build the items' trie; prints counts and merged items. See `Session`.
+
+    Args:
+      tokens: folder of the cache of tokenised text.
+    """
     say(describe(tokenizer))
     around = filled(settings.data.prompt, category=settings.data.category).around
-    source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, cache, around)
+    source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, tokens, around)
     identifiers = identifiers_class(settings.identifiers.name)(source)
     item_tokens = identifiers.rows()
     index = build_index(prepared.titles, item_tokens, sold.counts, candidates=sold.candidates)
@@ -207,7 +212,7 @@ def put_together(
         prepared=prepared,
         tokenizer=tokenizer,
         identifiers=identifiers,
-        prompts=Prompts(settings.data.prompt, settings.data.category, tokenizer, identifiers, cache),
+        prompts=Prompts(settings.data.prompt, settings.data.category, tokenizer, identifiers, tokens),
         counts=sold.counts,
         seen=sold.seen,
         index=index,
@@ -266,6 +271,20 @@ def describe_index(which: str, index: ItemIndex) -> str:
 def rows_in_use(prepared: Prepared, settings: Settings) -> Int[np.ndarray, " used"]:
     """Numbers of the train rows that there are for the run, ascending: `data.max_examples`, evenly spread, or all."""
     return evenly_spaced(len(prepared.splits["train"]), settings.data.max_examples)
+
+
+def train_rows(prepared: Prepared, settings: Settings) -> Rows:
+    """The train rows that there are for the run; not a copy if they are all."""
+    rows, in_use = prepared.splits["train"], rows_in_use(prepared, settings)
+    return rows if len(in_use) == len(rows) else rows.take(in_use)
+
+
+def token_folder(data: Path, workdir: Workdir) -> Path:
+    """Folder of token rows, for all runs on the data: ``DATA.tokens``, or the run's cache if that cannot be written."""
+    data = Path(os.path.abspath(data))
+    folder = data.with_name(f"{data.name}.tokens")
+    is_writable = os.access(folder if os.path.lexists(folder) else data.parent, os.W_OK | os.X_OK)
+    return folder if is_writable else workdir.path / "cache"
 
 
 def choose_tokenizer(settings: Settings, workdir: Workdir, prepared: Prepared) -> Tokenizer:

@@ -24,6 +24,7 @@ from igd_jax.decoding.search import EXACT, JUMP
 from igd_jax.identifiers.base import identifiers_class
 from igd_jax.methods.base import Method, load_method
 from igd_jax.models.config import LARGE
+from igd_jax.models.layers import XLA
 from igd_jax.models.load import config_of, kind_of
 from igd_jax.session.checks import KINDS, Argument, check_names, check_type, read_section
 from igd_jax.session.sections import (
@@ -45,7 +46,7 @@ TO_TRAIN = frozenset({"data.dir", "tokenizer.path", "model.path", "data.candidat
 TO_DECODE = TO_TRAIN | {"decode.allowed", "decode.collaborative"}
 """Paths that evaluating and recommending need."""
 
-ONLY_OF_A_DECODER = {"lora_rank": 0, "dtype": "float32", "param_dtype": "float32", "quantize": ""}
+ONLY_OF_A_DECODER = {"lora_rank": 0, "dtype": "float32", "param_dtype": "float32", "quantize": "", "attention": XLA}
 """Fields of `config.model` that apply to decoders only, each with the value that other models require."""
 ONLY_OF_A_BACKBONE = ONLY_OF_A_DECODER | {"remat": "dots"}
 """The same for methods whose model has no backbone at all."""

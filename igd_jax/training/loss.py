@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.sharding import keep_rows, row_shards_here
-from igd_jax.core.types import LossSum
+from igd_jax.core.types import LossSum, TextBatch
+from igd_jax.models.backbone import Backbone
 from igd_jax.models.cost import targets_at_once
 
 OfLogits: TypeAlias = Callable[..., LossSum]
@@ -91,6 +92,23 @@ def over_targets(
     hidden, arrays = jax.tree.map(partial(_in_columns, columns=columns), (tuple(hidden), arrays))
     function, weights = jax.closure_convert(of_columns, *jax.tree.map(lambda x: x[0], (hidden, arrays)))
     return _added_up(function, hidden, tuple(weights), arrays)
+
+
+def weighted_loss(
+    model: Backbone,
+    batch: TextBatch,
+    target: Int[Array, "B T"],
+    weight: Float[Array, "B T"],
+    *,
+    parts: Mapping[str, Bool[Array, "B T"] | Float[Array, "B T"]],
+) -> LossSum:
+    """`weighted_cross_entropy` of the tokens whose inputs `batch.before` names."""
+
+    def loss(logits: Float[Array, "B T V"], arrays: Any) -> LossSum:
+        target, weight, parts = arrays
+        return weighted_cross_entropy(logits, target, weight, parts=parts)
+
+    return over_targets(model.logits, [model.target_hidden(batch)], (target, weight, parts), loss)
 
 
 def _in_columns(x: Array, *, columns: int) -> Array:

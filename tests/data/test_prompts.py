@@ -175,14 +175,19 @@ def test_histories_whose_lines_may_merge_are_counted_and_only_those():
 @pytest.mark.parametrize("template", JOINED)
 def test_of_clean_histories_only_words_of_titles_are_tokenised(template, tmp_path, monkeypatch):
     tokenizer, history = KNOWN["qwen"](), _histories(np.random.default_rng(5), len(CLEAN))
-    expected = _prompts(template, tokenizer, CLEAN, tmp_path / "cache").of_items(history)
     encode, encoded = Tokenizer.encode, []
     monkeypatch.setattr(Tokenizer, "encode", lambda self, texts: encoded.extend(texts) or encode(self, texts))
-    again = _prompts(template, tokenizer, CLEAN, tmp_path / "cache").of_items(history)
-    assert lists_of(again) == lists_of(expected)
+    expected = _prompts(template, tokenizer, CLEAN, tmp_path / "cache").of_items(history)
     words = filled(template, category="books")
     around = {words.apart, words.lead, words.lead + words.before + words.closing}
     assert all(len(SPACE_BORDER.split(text)) == 1 for text in set(encoded) - around)
+    encoded.clear()
+    again = _prompts(template, tokenizer, CLEAN, tmp_path / "cache").of_items(history)
+    assert not encoded
+    assert not again.pieces.rows.ids.flags.owndata  # mapped, not read
+    assert lists_of(again) == lists_of(expected)
+    other = _prompts(template, tokenizer, CLEAN[::-1], tmp_path / "cache").of_items(history)
+    assert lists_of(other) != lists_of(expected)
 
 
 @pytest.mark.parametrize("name", KNOWN | OTHERS)

@@ -73,42 +73,50 @@ def _inspect(what: str, *damaged: str, **more: Any) -> Target:
 
 def _evaluate(what: str, *damaged: str, **more: Any) -> Target:
     lists = ("run/eval/fuzz/predictions.jsonl", "run/eval/fuzz/metrics.json")
-    known = {"writes": ("run/eval/fuzz", "run/cache"), "result": lists}
+    known = {"writes": ("run/eval/fuzz", "run/cache", "data.tokens"), "result": lists}
     return Target(f"evaluate {what}", evaluate, ("--workdir=run", "--name=fuzz"), RUN, damaged, **known | more)
 
 
 def _analyse(what: str, *damaged: str, **more: Any) -> Target:
     given = ("--workdir=run", "--name=a", "--max_examples=2", "--exact_examples=1")
-    return Target(f"analyse {what}", analyse, given, RUN, damaged, writes=("run/analysis", "run/cache"), **more)
+    return Target(
+        f"analyse {what}", analyse, given, RUN, damaged, writes=("run/analysis", "run/cache", "data.tokens"), **more
+    )
 
 
 def _evaluate_model(what: str, *damaged: str, **more: Any) -> Target:
-    known = {"writes": ("new",), "idle": True}
+    known = {"writes": ("new", "data.tokens"), "idle": True}
     return Target(f"evaluate {what}", evaluate, NEW, ("data", "model", "experiment.py"), damaged, **known | more)
 
 
 def _recommend(what: str, *damaged: str, more: tuple[str, ...] = (), **others: Any) -> Target:
     given = ("--workdir=run", "--input=requests.jsonl", "--output=answers.jsonl", *more)
-    known = {"needs": (*RUN, "requests.jsonl"), "writes": ("answers.jsonl", "run/cache"), "result": ("answers.jsonl",)}
+    known = {
+        "needs": (*RUN, "requests.jsonl"),
+        "writes": ("answers.jsonl", "run/cache", "data.tokens"),
+        "result": ("answers.jsonl",),
+    }
     return Target(f"recommend {what}", recommend, given, damaged=damaged, **known | others)
 
 
 def _train(what: str, *damaged: str, **more: Any) -> Target:
-    known = {"writes": ("new",), "idle": True}
+    known = {"writes": ("new", "data.tokens"), "idle": True}
     return Target(f"train {what}", train, NEW, ("data", "model", "experiment.py"), damaged, **known | more)
 
 
 def _resume(what: str, *damaged: str, **more: Any) -> Target:
-    return Target(f"resume {what}", train, ("--workdir=run",), RUN, damaged, writes=("run",), idle=True, **more)
+    return Target(
+        f"resume {what}", train, ("--workdir=run",), RUN, damaged, writes=("run", "data.tokens"), idle=True, **more
+    )
 
 
-RUN = ("data", "model", "run")
+RUN = ("data", "data.tokens", "model", "run")
 NEW = ("--config=experiment.py", "--workdir=new")
 DATA = ("data", *["data/*"] * 4)
 SIGNED = ("data/*.parquet",)
 MODEL = ("model", *["model/*"] * 3)
 CHECKPOINT = ("run/checkpoints", *["run/checkpoints/best/**/*"] * 3, "run/checkpoints/last/**/*")
-CHANGED = ("run/tokenizer", "run/tokenizer/*", "run/cache", "run/cache/*")
+CHANGED = ("run/tokenizer", "run/tokenizer/*", "data.tokens", "data.tokens/*")
 REST = ("run", "run/config.json", "run/config.json", "run/*", "run/*")
 
 TARGETS = (
@@ -167,7 +175,7 @@ TARGETS = (
     Target(
         *("recommend history", recommend, ("--workdir=run", "--history=Red Fox (print)"), RUN),
         options=_options("history", "k", "json", "decode_as") | OF_ABSL,
-        writes=("run/cache",),
+        writes=("run/cache", "data.tokens"),
         idle=True,
     ),
     _train("data", *DATA),
@@ -179,5 +187,5 @@ TARGETS = (
         "names", options=_options("workdir", "config.data.dir", "config.model.path", tried=values.PATHS), anywhere=True
     ),
     _resume("checkpoint", *CHECKPOINT, result=("run/metrics.jsonl",)),
-    _resume("rest of a run", *REST, "run/tokenizer/*", "run/cache/*"),
+    _resume("rest of a run", *REST, "run/tokenizer/*", "data.tokens/*"),
 )

@@ -1,11 +1,16 @@
 """Masks are those of the definitions, pair by pair, and a tree of tokens is as good as its branches one by one."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
 from tiny_models import random_model
 
+from igd_jax.models import layers
+from igd_jax.models.layers import KeyBlock, attend, attend_fused
 from igd_jax.models.visibility import (
     Causal,
     Dense,
@@ -129,3 +134,46 @@ def test_segments_in_one_row_equal_rows_of_their_own():
         alone = jnp.ones((1, piece.stop - piece.start), bool)
         expected = run(decoder, tokens[:, piece], positions_of(alone), Causal(alone))
         np.testing.assert_allclose(packed[:, piece], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_fused_attention_and_its_gradients_are_ours_for_every_mask():
+    """After two tokens that some queries see, and for queries that see nothing but are not NaN."""
+    random = np.random.default_rng(0)
+    query, key, value, earlier = (
+        jnp.asarray(random.normal(size=shape), jnp.float32)
+        for shape in ((8, 6, 4, 8), (8, 2, 6, 8), (8, 2, 6, 8), (2, 8, 2, 2, 8))
+    )
+    real = jnp.asarray([[True] * 6, [True] * 4 + [False] * 2])
+    ids = jnp.asarray([[1, 1, 2, 2, 2, 0], [0, 3, 3, 7, 0, 0]])
+    masks = [
+        mask_of(seen) for seen in (Causal(real), Segments(ids), tree_of([PARENTS[0], PARENTS[1]]), both_sides(real))
+    ]
+    mask, follows = jnp.concatenate(masks), jnp.asarray(random.random((8, 6, 2)) < 0.8)
+
+    @partial(jax.jit, static_argnums=0)
+    def run(attention, *given):
+        def mixed(query, key, value, earlier):
+            blocks = [KeyBlock(*earlier, follows), KeyBlock(key, value, mask)]
+            found = jnp.where(mask.any(axis=2)[..., None, None], attention(query, blocks), 0.0)
+            return jnp.sum(jnp.sin(found)), found
+
+        return jax.grad(mixed, argnums=(0, 1, 2, 3), has_aux=True)(*given)
+
+    fused = partial(attend_fused, implementation="xla")
+    ours, theirs = (run(attention, query, key, value, earlier) for attention in (attend, fused))
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("implementation", "n_tokens", "is_fused"), [("cudnn", 64, 1), ("cudnn", 63, 0), ("xla", 64, 0)]
+)
+def test_whole_texts_are_left_to_the_kernel_and_steps_of_a_search_are_not(
+    implementation, n_tokens, is_fused, monkeypatch
+):
+    used = []
+    monkeypatch.setattr(layers, "attend_fused", lambda query, blocks, **given: used.append(given) or query)
+    decoder, real = random_model("decoder"), jnp.ones((1, n_tokens), bool)
+    decoder.attention = implementation
+    jax.eval_shape(lambda: decoder(real.astype(jnp.int32), positions=positions_of(real), visible=Causal(real)))
+    assert used == [{"implementation": implementation}] * is_fused

@@ -10,8 +10,10 @@ from configs_by_hand import changed, defaults, fields_of, make_folder, refusal
 from ml_collections import ConfigDict
 from test_configs import CASES, get_case
 
+from igd_jax.core.errors import InputError
 from igd_jax.methods import sasrec
 from igd_jax.models import t5_config
+from igd_jax.session.backbone import check_attention
 from igd_jax.session.config_flags import config_json
 from igd_jax.session.settings import TO_DECODE, TO_TRAIN, settings_from
 
@@ -101,6 +103,15 @@ def test_a_model_of_its_own_takes_no_fields_of_a_decoder(plain, monkeypatch):
     monkeypatch.setattr(sasrec.METHOD, "model_kind", "sasrec", raising=False)
     line = refusal(plain, {"method.name": "sasrec", "model.remat": "full"})
     assert "config.model.remat is 'full', but the model of sasrec has no decoder" in line
+
+
+@pytest.mark.parametrize(("dtype", "platform"), [("bfloat16", "cpu"), ("float32", "gpu"), ("bfloat16", "tpu")])
+def test_a_kernel_of_attention_needs_its_device_and_dtype(plain, dtype, platform):
+    given = settings_from(changed(plain, {"model.attention": "cudnn", "model.dtype": dtype})).model
+    with pytest.raises(InputError, match=f"needs an NVIDIA GPU .* here are a {platform} and {dtype}; set 'xla'"):
+        check_attention(given, platform)
+    check_attention(dataclasses.replace(given, attention="xla"), platform)
+    check_attention(dataclasses.replace(given, dtype="bfloat16"), "gpu")
 
 
 # ---------------------------------------------------------------------------------------------------------------- paths
