@@ -20,7 +20,7 @@ from igd_jax.data.collaborative import Collaborative
 from igd_jax.data.examples import Examples
 from igd_jax.data.prepared import Rows
 from igd_jax.decoding.engine import Engine
-from igd_jax.decoding.queue import recommend_all
+from igd_jax.decoding.queue import Reader, recommend_all
 from igd_jax.decoding.search import TrieSearch
 from igd_jax.evaluation.predictions import Result
 from igd_jax.items.index import ItemIndex
@@ -84,7 +84,7 @@ class Recommender:
         self.model, self.step = trained.model, trained.step
         options = decode_options(session.settings.decode, self.index)
         engine = session.method.engine(context, trained.model, options)
-        self.engine = placed(engine, session.mesh)
+        self.engine, self._read = placed(engine, session.mesh), Reader()
         self._histories = Histories(session, self.index)
         self._names = ItemNames(self.index, session.prepared.item_ids)
 
@@ -228,7 +228,7 @@ class Recommender:
         batches = ((len(group), batch_of(group)) for group in in_groups(order, size))
         progress = Progress("recommend", n_rows, "users") if n_rows > size else None  # none for a single batch
         with jax.set_mesh(mesh):
-            found = recommend_all(engine, batches, width=width)
+            found = recommend_all(engine, batches, width=width, read=self._read)
             return in_order(((order[place], lists) for place, lists in found), n_rows=n_rows, progress=progress)
 
     def results(self, lists: Recommendations, query: int) -> tuple[Result, ...]:

@@ -7,7 +7,7 @@ from tiny_run import tiny_config
 
 pytest.importorskip("torch")
 
-from benchmarks import common, decoding, kills, memory, setrec, training
+from benchmarks import common, decoding, decoding_ours, kills, memory, setrec, training
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.data.prepared import load
@@ -52,8 +52,8 @@ def test_one_pass_ranks_as_a_sort_of_all_titles_does(tiny: Path, tmp_path: Path)
     assert 0 < ours["of_them_no_padding"] < ours["tokens_through_the_model_per_user"]
     args = sessions["setrec"].settings.method.args
     args["beta"] = 1 - args["beta"]  # of the sort alone
-    side = decoding.Ours(sessions["setrec"])
-    examples, groups = decoding.choose_users(side.session, 8)
+    side = decoding_ours.Ours(sessions["setrec"])
+    examples, groups = decoding_ours.choose_users(side.session, 8)
     with pytest.raises(InputError, match="scores differ"):
         setrec.check(side(examples, groups), setrec.rank_all(side, examples, groups[0]))
 

@@ -166,8 +166,8 @@ def test_a_network_finds_what_it_finds_token_by_token(kind):
 
 
 @pytest.mark.parametrize(
-    ("backend", "batch_size", "expected"), [("cpu", 1, FEWEST), ("gpu", 1, 128), ("gpu", 4, 64), ("tpu", 64, FEWEST)]
+    ("platform", "batch_size", "expected"), [("cpu", 1, FEWEST), ("gpu", 1, 128), ("gpu", 4, 64), ("tpu", 64, FEWEST)]
 )
-def test_the_budget_goes_by_batch_and_device(backend, batch_size, expected, monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert budget_of(-1, batch_size=batch_size) == {"n_tokens": expected, "fill": expected}
+def test_the_budget_goes_by_batch_and_the_devices_that_run_it(platform, batch_size, expected):
+    budget = budget_of(-1, batch_size=batch_size, platform=platform)
+    assert budget == {"n_tokens": expected, "fill": expected}
