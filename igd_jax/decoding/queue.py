@@ -33,7 +33,7 @@ class Reader:
 
 
 def recommend_all(
-    engine: Any, batches: Iterable[tuple[int, Batch]], *, width: int, read: Reader
+    engine: Any, batches: Iterable[tuple[int, Batch]], *, width: int, read: Reader | None = None
 ) -> Iterator[tuple[Int[np.ndarray, " n"], Recommendations]]:
     """Recommend for all rows of many batches.
 
@@ -41,13 +41,13 @@ def recommend_all(
       engine: the engine. Only the search that jumps takes rows in at any time; others answer batch by batch.
       batches: number of rows that count, the first ones, and the batch; all of one size B.
       width: as in `engine.recommend`.
-      read: reads the prompts of the search that jumps.
+      read: reads the prompts of the search that jumps; None = one that has read nothing yet.
 
     Yields:
       Positions among all rows, batch number * B + row, and their lists as NumPy arrays, as they finish.
     """
     if isinstance(engine, Jump):
-        yield from _in_turns(engine, iter(batches), width, read)
+        yield from _in_turns(engine, iter(batches), width, read or Reader())
         return
     for number, (n_real, batch) in enumerate(batches):
         found = fetch(recommend(engine, batch, width=width))

@@ -48,7 +48,7 @@ def test_every_row_comes_once_with_the_lists_that_its_batch_finds_alone(searches
         filled = [prompts[row] for row in chosen] + [[]] * (SIZE - len(chosen))
         masks = np.pad(allowed[chosen], ((0, SIZE - len(chosen)), (0, 0)))
         batches.append((len(chosen), text_batch(filled, width=WIDTH).replace(allowed=jnp.asarray(masks))))
-    places, found = zip(*recommend_all(engine, iter(batches), width=WIDTH, read=Reader()), strict=True)
+    places, found = zip(*recommend_all(engine, iter(batches), width=WIDTH), strict=True)
     order = np.argsort(np.concatenate(places))
     assert np.concatenate(places)[order].tolist() == list(range(n_rows))
     if which:
