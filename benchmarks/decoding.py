@@ -229,11 +229,10 @@ def main() -> None:
     """Entry point."""
     found = parts.run(MODULE, PARTS)
     if not flags.FLAGS.part:
-        for name in PARTS:
-            figures = found.get(name, {})
+        for name, figures in found.items():
             sides = {key: value for key, value in figures.items() if isinstance(value, dict)}
             rest = {key: value for key, value in figures.items() if key not in sides}
-            print(f"{name}: {rest}\n\n{common.markdown(sides)}\n" if figures else f"{name}: not measured yet\n")
+            print(f"{name}: {rest}\n" + (f"\n{common.markdown(sides)}\n" if sides else ""))
 
 
 if __name__ == "__main__":

@@ -198,7 +198,8 @@ def attend(
     total = reduce(jnp.add, [each.sum(axis=-1, keepdims=True) for each in weights])
     if drop is not None:
         ends = np.cumsum([each.shape[-1] for each in weights])[:-1]
-        weights = jnp.split(drop(jnp.concatenate(weights, axis=-1)), ends, axis=-1)
+        weights = jnp.split(drop(jnp.concatenate(weights, axis=-1) / total), ends, axis=-1)
+        total = jnp.ones_like(total)
     products = [
         jnp.einsum(
             "BGNS,BGSH->BGNH",
