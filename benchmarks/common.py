@@ -77,7 +77,7 @@ def prepared_folder(source: str) -> Iterator[Path]:
         yield Path(folder) / "data"
 
 
-def make_session(data: Path, model: Path, *, tokenizer: str = "", **changes: Any) -> Session:
+def make_session(data: Path, model: Path, *, tokenizer: str = "", dtype: str = "float32", **changes: Any) -> Session:
     """Set up the published recipe for books on one device: authors' prompt, candidates = train targets, beta 0.1.
 
     The loss is divided once per step, so that rows may stand in packs.
@@ -86,11 +86,12 @@ def make_session(data: Path, model: Path, *, tokenizer: str = "", **changes: Any
       data: prepared folder.
       model: Hugging Face folder.
       tokenizer: folder of another tokenizer than the model's.
+      dtype: dtype of the computation.
       changes: values for fields of `config.decode`.
     """
     config = igd.get_config("books")
     config.data.dir, config.model.path, config.mesh.data = str(data), str(model), 1
-    config.loss.normalizer, config.tokenizer.path = "global", tokenizer
+    config.loss.normalizer, config.tokenizer.path, config.model.dtype = "global", tokenizer, dtype
     config.decode.update(changes)
     return set_up(settings_from(config), Workdir(str(data.parent / "run")))
 

@@ -1,39 +1,40 @@
 """Decoding benchmark: our search against Hugging Face `generate` with a trie of dictionaries, in one run.
 
-    python -m benchmarks.decoding [--users=64] [--batch=16] [--alpha=0.2] [--data=FOLDER] [--model=HF_FOLDER]
-                                  [--parts=counts] [--parts=speed] [--parts=memory] [--record=NAME]
+    python -m benchmarks.decoding [--only="books tiny counts"] [--only=...]
 
 Both sides get the same weights, prompts and batches, in float32 on all cores, and must find the same titles with the
 same scores. The other side follows the published code: every prompt is repeated for each beam before it is read, and at
 each step a logits processor walks each beam's tokens through the trie and weights its children (docs/methods/igd.md,
 IGD decoding). A second version of it reads every prompt once, and walks all beams at once.
+
+A part is one measurement of a catalogue and a size of the model (`decoding_inputs`), in a process of its own:
+
+    counts     calls of the model and tokens, of our other searches too
+    speed      users per second, in batches of 16
+    one        time to answer one user: requests to a warm `Recommender`, and users one by one
+    memory     memory that a batch adds
+    bfloat16   lists that change when our model computes in bfloat16
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
-from unittest import mock
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from absl import flags
 
-from benchmarks import common
-from benchmarks.decoding_peer import Groups, Lists, Peer, Work
+from benchmarks import common, parts
+from benchmarks.decoding_inputs import SETS, SIZES, model_of, prepared
+from benchmarks.decoding_ours import Ours, choose_users, chosen_rows, counting_ours
+from benchmarks.decoding_peer import Lists, Peer, Work
 from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
-from igd_jax.core.map_rows import in_groups
-from igd_jax.core.types import ItemBatch, TextBatch
-from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, prompt_room
-from igd_jax.data.examples import Examples
-from igd_jax.decoding.queue import recommend_all
-from igd_jax.models.decoder import Decoder
-from igd_jax.models.visibility import Visibility, mask_of
-from igd_jax.session.recommender import decode_options
+from igd_jax.core.io import Workdir
+from igd_jax.session.recommender import Recommender
 from igd_jax.session.session import Session
 
 OURS, PUBLISHED = "igd_jax", "transformers"
@@ -46,77 +47,10 @@ SEARCHES: dict[str, dict[str, Any]] = {
 """Our searches: as by default, one token of each beam per call, and with given budgets (docs/decoding.md, Jumping)."""
 PEERS = {PUBLISHED: False, "transformers, prompts read once": True}
 TIMED = (OURS, "stepwise", *PEERS)
-PARTS = ["counts", "speed", "memory"]
-REPEATS = 3
+MODULE = "benchmarks.decoding"
+BATCH, ALPHA, REPEATS, TURNS = 16, 0.2, 3, 20
+USERS = {"tiny": 128, "30m": 32}
 TOLERANCE = 1e-3
-
-
-class Ours:
-    """The method's own engine, compiled once per batch shape.
-
-    Args:
-      session: run without its weights.
-      decode: changes of `DecodeOptions`, such as ``search`` and ``budget``.
-
-    Attributes:
-      session: run without its weights.
-      index: items, with the candidates of decoding.
-      model: untrained backbone, of a folder or with random weights.
-      engine: engine of the method.
-    """
-
-    def __init__(self, session: Session, **decode: Any):
-        context = session.context(session.decode_index())
-        self.session, self.index, self.model = session, context.index, session.method.make_model(context)
-        options = replace(decode_options(session.settings.decode, self.index), **decode)
-        self.engine = session.method.engine(context, self.model, options)
-
-    def __call__(self, examples: Examples, groups: Groups) -> Lists:
-        batches = ((len(group), self.batch(examples, group)) for group in groups)
-        lists: Lists = [[]] * sum(map(len, groups))
-        size = self.session.settings.decode.batch_size
-        for places, found in recommend_all(self.engine, batches, width=prompt_room(examples)):
-            batch, row = np.divmod(places, size)
-            starts = np.cumsum([0, *(len(group) for group in groups)])[batch]
-            for at, *user in zip((starts + row).tolist(), found.rows.tolist(), found.scores.tolist(), strict=True):
-                lists[at] = [(self.title(title), score) for title, score in zip(*user, strict=True)]
-        return lists
-
-    def batch(self, examples: Examples, group: np.ndarray) -> TextBatch | ItemBatch:
-        """Batch of some users in the form that the method reads."""
-        size = self.session.settings.decode.batch_size
-        if self.session.method.inputs == "items":
-            return make_item_batch(examples, group, size=size)
-        return make_text_batch(examples, group, self.index.item_tokens, {}, size=size)
-
-    def title(self, row: int) -> tuple[int, ...]:
-        """Tokens of a catalogue row; none for row -1."""
-        return tuple(self.index.catalog.tokens[row].tolist()) if row >= 0 else ()
-
-
-@contextmanager
-def counting_ours() -> Iterator[Work]:
-    """Count the model calls inside the block; all programs are retraced inside it and after it."""
-    work, plain = Work(), Decoder.__call__
-
-    def counted(model: Decoder, inputs: jax.Array, *, visible: Visibility, **others: Any) -> Any:
-        real = jnp.diagonal(mask_of(visible), axis1=1, axis2=2).sum()  # padding does not see itself
-        jax.debug.callback(partial(work.add, inputs.shape[0] * inputs.shape[1]), real)
-        return plain(model, inputs, visible=visible, **others)
-
-    jax.clear_caches()
-    with mock.patch.object(Decoder, "__call__", counted):
-        yield work
-        jax.effects_barrier()
-    jax.clear_caches()
-
-
-def choose_users(session: Session, n_users: int) -> tuple[Examples, Groups]:
-    """Random rows of the test split, and their batches for both sides."""
-    rows = session.rows("test")
-    chosen = np.random.default_rng(0).choice(len(rows), min(n_users, len(rows)), replace=False)
-    examples = session.examples(rows.take(np.sort(chosen)))
-    return examples, list(in_groups(by_length(examples, np.arange(len(examples))), session.settings.decode.batch_size))
 
 
 def check(ours: Lists, theirs: Lists) -> dict[str, Any]:
@@ -133,7 +67,7 @@ def check(ours: Lists, theirs: Lists) -> dict[str, Any]:
     return {"same_lists": f"{same} of {len(ours)}", "largest_score_difference": worst}
 
 
-def prepare_one_batch(side: type[Ours] | type[Peer], data: Path, model: Path, alpha: float) -> Any:
+def prepare_one_batch(side: Callable[[Session], Ours | Peer], data: Path, model: Path, alpha: float) -> Any:
     """For `common.added_peak_mb`: reads the inputs; the result loads the weights and recommends one batch."""
     session = common.make_session(data, model, alpha=alpha)
     examples, groups = choose_users(session, session.settings.decode.batch_size)
@@ -178,7 +112,8 @@ def compare(
     both: dict[str, Any] = dict(agreement.pop(OURS))
     both |= {f"{figure}_of_{name}": value for name, each in agreement.items() for figure, value in each.items()}
     timed = {name: side for name, side in sides.items() if name in TIMED} if repeats else {}
-    first = {name: common.seconds(lambda side=side: side(examples, groups)) for name, side in timed.items()}
+    compiled = {name: side for name, side in timed.items() if name in SEARCHES}
+    first = {name: common.seconds(lambda side=side: side(examples, groups)) for name, side in compiled.items()}
     passes = {name: (lambda side=side: side(examples, groups)) for name, side in timed.items()}
     for name, least in common.interleaved(passes, repeats=repeats).items() if repeats else ():
         columns.setdefault(name, {})["users_per_second"] = round(len(examples) / least, 2)
@@ -191,36 +126,115 @@ def compare(
     return columns, both
 
 
+def open_session(data: str, size: str, folder: ExitStack, **changes: Any) -> Session:
+    """Set up a catalogue and a model, whose folders exist as long as `folder` is open."""
+    return common.make_session(
+        folder.enter_context(prepared(data)), folder.enter_context(model_of(size)), alpha=ALPHA, **changes
+    )
+
+
+def measure(data: str, size: str, *, repeats: int) -> dict[str, Any]:
+    """Work of all searches, or with repeats, the speed of `TIMED`."""
+    with ExitStack() as folder:
+        session = open_session(data, size, folder, batch_size=BATCH)
+        columns, both = compare(session, n_users=USERS[size], repeats=repeats, counts=not repeats)
+    return {"users": USERS[size], **columns, **both}
+
+
+def measure_memory(data: str, size: str) -> dict[str, Any]:
+    """MB that recommending one batch adds."""
+    sides = {OURS: Ours, **{name: partial(Peer, strong=strong) for name, strong in PEERS.items()}}
+    with prepared(data) as folder, model_of(size) as model:
+        found = {
+            name: common.added_peak_mb(prepare_one_batch, side, folder, model, ALPHA) for name, side in sides.items()
+        }
+    return {name: {"peak_memory_mb": mb} for name, mb in found.items()}
+
+
+def measure_one(data: str, size: str) -> dict[str, Any]:
+    """Milliseconds to answer a user who comes alone: the middle, and what one in twenty exceeds.
+
+    Requests are titles, and answers too; the other sides are given tokens.
+    """
+    with ExitStack() as folder:
+        session = open_session(data, size, folder, batch_size=1)
+        examples, _ = choose_users(session, TURNS + 1)
+        nowhere = Workdir(str(Path(folder.enter_context(TemporaryDirectory())) / "no run"))
+        recommender, requests = Recommender(session, nowhere), histories(session, TURNS + 1)
+        sides: dict[str, Callable[[int], Any]] = {
+            "requests to a Recommender": lambda user: recommender.recommend([{"history": requests[user]}])
+        }
+        callers: dict[str, Ours | Peer] = {name: Ours(session, **SEARCHES[name]) for name in (OURS, "stepwise")}
+        callers |= {name: Peer(session, strong=strong) for name, strong in PEERS.items()}
+        for name, side in callers.items():
+            sides[name] = lambda user, side=side: side(examples, [np.array([user])])
+        return {name: milliseconds(side, len(examples)) for name, side in sides.items()}
+
+
+def histories(session: Session, n_users: int) -> list[list[str]]:
+    """Titles of the histories of the users of `choose_users`."""
+    rows = session.rows("test").take(chosen_rows(session, n_users))
+    titles, ends = session.decode_index().titles, rows.history_start
+    return [[titles[item] for item in rows.history_items[a:b].tolist()] for a, b in pairwise(ends.tolist())]
+
+
+def milliseconds(answer: Callable[[int], Any], n_users: int) -> dict[str, float]:
+    """Time of each user's answer; all are answered once before, as widths of prompts differ."""
+    for user in range(n_users):
+        answer(user)
+    taken = [1e3 * common.seconds(lambda user=user: answer(user)) for user in range(n_users)]
+    low, high = np.percentile(taken, [50, 95])
+    return {"ms_median": round(float(low), 1), "ms_95th": round(float(high), 1)}
+
+
+def measure_bfloat16(data: str, size: str) -> dict[str, Any]:
+    """Lists of our search in bfloat16 that are not those in float32."""
+    with ExitStack() as folder:
+        found = []
+        for dtype in ("float32", "bfloat16"):
+            session = open_session(data, size, folder, batch_size=BATCH, dtype=dtype)
+            found.append(Ours(session)(*choose_users(session, USERS[size])))
+    return changes(*found)
+
+
+def changes(before: Lists, after: Lists) -> dict[str, Any]:
+    """How lists differ: in order, in their sets, in their first titles, and how many of the titles are the same."""
+    titles = [[[title for title, _ in user] for user in side] for side in (before, after)]
+    pairs = list(zip(*titles, strict=True))
+    kept = [len(set(a) & set(b)) / len(a) for a, b in pairs]
+    return {
+        "users": len(pairs),
+        "lists_in_another_order": sum(a != b for a, b in pairs),
+        "lists_of_other_titles": sum(set(a) != set(b) for a, b in pairs),
+        "other_first_titles": sum(a[0] != b[0] for a, b in pairs),
+        "share_of_titles_kept": round(float(np.mean(kept)), 4),
+    }
+
+
+PARTS = {
+    f"{data} {size} {name}": parts.Part(partial(work, data, size), limit)
+    for data in SETS
+    for size in SIZES
+    for name, work, limit in (
+        ("counts", partial(measure, repeats=0), 1800),
+        ("speed", partial(measure, repeats=REPEATS), 3600),
+        ("one", measure_one, 1200),
+        ("memory", measure_memory, 900),
+        ("bfloat16", measure_bfloat16, 900),
+    )
+}
+
+
 def main() -> None:
     """Entry point."""
-    values = flags.FLAGS
-    model = Path(values.model)
-    with common.prepared_folder(values.data) as data:
-        session = common.make_session(data, model, alpha=values.alpha, batch_size=values.batch)
-        repeats = REPEATS if "speed" in values.parts else 0
-        columns, both = compare(session, n_users=values.users, repeats=repeats, counts="counts" in values.parts)
-        if "memory" in values.parts:
-            for name, side in ((OURS, Ours), (PUBLISHED, Peer)):
-                columns[name]["peak_memory_mb"] = common.added_peak_mb(
-                    prepare_one_batch, side, data, model, values.alpha
-                )
-    settings = {
-        "data": f"{Path(values.data).name} test",
-        "model": model.name,
-        "users": values.users,
-        **{
-            field: getattr(session.settings.decode, field)
-            for field in ("batch_size", "num_beams", "alpha", "max_new_tokens")
-        },
-    }
-    common.report(values.record, settings, columns, **both)
+    found = parts.run(MODULE, PARTS)
+    if not flags.FLAGS.part:
+        for name, figures in found.items():
+            sides = {key: value for key, value in figures.items() if isinstance(value, dict)}
+            rest = {key: value for key, value in figures.items() if key not in sides}
+            print(f"{name}: {rest}\n" + (f"\n{common.markdown(sides)}\n" if sides else ""))
 
 
 if __name__ == "__main__":
-    common.define_flags()
-    flags.DEFINE_integer("users", 64, "Users to recommend for, from the test split.", lower_bound=1)
-    flags.DEFINE_integer("batch", 16, "Users at a time.", lower_bound=1)
-    flags.DEFINE_float("alpha", 0.2, "Discount of high-gain tokens.")
-    flags.DEFINE_multi_enum("parts", PARTS, PARTS, "What is measured.")
-    flags.DEFINE_string("record", "decoding", "Name of the file of results.")
+    parts.define_flags(PARTS, output=common.ROOT / "benchmarks" / "results" / "decoding.json")
     run_main(main)

@@ -25,7 +25,7 @@ import torch
 from absl import flags
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from benchmarks import common, decoding, decoding_peer, parts, training
+from benchmarks import common, decoding, decoding_ours, decoding_peer, parts, training
 from benchmarks.parts import Part
 from configs import igd
 from igd_jax.core.devices import facts
@@ -126,11 +126,11 @@ def measure_training(size: Size, inputs: Inputs, *, attention: str = XLA) -> dic
 def measure_search(size: Size, inputs: Inputs) -> dict[str, Any]:
     """Users per second in batches, and the time to answer one."""
     session = make_session(size, inputs)
-    examples, groups = decoding.choose_users(session, size.users)
-    side = decoding.Ours(session)
+    examples, groups = decoding_ours.choose_users(session, size.users)
+    side = decoding_ours.Ours(session)
     compiling = common.seconds(lambda: side(examples, groups))
     taken = common.seconds(lambda: side(examples, groups))
-    alone = decoding.Ours(make_session(dataclasses.replace(size, batch=1), inputs))
+    alone = decoding_ours.Ours(make_session(dataclasses.replace(size, batch=1), inputs))
     return {
         **_device(),
         **_speed(size, session, taken, len(examples)),
@@ -144,7 +144,7 @@ def measure_peer(size: Size, inputs: Inputs) -> dict[str, Any]:
     """The same of transformers, on the GPU if torch has one."""
     jax.config.update("jax_platforms", "cpu")  # the memory of the GPU is for torch
     session = make_session(size, inputs)
-    examples, groups = decoding.choose_users(session, size.users)
+    examples, groups = decoding_ours.choose_users(session, size.users)
     side = decoding_peer.Peer(session, torch_model(named(size.model), size.dtype))
     side(examples, groups[:1])
     side.in_processor.clear()
@@ -166,10 +166,10 @@ def measure_equality(inputs: Inputs) -> dict[str, Any]:
       InputError: scores differ by more than `decoding.TOLERANCE`.
     """
     session = make_session(TOY, inputs)
-    examples, groups = decoding.choose_users(session, 32)
+    examples, groups = decoding_ours.choose_users(session, 32)
     cpu = jax.devices("cpu")[0]
     with jax.default_matmul_precision("highest"):
-        side = decoding.Ours(session)
+        side = decoding_ours.Ours(session)
         here = side(examples, groups)
         side.engine = jax.device_put(side.engine, cpu)
         with jax.default_device(cpu):
@@ -208,7 +208,7 @@ def _speed(size: Size, session: Session, taken: float, n_users: int) -> dict[str
     }
 
 
-def _latency(side: decoding.Ours | decoding_peer.Peer, examples: Any, n_users: int) -> dict[str, Any]:
+def _latency(side: decoding_ours.Ours | decoding_peer.Peer, examples: Any, n_users: int) -> dict[str, Any]:
     """Time to answer users one by one, after one that is not counted."""
     groups = [np.array([row]) for row in range(min(n_users + 1, len(examples)))]
     times = []

@@ -21,7 +21,8 @@ from flax import nnx
 from ml_collections import ConfigDict
 
 from benchmarks import common
-from benchmarks.decoding import Ours, check, choose_users, counting_ours, figures
+from benchmarks.decoding import check, figures
+from benchmarks.decoding_ours import Ours, choose_users, counting_ours
 from benchmarks.decoding_peer import Lists
 from configs import igd, setrec
 from igd_jax.core.errors import run as run_main

@@ -17,6 +17,7 @@ from typing import Any, cast
 import jax
 import numpy as np
 from absl import flags
+from jax.sharding import Mesh
 
 from benchmarks import common, parts
 from configs import igd
@@ -85,13 +86,13 @@ def search(chips: Slice, num_beams: int) -> dict[str, Any]:
         chips, {"model.dtype": "bfloat16", "model.param_dtype": "bfloat16", "mesh.tensor": chips.tensor}
     )
     mesh = topology_mesh(chips.topology, settings.mesh)
-    engine = made_up_engine(settings, n_items=N_ITEMS, num_beams=num_beams)
+    engine = made_up_engine(settings, mesh, n_items=N_ITEMS, num_beams=num_beams)
     cost = search_cost(engine, mesh, rows=chips.users, prompt=PROMPT)
     how = {"engine": type(engine).__name__, "tokens_per_user_and_call": getattr(engine, "n_tokens", 1)}
     return {**_described(settings), "users": chips.users, "beams": num_beams, **how, **figures(cost, settings)}
 
 
-def made_up_engine(settings: Settings, *, n_items: int, num_beams: int) -> Engine:
+def made_up_engine(settings: Settings, mesh: Mesh, *, n_items: int, num_beams: int) -> Engine:
     """The search of IGD over made-up items, with shapes in the place of weights."""
     index = made_up_index(n_items, vocab_size=config_of(settings.model.config).vocab_size)
     options = DecodeOptions(
@@ -103,7 +104,7 @@ def made_up_engine(settings: Settings, *, n_items: int, num_beams: int) -> Engin
         max_length=LONGEST,
         batch_size=settings.decode.batch_size,
     )
-    context = cast(Any, SimpleNamespace(index=index))  # a search reads nothing else of a context
+    context = cast(Any, SimpleNamespace(index=index, mesh=mesh))  # a search reads nothing else of a context
     return search_engine(context, cast(Any, abstract_backbone(settings.model)), options)
 
 

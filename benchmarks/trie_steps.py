@@ -289,9 +289,10 @@ def compile_figures() -> dict[str, Any]:
     config = igd.get_config()
     config.model.config, config.decode.batch_size = BACKBONE, ROWS
     settings = settings_from(config, needs={"model.path"})
-    engine = made_up_engine(settings, n_items=N_ITEMS, num_beams=BEAMS)
+    mesh = mesh_over(jax.devices()[:1], fsdp=1, tensor=1)
+    engine = made_up_engine(settings, mesh, n_items=N_ITEMS, num_beams=BEAMS)
     start, spent = time.perf_counter(), time.process_time()
-    search_cost(engine, mesh_over(jax.devices()[:1], fsdp=1, tensor=1), rows=ROWS, prompt=PROMPT)
+    search_cost(engine, mesh, rows=ROWS, prompt=PROMPT)
     return {
         "backbone": BACKBONE,
         "layers": cast(Any, config_of(BACKBONE)).num_layers,

@@ -46,7 +46,10 @@ class TableModel(nnx.Module):
     def __init__(self, vocab: int, seed: int):
         self.table = nnx.Param(jnp.asarray(np.random.default_rng(seed).normal(0, 2, (PRIME, vocab)), jnp.float32))
 
-    def prefill(self, batch: TextBatch) -> Prefix:
+    def read_shared(self, ids: jax.Array) -> None:
+        """Nothing: what comes after them is part of the sum."""
+
+    def prefill(self, batch: TextBatch, shared: KVCache | None = None) -> Prefix:
         code = (jnp.where(batch.prompt_mask, batch.prompt, 0).sum(axis=1) * 613 + 7) % PRIME
         kv = self._kv(code[:, None])
         length = batch.prompt_mask.sum(axis=1, dtype=jnp.int32)

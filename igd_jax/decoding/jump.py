@@ -31,7 +31,7 @@ ROOM = 24
 """Slots per beam of the first tables; they do not affect results."""
 
 
-def budget_of(budget: int, *, batch_size: int) -> dict[str, Any]:
+def budget_of(budget: int, *, batch_size: int, platform: str) -> dict[str, Any]:
     """Sizes of a call, as arguments of `Jump`.
 
     Args:
@@ -39,9 +39,10 @@ def budget_of(budget: int, *, batch_size: int) -> dict[str, Any]:
         the fewest tokens; -1 = as many as the device computes in the time of reading its weights, so that a batch of
         few rows is filled, and chains of many rows wait for the next call; on a CPU, the least.
       batch_size: number of rows.
+      platform: of the devices that run it, which need not be those of this process: "cpu", "gpu" or "tpu".
     """
     if budget < 0:
-        ridge = 0 if jax.default_backend() == "cpu" else RIDGE
+        ridge = 0 if platform == "cpu" else RIDGE
         n_tokens = max(FEWEST, min(MOST, ridge // batch_size))
         return {"n_tokens": n_tokens, "fill": n_tokens}
     return {"n_tokens": max(budget, WIDTH), "fill": budget}

@@ -8,17 +8,32 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from igd_jax.core.map_rows import pad_rows
 from igd_jax.core.sharding import fetch
-from igd_jax.core.types import Recommendations
-from igd_jax.decoding.engine import Batch, Prefilled, State, finish, grow, recommend, start
+from igd_jax.core.types import Recommendations, TextBatch
+from igd_jax.decoding.engine import Batch, State, finish, grow, recommend
 from igd_jax.decoding.jump import Jump
+from igd_jax.decoding.search import Begun
+from igd_jax.models.backbone import KVCache
 
-FREE = 4
-"""Rows wait for one another until one in so many has finished: an insertion costs as much for one row as for many."""
+
+class Reader:
+    """Reads prompts for an engine whose weights stay as they are, and what they begin with only once."""
+
+    def __init__(self) -> None:
+        self._ids, self._shared = b"", None
+
+    def __call__(self, engine: Jump, batch: TextBatch) -> Begun:
+        """The rows of a batch, ready to start their search."""
+        if not len(batch.shared_prefix):
+            return _prefill(engine, batch, None)
+        if (ids := np.asarray(batch.shared_prefix).tobytes()) != self._ids:
+            self._ids, self._shared = ids, _read_shared(engine, batch.shared_prefix)
+        return _prefill(engine, batch, self._shared)
 
 
 def recommend_all(
-    engine: Any, batches: Iterable[tuple[int, Batch]], *, width: int
+    engine: Any, batches: Iterable[tuple[int, Batch]], *, width: int, read: Reader | None = None
 ) -> Iterator[tuple[Int[np.ndarray, " n"], Recommendations]]:
     """Recommend for all rows of many batches.
 
@@ -26,12 +41,13 @@ def recommend_all(
       engine: the engine. Only the search that jumps takes rows in at any time; others answer batch by batch.
       batches: number of rows that count, the first ones, and the batch; all of one size B.
       width: as in `engine.recommend`.
+      read: reads the prompts of the search that jumps; None = one that has read nothing yet.
 
     Yields:
       Positions among all rows, batch number * B + row, and their lists as NumPy arrays, as they finish.
     """
     if isinstance(engine, Jump):
-        yield from _in_turns(engine, iter(batches), width)
+        yield from _in_turns(engine, iter(batches), width, read or Reader())
         return
     for number, (n_real, batch) in enumerate(batches):
         found = fetch(recommend(engine, batch, width=width))
@@ -39,10 +55,10 @@ def recommend_all(
 
 
 def _in_turns(
-    engine: Jump, batches: Iterator[tuple[int, Batch]], width: int
+    engine: Jump, batches: Iterator[tuple[int, Batch]], width: int, read: Reader
 ) -> Iterator[tuple[Int[np.ndarray, " n"], Recommendations]]:
     n_real, batch = next(batches)
-    state = start(engine, batch, width)
+    state = _begin(engine, read(engine, batch), width)
     size = len(state.hypotheses.is_open)
     owner = np.where(np.arange(size) < n_real, np.arange(size), -1)
     number, waiting, prefilled, is_last = 0, np.zeros(0, int), None, False
@@ -60,28 +76,43 @@ def _in_turns(
                     is_last = True
                     break
                 n_real, batch = following
-                number, waiting, prefilled = number + 1, np.arange(n_real), _prefill(engine, batch)
+                number, waiting, prefilled = number + 1, np.arange(n_real), read(engine, batch)
             here, free = free[: len(waiting)], free[len(waiting) :]
-            rows = np.full(size, size, np.int32)
-            rows[waiting[: len(here)]] = here
-            owner[here] = waiting[: len(here)] + number * size
-            state, waiting = _insert(engine, state, prefilled, rows), waiting[len(here) :]
+            taken, waiting = waiting[: len(here)], waiting[len(here) :]
+            owner[here] = taken + number * size
+            state = _insert(engine, state, prefilled, pad_rows(np.stack([taken, here], axis=1), size), len(here))
         if not (owner >= 0).any():
             return
-        enough = size if is_last else min(size, len(free) + max(size // FREE, 1))
+        enough = size if is_last else min(size, len(free) + 1)
         state, has_room = _run(engine, state, enough)
         if not has_room:
             state = grow(engine, state)
 
 
 @jax.jit
-def _prefill(engine: Jump, batch: Batch) -> Prefilled:
-    return engine.prefill(batch)
+def _read_shared(engine: Jump, ids: Int[Array, " P"]) -> KVCache | None:
+    return engine.model.read_shared(ids)
+
+
+@jax.jit
+def _prefill(engine: Jump, batch: TextBatch, shared: KVCache | None) -> Begun:
+    return engine.prefill(batch, shared)
+
+
+@partial(jax.jit, static_argnums=2)
+def _begin(engine: Jump, begun: Begun, width: int) -> State:
+    return engine.begin(begun, width=width)
 
 
 @partial(jax.jit, donate_argnums=1)
-def _insert(engine: Jump, state: State, prefilled: Prefilled, rows: Int[Array, " B"]) -> State:
-    return engine.insert(state, prefilled, rows)
+def _insert(engine: Jump, state: State, begun: Begun, pairs: Int[Array, "B 2"], n: Int[Array, ""] | int) -> State:
+    """Put rows of a batch into the places of others, one after another, so that the cost is that of n rows."""
+
+    def put(number: Int[Array, ""], state: State) -> State:
+        taken, here = pairs[number, :1], pairs[number, 1:]
+        return engine.insert(state, begun.take(taken), here)
+
+    return jax.lax.fori_loop(0, n, put, state)
 
 
 @partial(jax.jit, donate_argnums=1)

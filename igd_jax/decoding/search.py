@@ -13,7 +13,7 @@ from igd_jax.decoding.device_trie import Children, DeviceTrie
 from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.decoding.recurrence import Edges, Hypotheses, SearchOptions, advance, root
 from igd_jax.decoding.table import Rows, best
-from igd_jax.models.backbone import Backbone, Prefix
+from igd_jax.models.backbone import Backbone, KVCache, Prefix
 
 SEARCHES = JUMP, STEPWISE, EXACT = ("jump", "stepwise", "exact")
 """Engines of the trie search. The first two find the lists of the same beam, with many tokens of each beam per call of
@@ -34,6 +34,11 @@ class Begun(NamedTuple):
     prefix: Prefix
     hypotheses: Hypotheses
     of_rows: Any
+
+    def take(self, rows: Int[Array, " n"]) -> "Begun":
+        """The given rows of the batch."""
+        hypotheses, of_rows = jax.tree.map(lambda x: x[rows], (self.hypotheses, self.of_rows))
+        return Begun(self.prefix.take(rows), hypotheses, of_rows)
 
 
 @struct.dataclass
@@ -67,10 +72,10 @@ class TrieSearch:
         """Children that can matter of a node other than the root: the recurrence keeps the best 2K candidates."""
         return min(2 * self.options.num_beams, self.trie.width)
 
-    def prefill(self, batch: TextBatch) -> Begun:
-        """Read the prompts and select the first tokens."""
+    def prefill(self, batch: TextBatch, shared: KVCache | None = None) -> Begun:
+        """Read the prompts and select the first tokens; `shared` is `Backbone.read_shared` of what they begin with."""
         model = self.model
-        prefix, of_rows = model.prefill(batch), self.edge_score.of_rows(batch)
+        prefix, of_rows = model.prefill(batch, shared), self.edge_score.of_rows(batch)
         hypotheses = root(batch.is_real, num_beams=self.options.num_beams)
         children = self.trie.children(hypotheses.node, self.trie.root_width)
         logits, total = self.normalized(model, prefix.hidden[:, None])

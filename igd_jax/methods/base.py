@@ -272,7 +272,8 @@ def search_engine(
         return exact_search(TrieSearch(**search), index)
     if options.search == STEPWISE:
         return Stepwise(**search)
-    budget = budget_of(options.budget, batch_size=options.batch_size)
+    platform = context.mesh.devices.flat[0].platform
+    budget = budget_of(options.budget, batch_size=options.batch_size, platform=platform)
     return Jump(**search, **budget, chains=chains_of(index.trie, index.catalog.counts))
 
 

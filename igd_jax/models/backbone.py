@@ -188,8 +188,12 @@ class Backbone(Protocol):
     @property
     def dtype(self) -> DTypeLike: ...
 
-    def prefill(self, batch: TextBatch) -> Prefix:
-        """Read ``shared_prefix`` and ``prompt`` of each row."""
+    def read_shared(self, ids: Int[Array, " P"]) -> KVCache | None:
+        """Keys and values of ids that prompts begin with, one row; None if what follows would change them."""
+        ...
+
+    def prefill(self, batch: TextBatch, shared: KVCache | None = None) -> Prefix:
+        """Read ``shared_prefix`` and ``prompt`` of each row; `shared` is what `read_shared` made of the former."""
         ...
 
     def extend(

@@ -163,9 +163,15 @@ class Decoder(nnx.Module):
         hidden, (key, value) = jax.lax.scan(recomputing(run_layer, self.remat), hidden, layers)
         return self.norm(hidden), KVCache(key, value)
 
-    def prefill(self, batch: TextBatch) -> Prefix:
+    def read_shared(self, ids: Int[Array, " P"]) -> KVCache:
+        """Keys and values [L 1 G P H] of ids that prompts begin with."""
+        whole = jnp.ones((1, len(ids)), bool)
+        return self(ids[None], positions=positions_of(whole), visible=Causal(whole))[1]
+
+    def prefill(self, batch: TextBatch, shared: KVCache | None = None) -> Prefix:
         """Read the prompts; their padding is on the left, so the last column predicts the first token."""
-        hidden, kv = self._after_shared(batch.shared_prefix, batch.prompt, Texts.of_rows(batch, batch.prompt_mask))
+        texts = Texts.of_rows(batch, batch.prompt_mask)
+        hidden, kv = self._after_shared(batch.shared_prefix, batch.prompt, texts, shared=shared)
         n_shared = len(batch.shared_prefix)
         mask = jnp.pad(batch.prompt_mask, ((0, 0), (n_shared, 0)), constant_values=True)
         return Prefix(kv, mask, length=mask.sum(axis=1, dtype=jnp.int32), hidden=hidden[:, -1])
@@ -208,23 +214,28 @@ class Decoder(nnx.Module):
         return token_keys(seed, valid) if self.dropout else None
 
     def _after_shared(
-        self, shared: Int[Array, " P"], tokens: Int[Array, "B T"], texts: Texts, keys: Key[Array, "B T"] | None = None
+        self,
+        ids: Int[Array, " P"],
+        tokens: Int[Array, "B T"],
+        texts: Texts,
+        *,
+        keys: Key[Array, "B T"] | None = None,
+        shared: KVCache | None = None,
     ) -> tuple[Float[Array, "B T D"], KVCache]:
-        """Run tokens after ids that all rows share, which are computed once.
+        """Run tokens after ids that all rows share, which are read once, or have been: `shared`.
 
         Returns:
           Hidden states of `tokens`, and keys and values of both together [L B G P+T H].
         """
-        if len(shared) == 0:
+        if len(ids) == 0:
             return self(tokens, positions=texts.positions, visible=texts.visible, keys=keys)
-        whole = jnp.ones((1, len(shared)), bool)
-        _, kv = self(shared[None], positions=positions_of(whole), visible=Causal(whole))
+        kv = self.read_shared(ids) if shared is None else shared
         past = jax.tree.map(lambda x: jnp.broadcast_to(x, (x.shape[0], len(tokens), *x.shape[2:])), kv)
         hidden, new = self(
             tokens,
             positions=texts.positions,
             visible=texts.visible,
-            past=[(past, jnp.broadcast_to(texts.follows[..., None], (*tokens.shape, len(shared))))],
+            past=[(past, jnp.broadcast_to(texts.follows[..., None], (*tokens.shape, len(ids))))],
             keys=keys,
         )
         return hidden, jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=3), past, new)

@@ -205,16 +205,24 @@ def attend(
             scores = scores + block.bias.reshape(scores.shape)
         # The lowest finite number instead of -inf, as an all-False row would give inf - inf.
         logits.append(jnp.where(block.mask[:, None, None], scores, jnp.finfo(jnp.float32).min))
-    weights = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1).astype(query.dtype)
+    # The softmax divides by its sum at last, where there are H numbers per query and not one per key.
+    most = jax.lax.stop_gradient(reduce(jnp.maximum, [each.max(axis=-1, keepdims=True) for each in logits]))
+    weights = [jnp.exp(each - most) for each in logits]
+    total = reduce(jnp.add, [each.sum(axis=-1, keepdims=True) for each in weights])
     if drop is not None:
-        weights = drop(weights)
-    parts = jnp.split(weights, np.cumsum([block.mask.shape[-1] for block in blocks])[:-1], axis=-1)
-    parts = [part.reshape(n_batch, n_kv_heads, -1, part.shape[-1]) for part in parts]
+        ends = np.cumsum([each.shape[-1] for each in weights])[:-1]
+        weights = jnp.split(drop(jnp.concatenate(weights, axis=-1) / total), ends, axis=-1)
+        total = jnp.ones_like(total)
     products = [
-        jnp.einsum("BGNS,BGSH->BGNH", part, block.value, preferred_element_type=jnp.float32)
-        for part, block in zip(parts, blocks, strict=True)
+        jnp.einsum(
+            "BGNS,BGSH->BGNH",
+            part.astype(query.dtype).reshape(*flat.shape[:3], -1),
+            block.value,
+            preferred_element_type=jnp.float32,
+        )
+        for part, block in zip(weights, blocks, strict=True)
     ]
-    mixed = reduce(jnp.add, products).astype(query.dtype).reshape(query.shape).transpose(0, 3, 1, 2, 4)
+    mixed = (reduce(jnp.add, products).reshape(query.shape) / total).astype(query.dtype).transpose(0, 3, 1, 2, 4)
     return mixed.reshape(n_batch, n_tokens, n_heads, head_dim)
 
 

@@ -108,7 +108,10 @@ class T5(nnx.Module):
     def _embedded(self, inputs: Int[Array, "B T"] | Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         return self.embed[...][inputs] if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
 
-    def prefill(self, batch: TextBatch) -> Prefix:
+    def read_shared(self, ids: Int[Array, " P"]) -> None:
+        """Nothing: all tokens of a prompt see all others."""
+
+    def prefill(self, batch: TextBatch, shared: KVCache | None = None) -> Prefix:
         """Encode the prompts and run the start token, which has position 0 and predicts the first token."""
         memory, start = self._read_prompts(batch), self._start(len(batch.prompt))
         real = jnp.ones(start.shape, bool)

@@ -23,7 +23,7 @@ from igd_jax.data.collaborative import Collaborative
 from igd_jax.data.examples import Examples
 from igd_jax.data.prepared import Rows
 from igd_jax.decoding.engine import Engine
-from igd_jax.decoding.queue import recommend_all
+from igd_jax.decoding.queue import Reader, recommend_all
 from igd_jax.evaluation.predictions import Result
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import DecodeOptions
@@ -73,7 +73,7 @@ class Ranker:
         self.model, self.step, self._weights_from = trained.model, trained.step, trained.made_from
         options = decode_options(session.settings.decode, self.index)
         engine = session.method.engine(context, trained.model, options)
-        self.engine = placed(engine, session.mesh)
+        self.engine, self._read = placed(engine, session.mesh), Reader()
         self.n_read = 0
         self._names = ItemNames(self.index, session.prepared.item_ids)
         self._histories = Histories(session, self.index, self._names)
@@ -123,7 +123,7 @@ class Ranker:
             if progress is not None:
                 batches = compilations.watch("search", batches, n_shapes=n_widths)
             numbered = ((len(group), batch) for batch, group in zip(batches, groups, strict=True))
-            for place, lists in recommend_all(engine, numbered, width=width):
+            for place, lists in recommend_all(engine, numbered, width=width, read=self._read):
                 yield part[place], lists
 
         with jax.set_mesh(mesh):

@@ -7,7 +7,10 @@ from tiny_run import tiny_config
 
 pytest.importorskip("torch")
 
-from benchmarks import common, decoding, kills, memory, setrec, training
+import torch
+from transformers import AutoModelForCausalLM
+
+from benchmarks import common, decoding, decoding_inputs, decoding_ours, kills, memory, setrec, training
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.data.prepared import load
@@ -52,8 +55,8 @@ def test_one_pass_ranks_as_a_sort_of_all_titles_does(tiny: Path, tmp_path: Path)
     assert 0 < ours["of_them_no_padding"] < ours["tokens_through_the_model_per_user"]
     args = sessions["setrec"].settings.method.args
     args["beta"] = 1 - args["beta"]  # of the sort alone
-    side = decoding.Ours(sessions["setrec"])
-    examples, groups = decoding.choose_users(side.session, 8)
+    side = decoding_ours.Ours(sessions["setrec"])
+    examples, groups = decoding_ours.choose_users(side.session, 8)
     with pytest.raises(InputError, match="scores differ"):
         setrec.check(side(examples, groups), setrec.rank_all(side, examples, groups[0]))
 
@@ -89,6 +92,30 @@ def test_scores_or_losses_that_differ_are_told():
         training.check([2.0, 1.0], [2.0002, 1.0])
     with pytest.raises(InputError, match="differ"):
         training.check([2.0, 1.0], [2.0, 1.01])
+
+
+def test_lists_that_change_are_told_by_order_titles_and_first_ones():
+    a, b, c, d = (((token, 0), 0.0) for token in range(1, 5))
+    found = decoding.changes([[a, b], [a, b], [a, b], [a, b]], [[a, b], [b, a], [a, c], [c, d]])
+    assert found == {
+        "users": 4,
+        "lists_in_another_order": 3,
+        "lists_of_other_titles": 2,
+        "other_first_titles": 2,
+        "share_of_titles_kept": 0.625,
+    }
+
+
+@pytest.mark.slow
+def test_a_larger_model_predicts_what_the_small_one_does(shared: Path):
+    ids = torch.arange(3, 43).reshape(2, 20)
+    logits = []
+    for size in decoding_inputs.SIZES:
+        with decoding_inputs.model_of(size) as folder, torch.no_grad():
+            model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+            logits.append(model(ids).logits)
+    assert sum(weight.numel() for weight in model.parameters()) == pytest.approx(30e6, rel=0.05)
+    torch.testing.assert_close(logits[1], logits[0], rtol=1e-4, atol=1e-4)
 
 
 def test_interleaved_times_are_the_least_of_each_side():

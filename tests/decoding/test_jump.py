@@ -24,6 +24,8 @@ from igd_jax.decoding.normalizing import AmongChildren
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.restriction import Restricted
 from igd_jax.decoding.stepwise import Stepwise
+from igd_jax.models.backbone import Backbone
+from igd_jax.models.lora import TARGETS, LoRA, add_lora
 
 N_ROWS, VOCAB, LONGEST = 8, 100, 40
 LAST = VOCAB - 1
@@ -59,6 +61,7 @@ def _fan(rng: np.random.Generator) -> list[list[int]]:
     )
 
 
+KINDS_OF_NETWORKS = ("T5 1.0", "adapters", "bfloat16")
 KINDS = {"random": _random, "chains": _chains, "ends last": _ends_last, "fan": _fan}
 
 
@@ -152,22 +155,42 @@ def test_lists_order_and_scores_are_those_of_the_stepwise_search(name):
     assert n_found > case.n_catalogues
 
 
-@pytest.mark.parametrize("kind", ["decoder", pytest.param("T5 1.0", marks=pytest.mark.slow)])
+def _network(kind: str) -> Backbone:
+    """A random model, of a decoder also with adapters, or with weights and computation in bfloat16."""
+    if kind not in ("adapters", "bfloat16"):
+        return random_model(kind)
+    model = random_model("decoder")
+    if kind == "adapters":
+        add_lora(model, LoRA(2, 4.0, ",".join(TARGETS)), rngs=nnx.Rngs(1))
+        graph, weights = nnx.split(model)
+        random = np.random.default_rng(2)  # the second factor of an adapter is zero at first
+        return nnx.merge(graph, jax.tree.map(lambda x: x + 0.1 * random.normal(size=x.shape).astype(x.dtype), weights))
+    model.dtype = jnp.dtype(jnp.bfloat16)
+    graph, weights = nnx.split(model)
+    return nnx.merge(graph, jax.tree.map(lambda x: x.astype(jnp.bfloat16), weights))
+
+
+@pytest.mark.parametrize("kind", ["decoder", *(pytest.param(k, marks=pytest.mark.slow) for k in KINDS_OF_NETWORKS)])
 def test_a_network_finds_what_it_finds_token_by_token(kind):
     """A T5 has the positions of the slots in its biases, and the prompt in its encoder."""
     rng = np.random.default_rng(8)
     rows = random_rows(rng, 60, vocab=TINY_VOCAB, longest=9)
     index = index_of([*rows, *[[5, 6, 7, *row[-4:]] for row in rows[:20]]])
-    stepwise = engine_of(random_model(kind), index, k=4, alpha=0.3, length_penalty=0.5)
+    stepwise = engine_of(_network(kind), index, k=4, alpha=0.3, length_penalty=0.5)
     given = {field.name: getattr(stepwise, field.name) for field in dataclasses.fields(stepwise)}
     jump = Jump(**given, chains=chains_of(index.trie, index.catalog.counts), n_tokens=6, fill=6)
     batch = text_batch([[5, 6, 7, 8, 9], [3], [11, 2, 11]], width=6, shared=[4, 4])
-    assert_same_lists(lists(jump, batch), lists(stepwise, batch))
+    found, expected = lists(jump, batch), lists(stepwise, batch)
+    if kind == "bfloat16":  # which rounds to 8 bits, by the shape of each product: near titles may swap
+        np.testing.assert_allclose(found.scores, expected.scores, rtol=0.03)
+        assert np.mean([len(set(a) & set(b)) for a, b in zip(found.rows, expected.rows, strict=True)]) >= 3
+    else:
+        assert_same_lists(found, expected)
 
 
 @pytest.mark.parametrize(
-    ("backend", "batch_size", "expected"), [("cpu", 1, FEWEST), ("gpu", 1, 128), ("gpu", 4, 64), ("tpu", 64, FEWEST)]
+    ("platform", "batch_size", "expected"), [("cpu", 1, FEWEST), ("gpu", 1, 128), ("gpu", 4, 64), ("tpu", 64, FEWEST)]
 )
-def test_the_budget_goes_by_batch_and_device(backend, batch_size, expected, monkeypatch):
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    assert budget_of(-1, batch_size=batch_size) == {"n_tokens": expected, "fill": expected}
+def test_the_budget_goes_by_batch_and_the_devices_that_run_it(platform, batch_size, expected):
+    budget = budget_of(-1, batch_size=batch_size, platform=platform)
+    assert budget == {"n_tokens": expected, "fill": expected}

@@ -1,5 +1,7 @@
 """Rows of many batches that take one another's places find what each batch finds alone."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,12 +9,16 @@ import pytest
 from batches import text_batch
 from flax import nnx
 from plain_trie import random_rows
-from searches import assert_same_lists, lists
+from searches import assert_same_lists, engine_of, index_of, lists
 from table_model import Sizes, TableModel, padded
+from tiny_models import VOCAB as TINY_VOCAB
+from tiny_models import random_model
 
 from igd_jax.core.types import Recommendations
+from igd_jax.decoding import queue
+from igd_jax.decoding.chains import chains_of
 from igd_jax.decoding.jump import Jump
-from igd_jax.decoding.queue import recommend_all
+from igd_jax.decoding.queue import Reader, recommend_all
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.search import TrieSearch
 from igd_jax.decoding.stepwise import Stepwise
@@ -51,3 +57,21 @@ def test_every_row_comes_once_with_the_lists_that_its_batch_finds_alone(searches
     alone = [lists(searches[0], batch) for _, batch in batches]
     expected: Recommendations = jax.tree.map(lambda *parts: np.concatenate(parts)[:n_rows], *alone)
     assert_same_lists(whole, expected)
+
+
+def test_what_prompts_begin_with_is_read_once_until_it_changes(monkeypatch):
+    index = index_of(random_rows(np.random.default_rng(5), 12, vocab=TINY_VOCAB, longest=4))
+    stepwise = engine_of(random_model("decoder"), index, k=2)
+    given = {field.name: getattr(stepwise, field.name) for field in dataclasses.fields(stepwise)}
+    jump = Jump(**given, chains=chains_of(index.trie, index.catalog.counts), n_tokens=4, fill=0)
+    reads, plain = [], queue._read_shared
+    monkeypatch.setattr(queue, "_read_shared", lambda *given: reads.append(given[1]) or plain(*given))
+    read = Reader()
+    for header, n_reads in ([4, 5, 6], 1), ([4, 5, 6], 1), ([4, 5, 7], 2):
+        batch = text_batch([[7, 8], [3, 9]], width=2, shared=header)
+        for _, found in recommend_all(jump, iter([(2, batch)]), width=5, read=read):
+            expected = lists(stepwise, batch)
+            for rows, scores in zip(found.rows, found.scores, strict=True):
+                assert rows.tolist() in expected.rows.tolist()
+                assert np.abs(expected.scores - scores).sum(axis=1).min() < 1e-4
+        assert len(reads) == n_reads

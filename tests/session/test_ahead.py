@@ -123,7 +123,8 @@ chips = Slice("v5e:2x2", "mini", training, 4, 1, 4)
 settings = settings_of(chips, chips.training)
 mesh = topology_mesh(chips.topology, settings.mesh)
 step = step_cost(settings.model, mesh, rows=4, prompt=32, target=32)
-engine = made_up_engine(settings, n_items=1000, num_beams=4)
+engine = made_up_engine(settings, mesh, n_items=1000, num_beams=4)
+assert engine.fill == 64, "the budget is not that of the TPU"
 search = search_cost(engine, mesh, rows=4, prompt=32)
 assert step.fits and search.fits
 weights = 4 * sum(x.size for x in jax.tree.leaves(abstract_backbone(settings.model)))
