@@ -28,7 +28,12 @@ from igd_jax.training.mesh import put_batch
 
 
 def title_tokens(
-    recommender: Recommender, examples: Examples, item: Int[np.ndarray, " R"], walk: TokenWalk
+    recommender: Recommender,
+    examples: Examples,
+    item: Int[np.ndarray, " R"],
+    walk: TokenWalk,
+    *,
+    model: nnx.Module | None = None,
 ) -> TitleTokens:
     """Run the model on one title after each prompt.
 
@@ -37,6 +42,7 @@ def title_tokens(
       examples: prompts.
       item: item whose title follows each prompt.
       walk: gain of the tokens of all items.
+      model: model to run, if it is another one.
 
     Returns:
       Tokens of the titles, in the order of the prompts.
@@ -44,7 +50,7 @@ def title_tokens(
     session, tokens = recommender.session, recommender.index.item_tokens
     examples = replace(examples, target=item)
     size = divisible(min(session.settings.decode.batch_size, len(item)), session.mesh)
-    graph, weights = nnx.split(recommender.model)
+    graph, weights = nnx.split(recommender.model if model is None else model)
     weights = placed(weights, session.mesh)
     prompt = jnp.asarray(session.prompts.without_history(), jnp.int32)
     lengths = tokens.lengths[item]

@@ -1,0 +1,123 @@
+"""Charts of the page as Vega-Lite specifications, drawn by Vega-Altair.
+
+Colours are CSS variables of the page (templates/page.css), which follow the light or dark scheme and print without
+being drawn again.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import altair as alt
+
+from igd_jax.evaluation.figures import Figure
+from igd_jax.evaluation.predictions import is_finite
+
+Spec = dict[str, Any]
+
+HEIGHT = 240
+SERIES = [f"var(--series-{number})" for number in range(1, 7)]
+FORCED, DECIDING = "_forced", "_deciding"
+"""Endings of the losses of tokens without and with gain."""
+
+
+def figure_chart(figure: Figure) -> Spec:
+    """A figure of `igd_jax.analyse`: lines if its first column holds numbers, else bars."""
+    first, at = next(iter(figure.columns.items()))
+    values = [
+        {"x": x, "y": value, "of": _words(name)}
+        for name in figure.drawn
+        for x, value in zip(at, figure.columns[name], strict=True)
+        if is_finite(value)
+    ]
+    y = alt.Y("y:Q", title=figure.unit)
+    if at and isinstance(at[0], str):
+        x = alt.X("x:N", title=_words(first), sort=None, axis=alt.Axis(labelAngle=-30 if len(at) > 4 else 0))
+        return _spec(alt.Chart(alt.Data(values=values)).mark_bar().encode(x, y, _color(), xOffset=_offset()))
+    x = alt.X("x:Q", title=_words(first), axis=alt.Axis(tickMinStep=1))
+    return _spec(alt.Chart(alt.Data(values=values)).mark_line(point={"size": 20}).encode(x, y, _color()))
+
+
+def loss_charts(figure: Figure) -> dict[str, Spec]:
+    """The losses of a run over its steps: ``losses``, and ``by_gain``, those of forced and of deciding tokens."""
+    of_gain = [name for name in figure.columns if name.endswith((FORCED, DECIDING))]
+    others = [name for name in figure.columns if name != "step" and name not in of_gain]
+    parts = {"losses": others, "by_gain": of_gain}
+    return {part: _losses(figure, names) for part, names in parts.items() if names}
+
+
+def _losses(figure: Figure, names: Sequence[str]) -> Spec:
+    values = [
+        {"x": step, "y": value, "of": _part(name), "split": "valid" if name.startswith("valid_") else "train"}
+        for name in names
+        for step, value in zip(figure.columns["step"], figure.columns[name], strict=True)
+        if is_finite(value)
+    ]
+    split = alt.StrokeDash("split:N", title=None, scale=alt.Scale(domain=["train", "valid"], range=[[1, 0], [5, 3]]))
+    lines = alt.Chart(alt.Data(values=values)).mark_line(point={"size": 16, "filled": True})
+    x = alt.X("x:Q", title="step", axis=alt.Axis(tickMinStep=1))
+    return _spec(lines.encode(x, alt.Y("y:Q", title=figure.unit, scale=alt.Scale(zero=False)), _color(), split))
+
+
+def _part(name: str) -> str:
+    """``all tokens`` for loss and valid_loss, ``forced`` for loss_forced, and so on."""
+    return _words(name.removeprefix("valid_").removeprefix("loss").strip("_")) or "all tokens"
+
+
+def metric_chart(rows: Sequence[Mapping[str, Any]]) -> Spec:
+    """Metrics as points with intervals.
+
+    Args:
+      rows: ``metric``, ``of`` (an evaluation, or popularity), ``value``, and ``low`` and ``high`` if it has an interval.
+    """
+    chart = alt.Chart(alt.Data(values=list(rows)))
+    y = alt.Y("metric:N", title=None, sort=None)
+    offset = alt.YOffset("of:N", sort=None)
+    points = chart.mark_point(filled=True, size=50).encode(alt.X("value:Q", title=None), y, _color(), yOffset=offset)
+    bounds = chart.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2)
+    bounds = bounds.encode(alt.X("low:Q"), alt.X2("high:Q"), y, _color(), yOffset=offset)
+    n_series = len({row["of"] for row in rows})
+    height = 40 + len({row["metric"] for row in rows}) * (14 + 9 * n_series)
+    return _spec(alt.layer(bounds, points), height=height)
+
+
+def slice_chart(rows: Sequence[Mapping[str, Any]], metric: str) -> Spec:
+    """One metric by slice.
+
+    Args:
+      rows: ``x``, the slice; ``of``, an evaluation; ``y``, the metric.
+      metric: its name.
+    """
+    chart = alt.Chart(alt.Data(values=list(rows))).mark_bar()
+    x = alt.X("x:N", title=None, sort=None, axis=alt.Axis(labelAngle=0))
+    return _spec(chart.encode(x, alt.Y("y:Q", title=metric), _color(), xOffset=_offset()))
+
+
+def _words(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _color() -> alt.Color:
+    return alt.Color("of:N", title=None, sort=None, scale=alt.Scale(range=SERIES))
+
+
+def _offset() -> alt.XOffset:
+    return alt.XOffset("of:N", sort=None)
+
+
+def _spec(chart: Any, *, height: int = HEIGHT) -> Spec:
+    """The specification of a chart in the style of the page, as wide as its place."""
+    ink, soft, line = "var(--ink)", "var(--soft)", "var(--line)"
+    styled = (
+        chart.properties(width="container", height=height)
+        .configure(background="transparent", font="system-ui, sans-serif")
+        .configure_view(stroke=None)
+        .configure_axis(
+            **{"labelColor": soft, "titleColor": soft, "gridColor": line, "domainColor": line, "tickColor": line},
+            **{"titleFontWeight": "normal", "labelFontSize": 12, "titleFontSize": 12, "labelLimit": 200},
+        )
+        .configure_legend(
+            **{"labelColor": ink, "orient": "top", "labelFontSize": 12, "symbolStrokeColor": ink, "labelLimit": 260},
+            columns=3,
+        )
+    )
+    return styled.to_dict()
