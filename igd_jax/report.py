@@ -38,6 +38,8 @@ def report(runs: Sequence[str], output: Path, *, name: str | None = None, with_m
       InputError: a run holds no such evaluation, or its files are malformed or disagree.
     """
     chosen = read_measured(runs, name)
+    if output.is_dir() or not output.parent.is_dir():
+        raise InputError(f"--output is {output}; expected a file in a folder that exists")
     comparison = compare_folders([each.folder for each in chosen.beside]) if len(chosen.beside) > 1 else None
     page = page_of(chosen, comparison, with_model=with_model, max_examples=max_examples)
     write_text(output, render(page, chart_script()))

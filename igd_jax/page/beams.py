@@ -115,15 +115,16 @@ def _step(engine: Any, state: Any) -> Any:
 
 def _record(beams: Sequence[Beam], hypotheses: Hypotheses) -> bool:
     """Add to each beam what its search holds after a step; returns whether any search continues."""
-    held = jax.device_get(hypotheses)
+    held = (hypotheses.node, hypotheses.score, hypotheses.done_node, hypotheses.done_score, hypotheses.is_open)
+    nodes, scores, done_nodes, done_scores, is_open = jax.device_get(held)
     for row, beam in enumerate(beams):
         if not beam.is_open:
             continue
-        beam.is_open = bool(held.is_open[row])
+        beam.is_open = bool(is_open[row])
         before = sorted(beam.last)
-        ends = zip(held.done_node[row].tolist(), held.done_score[row].tolist(), strict=True)
+        ends = zip(done_nodes[row].tolist(), done_scores[row].tolist(), strict=True)
         beam.ends = {node: score for node, score in ends if node >= 0}
-        running = zip(held.node[row].tolist(), held.score[row].tolist(), strict=True)
+        running = zip(nodes[row].tolist(), scores[row].tolist(), strict=True)
         beam.last = {node: score for node, score in running if node >= 0}
         beam.score |= beam.last
         for node in (*beam.last, *beam.ends):
@@ -149,9 +150,15 @@ def _tree(beam: Beam, plain: Beam, *, token: Int[np.ndarray, " M"], tokenizer: T
                 break
             (node,) = below
         text = tokenizer.decode(ids).replace("\n", "⏎") if ids else ""
-        return Node(text, *kept[node], ranks[0].get(node), ranks[1].get(node), [*map(of, children.get(node, []))])
+        best_first = sorted(map(of, children.get(node, [])), key=lambda each: -_best(each))
+        return Node(text, *kept[node], ranks[0].get(node), ranks[1].get(node), best_first)
 
     return of(0)
+
+
+def _best(node: Node) -> float:
+    """Score of a node, with alpha if it is kept then."""
+    return next(score for score in (node.score, node.plain) if score is not None)
 
 
 def _scores(node: int, *beams: Beam) -> tuple[float | None, ...]:

@@ -55,7 +55,7 @@ class RunView:
 
     Attributes:
       label: name of its evaluation.
-      about: the run in a paragraph.
+      about: the run in sentences, by what they are about.
       metrics: content of the metrics.json.
       k: largest cut-off.
       hit: name of the hit metric.
@@ -71,7 +71,7 @@ class RunView:
     """
 
     label: str
-    about: str
+    about: Mapping[str, str]
     metrics: Mapping[str, Any]
     k: int
     hit: str
@@ -119,7 +119,9 @@ def page_of(chosen: Chosen, comparison: Mapping[str, Any] | None, *, with_model:
       with_model: whether models are run, for heat maps, beams and what else needs log-probabilities.
       max_examples: most queries on which they are run, evenly spread; 0 = all.
     """
-    names = [name for name in chosen.main[0].metrics["popularity_baseline"] if all(_has(m, name) for m in chosen.beside)]
+    names = [
+        name for name in chosen.main[0].metrics["popularity_baseline"] if all(_has(m, name) for m in chosen.beside)
+    ]
     points = [
         {"metric": name, "of": each.label, "value": each.metrics[name], **_bounds(each, name)}
         for name in names
@@ -127,7 +129,9 @@ def page_of(chosen: Chosen, comparison: Mapping[str, Any] | None, *, with_model:
         for each in chosen.beside
     ]
     popular = chosen.main[0].metrics["popularity_baseline"]
-    points += [{"metric": row, "of": POPULARITY, "value": popular[row]} for row in dict.fromkeys(p["metric"] for p in points)]
+    points += [
+        {"metric": row, "of": POPULARITY, "value": popular[row]} for row in dict.fromkeys(p["metric"] for p in points)
+    ]
     ndcg = f"ndcg@{_largest(chosen.main[0])}"
     bars = [
         {"x": name, "of": each.label, "y": values.get(ndcg)}

@@ -10,11 +10,13 @@ from typing import Any
 import altair as alt
 
 from igd_jax.evaluation.figures import Figure
+from igd_jax.evaluation.metrics import POPULARITY_THIRDS
 from igd_jax.evaluation.predictions import is_finite
 
 Spec = dict[str, Any]
 
 HEIGHT = 240
+SLICES = [*POPULARITY_THIRDS, "warm", "cold"]
 SERIES = [f"var(--series-{number})" for number in range(1, 7)]
 FORCED, DECIDING = "_forced", "_deciding"
 """Endings of the losses of tokens without and with gain."""
@@ -31,9 +33,9 @@ def figure_chart(figure: Figure) -> Spec:
     ]
     y = alt.Y("y:Q", title=figure.unit)
     if at and isinstance(at[0], str):
-        x = alt.X("x:N", title=_words(first), sort=None, axis=alt.Axis(labelAngle=-30 if len(at) > 4 else 0))
+        x = alt.X("x:N", title=None, scale=alt.Scale(domain=at), axis=alt.Axis(labelAngle=-30 if len(at) > 4 else 0))
         return _spec(alt.Chart(alt.Data(values=values)).mark_bar().encode(x, y, _color(), xOffset=_offset()))
-    x = alt.X("x:Q", title=_words(first), axis=alt.Axis(tickMinStep=1))
+    x = alt.X("x:Q", title=_words(first), axis=alt.Axis(tickMinStep=1, grid=False))
     return _spec(alt.Chart(alt.Data(values=values)).mark_line(point={"size": 20}).encode(x, y, _color()))
 
 
@@ -52,10 +54,14 @@ def _losses(figure: Figure, names: Sequence[str]) -> Spec:
         for step, value in zip(figure.columns["step"], figure.columns[name], strict=True)
         if is_finite(value)
     ]
-    split = alt.StrokeDash("split:N", title=None, scale=alt.Scale(domain=["train", "valid"], range=[[1, 0], [5, 3]]))
-    lines = alt.Chart(alt.Data(values=values)).mark_line(point={"size": 16, "filled": True})
-    x = alt.X("x:Q", title="step", axis=alt.Axis(tickMinStep=1))
-    return _spec(lines.encode(x, alt.Y("y:Q", title=figure.unit, scale=alt.Scale(zero=False)), _color(), split))
+    legend = alt.Legend(symbolType="stroke", symbolStrokeColor="var(--ink)", symbolFillColor="transparent")
+    dash = alt.Scale(domain=["train", "valid"], range=[[1, 0], [5, 3]])
+    x = alt.X("x:Q", title="step", axis=alt.Axis(tickMinStep=1, grid=False))
+    y = alt.Y("y:Q", title=figure.unit, scale=alt.Scale(zero=False))
+    chart = alt.Chart(alt.Data(values=values))
+    lines = chart.mark_line().encode(x, y, _color(), alt.StrokeDash("split:N", title=None, scale=dash, legend=legend))
+    points = chart.transform_filter("datum.split == 'valid'").mark_point(filled=True, size=28, opacity=1)
+    return _spec(alt.layer(lines, points.encode(x, y, _color())))
 
 
 def _part(name: str) -> str:
@@ -72,9 +78,10 @@ def metric_chart(rows: Sequence[Mapping[str, Any]]) -> Spec:
     chart = alt.Chart(alt.Data(values=list(rows)))
     y = alt.Y("metric:N", title=None, sort=None)
     offset = alt.YOffset("of:N", sort=None)
-    points = chart.mark_point(filled=True, size=50).encode(alt.X("value:Q", title=None), y, _color(), yOffset=offset)
+    value = alt.X("value:Q", title=None, axis=alt.Axis(tickCount=6))
+    points = chart.mark_point(filled=True, size=50, opacity=1).encode(value, y, _color(), yOffset=offset)
     bounds = chart.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2)
-    bounds = bounds.encode(alt.X("low:Q"), alt.X2("high:Q"), y, _color(), yOffset=offset)
+    bounds = bounds.encode(alt.X("low:Q", title=None), alt.X2("high:Q"), y, _color(), yOffset=offset)
     n_series = len({row["of"] for row in rows})
     height = 40 + len({row["metric"] for row in rows}) * (14 + 9 * n_series)
     return _spec(alt.layer(bounds, points), height=height)
@@ -88,7 +95,7 @@ def slice_chart(rows: Sequence[Mapping[str, Any]], metric: str) -> Spec:
       metric: its name.
     """
     chart = alt.Chart(alt.Data(values=list(rows))).mark_bar()
-    x = alt.X("x:N", title=None, sort=None, axis=alt.Axis(labelAngle=0))
+    x = alt.X("x:N", title=None, scale=alt.Scale(domain=SLICES), axis=alt.Axis(labelAngle=0))
     return _spec(chart.encode(x, alt.Y("y:Q", title=metric), _color(), xOffset=_offset()))
 
 
@@ -116,8 +123,7 @@ def _spec(chart: Any, *, height: int = HEIGHT) -> Spec:
             **{"titleFontWeight": "normal", "labelFontSize": 12, "titleFontSize": 12, "labelLimit": 200},
         )
         .configure_legend(
-            **{"labelColor": ink, "orient": "top", "labelFontSize": 12, "symbolStrokeColor": ink, "labelLimit": 260},
-            columns=3,
+            **{"labelColor": ink, "orient": "top", "labelFontSize": 12, "labelLimit": 260, "columns": 3},
         )
     )
     return styled.to_dict()

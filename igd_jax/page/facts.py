@@ -15,8 +15,10 @@ VERSIONS = ("igd_jax", "jax", "flax", "numpy")
 """Packages whose versions are told."""
 
 
-def describe(config: Mapping[str, Any], metrics: Mapping[str, Any], env: Mapping[str, Any], workdir: Workdir) -> str:
-    """The run in a paragraph.
+def describe(
+    config: Mapping[str, Any], metrics: Mapping[str, Any], env: Mapping[str, Any], workdir: Workdir
+) -> dict[str, str]:
+    """The run in sentences, by what they are about.
 
     Args:
       config: content of the config.json of an evaluation.
@@ -24,8 +26,13 @@ def describe(config: Mapping[str, Any], metrics: Mapping[str, Any], env: Mapping
       env: environment of the evaluation.
       workdir: folder of the run.
     """
-    parts = (_data(config), _method(config), _training(config, workdir), _evaluation(config, metrics), _versions(env))
-    return " ".join(part for part in parts if part)
+    return {
+        "Data": _data(config),
+        "Method": _method(config),
+        "Training": _training(config, workdir),
+        "Evaluation": _evaluation(config, metrics),
+        "Versions": _versions(env),
+    }
 
 
 def _data(config: Mapping[str, Any]) -> str:
@@ -35,13 +42,14 @@ def _data(config: Mapping[str, Any]) -> str:
         rows = ", ".join(f"{meta['rows'][split]:,} of {split}" for split in SPLITS)
         first, last = (date[:10] for date in meta["dates"])
         dropped = "; ".join(f"{reason} {count:,}" for reason, count in meta["dropped"].items()) or "nothing"
+        source = f"From the source {meta['source']}: " if "source" in meta else ""
         return (
-            f"Data from the source {meta['source']}: {meta['users']:,} users, {meta['items']:,} items, rows {rows}, "
+            f"{source}{meta['users']:,} users, {meta['items']:,} items, rows {rows}, "
             f"from {first} to {last}. Dropped or cut when it was prepared: {dropped}. "
             f"{meta['titles_shared_by_several_items']:,} titles are shared by several items."
         )
     except (InputError, KeyError, TypeError, ValueError):
-        return f"The data of {folder} are no longer there, so nothing is told of them."
+        return f"{folder} is no longer there, so nothing is told of its data."
 
 
 def _method(config: Mapping[str, Any]) -> str:
@@ -85,6 +93,5 @@ def _versions(env: Mapping[str, Any]) -> str:
     packages, commit = env.get("packages", {}), env.get("commit")
     versions = ", ".join(f"{name} {packages[name]}" for name in VERSIONS if packages.get(name))
     return (
-        f"Versions: Python {env.get('python')}, {versions}, on {env.get('backend')}"
-        f"{f', commit {commit[:12]}' if commit else ''}."
+        f"Python {env.get('python')}, {versions}, on {env.get('backend')}{f', commit {commit[:12]}' if commit else ''}."
     )

@@ -99,7 +99,6 @@ def _measured(label: str, folder: Path) -> Measured:
     user = np.array([answer.user for answer in evaluation.answers])
     samples = resampled_means(np.stack([*evaluation.by_row.values()], axis=1), user, n_resamples=N_RESAMPLES)
     bounds = {
-        name: interval(of_name, confidence=CONFIDENCE)
-        for name, of_name in zip(evaluation.by_row, samples, strict=True)
+        name: interval(of_name, confidence=CONFIDENCE) for name, of_name in zip(evaluation.by_row, samples, strict=True)
     }
     return Measured(label, folder, evaluation, read_json(folder / METRICS), bounds)

@@ -33,7 +33,7 @@ def render(page: Page, script: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "beam": as_json, "rows": rows}
+    environment.filters |= {"number": number, "beam": as_json, "rows": rows, "signed": signed}
     return environment.get_template("page.html").render(
         page=page,
         specs=_specs(page),
@@ -58,6 +58,11 @@ def number(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def signed(value: float) -> str:
+    """A score with two digits and a sign of its own."""
+    return f"{value:.2f}".replace("-", "−")
 
 
 def rows(columns: Columns) -> Iterator[tuple[Any, ...]]:

@@ -27,6 +27,7 @@ class Token:
 
     Attributes:
       text: its text.
+      is_joined: whether it goes on where the token before it ends.
       gain: information gain, in nats.
       forced: whether it has none.
       weight: weight in the loss.
@@ -35,6 +36,7 @@ class Token:
     """
 
     text: str
+    is_joined: bool
     gain: float
     forced: bool
     weight: float
@@ -108,7 +110,7 @@ def _titles(
         titles.append(
             [
                 Token(
-                    token_text(session.tokenizer, token),
+                    *token_text(session.tokenizer, token),
                     float(after.gain[at]),
                     bool(after.forced[at]),
                     own_weight,
@@ -122,7 +124,10 @@ def _titles(
     return titles
 
 
-def token_text(tokenizer: Tokenizer, token: int) -> str:
-    """Text of a token for people: signs for what has no ink."""
+def token_text(tokenizer: Tokenizer, token: int) -> tuple[str, bool]:
+    """Text of a token for people, with signs for what has no ink, and whether no space is before it."""
+    if token == tokenizer.eos:
+        return "end", False
     text = tokenizer.backend.decode([token], skip_special_tokens=False)
-    return text if text.strip() else text.replace("\n", "⏎").replace(" ", "␣")
+    signs = text.strip() or text.replace("\n", "⏎").replace(" ", "␣")
+    return signs, not text[:1].isspace()

@@ -34,7 +34,7 @@ for (const heat of document.querySelectorAll(".heat")) {
 
 // Beams: columns by depth, a line for each node that is last or closed.
 const LINE = 46, HIGH = 38, GAP = 34;
-const shown = (value) => value === null ? "–" : value.toFixed(2).replace("-", "−");
+const shown = (value) => value === null ? "" : value.toFixed(2).replace("-", "−");
 const pen = document.createElement("canvas").getContext("2d");
 const wide = (text, font) => { pen.font = `${font}px system-ui, sans-serif`; return pen.measureText(text).width; };
 
@@ -43,9 +43,10 @@ function label(node) {
   const isTitle = node.rank !== null || node.plain_rank !== null;
   const text = node.text.trim() || "start";
   const name = isTitle ? `${place(node.rank)}  ${text}` : text;
-  const mark = node.plain === null ? "+ " : node.score === null ? "− " : "";
-  const score = `${mark}${shown(node.score)}, without alpha ${shown(node.plain)}`;
-  return { name: name.length > 44 ? `${name.slice(0, 43)}…` : name, score: isTitle ? `${score}, ${place(node.plain_rank)}` : score, text };
+  const plain = isTitle ? `${shown(node.plain)} without (${place(node.plain_rank)})` : `${shown(node.plain)} without`;
+  const score = node.plain === null ? `+ ${shown(node.score)}, only with alpha`
+    : node.score === null ? `− dropped by alpha, ${plain}` : `${shown(node.score)}, ${plain} alpha`;
+  return { name: name.length > 44 ? `${name.slice(0, 43)}…` : name, score, text };
 }
 
 function plant(beam) {
@@ -67,7 +68,7 @@ function plant(beam) {
       nodes.push(at);
       if (isOpen.has(node) && node.children.length) {
         at.children = node.children.map((child) => place(child, depth + 1));
-        at.y = (at.children[0].y + at.children.at(-1).y) / 2;
+        at.y = at.children[0].y;
       } else {
         at.y = line++ * LINE;
       }
