@@ -151,7 +151,8 @@ def _tree(beam: Beam, plain: Beam, *, token: Int[np.ndarray, " M"], tokenizer: T
             (node,) = below
         text = tokenizer.decode(ids).replace("\n", "⏎") if ids else ""
         best_first = sorted(map(of, children.get(node, [])), key=lambda each: -_best(each))
-        return Node(text, *kept[node], ranks[0].get(node), ranks[1].get(node), best_first)
+        score, without = kept[node]
+        return Node(text, score, without, ranks[0].get(node), ranks[1].get(node), best_first)
 
     return of(0)
 
@@ -161,6 +162,6 @@ def _best(node: Node) -> float:
     return next(score for score in (node.score, node.plain) if score is not None)
 
 
-def _scores(node: int, *beams: Beam) -> tuple[float | None, ...]:
+def _scores(node: int, *beams: Beam) -> list[float | None]:
     """Score of a node in each search; None where it is not kept."""
-    return tuple(0.0 if node == 0 else beam.ends.get(node, beam.score.get(node)) for beam in beams)
+    return [0.0 if node == 0 else beam.ends.get(node, beam.score.get(node)) for beam in beams]

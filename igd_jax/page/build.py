@@ -119,18 +119,13 @@ def page_of(chosen: Chosen, comparison: Mapping[str, Any] | None, *, with_model:
       with_model: whether models are run, for heat maps, beams and what else needs log-probabilities.
       max_examples: most queries on which they are run, evenly spread; 0 = all.
     """
-    names = [
-        name for name in chosen.main[0].metrics["popularity_baseline"] if all(_has(m, name) for m in chosen.beside)
-    ]
-    points = [
-        {"metric": name, "of": each.label, "value": each.metrics[name], **_bounds(each, name)}
-        for name in names
-        if not name.startswith("coverage")
-        for each in chosen.beside
-    ]
     popular = chosen.main[0].metrics["popularity_baseline"]
-    points += [
-        {"metric": row, "of": POPULARITY, "value": popular[row]} for row in dict.fromkeys(p["metric"] for p in points)
+    names = [name for name in popular if all(name in each.metrics for each in chosen.beside)]
+    points = [
+        {"metric": name, **point}
+        for name in names
+        if not name.startswith("coverage")  # on another scale
+        for point in (*(_point(each, name) for each in chosen.beside), {"of": POPULARITY, "value": popular[name]})
     ]
     ndcg = f"ndcg@{_largest(chosen.main[0])}"
     bars = [
@@ -142,12 +137,9 @@ def page_of(chosen: Chosen, comparison: Mapping[str, Any] | None, *, with_model:
     return Page(runs, chosen.beside, names, metric_chart(points), slice_chart(bars, ndcg), chosen.apart, comparison)
 
 
-def _has(measured: Measured, name: str) -> bool:
-    return name in measured.metrics
-
-
-def _bounds(measured: Measured, name: str) -> dict[str, float]:
-    return dict(zip(("low", "high"), measured.intervals.get(name, ()), strict=False))
+def _point(measured: Measured, name: str) -> dict[str, Any]:
+    bounds = dict(zip(("low", "high"), measured.intervals.get(name, ()), strict=False))
+    return {"of": measured.label, "value": measured.metrics[name], **bounds}
 
 
 def _largest(measured: Measured) -> int:

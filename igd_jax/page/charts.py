@@ -73,7 +73,7 @@ def metric_chart(rows: Sequence[Mapping[str, Any]]) -> Spec:
     """Metrics as points with intervals.
 
     Args:
-      rows: ``metric``, ``of`` (an evaluation, or popularity), ``value``, and ``low`` and ``high`` if it has an interval.
+      rows: ``metric``, ``of`` (an evaluation, or popularity), ``value``, and ``low`` and ``high`` of an interval.
     """
     chart = alt.Chart(alt.Data(values=list(rows)))
     y = alt.Y("metric:N", title=None, sort=None)
@@ -119,11 +119,16 @@ def _spec(chart: Any, *, height: int = HEIGHT) -> Spec:
         .configure(background="transparent", font="system-ui, sans-serif")
         .configure_view(stroke=None)
         .configure_axis(
-            **{"labelColor": soft, "titleColor": soft, "gridColor": line, "domainColor": line, "tickColor": line},
-            **{"titleFontWeight": "normal", "labelFontSize": 12, "titleFontSize": 12, "labelLimit": 200},
+            labelColor=soft,
+            titleColor=soft,
+            gridColor=line,
+            domainColor=line,
+            tickColor=line,
+            titleFontWeight="normal",
+            labelFontSize=12,
+            titleFontSize=12,
+            labelLimit=200,
         )
-        .configure_legend(
-            **{"labelColor": ink, "orient": "top", "labelFontSize": 12, "labelLimit": 260, "columns": 3},
-        )
+        .configure_legend(labelColor=ink, orient="top", labelFontSize=12, labelLimit=260, columns=3)
     )
     return styled.to_dict()

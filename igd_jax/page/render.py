@@ -16,7 +16,7 @@ from igd_jax.page.texts import HOW_TO_READ
 
 def chart_script() -> str:
     """The script that draws the charts: Vega, Vega-Lite and Vega-Embed, as Vega-Altair inlines them."""
-    return vl_convert.javascript_bundle()
+    return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub does not know the default
 
 
 def render(page: Page, script: str) -> str:

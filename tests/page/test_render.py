@@ -54,7 +54,7 @@ def test_a_title_that_is_a_script_is_text(page):
     html = render(hostile(page), "")
     tree = parsed(html)
     assert HOSTILE not in html
-    scripts = [each for each in tree.iter(f"{XHTML}script")]
+    scripts = list(tree.iter(f"{XHTML}script"))
     assert not any("alert(1)" in (each.text or "") and each.get("type") != "application/json" for each in scripts)
     assert sum(text_of(each) == HOSTILE for each in tree.iter()) > 40
     for each in scripts:
@@ -93,9 +93,8 @@ def test_losses_of_forced_and_deciding_tokens_are_apart():
 
 @pytest.mark.parametrize(("at", "mark"), [(["0", "1"], "bar"), ([1, 2], "line")])
 def test_a_figure_is_lines_over_numbers_and_bars_over_names(at, mark):
-    spec = figure_chart(
-        Figure("x", "", {"at": at, "some_share": [0.5, None], "other": [1, 2]}, ("some_share",), "share")
-    )
+    columns = {"at": at, "some_share": [0.5, None], "other": [1, 2]}
+    spec = figure_chart(Figure("x", "", columns, ("some_share",), "share"))
     told = spec["mark"]["type"] if isinstance(spec["mark"], dict) else spec["mark"]
     assert told == mark
     assert spec["data"]["values"] == [{"x": at[0], "y": 0.5, "of": "some share"}]

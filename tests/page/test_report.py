@@ -62,6 +62,7 @@ def opened(browser) -> Iterator:
 
     def open_file(path: Path):
         tab = browser.new_page(viewport={"width": 1200, "height": 900})
+        tab.set_default_timeout(300_000)
         tab.on("console", lambda message: seen.append(message.text))
         tab.on("pageerror", lambda error: seen.append(str(error)))
         tab.on("dialog", lambda dialog: (seen.append(dialog.message), dialog.dismiss()))
