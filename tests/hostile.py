@@ -27,7 +27,7 @@ def hostile(page: Page) -> Page:
         items={"rows": [[HOSTILE, HOSTILE, *row[2:]] for row in view.items["rows"]], "n_left_out": 1},
     )
     beside = [dataclasses.replace(each, label=HOSTILE) for each in page.beside]
-    return dataclasses.replace(page, runs=[spoilt], beside=beside, apart=[HOSTILE])
+    return dataclasses.replace(page, title=HOSTILE, runs=[spoilt], beside=beside, apart=[HOSTILE])
 
 
 def _user(user: User) -> User:

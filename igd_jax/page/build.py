@@ -12,7 +12,7 @@ from igd_jax.evaluation.figures import Figure
 from igd_jax.evaluation.groups import Columns
 from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.page.beams import Node, beam_trees
-from igd_jax.page.charts import Spec, figure_chart, loss_charts, metric_chart, slice_chart
+from igd_jax.page.charts import Spec, figure_chart, loss_chart, loss_figures, metric_chart, slice_chart
 from igd_jax.page.facts import describe
 from igd_jax.page.lists import User, chosen_queries, read_users, searched_items
 from igd_jax.page.measured import Chosen, Measured
@@ -93,6 +93,7 @@ class Page:
     """All that the page tells.
 
     Attributes:
+      title: names of the folders of the runs.
       runs: the runs.
       beside: evaluations that answer the same queries.
       names: metrics of their table.
@@ -101,6 +102,7 @@ class Page:
       comparison: result of `igd_jax.compare` over `beside`; None if there is one only.
     """
 
+    title: str
     runs: Sequence[RunView]
     beside: Sequence[Measured]
     names: Sequence[str]
@@ -134,7 +136,9 @@ def page_of(chosen: Chosen, comparison: Mapping[str, Any] | None, *, with_model:
         for name, values in each.metrics["slices"].items()
     ]
     runs = [_run_view(each, with_model=with_model, max_examples=max_examples) for each in chosen.main]
-    return Page(runs, chosen.beside, names, metric_chart(points), slice_chart(bars, ndcg), chosen.apart, comparison)
+    title = ", ".join(dict.fromkeys(each.workdir.path.name for each in chosen.main))
+    charts = metric_chart(points), slice_chart(bars, ndcg)
+    return Page(title, runs, chosen.beside, names, *charts, chosen.apart, comparison)
 
 
 def _point(measured: Measured, name: str) -> dict[str, Any]:
@@ -159,8 +163,7 @@ def _run_view(measured: Measured, *, with_model: bool, max_examples: int) -> Run
     )
     losses = training_figure(workdir.metrics)
     if losses is not None:
-        charts, titles = loss_charts(losses), {"losses": "Losses", "by_gain": "Losses of forced and of deciding tokens"}
-        view.training = [Panel(name, titles[name], losses.columns, spec) for name, spec in charts.items()]
+        view.training = [Panel(each.name, each.title, each.columns, loss_chart(each)) for each in loss_figures(losses)]
     else:
         view.left_out["training"] = "the folder holds no losses of a run"
     if "beam_misses" in metrics:

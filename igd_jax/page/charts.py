@@ -39,18 +39,26 @@ def figure_chart(figure: Figure) -> Spec:
     return _spec(alt.Chart(alt.Data(values=values)).mark_line(point={"size": 20}).encode(x, y, _color()))
 
 
-def loss_charts(figure: Figure) -> dict[str, Spec]:
-    """The losses of a run over its steps: ``losses``, and ``by_gain``, those of forced and of deciding tokens."""
-    of_gain = [name for name in figure.columns if name.endswith((FORCED, DECIDING))]
-    others = [name for name in figure.columns if name != "step" and name not in of_gain]
-    parts = {"losses": others, "by_gain": of_gain}
-    return {part: _losses(figure, names) for part, names in parts.items() if names}
+def loss_figures(figure: Figure) -> list[Figure]:
+    """The losses of a run: ``losses``, and ``by_gain``, those of forced and of deciding tokens, if there are any."""
+    step, losses = figure.columns["step"], [name for name in figure.columns if name != "step"]
+    of_gain = [name for name in losses if name.endswith((FORCED, DECIDING))]
+    found = []
+    for name, title, drawn in (
+        ("losses", "Losses", [each for each in losses if each not in of_gain]),
+        ("by_gain", "Losses of forced and of deciding tokens", of_gain),
+    ):
+        if drawn:
+            columns = {"step": step} | {each: figure.columns[each] for each in drawn}
+            found.append(Figure(name, title, columns, tuple(drawn), figure.unit))
+    return found
 
 
-def _losses(figure: Figure, names: Sequence[str]) -> Spec:
+def loss_chart(figure: Figure) -> Spec:
+    """A figure of `loss_figures`, the losses on valid dashed."""
     values = [
         {"x": step, "y": value, "of": _part(name), "split": "valid" if name.startswith("valid_") else "train"}
-        for name in names
+        for name in figure.drawn
         for step, value in zip(figure.columns["step"], figure.columns[name], strict=True)
         if is_finite(value)
     ]

@@ -84,10 +84,13 @@ def read_measured(runs: Sequence[str], name: str | None) -> Chosen:
     folders = [*main, *others]
     labels = short_labels(folders) if len(folders) > 1 else [folders[0].parents[1].name]
     read = [_measured(label, folder) for label, folder in zip(labels, folders, strict=True)]
-    beside, apart = read[:1], []
+    beside, apart, ks = read[:1], [], read[0].evaluation.ks
     for other in read[1:]:
         try:
             check_same_rows([read[0].evaluation, other.evaluation])
+            if not ks & other.evaluation.ks:
+                raise InputError(f"it has metrics at {sorted(other.evaluation.ks)}, others at {sorted(ks)}")
+            ks = ks & other.evaluation.ks
             beside.append(other)
         except InputError as error:
             apart.append(f"{other.label} is left out: {error}.")

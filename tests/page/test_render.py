@@ -8,7 +8,7 @@ import pytest
 from hostile import HOSTILE, hostile
 
 from igd_jax.evaluation.figures import Figure
-from igd_jax.page.charts import figure_chart, loss_charts
+from igd_jax.page.charts import figure_chart, loss_chart, loss_figures
 from igd_jax.page.render import render
 from igd_jax.page.texts import HOW_TO_READ
 
@@ -76,8 +76,12 @@ def test_the_script_cannot_end_its_element(page):
 # -------------------------------------------------------------------------------------------------------------- charts
 def test_losses_of_forced_and_deciding_tokens_are_apart():
     columns = {"step": [1, 2], "loss": [2.0, 1.0], "valid_loss": [None, 1.5], "loss_forced": [1.0, 0.5]}
-    charts = loss_charts(Figure("training", "", {**columns, "loss_deciding": [3.0, 2.0]}, (), "nats"))
-    told = {name: chart["data"]["values"] for name, chart in charts.items()}
+    figures = loss_figures(Figure("training", "", {**columns, "loss_deciding": [3.0, 2.0]}, (), "nats"))
+    assert [list(figure.columns) for figure in figures] == [
+        ["step", "loss", "valid_loss"],
+        ["step", "loss_forced", "loss_deciding"],
+    ]
+    told = {figure.name: loss_chart(figure)["data"]["values"] for figure in figures}
     assert told["losses"] == [
         {"x": 1, "y": 2.0, "of": "all tokens", "split": "train"},
         {"x": 2, "y": 1.0, "of": "all tokens", "split": "train"},

@@ -152,5 +152,8 @@ for (const search of document.querySelectorAll(".search")) {
   find("");
 }
 
+// On paper nothing can be opened.
+addEventListener("beforeprint", () => { for (const user of document.querySelectorAll(".user details")) user.open = true; });
+
 await show("0");
 document.documentElement.dataset.ready = "";
