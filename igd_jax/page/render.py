@@ -39,7 +39,9 @@ def render(page: Page, script: str) -> str:
         specs=_specs(page),
         version=igd_jax.__version__,
         how_to_read=HOW_TO_READ,
-        slice_names=["n", page.runs[0].hit, f"ndcg@{page.runs[0].k}"],
+        slice_names=[f"ndcg@{page.runs[0].k}"]
+        if len(page.beside) > 1
+        else [page.runs[0].hit, f"ndcg@{page.runs[0].k}"],
         script=script.replace("</script", "<\\/script").replace("<!--", "<\\!--"),
     )
 

@@ -2,7 +2,7 @@
 
 HOW_TO_READ = {
     "metrics": (
-        "Each dot is the mean over all queries, and the line through it the interval in which it lies for 95 % of "
+        "Each dot is the mean over all queries, and the line through it the interval in which it lies for 95\u00a0% of "
         "resampled users; evaluations whose lines hardly overlap differ by more than chance."
     ),
     "differences": (
@@ -22,8 +22,8 @@ HOW_TO_READ = {
         "learnt early, and what is left to learn is the loss of the deciding ones."
     ),
     "data": (
-        "Target tokens of each split and how many of them decide nothing; the paper finds 56 to 73 % without gain, "
-        "and unweighted training would spend that share of its tokens on spelling."
+        "Target tokens of each split and how many of them decide nothing; the paper finds 56 to 73\u00a0% without "
+        "gain, and unweighted training would spend that share of its tokens on spelling."
     ),
     "gain": (
         "Tokens by what they decide, in nats; the bar at 0 is the share that IGD weighs down, once over all titles "
@@ -67,8 +67,8 @@ HOW_TO_READ = {
         "after training, the dark tokens should be those with gain."
     ),
     "beam": (
-        "Each path from left to right is a title as it is written, with its score so far and at its end its place in "
-        "the list; select a part to open or close what follows it, and look for a plus where only alpha keeps a part, "
+        "Each path downwards and to the right is a title as it is written, with its score so far and its place in the "
+        "list; select a part to open or close what follows it, and look for a plus where only alpha keeps a part, "
         "and a minus where it drops one."
     ),
     "lists_of_users": (

@@ -36,7 +36,7 @@ def test_metrics_in_the_page_are_those_of_the_file(page, written):
         expected = "–" if value is None else f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
         assert text_of(each) == expected
         checked += 1
-    assert checked == 3 * 6 + 2 * 5 * 3  # metrics of both and of popularity, and slices of both
+    assert checked == 3 * 6 + 5 * (1 + 2)  # metrics of both and of popularity; size of each slice, and NDCG of both
 
 
 def test_every_figure_says_how_it_is_read(page):

@@ -32,21 +32,20 @@ for (const heat of document.querySelectorAll(".heat")) {
   heat.addEventListener("change", (event) => { heat.dataset.channel = event.target.value; });
 }
 
-// Beams: columns by depth, a line for each node that is last or closed.
-const LINE = 46, HIGH = 38, GAP = 34;
+// Beams: a line for each node whose parents are all open, further to the right the deeper it is.
+const LINE = 46, HIGH = 38, STEP = 22;
 const shown = (value) => value === null ? "" : value.toFixed(2).replace("-", "−");
 const pen = document.createElement("canvas").getContext("2d");
 const wide = (text, font) => { pen.font = `${font}px system-ui, sans-serif`; return pen.measureText(text).width; };
 
-function label(node) {
+function describe(node) {
   const place = (rank) => rank === null ? "not listed" : `no. ${rank}`;
   const isTitle = node.rank !== null || node.plain_rank !== null;
-  const text = node.text.trim() || "start";
-  const name = isTitle ? `${place(node.rank)}  ${text}` : text;
-  const plain = isTitle ? `${shown(node.plain)} without (${place(node.plain_rank)})` : `${shown(node.plain)} without`;
-  const score = node.plain === null ? `+ ${shown(node.score)}, only with alpha`
-    : node.score === null ? `− dropped by alpha, ${plain}` : `${shown(node.score)}, ${plain} alpha`;
-  return { name: name.length > 44 ? `${name.slice(0, 43)}…` : name, score, text };
+  const [score, plain] = [shown(node.score), shown(node.plain)];
+  const without = isTitle ? `${plain} (${place(node.plain_rank)}) without` : `${plain} without`;
+  if (node.plain === null) return `+ ${score}, only with alpha`;
+  if (node.score === null) return `− dropped by alpha, ${without} it`;
+  return score === plain && node.rank === node.plain_rank ? score : `${score}, ${without} alpha`;
 }
 
 function plant(beam) {
@@ -56,60 +55,48 @@ function plant(beam) {
     if (depth > 0) opened.get(tree).add(node);
     node.children.forEach((child) => open(tree, child, depth - 1));
   };
-  trees.forEach((tree) => open(tree, tree, 3));
+  trees.forEach((tree) => open(tree, tree, 2));
 
   function grow(focused) {
-    const tree = trees[choice.value], isOpen = opened.get(tree), widths = [];
-    const nodes = [];
-    let line = 0;
-    const place = (node, depth) => {
-      const own = label(node), at = { node, depth, ...own, children: [] };
-      widths[depth] = Math.max(widths[depth] ?? 0, wide(own.name, 14) + 24, wide(own.score, 11.5) + 24);
-      nodes.push(at);
-      if (isOpen.has(node) && node.children.length) {
-        at.children = node.children.map((child) => place(child, depth + 1));
-        at.y = at.children[0].y;
-      } else {
-        at.y = line++ * LINE;
-      }
-      return at;
+    const isOpen = opened.get(trees[choice.value]), lines = [];
+    const place = (node, depth, parent) => {
+      const line = lines.push({ node, depth, parent }) - 1;
+      if (isOpen.has(node)) node.children.forEach((child) => place(child, depth + 1, line));
     };
-    place(tree, 0);
-    const left = widths.map((_, depth) => widths.slice(0, depth).reduce((sum, width) => sum + width + GAP, 2));
-    const right = left.at(-1) + widths.at(-1) + 4;
+    place(trees[choice.value], 0, null);
     svg.replaceChildren();
-    svg.setAttribute("width", right);
-    svg.setAttribute("height", line * LINE);
-    for (const at of nodes) {
-      for (const child of at.children) {
-        const [x, y, toX, toY] = [left[at.depth] + widths[at.depth], at.y + HIGH / 2, left[child.depth], child.y + HIGH / 2];
-        svg.append(make("path", { d: `M${x} ${y}C${x + GAP / 2} ${y} ${toX - GAP / 2} ${toY} ${toX} ${toY}` }));
-      }
+    for (const [number, { depth, parent }] of lines.entries()) {
+      const x = depth * STEP - STEP / 2 + 1;
+      if (parent !== null) svg.append(make("path", { d: `M${x} ${parent * LINE + HIGH}V${number * LINE + HIGH / 2}h${STEP / 2}` }));
     }
-    for (const at of nodes) svg.append(box(at, left[at.depth], widths[at.depth]));
-    if (focused) svg.querySelector(`[data-place="${nodes.findIndex((at) => at.node === focused)}"]`)?.focus();
-    nodes.forEach((at, number) => { at.number = number; });
+    const widths = lines.map(({ node, depth }, number) => box(node, depth * STEP + 1, number * LINE + 1));
+    svg.setAttribute("width", Math.max(...widths) + 2);
+    svg.setAttribute("height", lines.length * LINE);
+    if (focused) svg.querySelectorAll(".node")[lines.findIndex(({ node }) => node === focused)].focus();
 
-    function box(at, x, width) {
-      const { node } = at, hasMore = node.children.length > 0;
-      const kinds = ["node", hasMore && !isOpen.has(node) && "closed", node.rank !== null && "title", node.plain === null && "added", node.score === null && "dropped"];
-      const group = make("g", { class: kinds.filter(Boolean).join(" "), transform: `translate(${x} ${at.y})`, "data-place": nodes.indexOf(at) });
+    function box(node, x, y) {
+      const hasMore = node.children.length > 0, sign = hasMore ? (isOpen.has(node) ? "▾ " : "▸ ") : "";
+      const text = node.text.trim() || "start", name = `${sign}${node.rank === null ? "" : `${node.rank}. `}${text}`;
+      const score = node.text ? describe(node) : "nothing is written yet";
+      const width = Math.max(wide(name, 14), wide(score, 11.5)) + 24;
+      const kinds = { closed: hasMore && !isOpen.has(node), title: node.rank !== null, added: node.plain === null, dropped: node.score === null };
+      const names = Object.keys(kinds).filter((kind) => kinds[kind]);
+      const group = make("g", { class: ["node", ...names].join(" "), transform: `translate(${x} ${y})` });
       group.append(
         make("rect", { width, height: HIGH, rx: 5 }),
-        make("text", { x: 12, y: 16 }, at.name),
-        make("text", { x: 12, y: 31, class: "score" }, at.score),
+        make("text", { x: 12, y: 16 }, name),
+        make("text", { x: 12, y: 31, class: "score" }, score),
       );
-      if (!hasMore) return group;
-      group.setAttribute("role", "button");
-      group.setAttribute("tabindex", "0");
-      group.setAttribute("aria-expanded", isOpen.has(node));
-      group.setAttribute("aria-label", `${at.text}, ${at.score}`);
+      svg.append(group);
+      if (!hasMore) return x + width;
+      const labels = { role: "button", tabindex: "0", "aria-expanded": isOpen.has(node), "aria-label": `${text}, ${score}` };
+      for (const [key, value] of Object.entries(labels)) group.setAttribute(key, value);
       const toggle = () => { if (!isOpen.delete(node)) isOpen.add(node); grow(node); };
       group.addEventListener("click", toggle);
       group.addEventListener("keydown", (event) => {
         if (event.key === "Enter" || event.key === " ") { event.preventDefault(); toggle(); }
       });
-      return group;
+      return x + width;
     }
   }
 
