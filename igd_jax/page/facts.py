@@ -10,6 +10,7 @@ from igd_jax.core.log import duration
 from igd_jax.core.metrics_log import read_metrics
 from igd_jax.data.prepared import SPLITS
 from igd_jax.evaluation.predictions import is_finite
+from igd_jax.methods.base import BACKBONE, load_method
 
 VERSIONS = ("igd_jax", "jax", "flax", "numpy")
 """Packages whose versions are told."""
@@ -55,7 +56,10 @@ def _data(config: Mapping[str, Any]) -> str:
 def _method(config: Mapping[str, Any]) -> str:
     method, model = config["method"], config["model"]
     args = ", ".join(f"{name} {value}" for name, value in method["args"].items() if value != "")
-    weights = f"the weights of {model['path']}" if model["path"] else f"random weights ({model['config']})"
+    if load_method(method["name"], {}).model_kind != BACKBONE:
+        weights = "random weights of a model of its own"
+    else:
+        weights = f"the weights of {model['path']}" if model["path"] else f"random weights ({model['config']})"
     return (
         f"The method is {method['name']}{f' ({args})' if args else ''} over {config['identifiers']['name']}, from "
         f"{weights}, with the prompt {config['data']['prompt']} and the candidates {config['data']['candidates']}."
@@ -83,8 +87,8 @@ def _training(config: Mapping[str, Any], workdir: Workdir) -> str:
 def _evaluation(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     decode = config["decode"]
     return (
-        f"It was asked for lists after {metrics['n']:,} {metrics['protocol']} of {config['eval']['split']}, by "
-        f"{decode['num_beams']} beams with alpha {decode['alpha']:g}: {metrics['target_absent']:,} targets are no "
+        f"It was asked for lists after {metrics['n']:,} {metrics['protocol']} of {config['eval']['split']} "
+        f"(num_beams {decode['num_beams']}, alpha {decode['alpha']:g}): {metrics['target_absent']:,} targets are no "
         f"candidate, and {metrics['invalid']:,} results are no item."
     )
 

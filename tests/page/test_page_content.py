@@ -51,10 +51,12 @@ def test_the_run_in_sentences(run, written):
     assert "1 titles are shared" in told["Data"]
     assert "The method is igd (beta 0.1, " in told["Method"]
     assert "18 steps of 16 rows with the seed 42" in told["Training"]
-    assert f"{N_TEST} rows of test, by 4 beams with alpha 0.2" in told["Evaluation"]
+    assert f"{N_TEST} rows of test (num_beams 4, alpha 0.2)" in told["Evaluation"]
     assert "Python 3." in told["Versions"]
-    config["data"]["dir"] = "/nowhere"
-    assert "no longer there" in describe(config, written["test"][1], {}, Workdir(str(run)))["Data"]
+    config["data"]["dir"], config["method"] = "/nowhere", {"name": "sasrec", "args": {}}
+    told = describe(config, written["test"][1], {}, Workdir(str(run)))
+    assert "/nowhere is no longer there" in told["Data"]
+    assert "from random weights of a model of its own" in told["Method"]
 
 
 # ----------------------------------------------------------------------------------------------------- users and items

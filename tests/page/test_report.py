@@ -61,7 +61,7 @@ def opened(browser) -> Iterator:
     seen, pages = [], []
 
     def open_file(path: Path):
-        tab = browser.new_page(viewport={"width": 1200, "height": 900})
+        tab = browser.new_page(viewport={"width": 1200, "height": 900}, reduced_motion="reduce")
         tab.set_default_timeout(300_000)
         tab.on("console", lambda message: seen.append(message.text))
         tab.on("pageerror", lambda error: seen.append(str(error)))
