@@ -4,14 +4,18 @@ import shutil
 
 import numpy as np
 import pytest
-from evaluation_calls import N_TEST
+from command import run_here
+from evaluation_calls import N_TEST, read_written
 
+from igd_jax import evaluate as evaluation
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json, write_json
 from igd_jax.page import lists
+from igd_jax.page.beams import N_BEAMS, beam_trees
 from igd_jax.page.build import page_of
 from igd_jax.page.facts import describe
 from igd_jax.page.measured import read_measured
+from igd_jax.session.analysis import read_evaluated
 
 
 # ------------------------------------------------------------------------------------------------------------- metrics
@@ -100,16 +104,31 @@ def titles_of(node, *, plain: bool, before: str = "") -> list[tuple[int, str, fl
     return own + [each for child in node.children for each in titles_of(child, plain=plain, before=text)]
 
 
+def assert_ends_are(tree, expected: list[dict], *, plain: bool = False) -> None:
+    """The ends of titles in a tree are a list of predictions.jsonl."""
+    found = sorted(titles_of(tree, plain=plain))
+    ranks = [(rank, each["title"]) for rank, each in enumerate(expected, start=1)]
+    assert [(rank, title) for rank, title, _ in found] == ranks
+    np.testing.assert_allclose([score for *_, score in found], [each["score"] for each in expected], atol=1e-4)
+
+
 @pytest.mark.parametrize(("name", "plain"), [("test", False), ("sums", True)])
 def test_the_ends_of_a_tree_are_the_list_of_the_evaluation(page, written, name, plain):
     (view,) = page.runs
+    assert len(view.trees) == N_BEAMS
     for tree, query in zip(view.trees, view.queries, strict=False):
-        found = sorted(titles_of(tree, plain=plain))
-        expected = written[name][0][query]["ranked"]
-        assert [(rank, title) for rank, title, _ in found] == [
-            (rank, each["title"]) for rank, each in enumerate(expected, start=1)
-        ]
-        np.testing.assert_allclose([score for *_, score in found], [each["score"] for each in expected], atol=1e-4)
+        assert_ends_are(tree, written[name][0][query]["ranked"], plain=plain)
+
+
+@pytest.mark.slow
+def test_a_tree_has_the_candidates_and_the_source_of_the_evaluation(run):
+    options = ("--decode_as=d3", "--config.decode.collaborative=popularity", "--config.decode.exclude_history=true")
+    assert run_here(evaluation, f"--workdir={run}", "--name=mixed", *options).code == 0
+    predictions, _ = read_written(run, "mixed")
+    trees = beam_trees(read_evaluated(Workdir(str(run)), "mixed"))
+    shutil.rmtree(run / "eval" / "mixed")
+    for tree, query in zip(trees, lists.chosen_queries(N_TEST), strict=False):
+        assert_ends_are(tree, predictions[query]["ranked"])
 
 
 def test_tokens_have_gain_weight_and_log_probability(page, evaluated, written):
