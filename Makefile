@@ -9,6 +9,7 @@ quickstart: $(VENV)/installed
 	test -f runs/quickstart-data/meta.json || $(RUN) -m igd_jax.prepare --source=synthetic --max_history=3 --output=runs/quickstart-data
 	$(RUN) -m igd_jax.train --config=configs/quickstart.py --config.data.dir=runs/quickstart-data --workdir=runs/quickstart
 	$(RUN) -m igd_jax.evaluate --workdir=runs/quickstart
+	$(RUN) -m igd_jax.report --workdir=runs/quickstart
 
 # Slow tests run with ARGS="-m slow", as .ci/run does.
 test: $(VENV)/installed-test

@@ -17,7 +17,7 @@ setup(
     license="Apache-2.0",
     packages=[*find_packages(include=["igd_jax", "igd_jax.*"]), "igd_jax._shipped.configs"],
     package_dir={"igd_jax._shipped.configs": "configs"},
-    package_data={"igd_jax": ["py.typed", "carried/*.py"]},
+    package_data={"igd_jax": ["py.typed", "carried/*.py"], "igd_jax.page": ["templates/*"]},
     entry_points={"console_scripts": ["igd = igd_jax.__main__:main"]},
     python_requires=">=3.11",
     install_requires=[
@@ -38,6 +38,9 @@ setup(
         "jaxtyping>=0.3.3",
         "tqdm>=4.66.3",
         "rapidfuzz>=3.9,<4",
+        "altair>=6,<7",
+        "vl-convert-python>=1.9",
+        "jinja2>=3.1",
     ],
     extras_require={
         "test": [
@@ -53,6 +56,9 @@ setup(
             "pandas>=2.2",
             "tensorboardX>=2.6",
             "wandb>=0.19",
+            "playwright>=1.50",
+            "axe-core-python>=0.1",
+            "html5lib>=1.1",
             "qwix>=0.1.8,<0.2",
             "peft>=0.18",
             "torch==2.13.0; python_version < '3.12'",

@@ -219,6 +219,7 @@ def _main() -> None:
         evaluate(
             config, workdir, name=name, choice=choice, per_metric=per_metric, exact_queries=flags.FLAGS.beam_misses
         )
+    say(f"as a page: python -m igd_jax.report --workdir={workdir.path} --name={name}")
 
 
 if __name__ == "__main__":

@@ -206,6 +206,7 @@ def _train(
     if isinstance(session.method, CollaborativeMethod):
         export_vectors(session, session.method, trained_model(session, workdir, context).model, workdir)
     say(f"next:\n  python -m igd_jax.evaluate --workdir={workdir.path}")
+    say(f"  python -m igd_jax.report --workdir={workdir.path}")
     return progress
 
 

@@ -1,4 +1,4 @@
-"""The layer rule: a module imports lower ranks or its own folder; of siblings apart the base; sweep, entry points."""
+"""The layer rule: a module imports lower ranks or its own folder; of siblings apart the base; two, entry points."""
 
 import ast
 import sys
@@ -14,14 +14,15 @@ FOLDERS = (
     ("data", "training", "decoding"),
     ("identifiers", "methods"),
     ("session",),
+    ("page",),
 )
 RANKS = {folder: rank for rank, folders in enumerate(FOLDERS) for folder in folders}
 SIBLINGS_APART = ("identifiers", "methods")
 """Folders whose modules know nothing of one another, but all of ``base``."""
 CARRIED = "carried"
 """Folder of files that `igd_jax.export` copies for other programs."""
-ENTRY_POINT = 5
-STARTS_ENTRY_POINTS = {"sweep": 6}
+ENTRY_POINT = 6
+STARTS_ENTRY_POINTS = {"sweep": 7, "report": 7}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

@@ -12,6 +12,7 @@ import jax
 PACKAGES = (
     *("igd_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "transformers", "tokenizers"),
     *("safetensors", "datasets", "pyarrow", "ml-collections", "absl-py", "jaxtyping", "tqdm", "rapidfuzz"),
+    *("altair", "vl-convert-python", "jinja2"),
 )
 """Packages that setup.py declares, and jaxlib."""
 

@@ -5,6 +5,7 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -45,27 +46,32 @@ class Evaluated:
     """An evaluation and the run that it is of.
 
     Attributes:
-      recommender: recommender of the run, with the candidates of the evaluation.
+      session: the run without its weights.
+      workdir: folder of the run.
       walk: gain of the tokens of all items, over the candidates of training.
       catalogue: the catalogue.
       lists: queries, targets and lists.
       k: length of the lists that figures are about: the largest cut-off.
     """
 
-    recommender: Recommender
+    session: Session
+    workdir: Workdir
     walk: TokenWalk
     catalogue: CatalogueRows
     lists: Lists
     k: int
 
-    @property
-    def session(self) -> Session:
-        """The run without its weights."""
-        return self.recommender.session
+    @cached_property
+    def recommender(self) -> Recommender:
+        """Recommender of the run, with the candidates of the evaluation; raises `InputError` if there are no weights.
+
+        It is loaded when it is first asked for.
+        """
+        return Recommender(self.session, self.workdir)
 
 
 def read_evaluated(workdir: Workdir, name: str) -> Evaluated:
-    """Read an evaluation, and set up its run as it was evaluated.
+    """Read an evaluation, and set up its run as it was evaluated; weights are not loaded yet.
 
     Raises:
       InputError: there is no such evaluation, or it does not belong to the data and model as they are.
@@ -82,11 +88,10 @@ def read_evaluated(workdir: Workdir, name: str) -> Evaluated:
     row_of_id = dict(zip(session.prepared.item_ids, row_of_item.tolist(), strict=True))
     n_rows, n_results = len(session.rows(session.settings.eval.split)), session.settings.decode.top_k
     lists = read_lists(folder / PREDICTIONS, row_of_id, n_rows=n_rows, n_results=n_results)
-    recommender = Recommender(session, workdir)
     catalogue = CatalogueRows.of_items(
-        row_of_item, candidates=recommender.index.candidates, counts=session.counts, seen=session.seen
+        row_of_item, candidates=session.decode_index().candidates, counts=session.counts, seen=session.seen
     )
-    return Evaluated(recommender, session.index.walk(), catalogue, lists, session.settings.eval.ks[-1])
+    return Evaluated(session, workdir, session.index.walk(), catalogue, lists, session.settings.eval.ks[-1])
 
 
 def add_lists(found: Analysis, evaluated: Evaluated) -> None:

@@ -27,7 +27,14 @@ from igd_jax.session.ranker import Ranker
 from igd_jax.training.mesh import put_batch
 
 
-def title_tokens(ranker: Ranker, examples: Examples, item: Int[np.ndarray, " R"], walk: TokenWalk) -> TitleTokens:
+def title_tokens(
+    ranker: Ranker,
+    examples: Examples,
+    item: Int[np.ndarray, " R"],
+    walk: TokenWalk,
+    *,
+    model: nnx.Module | None = None,
+) -> TitleTokens:
     """Run the model on one title after each prompt.
 
     Args:
@@ -35,12 +42,13 @@ def title_tokens(ranker: Ranker, examples: Examples, item: Int[np.ndarray, " R"]
       examples: prompts.
       item: item whose title follows each prompt.
       walk: gain of the tokens of all items.
+      model: model to run, if it is another one.
 
     Returns:
       Tokens of the titles, in the order of the prompts.
     """
     tokens = ranker.index.item_tokens
-    found, lengths = token_statistics(ranker, examples, item), tokens.lengths[item]
+    found, lengths = token_statistics(ranker, examples, item, model=model), tokens.lengths[item]
     at = ragged_index(tokens.start[item], lengths)
     return TitleTokens(
         np.arange(len(at)) - np.repeat(np.cumsum(lengths) - lengths, lengths),
@@ -51,11 +59,13 @@ def title_tokens(ranker: Ranker, examples: Examples, item: Int[np.ndarray, " R"]
     )
 
 
-def token_statistics(ranker: Ranker, examples: Examples, item: Int[np.ndarray, " R"]) -> Float[np.ndarray, "3 total"]:
+def token_statistics(
+    ranker: Ranker, examples: Examples, item: Int[np.ndarray, " R"], *, model: nnx.Module | None = None
+) -> Float[np.ndarray, "3 total"]:
     """Of each token of one title after each prompt, one title after another, in nats, float32.
 
     Args:
-      ranker, examples, item: as in `title_tokens`.
+      ranker, examples, item, model: as in `title_tokens`.
 
     Returns:
       Log-probability of the token, entropy of its distribution, and log-probability after the prompt without history.
@@ -63,7 +73,7 @@ def token_statistics(ranker: Ranker, examples: Examples, item: Int[np.ndarray, "
     session, tokens = ranker.session, ranker.index.item_tokens
     examples = replace(examples, target=item)
     size = divisible(min(session.settings.decode.batch_size, len(item)), session.mesh)
-    graph, weights = nnx.split(ranker.model)
+    graph, weights = nnx.split(ranker.model if model is None else model)
     weights = placed(weights, session.mesh)
     prompt = jnp.asarray(session.prompts.without_history(), jnp.int32)
     lengths = tokens.lengths[item]

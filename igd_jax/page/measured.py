@@ -1,0 +1,107 @@
+"""Evaluations that the page is about, their metrics and the intervals of these."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir, read_json
+from igd_jax.evaluation.evaluations import (
+    METRICS,
+    Evaluation,
+    check_same_rows,
+    find_evaluations,
+    read_evaluation,
+    short_labels,
+)
+from igd_jax.evaluation.significance import interval, resampled_means
+
+CONFIDENCE, N_RESAMPLES = 0.95, 2_000
+"""Probability that an interval covers, and number of resamples of the users that it is of."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An evaluation and its metrics.
+
+    Attributes:
+      label: its name, unique in the page.
+      folder: its folder.
+      evaluation: what was read from it.
+      metrics: content of its metrics.json.
+      intervals: interval over users of each metric that has one value per query.
+    """
+
+    label: str
+    folder: Path
+    evaluation: Evaluation
+    metrics: Mapping[str, Any]
+    intervals: Mapping[str, tuple[float, float]]
+
+    @property
+    def workdir(self) -> Workdir:
+        """Folder of its run."""
+        return Workdir(str(self.folder.parents[1]))
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Evaluations of some runs.
+
+    Attributes:
+      main: the evaluation of each run that the page is about.
+      beside: all evaluations that answer the same queries as the first of `main`, which is the first of them.
+      apart: a sentence for each evaluation that does not.
+    """
+
+    main: Sequence[Measured]
+    beside: Sequence[Measured]
+    apart: Sequence[str]
+
+
+def read_measured(runs: Sequence[str], name: str | None) -> Chosen:
+    """Read the evaluations of some runs.
+
+    Args:
+      runs: folders of the runs.
+      name: name of the evaluation of each run that the page is about; None = test, or the first one without one.
+
+    Raises:
+      InputError: a run holds no such evaluation, or its files are missing, malformed, or disagree.
+    """
+    main: list[Path] = []
+    others: list[Path] = []
+    for run in runs:
+        by_name = {folder.name: folder for folder in find_evaluations(run)}
+        wanted = name or ("test" if "test" in by_name else next(iter(by_name)))
+        if wanted not in by_name:
+            raise InputError(f"{run} holds no evaluation {wanted!r}; expected one of {', '.join(by_name)}")
+        main.append(by_name.pop(wanted))
+        others += by_name.values()
+    folders = [*main, *others]
+    labels = short_labels(folders) if len(folders) > 1 else [folders[0].parents[1].name]
+    read = [_measured(label, folder) for label, folder in zip(labels, folders, strict=True)]
+    beside, apart, ks = read[:1], [], read[0].evaluation.ks
+    for other in read[1:]:
+        try:
+            check_same_rows([read[0].evaluation, other.evaluation])
+            if not ks & other.evaluation.ks:
+                raise InputError(f"it has metrics at {sorted(other.evaluation.ks)}, others at {sorted(ks)}")
+            ks = ks & other.evaluation.ks
+            beside.append(other)
+        except InputError as error:
+            apart.append(f"{other.label} is left out: {error}.")
+    return Chosen(read[: len(main)], beside, apart)
+
+
+def _measured(label: str, folder: Path) -> Measured:
+    evaluation = read_evaluation(label, folder)
+    user = np.array([answer.user for answer in evaluation.answers])
+    samples = resampled_means(np.stack([*evaluation.by_row.values()], axis=1), user, n_resamples=N_RESAMPLES)
+    bounds = {
+        name: interval(of_name, confidence=CONFIDENCE) for name, of_name in zip(evaluation.by_row, samples, strict=True)
+    }
+    return Measured(label, folder, evaluation, read_json(folder / METRICS), bounds)

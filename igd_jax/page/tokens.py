@@ -1,0 +1,133 @@
+"""Tokens of titles as a heat map: gain, weight, and log-probability before and after training."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from igd_jax.core.errors import InputError
+from igd_jax.data.tokenizer import Tokenizer
+from igd_jax.evaluation.groups import Columns, group_means
+from igd_jax.evaluation.queries import evenly_spaced
+from igd_jax.evaluation.token_figures import TitleTokens
+from igd_jax.methods.base import BACKBONE
+from igd_jax.page.lists import chosen_queries
+from igd_jax.session.analysis import Evaluated
+from igd_jax.session.session import Session
+from igd_jax.session.token_statistics import title_tokens
+
+COSTLY = 6.0
+"""Nats from which on a token is as dark as it can be."""
+
+
+@dataclass(frozen=True)
+class Token:
+    """A token of a title.
+
+    Attributes:
+      text: its text.
+      is_joined: whether it goes on where the token before it ends.
+      gain: information gain, in nats.
+      forced: whether it has none.
+      weight: weight in the loss.
+      before, after: log-probability after the history of the user, with untrained and with trained weights.
+      darkest_gain: the largest gain among the tokens that are shown.
+    """
+
+    text: str
+    is_joined: bool
+    gain: float
+    forced: bool
+    weight: float
+    before: float
+    after: float
+    darkest_gain: float
+
+    @property
+    def shades(self) -> dict[str, float]:
+        """Shade of its cell for each number, from 0 to 1."""
+        dark = {"gain": self.gain / (self.darkest_gain or 1.0), "weight": self.weight}
+        dark |= {"before": -self.before / COSTLY, "after": -self.after / COSTLY}
+        return {name: round(min(max(value, 0.0), 1.0), 2) for name, value in dark.items()}
+
+
+@dataclass(frozen=True)
+class HeatMap:
+    """Titles, token by token.
+
+    Attributes:
+      titles: tokens of each.
+      by_gain: mean log-probability of forced and of deciding tokens, before and after training.
+      n_queries: number of queries whose targets the means are of.
+    """
+
+    titles: Sequence[Sequence[Token]]
+    by_gain: Columns
+    n_queries: int
+
+
+def heat_map(evaluated: Evaluated, *, max_examples: int) -> HeatMap:
+    """Run the model of a run, untrained and trained, on the targets of some queries.
+
+    Args:
+      evaluated: the evaluation.
+      max_examples: most queries for the means, evenly spread; 0 = all.
+
+    Raises:
+      InputError: the model writes no text, or its weights are not there.
+    """
+    session, lists = evaluated.session, evaluated.lists
+    if session.method.model_kind != BACKBONE:
+        raise InputError(f"{session.settings.method.name} scores items and writes no text")
+    recommender, shown = evaluated.recommender, chosen_queries(len(lists))
+    further = evenly_spaced(len(lists), max_examples).tolist()
+    some = lists.take(np.array([*shown, *further]))
+    item = recommender.index.catalog.first[some.targets.ids[some.targets.start[:-1]]]
+    examples = recommender.examples(session.rows(session.settings.eval.split).take(some.row))
+    untrained = session.method.make_model(session.context(session.index))
+    before, after = (
+        title_tokens(recommender, examples, item, evaluated.walk, model=model) for model in (untrained, None)
+    )
+    start = np.flatnonzero(after.place == 0)
+    titles = _titles(session, item[: len(shown)].tolist(), start[: len(shown)].tolist(), before.logp, after)
+    rest = slice(int(start[len(shown)]), None)
+    values = {"before": before.logp[rest], "after": after.logp[rest]}
+    means = group_means(("deciding", "forced"), after.forced[rest].astype(np.int64), values)
+    return HeatMap(titles, means, len(further))
+
+
+def _titles(
+    session: Session, items: Sequence[int], starts: Sequence[int], before: Float[np.ndarray, " n"], after: TitleTokens
+) -> list[list[Token]]:
+    """Tokens of some titles; `starts` says where they begin in `before` and `after`."""
+    ids, annotations = session.index.item_tokens, session.method.objective(session.context(session.index)).annotations
+    weight = annotations.get("weight", np.ones(len(ids.ids), np.float32))
+    titles: list[list[Token]] = []
+    darkest = float(after.gain[: starts[-1] + len(ids[items[-1]])].max())
+    for item, start in zip(items, starts, strict=True):
+        numbers = zip(ids[item].tolist(), weight[ids.start[item] :].tolist(), strict=False)
+        titles.append(
+            [
+                Token(
+                    *token_text(session.tokenizer, token),
+                    float(after.gain[at]),
+                    bool(after.forced[at]),
+                    own_weight,
+                    float(before[at]),
+                    float(after.logp[at]),
+                    darkest,
+                )
+                for at, (token, own_weight) in enumerate(numbers, start=start)
+            ]
+        )
+    return titles
+
+
+def token_text(tokenizer: Tokenizer, token: int) -> tuple[str, bool]:
+    """Text of a token for people, with signs for what has no ink, and whether no space is before it."""
+    if token == tokenizer.eos:
+        return "end", False
+    text = tokenizer.backend.decode([token], skip_special_tokens=False)
+    signs = text.strip() or text.replace("\n", "⏎").replace(" ", "␣")
+    return signs, not text[:1].isspace()
