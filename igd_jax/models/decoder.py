@@ -21,12 +21,13 @@ from igd_jax.models.layers import (
     KeyBlock,
     RMSNorm,
     Rotation,
+    look_up,
     normal_init,
     pick,
     recomputing,
     rotation_of,
 )
-from igd_jax.models.products import frozen_product, look_up, product
+from igd_jax.models.products import frozen_product, product
 from igd_jax.models.visibility import Causal, Tree, Visibility, mask_of, positions_of
 
 

@@ -238,6 +238,25 @@ def attend_fused(
     return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=cast(Any, implementation))
 
 
+@jax.custom_vjp
+def look_up(table: Float[Array, "V D"], ids: Int[Array, "*n"]) -> Float[Array, "*n D"]:
+    """Rows of a table, with gradients summed in float32: in bfloat16, a sum of ones ends at 256."""
+    return table[ids]
+
+
+def _look_up_forward(table: Array, ids: Array) -> tuple[Array, tuple[Array, Array]]:
+    return table[ids], (table, ids)
+
+
+def _look_up_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, None]:
+    table, ids = kept
+    total = jnp.zeros(table.shape, jnp.float32).at[ids].add(gradient.astype(jnp.float32))
+    return total.astype(table.dtype), None
+
+
+look_up.defvjp(_look_up_forward, _look_up_backward)
+
+
 def pick(hidden: Float[Array, "B S D"], column: Int[Array, "B T"]) -> Float[Array, "B T D"]:
     """States of the given columns of each row; columns out of range are clipped."""
     column = jnp.clip(column, 0, hidden.shape[1] - 1)

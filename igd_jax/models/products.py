@@ -1,4 +1,4 @@
-"""Products with weights, and rows of tables, whose gradients are sums that need more bits than bfloat16 has.
+"""Products with weights, whose gradients are sums that need more bits than bfloat16 has.
 
 A gradient of a weight is a sum over the tokens of all devices. Derived from a product of bfloat16 numbers, it would be
 rounded to bfloat16 on each device, and added up in bfloat16 between devices, also if the weight is float32.
@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 
 def frozen_product(
@@ -44,22 +44,3 @@ def _product_backward(dtype: DTypeLike | None, kept: tuple[Array, Array], gradie
 
 
 product.defvjp(_product_forward, _product_backward)
-
-
-@jax.custom_vjp
-def look_up(table: Float[Array, "V D"], ids: Int[Array, "*n"]) -> Float[Array, "*n D"]:
-    """Rows of a table, with gradients summed in float32: in bfloat16, a sum of ones ends at 256."""
-    return table[ids]
-
-
-def _look_up_forward(table: Array, ids: Array) -> tuple[Array, tuple[Array, Array]]:
-    return table[ids], (table, ids)
-
-
-def _look_up_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, None]:
-    table, ids = kept
-    total = jnp.zeros(table.shape, jnp.float32).at[ids].add(gradient.astype(jnp.float32))
-    return total.astype(table.dtype), None
-
-
-look_up.defvjp(_look_up_forward, _look_up_backward)
