@@ -74,7 +74,7 @@ class Ranker:
         options = decode_options(session.settings.decode, self.index)
         engine = session.method.engine(context, trained.model, options)
         self.engine, self._read = placed(engine, session.mesh), Reader()
-        self.n_read = 0
+        self.n_read, self._compilations = 0, Compilations()
         self._names = ItemNames(self.index, session.prepared.item_ids)
         self._histories = Histories(session, self.index, self._names)
 
@@ -115,13 +115,12 @@ class Ranker:
         order = by_length(examples, np.arange(n_rows))
         n_widths = n_shapes(examples, in_groups(order, size))
         progress = Progress("recommend", n_rows, "users") if n_rows > size else None  # none for a single batch
-        compilations = Compilations()
 
         def rank_part(part: Int[np.ndarray, " _"]) -> Iterator[Lists]:
             groups = list(in_groups(part, size))
             batches: Iterator[Any] = map(batch_of, groups)
             if progress is not None:
-                batches = compilations.watch("search", batches, n_shapes=n_widths)
+                batches = self._compilations.watch("search", batches, n_shapes=n_widths)
             numbered = ((len(group), batch) for batch, group in zip(batches, groups, strict=True))
             for place, lists in recommend_all(engine, numbered, width=width, read=self._read):
                 yield part[place], lists

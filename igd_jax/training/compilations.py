@@ -1,4 +1,4 @@
-"""Lines about the programs that are being compiled: what for, which of how many, and that it still goes on."""
+"""Lines about programs before they are compiled: what for, and which of how many; and while they first run."""
 
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
@@ -20,12 +20,13 @@ class Compilations:
         return len(self._known)
 
     def watch(self, what: str, parts: Iterable[Part], *, n_shapes: int = 0) -> Iterator[Part]:
-        """Pass on batches or groups of them; prints lines before and while a shape is compiled for the first time.
+        """Pass on batches or groups of them; prints lines before and while a shape is compiled, and first used.
 
         Args:
           what: noun for the program that is compiled for them.
           parts: the batches, or groups of them.
-          n_shapes: number of shapes there are in all calls; 0 = those of `parts` are counted if it has a length.
+          n_shapes: number of shapes there are in all calls, if that is known; 0 = those of `parts` are counted, if it
+            has a length.
         """
         number = len(self) if n_shapes else 0
         if isinstance(parts, Sized) and not n_shapes:
@@ -36,9 +37,9 @@ class Compilations:
                 continue
             self._known.add(shape)
             number += 1
-            counted = f" ({number} of {n_shapes})" if n_shapes > 1 else ""
+            counted = f" ({number} of {n_shapes})" if number <= n_shapes > 1 else ""
             say(f"compiling the {what} of {_size(part)}{counted}")
-            with told_alive("compiling"):
+            with told_alive(f"at the {what}"):
                 yield part
 
 
