@@ -99,7 +99,7 @@ def _checkpoint(scored: Scored, workdir: Workdir) -> CheckpointRecord | None:
 
 
 def try_values(
-    config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int, unfinished: Path
+    config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int, unfinished: Path | None = None
 ) -> list[dict[str, Any]]:
     """Rank rows of valid, regardless of `config.eval.split`, with each value of a field; prints the NDCG of each.
 
@@ -127,7 +127,7 @@ def try_values(
 
 
 def choose(
-    config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int, unfinished: Path
+    config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int, unfinished: Path | None = None
 ) -> tuple[ConfigDict, Choice]:
     """Set a field to the value with the highest NDCG at the largest k on valid, the first one in case of ties.
 
@@ -144,7 +144,7 @@ def choose(
 
 
 def choose_per_metric(
-    config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int, unfinished: Path
+    config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int, unfinished: Path | None = None
 ) -> tuple[ConfigDict, Choice, dict[str, Any]]:
     """As `choose`; and rank `config.eval` with each value that is best for some metric with a cut-off.
 

@@ -93,7 +93,6 @@ def _train(
     if "weight" in objective.annotations:
         print_example(session, examples["train"], objective.annotations["weight"])
     plan = Plan(settings, len(examples["train"]))
-    sample = Sample(session, context, valid_rows, examples["valid"])
     say(str(plan))
     profiled = parse_steps(profile_steps, num_steps=plan.num_steps)
     packs = choose_packs(session, objective, train=examples["train"], valid=examples["valid"])
@@ -116,6 +115,7 @@ def _train(
     )
     say(f"making the model: {settings.model.path or settings.model.config or settings.method.name}")
     state, functions, frozen, model_of = initial_state(session, context, objective, optimizer)
+    sample = Sample(session, context, valid_rows, examples["valid"], model_of)
     # Methods raise errors about sizes when a batch is traced; trace the longest before anything is written.
     longest = by_length(examples["train"], np.arange(plan.n_rows))[-plan.micro_batch_size :]
     longest_batch = next(batches_of(examples["train"], longest, step=0))
@@ -173,7 +173,7 @@ def _train(
                     metrics.write(step, **valid)
                     progress = update_best(progress, valid["valid_loss"], step)
                     say(f"step {step}: valid loss {valid['valid_loss']:.4f} (best {progress['best_loss']:.4f})")
-                    sample.show(step, model_of(state.params))
+                    sample.show(step, state.params)
                     if progress["worse"] == 0:
                         checkpoints.save_best(step, state.params, progress)
                     if plan.out_of_patience(progress["worse"]):

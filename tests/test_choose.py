@@ -28,7 +28,7 @@ def trials(monkeypatch):
     tried = []
 
     def use(values: list[float]) -> list:
-        def score(config, _):
+        def score(config, _, **__):
             tried.append(config)
             return SimpleNamespace(
                 metrics={
@@ -55,7 +55,7 @@ def test_the_best_value_wins_and_of_equals_the_first(tiny, trials, values, chose
 
 def test_lists_shorter_than_the_largest_cut_off_are_judged_by_what_they_have(tiny, monkeypatch):
     metrics = {"ndcg@1": 0.2, "n": 1, "protocol": "rows"}
-    monkeypatch.setattr(program, "score", lambda config, _: SimpleNamespace(metrics=metrics))
+    monkeypatch.setattr(program, "score", lambda config, _, **__: SimpleNamespace(metrics=metrics))
     _, choice = program.choose(tiny_run.tiny_config(tiny), Workdir("nowhere"), ALPHAS, max_examples=0)
     assert choice == Choice({"decode.alpha": ALPHAS.values}, "ndcg@1", "valid", "rows", 1)
 

@@ -128,7 +128,7 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
             return state.replace(params=params, step=state.step + 1), {"loss": params["w"]}
 
         functions = StepFunctions(lambda *_: None, None, update, lambda *_: jnp.float32(0))
-        return init_state({"w": jnp.float32(0)}, args[-1]), functions, {}, None
+        return init_state({"w": jnp.float32(0)}, args[-1]), functions, {}, lambda params: params
 
     def score(*_: Any, **__: Any) -> evaluate.Scored:
         scored = object.__new__(evaluate.Scored)

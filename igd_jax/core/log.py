@@ -55,8 +55,8 @@ def told_alive(what: str, *, every_seconds: float = 30.0) -> Iterator[None]:
 
 
 def _is_watched() -> bool:
-    """Whether this process prints, to a terminal of known width."""
-    return is_first() and sys.stdout is not None and sys.stdout.isatty() and get_terminal_size((0, 0)).columns > 0
+    """Whether this process prints, to a terminal of known size; tqdm shows nothing on one without rows."""
+    return is_first() and sys.stdout is not None and sys.stdout.isatty() and min(get_terminal_size((0, 0))) > 0
 
 
 class Progress:

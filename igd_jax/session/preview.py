@@ -19,7 +19,9 @@ from igd_jax.methods.base import Context
 from igd_jax.models.sharding_rules import placed
 from igd_jax.session.ranker import decode_options
 from igd_jax.session.session import Session
+from igd_jax.session.weights import ModelOf
 from igd_jax.training.mesh import local_rows, put_batch
+from igd_jax.training.step import Params
 
 
 def report_targets(session: Session, examples: Mapping[str, Examples]) -> None:
@@ -52,16 +54,18 @@ class Sample:
       context: context of training.
       rows: watched rows of valid.
       examples: their examples.
+      model_of: function from trained parameters to the model.
     """
 
-    def __init__(self, session: Session, context: Context, rows: Rows, examples: Examples):
+    def __init__(self, session: Session, context: Context, rows: Rows, examples: Examples, model_of: ModelOf):
         method = session.method
         searches = method.beam_search or method.inputs == "items"
         self.is_shown = session.settings.train.show_sample and searches and not method.needs_collaborative
         self._session, self._context, self._row, self._is_compiled = session, context, rows.take(np.arange(1)), False
+        self._model_of = model_of
         self._examples = replace(examples, target=None)  # which the model is to write
 
-    def show(self, step: int, model: nnx.Module) -> None:
+    def show(self, step: int, params: Params) -> None:
         """Print history, target and recommendations in one line; of several processes, all have to call it."""
         if not self.is_shown:
             return
@@ -69,7 +73,7 @@ class Sample:
             say("compiling the search of a sample recommendation")
             self._is_compiled = True
         with told_alive("compiling"):
-            found = self._ranked(model)
+            found = self._ranked(self._model_of(params))
         index, row = self._session.index, self._row
         ranked = found[found >= 0].tolist()
         history, target = row.history(0).tolist(), int(row.target[0])

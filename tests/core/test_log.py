@@ -94,10 +94,13 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def wide(monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("LINES", "40")
 
 
-def test_a_terminal_of_unknown_width_gets_lines(monkeypatch):
-    monkeypatch.setenv("COLUMNS", "0")
+@pytest.mark.parametrize("unknown", ["COLUMNS", "LINES"])
+@pytest.mark.usefixtures("wide")
+def test_a_terminal_of_unknown_size_gets_lines(monkeypatch, unknown):
+    monkeypatch.setenv(unknown, "0")
     with redirect_stdout(Terminal()) as terminal:
         Progress("train", 10, "steps").update(10)
     assert terminal.getvalue().startswith("train: 10/10 steps")
