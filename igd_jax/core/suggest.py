@@ -8,32 +8,33 @@ from igd_jax.core.shown import shortened
 
 MOST = 3
 """Maximum number of suggestions."""
+LEAST_LIKE = 80
+"""Least similarity of a suggestion, in percent: the letters in common, in order, of all letters of both."""
 LONGEST = 80
 """Maximum number of characters of a suggestion."""
 SHORTEST = 4
 """Letters with which the beginning of a name is recognised."""
-LEAST_LIKE = 75
-"""Least similarity of a suggestion, in percent: twice the letters in common by all letters (the normalised Indel)."""
 
 
 def did_you_mean(given: str, known: Collection[str]) -> str:
     """A question to append to a message about an unknown name: ``; did you mean 'A' or 'B'?``; empty if nothing fits.
 
-    What begins with the given text comes first, then what is spelt like it, the most similar first. Case and signs do
-    not matter. A million names take about half a second.
+    Suggested is what is spelt like the given text, or begins like it, the most similar first. Case and signs do not
+    matter. A million names take about a second.
 
     Args:
       given: the unknown name.
       known: the known ones.
     """
-    beginning = utils.default_process(given)
-    is_long = len(beginning) >= SHORTEST
-    begin = [name for name in known if is_long and utils.default_process(name).startswith(beginning)]
-    like = process.extract(
-        given, list(known), scorer=fuzz.ratio, processor=utils.default_process, limit=MOST, score_cutoff=LEAST_LIKE
-    )
-    found = list(dict.fromkeys([*begin, *(name for name, *_ in like)]))[:MOST]
-    if not found:
+    asked, names = utils.default_process(given), list(known)
+    plain = [utils.default_process(name) for name in names]
+    forms = [plain, [name[: len(asked)] for name in plain]] if len(asked) >= SHORTEST else [plain]
+    likeness = dict[str, float]()
+    for form in forms:
+        for _, like, place in process.extract(asked, form, scorer=fuzz.ratio, limit=MOST, score_cutoff=LEAST_LIKE):
+            likeness[names[place]] = max(like, likeness.get(names[place], 0.0))
+    if not asked or not likeness:
         return ""
-    *others, last = (repr(shortened(name, LONGEST)) for name in found)
+    best = sorted(likeness, key=lambda name: -likeness[name])[:MOST]
+    *others, last = (repr(shortened(name, LONGEST)) for name in best)
     return f"; did you mean {', '.join(others)}{' or ' if others else ''}{last}?"

@@ -131,18 +131,18 @@ class Explanation:
 def _box(token: Token, most: float) -> str:
     """One token of the heat map; spaces and line ends are made visible."""
     text = token.text.replace(" ", "\u2423").replace("\n", "\u23ce").replace("\t", "\u21e5")
-    logp = token.log_probability
-    numbers = [f"{token.gain:.3g}", f"{token.weight:g}", *([] if logp is None else [f"{logp:.2f}"])]
-    blue = 0.0 if logp is None else min(-logp / UNLIKELY, 1.0) * DARKEST
+    logp, likely = token.log_probability, ""
+    if logp is not None:
+        blue = f"rgba({LOGP}, {min(-logp / UNLIKELY, 1.0) * DARKEST:.3f})"
+        likely = f'<span style="display: block; background: {blue}">{logp:.2f}</span>'
     style = (
         "display: inline-block; margin: 1px; padding: 2px 4px; vertical-align: top; text-align: center; "
         f"border: 1px {'dashed' if token.forced else 'solid'} rgba(128, 128, 128, 0.6); "
         f"background: rgba({GAIN}, {token.gain / most * DARKEST:.3f})"
     )
-    small = f"font-size: 75%; background: rgba({LOGP}, {blue:.3f})"
     return (
         f'<span style="{style}" title="id {token.id}"><code style="background: none; white-space: pre">{escape(text)}'
-        f'</code><br/><span style="{small}">{"<br/>".join(numbers)}</span></span>'
+        f"</code><br/><small>{token.gain:.3g}<br/>{token.weight:g}{likely}</small></span>"
     )
 
 

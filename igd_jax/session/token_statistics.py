@@ -79,14 +79,16 @@ def token_statistics(
     lengths = tokens.lengths[item]
     start = np.cumsum(lengths) - lengths
     found = np.empty((3, lengths.sum()), np.float32)
-    progress, done = Progress("tokens", len(item), "titles"), 0
+    progress, done = Progress("tokens", len(item), "titles") if len(item) > size else None, 0
     for group in in_groups(by_length(examples, np.arange(len(item))), size):
         batch = make_text_batch(examples, group, tokens, {}, size=size)
         mask = np.asarray(batch.target_mask)
         with jax.set_mesh(session.mesh):
             values = np.asarray(_statistics(graph, weights, put_batch(batch, session.mesh), prompt))
         found[:, ragged_index(start[group], lengths[group])] = values[:, mask]
-        progress.update(done := done + len(group))
+        done += len(group)
+        if progress:
+            progress.update(done)
     return found
 
 

@@ -12,8 +12,9 @@ NAMES = ["The Iron Tide: A Novel", "The Iron Tile", "Gone Girl", "Night Train to
     [
         ("gone girl!", "; did you mean 'Gone Girl'?"),
         ("Night train to Lissabon", "; did you mean 'Night Train to Lisbon'?"),
-        ("the iron ti", "; did you mean 'The Iron Tide: A Novel' or 'The Iron Tile'?"),
+        ("the iron ti", "; did you mean 'The Iron Tile' or 'The Iron Tide: A Novel'?"),
         ("x" * 299, f"; did you mean '{'x' * 38}...{'x' * 38}'?"),
+        ("the iron tidd", "; did you mean 'The Iron Tide: A Novel' or 'The Iron Tile'?"),
         ("gon", ""),
         ("Moby Dick", ""),
         ("???", ""),

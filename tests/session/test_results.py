@@ -49,7 +49,7 @@ def test_an_answer_in_a_notebook_shows_markup_as_text():
 
 def test_a_title_is_a_heat_map_of_its_tokens():
     html = EXPLANATION._repr_html_()
-    assert {each.tag for each in _elements(html)} <= {"all", "div", "span", "code", "br", "p"}
+    assert {each.tag for each in _elements(html)} <= {"all", "div", "span", "code", "small", "br", "p"}
     assert _texts(html, "code") == ["<b>\u2423Red", "\u2423Fox", "\u23ce"]
     assert _texts(html, "p")[1:] == ["note: cut"]
     boxes = [each.get("style") for each in _elements(html) if each.tag == "span"]
