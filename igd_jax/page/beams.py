@@ -21,7 +21,7 @@ from igd_jax.models.sharding_rules import placed
 from igd_jax.page.lists import chosen_queries
 from igd_jax.session.analysis import Evaluated
 from igd_jax.session.collaborative import collaborative_source
-from igd_jax.session.recommender import decode_options
+from igd_jax.session.ranker import decode_options
 from igd_jax.training.mesh import put_batch
 
 N_BEAMS = 4

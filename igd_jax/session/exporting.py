@@ -26,7 +26,7 @@ from igd_jax.models.setrec import SetModel
 from igd_jax.models.t5 import T5
 from igd_jax.session.config_flags import config_json
 from igd_jax.session.exported import FORMAT, ITEMS, RUN, SETTINGS, TRIE, trie_arrays
-from igd_jax.session.recommender import decode_options
+from igd_jax.session.ranker import decode_options
 from igd_jax.session.session import Session
 from igd_jax.session.weights import Trained
 
