@@ -51,7 +51,7 @@ def test_the_same_command_goes_on_and_gives_the_same_bytes(run, trained):
     assert not (trained / "eval" / "stopped").exists()
     (kept,) = (trained / "cache" / "unfinished" / "stopped").iterdir()
     with kept.open("a") as file:
-        file.write('{"users": [1')  # as a kill leaves it
+        file.write('{"users": [1]}\n{"users": [1')  # as a bad disk and a kill leave it
 
     done, n_parts = run("stopped")
     assert (done.code, n_parts) == (0, -(-N_TEST // 8) - 1)

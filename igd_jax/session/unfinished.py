@@ -38,12 +38,12 @@ class Unfinished:
       n_read: number of users whose lists an earlier start has found.
 
     Args:
-      folder: folder of the file; `remove` removes it with files of other fingerprints.
+      folder: folder of the file, and of those of other fingerprints.
       parts: all that the lists depend on.
     """
 
     def __init__(self, folder: Path, parts: Iterable[bytes | str | np.ndarray]):
-        self._folder, self._path = folder, folder / f"{fingerprint(*parts)}.jsonl"
+        self._path = folder / f"{fingerprint(*parts)}.jsonl"
         self.n_read = self._n_all = 0
 
     def ranked(self, parts: Sequence[Int[np.ndarray, " _"]], rank: Callable[[Any], Iterator[Lists]]) -> Iterator[Lists]:
@@ -53,7 +53,7 @@ class Unfinished:
           parts: numbers of the users of each part, the same in every start.
           rank: function that ranks those of a part.
         """
-        lines, keep = hosts.from_first(self._read)
+        lines, n_bytes = hosts.from_first(self._read)
         self._n_all = sum(map(len, parts))
         for line in lines:
             users, lists = _parsed(line)
@@ -61,19 +61,27 @@ class Unfinished:
             yield users, lists
         if self.n_read:
             say(f"going on after {self.n_read:,} of {self._n_all:,} users")
+        keep: int | None = n_bytes  # what is incomplete or damaged is replaced
         for part in parts[len(lines) :]:
             found = []
             for of_some in rank(part):
                 found.append(of_some)
                 yield of_some
-            append_lines(self._path, [_line(found)], keep=keep)  # an incomplete line is replaced
+            append_lines(self._path, [_line(found)], keep=keep)
             keep = None
 
-    def _read(self) -> tuple[list[str], int | None]:
-        """The complete lines of the file, and their bytes."""
-        text = self._path.read_bytes() if self._path.is_file() else b""
-        whole = text[: text.rfind(b"\n") + 1]
-        return whole.decode().splitlines(), len(whole)
+    def _read(self) -> tuple[list[str], int]:
+        """The lines of the file before the first that is incomplete or damaged, and their bytes."""
+        lines = list[str]()
+        for line in self._path.read_bytes().splitlines(keepends=True) if self._path.is_file() else []:
+            try:
+                _parsed(text := line.decode())
+            except (KeyError, TypeError, ValueError):
+                break
+            if not text.endswith("\n"):
+                break
+            lines.append(text)
+        return lines, sum(len(line.encode()) for line in lines)
 
     @contextmanager
     def told(self) -> Iterator[None]:

@@ -10,6 +10,7 @@ from igd_jax.core.io import append_lines, atomic_file, atomic_folder, write_json
 from igd_jax.core.log import Progress, say
 from igd_jax.core.metrics_log import MetricsWriter, plot_losses
 from igd_jax.core.process import is_first
+from igd_jax.core.trackers import TensorBoard
 
 METRICS = '{"step": 1, "loss": 1.0}\n{"step": 2, "loss": 0.5}\n'
 
@@ -32,7 +33,7 @@ def test_another_process_writes_nothing(tmp_path):
     with atomic_folder(tmp_path / "eval") as folder:
         (folder / "metrics.json").write_text("{}")
     append_lines(tmp_path / "answers" / "x.jsonl", ["{}"])
-    metrics = MetricsWriter(tmp_path / "run" / "metrics.jsonl", tmp_path / "tb")
+    metrics = MetricsWriter(tmp_path / "run" / "metrics.jsonl", TensorBoard(tmp_path / "tb"))
     metrics.write(1, loss=1.0)
     metrics.close()
     assert list(tmp_path.iterdir()) == []
