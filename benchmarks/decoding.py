@@ -33,7 +33,7 @@ from igd_jax.data.examples import Examples
 from igd_jax.decoding.queue import recommend_all
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.visibility import Visibility, mask_of
-from igd_jax.session.recommender import decode_options
+from igd_jax.session.ranker import decode_options
 from igd_jax.session.session import Session
 
 OURS, PUBLISHED = "igd_jax", "transformers"
