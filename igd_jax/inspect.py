@@ -26,11 +26,9 @@ from igd_jax.data.templates import TEMPLATES
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.items.candidates import choose_candidates
 from igd_jax.items.index import build_index
-from igd_jax.session.config_flags import load_config
-from igd_jax.session.explaining import explanation, training_weights
+from igd_jax.session.explaining import explanation
 from igd_jax.session.requests import ItemNames
 from igd_jax.session.results import Explanation
-from igd_jax.session.session import set_up_to_decode
 
 OF_THE_RUN = ("data", "tokenizer", "candidates", "prompt", "beta")
 """Flags whose values a run has."""
@@ -78,6 +76,11 @@ def inspect_run(workdir: Workdir, title: str) -> Explanation:
     Raises:
       InputError: there is no run, its method writes no titles, or the catalogue has no such title.
     """
+    # JAX, which these import, takes a second, and only a run needs it.
+    from igd_jax.session.config_flags import load_config
+    from igd_jax.session.session import set_up_to_decode
+    from igd_jax.session.training_weights import training_weights
+
     session = set_up_to_decode(load_config(None, workdir), workdir)
     item = ItemNames(session.index, session.prepared.item_ids).item(title)
     return explanation(session.index, session.tokenizer, item, weight=training_weights(session))

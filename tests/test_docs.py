@@ -27,6 +27,7 @@ NO_FIELD = {"igd_jax", "benchmarks", "configs", "context", "batch", "index", "tr
 SUFFIXES = {
     "py",
     "md",
+    "html",
     "sh",
     "json",
     "jsonl",
@@ -77,7 +78,8 @@ def flags_of(module: str) -> set[str]:
     """Names of all flags that a program defines, itself or by what the programs share."""
     shared = [*(ROOT / "igd_jax" / "session").glob("*.py"), ROOT / "benchmarks" / "common.py"]
     files = [ROOT.joinpath(*module.split(".")).with_suffix(".py"), *shared]
-    return {name for file in files for name in re.findall(r'DEFINE_\w+\(\s*"(\w+)"', file.read_text())}
+    found = [match for file in files for match in re.findall(r'DEFINE_(\w+)\(\s*"(\w+)"', file.read_text())]
+    return {name for _, name in found} | {f"no{name}" for kind, name in found if kind == "bool"}
 
 
 def config_fields() -> set[str]:

@@ -45,6 +45,11 @@ from igd_jax.training.whole_text import whole_text
 
 BACKBONE = "backbone"
 """Kind of model of methods that tune the backbone to write items; any such method can decode it."""
+LOG_PROBABILITY = (
+    "log-probability of the title, its tokens summed as the method and config.decode.alpha weigh them, over "
+    "length^config.decode.length_penalty; the nearer to 0 the better, to be compared within one list only"
+)
+"""What the score of a result is under methods that search the trie."""
 
 
 @dataclass(frozen=True)
@@ -172,10 +177,7 @@ class Method(abc.ABC):
     decoding_args: ClassVar[tuple[str, ...]]
     beam_search: ClassVar[bool]
     backbones: tuple[str, ...]
-    score: ClassVar[str] = (
-        "log-probability of the title, its tokens summed as the method and config.decode.alpha weigh them, over "
-        "length^config.decode.length_penalty; the nearer to 0 the better, to be compared within one list only"
-    )
+    score: ClassVar[str]
 
     @property
     @abc.abstractmethod

@@ -22,6 +22,7 @@ from igd_jax.core.types import LossSum, TextBatch, prompt_batch
 from igd_jax.decoding.engine import Engine
 from igd_jax.methods.base import (
     BACKBONE,
+    LOG_PROBABILITY,
     Context,
     DecodeOptions,
     Method,
@@ -67,6 +68,7 @@ class CFT(Method):
     """
 
     model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
+    score = LOG_PROBABILITY
     backbones = ("decoder", "t5")
     needs_collaborative = False
 

@@ -15,6 +15,7 @@ from igd_jax.decoding.mixture import mixture
 from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.methods.base import (
     BACKBONE,
+    LOG_PROBABILITY,
     Context,
     DecodeOptions,
     Method,
@@ -35,6 +36,7 @@ class D3(Method):
     """
 
     model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", ("lam",), True
+    score = LOG_PROBABILITY
     backbones = ("decoder", "t5")
 
     def __init__(self, *, lam: float = 0.5):

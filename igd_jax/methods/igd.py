@@ -13,6 +13,7 @@ from igd_jax.decoding.engine import Engine
 from igd_jax.items.gain_weights import ENTROPIES, WEIGHTS, gain_share
 from igd_jax.methods.base import (
     BACKBONE,
+    LOG_PROBABILITY,
     Context,
     DecodeOptions,
     Method,
@@ -38,6 +39,7 @@ class IGD(Method):
     """
 
     model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
+    score = LOG_PROBABILITY
     backbones = ("decoder", "t5")
     needs_collaborative = False
 

@@ -30,6 +30,7 @@ from igd_jax.decoding.device_trie import DeviceTrie, device_trie
 from igd_jax.decoding.engine import Engine
 from igd_jax.methods.base import (
     BACKBONE,
+    LOG_PROBABILITY,
     Context,
     DecodeOptions,
     Method,
@@ -64,6 +65,7 @@ class MSL(Method):
     """
 
     model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
+    score = LOG_PROBABILITY
     backbones = ("decoder", "t5")
     needs_collaborative = False
 

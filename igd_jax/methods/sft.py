@@ -11,6 +11,7 @@ from flax import nnx
 from igd_jax.decoding.engine import Engine
 from igd_jax.methods.base import (
     BACKBONE,
+    LOG_PROBABILITY,
     Context,
     DecodeOptions,
     Method,
@@ -29,6 +30,7 @@ class SFT(Method):
     """
 
     model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
+    score = LOG_PROBABILITY
     needs_collaborative = False
 
     def __init__(self, *, prompt_loss: bool = False):

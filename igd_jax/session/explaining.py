@@ -5,12 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float
 
-from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.items.index import ItemIndex, walk_rows
 from igd_jax.session.results import Explanation, Token
-from igd_jax.session.session import Session
 
 
 def explanation(
@@ -41,17 +39,3 @@ def explanation(
             for place, token in enumerate(ids.tolist())
         ),
     )
-
-
-def training_weights(session: Session) -> Float[np.ndarray, " total"]:
-    """Weight of each token of all items in the loss of the run's method, aligned with `ItemIndex.item_tokens`.
-
-    Raises:
-      InputError: the method writes no titles, so none of their tokens has a weight.
-    """
-    if session.method.inputs != "text":
-        raise InputError(
-            f"{session.settings.method.name} scores items and writes no titles, so there are no tokens to explain"
-        )
-    annotations = session.method.objective(session.context(session.index)).annotations
-    return annotations.get("weight", np.ones(len(session.index.item_tokens.ids), np.float32))

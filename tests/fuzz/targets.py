@@ -67,7 +67,7 @@ def _prepare(source: str, path: str, *options: str) -> Target:
 
 
 def _inspect(what: str, *damaged: str, **more: Any) -> Target:
-    given = ("--data=data", "--tokenizer=model", "--title=Red Fox (print)", "--json", "--candidates=candidates.txt")
+    given = ("--data=data", "--tokenizer=model", "--title=Red Fox (poster)", "--json", "--candidates=candidates.txt")
     return Target(f"inspect {what}", inspect, given, ("data", "model", "candidates.txt"), damaged, **more)
 
 

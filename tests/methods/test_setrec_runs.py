@@ -29,7 +29,7 @@ def context_with(tokenizer=TOKENIZER, *, seed: int = 0, **model: Any):
     """A context whose backbone is the one that these fields of `config.model` name."""
     fields = {"path": "", "config": "t5-pico", "dtype": "float32", "param_dtype": "float32", "dropout": -1.0} | model
     lora = {"lora_rank": 0, "lora_alpha": 16.0, "lora_targets": "q", "lora_dropout": 0.0, "quantize": ""}
-    given = ModelSettings(**fields, **lora, remat="none")
+    given = ModelSettings(**fields, **lora, remat="none", attention="xla")
     backbone = partial(
         make_backbone, given, tokenizer, vocab_size=tokenizer.vocab_size, seed=seed, mesh=make_mesh(data=1)
     )
