@@ -58,6 +58,8 @@ FIELDS = _options(
 )
 OF_ABSL = _options("flagfile", "undefok", "v", "verbosity", "logtostderr")
 
+TABLES = ("run/eval/compare.md", "run/eval/compare.json")
+
 
 def _prepare(source: str, path: str, *options: str) -> Target:
     folder = "/".join(path.split("/")[:2])
@@ -147,8 +149,13 @@ TARGETS = (
     _inspect("tokenizer", "model", "model/tok*"),
     _inspect("candidates", "candidates.txt"),
     _inspect("options", options=_options("data", "tokenizer", "title", "candidates", "beta", "json") | OF_ABSL),
-    Target("compare", compare, ("run/eval/a", "run/eval/b"), ("run",), ("run/eval/*", "run/eval/*/*")),
-    Target("compare options", compare, ("run/eval/a", "run", "--json"), ("run",), options=_options("targets", "json")),
+    Target("compare", compare, ("run/eval/a", "run/eval/b"), ("run",), ("run/eval/*", "run/eval/*/*"), writes=TABLES),
+    Target(
+        "compare options",
+        *(compare, ("run/eval/a", "run", "--json"), ("run",)),
+        options=_options("targets", "json"),
+        writes=TABLES,
+    ),
     _analyse("evaluation", "run/eval/a", *["run/eval/a/*"] * 4, "run/metrics.jsonl"),
     _analyse("options", options=_options("max_examples", "exact_examples", "name", "split"), anywhere=True),
     _evaluate("data", *DATA),
