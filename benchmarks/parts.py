@@ -58,7 +58,8 @@ def run(module: str, parts: Mapping[str, Part], *, arguments: Sequence[str] = ()
         return result
     if unknown := sorted(set(values.only) - set(parts)):
         raise InputError(f"--only names {unknown[0]!r}; expected one of {', '.join(parts)}")
-    found = json.loads(output.read_text())["parts"] if output.is_file() else {}
+    # A file from before there were parts has none, and is replaced.
+    found = json.loads(output.read_text()).get("parts", {}) if output.is_file() else {}
     for name in values.only or parts:
         say(f"{name}: at most {parts[name].limit} s")
         found[name] = _in_a_process(module, name, parts[name].limit, arguments)
