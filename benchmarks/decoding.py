@@ -174,7 +174,7 @@ def measure_one(data: str, size: str) -> dict[str, Any]:
 def histories(session: Session, n_users: int) -> list[list[str]]:
     """Titles of the histories of the users of `choose_users`."""
     rows = session.rows("test").take(chosen_rows(session, n_users))
-    titles, ends = session.decode_index().titles, rows.history_start
+    titles, ends = session.decode_index.titles, rows.history_start
     return [[titles[item] for item in rows.history_items[a:b].tolist()] for a, b in pairwise(ends.tolist())]
 
 

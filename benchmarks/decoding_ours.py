@@ -38,7 +38,7 @@ class Ours:
     """
 
     def __init__(self, session: Session, **decode: Any):
-        context = session.context(session.decode_index())
+        context = session.context(session.decode_index)
         self.session, self.index, self.model = session, context.index, session.method.make_model(context)
         options = replace(decode_options(session.settings.decode, self.index), **decode)
         self.engine, self._read = session.method.engine(context, self.model, options), Reader()

@@ -119,7 +119,7 @@ class Peer:
     def __init__(self, session: Session, model: PreTrainedModel | None = None, *, strong: bool = False):
         decode, self._eos = session.settings.decode, session.tokenizer.eos
         self.in_processor: list[float] = []
-        self._index, self._strong = session.decode_index(), strong
+        self._index, self._strong = session.decode_index, strong
         self._root, self._alpha = common.build_dict_trie(self._index), decode.alpha
         self._k, self._model = decode.num_beams, (model or common.torch_model(session)).eval()
         self._options = GenerationConfig(

@@ -46,7 +46,7 @@ def export(
         raise InputError(f"--output={output} exists and is no empty folder; name another one, or remove it yourself")
     session = set_up_to_decode(config, workdir)
     lora = check_adapter(session) if adapter else None
-    index = session.decode_index()
+    index = session.decode_index
     trained = trained_model(session, workdir, session.context(index))
     with atomic_folder(folder) as partial:
         notes = write_folder(partial, session, index, trained, config, dtype=dtype, lora=lora)

@@ -94,8 +94,7 @@ def _beams(evaluated: Evaluated, queries: Int[np.ndarray, " q"], *, alpha: float
     if (source := collaborative_source(session, split=split, n_rows=len(whole))) is not None:
         more["collaborative"] = pad_rows(source.scores(numbers), size)
     if any(allowed := recommender.allowed(whole, numbers)):
-        masks = [index.is_candidate if each is None else each.mask(index.is_candidate) for each in allowed]
-        more["allowed"] = pad_rows(np.stack(masks), size)
+        more["allowed"] = pad_rows(recommender.masks(allowed), size)
     rows = np.arange(len(queries))
     batch = replace(make_text_batch(examples, rows, index.item_tokens, {}, size=size), **more)
     beams = [Beam() for _ in queries]

@@ -17,10 +17,7 @@ from igd_jax.evaluation.evaluations import (
     read_evaluation,
     short_labels,
 )
-from igd_jax.evaluation.significance import interval, resampled_means
-
-CONFIDENCE, N_RESAMPLES = 0.95, 2_000
-"""Probability that an interval covers, and number of resamples of the users that it is of."""
+from igd_jax.evaluation.significance import intervals
 
 
 @dataclass(frozen=True)
@@ -100,8 +97,4 @@ def read_measured(runs: Sequence[str], name: str | None) -> Chosen:
 def _measured(label: str, folder: Path) -> Measured:
     evaluation = read_evaluation(label, folder)
     user = np.array([answer.user for answer in evaluation.answers])
-    samples = resampled_means(np.stack([*evaluation.by_row.values()], axis=1), user, n_resamples=N_RESAMPLES)
-    bounds = {
-        name: interval(of_name, confidence=CONFIDENCE) for name, of_name in zip(evaluation.by_row, samples, strict=True)
-    }
-    return Measured(label, folder, evaluation, read_json(folder / METRICS), bounds)
+    return Measured(label, folder, evaluation, read_json(folder / METRICS), intervals(evaluation.by_row, user))

@@ -16,6 +16,7 @@ from igd_jax.page.lists import chosen_queries
 from igd_jax.session.analysis import Evaluated
 from igd_jax.session.session import Session
 from igd_jax.session.token_statistics import title_tokens
+from igd_jax.session.training_weights import training_weights
 
 COSTLY = 6.0
 """Nats from which on a token is as dark as it can be."""
@@ -101,8 +102,7 @@ def _titles(
     session: Session, items: Sequence[int], starts: Sequence[int], before: Float[np.ndarray, " n"], after: TitleTokens
 ) -> list[list[Token]]:
     """Tokens of some titles; `starts` says where they begin in `before` and `after`."""
-    ids, annotations = session.index.item_tokens, session.method.objective(session.context(session.index)).annotations
-    weight = annotations.get("weight", np.ones(len(ids.ids), np.float32))
+    ids, weight = session.index.item_tokens, training_weights(session)
     titles: list[list[Token]] = []
     darkest = float(after.gain[: starts[-1] + len(ids[items[-1]])].max())
     for item, start in zip(items, starts, strict=True):

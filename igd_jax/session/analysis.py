@@ -89,7 +89,7 @@ def read_evaluated(workdir: Workdir, name: str) -> Evaluated:
     n_rows, n_results = len(session.rows(session.settings.eval.split)), session.settings.decode.top_k
     lists = read_lists(folder / PREDICTIONS, row_of_id, n_rows=n_rows, n_results=n_results)
     catalogue = CatalogueRows.of_items(
-        row_of_item, candidates=session.decode_index().candidates, counts=session.counts, seen=session.seen
+        row_of_item, candidates=session.decode_index.candidates, counts=session.counts, seen=session.seen
     )
     return Evaluated(session, workdir, session.index.walk(), catalogue, lists, session.settings.eval.ks[-1])
 

@@ -67,7 +67,7 @@ class Ranker:
     """
 
     def __init__(self, session: Session, workdir: Workdir):
-        self.session, self.index = session, session.decode_index()
+        self.session, self.index = session, session.decode_index
         context = session.context(self.index)
         trained = trained_model(session, workdir, context)
         self.model, self.step, self._weights_from = trained.model, trained.step, trained.made_from
@@ -108,7 +108,7 @@ class Ranker:
             mine = group[own[own < len(group)]]
             batch, more = self._batch(examples, group, size, own, collaborative=collaborative), dict[str, Any]()
             if is_restricted:
-                more["allowed"] = pad_rows(self._masks([allowed[q] for q in mine.tolist()]), len(own))
+                more["allowed"] = pad_rows(self.masks([allowed[q] for q in mine.tolist()]), len(own))
             return put_batch(replace(batch, **more), mesh, size=size)
 
         n_rows = len(examples)
@@ -164,6 +164,11 @@ class Ranker:
         decode = self.session.settings.decode
         return allowed_of_rows(self._names, rows, numbers, file=decode.allowed, exclude_history=decode.exclude_history)
 
+    def masks(self, allowed: Sequence[Allowed | None]) -> Bool[np.ndarray, "b N"]:
+        """Mask of the catalogue rows that may be recommended, for each of some rows; None = all candidates."""
+        is_candidate = self.index.is_candidate
+        return np.stack([is_candidate if each is None else each.mask(is_candidate) for each in allowed])
+
     def examples(self, rows: Rows) -> Examples:
         """Rows of a split in the form that the model reads, without their targets."""
         return self._histories.of_rows(rows)
@@ -197,7 +202,3 @@ class Ranker:
         index, ids = self.index, self.session.prepared.item_ids
         items = tuple(ids[item] for item in index.items_of(row))
         return Result(items, index.title_of_row(row), score, tuple(index.catalog.tokens[row].tolist()))
-
-    def _masks(self, allowed: Sequence[Allowed | None]) -> Bool[np.ndarray, "b N"]:
-        is_candidate = self.index.is_candidate
-        return np.stack([is_candidate if each is None else each.mask(is_candidate) for each in allowed])

@@ -5,7 +5,7 @@ A run is determined by its config and the files of its workdir.
 
 import os
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -96,8 +96,9 @@ class Session:
             mesh=self.mesh,
         )
 
+    @cached_property
     def decode_index(self) -> ItemIndex:
-        """Items with the candidates of decoding, which are printed if they differ from those of training."""
+        """Items with the candidates of decoding, which are printed, once, if they differ from those of training."""
         settings = self.settings
         if settings.decode.candidates == settings.data.candidates:
             return self.index
