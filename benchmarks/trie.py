@@ -11,15 +11,15 @@ Memory is measured in a separate process. For the build, it is the memory added 
 with its annotations, the memory of all data of the items that training holds on the host: token rows, catalogue, trie,
 gain and the per-token arrays, in addition to that of the process before it reads them.
 
-Then a step of the search over these titles, a tenth and a hundredth of them, against other ways, and the time to
-compile the search: `benchmarks.trie_steps`.
+Then a step of the search over these titles, a tenth and a hundredth of them, against other ways (`benchmarks.
+trie_steps`), and the time to compile the search.
 """
 
 import time
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -28,6 +28,8 @@ from jaxtyping import Int
 
 from benchmarks import common, trie_steps
 from benchmarks.common import Node
+from benchmarks.tpu_compile import N_ITEMS, PROMPT, made_up_engine
+from configs import igd
 from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
 from igd_jax.core.ragged import Ragged
@@ -38,12 +40,17 @@ from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.decoding.restriction import restricted
 from igd_jax.items.catalog import sort_rows
 from igd_jax.items.index import ItemIndex, build_index, walk_rows
+from igd_jax.models.load import config_of
+from igd_jax.session.ahead import search_cost
+from igd_jax.session.settings import settings_from
+from igd_jax.training.mesh import mesh_over
 
 _SHARED = common.ROOT.parent / "shared" / "data"
 _LONGEST = 100  # tokens of a drawn title
 _GOES_ON = 0.2  # probability that a title continues where a real one ends: about 17 tokens per title on Amazon Books
 _ROUNDS, _OURS_PER_ROUND = 2, 3
 _CHECKED = 2000
+_BACKBONE = "qwen2.5-1.5b"  # whose search is compiled
 
 
 def source_titles(data: Path, tokenizer: Path) -> tuple[str, Tokenizer, list[str]]:
@@ -154,6 +161,26 @@ def steps_of(rows: Ragged) -> dict[str, dict[str, Any]]:
     return found
 
 
+def compile_figures() -> dict[str, Any]:
+    """Seconds to trace and compile the search on this machine: reading prompts, a call of the model, growing once.
+
+    Weights are shapes. The cache of compiled programs must be off.
+    """
+    config = igd.get_config()
+    config.model.config, config.decode.batch_size = _BACKBONE, trie_steps.ROWS
+    settings = settings_from(config, needs={"model.path"})
+    mesh = mesh_over(jax.devices()[:1], fsdp=1, tensor=1)
+    engine = made_up_engine(settings, mesh, n_items=N_ITEMS, num_beams=trie_steps.BEAMS)
+    start, spent = time.perf_counter(), time.process_time()
+    search_cost(engine, mesh, rows=trie_steps.ROWS, prompt=PROMPT)
+    return {
+        "backbone": _BACKBONE,
+        "layers": cast(Any, config_of(_BACKBONE)).num_layers,
+        "seconds": round(time.perf_counter() - start, 1),
+        "cpu_seconds": round(time.process_time() - spent, 1),
+    }
+
+
 def main() -> None:
     """Draw titles, build both ways in turns, compare, report."""
     values, rng = flags.FLAGS, np.random.default_rng(0)
@@ -177,7 +204,7 @@ def main() -> None:
     root = None
     steps = steps_of(rows)
     jax.config.update("jax_enable_compilation_cache", False)
-    compiled = trie_steps.compile_figures()
+    compiled = compile_figures()
     score = restricted(index.trie, rebalanced(index.gain, alpha=0.2, temperature=1.0))
     on_device = sum(leaf.nbytes for leaf in jax.tree.leaves((device_trie(index.trie), score)))
     common.report(

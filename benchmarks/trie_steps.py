@@ -1,4 +1,4 @@
-"""What a step of a search costs beside the model, three ways, and how long the search takes to compile.
+"""What a step of a search costs beside the model, three ways.
 
 A step begins with logits of all beams and ends with the next beams. All ways find the same:
 
@@ -13,7 +13,6 @@ beams of all rows are at the widest nodes but the root, the worst case for ours.
 without what is made once per trie, and without masks where they are given.
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
@@ -26,21 +25,15 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from benchmarks import common
-from benchmarks.tpu_compile import N_ITEMS, PROMPT, made_up_engine
-from configs import igd
 from igd_jax.core.errors import InputError
 from igd_jax.decoding.device_trie import device_trie
 from igd_jax.decoding.recurrence import Edges, Hypotheses, SearchOptions, advance, root
 from igd_jax.decoding.search import TrieSearch
 from igd_jax.items.trie import Trie
-from igd_jax.models.load import config_of
-from igd_jax.session.ahead import search_cost
-from igd_jax.session.settings import settings_from
-from igd_jax.training.mesh import mesh_over
 
 ROWS, BEAMS, VOCABULARY = 16, 10, 151_936
 N_STEPS, REPEATS = 8, 7
-OURS, BACKBONE = "igd_jax", "qwen2.5-1.5b"
+OURS = "igd_jax"
 
 
 class Csr(NamedTuple):
@@ -279,23 +272,3 @@ def timed(ways: Mapping[str, list[Way]], suffix: str = "") -> dict[str, dict[str
             figures[name][f"ms_per_step{given}{suffix}"] = round(seconds / len(ways[name]) * 1e3, 2)
             figures[name][f"times_ours{given}{suffix}"] = round(seconds / taken[OURS], 2)
     return figures
-
-
-def compile_figures() -> dict[str, Any]:
-    """Seconds to trace and compile the search on this machine: reading prompts, a call of the model, growing once.
-
-    Weights are shapes. The cache of compiled programs must be off.
-    """
-    config = igd.get_config()
-    config.model.config, config.decode.batch_size = BACKBONE, ROWS
-    settings = settings_from(config, needs={"model.path"})
-    mesh = mesh_over(jax.devices()[:1], fsdp=1, tensor=1)
-    engine = made_up_engine(settings, mesh, n_items=N_ITEMS, num_beams=BEAMS)
-    start, spent = time.perf_counter(), time.process_time()
-    search_cost(engine, mesh, rows=ROWS, prompt=PROMPT)
-    return {
-        "backbone": BACKBONE,
-        "layers": cast(Any, config_of(BACKBONE)).num_layers,
-        "seconds": round(time.perf_counter() - start, 1),
-        "cpu_seconds": round(time.process_time() - spent, 1),
-    }

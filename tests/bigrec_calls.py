@@ -14,8 +14,8 @@ from igd_jax.decoding.engine import recommend
 from igd_jax.decoding.grounding import Trims, embed_texts
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.bigrec import BIGRec, Grounding
-from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
+from igd_jax.models.hf_config import from_hf
 
 TOKENIZER = train_tokenizer(TITLES, vocab_size=300)
 COUNTS = np.random.default_rng(0).integers(0, 9, len(TITLES))

@@ -17,8 +17,8 @@ from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import Examples, shared_prefix
 from igd_jax.methods.base import Context, target_logits
 from igd_jax.methods.msl import MSL
-from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
+from igd_jax.models.hf_config import from_hf
 
 # Six first tokens; after "3" there are three choices. Item 4 is no candidate and leaves the trie at its second token.
 TITLES = [[1, 9, EOS], [2, 9, EOS], [3, 9, EOS], [3, 4, 9, EOS], [1, 5, 9, EOS], [3, 5, 7, 9, EOS], [4, EOS], [5, EOS]]

@@ -17,9 +17,9 @@ from igd_jax.identifiers.base import Source
 from igd_jax.identifiers.titles import Titles
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import Context, DecodeOptions
-from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.decoder_weights import NAMES
+from igd_jax.models.hf_config import from_hf
 from igd_jax.training.mesh import make_mesh
 
 N_SOLD, N_COLD = 20, 2

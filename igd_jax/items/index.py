@@ -136,3 +136,16 @@ def walk_rows(trie: Trie, gain: EdgeGain, rows: Ragged, order: Int[np.ndarray, "
     is_on = np.repeat(on_trie, rows.lengths)
     parent[~is_on] = -1
     return TokenWalk(*gain.along(edge, is_on), parent, on_trie)
+
+
+def describe_index(which: str, index: ItemIndex) -> str:
+    """One line about the candidates that `which` names."""
+    n_rows, n_items = int(index.is_candidate.sum()), int(index.candidates.sum())
+    lengths, counts = index.catalog.lengths[index.is_candidate], index.catalog.counts[index.is_candidate]
+    share = 1.0 - len(index.trie.child) / max(len(index.trie.token) - 1, 1)
+    return (
+        f"candidates ({which}): {n_items:,} of {len(index.titles):,} items, {n_rows:,} titles "
+        f"({n_items - n_rows:,} items merged into a title they share), {int((counts > 0).sum()):,} of them train "
+        f"targets; title tokens mean {lengths.mean():.1f}, longest {lengths.max()}; "
+        f"{share:.0%} of trie edges are forced"
+    )

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
 
-from igd_jax.models.config import ModelConfig, from_hf
+from igd_jax.models.config import ModelConfig
 from igd_jax.models.decoder import Decoder
+from igd_jax.models.hf_config import from_hf
 from igd_jax.models.hf_weights import Name, Place, Source, fill, open_tensors, read_config
 
 NAMES: tuple[Name, ...] = (

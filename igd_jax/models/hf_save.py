@@ -17,9 +17,9 @@ from jaxtyping import Shaped
 from safetensors.numpy import save_file
 
 from igd_jax.core.io import atomic_file, write_json
-from igd_jax.models.config import to_hf
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.decoder_weights import NAMES
+from igd_jax.models.hf_config import to_hf
 from igd_jax.models.hf_weights import Name
 from igd_jax.models.lora import LoRA
 from igd_jax.models.quantized import Quantized

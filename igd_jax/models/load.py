@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from igd_jax.core.errors import InputError
 from igd_jax.models import config as decoder_config
-from igd_jax.models import t5_config
+from igd_jax.models import hf_config, t5_config
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.decoder_weights import load_decoder
@@ -22,7 +22,7 @@ from igd_jax.models.t5_weights import load_t5
 
 Kind: TypeAlias = Literal["decoder", "t5"]
 
-TYPES: dict[str, Kind] = {**dict.fromkeys(decoder_config.FAMILIES, "decoder"), "t5": "t5"}
+TYPES: dict[str, Kind] = {**dict.fromkeys(hf_config.FAMILIES, "decoder"), "t5": "t5"}
 """Kind of model for each ``model_type`` of a Hugging Face config."""
 
 
@@ -61,7 +61,7 @@ def config_of(folder_or_name: str | Path) -> ModelConfig | T5Config:
     if name in named:
         return named[name]
     content = read_config(name)
-    return decoder_config.from_hf(content) if kind == "decoder" else t5_config.from_hf(content)
+    return hf_config.from_hf(content) if kind == "decoder" else t5_config.from_hf(content)
 
 
 def load_backbone(

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from igd_jax.core.errors import InputError
-from igd_jax.models.config import positive_number
+from igd_jax.models.hf_config import positive_number
 
 FEED_FORWARD = {"relu": False, "gated-gelu": True}
 """Values of ``feed_forward_proj``, and whether they are gated."""

@@ -10,7 +10,8 @@ from igd_jax.core.log import duration
 from igd_jax.core.metrics_log import read_metrics
 from igd_jax.data.prepared import SPLITS
 from igd_jax.evaluation.predictions import is_finite
-from igd_jax.methods.base import BACKBONE, load_method
+from igd_jax.methods import load_method
+from igd_jax.methods.base import BACKBONE
 
 VERSIONS = ("igd_jax", "jax", "flax", "numpy")
 """Packages whose versions are told."""

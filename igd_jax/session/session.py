@@ -33,8 +33,9 @@ from igd_jax.evaluation.queries import evenly_spaced, make_queries
 from igd_jax.identifiers.base import Source, identifiers_class
 from igd_jax.items.candidates import choose_candidates
 from igd_jax.items.identifiers import Identifiers
-from igd_jax.items.index import ItemIndex, build_index
-from igd_jax.methods.base import Context, Method, load_method
+from igd_jax.items.index import ItemIndex, build_index, describe_index
+from igd_jax.methods import load_method
+from igd_jax.methods.base import Context, Method
 from igd_jax.session.backbone import make_backbone
 from igd_jax.session.config_flags import FREE_TO_DECODE, check_workdir, config_json
 from igd_jax.session.settings import TO_DECODE, Settings, settings_from
@@ -254,19 +255,6 @@ def check_processes(config: ConfigDict, session: Session) -> None:
     told = environment()
     code = {"python": told["python"], **told["packages"], "commit": told["commit"]}
     hosts.check_alike(code=code, config=config_json(config), data={"fingerprint": session.fingerprint})
-
-
-def describe_index(which: str, index: ItemIndex) -> str:
-    """One line about the candidates."""
-    n_rows, n_items = int(index.is_candidate.sum()), int(index.candidates.sum())
-    lengths, counts = index.catalog.lengths[index.is_candidate], index.catalog.counts[index.is_candidate]
-    share = 1.0 - len(index.trie.child) / max(len(index.trie.token) - 1, 1)
-    return (
-        f"candidates ({which}): {n_items:,} of {len(index.titles):,} items, {n_rows:,} titles "
-        f"({n_items - n_rows:,} items merged into a title they share), {int((counts > 0).sum()):,} of them train "
-        f"targets; title tokens mean {lengths.mean():.1f}, longest {lengths.max()}; "
-        f"{share:.0%} of trie edges are forced"
-    )
 
 
 def rows_in_use(prepared: Prepared, settings: Settings) -> Int[np.ndarray, " used"]:

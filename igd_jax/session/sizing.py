@@ -6,7 +6,7 @@ import jax
 
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
-from igd_jax.methods.base import load_method
+from igd_jax.methods import load_method
 from igd_jax.models.config import LARGE, SMALL
 from igd_jax.session.config_flags import run_config
 from igd_jax.session.settings import Settings

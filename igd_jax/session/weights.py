@@ -19,7 +19,8 @@ from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.core.sharding import put, replicated
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
-from igd_jax.methods.base import BACKBONE, Context, Method, Objective, load_method, with_defaults
+from igd_jax.methods import load_method, with_defaults
+from igd_jax.methods.base import BACKBONE, Context, Method, Objective
 from igd_jax.models.sharding_rules import placed, shardings, whole_arrays
 from igd_jax.session.config_flags import config_json, run_config
 from igd_jax.session.session import Session

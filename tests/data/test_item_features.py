@@ -15,8 +15,8 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.data.item_features import load_text_model, read_features, text_features
 from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
-from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
+from igd_jax.models.hf_config import from_hf
 from igd_jax.models.hf_save import save_model
 from igd_jax.models.load import load_backbone
 from igd_jax.models.t5 import T5

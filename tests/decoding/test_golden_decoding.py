@@ -26,7 +26,8 @@ from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.search import JUMP, STEPWISE
 from igd_jax.items.index import ItemIndex, build_index
-from igd_jax.methods.base import DecodeOptions, load_method
+from igd_jax.methods import load_method
+from igd_jax.methods.base import DecodeOptions
 from igd_jax.models.decoder_weights import load_decoder
 
 N_RUNS = 6

@@ -17,8 +17,8 @@ from igd_jax.decoding.grounding import (
     min_max,
     nearest,
 )
-from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
+from igd_jax.models.hf_config import from_hf
 from igd_jax.models.visibility import Causal, positions_of
 
 EOS, NEWLINE, PAREN, PAREN_NEWLINE, QUOTE, PAREN_QUOTE, QUOTE_NEWLINE = range(7)

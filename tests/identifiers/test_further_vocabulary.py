@@ -13,7 +13,7 @@ from igd_jax.core.ragged import Ragged
 from igd_jax.data.prompts import Prompts
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.items.index import build_index
-from igd_jax.methods.base import load_method
+from igd_jax.methods import load_method
 from igd_jax.models.layers import Frozen
 from igd_jax.models.load import load_backbone
 from igd_jax.session.backbone import make_backbone

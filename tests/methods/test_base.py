@@ -11,7 +11,8 @@ from tiny_models import VOCAB, random_model
 
 import igd_jax.methods
 from igd_jax.core.errors import InputError
-from igd_jax.methods.base import BACKBONE, CollaborativeMethod, Method, load_method, target_logits, with_defaults
+from igd_jax.methods import load_method, with_defaults
+from igd_jax.methods.base import BACKBONE, CollaborativeMethod, Method, target_logits
 from igd_jax.models.visibility import Causal, positions_of
 
 NAMES = sorted(path.stem for path in Path(igd_jax.methods.__path__[0]).glob("[!_]*.py") if path.stem != "base")

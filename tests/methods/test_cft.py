@@ -26,7 +26,8 @@ from igd_jax.data.tokenizer import train_tokenizer
 from igd_jax.identifiers.base import Source
 from igd_jax.identifiers.titles import Titles
 from igd_jax.items.index import build_index
-from igd_jax.methods.base import Context, load_method, target_logits
+from igd_jax.methods import load_method
+from igd_jax.methods.base import Context, target_logits
 from igd_jax.methods.cft import CFT, Counterfactual, logits_without_history
 from igd_jax.models.backbone import Backbone
 from igd_jax.training.loss import weighted_cross_entropy

@@ -18,7 +18,8 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.types import Recommendations, TextBatch
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.items.index import build_index
-from igd_jax.methods.base import Context, load_method
+from igd_jax.methods import load_method
+from igd_jax.methods.base import Context
 from igd_jax.methods.d3 import D3
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.decoder_weights import load_decoder

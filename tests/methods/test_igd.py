@@ -14,7 +14,8 @@ from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import make_text_batch
 from igd_jax.items.gain_weights import gain_share
 from igd_jax.items.index import build_index
-from igd_jax.methods.base import load_method, target_logits
+from igd_jax.methods import load_method
+from igd_jax.methods.base import target_logits
 from igd_jax.methods.igd import IGD
 from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import means

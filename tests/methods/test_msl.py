@@ -16,7 +16,8 @@ from tiny_run import context_of
 from configs import msl as msl_config
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
-from igd_jax.methods.base import Context, load_method, target_logits
+from igd_jax.methods import load_method
+from igd_jax.methods.base import Context, target_logits
 from igd_jax.methods.msl import MSL, has_choice, legal_nll
 from igd_jax.models.decoder import Decoder
 from igd_jax.training.loss import weighted_cross_entropy

@@ -16,7 +16,8 @@ from tiny_run import context_of, decode_options
 from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import Examples, shared_prefix
-from igd_jax.methods.base import Context, load_method, token_loss
+from igd_jax.methods import load_method
+from igd_jax.methods.base import Context, token_loss
 from igd_jax.methods.cft import Counterfactual
 from igd_jax.models.t5 import T5
 

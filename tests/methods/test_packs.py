@@ -18,7 +18,8 @@ from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import Examples
 from igd_jax.data.packing import PackShape, place_rows
 from igd_jax.data.packs import make_packs
-from igd_jax.methods.base import Context, Objective, load_method
+from igd_jax.methods import load_method
+from igd_jax.methods.base import Context, Objective
 from igd_jax.methods.cft import Counterfactual
 from igd_jax.models import cost
 

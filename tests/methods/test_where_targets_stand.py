@@ -16,7 +16,8 @@ from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import LossSum, TextBatch
 from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import Examples
-from igd_jax.methods.base import Context, Objective, load_method, target_logits
+from igd_jax.methods import load_method
+from igd_jax.methods.base import Context, Objective, target_logits
 from igd_jax.methods.cft import Counterfactual
 
 N_ITEMS = 30

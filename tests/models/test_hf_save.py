@@ -12,8 +12,9 @@ from test_lora import IDS, fill, logits_of, make
 from test_parity import CASES, save_random
 
 from igd_jax.core.errors import InputError
-from igd_jax.models.config import NAMED, from_hf, to_hf
+from igd_jax.models.config import NAMED
 from igd_jax.models.decoder_weights import NAMES, load_decoder
+from igd_jax.models.hf_config import from_hf, to_hf
 from igd_jax.models.hf_save import save_adapter, save_model, save_tensors, tensors_of
 from igd_jax.models.lora import LoRA, add_lora
 from igd_jax.models.quantized import KINDS, quantize_layers

@@ -10,9 +10,10 @@ from flax import nnx
 from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
-from igd_jax.models.config import NAMED, from_hf
+from igd_jax.models.config import NAMED
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.decoder_weights import NAMES, load_config, load_decoder
+from igd_jax.models.hf_config import from_hf
 from igd_jax.models.visibility import Causal, positions_of
 
 CONFIG = {

@@ -18,8 +18,8 @@ from igd_jax import evaluate, train
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.memory import shown_bytes
-from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
+from igd_jax.models.hf_config import from_hf
 from igd_jax.models.layers import Frozen
 from igd_jax.models.load import grow_vocabulary
 from igd_jax.models.lora import TARGETS, LoRA, LowRank, add_lora

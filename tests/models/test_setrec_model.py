@@ -10,8 +10,8 @@ import pytest
 from flax import nnx
 from tiny_run import HF_CONFIG
 
-from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
+from igd_jax.models.hf_config import from_hf
 from igd_jax.models.item_tokens import ItemTokens, torch_linear
 from igd_jax.models.lora import LoRA, add_lora
 from igd_jax.models.setrec import SetModel, apart, lay_out

@@ -3,7 +3,7 @@
 import pytest
 
 from igd_jax.core.errors import InputError
-from igd_jax.methods.base import load_method
+from igd_jax.methods import load_method
 from igd_jax.session.weights import check_decoding_args
 
 

@@ -15,8 +15,8 @@ from igd_jax.core.types import LossSum, TextBatch
 from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import make_examples
 from igd_jax.methods.base import token_loss
-from igd_jax.models.config import from_hf
 from igd_jax.models.decoder import Decoder
+from igd_jax.models.hf_config import from_hf
 from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.mesh import make_mesh
 from igd_jax.training.step import grouped, init_state, make_step, means

@@ -7,7 +7,8 @@ import pytest
 from flax import nnx
 from tiny_models import random_model, text_batch
 
-from igd_jax.methods.base import load_method, token_loss, whole_text_loss
+from igd_jax.methods import load_method
+from igd_jax.methods.base import token_loss, whole_text_loss
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.visibility import Causal, positions_of
 from igd_jax.training.whole_text import whole_text
