@@ -18,6 +18,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, atomic_folder, check_name, check_replaceable, write_json
 from igd_jax.core.log import say
 from igd_jax.data.prepared import SPLITS
+from igd_jax.evaluation.evaluations import PREDICTIONS, read_evaluation
 from igd_jax.evaluation.figures import can_draw, figure_table, write_figure
 from igd_jax.session.analysis import Analysis, Evaluated, add_groups, add_lists, read_evaluated
 from igd_jax.session.analysis_data import data_facts, data_figure, gain_figure, training_figure
@@ -39,7 +40,14 @@ def analyse(workdir: Workdir, name: str, *, max_examples: int, exact_examples: i
     Raises:
       InputError: there is no such evaluation, or it does not belong to the data and model as they are.
     """
-    check_replaceable(folder := workdir.analysis(name))
+    check_replaceable(output := workdir.analysis(name))
+    folder = workdir.eval(name)
+    if not (folder / PREDICTIONS).is_file():
+        raise InputError(
+            f"{folder} holds no evaluation; run python -m igd_jax.evaluate --workdir={workdir.path} first, or --name "
+            "another"
+        )
+    read_evaluation(name, folder)  # its files have to agree
     evaluated, found = read_evaluated(workdir, name), Analysis()
     session = evaluated.session
     found.facts |= {"evaluation": name, **_setting(evaluated), "data": data_facts(session)}
@@ -52,8 +60,8 @@ def analyse(workdir: Workdir, name: str, *, max_examples: int, exact_examples: i
     add_groups(found, evaluated)
     add_tokens(found, evaluated, max_examples=max_examples)
     add_exact(found, evaluated, n_queries=exact_examples)
-    _write(found, folder)
-    _tell(found, folder)
+    _write(found, output)
+    _tell(found, output)
     return found
 
 

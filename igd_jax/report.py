@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from igd_jax.compare import compare_folders
+from igd_jax.compare import compare
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, check_name, local_path, write_text
@@ -40,7 +40,7 @@ def report(runs: Sequence[str], output: Path, *, name: str | None = None, with_m
     chosen = read_measured(runs, name)
     if output.is_dir() or not output.parent.is_dir():
         raise InputError(f"--output is {output}; expected a file in a folder that exists")
-    comparison = compare_folders([each.folder for each in chosen.beside]) if len(chosen.beside) > 1 else None
+    comparison = compare([each.evaluation for each in chosen.beside]) if len(chosen.beside) > 1 else None
     page = page_of(chosen, comparison, with_model=with_model, max_examples=max_examples)
     write_text(output, render(page, chart_script()))
     say(f"open in a browser: {output} ({output.stat().st_size / 1e6:.1f} MB)")

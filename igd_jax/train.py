@@ -115,7 +115,7 @@ def _train(
     )
     say(f"making the model: {settings.model.path or settings.model.config or settings.method.name}")
     state, functions, frozen, model_of = initial_state(session, context, objective, optimizer)
-    sample = Sample(session, context, valid_rows, examples["valid"], model_of)
+    sample = Sample(session, valid_rows, examples["valid"], model_of)
     # Methods raise errors about sizes when a batch is traced; trace the longest before anything is written.
     longest = by_length(examples["train"], np.arange(plan.n_rows))[-plan.micro_batch_size :]
     longest_batch = next(batches_of(examples["train"], longest, step=0))

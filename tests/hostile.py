@@ -26,7 +26,8 @@ def hostile(page: Page) -> Page:
         trees=[*map(_node, view.trees)],
         items={"rows": [[HOSTILE, HOSTILE, *row[2:]] for row in view.items["rows"]], "n_left_out": 1},
     )
-    beside = [dataclasses.replace(each, label=HOSTILE) for each in page.beside]
+    evaluations = [dataclasses.replace(each.evaluation, label=HOSTILE) for each in page.beside]
+    beside = [dataclasses.replace(a, evaluation=b) for a, b in zip(page.beside, evaluations, strict=True)]
     return dataclasses.replace(page, title=HOSTILE, runs=[spoilt], beside=beside, apart=[HOSTILE])
 
 

@@ -9,6 +9,9 @@ LONGEST_LINE = 480
 """Maximum number of characters of a message, which is printed after "error: "."""
 MOST_NAMES = 12
 """Maximum number of names in a message."""
+NEWLINE = "⏎"
+"""Sign for a line end."""
+_INK = str.maketrans({" ": "␣", "\n": NEWLINE, "\t": "⇥"})
 
 
 def shown(value: Any) -> str:
@@ -23,6 +26,11 @@ def shortened(text: str, longest: int = LONGEST_SHOWN) -> str:
     """The text if it has at most `longest` characters, else its two ends."""
     half = (longest - 3) // 2
     return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
+
+
+def with_ink(text: str) -> str:
+    """The text with signs for spaces, line ends and tabs."""
+    return text.translate(_INK)
 
 
 def listed(names: Iterable[str]) -> str:

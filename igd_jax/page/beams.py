@@ -12,16 +12,16 @@ from jaxtyping import Int
 from igd_jax.core.errors import InputError
 from igd_jax.core.map_rows import pad_rows
 from igd_jax.core.sharding import divisible
+from igd_jax.core.shown import NEWLINE
 from igd_jax.data.batches import make_text_batch, prompt_room
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.decoding.engine import grow, start
 from igd_jax.decoding.recurrence import Hypotheses
 from igd_jax.decoding.search import STEPWISE
-from igd_jax.models.sharding_rules import placed
 from igd_jax.page.lists import chosen_queries
 from igd_jax.session.analysis import Evaluated
 from igd_jax.session.collaborative import collaborative_source
-from igd_jax.session.ranker import decode_options
+from igd_jax.session.ranker import decode_options, engine_of
 from igd_jax.training.mesh import put_batch
 
 N_BEAMS = 4
@@ -87,7 +87,7 @@ def _beams(evaluated: Evaluated, queries: Int[np.ndarray, " q"], *, alpha: float
     session, recommender = evaluated.session, evaluated.recommender
     index, mesh, split = recommender.index, session.mesh, session.settings.eval.split
     options = replace(decode_options(session.settings.decode, index), alpha=alpha, search=STEPWISE)
-    engine: Any = placed(session.method.engine(session.context(index), recommender.model, options), mesh)
+    engine: Any = engine_of(session, index, recommender.model, options)
     whole, numbers = session.rows(split), evaluated.lists.row[queries]
     examples, size = recommender.examples(whole.take(numbers)), divisible(len(queries), mesh)
     more: dict[str, Any] = {}
@@ -148,7 +148,7 @@ def _tree(beam: Beam, plain: Beam, *, token: Int[np.ndarray, " M"], tokenizer: T
             if len(below) != 1 or [each is None for each in kept[below[0]]] != [each is None for each in first]:
                 break
             (node,) = below
-        text = tokenizer.decode(ids).replace("\n", "⏎") if ids else ""
+        text = tokenizer.decode(ids).replace("\n", NEWLINE) if ids else ""
         best_first = sorted(map(of, children.get(node, [])), key=lambda each: -_best(each))
         score, without = kept[node]
         return Node(text, score, without, ranks[0].get(node), ranks[1].get(node), best_first)

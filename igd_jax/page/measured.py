@@ -25,18 +25,21 @@ class Measured:
     """An evaluation and its metrics.
 
     Attributes:
-      label: its name, unique in the page.
       folder: its folder.
       evaluation: what was read from it.
       metrics: content of its metrics.json.
       intervals: interval over users of each metric that has one value per query.
     """
 
-    label: str
     folder: Path
     evaluation: Evaluation
     metrics: Mapping[str, Any]
     intervals: Mapping[str, tuple[float, float]]
+
+    @property
+    def label(self) -> str:
+        """Its name, unique in the page."""
+        return self.evaluation.label
 
     @property
     def workdir(self) -> Workdir:
@@ -97,4 +100,4 @@ def read_measured(runs: Sequence[str], name: str | None) -> Chosen:
 def _measured(label: str, folder: Path) -> Measured:
     evaluation = read_evaluation(label, folder)
     user = np.array([answer.user for answer in evaluation.answers])
-    return Measured(label, folder, evaluation, read_json(folder / METRICS), intervals(evaluation.by_row, user))
+    return Measured(folder, evaluation, read_json(folder / METRICS), intervals(evaluation.by_row, user))

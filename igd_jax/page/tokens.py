@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.shown import with_ink
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.evaluation.groups import Columns, group_means
 from igd_jax.evaluation.queries import evenly_spaced
@@ -129,5 +130,5 @@ def token_text(tokenizer: Tokenizer, token: int) -> tuple[str, bool]:
     if token == tokenizer.eos:
         return "end", False
     text = tokenizer.backend.decode([token], skip_special_tokens=False)
-    signs = text.strip() or text.replace("\n", "⏎").replace(" ", "␣")
+    signs = text.strip() or with_ink(text)
     return signs, not text[:1].isspace()

@@ -10,10 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.evaluation.diversity import describe_choice
-from igd_jax.evaluation.evaluations import CONFIG, PREDICTIONS, read_evaluation
+from igd_jax.evaluation.evaluations import CONFIG, PREDICTIONS
 from igd_jax.evaluation.figures import Figure
 from igd_jax.evaluation.groups import group_means, powers_of_two
 from igd_jax.evaluation.lists import Lists, read_lists
@@ -71,18 +70,12 @@ class Evaluated:
 
 
 def read_evaluated(workdir: Workdir, name: str) -> Evaluated:
-    """Read an evaluation, and set up its run as it was evaluated; weights are not loaded yet.
+    """Read an evaluation whose files agree (`read_evaluation`), and set up its run; weights are not loaded yet.
 
     Raises:
-      InputError: there is no such evaluation, or it does not belong to the data and model as they are.
+      InputError: it does not belong to the data and model as they are.
     """
     folder = workdir.eval(name)
-    if not (folder / PREDICTIONS).is_file():
-        raise InputError(
-            f"{folder} holds no evaluation; run python -m igd_jax.evaluate --workdir={workdir.path} first, or --name "
-            "another"
-        )
-    read_evaluation(name, folder)  # its files have to agree
     session = set_up_to_decode(config_at(folder / CONFIG), workdir)
     row_of_item = session.index.catalog.row_of_item
     row_of_id = dict(zip(session.prepared.item_ids, row_of_item.tolist(), strict=True))

@@ -15,9 +15,7 @@ from igd_jax.data.prepared import Rows
 from igd_jax.decoding.engine import recommend
 from igd_jax.decoding.search import JUMP, STEPWISE
 from igd_jax.evaluation.examples import example_line
-from igd_jax.methods.base import Context
-from igd_jax.models.sharding_rules import placed
-from igd_jax.session.ranker import decode_options
+from igd_jax.session.ranker import decode_options, engine_of
 from igd_jax.session.session import Session
 from igd_jax.session.weights import ModelOf
 from igd_jax.training.mesh import local_rows, put_batch
@@ -51,17 +49,16 @@ class Sample:
 
     Args:
       session: the run.
-      context: context of training.
       rows: watched rows of valid.
       examples: their examples.
       model_of: function from trained parameters to the model.
     """
 
-    def __init__(self, session: Session, context: Context, rows: Rows, examples: Examples, model_of: ModelOf):
+    def __init__(self, session: Session, rows: Rows, examples: Examples, model_of: ModelOf):
         method = session.method
         searches = method.beam_search or method.inputs == "items"
         self.is_shown = session.settings.train.show_sample and searches and not method.needs_collaborative
-        self._session, self._context, self._row, self._is_compiled = session, context, rows.take(np.arange(1)), False
+        self._session, self._row, self._is_compiled = session, rows.take(np.arange(1)), False
         self._model_of = model_of
         self._examples = replace(examples, target=None)  # which the model is to write
 
@@ -92,7 +89,7 @@ class Sample:
         options = decode_options(session.settings.decode, session.index)
         if options.search == JUMP:  # the same lists come from a program that is compiled in half the time
             options = replace(options, search=STEPWISE)
-        engine = placed(session.method.engine(self._context, model, options), session.mesh)
+        engine = engine_of(session, session.index, model, options)
         return fetch(recommend(engine, self._batch())).rows[0]
 
     def _batch(self) -> TextBatch | ItemBatch:

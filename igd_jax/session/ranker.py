@@ -54,6 +54,12 @@ def decode_options(decode: DecodeSettings, index: ItemIndex) -> DecodeOptions:
     )
 
 
+def engine_of(session: Session, index: ItemIndex, model: Any, options: DecodeOptions) -> Engine:
+    """Engine of the run's method over the candidates of `index`, its arrays placed on the devices."""
+    engine: Engine = placed(session.method.engine(session.context(index), model, options), session.mesh)
+    return engine
+
+
 class Ranker:
     """A model that ranks.
 
@@ -68,12 +74,10 @@ class Ranker:
 
     def __init__(self, session: Session, workdir: Workdir):
         self.session, self.index = session, session.decode_index
-        context = session.context(self.index)
-        trained = trained_model(session, workdir, context)
+        trained = trained_model(session, workdir, session.context(self.index))
         self.model, self.step, self._weights_from = trained.model, trained.step, trained.made_from
         options = decode_options(session.settings.decode, self.index)
-        engine = session.method.engine(context, trained.model, options)
-        self.engine, self._read = placed(engine, session.mesh), Reader()
+        self.engine, self._read = engine_of(session, self.index, trained.model, options), Reader()
         self.n_read, self._compilations = 0, Compilations()
         self._names = ItemNames(self.index, session.prepared.item_ids)
         self._histories = Histories(session, self.index, self._names)

@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.shown import with_ink
 from igd_jax.evaluation.predictions import Result
 from igd_jax.evaluation.tables import markdown_table
 
@@ -129,9 +130,8 @@ class Explanation:
 
 
 def _box(token: Token, most: float) -> str:
-    """One token of the heat map; spaces and line ends are made visible."""
-    text = token.text.replace(" ", "\u2423").replace("\n", "\u23ce").replace("\t", "\u21e5")
-    logp, likely = token.log_probability, ""
+    """One token of the heat map."""
+    text, logp, likely = escape(with_ink(token.text)), token.log_probability, ""
     if logp is not None:
         blue = f"rgba({LOGP}, {min(-logp / UNLIKELY, 1.0) * DARKEST:.3f})"
         likely = f'<span style="display: block; background: {blue}">{logp:.2f}</span>'
@@ -141,7 +141,7 @@ def _box(token: Token, most: float) -> str:
         f"background: rgba({GAIN}, {token.gain / most * DARKEST:.3f})"
     )
     return (
-        f'<span style="{style}" title="id {token.id}"><code style="background: none; white-space: pre">{escape(text)}'
+        f'<span style="{style}" title="id {token.id}"><code style="background: none; white-space: pre">{text}'
         f"</code><br/><small>{token.gain:.3g}<br/>{token.weight:g}{likely}</small></span>"
     )
 
