@@ -12,7 +12,7 @@ from igd_jax.__main__ import commands
 TEXT = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 FEW_STEPS = [
     *("--config.train.num_steps=2", "--config.train.global_batch_size=8", "--config.train.micro_batch_size=8"),
-    "--config.train.eval_examples=8",
+    *("--config.train.eval_examples=8", "--config.train.show_sample=False"),
 ]
 FEW_ROWS = ["--config.eval.max_examples=8", "--config.decode.batch_size=8"]
 QUICKER = {

@@ -230,12 +230,17 @@ def is_url(given: str) -> bool:
 
 
 def local_path(given: str, *, option: str) -> Path:
-    """The path that `option` gives; raises `InputError` for a URL."""
+    """The path that `option` gives; raises `InputError` for a URL, and for a link that leads to itself."""
     if is_url(given):
         raise InputError(
             f"{option} is {shown(given)}, which is a URL; expected a path on this machine, such as one in the folder "
             "where the bucket is mounted"
         )
+    try:
+        os.stat(given)
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ELOOP:
+            raise InputError(f"{option} is {shown(given)}, a link that leads to itself; name another path") from None
     return Path(given)
 
 
