@@ -13,7 +13,7 @@ config.decode.exclude_history, is true. Each answer is a line of FILE.jsonl, in 
 
 import contextlib
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 from ml_collections import ConfigDict
@@ -26,12 +26,18 @@ from igd_jax.core.log import say
 from igd_jax.evaluation.predictions import as_json
 from igd_jax.session.answers import answer_file
 from igd_jax.session.config_flags import define_config_flag, define_decode_as_flag, load_config
-from igd_jax.session.recommender import Answer, Recommender
-from igd_jax.session.session import set_up_to_decode
+from igd_jax.session.results import Answer
+
+if TYPE_CHECKING:
+    import igd_jax.session.recommender
 
 
-def make_recommender(config: ConfigDict, workdir: Workdir) -> Recommender:
+def make_recommender(config: ConfigDict, workdir: Workdir) -> "igd_jax.session.recommender.Recommender":
     """Make the recommender of a run; the config may differ from that of the run in how it is decoded."""
+    # JAX, which these import, takes seconds, and options are checked before.
+    from igd_jax.session.recommender import Recommender
+    from igd_jax.session.session import set_up_to_decode
+
     return Recommender(set_up_to_decode(config, workdir), workdir)
 
 

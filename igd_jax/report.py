@@ -19,9 +19,7 @@ from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, check_name, local_path, write_text
 from igd_jax.core.log import say
-from igd_jax.page.build import page_of
 from igd_jax.page.measured import read_measured
-from igd_jax.page.render import chart_script, render
 
 
 def report(runs: Sequence[str], output: Path, *, name: str | None = None, with_model: bool, max_examples: int) -> None:
@@ -40,6 +38,10 @@ def report(runs: Sequence[str], output: Path, *, name: str | None = None, with_m
     chosen = read_measured(runs, name)
     if output.is_dir() or not output.parent.is_dir():
         raise InputError(f"--output is {output}; expected a file in a folder that exists")
+    # JAX and the charts, which these import, take seconds; what is given is checked before.
+    from igd_jax.page.build import page_of
+    from igd_jax.page.render import chart_script, render
+
     comparison = compare([each.evaluation for each in chosen.beside]) if len(chosen.beside) > 1 else None
     page = page_of(chosen, comparison, with_model=with_model, max_examples=max_examples)
     write_text(output, render(page, chart_script()))

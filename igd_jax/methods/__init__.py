@@ -1,16 +1,21 @@
-"""Rank 3: one module a method; the file name is ``config.method.name``."""
+"""Rank 3: one module a method; the file name is ``config.method.name``.
+
+JAX is imported with the first method: commands that need none say so at once.
+"""
 
 import importlib
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from igd_jax.core.errors import InputError
-from igd_jax.methods.base import Method
+
+if TYPE_CHECKING:
+    import igd_jax.methods.base
 
 
-def load_method(name: str, args: Mapping[str, Any]) -> Method:
+def load_method(name: str, args: Mapping[str, Any]) -> "igd_jax.methods.base.Method":
     """Make the method `config.method.name` with the arguments `config.method.args`.
 
     Raises:
