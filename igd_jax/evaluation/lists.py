@@ -36,6 +36,11 @@ class Lists:
         return Lists(self.row[queries], self.ranked[queries], self.scores[queries], self.targets.take(queries))
 
     @property
+    def first_targets(self) -> Int[np.ndarray, "Q"]:
+        """One catalogue row that is right for each query, the first."""
+        return self.targets.ids[self.targets.start[:-1]]
+
+    @property
     def query(self) -> Int[np.ndarray, "G"]:
         """Query of each target."""
         return np.repeat(np.arange(len(self)), self.targets.lengths)

@@ -85,8 +85,7 @@ def heat_map(evaluated: Evaluated, *, max_examples: int) -> HeatMap:
     recommender, shown = evaluated.recommender, chosen_queries(len(lists))
     further = evenly_spaced(len(lists), max_examples).tolist()
     some = lists.take(np.array([*shown, *further]))
-    item = recommender.index.catalog.first[some.targets.ids[some.targets.start[:-1]]]
-    examples = recommender.examples(session.rows(session.settings.eval.split).take(some.row))
+    item, examples = recommender.index.catalog.first[some.first_targets], evaluated.examples(some)
     untrained = session.method.make_model(session.context(session.index))
     before, after = (
         title_tokens(recommender, examples, item, evaluated.walk, model=model) for model in (untrained, None)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from igd_jax.core.io import Workdir
+from igd_jax.data.examples import Examples
 from igd_jax.evaluation.diversity import describe_choice
 from igd_jax.evaluation.evaluations import CONFIG, PREDICTIONS
 from igd_jax.evaluation.figures import Figure
@@ -68,6 +69,11 @@ class Evaluated:
         """
         return Recommender(self.session, self.workdir)
 
+    def examples(self, lists: Lists) -> Examples:
+        """Histories of some queries, as the model reads them."""
+        rows = self.session.rows(self.session.settings.eval.split)
+        return self.recommender.examples(rows.take(lists.row))
+
 
 def read_evaluated(workdir: Workdir, name: str) -> Evaluated:
     """Read an evaluation whose files agree (`read_evaluation`), and set up its run; weights are not loaded yet.
@@ -77,14 +83,11 @@ def read_evaluated(workdir: Workdir, name: str) -> Evaluated:
     """
     folder = workdir.eval(name)
     session = set_up_to_decode(config_at(folder / CONFIG), workdir)
-    row_of_item = session.index.catalog.row_of_item
-    row_of_id = dict(zip(session.prepared.item_ids, row_of_item.tolist(), strict=True))
+    row_of_id = dict(zip(session.prepared.item_ids, session.index.catalog.row_of_item.tolist(), strict=True))
     n_rows, n_results = len(session.rows(session.settings.eval.split)), session.settings.decode.top_k
     lists = read_lists(folder / PREDICTIONS, row_of_id, n_rows=n_rows, n_results=n_results)
-    catalogue = CatalogueRows.of_items(
-        row_of_item, candidates=session.decode_index.candidates, counts=session.counts, seen=session.seen
-    )
-    return Evaluated(session, workdir, session.index.walk(), catalogue, lists, session.settings.eval.ks[-1])
+    walk, k = session.index.walk(), session.settings.eval.ks[-1]
+    return Evaluated(session, workdir, walk, session.catalogue, lists, k)
 
 
 def add_lists(found: Analysis, evaluated: Evaluated) -> None:

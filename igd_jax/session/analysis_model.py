@@ -40,8 +40,8 @@ def add_tokens(found: Analysis, evaluated: Evaluated, *, max_examples: int) -> N
         found.left_out.append("tokens, entropy, ghosts and history: no list begins with an item")
         return
     catalog, some = recommender.index.catalog, lists.take(queries)
-    examples = recommender.examples(session.rows(session.settings.eval.split).take(some.row))
-    rows = {"truth": some.targets.ids[some.targets.start[:-1]], "recommended": some.ranked[:, 0]}
+    examples = evaluated.examples(some)
+    rows = {"truth": some.first_targets, "recommended": some.ranked[:, 0]}
     tokens = {side: title_tokens(recommender, examples, catalog.first[rows[side]], evaluated.walk) for side in SIDES}
     found.facts["tokens"] = {"queries": len(queries), "ghost": GHOST} | {
         side: describe_tokens(tokens[side]) for side in SIDES

@@ -186,8 +186,8 @@ class Recommender(Ranker):
         examples, notes = self._histories.of_requests(requests, resolved)
         source = collaborative_source(self.session, split=None, n_rows=len(requests))
         found = self.rank(examples, collaborative=source, allowed=[each.allowed for each in resolved])
-        means = self.session.method.score
-        return [Answer(self.results(found, q)[:k], tuple(told), means) for q, told in enumerate(notes)]
+        score = self.session.method.score
+        return [Answer(self.results(found, q)[:k], tuple(told), score) for q, told in enumerate(notes)]
 
     def _scored(self, requests: Sequence[Request], resolved: Sequence[Resolved]) -> list[Answer]:
         examples, notes = self._histories.of_requests(requests, resolved)
@@ -201,8 +201,8 @@ class Recommender(Ranker):
             for q, of_list in zip(group.tolist(), scores, strict=True):
                 pairs = zip(lists[q].tolist(), of_list.tolist(), strict=True)
                 results[q] = tuple(self._result(row, score) for row, score in pairs)
-        means = self.session.method.score
-        return [Answer(of_one, tuple(told), means) for of_one, told in zip(results, notes, strict=True)]
+        score = self.session.method.score
+        return [Answer(of_one, tuple(told), score) for of_one, told in zip(results, notes, strict=True)]
 
     def _search(self) -> TrieSearch:
         return search_of(self.engine, self.session.settings.method.name)

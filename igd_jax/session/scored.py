@@ -84,10 +84,7 @@ def score(
         unfinished=unfinished,
     )
     seconds = time.monotonic() - start
-    index = recommender.index
-    catalogue = CatalogueRows.of_items(
-        index.catalog.row_of_item, candidates=index.candidates, counts=session.counts, seen=session.seen
-    )
+    catalogue = session.catalogue
     metrics = metrics_of(
         queries,
         ranked=np.asarray(found.rows),

@@ -29,6 +29,7 @@ from igd_jax.data.prepared import Prepared, Rows, headline, load
 from igd_jax.data.prompts import Prompts, render
 from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_tokenizer
+from igd_jax.evaluation.metrics import CatalogueRows
 from igd_jax.evaluation.queries import evenly_spaced, make_queries
 from igd_jax.identifiers.base import Source, identifiers_class
 from igd_jax.items.candidates import choose_candidates
@@ -106,6 +107,12 @@ class Session:
         index = self.index.with_candidates(self._candidates(settings.decode.candidates, option="decode.candidates"))
         say(describe_index(settings.decode.candidates, index))
         return index
+
+    @property
+    def catalogue(self) -> CatalogueRows:
+        """The catalogue as metrics see it, with the candidates of decoding."""
+        row_of_item, candidates = self.index.catalog.row_of_item, self.decode_index.candidates
+        return CatalogueRows.of_items(row_of_item, candidates=candidates, counts=self.counts, seen=self.seen)
 
     def rows(self, split: str) -> Rows:
         """Rows of a split that are in use, in its order: all, except of train (`rows_in_use`)."""

@@ -150,8 +150,14 @@ def _kind(model: ModelSettings, needs: Collection[str]) -> str:
 
 
 def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterator[str]:
-    """Messages about values that are each valid but contradict each other."""
-    model, train, decode, mesh, ks = settings.model, settings.train, settings.decode, settings.mesh, settings.eval.ks
+    """Messages about values that are each valid but contradict each other; `kind` is that of the backbone."""
+    yield from _of_training(settings, method, kind=kind)
+    yield from _of_lists(settings, method)
+    yield from _of_the_model(settings, method, kind=kind)
+
+
+def _of_training(settings: Settings, method: Method, *, kind: str) -> Iterator[str]:
+    model, train, mesh = settings.model, settings.train, settings.mesh
     if train.global_batch_size % train.micro_batch_size:
         yield (
             f"config.train.global_batch_size is {train.global_batch_size}, no multiple of micro_batch_size "
@@ -172,7 +178,7 @@ def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterato
         yield "config.train.num_epochs is 0, so config.train asks for 0 steps; raise num_epochs or num_steps"
     for field, size in (
         ("train.micro_batch_size", train.micro_batch_size),
-        ("decode.batch_size", decode.batch_size),
+        ("decode.batch_size", settings.decode.batch_size),
     ):
         if size % (parts := max(mesh.data, 1) * mesh.fsdp):
             yield f"config.{field} is {size}, which {parts} devices do not divide; use a multiple of {parts}"
@@ -186,6 +192,10 @@ def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterato
             f"config.train.bfloat16 is {train.bfloat16!r}, but config.model.param_dtype is 'float32', so no weight is "
             "bfloat16; set that to bfloat16, or this to 'master'"
         )
+
+
+def _of_lists(settings: Settings, method: Method) -> Iterator[str]:
+    decode, ks = settings.decode, settings.eval.ks
     if ks[-1] > decode.top_k:
         yield (
             f"config.eval.ks is {shown(ks)}, but lists have a length of {decode.top_k}; raise config.decode.top_k "
@@ -208,6 +218,10 @@ def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterato
             f"config.decode.collaborative is empty, but {settings.method.name} with these arguments needs scores of a "
             "collaborative source; give 'popularity', or the folder of a SASRec run"
         )
+
+
+def _of_the_model(settings: Settings, method: Method, *, kind: str) -> Iterator[str]:
+    model = settings.model
     if method.backbones and kind not in method.backbones:
         yield (
             f"config.model names a {kind}, but {settings.method.name} with these arguments works on "
