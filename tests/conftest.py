@@ -37,7 +37,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # for the ot
 def pytest_collection() -> Generator[None, object, object]:
     """Modules live as long as the process: the garbage collector need not look at them again and again.
 
-    Traced programs live long, too: it runs seldom, which saves a tenth of the time.
+    Traced programs live long, too: it runs seldom, which saves a twentieth of the time.
     """
     gc.disable()
     result = yield
