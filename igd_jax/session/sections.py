@@ -17,7 +17,8 @@ from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.items.candidates import CANDIDATES
 from igd_jax.models import config as decoders
 from igd_jax.models import quantized, t5_config
-from igd_jax.models.layers import ATTENTION, REMAT
+from igd_jax.models.attention import ATTENTION
+from igd_jax.models.layers import REMAT
 from igd_jax.models.lora import TARGETS
 from igd_jax.session.checks import Existing, OneOf, Range, SomeOf, Text
 from igd_jax.training.optimizer import BFLOAT16, SCHEDULES
