@@ -11,6 +11,7 @@ at every position.
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -121,6 +122,8 @@ def main() -> None:
         with prepared(name) as data:
             session = common.make_session(data, TINY, tokenizer=values.tokenizer)
             session = with_train(session, shuffle=shuffle)
+            model = replace(session.settings.model, path="", config=values.backbone)  # for the choice of a width
+            session = replace(session, settings=replace(session.settings, model=model))
             examples = session.examples(session.rows("train"))
             objective = session.method.objective(session.context(session.index))
             found = compare(session, examples, objective, backbone=values.backbone, n_steps=values.steps)

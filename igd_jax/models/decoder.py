@@ -199,7 +199,8 @@ class Decoder(nnx.Module):
             seen = Texts.of_packs(batch, batch.paths)
             # Of packs, every token has the seed of a row, and draws as in the row alone.
             keys = path_keys(batch.seed, seen.positions) if self.dropout else None
-            return pick(self._after_shared(batch.shared_prefix, batch.prompt, seen, keys=keys)[0], batch.before)
+            hidden, _ = self._after_shared(batch.shared_prefix, batch.prompt, seen, keys=keys)
+            return pick(hidden.reshape(len(batch.before), -1, hidden.shape[-1]), batch.before)
         tokens = jnp.concatenate([batch.prompt, batch.target], axis=1)
         valid = jnp.concatenate([batch.prompt_mask, batch.target_mask], axis=1)
         shared = batch.shared_prefix
