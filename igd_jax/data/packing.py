@@ -188,14 +188,22 @@ def _units(
 
 
 def _best_fit(sizes: Int[np.ndarray, "u 3"], capacity: Int[np.ndarray, "3"], together: int) -> Int[np.ndarray, " u"]:
-    """Number of the pack of each tree: the one with the least room among those that have enough, widest trees first."""
-    width, pack = np.full((len(sizes), together), capacity[0]), np.zeros(len(sizes), np.int64)
+    """Number of the pack of each tree: the one with the least room among those that have enough, widest trees first.
+
+    Packs are dealt to the groups that stand together, so that each has some that begin wide: those have fewer slots.
+    """
+    width, pack = np.full(len(sizes) * together, capacity[0]), np.zeros(len(sizes), np.int64)
+    n_dealt = int(-(-sizes[:, 0].sum() // (capacity[0] * together)))  # groups, at least
+    place = np.arange(len(width)).reshape(-1, together)
+    place[:n_dealt] = place[:n_dealt].reshape(together, n_dealt).T
+    place = np.argsort(place.reshape(-1))
     shared = np.tile(capacity[1:], (len(sizes), 1))  # room for slots and rows
     for unit in np.argsort(-sizes[:, 0], kind="stable"):
-        fits = (width >= sizes[unit, 0]) & (shared >= sizes[unit, 1:]).all(axis=1)[:, None]
-        pack[unit] = np.where(fits, width, capacity[0] + 1).argmin()
-        width.reshape(-1)[pack[unit]] -= sizes[unit, 0]
-        shared[pack[unit] // together] -= sizes[unit, 1:]
+        fits = (width >= sizes[unit, 0]) & (shared[place // together] >= sizes[unit, 1:]).all(axis=1)
+        number = np.where(fits, width, capacity[0] + 1).argmin()
+        width[number] -= sizes[unit, 0]
+        shared[place[number] // together] -= sizes[unit, 1:]
+        pack[unit] = place[number]
     return pack
 
 
