@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from igd_jax.core.sharding import row_shards_here
+
 XLA, CUDNN = ATTENTION = ("xla", "cudnn")
 """Implementations of attention: products that XLA compiles, on any device; or the kernel of NVIDIA's cuDNN, which never
 writes the weights, for whole texts in half precision."""
@@ -90,8 +92,19 @@ def attend(
 def attend_in_order(query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock]) -> Float[Array, "B T Q H"]:
     """As `attend`, if the last of `blocks` are the queries' own tokens, none of which is seen before its column.
 
-    Long texts are divided into parts, which leave out the keys after them: of four, three eighths of all.
+    Long texts are divided into parts, which leave out the keys after them: of four, three eighths of all. On a CPU rows
+    take turns, so that the weights of one, which are made again for the gradient, stay in its cache.
     """
+    if len(query) == 1 or jax.default_backend() != "cpu" or row_shards_here() > 1 or query.shape[1] < WHOLE_TEXT:
+        return _attend_in_parts(query, blocks)
+
+    def attend_row(row: tuple[Array, list[KeyBlock]]) -> Array:
+        return _attend_in_parts(*jax.tree.map(lambda x: x[None], row))[0]
+
+    return jax.lax.map(jax.checkpoint(attend_row, prevent_cse=False), (query, list(blocks)))
+
+
+def _attend_in_parts(query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock]) -> Float[Array, "B T Q H"]:
     *past, own = blocks
     n_tokens = query.shape[1]
     size = -(-n_tokens // min(max(n_tokens // _PART, 1), _MOST_PARTS))

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -25,14 +26,16 @@ Rotation: TypeAlias = tuple[Float[Array, "B T half"], Float[Array, "B T half"]]
 """Cosine and sine of each token's angles, float32; half = H / 2."""
 
 
-_policies = jax.checkpoint_policies
+_policies, _MIXED = jax.checkpoint_policies, "mixed"
 REMAT = {
     "none": _policies.everything_saveable,
-    "dots": _policies.dots_with_no_batch_dims_saveable,
+    "dots": _policies.save_from_both_policies(
+        _policies.dots_with_no_batch_dims_saveable, _policies.save_only_these_names(_MIXED)
+    ),
     "full": _policies.nothing_saveable,
 }
-"""What the backward pass keeps of each layer: all states; products with weights, so that attention, norms and
-activations are computed again; or the layer's input alone."""
+"""What the backward pass keeps of each layer: all states; products with weights, and what attention gives, so that its
+weights, norms and activations are computed again; or the layer's input alone."""
 
 
 class Frozen(nnx.Variable[Array]):
@@ -155,6 +158,7 @@ class Attention(nnx.Module):
             mixed = attend_fused(query, blocks, implementation=implementation)
         else:
             mixed = (attend_in_order if in_order else attend)(query, blocks)
+        mixed = checkpoint_name(mixed, _MIXED)
         return self.o(mixed.reshape(n_batch, n_tokens, -1), keys), (key, value)
 
 
