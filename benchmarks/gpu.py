@@ -32,8 +32,8 @@ from igd_jax.core.devices import facts
 from igd_jax.core.errors import run as run_main
 from igd_jax.core.io import Workdir
 from igd_jax.core.memory import device_memory, peak_memory
+from igd_jax.models.attention import CUDNN, XLA
 from igd_jax.models.config import ModelConfig, named
-from igd_jax.models.layers import CUDNN, XLA
 from igd_jax.session.session import Session, set_up
 from igd_jax.session.settings import settings_from
 

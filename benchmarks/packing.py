@@ -1,15 +1,17 @@
 """FLOPs of training per example: rows padded as published, padded by us, in packs and as trees, on abstract arrays.
 
-    python -m benchmarks.packing [--backbone=qwen2.5-1.5b] [--steps=8] [--data=FOLDER] [--tokenizer=HF_FOLDER]
+    python -m benchmarks.packing [--backbone=qwen2.5-1.5b] [--steps=8] [--tokenizer=HF_FOLDER]
 
-Rows have the lengths of the train split with the tokenizer of Qwen2.5; no weights are made. FLOPs are those of
-the products in the traced gradient of the loss, padding included, without what `config.model.remat` computes again. The
-published code pads each 16 random rows to the longest and runs the head at every position.
+Rows are those of Amazon Books as published, where a user has one row or histories slide, in random order, and of Amazon
+Scientific, where histories grow, in steps of whole users. They have the lengths of the train split with the tokenizer
+of Qwen2.5; no weights are made. FLOPs are those of the products in the traced gradient of the loss, padding included,
+without what `config.model.remat` computes again. The published code pads each 16 rows to the longest and runs the head
+at every position.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -19,6 +21,7 @@ from absl import flags
 from flax import nnx
 
 from benchmarks import common
+from benchmarks.decoding_inputs import BOOKS, SCIENTIFIC, TINY, prepared
 from benchmarks.training import rows_of_steps, with_train
 from igd_jax.core.errors import run as run_main
 from igd_jax.core.types import Paths, TextBatch
@@ -114,18 +117,21 @@ def _tokens(batch: TextBatch) -> int:
 
 def main() -> None:
     """Entry point."""
-    values = flags.FLAGS
-    with common.prepared_folder(values.data) as data:
-        session = common.make_session(data, Path(values.model), tokenizer=values.tokenizer)
-        examples = session.examples(session.rows("train"))
-        objective = session.method.objective(session.context(session.index))
-        columns = compare(session, examples, objective, backbone=values.backbone, n_steps=values.steps)
-    settings = {"data": Path(values.data).name, "backbone": values.backbone, "steps": values.steps}
-    common.report("packing", settings, columns)
+    values, columns = flags.FLAGS, dict[str, dict[str, Any]]()
+    for name, shuffle in ((BOOKS, "rows"), (SCIENTIFIC, "users")):
+        with prepared(name) as data:
+            session = common.make_session(data, TINY, tokenizer=values.tokenizer)
+            session = with_train(session, shuffle=shuffle)
+            model = replace(session.settings.model, path="", config=values.backbone)  # for the choice of a width
+            session = replace(session, settings=replace(session.settings, model=model))
+            examples = session.examples(session.rows("train"))
+            objective = session.method.objective(session.context(session.index))
+            found = compare(session, examples, objective, backbone=values.backbone, n_steps=values.steps)
+        columns |= {f"{name}, {side}": figures for side, figures in found.items()}
+    common.report("packing", {"backbone": values.backbone, "steps": values.steps}, columns)
 
 
 if __name__ == "__main__":
-    common.define_flags()
     flags.DEFINE_string("backbone", "qwen2.5-1.5b", "Shape of the model: a name, or a Hugging Face folder.")
     default = str(common.ROOT.parent / "shared" / "data" / "qwen2.5-tokenizer")
     flags.DEFINE_string("tokenizer", default, "Folder of the tokenizer.")

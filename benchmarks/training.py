@@ -4,7 +4,8 @@
 
 Parts are a small trained model, and a random one with a body of 30 million weights and Qwen's vocabulary; of each,
 speed and memory, both without compiled programs from before. On two quiet cores they take about 6, 3, 20 and 10
-minutes.
+minutes. Another is the small model on Amazon Scientific, with a row for every item of a user but the first, in steps of
+whole users: where histories grow, rows have much in common.
 
 Rows are padded, stand in packs, or are trees (docs/packing.md); FLOPs of each are the matter of `benchmarks.packing`.
 All sides start from the same weights and see the same rows at each step, in micro-batches of 16, in float32 on
@@ -30,7 +31,7 @@ import torch
 from absl import flags
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from benchmarks import common, parts
+from benchmarks import common, decoding_inputs, parts
 from benchmarks.training_peer import Peer
 from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
@@ -38,7 +39,7 @@ from igd_jax.data.batches import rows_of_step
 from igd_jax.data.examples import Examples
 from igd_jax.session.cost import flops_of
 from igd_jax.session.input import micro_batches
-from igd_jax.session.packing import choose_packs
+from igd_jax.session.packing import choose_packs, users_to_shuffle
 from igd_jax.session.session import Session
 from igd_jax.session.weights import initial_state
 from igd_jax.training.optimizer import make_optimizer, make_schedule
@@ -57,18 +58,21 @@ class Size:
       rows: rows of a step.
       steps: steps of one side before the other's turn.
       repeats: turns of each side, twice: by the clock, and in processor time.
+      shuffle: `config.train.shuffle`.
     """
 
     rows: int
     steps: int
     repeats: int
+    shuffle: str = "rows"
 
     def session(self, data: Path, model: Path) -> Session:
         """The published recipe, with steps of this size."""
-        return with_train(common.make_session(data, model), global_batch_size=self.rows)
+        return with_train(common.make_session(data, model), global_batch_size=self.rows, shuffle=self.shuffle)
 
 
 TINY, LARGE = Size(rows=128, steps=2, repeats=3), Size(rows=32, steps=1, repeats=2)
+WHOLE_USERS = replace(TINY, steps=1, shuffle="users")
 
 
 class Ours:
@@ -109,17 +113,19 @@ class Ours:
 
 
 def choose_examples(session: Session, n_examples: int) -> Examples:
-    """Random rows of the train split."""
+    """Random rows of the train split, or all of them for steps of whole users."""
     rows = session.rows("train")
+    if session.settings.train.shuffle == "users":
+        return session.examples(rows)
     chosen = np.random.default_rng(0).choice(len(rows), min(n_examples, len(rows)), replace=False)
     return session.examples(rows.take(np.sort(chosen)))
 
 
 def rows_of_steps(session: Session, examples: Examples, n_steps: int) -> list[np.ndarray]:
     """Row numbers of the first steps, the same for both sides."""
-    train = session.settings.train
+    train, users = session.settings.train, users_to_shuffle(session)
     return [
-        rows_of_step(len(examples), batch_size=train.global_batch_size, seed=train.seed, step=step)
+        rows_of_step(len(examples), batch_size=train.global_batch_size, seed=train.seed, step=step, users=users)
         for step in range(n_steps)
     ]
 
@@ -209,11 +215,16 @@ def measure_memory(size: Size, model: Path, data: Path) -> dict[str, Any]:
 def in_scratch(measure: Callable[..., dict[str, Any]], size: Size) -> dict[str, Any]:
     """Measure on prepared data, with the model of this size, and with an empty cache of programs."""
     values = flags.FLAGS
-    with common.prepared_folder(values.data) as data, TemporaryDirectory() as programs:
+    whole_users = size is WHOLE_USERS
+    folder = (
+        decoding_inputs.prepared(decoding_inputs.SCIENTIFIC) if whole_users else common.prepared_folder(values.data)
+    )
+    with folder as data, TemporaryDirectory() as programs:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = programs  # of further processes, too
         jax.config.update("jax_compilation_cache_dir", programs)
-        model = Path(values.model) if size is TINY else random_model(data.parent / "model", Path(values.tokenizer))
-        return {"data": Path(values.data).name, **measure(size, model, data)}
+        model = random_model(data.parent / "model", Path(values.tokenizer)) if size is LARGE else Path(values.model)
+        name = decoding_inputs.SCIENTIFIC if whole_users else Path(values.data).name
+        return {"data": name, **measure(size, model, data)}
 
 
 def random_model(folder: Path, tokenizer: Path) -> Path:
@@ -229,7 +240,11 @@ def random_model(folder: Path, tokenizer: Path) -> Path:
 
 PARTS = {
     f"{name}{kind}": parts.Part(partial(in_scratch, measure, size), limit)
-    for name, size, limit in (("tiny model", TINY, 1500), ("30M body, Qwen's vocabulary", LARGE, 3600))
+    for name, size, limit in (
+        ("tiny model", TINY, 1500),
+        ("tiny model, whole users", WHOLE_USERS, 1500),
+        ("30M body, Qwen's vocabulary", LARGE, 3600),
+    )
     for kind, measure in (("", measure_speed), (", memory", measure_memory))
 }
 

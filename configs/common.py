@@ -103,7 +103,7 @@ def get_config() -> ConfigDict:
     config.train.micro_batch_size = 16  # rows per forward pass over all devices; published: 16
     config.train.packing = "none"  # rows are padded (none), or stand in packs side by side (rows) or as trees of common
     # beginnings (trees), for decoders; then micro_batch_size stands for as many tokens as that many rows have
-    config.train.pack_length = 0  # tokens of a pack; 0 = 512, or those of the longest row
+    config.train.pack_length = 0  # tokens of a pack; 0 = the cheapest: those of the longest row, 512 or 1,024
     config.train.shuffle = "rows"  # what each epoch shuffles: rows, or users, whose rows then share most in trees
     config.train.learning_rate = 1e-4  # peak; published: 1e-4
     config.train.num_epochs = 3  # published: 3

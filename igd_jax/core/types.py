@@ -37,8 +37,8 @@ class Paths:
 class TextBatch:
     """Rows for a model that reads and writes tokens; or, in training, packs, each of which holds several rows.
 
-    A pack has the inputs of all its rows in `prompt`, those of targets too, and all their targets in `target`, each on
-    adjacent columns (`data.packing`).
+    A pack has the inputs of all its rows in `prompt`, those of targets too. The targets of several packs stand in one
+    row, each on adjacent columns, so that arrays with T have fewer rows than those with S (`data.packing`).
 
     Attributes:
       shared_prefix: common first ids of all prompts, one row for all (replicated over devices); P may be 0.
@@ -47,7 +47,8 @@ class TextBatch:
       target: ids to be written, right-padded, EOS included; T is 0 if there are no targets.
       target_mask: True on real ids.
       place: number of each target token within its identifier, 0 at the first.
-      before: column of the token before each target token, in `prompt` and `target` joined along their second axis.
+      before: column of the token before each target token, in `prompt` and `target` joined along their second axis; of
+        packs, in the packs whose targets stand in one row, joined.
       first: index of the first token of each identifier in the flattened `target`; B * T if there is none.
       annotations: arrays [B T] by name, with a value per target token; specific to a method, such as ``weight``.
       collaborative: scores of all items for each row; None without a collaborative source.

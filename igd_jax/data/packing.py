@@ -29,9 +29,10 @@ class PackShape:
 
     Attributes:
       width: tokens of a pack.
-      slots: target tokens of a pack.
-      rows: rows of a pack.
+      slots: target tokens of the packs that stand together.
+      rows: rows of those packs.
       packs: packs of a micro-batch.
+      together: adjacent packs, on one device, whose targets stand together: of more packs, the sums differ less.
       batches: micro-batches of a step, at most, as far as some steps tell.
       trees: whether rows share their common beginnings.
       shares_prefix: whether the shared prefix of all prompts stands apart, read once per micro-batch.
@@ -42,6 +43,7 @@ class PackShape:
     slots: int
     rows: int
     packs: int
+    together: int = 1
     batches: int = 1
     trees: bool = False
     shares_prefix: bool = True
@@ -125,7 +127,7 @@ def place_rows(
         shared[1:] = _shared_with_previous(texts)
     capacity = np.array([shape.width, shape.slots, shape.rows])
     unit, shared, sizes = _units(texts, shared, capacity, covers_prompt=shape.covers_prompt)
-    pack_of_unit = _best_fit(sizes, capacity)
+    pack_of_unit = _best_fit(sizes, capacity, shape.together)
     pack = pack_of_unit[unit]
     order = np.argsort(pack, kind="stable")
     return Placed(texts.take(order), shared[order], pack[order], int(pack.max()) + 1)
@@ -185,13 +187,23 @@ def _units(
     return unit, kept, np.stack(sizes)
 
 
-def _best_fit(sizes: Int[np.ndarray, "u 3"], capacity: Int[np.ndarray, "3"]) -> Int[np.ndarray, " u"]:
-    """Number of the pack of each tree: the one with the least room among those that have enough, widest trees first."""
-    room, pack = np.tile(capacity, (len(sizes), 1)), np.zeros(len(sizes), np.int64)
+def _best_fit(sizes: Int[np.ndarray, "u 3"], capacity: Int[np.ndarray, "3"], together: int) -> Int[np.ndarray, " u"]:
+    """Number of the pack of each tree: the one with the least room among those that have enough, widest trees first.
+
+    Packs are dealt to the groups that stand together, so that each has some that begin wide: those have fewer slots.
+    """
+    width, pack = np.full(len(sizes) * together, capacity[0]), np.zeros(len(sizes), np.int64)
+    n_dealt = int(-(-sizes[:, 0].sum() // (capacity[0] * together)))  # groups, at least
+    place = np.arange(len(width)).reshape(-1, together)
+    place[:n_dealt] = place[:n_dealt].reshape(together, n_dealt).T
+    place = np.argsort(place.reshape(-1))
+    shared = np.tile(capacity[1:], (len(sizes), 1))  # room for slots and rows
     for unit in np.argsort(-sizes[:, 0], kind="stable"):
-        fits = (room >= sizes[unit]).all(axis=1)
-        pack[unit] = np.where(fits, room[:, 0], capacity[0] + 1).argmin()
-        room[pack[unit]] -= sizes[unit]
+        fits = (width >= sizes[unit, 0]) & (shared[place // together] >= sizes[unit, 1:]).all(axis=1)
+        number = np.where(fits, width, capacity[0] + 1).argmin()
+        width[number] -= sizes[unit, 0]
+        shared[place[number] // together] -= sizes[unit, 1:]
+        pack[unit] = place[number]
     return pack
 
 

@@ -28,8 +28,9 @@ def make_packs(
 ) -> Iterator[TextBatch]:
     """Micro-batches of ``shape.packs`` packs, the last one filled up with empty ones; all arrays are NumPy's.
 
-    Their `prompt` holds all inputs, and `before` its columns; with `covers_prompt`, further slots of `target`, which
-    `target_mask` does not count, predict tokens of prompts: the annotation ``prompt`` is the number of rows that do.
+    Their `prompt` holds all inputs, a pack per row, and `target` the targets of packs that stand together, in whose
+    joined columns `before` counts. With `covers_prompt`, further slots of `target`, which `target_mask` does not count,
+    predict tokens of prompts: the annotation ``prompt`` is the number of rows that do.
 
     Args:
       placed: rows in packs, from `place_rows`.
@@ -39,6 +40,7 @@ def make_packs(
     """
     n_batches = -(-placed.n_packs // shape.packs)
     n_packs, texts = n_batches * shape.packs, placed.texts
+    n_groups = n_packs // shape.together
     start = placed.pack * shape.width + place_within(placed.pack, placed.own)
     depth = np.arange(texts.tokens.shape[1])
     is_own = (depth >= placed.shared[:, None]) & (depth < texts.lengths[:, None])
@@ -60,14 +62,16 @@ def make_packs(
         flat[column[is_own]] = np.broadcast_to(values, is_own.shape)[is_own]
         arrays[name] = flat.reshape(n_packs, -1)
     arrays["leave"] = np.minimum(arrays["leave"], shape.width)
-    slots, first = _slots(placed, path, item_tokens, annotations, shape, n_packs)
-    arrays |= {name: array.reshape(n_packs, -1) for name, array in slots.items()}
-    for number in range(n_batches):
+    slots, first = _slots(placed, path, item_tokens, annotations, shape, n_groups)
+    slots = {name: array.reshape(n_groups, -1) for name, array in slots.items()}
+    for number, first_of_batch in enumerate(np.split(first, n_batches)):
         packs = number * shape.packs + (np.arange(shape.packs) if own is None else own)
+        groups = packs[:: shape.together] // shape.together
         yield _batch(
-            {name: array[packs] for name, array in arrays.items()},
+            {name: array[packs] for name, array in arrays.items()}
+            | {name: array[groups] for name, array in slots.items()},
             examples.shared_prefix[:n_shared],
-            first[number * shape.packs : (number + 1) * shape.packs],
+            first_of_batch,
             shape,
             annotations=(*annotations, *(("prompt",) if shape.covers_prompt else ())),
             has_seed=has_seed,
@@ -77,7 +81,7 @@ def make_packs(
 def _batch(
     arrays: dict[str, Any],
     prefix: Int[np.ndarray, " P"],
-    first: Int[np.ndarray, "packs rows"],
+    first: Int[np.ndarray, "groups rows"],
     shape: PackShape,
     *,
     annotations: tuple[str, ...],
@@ -113,12 +117,12 @@ def _slots(
     item_tokens: Ragged,
     annotations: Mapping[str, Shaped[np.ndarray, " total"]],
     shape: PackShape,
-    n_packs: int,
-) -> tuple[dict[str, Shaped[np.ndarray, " slots"]], Int[np.ndarray, "packs rows"]]:
-    """Arrays of all slots, and the slot, within its pack, of each row's first token; -1 if there is no row."""
-    texts, n_target = placed.texts, placed.texts.n_target
-    begin = place_within(placed.pack, n_target)
-    slot = ragged_index(placed.pack * shape.slots + begin, n_target)
+    n_groups: int,
+) -> tuple[dict[str, Shaped[np.ndarray, " slots"]], Int[np.ndarray, "groups rows"]]:
+    """Arrays of all slots, and the slot, among those together, of each row's first token; -1 if there is no row."""
+    texts, n_target, group = placed.texts, placed.texts.n_target, placed.pack // shape.together
+    begin = place_within(group, n_target)
+    slot = ragged_index(group * shape.slots + begin, n_target)
     row = np.repeat(np.arange(len(n_target)), n_target)
     place = ragged_index(np.zeros_like(n_target), n_target)
     at = ragged_index(item_tokens.start[texts.item], n_target)
@@ -126,17 +130,17 @@ def _slots(
         "target": item_tokens.ids[at],
         "target_mask": np.ones(len(at), bool),
         "place": place.astype(np.int32),
-        "before": (path[row, texts.n_prompt[row] - 1 + place] % shape.width).astype(np.int32),
+        "before": (path[row, texts.n_prompt[row] - 1 + place] % (shape.width * shape.together)).astype(np.int32),
         **{f"annotation {name}": flat[at] for name, flat in annotations.items()},
     }
-    slots = {name: np.zeros(n_packs * shape.slots, flat.dtype) for name, flat in values.items()}
+    slots = {name: np.zeros(n_groups * shape.slots, flat.dtype) for name, flat in values.items()}
     for name, flat in values.items():
         slots[name][slot] = flat
     if shape.covers_prompt:
-        used = np.bincount(placed.pack, n_target, minlength=n_packs).astype(np.int64)
+        used = np.bincount(group, n_target, minlength=n_groups).astype(np.int64)
         slots |= _with_prompts(slots, placed, path, used, shape)
-    first = np.full((n_packs, shape.rows), -1)
-    first[placed.pack, place_within(placed.pack, np.ones_like(n_target))] = begin
+    first = np.full((n_groups, shape.rows), -1)
+    first[group, place_within(group, np.ones_like(n_target))] = begin
     return slots, first
 
 
@@ -144,17 +148,18 @@ def _with_prompts(
     slots: dict[str, Shaped[np.ndarray, " slots"]],
     placed: Placed,
     path: Int[np.ndarray, "b L"],
-    used: Int[np.ndarray, " packs"],
+    used: Int[np.ndarray, " groups"],
     shape: PackShape,
 ) -> dict[str, Shaped[np.ndarray, " slots"]]:
-    """Further slots of each pack, behind those that are used, for the tokens of prompts that follow another."""
+    """Further slots, behind those that are used, for the tokens of prompts that follow another."""
     depth = np.arange(1, path.shape[1])
     is_prompt = depth < placed.texts.n_prompt[:, None]
     after, before = path[:, 1:][is_prompt], path[:, :-1][is_prompt]
     columns, at, number = np.unique(after, return_index=True, return_counts=True)
-    pack = columns // shape.width
-    slot = pack * shape.slots + used[pack] + place_within(pack, np.ones_like(pack))
+    n_columns = shape.width * shape.together
+    group = columns // n_columns
+    slot = group * shape.slots + used[group] + place_within(group, np.ones_like(group))
     token, column, count = slots["target"].copy(), slots["before"].copy(), np.zeros(len(slots["target"]), np.float32)
     token[slot] = placed.texts.tokens[:, 1:][is_prompt][at]
-    column[slot], count[slot] = before[at] % shape.width, number
+    column[slot], count[slot] = before[at] % n_columns, number
     return {"target": token, "before": column, "annotation prompt": count}

@@ -68,6 +68,11 @@ def _decoder_forward(config: ModelConfig, batch: TextBatch) -> tuple[float, floa
     )
 
 
+def forward_flops_per_token(config: ModelConfig, width: int) -> float:
+    """Operations of the layers of a decoder on each token, padding too, that attends to `width` tokens."""
+    return config.num_layers * (2.0 * _layer_weights(config) + 4.0 * config.num_heads * config.head_dim * width)
+
+
 def _layer_weights(config: ModelConfig) -> int:
     """Weights of the linear maps of one layer of a decoder."""
     heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim

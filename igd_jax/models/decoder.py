@@ -11,14 +11,13 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from igd_jax.core.sharding import TENSOR, keep_rows
 from igd_jax.core.types import Paths, TextBatch
+from igd_jax.models.attention import XLA, KeyBlock
 from igd_jax.models.backbone import KVCache, Past, Prefix
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.dropout import at_site, path_keys, token_keys
 from igd_jax.models.layers import (
     MLP,
-    XLA,
     Attention,
-    KeyBlock,
     RMSNorm,
     Rotation,
     look_up,
@@ -28,7 +27,7 @@ from igd_jax.models.layers import (
     rotation_of,
 )
 from igd_jax.models.products import frozen_product, product
-from igd_jax.models.visibility import Causal, Tree, Visibility, mask_of, positions_of
+from igd_jax.models.visibility import Causal, Tree, Visibility, is_in_order, mask_of, positions_of
 
 
 class Layer(nnx.Module):
@@ -47,12 +46,15 @@ class Layer(nnx.Module):
         rotation: Rotation,
         mask: Bool[Array, "B T T"],
         past: Sequence[KeyBlock],
+        in_order: bool,
         keys: Key[Array, "B T"] | None = None,
         attention: str = XLA,
     ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B G T H"], Float[Array, "B G T H"]]]:
         """Returns the new residual stream, and the new tokens' keys and values."""
         x = self.attention_norm(hidden)
-        mixed, new = self.attention(x, rotation=rotation, mask=mask, past=past, keys=keys, implementation=attention)
+        mixed, new = self.attention(
+            x, rotation=rotation, mask=mask, past=past, in_order=in_order, keys=keys, implementation=attention
+        )
         hidden = hidden + mixed
         return hidden + self.mlp(self.mlp_norm(hidden), keys), new
 
@@ -78,8 +80,7 @@ class Texts(NamedTuple):
     @classmethod
     def of_packs(cls, batch: TextBatch, paths: Paths) -> "Texts":
         """Of packs of trees, whose tokens stand in depth-first order."""
-        enter = jnp.broadcast_to(jnp.arange(batch.prompt.shape[1])[None], batch.prompt.shape)
-        return cls(paths.position, Tree(enter, paths.leave), paths.follows_shared)
+        return cls(paths.position, Tree(None, paths.leave), paths.follows_shared)
 
 
 class Decoder(nnx.Module):
@@ -94,7 +95,7 @@ class Decoder(nnx.Module):
 
     Attributes:
       dropout: rate of the adapters' dropout in training; see `models.lora`.
-      attention: implementation of attention, of `layers.ATTENTION`.
+      attention: implementation of attention, of `attention.ATTENTION`.
     """
 
     dropout: float = 0.0
@@ -147,7 +148,7 @@ class Decoder(nnx.Module):
           Values of a token that sees nothing, not even itself, are finite but arbitrary.
         """
         hidden = look_up(self.embed[...], inputs) if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
-        rotation, mask = rotation_of(positions, self.config), mask_of(visible)
+        rotation, mask, in_order = rotation_of(positions, self.config), mask_of(visible), is_in_order(visible)
         graph, weights = nnx.split(self.layers)
 
         def run_layer(hidden, layer):
@@ -155,7 +156,9 @@ class Decoder(nnx.Module):
             blocks = [KeyBlock(key, value, seen) for (key, value), (_, seen) in zip(cached, past, strict=True)]
             own = None if number is None else at_site(keys, number)
             layer = nnx.merge(graph, layer_weights)
-            hidden, new = layer(hidden, rotation=rotation, mask=mask, past=blocks, keys=own, attention=self.attention)
+            hidden, new = layer(
+                hidden, rotation=rotation, mask=mask, past=blocks, in_order=in_order, keys=own, attention=self.attention
+            )
             return keep_rows(hidden), new
 
         numbers = None if keys is None else jnp.arange(self.config.num_layers)
@@ -196,7 +199,8 @@ class Decoder(nnx.Module):
             seen = Texts.of_packs(batch, batch.paths)
             # Of packs, every token has the seed of a row, and draws as in the row alone.
             keys = path_keys(batch.seed, seen.positions) if self.dropout else None
-            return pick(self._after_shared(batch.shared_prefix, batch.prompt, seen, keys=keys)[0], batch.before)
+            hidden, _ = self._after_shared(batch.shared_prefix, batch.prompt, seen, keys=keys)
+            return pick(hidden.reshape(len(batch.before), -1, hidden.shape[-1]), batch.before)
         tokens = jnp.concatenate([batch.prompt, batch.target], axis=1)
         valid = jnp.concatenate([batch.prompt_mask, batch.target_mask], axis=1)
         shared = batch.shared_prefix

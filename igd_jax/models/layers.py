@@ -1,20 +1,22 @@
-"""Parts of a decoder block: linear map, RMS norm, rotary positions, grouped-query attention, gated MLP.
+"""Parts of a decoder block: linear map, RMS norm, rotary positions, projections of attention, gated MLP.
 
 Weights are kept in their own dtype and cast to that of the input; norm, rotation and softmax run in float32.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial, reduce
-from typing import Any, NamedTuple, TypeAlias, cast
+from functools import partial
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from igd_jax.models.attention import WHOLE_TEXT, XLA, KeyBlock, attend, attend_fused, attend_in_order
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.products import product
 
@@ -24,36 +26,16 @@ Rotation: TypeAlias = tuple[Float[Array, "B T half"], Float[Array, "B T half"]]
 """Cosine and sine of each token's angles, float32; half = H / 2."""
 
 
-_policies = jax.checkpoint_policies
+_policies, _MIXED = jax.checkpoint_policies, "mixed"
 REMAT = {
     "none": _policies.everything_saveable,
-    "dots": _policies.dots_with_no_batch_dims_saveable,
+    "dots": _policies.save_from_both_policies(
+        _policies.dots_with_no_batch_dims_saveable, _policies.save_only_these_names(_MIXED)
+    ),
     "full": _policies.nothing_saveable,
 }
-"""What the backward pass keeps of each layer: all states; products with weights, so that attention, norms and
-activations are computed again; or the layer's input alone."""
-
-
-XLA, CUDNN = ATTENTION = ("xla", "cudnn")
-"""Implementations of attention: products that XLA compiles, on any device; or the kernel of NVIDIA's cuDNN, which never
-writes the weights, for whole texts in half precision."""
-_WHOLE_TEXT = 64  # from how many queries on a kernel is used: steps of a search have few, and must not copy their keys
-
-
-class KeyBlock(NamedTuple):
-    """S tokens that T queries may attend to; S differs between blocks.
-
-    Attributes:
-      key: keys, with positions applied if the model rotates them.
-      value: values of the same tokens.
-      mask: True where the query may attend to the token.
-      bias: term added to the logits of each query head; None adds nothing.
-    """
-
-    key: Float[Array, "B G S H"]
-    value: Float[Array, "B G S H"]
-    mask: Bool[Array, "B T S"]
-    bias: Float[Array, "B Q T S"] | None = None
+"""What the backward pass keeps of each layer: all states; products with weights, and what attention gives, so that its
+weights, norms and activations are computed again; or the layer's input alone."""
 
 
 class Frozen(nnx.Variable[Array]):
@@ -154,10 +136,14 @@ class Attention(nnx.Module):
         rotation: Rotation,
         mask: Bool[Array, "B T T"],
         past: Sequence[KeyBlock],
+        in_order: bool = False,
         keys: Key[Array, "B T"] | None = None,
         implementation: str = XLA,
     ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B G T H"], Float[Array, "B G T H"]]]:
-        """Returns the mixed values, and the new tokens' keys (rotated) and values."""
+        """Returns the mixed values, and the new tokens' keys (rotated) and values.
+
+        `in_order` promises that `mask` shows no token before its column.
+        """
         n_batch, n_tokens, _ = x.shape
         split = (n_batch, n_tokens, -1, self.head_dim)
         query, key, value = (project(x, keys).reshape(split) for project in (self.q, self.k, self.v))
@@ -167,75 +153,13 @@ class Attention(nnx.Module):
         # Heads before tokens, the layout of attention's products, so that caches are never transposed.
         key, value = key.transpose(0, 2, 1, 3), value.transpose(0, 2, 1, 3)
         blocks = [*past, KeyBlock(key, value, mask)]
-        is_fused = implementation != XLA and n_tokens >= _WHOLE_TEXT
-        mixed = attend_fused(query, blocks, implementation=implementation) if is_fused else attend(query, blocks)
+        is_fused = implementation != XLA and n_tokens >= WHOLE_TEXT
+        if is_fused:
+            mixed = attend_fused(query, blocks, implementation=implementation)
+        else:
+            mixed = (attend_in_order if in_order else attend)(query, blocks)
+        mixed = checkpoint_name(mixed, _MIXED)
         return self.o(mixed.reshape(n_batch, n_tokens, -1), keys), (key, value)
-
-
-def attend(
-    query: Float[Array, "B T Q H"],
-    blocks: Sequence[KeyBlock],
-    *,
-    scale: float | None = None,
-    drop: Callable[[Float[Array, "B G R T S"]], Float[Array, "B G R T S"]] | None = None,
-) -> Float[Array, "B T Q H"]:
-    """Attention with one softmax over several blocks of keys, which are never concatenated.
-
-    Args:
-      query: queries of Q heads; heads ``g * Q / G`` to ``(g + 1) * Q / G - 1`` share key-value head g.
-      blocks: keys and values, at least one block.
-      scale: factor of the products of queries and keys; None is ``1 / sqrt(H)``.
-      drop: function of the weights after the softmax, over the tokens of all blocks; R = Q / G.
-
-    Returns:
-      Mixed values in the dtype of `query`. A query whose mask is all False gets some finite average.
-    """
-    n_batch, n_tokens, n_heads, head_dim = query.shape
-    n_kv_heads = blocks[0].key.shape[1]
-    scale = head_dim**-0.5 if scale is None else scale
-    # The heads of a group and their tokens share an axis: plain batched products, which are fast on every backend and
-    # do not copy keys for the heads that share them.
-    query = query.reshape(n_batch, n_tokens, n_kv_heads, -1, head_dim).transpose(0, 2, 3, 1, 4)
-    flat = query.reshape(n_batch, n_kv_heads, -1, head_dim)
-    logits = []
-    for block in blocks:
-        scores = jnp.einsum("BGNH,BGSH->BGNS", flat, block.key, preferred_element_type=jnp.float32) * scale
-        scores = scores.reshape(*query.shape[:4], -1)
-        if block.bias is not None:
-            scores = scores + block.bias.reshape(scores.shape)
-        # The lowest finite number instead of -inf, as an all-False row would give inf - inf.
-        logits.append(jnp.where(block.mask[:, None, None], scores, jnp.finfo(jnp.float32).min))
-    # The softmax divides by its sum at last, where there are H numbers per query and not one per key.
-    most = jax.lax.stop_gradient(reduce(jnp.maximum, [each.max(axis=-1, keepdims=True) for each in logits]))
-    weights = [jnp.exp(each - most) for each in logits]
-    total = reduce(jnp.add, [each.sum(axis=-1, keepdims=True) for each in weights])
-    if drop is not None:
-        ends = np.cumsum([each.shape[-1] for each in weights])[:-1]
-        weights = jnp.split(drop(jnp.concatenate(weights, axis=-1) / total), ends, axis=-1)
-        total = jnp.ones_like(total)
-    products = [
-        jnp.einsum(
-            "BGNS,BGSH->BGNH",
-            part.astype(query.dtype).reshape(*flat.shape[:3], -1),
-            block.value,
-            preferred_element_type=jnp.float32,
-        )
-        for part, block in zip(weights, blocks, strict=True)
-    ]
-    mixed = (reduce(jnp.add, products).reshape(query.shape) / total).astype(query.dtype).transpose(0, 3, 1, 2, 4)
-    return mixed.reshape(n_batch, n_tokens, n_heads, head_dim)
-
-
-def attend_fused(
-    query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock], *, implementation: str
-) -> Float[Array, "B T Q H"]:
-    """As `attend`, by `jax.nn.dot_product_attention`, over blocks without bias, which are concatenated."""
-    key, value = (
-        jnp.concatenate(parts, axis=2).transpose(0, 2, 1, 3)
-        for parts in ([block.key for block in blocks], [block.value for block in blocks])
-    )
-    mask = jnp.concatenate([block.mask for block in blocks], axis=-1)[:, None]
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=cast(Any, implementation))
 
 
 @jax.custom_vjp

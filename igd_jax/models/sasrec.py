@@ -14,8 +14,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from igd_jax.models.attention import KeyBlock, attend
 from igd_jax.models.dropout import at_site, drop, row_keys
-from igd_jax.models.layers import KeyBlock, Linear, attend, normal_init
+from igd_jax.models.layers import Linear, normal_init
 from igd_jax.models.visibility import Causal, mask_of
 
 

@@ -17,9 +17,10 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from igd_jax.core.sharding import keep_rows
+from igd_jax.models.attention import KeyBlock, attend
 from igd_jax.models.backbone import KVCache, Memory, Past
 from igd_jax.models.dropout import at_site, drop, drop_pairs, key_numbers, token_numbers
-from igd_jax.models.layers import KeyBlock, Linear, RMSNorm, attend, recomputing
+from igd_jax.models.layers import Linear, RMSNorm, recomputing
 from igd_jax.models.t5_config import T5Config
 from igd_jax.models.visibility import Visibility, mask_of
 

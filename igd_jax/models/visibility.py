@@ -54,12 +54,12 @@ class Tree:
         c
 
     Attributes:
-      enter: step at which the walk enters each token.
-      leave: step at which it leaves the token, after all its descendants; equal to `enter` on padding, which no token
-        sees.
+      enter: step at which the walk enters each token; None = its column: the tokens stand in the order of the walk.
+      leave: step at which it leaves the token, after all its descendants; `enter` or less on padding, which no
+        token sees.
     """
 
-    enter: Int[Array, "B T"]
+    enter: Int[Array, "B T"] | None
     leave: Int[Array, "B T"]
 
 
@@ -83,12 +83,18 @@ def mask_of(visible: Visibility) -> Bool[Array, "B T T"]:
     if isinstance(visible, Dense):
         return visible.mask
     if isinstance(visible, Tree):
-        of_query, enter, leave = visible.enter[:, :, None], visible.enter[:, None], visible.leave[:, None]
-        return (enter <= of_query) & (of_query < leave)
+        leave = visible.leave[:, None]
+        enter = jnp.arange(leave.shape[-1])[None] if visible.enter is None else visible.enter
+        return (enter[:, None] <= enter[:, :, None]) & (enter[:, :, None] < leave)
     if isinstance(visible, Segments):
         ids = visible.ids
         return _not_after(ids.shape[1]) & (ids[:, :, None] == ids[:, None]) & (ids != 0)[:, None]
     return _not_after(visible.valid.shape[1]) & visible.valid[:, None]
+
+
+def is_in_order(visible: Visibility) -> bool:
+    """Whether a token sees none after its own column, whatever the numbers are."""
+    return isinstance(visible, Causal | Segments) or (isinstance(visible, Tree) and visible.enter is None)
 
 
 def both_sides(valid: Bool[Array, "B T"]) -> Dense:

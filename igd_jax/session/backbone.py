@@ -10,8 +10,8 @@ from jax.sharding import Mesh
 
 from igd_jax.core.errors import InputError
 from igd_jax.data.tokenizer import Tokenizer
+from igd_jax.models.attention import XLA
 from igd_jax.models.decoder import Decoder
-from igd_jax.models.layers import XLA
 from igd_jax.models.load import grow_vocabulary, load_backbone, named_backbone
 from igd_jax.models.lora import LoRA, add_lora
 from igd_jax.models.quantized import quantize_layers

@@ -3,20 +3,25 @@
 from dataclasses import replace
 
 import numpy as np
+from jax.sharding import Mesh
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
-from igd_jax.core.sharding import divisible
+from igd_jax.core.sharding import divisible, row_shards
 from igd_jax.data.batches import Users, rows_of_step, steps_per_epoch
 from igd_jax.data.examples import Examples
 from igd_jax.data.packing import PackShape, Placed, own_lengths, per_pack, place_rows
 from igd_jax.methods.base import Objective
+from igd_jax.models.config import ModelConfig
+from igd_jax.models.cost import forward_flops_per_token
+from igd_jax.session.cost import backbone_config
 from igd_jax.session.session import Session
 
-PACK_LENGTH = 512
-"""Default tokens of a pack: few are left over, and attention within it costs little beside the linear maps."""
+WIDTHS = (512, 1024)
+"""Tokens of a pack, beside those of the longest row, of which the cheapest number is taken: in wide packs less is left
+over and more is shared, but attention costs more."""
 MORE = 1.15
-"""Targets and rows of a pack, and packs of a step, in proportion to the mean of the steps that are tried."""
+"""Targets and rows of a device's packs, and packs of a step, in proportion to the mean of the steps that are tried."""
 TRIED_STEPS = 8
 ANY = 2**30
 
@@ -44,35 +49,52 @@ def choose_packs(session: Session, objective: Objective, *, train: Examples, val
     apart = not covers_prompt and not (model.lora_rank and model.lora_dropout)
     lengths = own_lengths(train, tokens, shares_prefix=apart)
     longest = int(max(lengths.max(), own_lengths(valid, tokens, shares_prefix=apart).max(initial=0)))
-    width = _width(settings.pack_length, longest)
-    packs = divisible(max(round(settings.micro_batch_size * float(lengths.mean()) / width), 1), session.mesh)
-    trees = settings.packing == "trees"
-    free = PackShape(width, ANY, ANY, packs, trees=trees, shares_prefix=apart, covers_prompt=covers_prompt)
-    users = users_to_shuffle(session)
-    _, slots, rows = per_pack(_tried(session, train, free, users), covers_prompt=covers_prompt)
+    users, trees = users_to_shuffle(session), settings.packing == "trees"
+    free = PackShape(0, ANY, ANY, 0, trees=trees, shares_prefix=apart, covers_prompt=covers_prompt)
+    shapes = [
+        _of_width(free, width, settings.micro_batch_size * float(lengths.mean()), session.mesh)
+        for width in _widths(settings.pack_length, longest)
+    ]
+    tried = {shape: _tried(session, train, shape, users) for shape in shapes}
+    free = min(shapes, key=lambda shape: _flops(session, shape, tried[shape]))
+    width, packs, together = free.width, free.packs, free.together
+    _, slots, rows = together * per_pack(tried[free], covers_prompt=covers_prompt)
     longest_target = int(tokens.lengths[np.concatenate([train.target, valid.target])].max())
     least = longest_target + longest * covers_prompt
     shape = replace(free, slots=_rounded(max(MORE * slots, least), 16), rows=_rounded(MORE * rows, 4))
     placed = _tried(session, train, shape, users)
-    used = per_pack(placed, covers_prompt=covers_prompt) / (shape.width, shape.slots, shape.rows)
+    used = per_pack(placed, covers_prompt=covers_prompt) / (width, shape.slots / together, shape.rows / together)
     own = sum(int(each.own.sum()) for each in placed)
     whole = sum(int(each.texts.lengths.sum()) for each in placed)
     shared = f"; {1 - own / whole:.0%} of the rows' tokens are shared" if trees else ""
     say(
-        f"packing: {'trees' if trees else 'rows'} in packs of {width} tokens and {shape.slots} targets, {packs} packs "
-        f"per micro-batch; {used[0]:.0%} of tokens and {used[1]:.0%} of targets are no padding{shared}"
+        f"packing: {'trees' if trees else 'rows'} in packs of {width} tokens, {packs} per micro-batch, with "
+        f"{shape.slots} targets per device; {used[0]:.0%} of tokens and {used[1]:.0%} of targets are no padding{shared}"
     )
     return replace(shape, batches=int(-(-MORE * max(each.n_packs for each in placed) // packs)))
 
 
-def _width(given: int, longest: int) -> int:
-    """Tokens of a pack."""
+def _widths(given: int, longest: int) -> list[int]:
+    """Tokens that a pack may have."""
     if given and given < longest:
         raise InputError(
             f"config.train.pack_length is {given}, but the longest row has {longest} tokens (of its prompt, without "
             "what all share, and its target); raise it, or lower config.data.max_length"
         )
-    return given or max(PACK_LENGTH, _rounded(longest, 64))
+    return [given] if given else [_rounded(longest, 64), *(width for width in WIDTHS if width > longest)]
+
+
+def _of_width(shape: PackShape, width: int, tokens: float, mesh: Mesh) -> PackShape:
+    """Packs of a width, of a micro-batch of so many tokens."""
+    packs = divisible(max(round(tokens / width), 1), mesh)
+    return replace(shape, width=width, packs=packs, together=packs // row_shards(mesh))
+
+
+def _flops(session: Session, shape: PackShape, placed: list[Placed]) -> float:
+    """Operations of the layers on some steps in packs, padding included."""
+    config = backbone_config(session)
+    assert isinstance(config, ModelConfig)  # rows of others do not stand in packs
+    return sum(each.n_packs for each in placed) * shape.width * forward_flops_per_token(config, shape.width)
 
 
 def _tried(session: Session, examples: Examples, shape: PackShape, users: Users | None) -> list[Placed]:

@@ -17,7 +17,8 @@ from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.items.candidates import CANDIDATES
 from igd_jax.models import config as decoders
 from igd_jax.models import quantized, t5_config
-from igd_jax.models.layers import ATTENTION, REMAT
+from igd_jax.models.attention import ATTENTION
+from igd_jax.models.layers import REMAT
 from igd_jax.models.lora import TARGETS
 from igd_jax.session.checks import Existing, OneOf, Range, SomeOf, Text
 from igd_jax.training.optimizer import BFLOAT16, SCHEDULES
@@ -111,7 +112,7 @@ class TrainSettings:
     global_batch_size: Batch
     micro_batch_size: Batch
     packing: Annotated[str, OneOf(PACKING)]
-    pack_length: Annotated[int, Range(1, 1_048_576, "a number of tokens", also=(0, "for 512 or those of a row"))]
+    pack_length: Annotated[int, Range(1, 1_048_576, "a number of tokens", also=(0, "for the cheapest"))]
     shuffle: Annotated[str, OneOf(("rows", "users"))]
     learning_rate: Annotated[float, Range(1e-12, 1e30, "a rate", also=(0, "to change nothing"))]
     num_epochs: Annotated[int, Range(0, 1_000_000, "a number of epochs")]

@@ -24,8 +24,8 @@ from igd_jax.decoding.search import EXACT, JUMP
 from igd_jax.identifiers.base import identifiers_class
 from igd_jax.methods import load_method
 from igd_jax.methods.base import Method
+from igd_jax.models.attention import XLA
 from igd_jax.models.config import LARGE
-from igd_jax.models.layers import XLA
 from igd_jax.models.load import config_of, kind_of
 from igd_jax.session.checks import KINDS, Argument, check_names, check_type, read_section
 from igd_jax.session.sections import (

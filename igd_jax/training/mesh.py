@@ -64,7 +64,8 @@ def put_batch(
     """
     axis = int(is_stack)
     shardings = jax.tree.map(lambda _: by_row(mesh, first=axis), batch)
-    shapes = jax.tree.map(lambda x: (*x.shape[:axis], size or x.shape[axis], *x.shape[axis + 1 :]), batch)
+    n_rows, n_own = (1, 1) if size is None else (size, len(local_rows(size, mesh)))
+    shapes = jax.tree.map(lambda x: (*x.shape[:axis], x.shape[axis] * n_rows // n_own, *x.shape[axis + 1 :]), batch)
     if isinstance(batch, TextBatch):
         shardings = replace(shardings, shared_prefix=replicated(mesh), first=replicated(mesh))
         shapes = replace(shapes, shared_prefix=batch.shared_prefix.shape, first=batch.first.shape)

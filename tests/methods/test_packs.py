@@ -64,12 +64,12 @@ def tables_of(objective: Objective) -> Any:
 
 
 def packed(
-    examples: Examples, context: Context, objective: Objective, *, trees: bool, width: int = 40, packs: int = 3
+    examples: Examples, context: Context, objective: Objective, *, trees: bool, width: int = 40, packs: int = 4
 ) -> list[TextBatch]:
-    """All rows in packs, in a mixed order."""
+    """All rows in packs, in a mixed order; the targets of pairs of packs stand together."""
     covers = objective.covers_prompt
     shape = PackShape(
-        width, 80 if covers else 24, 5, packs, trees=trees, shares_prefix=not covers, covers_prompt=covers
+        width, 128 if covers else 40, 8, packs, 2, trees=trees, shares_prefix=not covers, covers_prompt=covers
     )
     rows, tokens = np.random.default_rng(2).permutation(N_ROWS), context.index.item_tokens
     placed = place_rows(examples, rows, tokens, shape)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from igd_jax.models.attention import KeyBlock, attend
 from igd_jax.models.backbone import KVCache
 from igd_jax.models.config import NAMED, Llama3Scaling, ModelConfig
 from igd_jax.models.decoder import Decoder, Layer
-from igd_jax.models.layers import REMAT, KeyBlock, attend, look_up, rotate, rotation_of
+from igd_jax.models.layers import REMAT, look_up, rotate, rotation_of
 from igd_jax.models.visibility import Causal, Dense, positions_of
 
 TINY = ModelConfig(

@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 from tiny_models import random_model
 
-from igd_jax.models import layers
-from igd_jax.models.layers import KeyBlock, attend, attend_fused
+from igd_jax.models import attention, layers
+from igd_jax.models.attention import KeyBlock, attend, attend_fused, attend_in_order
 from igd_jax.models.visibility import (
     Causal,
     Dense,
@@ -18,6 +18,7 @@ from igd_jax.models.visibility import (
     Tree,
     Visibility,
     both_sides,
+    is_in_order,
     mask_of,
     newest_before,
     positions_of,
@@ -136,7 +137,7 @@ def test_segments_in_one_row_equal_rows_of_their_own():
         np.testing.assert_allclose(packed[:, piece], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_fused_attention_and_its_gradients_are_ours_for_every_mask():
+def test_other_attention_and_its_gradients_are_the_same_for_every_mask(monkeypatch):
     """After two tokens that some queries see, and for queries that see nothing but are not NaN."""
     random = np.random.default_rng(0)
     query, key, value, earlier = (
@@ -151,18 +152,30 @@ def test_the_fused_attention_and_its_gradients_are_ours_for_every_mask():
     mask, follows = jnp.concatenate(masks), jnp.asarray(random.random((8, 6, 2)) < 0.8)
 
     @partial(jax.jit, static_argnums=0)
-    def run(attention, *given):
+    def run(attend_by, mask, *given):
         def mixed(query, key, value, earlier):
             blocks = [KeyBlock(*earlier, follows), KeyBlock(key, value, mask)]
-            found = jnp.where(mask.any(axis=2)[..., None, None], attention(query, blocks), 0.0)
+            found = jnp.where(mask.any(axis=2)[..., None, None], attend_by(query, blocks), 0.0)
             return jnp.sum(jnp.sin(found)), found
 
         return jax.grad(mixed, argnums=(0, 1, 2, 3), has_aux=True)(*given)
 
+    monkeypatch.setattr(attention, "_PART", 2)
     fused = partial(attend_fused, implementation="xla")
-    ours, theirs = (run(attention, query, key, value, earlier) for attention in (attend, fused))
-    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    monkeypatch.setattr(attention, "WHOLE_TEXT", 6)
+    for other, seen in ((fused, mask), (attend_in_order, jnp.tril(mask))):
+        ours, theirs = (run(attend_by, seen, query, key, value, earlier) for attend_by in (attend, other))
+        for one, two in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+            np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+
+
+def test_only_tokens_that_stand_in_order_are_said_to():
+    mask = jnp.asarray(VALID)
+    tree = tree_of(PARENTS)
+    assert list(map(is_in_order, (Causal(mask), Segments(mask), tree, both_sides(mask)))) == [True, True, False, False]
+    in_order = Tree(None, jnp.asarray([[4, 3, 3, 4]]))
+    assert is_in_order(in_order)
+    assert mask_of(in_order).tolist() == mask_of(Tree(jnp.arange(4)[None], in_order.leave)).tolist()
 
 
 @pytest.mark.parametrize(
