@@ -15,6 +15,8 @@ XLA, CUDNN = ATTENTION = ("xla", "cudnn")
 """Implementations of attention: products that XLA compiles, on any device; or the kernel of NVIDIA's cuDNN, which never
 writes the weights, for whole texts in half precision."""
 WHOLE_TEXT = 64  # from how many queries on a kernel is used: steps of a search have few, and must not copy their keys
+TURNS = 256
+"""Queries from which on rows take turns on a CPU: the weights of several shorter ones fit in its cache."""
 _PART, _MOST_PARTS = 128, 4
 """Least queries of a part of `attend_in_order`, and most parts: each more has to be compiled, and saves less."""
 
@@ -92,10 +94,10 @@ def attend(
 def attend_in_order(query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock]) -> Float[Array, "B T Q H"]:
     """As `attend`, if the last of `blocks` are the queries' own tokens, none of which is seen before its column.
 
-    Long texts are divided into parts, which leave out the keys after them: of four, three eighths of all. On a CPU rows
-    take turns, so that the weights of one, which are made again for the gradient, stay in its cache.
+    Long texts are divided into parts, which leave out the keys after them: of four, three eighths of all. On a CPU the
+    longest take turns, so that the weights of one, which are made again for the gradient, stay in its cache.
     """
-    if len(query) == 1 or jax.default_backend() != "cpu" or row_shards_here() > 1 or query.shape[1] < WHOLE_TEXT:
+    if len(query) == 1 or jax.default_backend() != "cpu" or row_shards_here() > 1 or query.shape[1] < TURNS:
         return _attend_in_parts(query, blocks)
 
     def attend_row(row: tuple[Array, list[KeyBlock]]) -> Array:

@@ -162,7 +162,7 @@ def test_other_attention_and_its_gradients_are_the_same_for_every_mask(monkeypat
 
     monkeypatch.setattr(attention, "_PART", 2)
     fused = partial(attend_fused, implementation="xla")
-    monkeypatch.setattr(attention, "WHOLE_TEXT", 6)
+    monkeypatch.setattr(attention, "TURNS", 6)
     for other, seen in ((fused, mask), (attend_in_order, jnp.tril(mask))):
         ours, theirs = (run(attend_by, seen, query, key, value, earlier) for attend_by in (attend, other))
         for one, two in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
