@@ -11,8 +11,8 @@ Memory is measured in a separate process. For the build, it is the memory added 
 with its annotations, the memory of all data of the items that training holds on the host: token rows, catalogue, trie,
 gain and the per-token arrays, in addition to that of the process before it reads them.
 
-Then a step of the search over these titles, a tenth and a hundredth of them, against other ways (`benchmarks.
-trie_steps`), and the time to compile the search.
+Then a step of the search over these titles, a tenth and a hundredth of them, against other ways
+(`benchmarks.trie_steps`), and the time to compile the search.
 """
 
 import time

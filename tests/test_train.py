@@ -241,6 +241,6 @@ def test_a_run_in_packs_or_trees_has_the_losses_of_a_padded_one(tiny, tmp_path, 
         losses[packing] = [line[name] for line in lines for name in ("loss", "valid_loss") if name in line]
     assert losses["none"] == pytest.approx(losses["rows"], rel=1e-5)
     assert losses["none"] == pytest.approx(losses["trees"], rel=1e-5)
-    assert "packing: trees in packs of " in capsys.readouterr().out
+    assert "packing: trees in packs of 64 tokens" in capsys.readouterr().out
     with pytest.raises(InputError, match="pack_length is 3, but the longest row has"):
         train_tiny(tiny, tmp_path / "short", {"train.packing": "rows", "train.pack_length": 3})

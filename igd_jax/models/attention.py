@@ -92,7 +92,7 @@ def attend(
 
 
 def attend_in_order(query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock]) -> Float[Array, "B T Q H"]:
-    """As `attend`, if the last of `blocks` are the queries' own tokens, none of which is seen before its column.
+    """As `attend`, if the last of `blocks` are the queries' own tokens, and no query sees one after its own column.
 
     Long texts are divided into parts, which leave out the keys after them: of four, three eighths of all. On a CPU the
     longest take turns, so that the weights of one, which are made again for the gradient, stay in its cache.

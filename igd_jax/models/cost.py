@@ -106,8 +106,8 @@ def activation_bytes(
       itemsize: bytes per number of the computation.
     """
     heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
-    dots = 3 * config.hidden_size + heads + 2 * kv_heads + 2 * config.mlp_size
-    between = 2 * config.hidden_size + 2 * heads + kv_heads + 2 * config.mlp_size
+    dots = 3 * config.hidden_size + 2 * heads + 2 * kv_heads + 2 * config.mlp_size
+    between = 2 * config.hidden_size + heads + kv_heads + 2 * config.mlp_size
     whole = (dots + between) * itemsize + 2 * 4 * config.num_heads * width
     kept = {"none": whole, "dots": dots * itemsize, "full": config.hidden_size * itemsize}[remat]
     logits = 4 * rows * targets_at_once(rows, target, vocab_size) * vocab_size

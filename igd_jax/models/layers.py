@@ -142,7 +142,7 @@ class Attention(nnx.Module):
     ) -> tuple[Float[Array, "B T D"], tuple[Float[Array, "B G T H"], Float[Array, "B G T H"]]]:
         """Returns the mixed values, and the new tokens' keys (rotated) and values.
 
-        `in_order` promises that `mask` shows no token before its column.
+        `in_order` promises that no query sees a token after its own column.
         """
         n_batch, n_tokens, _ = x.shape
         split = (n_batch, n_tokens, -1, self.head_dim)
