@@ -13,7 +13,16 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.decoding.chains import Chains
-from igd_jax.decoding.plan import Plan, known_chains, laid_out, needed_chains, with_worth, without_read
+from igd_jax.decoding.plan import (
+    Plan,
+    known_chains,
+    laid_out,
+    needed_chains,
+    on_paths,
+    shared_out,
+    with_worth,
+    without_read,
+)
 from igd_jax.decoding.prospect import most_wanted
 from igd_jax.decoding.recurrence import Hypotheses
 from igd_jax.decoding.search import Begun, TrieSearch, with_rows
@@ -23,8 +32,10 @@ from igd_jax.models.backbone import Prefix
 MOST_CHAINS = 32
 """Chains that a call may read beyond those that are needed."""
 FEWEST, MOST, RIDGE = 32, 128, 256
-"""Tokens of each row in a call, at least and at most, and those of all rows that a device computes in about the time of
-reading its weights: 180 to 560 on accelerators, docs/decoding.md. A CPU is the faster the fewer it computes."""
+"""On accelerators, tokens of each row in a call, at least and at most, and those of all rows that a device computes in
+about the time of reading its weights, which are 180 to 560: docs/decoding.md."""
+ON_CPU = 16
+"""Tokens of each row in a call on a CPU, which computes no token for free, but has to plan every call."""
 WIDTH = 64
 """Tokens of each row in a call of a given budget, at least; few rows need more, and all are padded to it."""
 ROOM = 24
@@ -35,15 +46,14 @@ def budget_of(budget: int, *, batch_size: int, platform: str) -> dict[str, Any]:
     """Sizes of a call, as arguments of `Jump`.
 
     Args:
-      budget: tokens per row and call, up to which calls are filled by prospect; 0 = no more than needed, which takes
-        the fewest tokens; -1 = as many as the device computes in the time of reading its weights, so that a batch of
-        few rows is filled, and chains of many rows wait for the next call; on a CPU, the least.
+      budget: tokens per row and call, up to which calls are filled by prospect; 0 = no more than needed; -1 = as many
+        as an accelerator computes in the time of reading its weights, so that calls of few rows are filled, and of many
+        rows, chains are read in pieces; on a CPU, `ON_CPU`.
       batch_size: number of rows.
       platform: of the devices that run it, which need not be those of this process: "cpu", "gpu" or "tpu".
     """
     if budget < 0:
-        ridge = 0 if platform == "cpu" else RIDGE
-        n_tokens = max(FEWEST, min(MOST, ridge // batch_size))
+        n_tokens = ON_CPU if platform == "cpu" else max(FEWEST, min(MOST, RIDGE // batch_size))
         return {"n_tokens": n_tokens, "fill": n_tokens}
     return {"n_tokens": max(budget, WIDTH), "fill": budget}
 
@@ -127,20 +137,21 @@ class Jump(TrieSearch):
         if self.fill:
             rows = with_worth(plan, rows, self.chains, max_length=self.options.max_length)
         table = without_read(table, plan).append(reading, rows, kv)
-        return replace(state, table=table, hypotheses=self._replay(table, state.hypotheses))
+        hypotheses = self._replay(table, state.hypotheses)
+        return replace(state, table=table.keep(on_paths(table, hypotheses, self.chains)), hypotheses=hypotheses)
 
     def has_room(self, state: State) -> Bool[Array, ""]:
         """Whether every open row has slots for another call."""
-        return jnp.where(state.hypotheses.is_open, state.table.used, 0).max() + self.n_tokens <= state.table.n_slots
+        return jnp.where(state.hypotheses.is_open, state.table.n_free, self.n_tokens).min() >= self.n_tokens
 
     def grow(self, state: State) -> State:
-        """Double the number of slots."""
-        return replace(state, table=state.table.grow(2 * state.table.n_slots))
+        """Half as many slots again."""
+        return replace(state, table=state.table.grow(state.table.n_slots * 3 // 2))
 
     def _plan(self, table: Table, hypotheses: Hypotheses) -> Plan:
         """What the beams wait for, and what they will probably wait for if there is room."""
         limit = self.options.max_length
-        wanted = needed_chains(table, hypotheses, self.chains, max_length=limit)
+        wanted = shared_out(needed_chains(table, hypotheses, self.chains, max_length=limit), self.n_tokens)
         if self.fill:
             n_chains = min(self.fill, MOST_CHAINS)
             known = known_chains(table, hypotheses, wanted, self.chains, n_chains=n_chains, max_length=limit)

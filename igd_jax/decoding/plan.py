@@ -58,6 +58,27 @@ def needed_chains(table: Table, hypotheses: Hypotheses, chains: Chains, *, max_l
     return chains_from(chains, node, depth, worth, max_length=max_length)
 
 
+def shared_out(wanted: Wanted, n_tokens: int) -> Wanted:
+    """The chains, cut to one length, and the first of them to one more, so that all together have at most `n_tokens`.
+
+    A row advances as far as all of its beams have been read, and drops most of them on the way.
+    """
+    caps = jnp.arange(1, n_tokens + 1)[None, None]
+    fits = jnp.minimum(wanted.length[:, :, None], caps).sum(axis=1) <= n_tokens
+    cap = fits.sum(axis=1, keepdims=True, dtype=jnp.int32)
+    is_cut, length = wanted.length > cap, jnp.minimum(wanted.length, cap)
+    gets_more = is_cut & (jnp.cumsum(is_cut, axis=1) <= n_tokens - length.sum(axis=1, keepdims=True))
+    return wanted._replace(length=length + gets_more.astype(jnp.int32))
+
+
+def on_paths(table: Table, hypotheses: Hypotheses, chains: Chains) -> Bool[Array, "B S"]:
+    """Mask of the slots that open rows can use again: of nodes on the way to a beam, or below it."""
+    beam, node = hypotheses.node[:, None], table.reading.node[:, :, None]
+    is_above = (node <= beam) & (beam < table.reading.end[:, :, None])
+    is_below = (beam <= node) & (node < chains.end_of(hypotheses.node)[:, None])
+    return ((is_above | is_below) & (beam >= 0)).any(axis=2) & hypotheses.is_open[:, None]
+
+
 def known_chains(
     table: Table, hypotheses: Hypotheses, needed: Wanted, chains: Chains, *, n_chains: int, max_length: int
 ) -> Wanted:

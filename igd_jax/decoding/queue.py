@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -15,6 +15,8 @@ from igd_jax.decoding.engine import Batch, State, finish, grow, recommend
 from igd_jax.decoding.jump import Jump
 from igd_jax.decoding.search import Begun
 from igd_jax.models.backbone import KVCache
+
+T = TypeVar("T")
 
 
 class Reader:
@@ -57,11 +59,12 @@ def recommend_all(
 def _in_turns(
     engine: Jump, batches: Iterator[tuple[int, Batch]], width: int, read: Reader
 ) -> Iterator[tuple[Int[np.ndarray, " n"], Recommendations]]:
-    n_real, batch = next(batches)
-    state = _begin(engine, read(engine, batch), width)
+    begun = _one_ahead((n_real, read(engine, batch)) for n_real, batch in batches)
+    n_real, prefilled = next(begun)
+    state = _begin(engine, prefilled, width)
     size = len(state.hypotheses.is_open)
     owner = np.where(np.arange(size) < n_real, np.arange(size), -1)
-    number, waiting, prefilled, is_last = 0, np.zeros(0, int), None, False
+    number, waiting, is_last = 0, np.zeros(0, int), False
     while True:
         is_open = fetch(state.hypotheses.is_open)
         done = np.flatnonzero(~is_open & (owner >= 0))
@@ -72,11 +75,11 @@ def _in_turns(
         free = np.flatnonzero(owner < 0)
         while len(free) and not is_last:
             if not len(waiting):
-                if (following := next(batches, None)) is None:
+                if (following := next(begun, None)) is None:
                     is_last = True
                     break
-                n_real, batch = following
-                number, waiting, prefilled = number + 1, np.arange(n_real), read(engine, batch)
+                n_real, prefilled = following
+                number, waiting = number + 1, np.arange(n_real)
             here, free = free[: len(waiting)], free[len(waiting) :]
             taken, waiting = waiting[: len(here)], waiting[len(here) :]
             owner[here] = taken + number * size
@@ -87,6 +90,15 @@ def _in_turns(
         state, has_room = _run(engine, state, enough)
         if not has_room:
             state = grow(engine, state)
+
+
+def _one_ahead(values: Iterator[T]) -> Iterator[T]:
+    """The values, each when the next one has been made: a device reads its prompts beside the search of this one."""
+    value = next(values)
+    for following in values:
+        yield value
+        value = following
+    yield value
 
 
 @jax.jit

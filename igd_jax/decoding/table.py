@@ -1,8 +1,8 @@
 """What the model has said so far of each row: the edge scores below every node that it has read, and their keys.
 
-A node is read at most once per row, into a slot of its own, and nothing in the table is ever moved. The trie is
-numbered depth first, so a slot holds an ancestor of a node, or the node itself, if its range of descendants contains
-the node: no paths are kept.
+A node is read at most once per row, into a slot of its own, and nothing in the table is ever moved: a slot that no beam
+can use any more takes another node. The trie is numbered depth first, so a slot holds an ancestor of a node, or the
+node itself, if its range of descendants contains the node: no paths are kept.
 """
 
 from dataclasses import replace
@@ -58,13 +58,11 @@ class Table:
       kv: keys and values of the tokens.
       reading: the tokens; node -1 in free slots.
       rows: the children of each node.
-      used: number of slots in use, the first ones.
     """
 
     kv: KVCache
     reading: Reading
     rows: Rows
-    used: Int[Array, " B"]
 
     @property
     def n_slots(self) -> int:
@@ -81,31 +79,40 @@ class Table:
         node = reading.node[:, :, None]
         return (self.reading.node[:, None] <= node) & (node < self.reading.end[:, None])
 
+    @property
+    def n_free(self) -> Int[Array, " B"]:
+        """Number of free slots of each row."""
+        return (self.reading.node < 0).sum(axis=1, dtype=jnp.int32)
+
     def append(self, reading: Reading, rows: Rows, kv: KVCache) -> "Table":
-        """The table with what has been read in the next slots of each row, where there must be room for all of it."""
-        place = jnp.arange(self.n_slots)[None] - self.used[:, None]
-        n_read = (reading.node >= 0).sum(axis=1, dtype=jnp.int32)
-        is_new = (place >= 0) & (place < n_read[:, None])
-        place = jnp.clip(place, 0, reading.node.shape[1] - 1)
+        """The table with what has been read in the first free slots of each row, where there must be enough of them."""
+        is_free, n_tokens = self.reading.node < 0, reading.node.shape[1]
+        n_up_to = jnp.cumsum(is_free, axis=1, dtype=jnp.int32)
+        is_new = is_free & (n_up_to <= n_tokens)
+        place = jnp.clip(n_up_to - 1, 0, n_tokens - 1)
 
         def put(old: Array, new: Array) -> Array:
             spread = (..., *(None,) * (old.ndim - 2))
             return jnp.where(is_new[spread], jnp.take_along_axis(new, place[spread], axis=1), old)
 
         reading, rows = jax.tree.map(put, (self.reading, self.rows), (reading, rows))
-        return Table(self.kv.write_rows(kv, self.used), reading, rows, self.used + n_read)
+        slot = (n_up_to[:, None] <= jnp.arange(n_tokens)[None, :, None]).sum(axis=2, dtype=jnp.int32)
+        return Table(self.kv.write_slots(kv, slot), reading, rows)
+
+    def keep(self, is_kept: Bool[Array, "B S"]) -> "Table":
+        """The table with all other slots free."""
+        return replace(self, reading=Reading(*(jnp.where(is_kept, x, -1) for x in self.reading)))
 
     def clear(self, rows: Int[Array, " n"]) -> "Table":
-        """The table with no slot of some rows in use; indices beyond the last row are ignored."""
-        reading = Reading(*(x.at[rows].set(-1, mode="drop") for x in self.reading))
-        return replace(self, reading=reading, used=self.used.at[rows].set(0, mode="drop"))
+        """The table with all slots of some rows free; indices beyond the last row are ignored."""
+        return replace(self, reading=Reading(*(x.at[rows].set(-1, mode="drop") for x in self.reading)))
 
     def grow(self, n_slots: int) -> "Table":
         """The table with more slots."""
         more = n_slots - self.n_slots
         reading = Reading(*(jnp.pad(x, ((0, 0), (0, more)), constant_values=-1) for x in self.reading))
         rows = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, more), (0, 0))), self.rows)
-        return Table(self.kv.pad_to(n_slots), reading, rows, self.used)
+        return Table(self.kv.pad_to(n_slots), reading, rows)
 
 
 def empty_table(kv: KVCache, n_rows: int, n_slots: int, *, n_children: int, with_worth: bool) -> Table:
@@ -120,7 +127,7 @@ def empty_table(kv: KVCache, n_rows: int, n_slots: int, *, n_children: int, with
     reading = Reading(*(jnp.full((n_rows, n_slots), -1, jnp.int32) for _ in range(3)))
     numbers = jnp.zeros((n_rows, n_slots, n_children), jnp.float32)
     rows = Rows(numbers.astype(jnp.int32), numbers, numbers if with_worth else None)
-    return Table(kv.empty(n_slots), reading, rows, jnp.zeros(n_rows, jnp.int32))
+    return Table(kv.empty(n_slots), reading, rows)
 
 
 def best(rows: Rows, n_children: int) -> Rows:

@@ -18,7 +18,7 @@ from tiny_models import random_model
 
 from igd_jax.core.types import TextBatch
 from igd_jax.decoding.chains import chains_of
-from igd_jax.decoding.jump import FEWEST, Jump, budget_of
+from igd_jax.decoding.jump import FEWEST, ON_CPU, Jump, budget_of
 from igd_jax.decoding.mixture import Mixture
 from igd_jax.decoding.normalizing import AmongChildren
 from igd_jax.decoding.recurrence import SearchOptions
@@ -189,7 +189,7 @@ def test_a_network_finds_what_it_finds_token_by_token(kind):
 
 
 @pytest.mark.parametrize(
-    ("platform", "batch_size", "expected"), [("cpu", 1, FEWEST), ("gpu", 1, 128), ("gpu", 4, 64), ("tpu", 64, FEWEST)]
+    ("platform", "batch_size", "expected"), [("cpu", 1, ON_CPU), ("gpu", 1, 128), ("gpu", 4, 64), ("tpu", 64, FEWEST)]
 )
 def test_the_budget_goes_by_batch_and_the_devices_that_run_it(platform, batch_size, expected):
     budget = budget_of(-1, batch_size=batch_size, platform=platform)
