@@ -145,8 +145,8 @@ class Jump(TrieSearch):
         return jnp.where(state.hypotheses.is_open, state.table.n_free, self.n_tokens).min() >= self.n_tokens
 
     def grow(self, state: State) -> State:
-        """Half as many slots again."""
-        return replace(state, table=state.table.grow(state.table.n_slots * 3 // 2))
+        """Double the number of slots."""
+        return replace(state, table=state.table.grow(2 * state.table.n_slots))
 
     def _plan(self, table: Table, hypotheses: Hypotheses) -> Plan:
         """What the beams wait for, and what they will probably wait for if there is room."""

@@ -106,5 +106,5 @@ def test_a_table_of_few_slots_serves_a_long_search(monkeypatch):
         state = state if engine.has_room(state) else grow(engine, state)
         n, state = read_some(engine, state)
         n_read += n
-    assert state.table.n_slots == 36 < n_read.min()
+    assert state.table.n_slots == 48 < n_read.min()
     assert_same_lists(finish(engine, state), lists(stepwise, batch))
