@@ -35,6 +35,12 @@ def row_shards_here() -> int:
     return shape.get(DATA, 1) * shape.get(FSDP, 1)
 
 
+def platform_here() -> str:
+    """Platform for which a model is traced: that of the mesh, whose devices may be elsewhere, or of this process."""
+    device = jax.sharding.get_abstract_mesh().abstract_device
+    return jax.default_backend() if device is None else device.platform
+
+
 def divisible(n_rows: int, mesh: Mesh) -> int:
     """`n_rows` rounded up to a multiple of the number of parts."""
     return -(-n_rows // row_shards(mesh)) * row_shards(mesh)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from igd_jax.core.sharding import row_shards_here
+from igd_jax.core.sharding import platform_here, row_shards_here
 
 XLA, CUDNN = ATTENTION = ("xla", "cudnn")
 """Implementations of attention: products that XLA compiles, on any device; or the kernel of NVIDIA's cuDNN, which never
@@ -97,7 +97,7 @@ def attend_in_order(query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock]) 
     Long texts are divided into parts, which leave out the keys after them: of four, three eighths of all. On a CPU the
     longest take turns, so that the weights of one, which are made again for the gradient, stay in its cache.
     """
-    if len(query) == 1 or jax.default_backend() != "cpu" or row_shards_here() > 1 or query.shape[1] < TURNS:
+    if len(query) == 1 or platform_here() != "cpu" or row_shards_here() > 1 or query.shape[1] < TURNS:
         return _attend_in_parts(query, blocks)
 
     def attend_row(row: tuple[Array, list[KeyBlock]]) -> Array:

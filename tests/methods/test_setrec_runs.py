@@ -72,13 +72,13 @@ def test_a_t5_drops_out_where_rows_have_seeds_and_nothing_else_changes():
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["decoder", "t5"])
 def test_a_run_learns_to_recommend_and_its_command_lines_agree(backbone, tiny, sasrec_run, tmp_path):
-    """The decoder with vectors of a SASRec run; the T5, which here only begins to learn, with vectors of its own."""
+    """The decoder with vectors of a SASRec run; the T5, which learns at a lower rate, with vectors of its own."""
     workdir, file, width = tmp_path / "run", tmp_path / "setrec.py", {"decoder": 32, "t5": 64}[backbone]
-    steps = {"decoder": 150, "t5": 60}[backbone]
-    changes = {"train.learning_rate": 5e-3, "train.num_steps": steps}
-    changes |= {"train.checkpoint_every_steps": steps, "train.eval_every_steps": steps}
+    changes = {"train.learning_rate": 5e-3, "train.num_steps": 150}
+    changes |= {"train.checkpoint_every_steps": 150, "train.eval_every_steps": 150}
     if backbone == "t5":
         changes |= {"model.path": "", "model.config": "t5-pico", "tokenizer.path": str(tiny / "model")}
+        changes |= {"model.dropout": 0.0, "train.learning_rate": 2e-3}
     vectors = str(sasrec_run) if backbone == "decoder" else ""
     file.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
@@ -94,18 +94,18 @@ def test_a_run_learns_to_recommend_and_its_command_lines_agree(backbone, tiny, s
     assert (done.code, done.err) == (0, ""), done.err
     assert ("trained here, from a random table" in done.out) == (backbone == "t5")
     first, *_, last = map(json.loads, (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    assert last["valid_loss"] < {"decoder": 0.6, "t5": 0.97}[backbone] * first["loss_items"]
+    assert last["valid_loss"] < 0.6 * first["loss_items"]
 
     done = run_here(evaluate, f"--workdir={workdir}")
     assert (done.code, done.err) == (0, ""), done.err
     (features,) = (workdir / "cache").glob("features-*.safetensors")
     assert load_file(features)["features"].shape == (len(tiny_run.TITLES), width)
     metrics = json.loads((workdir / "eval/test/metrics.json").read_text(encoding="utf-8"))
-    assert metrics["hr@3"] > {"decoder": 0.5, "t5": 0.0}[backbone]
+    assert metrics["hr@3"] > 0.5
 
     history = [f"--history={title}" for title in tiny_run.TITLES[5:7]]
     done = run_here(recommend, f"--workdir={workdir}", *history, "--k=4", "--json")
     assert (done.code, done.err.count("Error")) == (0, 0), done.err
     found = json.loads(done.out)
-    assert backbone == "t5" or tiny_run.TITLES[7] in [one["title"] for one in found]
+    assert tiny_run.TITLES[7] in [one["title"] for one in found]
     assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import AbstractDevice, AbstractMesh
 from tiny_models import random_model
 
+from igd_jax.core.sharding import DATA, FSDP
 from igd_jax.models import attention, layers
 from igd_jax.models.attention import KeyBlock, attend, attend_fused, attend_in_order
 from igd_jax.models.visibility import (
@@ -167,6 +169,16 @@ def test_other_attention_and_its_gradients_are_the_same_for_every_mask(monkeypat
         ours, theirs = (run(attend_by, seen, query, key, value, earlier) for attend_by in (attend, other))
         for one, two in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
             np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(("platform", "in_turns"), [("cpu", True), ("tpu", False)])
+def test_rows_take_turns_on_the_platform_of_the_mesh_not_of_the_process(platform, in_turns):
+    query, key = (jnp.ones((2, *shape, 4)) for shape in ((attention.TURNS, 1), (1, attention.TURNS)))
+    block = KeyBlock(key, key, jnp.ones((2, attention.TURNS, attention.TURNS), bool))
+    device = AbstractDevice(device_kind=platform, num_cores=None, platform=platform)
+    with jax.sharding.use_abstract_mesh(AbstractMesh((1, 1), (DATA, FSDP), abstract_device=device)):
+        traced = jax.make_jaxpr(attend_in_order)(query, [block])
+    assert ("scan" in str(traced)) == in_turns
 
 
 def test_only_tokens_that_stand_in_order_are_said_to():
