@@ -59,12 +59,14 @@ class Size:
       steps: steps of one side before the other's turn.
       repeats: turns of each side, twice: by the clock, and in processor time.
       shuffle: `config.train.shuffle`.
+      data: one of `decoding_inputs.SETS`; "" = the folder of ``--data``.
     """
 
     rows: int
     steps: int
     repeats: int
     shuffle: str = "rows"
+    data: str = ""
 
     def session(self, data: Path, model: Path) -> Session:
         """The published recipe, with steps of this size."""
@@ -72,7 +74,7 @@ class Size:
 
 
 TINY, LARGE = Size(rows=128, steps=2, repeats=3), Size(rows=32, steps=1, repeats=2)
-WHOLE_USERS = replace(TINY, steps=1, shuffle="users")
+WHOLE_USERS = replace(TINY, steps=1, shuffle="users", data=decoding_inputs.SCIENTIFIC)
 
 
 class Ours:
@@ -215,16 +217,12 @@ def measure_memory(size: Size, model: Path, data: Path) -> dict[str, Any]:
 def in_scratch(measure: Callable[..., dict[str, Any]], size: Size) -> dict[str, Any]:
     """Measure on prepared data, with the model of this size, and with an empty cache of programs."""
     values = flags.FLAGS
-    whole_users = size is WHOLE_USERS
-    folder = (
-        decoding_inputs.prepared(decoding_inputs.SCIENTIFIC) if whole_users else common.prepared_folder(values.data)
-    )
+    folder = decoding_inputs.prepared(size.data) if size.data else common.prepared_folder(values.data)
     with folder as data, TemporaryDirectory() as programs:
         os.environ["JAX_COMPILATION_CACHE_DIR"] = programs  # of further processes, too
         jax.config.update("jax_compilation_cache_dir", programs)
         model = random_model(data.parent / "model", Path(values.tokenizer)) if size is LARGE else Path(values.model)
-        name = decoding_inputs.SCIENTIFIC if whole_users else Path(values.data).name
-        return {"data": name, **measure(size, model, data)}
+        return {"data": size.data or Path(values.data).name, **measure(size, model, data)}
 
 
 def random_model(folder: Path, tokenizer: Path) -> Path:
