@@ -12,10 +12,11 @@ A part is one measurement of a catalogue and a size of the model (`decoding_inpu
     counts     calls of the model and tokens, of our other searches too
     speed      users per second, in batches of 16
     one        time to answer one user: requests to a warm `Recommender`, and users one by one
-    memory     memory that a batch adds
+    memory     memory that a batch adds, with and without compilation
     bfloat16   lists that change when our model computes in bfloat16
 """
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
@@ -142,9 +143,11 @@ def measure(data: str, size: str, *, repeats: int) -> dict[str, Any]:
 
 
 def measure_memory(data: str, size: str) -> dict[str, Any]:
-    """MB that recommending one batch adds."""
-    sides = {OURS: Ours, **{name: partial(Peer, strong=strong) for name, strong in PEERS.items()}}
-    with prepared(data) as folder, model_of(size) as model:
+    """MB that recommending one batch adds to a process, of our side also to one that finds its programs compiled."""
+    sides: dict[str, Callable[[Session], Ours | Peer]] = {OURS: Ours, f"{OURS}, compiled before": Ours}
+    sides |= {name: partial(Peer, strong=strong) for name, strong in PEERS.items()}
+    with prepared(data) as folder, model_of(size) as model, TemporaryDirectory() as programs:
+        os.environ |= {"JAX_COMPILATION_CACHE_DIR": programs, "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
         found = {
             name: common.added_peak_mb(prepare_one_batch, side, folder, model, ALPHA) for name, side in sides.items()
         }
