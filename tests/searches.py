@@ -1,14 +1,18 @@
 """Small catalogues, and searches over them with small models."""
 
+import dataclasses
+
 import jax
 import numpy as np
 from flax import nnx
 
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import Recommendations, TextBatch
+from igd_jax.decoding.chains import chains_of
 from igd_jax.decoding.device_trie import device_trie
 from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.decoding.engine import recommend
+from igd_jax.decoding.jump import Jump
 from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.restriction import restricted
@@ -46,6 +50,12 @@ def engine_of(
         options=SearchOptions(k, index.longest, length_penalty),
         top_k=k,
     )
+
+
+def jump_of(stepwise: Stepwise, index: ItemIndex, *, n_tokens: int, fill: int) -> Jump:
+    """The same search, which reads chains."""
+    given = {field.name: getattr(stepwise, field.name) for field in dataclasses.fields(stepwise)}
+    return Jump(**given, chains=chains_of(index.trie, index.catalog.counts), n_tokens=n_tokens, fill=fill)
 
 
 def lists(engine: TrieSearch, batch: TextBatch) -> Recommendations:

@@ -130,7 +130,7 @@ class Jump(TrieSearch):
             jnp.where(reading.node >= 0, self.trie.token[jnp.maximum(reading.node, 0)], 0),
             positions=state.prefix.length[:, None] + jnp.maximum(reading.depth - 1, 0),
             visible=reading.visible,
-            past=[(table.kv, table.ancestors(reading))],
+            past=[(table.kv, table.ancestors(reading.node))],
         )
         logits, total = self.normalized(model, hidden)
         rows = self._children(plan, logits, total, state.of_rows)

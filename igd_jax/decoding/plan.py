@@ -73,10 +73,8 @@ def shared_out(wanted: Wanted, n_tokens: int) -> Wanted:
 
 def on_paths(table: Table, hypotheses: Hypotheses, chains: Chains) -> Bool[Array, "B S"]:
     """Mask of the slots that open rows can use again: of nodes on the way to a beam, or below it."""
-    beam, node = hypotheses.node[:, None], table.reading.node[:, :, None]
-    is_above = (node <= beam) & (beam < table.reading.end[:, :, None])
-    is_below = (beam <= node) & (node < chains.end_of(hypotheses.node)[:, None])
-    return ((is_above | is_below) & (beam >= 0)).any(axis=2) & hypotheses.is_open[:, None]
+    is_above = table.ancestors(hypotheses.node).any(axis=1)
+    return (is_above | _is_below(table, hypotheses, chains)) & hypotheses.is_open[:, None]
 
 
 def known_chains(
@@ -84,9 +82,7 @@ def known_chains(
 ) -> Wanted:
     """The best chains whose scores are known, below a beam and not needed yet."""
     assert table.rows.worth is not None
-    beam, node = hypotheses.node[:, None], table.reading.node[:, :, None]
-    end = chains.end_of(hypotheses.node)[:, None]
-    is_below = ((beam <= node) & (node < end) & (beam >= 0)).any(axis=2) & hypotheses.is_open[:, None]
+    is_below = _is_below(table, hypotheses, chains) & hypotheses.is_open[:, None]
     is_needed = _is_among(table.rows.child, jnp.where(needed.length > 0, needed.start, -1))
     worth = jnp.where(is_below[..., None] & ~is_needed, table.rows.worth, -jnp.inf)
     n_children = worth.shape[2]
@@ -130,6 +126,12 @@ def with_worth(plan: Plan, rows: Rows, chains: Chains, *, max_length: int) -> Ro
     may_be_read = chains.length[rows.child] > 0
     may_be_read &= (reading.depth + 1 < max_length)[..., None] & ~_is_among(rows.child, reading.node)
     return rows._replace(worth=jnp.where(may_be_read, worth, -jnp.inf))
+
+
+def _is_below(table: Table, hypotheses: Hypotheses, chains: Chains) -> Bool[Array, "B S"]:
+    """Mask of the slots that hold a beam's node or a descendant."""
+    beam, node = hypotheses.node[:, None], table.reading.node[:, :, None]
+    return ((beam <= node) & (node < chains.end_of(hypotheses.node)[:, None]) & (beam >= 0)).any(axis=2)
 
 
 def _is_among(child: Int[Array, "B n W"], node: Int[Array, "B m"]) -> Bool[Array, "B n W"]:

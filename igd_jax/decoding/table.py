@@ -74,10 +74,9 @@ class Table:
         held = (self.reading.node[:, None] == node[:, :, None]) & (node >= 0)[:, :, None]
         return jnp.where(held, jnp.arange(self.n_slots)[None, None], -1).max(axis=2)
 
-    def ancestors(self, reading: Reading) -> Bool[Array, "B T S"]:
-        """Mask of the slots that each token sees."""
-        node = reading.node[:, :, None]
-        return (self.reading.node[:, None] <= node) & (node < self.reading.end[:, None])
+    def ancestors(self, node: Int[Array, "B T"]) -> Bool[Array, "B T S"]:
+        """Mask of the slots that hold each node or an ancestor, which its token sees; nothing for node -1."""
+        return (self.reading.node[:, None] <= node[:, :, None]) & (node[:, :, None] < self.reading.end[:, None])
 
     @property
     def n_free(self) -> Int[Array, " B"]:

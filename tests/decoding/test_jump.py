@@ -1,6 +1,5 @@
 """The search that reads whole chains per call finds what the stepwise one finds, whatever the trie and the options."""
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -11,13 +10,12 @@ import pytest
 from batches import text_batch
 from flax import nnx, struct
 from plain_trie import EOS, random_rows
-from searches import assert_same_lists, engine_of, index_of, lists
+from searches import assert_same_lists, engine_of, index_of, jump_of, lists
 from table_model import Padded, Sizes, TableModel, padded
 from tiny_models import VOCAB as TINY_VOCAB
 from tiny_models import random_model
 
 from igd_jax.core.types import TextBatch
-from igd_jax.decoding.chains import chains_of
 from igd_jax.decoding.jump import FEWEST, ON_CPU, Jump, budget_of
 from igd_jax.decoding.mixture import Mixture
 from igd_jax.decoding.normalizing import AmongChildren
@@ -177,8 +175,7 @@ def test_a_network_finds_what_it_finds_token_by_token(kind):
     rows = random_rows(rng, 60, vocab=TINY_VOCAB, longest=9)
     index = index_of([*rows, *[[5, 6, 7, *row[-4:]] for row in rows[:20]]])
     stepwise = engine_of(_network(kind), index, k=4, alpha=0.3, length_penalty=0.5)
-    given = {field.name: getattr(stepwise, field.name) for field in dataclasses.fields(stepwise)}
-    jump = Jump(**given, chains=chains_of(index.trie, index.catalog.counts), n_tokens=6, fill=6)
+    jump = jump_of(stepwise, index, n_tokens=6, fill=6)
     batch = text_batch([[5, 6, 7, 8, 9], [3], [11, 2, 11]], width=6, shared=[4, 4])
     found, expected = lists(jump, batch), lists(stepwise, batch)
     if kind == "bfloat16":  # which rounds to 8 bits, by the shape of each product: near titles may swap

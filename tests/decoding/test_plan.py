@@ -1,20 +1,18 @@
 """What a call reads, and the slots it is kept in: pieces of chains, and nodes that a beam can still use."""
 
 import dataclasses
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from batches import text_batch
 from plain_trie import EOS, PlainNode, catalog_of, lists_of, plain_trie, random_rows, trie_of
-from searches import assert_same_lists, engine_of, index_of, lists
+from searches import assert_same_lists, engine_of, index_of, jump_of, lists
 from tiny_models import VOCAB, random_model
 
 from igd_jax.decoding import jump as jumping
 from igd_jax.decoding.chains import chains_of
 from igd_jax.decoding.engine import finish, grow, start
-from igd_jax.decoding.jump import Jump
 from igd_jax.decoding.plan import on_paths, shared_out
 from igd_jax.decoding.prospect import Wanted
 from igd_jax.decoding.recurrence import root
@@ -92,8 +90,7 @@ def test_a_table_of_few_slots_serves_a_long_search(monkeypatch):
     rng = np.random.default_rng(4)
     index = index_of([[*rng.integers(1, 3, 13).tolist(), EOS] for _ in range(300)])
     stepwise = engine_of(random_model("decoder"), index, k=3, alpha=0.2, length_penalty=0.0)
-    given: dict[str, Any] = {field.name: getattr(stepwise, field.name) for field in dataclasses.fields(stepwise)}
-    engine = Jump(**given, chains=chains_of(index.trie, index.catalog.counts), n_tokens=8, fill=8)
+    engine = jump_of(stepwise, index, n_tokens=8, fill=8)
     batch = text_batch([[5, 6, 7, 8, 9], [VOCAB - 1]], width=5)
     state, n_read = start(engine, batch, 0), 0
     read_some = jax.jit(

@@ -1,7 +1,5 @@
 """Rows of many batches that take one another's places find what each batch finds alone."""
 
-import dataclasses
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,14 +7,13 @@ import pytest
 from batches import text_batch
 from flax import nnx
 from plain_trie import random_rows
-from searches import assert_same_lists, engine_of, index_of, lists
+from searches import assert_same_lists, engine_of, index_of, jump_of, lists
 from table_model import Sizes, TableModel, padded
 from tiny_models import VOCAB as TINY_VOCAB
 from tiny_models import random_model
 
 from igd_jax.core.types import Recommendations
 from igd_jax.decoding import queue
-from igd_jax.decoding.chains import chains_of
 from igd_jax.decoding.jump import Jump
 from igd_jax.decoding.queue import Reader, recommend_all
 from igd_jax.decoding.recurrence import SearchOptions
@@ -62,8 +59,7 @@ def test_every_row_comes_once_with_the_lists_that_its_batch_finds_alone(searches
 def test_what_prompts_begin_with_is_read_once_until_it_changes(monkeypatch):
     index = index_of(random_rows(np.random.default_rng(5), 12, vocab=TINY_VOCAB, longest=4))
     stepwise = engine_of(random_model("decoder"), index, k=2)
-    given = {field.name: getattr(stepwise, field.name) for field in dataclasses.fields(stepwise)}
-    jump = Jump(**given, chains=chains_of(index.trie, index.catalog.counts), n_tokens=4, fill=0)
+    jump = jump_of(stepwise, index, n_tokens=4, fill=0)
     reads, plain = [], queue._read_shared
     monkeypatch.setattr(queue, "_read_shared", lambda *given: reads.append(given[1]) or plain(*given))
     read = Reader()
