@@ -41,6 +41,11 @@ def platform_here() -> str:
     return jax.default_backend() if device is None else device.platform
 
 
+def n_devices_here() -> int:
+    """Number of devices of the mesh; 1 outside of ``jax.set_mesh``."""
+    return max(1, jax.sharding.get_abstract_mesh().size)
+
+
 def divisible(n_rows: int, mesh: Mesh) -> int:
     """`n_rows` rounded up to a multiple of the number of parts."""
     return -(-n_rows // row_shards(mesh)) * row_shards(mesh)

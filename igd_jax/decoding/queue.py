@@ -1,22 +1,38 @@
-"""Many batches answered by one running search: a row that has finished makes room for the next one of the queue."""
+"""Many batches answered by running searches: a row that has finished makes room for the next one of the queue."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import replace
 from functools import partial
-from typing import Any, TypeVar
+from itertools import islice, tee
+from threading import Lock
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
+from igd_jax.core.arrays import power_of_two
 from igd_jax.core.map_rows import pad_rows
-from igd_jax.core.sharding import fetch
+from igd_jax.core.sharding import fetch, n_devices_here, platform_here
 from igd_jax.core.types import Recommendations, TextBatch
-from igd_jax.decoding.engine import Batch, State, finish, grow, recommend
+from igd_jax.decoding.engine import Batch, State, finish, generate, grow, start
 from igd_jax.decoding.jump import Jump
-from igd_jax.decoding.search import Begun
+from igd_jax.decoding.search import Begun, TrieSearch
 from igd_jax.models.backbone import KVCache
 
 T = TypeVar("T")
+Found: TypeAlias = tuple[Int[np.ndarray, " n"], Recommendations]
+"""Positions among all rows, and their lists."""
+Numbered: TypeAlias = tuple[int, tuple[int, Batch]]
+"""Number of a batch, number of its rows that count, and the batch."""
+Call: TypeAlias = Callable[[], Any]
+"""A call of a compiled program that takes long."""
+Search: TypeAlias = Generator[tuple[Found | None, Call | None], Any, None]
+"""Yields what it has found since its last call, and its next call, whose result it is sent; either may be None."""
+
+ON_CPU = 2
+"""Searches beside one another on a CPU, as small operations of one leave cores idle; elsewhere there is one."""
 
 
 class Reader:
@@ -48,29 +64,73 @@ def recommend_all(
     Yields:
       Positions among all rows, batch number * B + row, and their lists as NumPy arrays, as they finish.
     """
+    is_search = isinstance(engine, TrieSearch)  # and not a single call, which a CPU's cores share as it is
+    n_searches = ON_CPU if is_search and platform_here() == "cpu" and n_devices_here() == 1 else 1
+    # In a fixed order, not as they come, so that numbers do not depend on time.
+    queues = [islice(each, n, None, n_searches) for n, each in enumerate(tee(enumerate(batches), n_searches))]
     if isinstance(engine, Jump):
-        yield from _in_turns(engine, iter(batches), width, read or Reader())
+        read = read or Reader()
+        yield from _beside([_in_turns(engine, each, width, read) for each in queues])
+    else:
+        yield from _beside([_one_by_one(engine, each, width) for each in queues])
+
+
+def _beside(searches: Sequence[Search]) -> Iterator[Found]:
+    """What searches find while their calls run beside one another, in threads, as a device queues those of a thread."""
+    mesh, tracing = jax.sharding.get_mesh(), Lock()
+
+    def made(call: Call) -> Any:
+        with jax.set_mesh(mesh):
+            with tracing:  # or two searches would compile the same program
+                result = call()
+            return jax.block_until_ready(result)
+
+    running: dict[Future[Any], Search] = {}
+    ready: list[tuple[Search, Any]] = [(search, None) for search in searches]
+    with ThreadPoolExecutor(len(searches)) as pool:
+        while ready:
+            for search, result in ready:
+                found, call = search.send(result)
+                if call is not None:
+                    running[pool.submit(made, call)] = search
+                if found is not None:
+                    yield found
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            ready = [(running.pop(future), future.result()) for future in finished]
+
+
+def _one_by_one(engine: Any, batches: Iterable[Numbered], width: int) -> Search:
+    """The next batch, whenever one is answered."""
+    found = None
+    for number, (n_real, batch) in batches:
+        state, is_open = start(engine, batch, width), True
+        while is_open:
+            state, is_open = yield found, partial(generate, engine, state)
+            found = None
+            if is_open:
+                state = grow(engine, state)
+        lists = fetch(finish(engine, state))
+        found = np.arange(n_real) + number * len(lists.rows), jax.tree.map(lambda x, n=n_real: x[:n], lists)
+    yield found, None
+
+
+def _in_turns(engine: Jump, batches: Iterable[Numbered], width: int, read: Reader) -> Search:
+    """The next row, whenever one is answered."""
+    begun = _one_ahead((number, n_real, read(engine, batch)) for number, (n_real, batch) in batches)
+    if (first := next(begun, None)) is None:
+        yield None, None
         return
-    for number, (n_real, batch) in enumerate(batches):
-        found = fetch(recommend(engine, batch, width=width))
-        yield np.arange(n_real) + number * len(found.rows), jax.tree.map(lambda x, n=n_real: x[:n], found)
-
-
-def _in_turns(
-    engine: Jump, batches: Iterator[tuple[int, Batch]], width: int, read: Reader
-) -> Iterator[tuple[Int[np.ndarray, " n"], Recommendations]]:
-    begun = _one_ahead((n_real, read(engine, batch)) for n_real, batch in batches)
-    n_real, prefilled = next(begun)
-    state = _begin(engine, prefilled, width)
+    number, n_real, prefilled = first
+    state = _begin(engine, prefilled, _room(prefilled.prefix.width, width))
     size = len(state.hypotheses.is_open)
-    owner = np.where(np.arange(size) < n_real, np.arange(size), -1)
-    number, waiting, is_last = 0, np.zeros(0, int), False
+    owner = np.where(np.arange(size) < n_real, np.arange(size) + number * size, -1)
+    waiting, is_last = np.zeros(0, int), False
     while True:
         is_open = fetch(state.hypotheses.is_open)
-        done = np.flatnonzero(~is_open & (owner >= 0))
+        done, found = np.flatnonzero(~is_open & (owner >= 0)), None
         if len(done):
-            found = fetch(finish(engine, state))
-            yield owner[done], jax.tree.map(lambda x, done=done: x[done], found)
+            lists = fetch(finish(engine, state))
+            found = owner[done], jax.tree.map(lambda x, done=done: x[done], lists)
             owner[done] = -1
         free = np.flatnonzero(owner < 0)
         while len(free) and not is_last:
@@ -78,23 +138,33 @@ def _in_turns(
                 if (following := next(begun, None)) is None:
                     is_last = True
                     break
-                n_real, prefilled = following
-                number, waiting = number + 1, np.arange(n_real)
+                number, n_real, prefilled = following
+                if prefilled.prefix.width > state.prefix.width:
+                    state = _widened(state, _room(prefilled.prefix.width, width))
+                waiting = np.arange(n_real)
             here, free = free[: len(waiting)], free[len(waiting) :]
             taken, waiting = waiting[: len(here)], waiting[len(here) :]
             owner[here] = taken + number * size
             state = _insert(engine, state, prefilled, pad_rows(np.stack([taken, here], axis=1), size), len(here))
         if not (owner >= 0).any():
+            yield found, None
             return
         enough = size if is_last else min(size, len(free) + 1)
-        state, has_room = _run(engine, state, enough)
+        state, has_room = yield found, partial(_run, engine, state, enough)
         if not has_room:
             state = grow(engine, state)
 
 
+def _room(needed: int, most: int) -> int:
+    """Columns for prompts: a power of two or three quarters of one, so that few programs are compiled."""
+    whole = power_of_two(needed)
+    return max(needed, min(whole * 3 // 4 if needed <= whole * 3 // 4 else whole, most))
+
+
 def _one_ahead(values: Iterator[T]) -> Iterator[T]:
     """The values, each when the next one has been made: a device reads its prompts beside the search of this one."""
-    value = next(values)
+    if (value := next(values, None)) is None:
+        return
     for following in values:
         yield value
         value = following
@@ -114,6 +184,11 @@ def _prefill(engine: Jump, batch: TextBatch, shared: KVCache | None) -> Begun:
 @partial(jax.jit, static_argnums=2)
 def _begin(engine: Jump, begun: Begun, width: int) -> State:
     return engine.begin(begun, width=width)
+
+
+@partial(jax.jit, static_argnums=1)
+def _widened(state: State, width: int) -> State:
+    return replace(state, prefix=state.prefix.pad_to(width))
 
 
 @partial(jax.jit, donate_argnums=1)

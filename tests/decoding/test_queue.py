@@ -1,5 +1,7 @@
 """Rows of many batches that take one another's places find what each batch finds alone."""
 
+from threading import Barrier
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +56,57 @@ def test_every_row_comes_once_with_the_lists_that_its_batch_finds_alone(searches
     alone = [lists(searches[0], batch) for _, batch in batches]
     expected: Recommendations = jax.tree.map(lambda *parts: np.concatenate(parts)[:n_rows], *alone)
     assert_same_lists(whole, expected)
+
+
+def test_results_of_two_searches_are_waited_for_together():
+    class Result(int):
+        def block_until_ready(self):
+            both.wait()  # until the other search waits, too
+            return self
+
+    def search(number: int):
+        found = None
+        for call in range(3):
+            result = yield found, lambda call=call: Result(10 * number + call)
+            found = np.array([result]), number
+        yield found, None
+
+    both = Barrier(2, timeout=30)
+    found = [(places.tolist(), number) for places, number in queue._beside([search(0), search(1)])]
+    assert sorted(found) == [([10 * number + call], number) for number in range(2) for call in range(3)]
+
+
+def test_searches_beside_one_another_share_a_program(searches, monkeypatch):
+    engine, traces, plain = searches[1].replace(top_k=2), [], Jump.generate
+    monkeypatch.setattr(Jump, "generate", lambda *given: traces.append(1) or plain(*given))
+    batches = [(SIZE, text_batch([[1, 2, number + 3]] * SIZE, width=WIDTH)) for number in range(4)]
+    found = list(recommend_all(engine, iter(batches), width=WIDTH))
+    assert sum(len(places) for places, _ in found) == 4 * SIZE
+    assert len(traces) <= 2  # one per room of the table
+
+
+@pytest.mark.parametrize(
+    ("needed", "most", "room"), [(150, 313, 192), (192, 313, 192), (193, 313, 256), (257, 313, 313)]
+)
+def test_prompts_have_few_rooms(needed, most, room):
+    assert queue._room(needed, most) == room
+
+
+def test_prompts_that_do_not_fit_widen_the_search(monkeypatch):
+    index = index_of(random_rows(np.random.default_rng(5), 12, vocab=TINY_VOCAB, longest=4))
+    stepwise = engine_of(random_model("decoder"), index, k=2)
+    widths, plain = [], queue._widened
+    monkeypatch.setattr(queue, "_widened", lambda state, width: widths.append(width) or plain(state, width))
+    monkeypatch.setattr(queue, "ON_CPU", 1)
+    batches = [text_batch([[7, 8], [3, 9]], width=2), text_batch([[4, 5, 6], [5]], width=3)]
+    batches.append(text_batch([[1, 2, 3, 4, 5, 6, 7], [9, 9]], width=7))
+    jump = jump_of(stepwise, index, n_tokens=4, fill=0)
+    places, found = zip(*recommend_all(jump, [(2, batch) for batch in batches], width=7), strict=True)
+    assert widths == [3, 7]
+    order = np.argsort(np.concatenate(places))
+    whole = jax.tree.map(lambda *parts: np.concatenate(parts)[order], *found)
+    alone = [lists(stepwise, batch) for batch in batches]
+    assert_same_lists(whole, jax.tree.map(lambda *parts: np.concatenate(parts), *alone))
 
 
 def test_what_prompts_begin_with_is_read_once_until_it_changes(monkeypatch):
