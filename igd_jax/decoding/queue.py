@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import replace
 from functools import partial
 from itertools import islice, tee
 from threading import Lock
@@ -12,7 +11,6 @@ import jax
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from igd_jax.core.arrays import power_of_two
 from igd_jax.core.map_rows import pad_rows
 from igd_jax.core.sharding import fetch, n_devices_here, platform_here
 from igd_jax.core.types import Recommendations, TextBatch
@@ -121,7 +119,7 @@ def _in_turns(engine: Jump, batches: Iterable[Numbered], width: int, read: Reade
         yield None, None
         return
     number, n_real, prefilled = first
-    state = _begin(engine, prefilled, _room(prefilled.prefix.width, width))
+    state = _begin(engine, prefilled, width)
     size = len(state.hypotheses.is_open)
     owner = np.where(np.arange(size) < n_real, np.arange(size) + number * size, -1)
     waiting, is_last = np.zeros(0, int), False
@@ -139,8 +137,6 @@ def _in_turns(engine: Jump, batches: Iterable[Numbered], width: int, read: Reade
                     is_last = True
                     break
                 number, n_real, prefilled = following
-                if prefilled.prefix.width > state.prefix.width:
-                    state = _widened(state, _room(prefilled.prefix.width, width))
                 waiting = np.arange(n_real)
             here, free = free[: len(waiting)], free[len(waiting) :]
             taken, waiting = waiting[: len(here)], waiting[len(here) :]
@@ -153,12 +149,6 @@ def _in_turns(engine: Jump, batches: Iterable[Numbered], width: int, read: Reade
         state, has_room = yield found, partial(_run, engine, state, enough)
         if not has_room:
             state = grow(engine, state)
-
-
-def _room(needed: int, most: int) -> int:
-    """Columns for prompts: a power of two or three quarters of one, so that few programs are compiled."""
-    whole = power_of_two(needed)
-    return max(needed, min(whole * 3 // 4 if needed <= whole * 3 // 4 else whole, most))
 
 
 def _one_ahead(values: Iterator[T]) -> Iterator[T]:
@@ -184,11 +174,6 @@ def _prefill(engine: Jump, batch: TextBatch, shared: KVCache | None) -> Begun:
 @partial(jax.jit, static_argnums=2)
 def _begin(engine: Jump, begun: Begun, width: int) -> State:
     return engine.begin(begun, width=width)
-
-
-@partial(jax.jit, static_argnums=1)
-def _widened(state: State, width: int) -> State:
-    return replace(state, prefix=state.prefix.pad_to(width))
 
 
 @partial(jax.jit, donate_argnums=1)

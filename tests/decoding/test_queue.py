@@ -85,30 +85,6 @@ def test_searches_beside_one_another_share_a_program(searches, monkeypatch):
     assert len(traces) <= 2  # one per room of the table
 
 
-@pytest.mark.parametrize(
-    ("needed", "most", "room"), [(150, 313, 192), (192, 313, 192), (193, 313, 256), (257, 313, 313)]
-)
-def test_prompts_have_few_rooms(needed, most, room):
-    assert queue._room(needed, most) == room
-
-
-def test_prompts_that_do_not_fit_widen_the_search(monkeypatch):
-    index = index_of(random_rows(np.random.default_rng(5), 12, vocab=TINY_VOCAB, longest=4))
-    stepwise = engine_of(random_model("decoder"), index, k=2)
-    widths, plain = [], queue._widened
-    monkeypatch.setattr(queue, "_widened", lambda state, width: widths.append(width) or plain(state, width))
-    monkeypatch.setattr(queue, "ON_CPU", 1)
-    batches = [text_batch([[7, 8], [3, 9]], width=2), text_batch([[4, 5, 6], [5]], width=3)]
-    batches.append(text_batch([[1, 2, 3, 4, 5, 6, 7], [9, 9]], width=7))
-    jump = jump_of(stepwise, index, n_tokens=4, fill=0)
-    places, found = zip(*recommend_all(jump, [(2, batch) for batch in batches], width=7), strict=True)
-    assert widths == [3, 7]
-    order = np.argsort(np.concatenate(places))
-    whole = jax.tree.map(lambda *parts: np.concatenate(parts)[order], *found)
-    alone = [lists(stepwise, batch) for batch in batches]
-    assert_same_lists(whole, jax.tree.map(lambda *parts: np.concatenate(parts), *alone))
-
-
 def test_what_prompts_begin_with_is_read_once_until_it_changes(monkeypatch):
     index = index_of(random_rows(np.random.default_rng(5), 12, vocab=TINY_VOCAB, longest=4))
     stepwise = engine_of(random_model("decoder"), index, k=2)
