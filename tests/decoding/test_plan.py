@@ -86,7 +86,7 @@ def test_a_slot_is_kept_if_its_node_is_above_or_below_a_beam_of_an_open_row():
 
 
 def test_a_table_of_few_slots_serves_a_long_search(monkeypatch):
-    monkeypatch.setattr(jumping, "ROOM", 8)
+    monkeypatch.setattr(jumping, "ROOM", 1)
     rng = np.random.default_rng(4)
     index = index_of([[*rng.integers(1, 3, 13).tolist(), EOS] for _ in range(300)])
     stepwise = engine_of(random_model("decoder"), index, k=3, alpha=0.2, length_penalty=0.0)
