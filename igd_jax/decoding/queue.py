@@ -50,7 +50,7 @@ class Reader:
 
 def recommend_all(
     engine: Any, batches: Iterable[tuple[int, Batch]], *, width: int, read: Reader | None = None
-) -> Iterator[tuple[Int[np.ndarray, " n"], Recommendations]]:
+) -> Iterator[Found]:
     """Recommend for all rows of many batches.
 
     Args:
