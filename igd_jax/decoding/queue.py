@@ -29,7 +29,7 @@ Call: TypeAlias = Callable[[], Any]
 Search: TypeAlias = Generator[tuple[Found | None, Call | None], Any, None]
 """Yields what it has found since its last call, and its next call, whose result it is sent; either may be None."""
 
-ON_CPU = 2
+SEARCHES_ON_CPU = 2
 """Searches beside one another on a CPU, as small operations of one leave cores idle; elsewhere there is one."""
 
 
@@ -63,7 +63,7 @@ def recommend_all(
       Positions among all rows, batch number * B + row, and their lists as NumPy arrays, as they finish.
     """
     is_search = isinstance(engine, TrieSearch)  # and not a single call, which a CPU's cores share as it is
-    n_searches = ON_CPU if is_search and platform_here() == "cpu" and n_devices_here() == 1 else 1
+    n_searches = SEARCHES_ON_CPU if is_search and platform_here() == "cpu" and n_devices_here() == 1 else 1
     # In a fixed order, not as they come, so that numbers do not depend on time.
     queues = [islice(each, n, None, n_searches) for n, each in enumerate(tee(enumerate(batches), n_searches))]
     if isinstance(engine, Jump):
