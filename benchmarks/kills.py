@@ -41,6 +41,7 @@ from igd_jax.core.errors import run as run_main
 from igd_jax.core.io import Workdir
 from igd_jax.data.prepared import save
 from igd_jax.prepare import prepare
+from igd_jax.session import train_loop
 from igd_jax.session.session import set_up
 from igd_jax.session.settings import settings_from
 from igd_jax.session.weights import initial_state
@@ -90,7 +91,7 @@ def train(data: Path, workdir: Path, log: Path, moments: Connection, place: list
         return told
 
     TrainLog.take = telling("step", TrainLog.take)
-    program.evaluate_loss = telling("evaluate", program.evaluate_loss)
+    train_loop.evaluate_loss = telling("evaluate", train_loop.evaluate_loss)
     for name in ("save_last", "save_best"):
         setattr(Checkpoints, name, telling("save", getattr(Checkpoints, name)))
     moments.send("start")

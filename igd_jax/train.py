@@ -11,46 +11,47 @@ traced into profile/, for TensorBoard.
 
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
+import optax
 from absl import flags
 from ml_collections import ConfigDict
 
 from igd_jax.core import errors, hosts
-from igd_jax.core.background import made_ahead
 from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, write_json
 from igd_jax.core.locks import locked
-from igd_jax.core.log import say, told
+from igd_jax.core.log import say
 from igd_jax.core.metrics_log import MetricsWriter, plot_losses
 from igd_jax.core.signals import Stop, stoppable
 from igd_jax.core.trackers import TensorBoard, Tracker, WeightsAndBiases
-from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.data.batches import by_length
-from igd_jax.methods.base import CollaborativeMethod
+from igd_jax.data.examples import Examples
+from igd_jax.data.prepared import Rows
+from igd_jax.methods.base import CollaborativeMethod, Objective
 from igd_jax.session.collaborative import export_vectors
 from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag
 from igd_jax.session.config_grid import changed
-from igd_jax.session.cost import flops_of, make_advice, peak_flops, report_cost
-from igd_jax.session.input import micro_batches, step_inputs
+from igd_jax.session.cost import make_advice, peak_flops, report_cost
+from igd_jax.session.input import micro_batches
 from igd_jax.session.packing import choose_packs
 from igd_jax.session.plan import Plan
 from igd_jax.session.preview import Sample, print_example, report_targets
 from igd_jax.session.resume import resume
 from igd_jax.session.session import Session, check_processes, set_up
 from igd_jax.session.settings import TO_TRAIN, Settings, settings_from
+from igd_jax.session.train_loop import Outputs, Parts, train_steps
 from igd_jax.session.weights import initial_state, trained_model
 from igd_jax.training.checkpoint import Checkpoints
-from igd_jax.training.mesh import check_divides, put_batch
+from igd_jax.training.mesh import check_divides
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.profile import Profiler, parse_steps
-from igd_jax.training.step import StepFunctions, TrainState, means
-from igd_jax.training.train_log import TrainLog, check_finite
+from igd_jax.training.train_log import TrainLog
 
 
 def train(config: ConfigDict, workdir: Workdir, *, restart: bool = False, profile_steps: str = "") -> dict[str, Any]:
@@ -80,64 +81,36 @@ def train(config: ConfigDict, workdir: Workdir, *, restart: bool = False, profil
 def _train(
     session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *, restart: bool, profile_steps: str
 ) -> dict[str, Any]:
-    # ------------------------------------------------------------------------------------------------------------ data
-    settings = session.settings
-    check_divides("config.train.micro_batch_size", settings.train.micro_batch_size, session.mesh)
-    context = session.context(session.index)
+    context, settings = session.context(session.index), session.settings
     objective = session.method.objective(context)
-    if objective.annotations:  # which come from the trie
-        session.check_targets()
     valid_rows = session.watched_rows()
-    examples = {"train": session.examples(session.rows("train")), "valid": session.examples(valid_rows)}
-    report_targets(session, examples)
-    if "weight" in objective.annotations:
-        print_example(session, examples["train"], objective.annotations["weight"])
+    examples = _examples(session, objective, valid_rows)
     plan = Plan(settings, len(examples["train"]))
     say(str(plan))
     profiled = parse_steps(profile_steps, num_steps=plan.num_steps)
     packs = choose_packs(session, objective, train=examples["train"], valid=examples["valid"])
-    size = plan.micro_batch_size if packs is None else packs.packs
-    batches_of = partial(micro_batches, session, objective.annotations, packs=packs)
-
-    # ---------------------------------------------------------------------------------------------- model and optimizer
-    schedule = make_schedule(
-        settings.train.schedule,
-        learning_rate=settings.train.learning_rate,
-        warmup_steps=settings.train.warmup_steps,
-        num_steps=plan.num_steps,
-    )
-    optimizer = make_optimizer(
-        schedule,
-        clip_norm=settings.train.clip_norm,
-        weight_decay=settings.train.weight_decay,
-        bfloat16=settings.train.bfloat16,
-        seed=settings.train.seed,
-    )
+    schedule, optimizer = _optimizer(settings, plan)
     say(f"making the model: {settings.model.path or settings.model.config or settings.method.name}")
     state, functions, frozen, model_of = initial_state(session, context, objective, optimizer)
     sample = Sample(session, valid_rows, examples["valid"], model_of)
     # Methods raise errors about sizes when a batch is traced; trace the longest before anything is written.
-    longest = by_length(examples["train"], np.arange(plan.n_rows))[-plan.micro_batch_size :]
-    longest_batch = next(batches_of(examples["train"], longest, step=0))
-    jax.eval_shape(functions.evaluate, state, longest_batch)
-    report_cost(session, state, frozen, longest_batch)
+    batches_of = partial(micro_batches, session, objective.annotations, packs=packs)
+    rows = by_length(examples["train"], np.arange(plan.n_rows))[-plan.micro_batch_size :]
+    longest = next(batches_of(examples["train"], rows, step=0))
+    jax.eval_shape(functions.evaluate, state, longest)
+    report_cost(session, state, frozen, longest)
+    parts = Parts(plan, examples, batches_of, packs, functions, sample)
 
     metrics = MetricsWriter(workdir.metrics, *trackers_of(settings, config, workdir))
     vote = hosts.make_vote(session.mesh)
-    with (
-        stop.held_back(vote),
-        closing(Checkpoints(workdir.checkpoints)) as checkpoints,
-        closing(metrics),
-        ExitStack() as ends,
-    ):
-        # ---------------------------------------------------------------------------------------------- resume or start
+    with stop.held_back(vote), closing(Checkpoints(workdir.checkpoints)) as checkpoints, closing(metrics):
         state, progress = resume(
             state,
             frozen,
             session=session,
             workdir=workdir,
             plan=plan,
-            n_valid=len(valid_rows),
+            n_valid=len(examples["valid"]),
             checkpoints=checkpoints,
             metrics=metrics,
             restart=restart,
@@ -146,59 +119,22 @@ def _train(
             session.tokenizer.save(workdir.tokenizer)
         write_json(workdir.config, config_json(config))
         write_json(workdir.env, environment())
-        first_step = step = int(state.step)
         log = TrainLog(
             metrics,
             schedule,
             num_steps=plan.num_steps,
             every_steps=settings.train.log_every_steps,
             peak=peak_flops(session.mesh),
-            advice=make_advice(session, longest_batch),
+            advice=make_advice(session, longest),
         )
-        profiler = ends.enter_context(closing(Profiler(profiled, workdir.profile, done=step)))
-        flops, of_rows = flops_of(session, state), partial(batches_of, examples["train"])
-        inputs = step_inputs(session, plan, of_rows, flops, step, packs)
-        ahead = ends.enter_context(closing(made_ahead(inputs)))
-
-        # --------------------------------------------------------------------------------------------------- train loop
-        while True:
-            if plan.evaluates(step) and progress["evaluated"] < step:
-                log.flush()
-                batches = batches_of(examples["valid"], np.arange(len(valid_rows)))
-                n_batches = -(-len(valid_rows) // plan.micro_batch_size)
-                with closing(made_ahead(put_batch(batch, session.mesh, size=size) for batch in batches)) as ready:
-                    valid = evaluate_loss(functions, state, log.watch("evaluation", ready), stop, n_batches=n_batches)
-                if valid:
-                    check_finite(valid, step)
-                    metrics.write(step, **valid)
-                    progress = update_best(progress, valid["valid_loss"], step)
-                    say(f"step {step}: valid loss {valid['valid_loss']:.4f} (best {progress['best_loss']:.4f})")
-                    sample.show(step, state.params)
-                    if progress["worse"] == 0:
-                        checkpoints.save_best(step, state.params, progress)
-                    if plan.out_of_patience(progress["worse"]):
-                        say(f"stopping early: {progress['worse']} evaluation(s) without a better loss")
-            is_over = stop.check() or plan.is_over(step, worse=progress["worse"])
-            if step and (is_over or step % settings.train.checkpoint_every_steps == 0):
-                log.flush()
-                metrics.sync()
-                checkpoints.save_last(state, progress)
-            if stop:
-                say(f"terminated: saving step {step}; the same command resumes from it")
-            if is_over:
-                break
-            groups, amount = log.take(ahead)
-            step += 1
-            profiler.before(step, state)
-            with jax.profiler.StepTraceAnnotation("train", step_num=step):
-                state, values = functions.update(state, functions.accumulate(state, log.watch("step", groups)))
-            profiler.after(step, state)
-            log.add(step, values, amount)
+        first_step = int(state.step)
+        with closing(Profiler(profiled, workdir.profile, done=first_step)) as profiler:
+            out = Outputs(log, metrics, checkpoints, profiler)
+            step, progress = train_steps(session, parts, state, progress, out, stop)
     if stop:
         hosts.wait_for_all()  # until the first has saved
         sys.exit(stop.code)
 
-    # ----------------------------------------------------------------------------------------------------------- result
     plot_losses(workdir.metrics, workdir.picture)
     if first_step == step:
         say(f"nothing left to train: step {step} was the last")
@@ -210,23 +146,34 @@ def _train(
     return progress
 
 
-def evaluate_loss(
-    functions: StepFunctions,
-    state: TrainState,
-    batches: Iterator[TextBatch | ItemBatch],
-    stop: Stop,
-    *,
-    n_batches: int,
-) -> dict[str, float] | None:
-    """Weighted loss of a whole split, divided once; None if a signal to stop is received meanwhile."""
-    sums: list[LossSum] = []
-    for (batch,) in told(([batch] for batch in batches), "valid", n_batches, "batches"):
-        jax.block_until_ready(sums[-2:-1])  # keeps the device close behind, so that signals are handled soon
-        if stop.check():
-            return None
-        sums.append(functions.evaluate(state, batch))
-    total = jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *jax.device_get(sums))
-    return {f"valid_{name}": float(value) for name, value in means(total).items()}
+def _examples(session: Session, objective: Objective, valid_rows: Rows) -> dict[str, Examples]:
+    """Examples of both splits, and what is to be said of them before anything is spent."""
+    check_divides("config.train.micro_batch_size", session.settings.train.micro_batch_size, session.mesh)
+    if objective.annotations:  # which come from the trie
+        session.check_targets()
+    examples = {"train": session.examples(session.rows("train")), "valid": session.examples(valid_rows)}
+    report_targets(session, examples)
+    if "weight" in objective.annotations:
+        print_example(session, examples["train"], objective.annotations["weight"])
+    return examples
+
+
+def _optimizer(settings: Settings, plan: Plan) -> tuple[optax.Schedule, optax.GradientTransformation]:
+    """The rate of each step, and the optimizer that follows it."""
+    train = settings.train
+    schedule = make_schedule(
+        train.schedule,
+        learning_rate=train.learning_rate,
+        warmup_steps=train.warmup_steps,
+        num_steps=plan.num_steps,
+    )
+    return schedule, make_optimizer(
+        schedule,
+        clip_norm=train.clip_norm,
+        weight_decay=train.weight_decay,
+        bfloat16=train.bfloat16,
+        seed=train.seed,
+    )
 
 
 def trackers_of(settings: Settings, config: ConfigDict, workdir: Workdir) -> Iterator[Tracker]:
@@ -234,13 +181,6 @@ def trackers_of(settings: Settings, config: ConfigDict, workdir: Workdir) -> Ite
     yield TensorBoard(workdir.tensorboard)
     if settings.train.wandb:
         yield WeightsAndBiases(settings.train.wandb, workdir.path, config_json(config))
-
-
-def update_best(progress: dict[str, Any], loss: float, step: int) -> dict[str, Any]:
-    """Progress after an evaluation, which is a new best or not."""
-    if progress["best_loss"] is None or loss < progress["best_loss"]:
-        return {**progress, "evaluated": step, "best_loss": loss, "best_step": step, "worse": 0}
-    return {**progress, "evaluated": step, "worse": progress["worse"] + 1}
 
 
 def define_flags() -> None:

@@ -28,6 +28,7 @@ from igd_jax.core.io import Workdir, owned, read_json
 from igd_jax.data.prepared import load
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluation.predictions import Prediction, Target, read_predictions
+from igd_jax.session import train_loop
 from igd_jax.session.config_grid import Axis
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.step import StepFunctions, TrainState, init_state
@@ -141,6 +142,9 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
         functions = StepFunctions(lambda *_: None, None, update, lambda *_: jnp.float32(0))
         return init_state({"w": jnp.float32(0)}, args[-1]), functions, {}, lambda params: params
 
+    def evaluate_loss(_: StepFunctions, state: TrainState, *__: Any, **___: Any) -> dict[str, float]:
+        return {"valid_loss": 1 / (1 + float(state.params["w"]))}
+
     def score(*_: Any, **__: Any) -> evaluate.Scored:
         scored = object.__new__(evaluate.Scored)
         model = SimpleNamespace(step=4)
@@ -154,7 +158,7 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
     for module, name, stub in (
         (train, "set_up", lambda settings, _: replace(session, settings=settings)),
         (train, "initial_state", initial_state),
-        (train, "evaluate_loss", lambda functions, state, *_, **__: {"valid_loss": 1 / (1 + float(state.params["w"]))}),
+        (train_loop, "evaluate_loss", evaluate_loss),
         (train, "plot_losses", lambda *_: None),
         (train, "environment", lambda: {"commit": None}),
         (evaluate, "environment", lambda: {"commit": None}),
