@@ -204,6 +204,7 @@ def _main() -> None:
     check_name(name, option="--name")
     if flags.FLAGS.choose_per_metric and flags.FLAGS.choose is None:
         raise InputError("--choose_per_metric has nothing to choose from; give --choose=FIELD=VALUE,VALUE with it")
+    check_replaceable(workdir.eval(name))  # before values are chosen, too
     # A start that fails on bad input must not create a folder, not even one for a lock.
     with owned(workdir.eval(name)) if workdir.path.is_dir() else nullcontext():
         if flags.FLAGS.choose is not None:

@@ -140,10 +140,13 @@ MARK = ".igd_jax"
 
 
 def check_replaceable(path: Path) -> None:
-    """Raise `InputError` unless `path` does not exist, or is an empty folder or one that `atomic_folder` wrote."""
+    """Raise `InputError` unless `path` can be made, or is an empty folder or one that `atomic_folder` wrote."""
     if path.is_symlink():
         raise InputError(f"{path} is a symbolic link, which is never replaced; name another folder")
     if not path.exists():
+        above = next(parent for parent in path.parents if parent.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+            raise InputError(f"{path} cannot be made, as {above} is no folder to write to; name another place")
         return
     if not path.is_dir():
         raise InputError(f"{path} is a file; name a folder that does not exist yet")

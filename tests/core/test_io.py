@@ -235,6 +235,13 @@ def test_what_this_program_did_not_write_is_never_replaced(tmp_path, make, messa
     assert _names(tmp_path) == before
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_done(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match=r"file/below/run cannot be made, as .*/file is no folder to write to"):
+        io.check_replaceable(tmp_path / "file" / "below" / "run")
+    io.check_replaceable(tmp_path / "new" / "below")
+
+
 def test_a_folder_has_the_permissions_of_any_new_folder(tmp_path):
     _fill(tmp_path / "out", "first")
     (tmp_path / "usual").mkdir()
