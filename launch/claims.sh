@@ -13,7 +13,7 @@
 set -euo pipefail
 data=$1 out=$2
 shift 2
-export PREPARE=--max_history=5 RATES=${RATES:-3e-3,6e-3} BETAS=${BETAS:-0.1,0.3} LAMS=${LAMS:-0.3,0.5,0.7,0.9}
+export RATES=${RATES:-3e-3,6e-3} BETAS=${BETAS:-0.1,0.3} LAMS=${LAMS:-0.3,0.5,0.7,0.9}
 export CHOOSE_ROWS=${CHOOSE_ROWS:-1000} MORE=train BIGREC=--config.method.args.embed_by=tuned
 claims() { # SET SOURCE CATEGORY FLAGS...
   if [[ " ${SETS:-ml-100k movielens-1m amazon_books amazon2014_digital_music} " != *" $1 "* ]]; then return; fi
@@ -24,7 +24,8 @@ claims() { # SET SOURCE CATEGORY FLAGS...
     --config.train.eval_examples=1024 --config.train.log_every_steps=100 "${@:4}" | tee -a "$out/$1/log"
   launch/setrec.sh "$out/$1" --config.model.config=pico --config.train.learning_rate=1e-3 | tee -a "$out/$1/log"
 }
+claims amazon_books d3 books "$@" # published rows, with their own histories
+export PREPARE=--max_history=5
 claims ml-100k movielens movies "$@"
 claims movielens-1m movielens movies "$@"
-claims amazon_books d3 books "$@"
 claims amazon2014_digital_music amazon2014 albums "$@"
