@@ -124,6 +124,7 @@ def test_the_split_is_ranked_with_the_chosen_value_which_is_recorded(tiny, train
     assert titles[0] == titles[1]
 
 
+@pytest.mark.slow
 def test_an_argument_of_the_method_can_be_chosen_if_decoding_reads_it(trained):
     given = (f"--workdir={trained}", "--choose_examples=2", "--name=lam", "--config.eval.max_examples=2")
     source = ("--decode_as=configs/d3.py", "--choose=method.args.lam=0.3,0.4")

@@ -132,8 +132,11 @@ def test_another_process_than_the_first_ranks_and_leaves_nothing(tiny, trained, 
 # ------------------------------------------------------------------------------------------------- what changes nothing
 @pytest.mark.parametrize(
     "changes",
-    [{"decode.batch_size": 4}, {"decode.batch_size": 16}, {"mesh.data": 8, "decode.batch_size": 8}],
-    ids=["4 users at a time", "16 users at a time", "8 devices"],
+    [
+        pytest.param({"decode.batch_size": 4}, id="4 users at a time"),
+        pytest.param({"decode.batch_size": 16}, id="16 users at a time", marks=pytest.mark.slow),
+        pytest.param({"mesh.data": 8, "decode.batch_size": 8}, id="8 devices", marks=pytest.mark.slow),
+    ],
 )
 def test_how_users_are_dealt_out_changes_nothing(evaluate, plain, changes):
     predictions, metrics = evaluate("dealt", changes)
@@ -170,6 +173,7 @@ def test_a_file_of_items_is_all_there_is_to_recommend(evaluate, stock):
     assert metrics["invalid"] == 0
 
 
+@pytest.mark.slow
 def test_the_length_penalty_divides_sums_by_the_length(evaluate, stock):
     stock |= {"decode.alpha": 0.0, "eval.max_examples": 5}
     sums, _ = evaluate("sum", stock)

@@ -232,6 +232,7 @@ def test_the_valid_loss_can_be_that_of_the_first_row_of_each_user(tiny, tmp_path
     assert rows.timestamp.tolist() == [-9, -10, -11, -12]
 
 
+@pytest.mark.slow
 def test_a_run_in_packs_or_trees_has_the_losses_of_a_padded_one(tiny, tmp_path, capsys):
     losses = {}
     for packing in ("none", "rows", "trees"):

@@ -178,7 +178,12 @@ with _last_words():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "n_lines"), [(["9"], 1), (["6"], 1), ([], 0)], ids=["killed", "aborted", "ended"]
+    ("arguments", "n_lines"),
+    [
+        pytest.param(["9"], 1, id="killed"),
+        pytest.param(["6"], 1, id="aborted", marks=pytest.mark.slow),
+        pytest.param([], 0, id="ended", marks=pytest.mark.slow),
+    ],
 )
 def test_a_process_that_is_killed_has_last_words(arguments, n_lines):
     done = subprocess.run([sys.executable, "-c", LIVE, *arguments], cwd=ROOT, capture_output=True, text=True)

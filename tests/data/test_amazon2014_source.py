@@ -135,6 +135,7 @@ def test_cut_downloads_are_named(tmp_path):
             amazon2014.read(folder, k_core=0)
 
 
+@pytest.mark.slow
 def test_digital_music_equals_a_loop_over_records(shared):
     folder = shared / "data/amazon2014_digital_music"
 

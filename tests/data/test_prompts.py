@@ -237,7 +237,9 @@ def test_items_that_are_no_words_stand_as_their_ids_between_the_words(template, 
 
 
 @pytest.mark.parametrize("template", ["d3", "plain"])
-@pytest.mark.parametrize("folder", ["data/qwen2.5-tokenizer", "models/tiny-qwen2-books"])
+@pytest.mark.parametrize(
+    "folder", [pytest.param("data/qwen2.5-tokenizer", marks=pytest.mark.slow), "models/tiny-qwen2-books"]
+)
 def test_joined_prompts_of_real_titles_have_the_ids_of_the_whole(shared, template, folder):
     tokenizer, rng = load_tokenizer(shared / folder), np.random.default_rng(6)
     lines = (shared / "data" / "amazon_books" / "Amazon_Books.info.txt").read_text(encoding="utf-8").splitlines()

@@ -129,7 +129,12 @@ def test_seen_edges_of_a_random_catalogue_are_those_of_its_train_targets_alone(s
 
 
 @pytest.mark.parametrize(
-    ("source", "folder"), [("d3", "amazon_books"), ("movielens", "ml-100k"), ("amazon2018", "amazon_raw")]
+    ("source", "folder"),
+    [
+        pytest.param("d3", "amazon_books", marks=pytest.mark.slow),
+        pytest.param("movielens", "ml-100k", marks=pytest.mark.slow),
+        ("amazon2018", "amazon_raw"),
+    ],
 )
 def test_seen_edges_of_real_catalogues_are_those_of_their_train_targets_alone(shared, source, folder):
     data = prepare(source, path=shared / "data" / folder, options={})

@@ -164,7 +164,7 @@ def test_interleaved_lists_take_all_texts_in_turn(index, model, batch, written):
     assert (ranked.rows[:4] != np.argsort(distance[:, 0], axis=1)[:, :K]).any()
 
 
-@pytest.mark.parametrize("statistic", ["popularity", "collaborative"])
+@pytest.mark.parametrize("statistic", [pytest.param("popularity", marks=pytest.mark.slow), "collaborative"])
 def test_a_statistic_pulls_titles_as_the_paper_says(index, model, batch, written, statistic):
     ranked = ask(engine_of(BIGRec(embed_by="tuned", statistic=statistic, gamma=5.0), model, index), batch)
     distance = plain_distances(index, model, written(4))[:, 0]

@@ -164,6 +164,7 @@ def test_metrics_of_lists():
 
 
 # ------------------------------------------------------------------------------------------------------------ the model
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["quoted", "unquoted"])
 def test_lists_and_scores_of_the_published_search(name, shared):
     given = json.loads((shared / "golden/msl_bigrec/msl_decoding.json").read_text(encoding="utf-8"))[name]["prompts"]

@@ -85,7 +85,7 @@ def lists(index: ItemIndex, model: SASRec, batch: ItemBatch, top_k: int) -> Reco
 
 
 # ------------------------------------------------------------------------------------------------------------- losses
-@pytest.mark.parametrize("loss", ["softmax", "bce"])
+@pytest.mark.parametrize("loss", [pytest.param("softmax", marks=pytest.mark.slow), "bce"])
 def test_micro_batches_with_seeds_give_the_loss_of_the_whole(model, batch, loss):
     whole = loss_of(loss)(model, seeded(batch))
     parts = [

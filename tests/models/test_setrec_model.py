@@ -224,7 +224,10 @@ def adapted() -> SetModel:
     return model
 
 
-@pytest.mark.parametrize("make_model", [partial(make, "t5"), adapted], ids=["t5", "adapters"])
+@pytest.mark.parametrize(
+    "make_model",
+    [pytest.param(partial(make, "t5"), id="t5", marks=pytest.mark.slow), pytest.param(adapted, id="adapters")],
+)
 def test_dropout_follows_from_the_seeds_of_rows_whatever_the_padding(history, make_model):
     drawn = nnx.jit(lambda model, history, mask, seed: model(history, mask, seed))
     model, seed = make_model(), jnp.asarray([5, 6])

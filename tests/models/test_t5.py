@@ -56,6 +56,7 @@ def test_hidden_states_and_logits_are_those_of_transformers(version, tmp_path):
     np.testing.assert_allclose(logits, expected.logits.numpy(), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_policy_of_remat_gives_the_value_and_gradient_of_none():
     batch = text_batch([[5, 6, 7, 8], [9, 10]], [[11, 12, 1], [13, 1]], shared=[3])
     found = []

@@ -63,7 +63,7 @@ def test_answers_are_those_of_the_evaluation_of_the_same_histories_in_order(tiny
     assert {answer.notes for answer in answers} == {()}
 
 
-@pytest.mark.parametrize(("template", "end"), [("d3", '"\n'), ("msl", '"')])
+@pytest.mark.parametrize(("template", "end"), [("d3", '"\n'), pytest.param("msl", '"', marks=pytest.mark.slow)])
 def test_titles_that_a_template_quotes_are_written_with_quotes_and_shown_without(tiny, tmp_path, template, end):
     config = tiny_run.tiny_config(tiny, {"data.prompt": template, "data.category": "books"})
     workdir = Workdir(str(tmp_path / "run"))  # of an untrained model
