@@ -145,7 +145,7 @@ def check_replaceable(path: Path) -> None:
         raise InputError(f"{path} is a symbolic link, which is never replaced; name another folder")
     if not path.exists():
         above = next(parent for parent in path.parents if parent.exists())
-        if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        if is_first() and not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):  # the others write nothing
             raise InputError(f"{path} cannot be made, as {above} is no folder to write to; name another place")
         return
     if not path.is_dir():
