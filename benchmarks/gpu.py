@@ -96,7 +96,7 @@ def make_session(size: Size, inputs: Inputs, *, attention: str = XLA) -> Session
     config.model.update({"config": size.model, "dtype": size.dtype, "param_dtype": size.dtype})
     config.model.attention = attention
     config.train.update({"global_batch_size": size.global_rows, "micro_batch_size": size.micro_rows})
-    config.decode.batch_size, config.mesh.data = size.batch, 1
+    config.decode.batch_size, config.mesh.data, config.loss.normalizer = size.batch, 1, "global"  # so in packs
     return set_up(settings_from(config), Workdir(str(inputs.data.parent / "run")))
 
 

@@ -101,9 +101,10 @@ def get_config() -> ConfigDict:
     config.train = ConfigDict()
     config.train.global_batch_size = 128  # rows per step over all devices; published: 128
     config.train.micro_batch_size = 16  # rows per forward pass over all devices; published: 16
-    config.train.packing = "none"  # rows are padded (none), or stand in packs side by side (rows) or as trees of common
-    # beginnings (trees), for decoders; then micro_batch_size stands for as many tokens as that many rows have
-    config.train.pack_length = 0  # tokens of a pack; 0 = the cheapest: those of the longest row, 512 or 1,024
+    config.train.packing = "auto"  # rows are padded (none), or stand in packs side by side (rows) or as trees of common
+    # beginnings (trees); then micro_batch_size stands for the tokens of as many rows. auto: rows, where packs are possible:
+    # for decoders, and loss.normalizer global
+    config.train.pack_length = 0  # tokens of a pack; 0 = the cheapest: those of the longest row, or 256 to 1,024
     config.train.shuffle = "rows"  # what each epoch shuffles: rows, or users, whose rows then share most in trees
     config.train.learning_rate = 1e-4  # peak; published: 1e-4
     config.train.num_epochs = 3  # published: 3

@@ -106,10 +106,19 @@ def attend_in_order(query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock]) 
     return jax.lax.map(jax.checkpoint(attend_row, prevent_cse=False), (query, list(blocks)))
 
 
+def columns_in_order(n_tokens: int) -> float:
+    """Mean number of own keys per query that `attend_in_order` computes for texts of so many tokens."""
+    return n_tokens * (1 + 1 / _n_parts(n_tokens)) / 2
+
+
+def _n_parts(n_tokens: int) -> int:
+    return min(max(n_tokens // _PART, 1), _MOST_PARTS)
+
+
 def _attend_in_parts(query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock]) -> Float[Array, "B T Q H"]:
     *past, own = blocks
     n_tokens = query.shape[1]
-    size = -(-n_tokens // min(max(n_tokens // _PART, 1), _MOST_PARTS))
+    size = -(-n_tokens // _n_parts(n_tokens))
     parts = []
     for begin in range(0, n_tokens, size):
         end = min(begin + size, n_tokens)

@@ -68,9 +68,9 @@ def _decoder_forward(config: ModelConfig, batch: TextBatch) -> tuple[float, floa
     )
 
 
-def forward_flops_per_token(config: ModelConfig, width: int) -> float:
-    """Operations of the layers of a decoder on each token, padding too, that attends to `width` tokens."""
-    return config.num_layers * (2.0 * _layer_weights(config) + 4.0 * config.num_heads * config.head_dim * width)
+def forward_flops_per_token(config: ModelConfig, seen: float) -> float:
+    """Operations of the layers of a decoder on each token, padding too, that attends to so many tokens."""
+    return config.num_layers * (2.0 * _layer_weights(config) + 4.0 * config.num_heads * config.head_dim * seen)
 
 
 def _layer_weights(config: ModelConfig) -> int:

@@ -1,5 +1,7 @@
 """Sizes of the packs of a run, chosen once from its rows, so that a run has one shape (docs/packing.md)."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,14 +14,18 @@ from igd_jax.data.batches import Users, rows_of_step, steps_per_epoch
 from igd_jax.data.examples import Examples
 from igd_jax.data.packing import PackShape, Placed, own_lengths, per_pack, place_rows
 from igd_jax.methods.base import Objective
+from igd_jax.models.attention import columns_in_order
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.cost import forward_flops_per_token
 from igd_jax.session.cost import backbone_config
+from igd_jax.session.sections import PADDED
 from igd_jax.session.session import Session
 
-WIDTHS = (512, 1024)
+WIDTHS = (256, 384, 512, 1024)
 """Tokens of a pack, beside those of the longest row, of which the cheapest number is taken: in wide packs less is left
 over and more is shared, but attention costs more."""
+MOST_TOKENS = 1.25
+"""Tokens of a micro-batch at most, in proportion to those asked for, if fewer of its packs then stay empty."""
 MORE = 1.15
 """Targets and rows of a device's packs, and packs of a step, in proportion to the mean of the steps that are tried."""
 TRIED_STEPS = 8
@@ -40,7 +46,7 @@ def choose_packs(session: Session, objective: Objective, *, train: Examples, val
       InputError: `config.train.pack_length` is less than the longest row.
     """
     settings, model, tokens = session.settings.train, session.settings.model, session.index.item_tokens
-    if settings.packing == "none":
+    if settings.packing == PADDED:
         return None
     assert train.target is not None
     assert valid.target is not None
@@ -51,17 +57,26 @@ def choose_packs(session: Session, objective: Objective, *, train: Examples, val
     longest = int(max(lengths.max(), own_lengths(valid, tokens, shares_prefix=apart).max(initial=0)))
     users, trees = users_to_shuffle(session), settings.packing == "trees"
     free = PackShape(0, ANY, ANY, 0, trees=trees, shares_prefix=apart, covers_prompt=covers_prompt)
-    shapes = [
-        _of_width(free, width, settings.micro_batch_size * float(lengths.mean()), session.mesh)
+    tried = {
+        width: _tried(session, train, replace(free, width=width), users)
         for width in _widths(settings.pack_length, longest)
-    ]
-    tried = {shape: _tried(session, train, shape, users) for shape in shapes}
-    free = min(shapes, key=lambda shape: _flops(session, shape, tried[shape]))
-    width, packs, together = free.width, free.packs, free.together
-    _, slots, rows = together * per_pack(tried[free], covers_prompt=covers_prompt)
+    }
+    wanted = settings.micro_batch_size * float(lengths.mean())
+    n_packs = {width: [each.n_packs for each in placed] for width, placed in tried.items()}
+    choices = [(width, packs) for width in tried for packs in _numbers_of_packs(wanted / width, session.mesh)]
+    width, packs = min(choices, key=lambda choice: _flops(session, *choice, n_packs[choice[0]]))
+    together = packs // row_shards(session.mesh)
+    _, slots, rows = together * per_pack(tried[width], covers_prompt=covers_prompt)
     longest_target = int(tokens.lengths[np.concatenate([train.target, valid.target])].max())
     least = longest_target + longest * covers_prompt
-    shape = replace(free, slots=_rounded(max(MORE * slots, least), 16), rows=_rounded(MORE * rows, 4))
+    shape = replace(
+        free,
+        width=width,
+        packs=packs,
+        together=together,
+        slots=_rounded(max(MORE * slots, least), 16),
+        rows=_rounded(MORE * rows, 4),
+    )
     placed = _tried(session, train, shape, users)
     used = per_pack(placed, covers_prompt=covers_prompt) / (width, shape.slots / together, shape.rows / together)
     own = sum(int(each.own.sum()) for each in placed)
@@ -84,17 +99,18 @@ def _widths(given: int, longest: int) -> list[int]:
     return [given] if given else [_rounded(longest, 64), *(width for width in WIDTHS if width > longest)]
 
 
-def _of_width(shape: PackShape, width: int, tokens: float, mesh: Mesh) -> PackShape:
-    """Packs of a width, of a micro-batch of so many tokens."""
-    packs = divisible(max(round(tokens / width), 1), mesh)
-    return replace(shape, width=width, packs=packs, together=packs // row_shards(mesh))
+def _numbers_of_packs(wanted: float, mesh: Mesh) -> list[int]:
+    """Packs that a micro-batch may have, if this number has the tokens asked for."""
+    numbers = range(max(int(wanted), 1), math.ceil(MOST_TOKENS * wanted) + 1)
+    return sorted({divisible(number, mesh) for number in numbers})
 
 
-def _flops(session: Session, shape: PackShape, placed: list[Placed]) -> float:
-    """Operations of the layers on some steps in packs, padding included."""
+def _flops(session: Session, width: int, packs: int, n_packs: Sequence[int]) -> float:
+    """Operations of the layers on steps of `n_packs` packs in micro-batches of `packs`, padding included."""
     config = backbone_config(session)
     assert isinstance(config, ModelConfig)  # rows of others do not stand in packs
-    return sum(each.n_packs for each in placed) * shape.width * forward_flops_per_token(config, shape.width)
+    n_tokens = sum(_rounded(number, packs) for number in n_packs) * width
+    return n_tokens * forward_flops_per_token(config, columns_in_order(width))
 
 
 def _tried(session: Session, examples: Examples, shape: PackShape, users: Users | None) -> list[Placed]:

@@ -29,6 +29,8 @@ from igd_jax.models.config import LARGE
 from igd_jax.models.load import config_of, kind_of
 from igd_jax.session.checks import KINDS, Argument, check_names, check_type, read_section
 from igd_jax.session.sections import (
+    AUTO,
+    PADDED,
     TOKENIZER,
     DataSettings,
     DecodeSettings,
@@ -90,8 +92,12 @@ def settings_from(config: ConfigDict, *, needs: Collection[str] = TO_DECODE) -> 
     identifiers_class(settings.identifiers.name)
     if "model.path" in needs and settings.model.path:
         _check_model_folder(settings, own_tokenizer=bool(read["tokenizer"].path) or "tokenizer.path" not in needs)
-    for line in _contradictions(settings, method, kind=_kind(settings.model, needs)):
+    kind = _kind(settings.model, needs)
+    for line in _contradictions(settings, method, kind=kind):
         raise InputError(line)
+    if settings.train.packing == AUTO:
+        packing = PADDED if any(_against_packs(settings, method, kind=kind)) else "rows"
+        settings = dataclasses.replace(settings, train=dataclasses.replace(settings.train, packing=packing))
     return settings
 
 
@@ -163,17 +169,8 @@ def _of_training(settings: Settings, method: Method, *, kind: str) -> Iterator[s
             f"config.train.global_batch_size is {train.global_batch_size}, no multiple of micro_batch_size "
             f"{train.micro_batch_size}; change one of them"
         )
-    if train.packing != "none" and (kind != "decoder" or method.inputs != "text" or not method.backbones):
-        yield (
-            f"config.train.packing is {train.packing!r}, but the model of {settings.method.name} does not read rows of "
-            "text side by side (a T5 reads a prompt from both sides, others read items); set it to none"
-        )
-    if train.packing != "none" and settings.loss.normalizer != "global":
-        yield (
-            f"config.train.packing is {train.packing!r}, but config.loss.normalizer is {settings.loss.normalizer!r}, "
-            "which divides by the weight of a fixed number of rows, and packs hold any number; use none, or there "
-            "global"
-        )
+    if train.packing not in (AUTO, PADDED):
+        yield from _against_packs(settings, method, kind=kind)
     if not (train.num_steps or train.num_epochs):
         yield "config.train.num_epochs is 0, so config.train asks for 0 steps; raise num_epochs or num_steps"
     for field, size in (
@@ -191,6 +188,21 @@ def _of_training(settings: Settings, method: Method, *, kind: str) -> Iterator[s
         yield (
             f"config.train.bfloat16 is {train.bfloat16!r}, but config.model.param_dtype is 'float32', so no weight is "
             "bfloat16; set that to bfloat16, or this to 'master'"
+        )
+
+
+def _against_packs(settings: Settings, method: Method, *, kind: str) -> Iterator[str]:
+    """Messages about why rows cannot stand in packs."""
+    packing, normalizer = settings.train.packing, settings.loss.normalizer
+    if kind != "decoder" or method.inputs != "text" or not method.backbones:
+        yield (
+            f"config.train.packing is {packing!r}, but the model of {settings.method.name} does not read rows of "
+            "text side by side (a T5 reads a prompt from both sides, others read items); set it to auto or none"
+        )
+    if normalizer != "global":
+        yield (
+            f"config.train.packing is {packing!r}, but config.loss.normalizer is {normalizer!r}, which divides by the "
+            "weight of a fixed number of rows, and packs hold any number; use auto or none, or there global"
         )
 
 

@@ -11,16 +11,34 @@ from igd_jax.session.packing import choose_packs
 @pytest.mark.parametrize(
     ("cost", "expected"),
     [
-        pytest.param(lambda width: width**2.0, 64, id="attention is all"),
-        pytest.param(lambda width: 1 / width, 256, id="the fewest packs"),
-        pytest.param(lambda width: {64: 2.0, 128: 1.0, 256: 2.0}[width], 128, id="between"),
+        pytest.param(lambda columns: columns**2.0, 64, id="attention is all"),
+        pytest.param(lambda columns: columns**-2.0, 256, id="the fewest packs"),
+        pytest.param(lambda columns: {64: 2.0, 128: 1.0, 192: 2.0}[columns], 128, id="between"),
     ],
 )
 def test_the_width_of_packs_is_the_cheapest(cost, expected, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "WIDTHS", (128, 256))
-    monkeypatch.setattr(packing, "forward_flops_per_token", lambda config, width: cost(width))
+    monkeypatch.setattr(packing, "forward_flops_per_token", lambda config, columns: cost(columns))
+    assert _chosen(tiny, tmp_path).width == expected
+
+
+@pytest.mark.parametrize(
+    ("n_packs", "expected"),
+    [
+        pytest.param([4, 4], 4, id="as many as asked for"),
+        pytest.param([5, 5], 5, id="one more, and one micro-batch instead of two"),
+        pytest.param([9, 12], 4, id="no more, as that would leave more empty"),
+    ],
+)
+def test_a_micro_batch_has_the_number_of_packs_that_leaves_fewest_empty(n_packs, expected, tiny, tmp_path, monkeypatch):
+    session = session_of(tiny_run.tiny_config(tiny), tmp_path)
+    choices = packing._numbers_of_packs(4.0, session.mesh)
+    assert choices == [4, 5]
+    assert min(choices, key=lambda packs: packing._flops(session, 64, packs, n_packs)) == expected
+
+
+def _chosen(tiny, tmp_path):
     session = session_of(tiny_run.tiny_config(tiny, {"train.packing": "rows"}), tmp_path)
     objective = session.method.objective(session.context(session.index))
     train, valid = (session.examples(session.rows(split)) for split in ("train", "valid"))
-    shape = choose_packs(session, objective, train=train, valid=valid)
-    assert shape.width == expected
+    return choose_packs(session, objective, train=train, valid=valid)

@@ -64,7 +64,7 @@ MEANT: dict[str, dict[str, str]] = {
     "method.args": {},
     "loss.normalizer": {},
     "train.packing": {},
-    "train.pack_length": {"zero": "the cheapest: those of the longest row, 512 or 1,024"},
+    "train.pack_length": {"zero": "the cheapest: those of the longest row, or 256 to 1,024"},
     "train.shuffle": {},
     "train.global_batch_size": {},
     "train.micro_batch_size": {},

@@ -17,6 +17,8 @@ from igd_jax.session.backbone import check_attention
 from igd_jax.session.config_flags import config_json
 from igd_jax.session.settings import TO_DECODE, TO_TRAIN, settings_from
 
+FILLED_IN = ("decode.top_k", "decode.candidates", "eval.ks", "tokenizer.path", "train.packing")
+
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory) -> dict[str, Any]:
@@ -33,7 +35,7 @@ def test_a_shipped_config_passes_and_comes_back_from_json(plain, name, arguments
     raw = fields_of(config)
     for section, fields in dataclasses.asdict(settings).items():
         for field, value in fields.items():
-            if (name := f"{section}.{field}") not in ("decode.top_k", "decode.candidates", "eval.ks", "tokenizer.path"):
+            if (name := f"{section}.{field}") not in FILLED_IN:
                 assert value == raw[name], name
 
 
@@ -52,6 +54,21 @@ def test_what_follows_from_otherfields_of(plain, tmp_path):
     assert decode(model__path=model).tokenizer.path == model
     other = make_folder(tmp_path / "other", "tokenizer.json")
     assert decode(model__path=model, tokenizer__path=other).tokenizer.path == other
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        pytest.param({}, "rows", id="a decoder"),
+        pytest.param({"train.packing": "none"}, "none", id="as given"),
+        pytest.param({"train.packing": "trees"}, "trees", id="trees as given"),
+        pytest.param({"loss.normalizer": "micro_batch"}, "none", id="a loss per micro-batch"),
+        pytest.param({"model.config": "t5-small"}, "none", id="a T5"),
+        pytest.param({"method.name": "sasrec"}, "none", id="items"),
+    ],
+)
+def test_rows_stand_in_packs_where_they_can(plain, changes, expected):
+    assert settings_from(changed(plain, changes)).train.packing == expected
 
 
 def test_a_whole_number_is_a_number(plain):
