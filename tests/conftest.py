@@ -161,9 +161,9 @@ def ask(tiny, tmp_path, monkeypatch):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def files_are_closed() -> Iterator[None]:
-    """The library datasets closes a csv file when its reader is forgotten: at the end of the test, not in another."""
+    """The library datasets closes a csv file when its reader is forgotten: at the end of the module, not in another."""
     yield
     gc.collect()
 

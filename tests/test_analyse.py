@@ -138,6 +138,7 @@ def test_an_item_scorer_has_all_but_the_figures_about_text(sasrec_run):
     assert columns_of(told, "training").keys() == {"step", "loss", "valid_loss", "valid_loss_softmax"}
 
 
+@pytest.mark.slow
 def test_users_are_asked_once_and_how_a_value_was_chosen_does_not_matter(trained):
     options = ("--config.eval.protocol=users", "--config.decode.candidates=cold", "--config.decode.num_beams=3")
     assert run_here(evaluation, f"--workdir={trained}", "--name=users", *options).code == 0

@@ -187,6 +187,7 @@ def test_an_experiment_that_is_broken(text, message, tmp_path):
     assert line.endswith("; expected one like those of configs/")
 
 
+@pytest.mark.slow
 def test_an_experiment_can_be_named_from_anywhere(tmp_path):
     experiment = ROOT / "configs" / "igd.py"
     command = [sys.executable, "-m", "igd_jax.train", f"--config={experiment}", "--workdir=run"]

@@ -79,6 +79,7 @@ def test_the_source_of_scores_stays_as_it_has_those_of_valid_too(tiny, trials, s
     assert {c.decode.collaborative for c in (*tried, better)} == {source}
 
 
+@pytest.mark.slow
 def test_scores_of_a_run_are_those_of_valid_while_it_chooses_and_of_test_after(trained, sasrec_run):
     given = (f"--workdir={trained}", "--name=mixed", "--decode_as=configs/d3.py", "--config.eval.ks=(1,3)")
     source = f"--config.decode.collaborative={sasrec_run}"
@@ -168,6 +169,7 @@ def test_each_metric_is_reported_with_the_value_that_is_best_for_it_on_valid(tin
     assert (better.decode.alpha, choice.metric) == (0.1, METRIC)
 
 
+@pytest.mark.slow
 def test_figures_per_metric_lie_beside_the_evaluation_with_the_single_value(trained):
     given = (f"--workdir={trained}", "--choose_per_metric", "--name=per_metric")
     few = ("--choose_examples=2", "--config.eval.max_examples=2", "--choose=decode.alpha=0.4,0.1")

@@ -56,6 +56,7 @@ def test_each_user_is_asked_once_and_all_they_took_is_right(tiny, shoppers, tmp_
     assert metrics["slices"]["warm"]["n"] == 6
 
 
+@pytest.mark.slow
 def test_compare_reads_users_as_evaluate_wrote_them(tiny, shoppers, tmp_path):
     _, metrics = _by_users(tiny, shoppers, tmp_path / "a")
     _, other = _by_users(tiny, shoppers, tmp_path / "b", {"decode.candidates": "train"})

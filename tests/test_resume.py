@@ -69,7 +69,8 @@ def test_a_signal_saves_the_step_and_the_same_command_goes_on_from_it(
     assert_same_run(tmp_path, trained)
 
 
-@pytest.mark.parametrize("at", [EPOCH, pytest.param(STEPS, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("at", [EPOCH, STEPS])
 def test_a_signal_during_an_evaluation_saves_and_the_evaluation_is_made_later(
     tiny, trained, tmp_path, monkeypatch, capsys, at
 ):
@@ -101,6 +102,7 @@ def test_a_signal_after_the_last_step_is_answered_at_once(tiny, sasrec_run, tmp_
 
 
 # -------------------------------------------------------------------------------------------------------------- damage
+@pytest.mark.slow
 def test_a_damaged_newest_state_is_passed_over_and_the_run_ends_the_same(tiny, trained, tmp_path, capsys):
     run = _copy(trained, tmp_path)
     data = max((run / f"checkpoints/last/{STEPS}").rglob("*"), key=lambda path: path.stat().st_size)
@@ -126,6 +128,7 @@ def test_a_run_whose_states_are_lost_does_not_start_from_0_unless_told(tiny, tra
         assert_same_run(run, trained)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_before_anything_was_saved_starts_from_0(tiny, tmp_path, monkeypatch, capsys):
     changes = {"train.num_steps": 3, "train.log_every_steps": 1}
     with monkeypatch.context() as patched:

@@ -83,6 +83,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert best is None
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")
 def test_a_valid_loss_that_is_not_finite_is_never_the_best(tiny, tmp_path):
     with pytest.raises(InputError, match=r"^valid_loss\w* is (nan|inf) at step 1; try a lower "):
@@ -127,6 +128,7 @@ def test_other_data_under_the_same_name_is_refused(tiny, trained, tmp_path):
         evaluate(tiny_run.tiny_config(tmp_path), Workdir(str(tmp_path / "run")), name="test")
 
 
+@pytest.mark.slow
 def test_a_run_older_than_a_field_goes_on_with_the_default_of_the_field(tiny, trained, tmp_path, capsys):
     shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))
     config = read_json(trained / "config.json")

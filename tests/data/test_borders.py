@@ -48,7 +48,7 @@ def _ids(backend: tokenizers.Tokenizer, texts: list[str]) -> list[list[int]]:
     return [encoding.ids for encoding in backend.encode_batch(texts, add_special_tokens=False)]
 
 
-@pytest.mark.parametrize("name", KNOWN)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name != "qwen")) for name in KNOWN])
 def test_no_token_crosses_a_border_of_a_known_tokenizer_whatever_stands_around(name):
     backend, rng = KNOWN[name](), np.random.default_rng(7)
     assert splits_at_borders(backend)

@@ -78,6 +78,7 @@ def test_wants_each_file_once(tmp_path):
         d3.read(tmp_path)
 
 
+@pytest.mark.slow
 def test_reads_amazon_books_exactly(shared):
     prepared = d3.read(shared / "data/amazon_books")
     assert prepared.meta["rows"] == {"train": 31_554, "valid": 3_506, "test": 4_383}

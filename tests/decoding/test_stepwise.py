@@ -25,7 +25,7 @@ K, LENGTH = 3, 5
 PROMPTS = [[5, 6, 7, 8, 9], [3], [11, 2, 11]]
 
 
-@pytest.fixture(scope="module", params=["decoder", "T5 1.0"])
+@pytest.fixture(scope="module", params=["decoder", pytest.param("T5 1.0", marks=pytest.mark.slow)])
 def model(request) -> Backbone:
     return random_model(request.param)
 

@@ -106,7 +106,7 @@ def texts_of(found: Texts, row: int) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("k", [1, 3])
-@pytest.mark.parametrize("length_penalty", [0.0, 0.5, 1.0, 2.0])
+@pytest.mark.parametrize("length_penalty", [0.0, *(pytest.param(p, marks=pytest.mark.slow) for p in (0.5, 1.0, 2.0))])
 def test_texts_are_those_of_a_plain_loop_over_the_uncached_model(model, k, length_penalty):
     found = search(model, batch_of(PROMPTS), options_of(k, length_penalty=length_penalty))
     for row, prompt in enumerate(PROMPTS):

@@ -120,7 +120,7 @@ def test_arguments_out_of_range_are_bad_input(args, told):
 
 
 # ---------------------------------------------------------------------------------------------------------------- lists
-@pytest.mark.parametrize("embed_by", ["base", "tuned"])
+@pytest.mark.parametrize("embed_by", [pytest.param("base", marks=pytest.mark.slow), "tuned"])
 def test_lists_are_the_titles_nearest_to_the_best_text(index, model, base, batch, written, embed_by):
     ranked = ask(engine_of(BIGRec(beams=3, embed_by=embed_by), model, index, backbone=lambda: base), batch)
     distance, other = (plain_distances(index, embedder, written(3))[:, 0] for embedder in (model, base))
@@ -164,7 +164,8 @@ def test_interleaved_lists_take_all_texts_in_turn(index, model, batch, written):
     assert (ranked.rows[:4] != np.argsort(distance[:, 0], axis=1)[:, :K]).any()
 
 
-@pytest.mark.parametrize("statistic", [pytest.param("popularity", marks=pytest.mark.slow), "collaborative"])
+@pytest.mark.slow
+@pytest.mark.parametrize("statistic", ["popularity", "collaborative"])
 def test_a_statistic_pulls_titles_as_the_paper_says(index, model, batch, written, statistic):
     ranked = ask(engine_of(BIGRec(embed_by="tuned", statistic=statistic, gamma=5.0), model, index), batch)
     distance = plain_distances(index, model, written(4))[:, 0]

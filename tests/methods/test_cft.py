@@ -180,7 +180,8 @@ def value_and_grad(context):
     return compiled
 
 
-@pytest.mark.parametrize("stop_gradient", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_gradient", [False, True])
 def test_loss_and_gradient_are_those_of_two_whole_passes(context, model, value_and_grad, stop_gradient):
     _, params = nnx.split(model)
     batch = batch_of(CFT(beta=0.25), context)

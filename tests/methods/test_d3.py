@@ -85,7 +85,14 @@ def plain_mixture(
     return mixed
 
 
-@pytest.mark.parametrize(("alpha", "penalty", "temperature"), [(0.3, 0.0, 1.0), (0.8, 1.0, 1.0), (0.5, 0.0, 2.0)])
+@pytest.mark.parametrize(
+    ("alpha", "penalty", "temperature"),
+    [
+        (0.3, 0.0, 1.0),
+        pytest.param(0.8, 1.0, 1.0, marks=pytest.mark.slow),
+        pytest.param(0.5, 0.0, 2.0, marks=pytest.mark.slow),
+    ],
+)
 def test_gain_factors_scale_the_mixture_as_in_the_plain_search(alpha, penalty, temperature, tiny):
     model, context, batch = tiny
     index, lam = context.index, 0.6

@@ -47,7 +47,7 @@ def test_plain_losses_differ_by_their_weights_alone(context):
     assert losses == {token_loss}
 
 
-@pytest.mark.parametrize("name", ["igd", "cft", "msl"])
+@pytest.mark.parametrize("name", ["igd", *(pytest.param(name, marks=pytest.mark.slow) for name in ("cft", "msl"))])
 def test_a_loss_falls_along_its_gradient(name, context):
     method = load_method(name, METHODS[name])
     objective = method.objective(context)

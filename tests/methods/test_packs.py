@@ -76,7 +76,7 @@ def packed(
     return list(make_packs(placed, examples, tokens, objective.annotations, shape))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "cft")) for name in METHODS])
 def test_packs_and_trees_have_the_loss_and_gradients_of_padded_rows(name, context, examples):
     objective = load_method(name, METHODS[name]).objective(context)
     state = {key: jnp.float32(value) for key, value in objective.state.items()}

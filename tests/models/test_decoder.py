@@ -208,6 +208,7 @@ def loss_of(graph, weights):
     return jnp.mean(jax.nn.logsumexp(decoder.logits(hidden), axis=-1) + jnp.sum(jnp.square(hidden), axis=-1) ** 0.5)
 
 
+@pytest.mark.slow
 def test_every_policy_keeps_less_than_the_one_before_and_changes_neither_value_nor_gradient():
     results, kept = [], []
     for remat in REMAT:

@@ -138,6 +138,7 @@ def test_a_token_of_an_item_does_not_reach_the_others_of_its_item():
     assert changed.tolist() == [False, True, False]
 
 
+@pytest.mark.slow
 def test_dense_attention_of_a_decoder_is_the_plain_causal_one(history):
     model = make("decoder", attention="dense")
     found = ask(model, history, MASK)

@@ -57,6 +57,7 @@ def test_answers_come_in_order_with_their_lines_and_ids(answer, recommender):
     assert "10 requests answered, 0 lines left out, 0 notes" in said
 
 
+@pytest.mark.slow
 def test_a_list_is_scored_in_its_order(answer):
     _, (ranked, scored) = answer([*_requests(1), {"history": TITLES[:1], "score": [TITLES[9], ITEM_IDS[2]]}])
     assert list(scored) == ["line", "scored"]

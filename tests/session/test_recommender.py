@@ -105,6 +105,7 @@ def test_a_file_is_answered_as_its_requests_are(recommender, tmp_path):
     assert [result["title"] for result in json.loads(line)["ranked"]] == [result.title for result in expected]
 
 
+@pytest.mark.slow
 def test_k_is_the_length_of_the_lists(recommender):
     (whole,), (short,) = (_ask(recommender, {"history": HISTORY}, k=k) for k in (None, 2))
     assert len(whole.results) == 4
@@ -233,6 +234,7 @@ def test_requests_of_one_shape_are_compiled_once(trained, traced):
 
 
 # ----------------------------------------------------------------------------------------------------- loading, changes
+@pytest.mark.slow
 def test_fields_of_decoding_can_be_changed(trained, recommender):
     changed = Recommender.load(str(trained), {"decode.alpha": 1.0, "decode.candidates": "train"})
     (ours,), (theirs,) = (_ask(each, {"history": HISTORY}) for each in (recommender, changed))
