@@ -7,7 +7,8 @@ speed and memory, both without compiled programs from before. On two quiet cores
 minutes. Another is the small model on Amazon Scientific, with a row for every item of a user but the first, in steps of
 whole users: where histories grow, rows have much in common.
 
-Rows stand in packs, as by default, are padded, or are trees (docs/packing.md); FLOPs of each are the matter of `benchmarks.packing`.
+Rows stand in packs, as by default, are padded, or are trees (docs/packing.md); FLOPs of each are the matter of
+`benchmarks.packing`.
 All sides start from the same weights and see the same rows at each step, in micro-batches of 16, in float32 on
 all cores, and must have the same losses. The other side follows the published code: micro-batches in random order
 padded to their longest row, logits at every position, and weights by a walk through a trie of dictionaries inside the

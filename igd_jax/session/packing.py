@@ -64,7 +64,7 @@ def choose_packs(session: Session, objective: Objective, *, train: Examples, val
     wanted = settings.micro_batch_size * float(lengths.mean())
     n_packs = {width: [each.n_packs for each in placed] for width, placed in tried.items()}
     choices = [(width, packs) for width in tried for packs in _numbers_of_packs(wanted / width, session.mesh)]
-    width, packs = min(choices, key=lambda choice: _flops(session, *choice, n_packs[choice[0]]))
+    width, packs = min(choices, key=lambda choice: _flops(session, *choice, n_packs=n_packs[choice[0]]))
     together = packs // row_shards(session.mesh)
     _, slots, rows = together * per_pack(tried[width], covers_prompt=covers_prompt)
     longest_target = int(tokens.lengths[np.concatenate([train.target, valid.target])].max())
@@ -105,7 +105,7 @@ def _numbers_of_packs(wanted: float, mesh: Mesh) -> list[int]:
     return sorted({divisible(number, mesh) for number in numbers})
 
 
-def _flops(session: Session, width: int, packs: int, n_packs: Sequence[int]) -> float:
+def _flops(session: Session, width: int, packs: int, *, n_packs: Sequence[int]) -> float:
     """Operations of the layers on steps of `n_packs` packs in micro-batches of `packs`, padding included."""
     config = backbone_config(session)
     assert isinstance(config, ModelConfig)  # rows of others do not stand in packs

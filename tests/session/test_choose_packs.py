@@ -34,7 +34,7 @@ def test_a_micro_batch_has_the_number_of_packs_that_leaves_fewest_empty(n_packs,
     session = session_of(tiny_run.tiny_config(tiny), tmp_path)
     choices = packing._numbers_of_packs(4.0, session.mesh)
     assert choices == [4, 5]
-    assert min(choices, key=lambda packs: packing._flops(session, 64, packs, n_packs)) == expected
+    assert min(choices, key=lambda packs: packing._flops(session, 64, packs, n_packs=n_packs)) == expected
 
 
 def _chosen(tiny, tmp_path):
