@@ -1,7 +1,7 @@
 """Sizes of the packs of a run, chosen once from its rows, so that a run has one shape (docs/packing.md)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from igd_jax.methods.base import Objective
 from igd_jax.models.attention import columns_in_order
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.cost import forward_flops_per_token
-from igd_jax.session.cost import backbone_config
+from igd_jax.session.cost import backbone_config, vocab_size
 from igd_jax.session.sections import PADDED
 from igd_jax.session.session import Session
 
@@ -26,8 +26,11 @@ WIDTHS = (256, 384, 512, 1024)
 over and more is shared, but attention costs more."""
 MOST_TOKENS = 1.25
 """Tokens of a micro-batch at most, in proportion to those asked for, if fewer of its packs then stay empty."""
-MORE = 1.15
-"""Targets and rows of a device's packs, and packs of a step, in proportion to the mean of the steps that are tried."""
+MORE_SLOTS, MORE_ROWS = (1.15, 1.3, 1.5), 2.0
+"""Room for targets, of which the cheapest is taken, and for rows of a device's packs, in proportion to the mean of the
+steps that are tried: where steps differ much, packs stay empty for want of room, but the head runs on empty places, too."""
+MORE_BATCHES = 1.15
+"""Micro-batches of a step at most, in proportion to the most of those that are tried."""
 TRIED_STEPS = 8
 ANY = 2**30
 
@@ -62,22 +65,20 @@ def choose_packs(session: Session, objective: Objective, *, train: Examples, val
         for width in _widths(settings.pack_length, longest)
     }
     wanted = settings.micro_batch_size * float(lengths.mean())
-    n_packs = {width: [each.n_packs for each in placed] for width, placed in tried.items()}
-    choices = [(width, packs) for width in tried for packs in _numbers_of_packs(wanted / width, session.mesh)]
-    width, packs = min(choices, key=lambda choice: _flops(session, *choice, n_packs=n_packs[choice[0]]))
+    sized = {
+        replace(free, width=width, packs=packs, slots=0): placed
+        for width, placed in tried.items()
+        for packs in _numbers_of_packs(wanted / width, session.mesh)
+    }
+    width, packs = (shape := _cheapest(session, sized)).width, shape.packs
     together = packs // row_shards(session.mesh)
-    _, slots, rows = together * per_pack(tried[width], covers_prompt=covers_prompt)
+    _, slots, rows = together * per_pack(sized[shape], covers_prompt=covers_prompt)
     longest_target = int(tokens.lengths[np.concatenate([train.target, valid.target])].max())
     least = longest_target + longest * covers_prompt
-    shape = replace(
-        free,
-        width=width,
-        packs=packs,
-        together=together,
-        slots=_rounded(max(MORE * slots, least), 16),
-        rows=_rounded(MORE * rows, 4),
-    )
-    placed = _tried(session, train, shape, users)
+    shape = replace(shape, together=together, rows=_rounded(MORE_ROWS * rows, 4))
+    roomy = (replace(shape, slots=_rounded(max(more * slots, least), 16)) for more in MORE_SLOTS)
+    tried_slots = {shape: _tried(session, train, shape, users) for shape in roomy}
+    placed = tried_slots[shape := _cheapest(session, tried_slots)]
     used = per_pack(placed, covers_prompt=covers_prompt) / (width, shape.slots / together, shape.rows / together)
     own = sum(int(each.own.sum()) for each in placed)
     whole = sum(int(each.texts.lengths.sum()) for each in placed)
@@ -86,7 +87,7 @@ def choose_packs(session: Session, objective: Objective, *, train: Examples, val
         f"packing: {'trees' if trees else 'rows'} in packs of {width} tokens, {packs} per micro-batch, with "
         f"{shape.slots} targets per device; {used[0]:.0%} of tokens and {used[1]:.0%} of targets are no padding{shared}"
     )
-    return replace(shape, batches=int(-(-MORE * max(each.n_packs for each in placed) // packs)))
+    return replace(shape, batches=int(-(-MORE_BATCHES * max(each.n_packs for each in placed) // packs)))
 
 
 def _widths(given: int, longest: int) -> list[int]:
@@ -105,12 +106,19 @@ def _numbers_of_packs(wanted: float, mesh: Mesh) -> list[int]:
     return sorted({divisible(number, mesh) for number in numbers})
 
 
-def _flops(session: Session, width: int, packs: int, *, n_packs: Sequence[int]) -> float:
-    """Operations of the layers on steps of `n_packs` packs in micro-batches of `packs`, padding included."""
+def _cheapest(session: Session, tried: Mapping[PackShape, list[Placed]]) -> PackShape:
+    """The sizes that take the fewest operations on some steps."""
+    return min(tried, key=lambda shape: _flops(session, shape, n_packs=[each.n_packs for each in tried[shape]]))
+
+
+def _flops(session: Session, shape: PackShape, *, n_packs: Sequence[int]) -> float:
+    """Operations on steps of so many packs, padding and empty packs included."""
     config = backbone_config(session)
     assert isinstance(config, ModelConfig)  # rows of others do not stand in packs
-    n_tokens = sum(_rounded(number, packs) for number in n_packs) * width
-    return n_tokens * forward_flops_per_token(config, columns_in_order(width))
+    layers = shape.packs * shape.width * forward_flops_per_token(config, columns_in_order(shape.width))
+    n_slots = shape.slots * shape.packs // shape.together
+    head = 2.0 * n_slots * config.hidden_size * vocab_size(session, config)
+    return sum(-(-number // shape.packs) for number in n_packs) * (layers + head)
 
 
 def _tried(session: Session, examples: Examples, shape: PackShape, users: Users | None) -> list[Placed]:

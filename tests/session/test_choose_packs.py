@@ -4,6 +4,7 @@ import pytest
 import tiny_run
 from runs import session_of
 
+from igd_jax.data.packing import PackShape
 from igd_jax.session import packing
 from igd_jax.session.packing import choose_packs
 
@@ -34,7 +35,8 @@ def test_a_micro_batch_has_the_number_of_packs_that_leaves_fewest_empty(n_packs,
     session = session_of(tiny_run.tiny_config(tiny), tmp_path)
     choices = packing._numbers_of_packs(4.0, session.mesh)
     assert choices == [4, 5]
-    assert min(choices, key=lambda packs: packing._flops(session, 64, packs, n_packs=n_packs)) == expected
+    shapes = {packs: PackShape(64, 0, 0, packs) for packs in choices}
+    assert min(choices, key=lambda packs: packing._flops(session, shapes[packs], n_packs=n_packs)) == expected
 
 
 def _chosen(tiny, tmp_path):
