@@ -28,7 +28,7 @@ MOST_TOKENS = 1.25
 """Tokens of a micro-batch at most, in proportion to those asked for, if fewer of its packs then stay empty."""
 MORE_SLOTS, MORE_ROWS = (1.15, 1.3, 1.5), 2.0
 """Room for targets, of which the cheapest is taken, and for rows of a device's packs, in proportion to the mean of the
-steps that are tried: where steps differ much, packs stay empty for want of room, but the head runs on empty places, too."""
+steps that are tried: where steps differ, packs stay empty for want of room; but the head runs on empty places, too."""
 MORE_BATCHES = 1.15
 """Micro-batches of a step at most, in proportion to the most of those that are tried."""
 TRIED_STEPS = 8
