@@ -77,7 +77,7 @@ def of_the_files(before: Files, after: Files, *, is_success: bool, writes: Itera
     def may_be_made(path: str) -> bool:
         if Path(path).suffix in SCRATCH:
             return False
-        if "/run/cache/" in path or "/data.tokens/" in path:  # a cache is of use to the next start, too
+        if "/run/cache/" in path or "/data.tokens/" in f"{path}/":  # a cache is of use to the next start, too
             return True
         return is_free(path) or (is_success and (anywhere or any(each.startswith(path + "/") for each in writes)))
 
