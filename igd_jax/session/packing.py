@@ -18,14 +18,14 @@ from igd_jax.models.attention import columns_in_order
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.cost import forward_flops_per_token
 from igd_jax.session.cost import backbone_config, vocab_size
-from igd_jax.session.sections import PADDED
+from igd_jax.session.sections import PADDED, TREES
 from igd_jax.session.session import Session
 
 WIDTHS = (256, 384, 512, 1024)
 """Tokens of a pack, beside those of the longest row, of which the cheapest number is taken: in wide packs less is left
 over and more is shared, but attention costs more."""
 MOST_TOKENS = 1.25
-"""Tokens of a micro-batch at most, in proportion to those asked for, if fewer of its packs then stay empty."""
+"""Packs of a micro-batch at most, rounded up, in proportion to those asked for, if fewer of them then stay empty."""
 MORE_SLOTS, MORE_ROWS = (1.15, 1.3, 1.5), 2.0
 """Room for targets, of which the cheapest is taken, and for rows of a device's packs, in proportion to the mean of the
 steps that are tried: where steps differ, packs stay empty for want of room; but the head runs on empty places, too."""
@@ -58,7 +58,7 @@ def choose_packs(session: Session, objective: Objective, *, train: Examples, val
     apart = not covers_prompt and not (model.lora_rank and model.lora_dropout)
     lengths = own_lengths(train, tokens, shares_prefix=apart)
     longest = int(max(lengths.max(), own_lengths(valid, tokens, shares_prefix=apart).max(initial=0)))
-    users, trees = users_to_shuffle(session), settings.packing == "trees"
+    users, trees = users_to_shuffle(session), settings.packing == TREES
     free = PackShape(0, ANY, ANY, 0, trees=trees, shares_prefix=apart, covers_prompt=covers_prompt)
     tried = {
         width: _tried(session, train, replace(free, width=width), users)
@@ -70,15 +70,17 @@ def choose_packs(session: Session, objective: Objective, *, train: Examples, val
         for width, placed in tried.items()
         for packs in _numbers_of_packs(wanted / width, session.mesh)
     }
-    width, packs = (shape := _cheapest(session, sized)).width, shape.packs
+    shape = _cheapest(session, sized)
+    width, packs = shape.width, shape.packs
     together = packs // row_shards(session.mesh)
     _, slots, rows = together * per_pack(sized[shape], covers_prompt=covers_prompt)
     longest_target = int(tokens.lengths[np.concatenate([train.target, valid.target])].max())
     least = longest_target + longest * covers_prompt
     shape = replace(shape, together=together, rows=_rounded(MORE_ROWS * rows, 4))
-    roomy = (replace(shape, slots=_rounded(max(more * slots, least), 16)) for more in MORE_SLOTS)
-    tried_slots = {shape: _tried(session, train, shape, users) for shape in roomy}
-    placed = tried_slots[shape := _cheapest(session, tried_slots)]
+    with_room = [replace(shape, slots=_rounded(max(more * slots, least), 16)) for more in MORE_SLOTS]
+    sized = {shape: _tried(session, train, shape, users) for shape in with_room}
+    shape = _cheapest(session, sized)
+    placed = sized[shape]
     used = per_pack(placed, covers_prompt=covers_prompt) / (width, shape.slots / together, shape.rows / together)
     own = sum(int(each.own.sum()) for each in placed)
     whole = sum(int(each.texts.lengths.sum()) for each in placed)
@@ -108,16 +110,21 @@ def _numbers_of_packs(wanted: float, mesh: Mesh) -> list[int]:
 
 def _cheapest(session: Session, tried: Mapping[PackShape, list[Placed]]) -> PackShape:
     """The sizes that take the fewest operations on some steps."""
-    return min(tried, key=lambda shape: _flops(session, shape, n_packs=[each.n_packs for each in tried[shape]]))
-
-
-def _flops(session: Session, shape: PackShape, *, n_packs: Sequence[int]) -> float:
-    """Operations on steps of so many packs, padding and empty packs included."""
     config = backbone_config(session)
     assert isinstance(config, ModelConfig)  # rows of others do not stand in packs
+    n_ids = vocab_size(session, config)
+
+    def cost(shape: PackShape) -> float:
+        return _flops(config, shape, n_packs=[each.n_packs for each in tried[shape]], n_ids=n_ids)
+
+    return min(tried, key=cost)
+
+
+def _flops(config: ModelConfig, shape: PackShape, *, n_packs: Sequence[int], n_ids: int) -> float:
+    """Operations on steps of so many packs, padding and empty packs included."""
     layers = shape.packs * shape.width * forward_flops_per_token(config, columns_in_order(shape.width))
     n_slots = shape.slots * shape.packs // shape.together
-    head = 2.0 * n_slots * config.hidden_size * vocab_size(session, config)
+    head = 2.0 * n_slots * config.hidden_size * n_ids
     return sum(-(-number // shape.packs) for number in n_packs) * (layers + head)
 
 

@@ -24,7 +24,7 @@ from igd_jax.session.checks import Existing, OneOf, Range, SomeOf, Text
 from igd_jax.training.optimizer import BFLOAT16, SCHEDULES
 from igd_jax.training.step import NORMALIZERS
 
-AUTO, PADDED, *_ = PACKING = ("auto", "none", "rows", "trees")
+PACKING = AUTO, PADDED, ROWS, TREES = ("auto", "none", "rows", "trees")
 DTYPES = ("float32", "bfloat16")
 MANY = 1_000_000_000
 AllOrSome = Annotated[int, Range(1, MANY, "a number of rows", also=(0, "for all"))]
