@@ -32,6 +32,7 @@ class Faults:
 
     Attributes:
       names: each one so far.
+      struck: the path below the folder at which one failed, None before.
       is_dead: whether the process was killed.
     """
 
@@ -39,6 +40,7 @@ class Faults:
         self._folder, self._at, self._kind = str(folder), at, kind
         self._lock = threading.Lock()
         self.names: list[str] = []
+        self.struck: str | None = None
         self.is_dead = False
 
     def point(self, name: str, path: Any, half: Callable[[], Any] = lambda: None) -> None:
@@ -51,6 +53,7 @@ class Faults:
             self.names.append(name)
             if len(self.names) - 1 != self._at:
                 return
+            self.struck = os.path.relpath(path, self._folder)
             if self._kind == FAIL:
                 number = ERRORS[self._at % len(ERRORS)]
                 raise OSError(number, os.strerror(number), str(path))

@@ -67,7 +67,7 @@ def try_points(
     expected = _content(folder)
     assert len(whole.names) > 10
     print(f"{len(whole.names)} points: {', '.join(f'{whole.names.count(n)} {n}' for n in sorted(set(whole.names)))}")
-    n_ended = 0
+    n_struck = 0
     points = _points(whole.names)
     points = points[min(stride, len(points)) // 2 :: stride]
     for number, at in enumerate(points):
@@ -75,14 +75,16 @@ def try_points(
         with faults(folder, at=at, kind=KILL if number % 2 else FAIL) as found:
             try:
                 command()
+                assert not found.struck or "checkpoints/" in found.struck  # Orbax does without some files
             except (OSError, InputError, Killed):
-                n_ended += 1
+                pass
+        n_struck += found.struck is not None
         check()
         command()
         check()
-        assert _content(folder) == expected, f"after {found.names[at]} number {at}"
+        assert _content(folder) == expected, f"after {points.index(at)}: {found.struck}"
     gc.collect()  # what Orbax left open is told here, where it is ignored
-    assert n_ended > 0.9 * len(points)  # orbax does without some files
+    assert n_struck > len(points) / 2  # one near the end is not always reached: Orbax's threads are no clockwork
 
 
 def _points(names: Sequence[str]) -> list[int]:
