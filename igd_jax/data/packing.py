@@ -192,17 +192,25 @@ def _best_fit(sizes: Int[np.ndarray, "u 3"], capacity: Int[np.ndarray, "3"], tog
 
     Packs are dealt to the groups that stand together, so that each has some that begin wide: those have fewer slots.
     """
+    assert (sizes <= capacity).all()
     width, pack = np.full(len(sizes) * together, capacity[0]), np.zeros(len(sizes), np.int64)
-    n_dealt = int(-(-sizes[:, 0].sum() // (capacity[0] * together)))  # groups, at least
+    n_open = int(-(-sizes[:, 0].sum() // (capacity[0] * together)))  # groups, at least: others only where none has room
     place = np.arange(len(width)).reshape(-1, together)
-    place[:n_dealt] = place[:n_dealt].reshape(together, n_dealt).T
+    place[:n_open] = place[:n_open].reshape(together, n_open).T
     place = np.argsort(place.reshape(-1))
+    group = place // together
     shared = np.tile(capacity[1:], (len(sizes), 1))  # room for slots and rows
     for unit in np.argsort(-sizes[:, 0], kind="stable"):
-        fits = (width >= sizes[unit, 0]) & (shared[place // together] >= sizes[unit, 1:]).all(axis=1)
-        number = np.where(fits, width, capacity[0] + 1).argmin()
+        while True:
+            opened = slice(n_open * together)
+            has_room = np.all(shared[:n_open] >= sizes[unit, 1:], axis=1)
+            fits = (width[opened] >= sizes[unit, 0]) & has_room[group[opened]]
+            if fits.any():
+                break
+            n_open += 1
+        number = np.where(fits, width[opened], capacity[0] + 1).argmin()
         width[number] -= sizes[unit, 0]
-        shared[place[number] // together] -= sizes[unit, 1:]
+        shared[group[number]] -= sizes[unit, 1:]
         pack[unit] = place[number]
     return pack
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from jax.sharding import Mesh
@@ -58,38 +59,35 @@ def choose_packs(session: Session, objective: Objective, *, train: Examples, val
     apart = not covers_prompt and not (model.lora_rank and model.lora_dropout)
     lengths = own_lengths(train, tokens, shares_prefix=apart)
     longest = int(max(lengths.max(), own_lengths(valid, tokens, shares_prefix=apart).max(initial=0)))
-    users, trees = users_to_shuffle(session), settings.packing == TREES
-    free = PackShape(0, ANY, ANY, 0, trees=trees, shares_prefix=apart, covers_prompt=covers_prompt)
-    tried = {
-        width: _tried(session, train, replace(free, width=width), users)
-        for width in _widths(settings.pack_length, longest)
-    }
-    wanted = settings.micro_batch_size * float(lengths.mean())
-    sized = {
-        replace(free, width=width, packs=packs, slots=0): placed
-        for width, placed in tried.items()
-        for packs in _numbers_of_packs(wanted / width, session.mesh)
-    }
-    shape = _cheapest(session, sized)
-    width, packs = shape.width, shape.packs
-    together = packs // row_shards(session.mesh)
-    _, slots, rows = together * per_pack(sized[shape], covers_prompt=covers_prompt)
     longest_target = int(tokens.lengths[np.concatenate([train.target, valid.target])].max())
+
+    trees = settings.packing == TREES
+    free = PackShape(0, ANY, ANY, 0, trees=trees, shares_prefix=apart, covers_prompt=covers_prompt)
+    place = partial(_tried, session, train, users_to_shuffle(session))
+    widths = [replace(free, width=width) for width in _widths(settings.pack_length, longest)]
+    shape, placed = _cheapest_width(
+        session, {shape: place(shape) for shape in widths}, tokens=settings.micro_batch_size * float(lengths.mean())
+    )
+    _, slots, rows = shape.together * per_pack(placed, covers_prompt=covers_prompt)
     least = longest_target + longest * covers_prompt
-    shape = replace(shape, together=together, rows=_rounded(MORE_ROWS * rows, 4))
+    shape = replace(shape, rows=_rounded(MORE_ROWS * rows, 4))
     with_room = [replace(shape, slots=_rounded(max(more * slots, least), 16)) for more in MORE_SLOTS]
-    sized = {shape: _tried(session, train, shape, users) for shape in with_room}
-    shape = _cheapest(session, sized)
-    placed = sized[shape]
-    used = per_pack(placed, covers_prompt=covers_prompt) / (width, shape.slots / together, shape.rows / together)
+    shape, placed = _cheapest(session, {shape: place(shape) for shape in with_room})
+    _say_sizes(shape, placed)
+    return replace(shape, batches=int(-(-MORE_BATCHES * max(each.n_packs for each in placed) // shape.packs)))
+
+
+def _say_sizes(shape: PackShape, placed: Sequence[Placed]) -> None:
+    room = np.array([shape.width, shape.slots / shape.together, shape.rows / shape.together])
+    used = per_pack(placed, covers_prompt=shape.covers_prompt) / room
     own = sum(int(each.own.sum()) for each in placed)
     whole = sum(int(each.texts.lengths.sum()) for each in placed)
-    shared = f"; {1 - own / whole:.0%} of the rows' tokens are shared" if trees else ""
+    shared = f"; {1 - own / whole:.0%} of the rows' tokens are shared" if shape.trees else ""
     say(
-        f"packing: {'trees' if trees else 'rows'} in packs of {width} tokens, {packs} per micro-batch, with "
-        f"{shape.slots} targets per device; {used[0]:.0%} of tokens and {used[1]:.0%} of targets are no padding{shared}"
+        f"packing: {'trees' if shape.trees else 'rows'} in packs of {shape.width} tokens, {shape.packs} per "
+        f"micro-batch, with {shape.slots} targets per device; {used[0]:.0%} of tokens and {used[1]:.0%} of targets are "
+        f"no padding{shared}"
     )
-    return replace(shape, batches=int(-(-MORE_BATCHES * max(each.n_packs for each in placed) // packs)))
 
 
 def _widths(given: int, longest: int) -> list[int]:
@@ -102,14 +100,34 @@ def _widths(given: int, longest: int) -> list[int]:
     return [given] if given else [_rounded(longest, 64), *(width for width in WIDTHS if width > longest)]
 
 
+def _cheapest_width(
+    session: Session, tried: Mapping[PackShape, list[Placed]], *, tokens: float
+) -> tuple[PackShape, list[Placed]]:
+    """The width and the number of packs that take the fewest operations but for the head, with packs of some steps.
+
+    Args:
+      tried: packs of some steps in each width.
+      tokens: those that are asked for of a micro-batch.
+    """
+    mesh = session.mesh
+    return _cheapest(
+        session,
+        {
+            replace(shape, packs=packs, slots=0, together=packs // row_shards(mesh)): placed
+            for shape, placed in tried.items()
+            for packs in _numbers_of_packs(tokens / shape.width, mesh)
+        },
+    )
+
+
 def _numbers_of_packs(wanted: float, mesh: Mesh) -> list[int]:
     """Packs that a micro-batch may have, if this number has the tokens asked for."""
     numbers = range(max(int(wanted), 1), math.ceil(MOST_TOKENS * wanted) + 1)
     return sorted({divisible(number, mesh) for number in numbers})
 
 
-def _cheapest(session: Session, tried: Mapping[PackShape, list[Placed]]) -> PackShape:
-    """The sizes that take the fewest operations on some steps."""
+def _cheapest(session: Session, tried: Mapping[PackShape, list[Placed]]) -> tuple[PackShape, list[Placed]]:
+    """The sizes that take the fewest operations on some steps, with the packs of those."""
     config = backbone_config(session)
     assert isinstance(config, ModelConfig)  # rows of others do not stand in packs
     n_ids = vocab_size(session, config)
@@ -117,7 +135,8 @@ def _cheapest(session: Session, tried: Mapping[PackShape, list[Placed]]) -> Pack
     def cost(shape: PackShape) -> float:
         return _flops(config, shape, n_packs=[each.n_packs for each in tried[shape]], n_ids=n_ids)
 
-    return min(tried, key=cost)
+    shape = min(tried, key=cost)
+    return shape, tried[shape]
 
 
 def _flops(config: ModelConfig, shape: PackShape, *, n_packs: Sequence[int], n_ids: int) -> float:
@@ -128,7 +147,7 @@ def _flops(config: ModelConfig, shape: PackShape, *, n_packs: Sequence[int], n_i
     return sum(-(-number // shape.packs) for number in n_packs) * (layers + head)
 
 
-def _tried(session: Session, examples: Examples, shape: PackShape, users: Users | None) -> list[Placed]:
+def _tried(session: Session, examples: Examples, users: Users | None, shape: PackShape) -> list[Placed]:
     """The packs of the first steps."""
     settings = session.settings.train
     size, n_rows = settings.global_batch_size, len(examples)
