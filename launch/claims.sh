@@ -13,7 +13,7 @@
 set -euo pipefail
 data=$1 out=$2
 shift 2
-export RATES=${RATES:-3e-3,6e-3} BETAS=${BETAS:-0.1,0.3} LAMS=${LAMS:-0.3,0.5,0.7,0.9}
+export RATES=${RATES:-3e-3,6e-3} BETAS=${BETAS:-0.1,0.3} LAMS=${LAMS:-0.1,0.3,0.5,0.7,0.9}
 export CHOOSE_ROWS=${CHOOSE_ROWS:-1000} MORE=train BIGREC=--config.method.args.embed_by=tuned
 claims() { # SET SOURCE CATEGORY FLAGS...
   if [[ " ${SETS:-ml-100k movielens-1m amazon_books amazon2014_digital_music} " != *" $1 "* ]]; then return; fi
