@@ -38,7 +38,7 @@ from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord, write_
 from igd_jax.evaluation.tables import evaluation_table
 from igd_jax.session.config_flags import config_json, define_config_flag, define_decode_as_flag, load_config
 from igd_jax.session.config_grid import Axis, changed, parse_axis
-from igd_jax.session.scored import Scored, examples_of, predictions_of, score
+from igd_jax.session.scored import examples_of, predictions_of, score
 from igd_jax.session.unfinished import remove
 
 VARIED = ("decode.", "method.args.")
@@ -69,13 +69,16 @@ def evaluate(
     """
     check_name(name, option="--name")
     check_replaceable(folder := workdir.eval(name))
+    commit = _trained_commit(workdir)
     scored = score(config, workdir, exact_queries=exact_queries, unfinished=workdir.unfinished(name))
+    step = scored.recommender.step
+    checkpoint = None if step is None else CheckpointRecord(step, commit)
     with atomic_folder(folder) as partial:
         write_json(partial / "metrics.json", scored.metrics)
         write_json(partial / "config.json", config_record(config, choice))
         if per_metric is not None:
             write_json(partial / "per_metric.json", per_metric)
-        write_record(partial / "env.json", EvaluationRecord(_checkpoint(scored, workdir), environment()))
+        write_record(partial / "env.json", EvaluationRecord(checkpoint, environment()))
         write_predictions(partial / "predictions.jsonl", predictions_of(scored))
     remove(workdir.unfinished(name))
     say(f"\n{config.eval.split} of {config.data.dir}, {scored.users_per_second:.1f} users/s")
@@ -91,11 +94,14 @@ def config_record(config: ConfigDict, choice: Choice | None) -> dict[str, Any]:
     return record if choice is None else record | {"chosen": asdict(choice)}
 
 
-def _checkpoint(scored: Scored, workdir: Workdir) -> CheckpointRecord | None:
-    """The checkpoint that was evaluated; None for untrained weights."""
-    if scored.recommender.step is None:
+def _trained_commit(workdir: Workdir) -> str | None:
+    """The commit of the program that trained a run, None if that is not known; raises `InputError` for a bad file."""
+    if not workdir.env.is_file():
         return None
-    return CheckpointRecord(scored.recommender.step, read_json(workdir.env)["commit"])
+    told = read_json(workdir.env)
+    if not isinstance(told, dict):
+        raise InputError(f"{workdir.env} is no JSON object; put back the file of the run, or remove it")
+    return told.get("commit")
 
 
 def try_values(
@@ -183,7 +189,9 @@ def define_flags() -> None:
     flags.DEFINE_string("choose", None, "FIELD=VALUE,VALUE: take the value that ranks valid best.")
     flags.DEFINE_integer("choose_examples", 0, "Rows, or users, of valid that --choose ranks, evenly spread; 0 = all.")
     flags.DEFINE_bool("choose_per_metric", False, "With --choose: also report each metric with its own best value.")
-    flags.DEFINE_integer("beam_misses", None, "Queries, evenly spread, ranked exactly beside the beam; 0 = all.")
+    flags.DEFINE_integer(
+        "beam_misses", None, "Queries, evenly spread, ranked exactly beside the beam; 0 = all.", lower_bound=0
+    )
     define_decode_as_flag()
     define_config_flag()
     hosts.define_flags()

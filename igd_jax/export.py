@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, atomic_folder, local_path
+from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.session.config_flags import define_config_flag, load_config
 from igd_jax.session.exporting import check_adapter, write_folder
@@ -44,12 +45,13 @@ def export(
     folder = local_path(output, option="--output").absolute()
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise InputError(f"--output={output} exists and is no empty folder; name another one, or remove it yourself")
-    session = set_up_to_decode(config, workdir)
-    lora = check_adapter(session) if adapter else None
-    index = session.decode_index
-    trained = trained_model(session, workdir, session.context(index))
-    with atomic_folder(folder) as partial:
-        notes = write_folder(partial, session, index, trained, config, dtype=dtype, lora=lora)
+    with locked(folder):  # before the model is read: where no lock can be, no folder can
+        session = set_up_to_decode(config, workdir)
+        lora = check_adapter(session) if adapter else None
+        index = session.decode_index
+        trained = trained_model(session, workdir, session.context(index))
+        with atomic_folder(folder) as partial:
+            notes = write_folder(partial, session, index, trained, config, dtype=dtype, lora=lora)
     for note in notes:
         say(f"note: {note}")
     say(f"written to {folder}")

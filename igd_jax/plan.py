@@ -1,4 +1,4 @@
-"""What training would cost per chip of a TPU that is not there: the real step, compiled ahead of time.
+"""What training would cost per chip of a TPU that is not there: a step of padded rows, compiled ahead of time.
 
     python -m igd_jax.plan --config=igd --config.model.config=qwen2.5-1.5b --topology=v5e:4x4
     python -m igd_jax.plan --config=igd --config.model.path=HF_DIR --topology=v5e:4x4 --config.mesh.fsdp=16
@@ -36,6 +36,11 @@ def plan(config: ConfigDict, topology: str) -> Cost:
       InputError: the config is bad, there is no such topology, or the rows cannot be dealt over its chips.
     """
     settings = settings_from(config, needs={"model.path"})
+    if settings.data.max_length <= TARGET_TOKENS:
+        raise InputError(
+            f"config.data.max_length is {settings.data.max_length}, of which {TARGET_TOKENS} tokens are targets here; "
+            f"raise it above {TARGET_TOKENS}"
+        )
     return step_cost(
         settings.model,
         topology_mesh(topology, settings.mesh),

@@ -18,6 +18,7 @@ from igd_jax.compare import compare
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, check_name, local_path, write_text
+from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.page.measured import read_measured
 
@@ -42,9 +43,10 @@ def report(runs: Sequence[str], output: Path, *, name: str | None = None, with_m
     from igd_jax.page.build import page_of
     from igd_jax.page.render import chart_script, render
 
-    comparison = compare([each.evaluation for each in chosen.beside]) if len(chosen.beside) > 1 else None
-    page = page_of(chosen, comparison, with_model=with_model, max_examples=max_examples)
-    write_text(output, render(page, chart_script()))
+    with locked(output):  # before the model is run: where no lock can be, no page can
+        comparison = compare([each.evaluation for each in chosen.beside]) if len(chosen.beside) > 1 else None
+        page = page_of(chosen, comparison, with_model=with_model, max_examples=max_examples)
+        write_text(output, render(page, chart_script()))
     say(f"open in a browser: {output} ({output.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -77,6 +77,8 @@ def sweep(
     names = (*map(name_of, points(grid)), *(evaluation_name(CHOSEN_ON, point) for point in points(evaluations)))
     for name in names:
         check_name(name, option="the name of a run or evaluation")
+        if names.count(name) > 1:
+            raise InputError(f"two combinations would have one folder, {name}; let them differ in a letter or a digit")
     varied = [axis for axis in (*grid, *evaluations) if axis.field != SEED and len(axis.values) > 1]
     with locked(output):
         if not varied:

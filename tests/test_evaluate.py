@@ -82,6 +82,16 @@ def test_the_evaluation_tells_what_made_it(trained, plain):
     assert {name: told[name] for name in run} == run
 
 
+def test_a_damaged_env_json_of_the_run_is_told_before_anything_is_ranked(tiny, trained, tmp_path, monkeypatch):
+    run = Workdir(str(shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("eval"))))
+    monkeypatch.setattr(program, "score", lambda *_, **__: pytest.fail("it was ranked"))
+    run.env.write_text("[]")
+    with pytest.raises(InputError, match=r"env.json is no JSON object; put back the file of the run, or remove it"):
+        program.evaluate(tiny_run.tiny_config(tiny), run, name="test")
+    run.env.write_text("{}")
+    assert program._trained_commit(run) is None
+
+
 def _best_step(workdir) -> int:
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     losses = {line["step"]: line["valid_loss"] for line in lines if "valid_loss" in line}

@@ -33,6 +33,11 @@ def test_the_misses_of_a_beam_are_those_beside_the_exact_lists(tiny, trained, ev
     assert f"the beam beside an exact ranking: {{'queries': {N_TEST}" in done.out
 
 
+def test_a_number_of_queries_below_0_is_refused(trained):
+    done = run_here(program, f"--workdir={trained}", "--name=none", "--beam_misses=-3")
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+
+
 def test_without_a_beam_there_are_no_misses(trained, sasrec_run):
     for workdir, more in ((trained, ["--config.decode.search=exact"]), (sasrec_run, [])):
         done = run_here(program, f"--workdir={workdir}", "--name=none", "--beam_misses=4", *more)

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -18,7 +19,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.models.decoder_weights import NAMES
 from igd_jax.models.hf_save import tensors_of
-from igd_jax.session import exporting
+from igd_jax.session import exported, exporting
 from igd_jax.session.config_flags import load_config
 
 torch = pytest.importorskip("torch")
@@ -151,6 +152,13 @@ def test_an_output_that_is_not_empty_is_refused_and_left_as_it_is(trained, tmp_p
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
 
 
+def test_an_output_that_cannot_be_made_is_refused_before_the_model_is_read(trained, tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(program, "set_up_to_decode", lambda *_: pytest.fail("it was read"))
+    with pytest.raises((InputError, OSError), match="file"):
+        export(trained, tmp_path / "file" / "out")
+
+
 def test_a_command_that_fails_leaves_nothing(trained, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("full")
@@ -237,3 +245,11 @@ def test_titles_that_contain_the_end_of_a_prompt_are_found(recommender):
     assert not exporting.is_inside(end, index)
     assert not exporting.is_inside(list(range(99)), index)
     assert exporting.is_inside(index.catalog.tokens[3][1:4].tolist(), index)
+
+
+def test_titles_may_hold_what_some_take_for_the_end_of_a_line(recommender, tmp_path):
+    session = recommender.session
+    titles = [f"{title}\u2028or\x85so" for title in session.prepared.titles]
+    session = replace(session, prepared=replace(session.prepared, titles=titles))
+    exporting._write_items(tmp_path / exported.ITEMS, session, recommender.index)
+    assert exported._items(tmp_path, fingerprint="x")[0].titles == titles

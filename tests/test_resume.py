@@ -169,3 +169,16 @@ def test_a_finished_run_can_be_trained_longer_and_told_more_often(tiny, trained,
     told = capsys.readouterr().out
     assert f"nothing left to train: step {longer} was the last" in told
     assert "note:" not in told
+
+
+def test_a_run_stopped_beyond_a_lower_number_of_steps_is_evaluated_and_done(tiny, tmp_path, monkeypatch, capsys):
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            train_tiny(tiny, tmp_path)
+    assert not (tmp_path / "checkpoints" / "best").exists()
+    train_tiny(tiny, tmp_path, {"train.num_steps": 2})
+    told = capsys.readouterr().out
+    assert "nothing left to train: step 4 was the last" in told
+    assert "at step 4" in told
+    assert (tmp_path / "checkpoints" / "best" / "4").is_dir()

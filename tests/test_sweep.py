@@ -285,6 +285,19 @@ def test_a_bad_value_anywhere_ends_the_sweep_before_anything_is_made(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("is_grid", [True, False])
+def test_two_combinations_never_have_one_folder(tiny, tmp_path, started, is_grid):
+    files = [tmp_path / "a@b", tmp_path / "a_b"]
+    for file in files:
+        file.write_text("\n".join(tiny_run.ITEM_IDS[:9]))
+    axis = Axis("decode.candidates", [*map(str, files)])
+    seed = Axis("train.seed", [1])
+    axes = {"grid": [axis], "evaluations": []} if is_grid else {"grid": [seed], "evaluations": [axis]}
+    with pytest.raises(InputError, match=r"two combinations would have one folder, .*a_b; let them differ in a letter"):
+        program.sweep(tiny_run.tiny_config(tiny, SHORT), tmp_path / "out", **axes)
+    assert started == []
+
+
 @pytest.mark.slow
 def test_a_run_stopped_in_training_is_resumed(tiny, tmp_path, capsys, monkeypatch):
     config, seeds = tiny_run.tiny_config(tiny, SHORT), [Axis("train.seed", [3])]

@@ -132,16 +132,16 @@ class Progress:
             _WITH_BAR.discard(self)
 
 
-def told(parts: Iterable[Part], what: str, total: int, unit: str) -> Iterator[Part]:
+def told(parts: Iterable[Part], what: str, total: int | None, unit: str) -> Iterator[Part]:
     """Pass on parts of a whole, and report progress if that takes long."""
     with Progress(what, total, unit) as progress:
         done = 0
-        if total:
+        if total != 0:
             progress.update(done)
         for part in parts:
             yield part
             done += len(part)
-            if done < total:
+            if total is None or done < total:
                 progress.update(done)
 
 

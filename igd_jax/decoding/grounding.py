@@ -71,13 +71,13 @@ class Trims:
 def cut(
     tokens: Int[Array, "n T"], lengths: Int[Array, " n"], trims: Trims
 ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
-    """Cut texts before their first newline or EOS, and then take off quotes; at least one token is kept.
+    r"""Cut texts before their first newline or EOS, and then take off quotes; at least one token is kept.
 
     A token may contain a newline or a quote beside other characters. With a token ``)\n``, of which ``)`` remains:
 
         Red  Fox  )\n  EOS      Red  Fox  )
         Red  \n   Fox  )        Red
-        \"    Fox  \"    EOS      Fox                   where texts are quoted
+        "    Fox  "    EOS      Fox                   where texts are quoted
         \n   EOS  .    .        \n
 
     Args:

@@ -84,7 +84,7 @@ def add_exact(found: Analysis, evaluated: Evaluated, *, n_queries: int | None) -
         return
     ranking = exact_search(engine, index)
     cost = ranking.blocks.token.size
-    n = min(AFFORDABLE // cost, MOST_EXACT) if n_queries is None else min(n_queries, len(lists))
+    n = min(len(lists), min(AFFORDABLE // cost, MOST_EXACT) if n_queries is None else n_queries)
     if not n:
         found.left_out.append(
             f"exact: {cost:,} tokens of candidates are read for each query; --exact_examples=N ranks N queries"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import append_lines
+from igd_jax.core.io import append_lines, write_text
 from igd_jax.core.log import say
 from igd_jax.evaluation.predictions import as_json
 from igd_jax.session.requests import Request, read_request
@@ -31,6 +31,10 @@ ANSWER = re.compile(re.escape(BEGINNING) + rb'(\d{1,18}), ("id": ".*", )?"(?:ran
 @runtime_checkable
 class Answering(Protocol):
     """What a file of requests needs of a `session.recommender.Recommender`."""
+
+    @property
+    def made_from(self) -> str:
+        """Text that differs where the answers do."""
 
     def check(self, request: Request) -> None:
         """Raise `InputError` if a request cannot be answered."""
@@ -51,7 +55,8 @@ def answer_file(make_recommender: Callable[[], Answering], source: Path, target:
       k: length of the lists; None = `config.decode.top_k`.
 
     Raises:
-      InputError: `source` does not exist, or `target` exists and is not a file of answers to it.
+      InputError: `source` does not exist, or `target` exists and is not a file of answers to it, or holds those of
+        another run, other settings or another k.
     """
     written = _check(source, target)
     if written.n_lines:
@@ -62,7 +67,9 @@ def answer_file(make_recommender: Callable[[], Answering], source: Path, target:
     with source.open("rb") as lines:
         numbered = itertools.islice(enumerate(lines, start=1), written.n_lines, None)
         while chunk := list(itertools.islice(numbered, AT_ONCE)):
-            recommender = recommender or make_recommender()
+            if recommender is None:
+                recommender = make_recommender()
+                _check_origin(target, f"{recommender.made_from} k={k}\n", goes_on=written.n_lines > 0)
             requests = _read(chunk, recommender, left_out)
             answers = recommender.recommend(requests.values(), k=k)
             texts = []
@@ -77,6 +84,17 @@ def answer_file(make_recommender: Callable[[], Answering], source: Path, target:
             say(f"answered {n_answered:,} requests, up to line {chunk[-1][0]:,}")
     append_lines(target, [], keep=keep)
     say(f"{n_answered:,} requests answered, {left_out.count:,} lines left out, {notes.count:,} notes; see {target}")
+
+
+def _check_origin(target: Path, origin: str, *, goes_on: bool) -> None:
+    """Note where answers come from, in a hidden file beside them; raise `InputError` if earlier ones are of another."""
+    note = target.with_name(f".{target.name}.made_from")
+    if goes_on and note.is_file() and note.read_text(encoding="utf-8", errors="replace") != origin:
+        raise InputError(
+            f"--output={target} holds answers of another run, of other settings or of another k, which would be mixed "
+            "with these; name another file"
+        )
+    write_text(note, origin)
 
 
 class Told:

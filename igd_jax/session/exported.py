@@ -107,8 +107,8 @@ def _check_trie(path: Path, index: ItemIndex) -> None:
 def _items(folder: Path, *, fingerprint: str) -> tuple[Prepared, Sold]:
     """The items and what training saw of them."""
     try:
-        lines = (folder / ITEMS).read_text(encoding="utf-8").splitlines()
-        items = [json.loads(line) for line in lines]
+        with (folder / ITEMS).open(encoding="utf-8") as lines:  # str.splitlines would split titles with U+2028, too
+            items = [json.loads(line) for line in lines]
         ids, titles = [str(item["item"]) for item in items], [str(item["title"]) for item in items]
         counts = np.array([int(item["targets"]) for item in items], np.int64)
         seen, candidates = (

@@ -88,7 +88,7 @@ def write_folder(
         save_model(model, folder, eos=tokenizer.eos, bos=tokenizer.bos, dtype=dtype)
     _write_items(folder / ITEMS, session, index)
     end = [model.config.start_id] if isinstance(model, T5) else prompt_end(session)
-    notes = [*_losses(session, model, end, index, dtype=dtype, is_adapter=lora is not None)]
+    notes = [*_losses(session, dtype=dtype, is_adapter=lora is not None)]
     notes += [] if lora is not None else _tokenizer_note(folder, tokenizer, session.prepared.titles)
     carried = [FOR_TRANSFORMERS, FOR_VLLM]
     if isinstance(trained.model, SetModel):
@@ -213,9 +213,7 @@ def _temperatures(session: Session, index: ItemIndex, trained: Trained) -> tuple
     return (temperature, before) if before == 1.0 else (1.0, before)
 
 
-def _losses(
-    session: Session, model: Decoder | T5, end: list[int], index: ItemIndex, *, dtype: str, is_adapter: bool
-) -> Iterator[str]:
+def _losses(session: Session, *, dtype: str, is_adapter: bool) -> Iterator[str]:
     """One sentence about each part of the run that other programs will not have."""
     given, decode, method = session.settings.model, session.settings.decode, session.method
     if is_adapter:

@@ -20,6 +20,9 @@ from igd_jax.training.mesh import local_rows
 from igd_jax.training.step import Group, grouped
 from igd_jax.training.train_log import Amount
 
+EVALUATED_AT_ONCE = 1024
+"""Rows of validation that are placed in packs together, at least."""
+
 
 def micro_batches(
     session: Session,
@@ -69,7 +72,9 @@ def _packed(
     """The micro-batches of a step in packs."""
     train, tokens = session.settings.train, session.index.item_tokens
     own = local_rows(packs.packs, session.mesh)
-    for group in in_groups(rows, train.global_batch_size):
+    # Evaluation has no steps: of many rows together, fewer packs stay empty.
+    at_once = len(rows) if step is not None else max(train.global_batch_size, EVALUATED_AT_ONCE)
+    for group in in_groups(rows, at_once):
         seed = None if step is None else seed_of_rows(group, seed=train.seed, step=step)
         placed = place_rows(examples, group, tokens, packs, seed=seed)
         yield from make_packs(placed, examples, tokens, annotations, packs, own=own, has_seed=seed is not None)

@@ -31,7 +31,7 @@ class Plan:
 
     def evaluates(self, step: int) -> bool:
         """Whether to evaluate on valid after this many steps."""
-        return step > 0 and (step % self.eval_every_steps == 0 or step == self.num_steps)
+        return step > 0 and (step % self.eval_every_steps == 0 or step >= self.num_steps)
 
     def out_of_patience(self, worse: int) -> bool:
         """Whether this many evaluations without a better loss end training."""

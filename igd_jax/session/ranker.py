@@ -12,7 +12,7 @@ from jaxtyping import Bool, Int
 
 from igd_jax.core.arrays import power_of_two
 from igd_jax.core.environment import environment
-from igd_jax.core.fingerprint import version_of
+from igd_jax.core.fingerprint import fingerprint, version_of
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress
 from igd_jax.core.map_rows import in_groups, in_order, pad_rows
@@ -139,14 +139,19 @@ class Ranker:
             self.n_read = kept.n_read
             return lists
 
+    @property
+    def made_from(self) -> str:
+        """A fingerprint of settings, data and weights: another one means other answers to the same requests."""
+        session = self.session
+        versions = map(version_of, map(str, session.settings.method.args.values()))
+        return fingerprint(repr(session.settings), session.fingerprint, self._weights_from, *versions)
+
     def _made_from(
         self, examples: Examples, collaborative: Collaborative | None, allowed: Sequence[Allowed | None]
     ) -> Iterator[str | np.ndarray]:
         """All that the lists of `rank` depend on, to the bit."""
-        session = self.session
-        yield from (repr(session.settings), session.fingerprint, self._weights_from)
+        yield self.made_from
         yield from (json.dumps(value) for name, value in environment().items() if name != "command")
-        yield from map(version_of, map(str, session.settings.method.args.values()))
         yield from (examples.prompt.lengths, self.index.is_candidate)
         if collaborative is not None:
             yield from (collaborative.users, collaborative.items)

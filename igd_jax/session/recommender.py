@@ -52,7 +52,7 @@ class Recommender(Ranker):
         config = exported_config(path) if is_exported(path) else load_config(None, folder)
         try:
             config.update_from_flattened_dict(dict(changes or {}))
-        except (KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"changes are {changes!r}, which the config does not take ({error})") from None
         if is_exported(path):
             return cls(*exported_session(config, path))
@@ -90,7 +90,7 @@ class Recommender(Ranker):
         Raises:
           InputError: a request cannot be answered, or k exceeds `config.decode.top_k`.
         """
-        if isinstance(asked, str):
+        if isinstance(asked, str) or not isinstance(asked, Request | Iterable):
             raise InputError(f"the history is {asked!r}; expected a list of titles or item ids, oldest first")
         requests: list[Any] = [asked] if (is_one := isinstance(asked, Request | Mapping)) else list(asked)
         if requests and all(isinstance(each, str) for each in requests):
@@ -158,8 +158,11 @@ class Recommender(Ranker):
           Final scores of each list, in its order, float32.
 
         Raises:
-          InputError: a request has no answer, or the method does not search the trie of titles.
+          InputError: a request has no answer, there are not as many lists as requests, or the method does not search
+            the trie of titles.
         """
+        if len(requests) != len(lists):
+            raise InputError(f"{len(requests)} requests and {len(lists)} lists are given; give a list for each request")
         asked = [
             Request(read_request(each).history, score=tuple(names)) for each, names in zip(requests, lists, strict=True)
         ]

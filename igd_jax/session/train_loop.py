@@ -95,7 +95,7 @@ def _evaluated(
     examples, plan, step = parts.examples["valid"], parts.plan, int(state.step)
     size = plan.micro_batch_size if parts.packs is None else parts.packs.packs
     batches = parts.batches_of(examples, np.arange(len(examples)))
-    n_batches = -(-len(examples) // plan.micro_batch_size)
+    n_batches = -(-len(examples) // size) if parts.packs is None else None  # packs are made on the way
     with closing(made_ahead(put_batch(batch, session.mesh, size=size) for batch in batches)) as ready:
         watched = out.log.watch("evaluation", ready)
         valid = evaluate_loss(parts.functions, state, watched, stop, n_batches=n_batches)
@@ -119,7 +119,7 @@ def evaluate_loss(
     batches: Iterator[TextBatch | ItemBatch],
     stop: Stop,
     *,
-    n_batches: int,
+    n_batches: int | None,
 ) -> dict[str, float] | None:
     """Weighted loss of a whole split, divided once; None if a signal to stop is received meanwhile."""
     sums: list[LossSum] = []

@@ -23,7 +23,7 @@ from igd_jax.core.hosts import from_first
 from igd_jax.core.io import read_json, write_json
 from igd_jax.core.log import say
 from igd_jax.core.process import is_first
-from igd_jax.training.seals import SEAL, TREE, DamagedError, is_sealed, seal, verified
+from igd_jax.training.seals import TREE, DamagedError, best_step_of, is_sealed, seal, verified
 from igd_jax.training.step import Params, TrainState
 
 Check: TypeAlias = Callable[[dict[str, Any]], None]
@@ -166,10 +166,10 @@ class Checkpoints:
 
     def _remove_old(self) -> None:
         """Remove all but the newest states, the newest best, and the best that each of those states names."""
-        states = [path for path in self._steps(LAST) if is_sealed(path)][:KEPT_STATES]
+        named = {path: best_step_of(path) for path in self._steps(LAST)}
+        states = [path for path, best_step in named.items() if best_step is not None][:KEPT_STATES]
         bests = [path for path in self._steps(BEST) if is_sealed(path)][:1]
-        named = {str(read_json(path / SEAL)["progress"].get("best_step")) for path in states}
-        bests += [path for path in self._steps(BEST) if path.name in named]
+        bests += [path for path in self._steps(BEST) if int(path.name) in {named[state] for state in states}]
         for kind, kept in ((LAST, states), (BEST, bests)):
             for path in self._steps(kind):
                 if kept and path not in kept and int(path.name) < int(kept[0].name):
@@ -233,13 +233,9 @@ class Checkpoints:
     def _best_step(self) -> int:
         """Step of the best parameters according to the newest finished checkpoints; 0 = none."""
         steps = [int(path.name) for path in self._steps(BEST) if is_sealed(path)]
-        for path in self._steps(LAST):
-            try:
-                steps.append(read_json(path / SEAL)["progress"].get("best_step", 0))
-                break
-            except (InputError, KeyError, TypeError):
-                continue  # unfinished or damaged
-        return max(steps, default=0)
+        named = (best_step_of(path) for path in self._steps(LAST))  # None of what is unfinished or damaged
+        steps.append(next((step for step in named if step is not None), 0))
+        return max(steps)
 
     def _is_whole(self, kind: str, step: int) -> bool:
         try:

@@ -34,6 +34,15 @@ def is_sealed(path: Path) -> bool:
     return (path / SEAL).is_file()
 
 
+def best_step_of(path: Path) -> int | None:
+    """Step of the best parameters that a state's seal names, which is not verified; None = it cannot be read."""
+    try:
+        step = read_json(path / SEAL)["progress"].get("best_step", 0)
+    except (AttributeError, InputError, KeyError, OSError, TypeError):
+        return None
+    return step if isinstance(step, int) else None
+
+
 def verified(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Progress of a checkpoint, and its arrays by name.
 

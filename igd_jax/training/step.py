@@ -147,7 +147,42 @@ def make_step(
       sum_dtype: dtype in which gradients are added up over micro-batches; None = that of each weight.
       shardings: sharding of each array of the state, which its sums of gradients share; None = by the compiler.
     """
-    of_sums: Any = None if shardings is None else Accumulator(shardings.params, cast(Any, None))
+    accumulate, add = _accumulation(
+        loss,
+        normalizer=normalizer,
+        sum_dtype=sum_dtype,
+        tables=tables,
+        shardings=None if shardings is None else shardings.params,
+    )
+
+    def update(state: TrainState, accumulator: Accumulator) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
+        total = accumulator.total
+        scale = 1.0 / jnp.maximum(total.weight, 1e-9)
+        grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), accumulator.grads)
+        # optax raises floats to integer powers, and adds float32 updates to bfloat16 weights.
+        with jax.numpy_dtype_promotion("standard"):
+            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+            params = optax.apply_updates(state.params, updates)
+        metrics = {**means(total), "grad_norm": optax.tree.norm(grads)}
+        return TrainState(params, opt_state, update_state(state.loss_state, total), state.step + 1), metrics
+
+    def evaluate(state: TrainState, tables: Any, batch: Batch) -> LossSum:
+        return loss(state.params, tables, batch, state.loss_state)
+
+    run_evaluate = jax.jit(evaluate)
+    return StepFunctions(
+        accumulate=accumulate,
+        add=add,
+        update=jax.jit(update, donate_argnums=0, out_shardings=None if shardings is None else (shardings, None)),
+        evaluate=lambda state, batch: run_evaluate(state, tables, batch),
+    )
+
+
+def _accumulation(
+    loss: Loss, *, normalizer: str, sum_dtype: DTypeLike | None, tables: Any, shardings: Params | None
+) -> tuple[Callable[[TrainState, Iterable[Group]], Accumulator], Any]:
+    """`StepFunctions.accumulate` and `StepFunctions.add`; `shardings` are those of the parameters."""
+    of_sums: Any = None if shardings is None else Accumulator(shardings, cast(Any, None))
 
     def loss_sum(params: Params, tables: Any, batch: Batch, loss_state: LossState) -> tuple[Float[Array, ""], LossSum]:
         total = loss(params, tables, batch, loss_state)
@@ -174,22 +209,8 @@ def make_step(
         grads = jax.tree.map(lambda weight: jnp.zeros_like(weight, dtype=sum_dtype), state.params)
         return Accumulator(grads, jax.tree.map(jnp.zeros_like, total))
 
-    def update(state: TrainState, accumulator: Accumulator) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
-        total = accumulator.total
-        scale = 1.0 / jnp.maximum(total.weight, 1e-9)
-        grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), accumulator.grads)
-        # optax raises floats to integer powers, and adds float32 updates to bfloat16 weights.
-        with jax.numpy_dtype_promotion("standard"):
-            updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-            params = optax.apply_updates(state.params, updates)
-        metrics = {**means(total), "grad_norm": optax.tree.norm(grads)}
-        return TrainState(params, opt_state, update_state(state.loss_state, total), state.step + 1), metrics
-
-    def evaluate(state: TrainState, tables: Any, batch: Batch) -> LossSum:
-        return loss(state.params, tables, batch, state.loss_state)
-
     # The first group is added to zeros, so that there is one program per shape instead of two.
-    run_zeros, run_evaluate = jax.jit(zeros, out_shardings=of_sums), jax.jit(evaluate)
+    run_zeros = jax.jit(zeros, out_shardings=of_sums)
     run_add = jax.jit(add, donate_argnums=1, out_shardings=of_sums, compiler_options=training_compiler_options())
     shapes: list[LossSum] = []
 
@@ -204,12 +225,7 @@ def make_step(
         assert accumulator is not None, "a step has at least one micro-batch"
         return accumulator
 
-    return StepFunctions(
-        accumulate=accumulate,
-        add=run_add,
-        update=jax.jit(update, donate_argnums=0, out_shardings=None if shardings is None else (shardings, None)),
-        evaluate=lambda state, batch: run_evaluate(state, tables, batch),
-    )
+    return accumulate, run_add
 
 
 def _member(group: Group, number: int | Int[Array, ""]) -> Batch:

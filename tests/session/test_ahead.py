@@ -131,3 +131,11 @@ weights = 4 * sum(x.size for x in jax.tree.leaves(abstract_backbone(settings.mod
 print(*step.reduced)
 print(step.held, weights, step.gathered, search.gathered)
 """
+
+
+def test_rows_without_room_for_a_prompt_are_refused():
+    config = changed(igd.get_config(), {"data.max_length": plan.TARGET_TOKENS, "model.config": "pico"})
+    with pytest.raises(
+        InputError, match=r"config.data.max_length is 32, of which 32 tokens are targets here; raise it"
+    ):
+        plan.plan(config, "v5e:2x2")

@@ -226,6 +226,18 @@ def test_what_was_written_stays_until_there_is_more(answer, tmp_path):
     assert (tmp_path / "new" / "out.jsonl").read_bytes() == before
 
 
+def test_answers_of_another_run_or_length_are_not_mixed_in(answer, recommender, tmp_path, monkeypatch):
+    requests = _requests(6)
+    answer(requests)
+    before = (tmp_path / "new" / "out.jsonl").read_bytes()
+    with pytest.raises(InputError, match=r"out.jsonl holds answers of another run, of other settings or of another k"):
+        answer(requests, k=1)
+    monkeypatch.setattr(recommender, "_weights_from", "other weights")
+    with pytest.raises(InputError, match=r"would be mixed with these; name another file"):
+        answer(requests)
+    assert (tmp_path / "new" / "out.jsonl").read_bytes() == before
+
+
 def test_a_folder_is_no_file_of_answers(answer, tmp_path):
     (tmp_path / "new" / "out.jsonl").mkdir(parents=True)
     with pytest.raises(InputError, match=r"out.jsonl is no file; name one that does not exist yet"):

@@ -1,12 +1,14 @@
 """The width of packs, if it is not given, is the one that takes the fewest operations."""
 
+import numpy as np
 import pytest
 import tiny_run
 from runs import session_of
 
-from igd_jax.data.packing import PackShape
+from igd_jax.data.packing import PackShape, place_rows
 from igd_jax.session import packing
 from igd_jax.session.cost import backbone_config
+from igd_jax.session.input import micro_batches
 from igd_jax.session.packing import choose_packs
 
 
@@ -38,6 +40,17 @@ def test_a_micro_batch_has_the_number_of_packs_that_leaves_fewest_empty(n_packs,
     assert choices == [4, 5]
     config, shapes = backbone_config(session), {packs: PackShape(64, 0, 0, packs) for packs in choices}
     assert min(choices, key=lambda packs: packing._flops(config, shapes[packs], n_packs=n_packs, n_ids=300)) == expected
+
+
+def test_rows_of_an_evaluation_are_placed_together_whatever_the_size_of_a_step(tiny, tmp_path):
+    config = tiny_run.tiny_config(tiny, {"train.packing": "rows", "train.global_batch_size": 8})
+    session = session_of(config, tmp_path)
+    objective = session.method.objective(session.context(session.index))
+    train = session.examples(session.rows("train"))
+    packs, rows = choose_packs(session, objective, train=train, valid=train), np.arange(len(train))
+    batches = [*micro_batches(session, objective.annotations, train, rows, packs=packs)]
+    placed = place_rows(train, rows, session.index.item_tokens, packs)
+    assert len(batches) == -(-placed.n_packs // packs.packs) < len(rows) / 8
 
 
 def _chosen(tiny, tmp_path):

@@ -91,6 +91,8 @@ def test_a_history_or_a_request_has_one_answer(recommender):
         assert recommender.recommend(asked, k=3) == answer
     with pytest.raises(InputError, match=r"^the history is 'Title A'; expected a list of titles or item ids, oldest"):
         recommender.recommend("Title A")
+    with pytest.raises(InputError, match=r"^1 requests and 2 lists are given; give a list for each request"):
+        recommender.score([{"history": HISTORY}], [TITLES[:1], TITLES[1:2]])
     with pytest.raises(InputError, match=r"^request 1: a request is 'Title A'; expected an object such as"):
         recommender.recommend(["Title A", {"history": HISTORY}])
     with pytest.raises(InputError, match=r"^a request has no history"):

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from checkpoint_calls import assert_same, best_of, last_of, names_in, state_of
+from checkpoint_calls import NEWEST, assert_same, best_of, last_of, names_in, state_of
 
 from igd_jax.core.errors import InputError
 from igd_jax.training import checkpoint
@@ -159,3 +159,15 @@ def test_a_newest_state_that_is_gone_is_told(folder, capsys):
     assert capsys.readouterr().out.startswith("checkpoint of step 8 passed over: it is gone (")
     assert_same(last_of(folder), state_of(4))
     assert capsys.readouterr().out == ""  # it was told
+
+
+@pytest.mark.parametrize("seal", ['{"progress": {"be', '{"progress": 3}', '{"progress": {"best_step": "4"}}'])
+@pytest.mark.parametrize("step", ["4", "8"])
+def test_a_seal_that_cannot_be_read_stops_neither_training_nor_ranking(folder, step, seal):
+    (folder / "last" / step / "checkpoint.json").write_text(seal)
+    assert_same(best_of(folder)[0], state_of(4).params)
+    checkpoints = Checkpoints(folder)
+    state, _ = checkpoints.restore_last(state_of(0))
+    checkpoints.save_last(state_of(12), NEWEST)
+    checkpoints.close()
+    assert names_in(folder / "last") == {str(int(state.step)), "12"} == {"4" if step == "8" else "8", "12"}
