@@ -187,7 +187,9 @@ def define_flags() -> None:
     flags.DEFINE_string("split", None, "Rows to rank: test, valid or train; default config.eval.split.")
     flags.DEFINE_string("name", None, "Name of the evaluation; default the split.")
     flags.DEFINE_string("choose", None, "FIELD=VALUE,VALUE: take the value that ranks valid best.")
-    flags.DEFINE_integer("choose_examples", 0, "Rows, or users, of valid that --choose ranks, evenly spread; 0 = all.")
+    flags.DEFINE_integer(
+        "choose_examples", 0, "Rows, or users, of valid that --choose ranks, evenly spread; 0 = all.", lower_bound=0
+    )
     flags.DEFINE_bool("choose_per_metric", False, "With --choose: also report each metric with its own best value.")
     flags.DEFINE_integer(
         "beam_misses", None, "Queries, evenly spread, ranked exactly beside the beam; 0 = all.", lower_bound=0

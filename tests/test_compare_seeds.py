@@ -45,6 +45,12 @@ def test_seeds_of_a_config_are_one_method_with_mean_and_spread(seeds):
         assert result["runs"][label]["hr@1"]["spread"] == pytest.approx(abs(values[0] - values[1]) / np.sqrt(2))
 
 
+def test_seeds_of_runs_in_packs_and_of_padded_ones_are_one_method(seeds):
+    config = json.loads((seeds[0] / "config.json").read_text())
+    (seeds[0] / "config.json").write_text(json.dumps(config | {"train": config["train"] | {"packing": "none"}}))
+    assert len(compare_folders(seeds)["evaluations"]) == 2
+
+
 def test_differences_are_between_rows_averaged_over_the_seeds(seeds, tmp_path):
     """Two seeds whose hits add up to those of others in every row are the same method in each row."""
     one, other = [0, 0, -1, -1] * 15, [-1, -1, 0, 0] * 15

@@ -207,7 +207,7 @@ def test_chosen_steps_are_traced_and_what_the_run_costs_is_told_before_it_starts
     assert trace.stat().st_size > 1000
     told = capsys.readouterr().out
     assert "model: 28,448 parameters to train on 1 cpu device(s) of 1 process(es)\n" in told
-    state = "parameters 0.1 MiB, optimizer 0.2 MiB, gradients 0.2 MiB, activations 2.9 MiB: 3.4 MiB of "
+    state = "parameters 0.1 MiB, optimizer 0.2 MiB, gradients 0.2 MiB, activations 2.3 MiB: 2.8 MiB of "
     assert f"memory per device, estimated: {state}" in told
     assert "profile of steps 2 to 2: tensorboard --logdir=" in told
 

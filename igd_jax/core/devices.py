@@ -16,43 +16,41 @@ class DeviceFacts:
     Attributes:
       memory_bytes: memory of the device; what programs may use is a few percent less.
       flops_per_second: peak of dense products in bfloat16 (float16 where a GPU has no bfloat16).
-      bandwidth_bytes_per_second: peak of what the device reads from its memory.
     """
 
     memory_bytes: int
     flops_per_second: float
-    bandwidth_bytes_per_second: float
 
 
-_V5E = DeviceFacts(16 * GIB, 197e12, 819e9)
-_V5P = DeviceFacts(95 * GIB, 459e12, 2765e9)
-_V6E = DeviceFacts(32 * GIB, 918e12, 1640e9)
+_V5E = DeviceFacts(16 * GIB, 197e12)
+_V5P = DeviceFacts(95 * GIB, 459e12)
+_V6E = DeviceFacts(32 * GIB, 918e12)
 _FACTS = {
-    "TPU v3": DeviceFacts(16 * GIB, 61.5e12, 450e9),
-    "TPU v4": DeviceFacts(32 * GIB, 275e12, 1228e9),
+    "TPU v3": DeviceFacts(16 * GIB, 61.5e12),
+    "TPU v4": DeviceFacts(32 * GIB, 275e12),
     "TPU v5 lite": _V5E,
     "TPU v5e": _V5E,
     "TPU v5": _V5P,
     "TPU v5p": _V5P,
     "TPU v6 lite": _V6E,
     "TPU v6e": _V6E,
-    "TPU7x": DeviceFacts(96 * GIB, 1153.5e12, 3690e9),
-    "Tesla T4": DeviceFacts(16 * GIB, 65e12, 320e9),
-    "Tesla V100-SXM2-16GB": DeviceFacts(16 * GIB, 125e12, 900e9),
-    "Tesla V100-SXM2-32GB": DeviceFacts(32 * GIB, 125e12, 900e9),
-    "NVIDIA A10G": DeviceFacts(24 * GIB, 70e12, 600e9),
-    "NVIDIA A10": DeviceFacts(24 * GIB, 125e12, 600e9),
-    "NVIDIA L4": DeviceFacts(24 * GIB, 121e12, 300e9),
-    "NVIDIA L40S": DeviceFacts(48 * GIB, 362e12, 864e9),
-    "NVIDIA A100-SXM4-40GB": DeviceFacts(40 * GIB, 312e12, 1555e9),
-    "NVIDIA A100-SXM4-80GB": DeviceFacts(80 * GIB, 312e12, 2039e9),
-    "NVIDIA A100-PCIE-40GB": DeviceFacts(40 * GIB, 312e12, 1555e9),
-    "NVIDIA A100 80GB PCIe": DeviceFacts(80 * GIB, 312e12, 1935e9),
-    "NVIDIA H100 80GB HBM3": DeviceFacts(80 * GIB, 989e12, 3350e9),
-    "NVIDIA H100 PCIe": DeviceFacts(80 * GIB, 756e12, 2000e9),
-    "NVIDIA H100 NVL": DeviceFacts(94 * GIB, 835e12, 3900e9),
-    "NVIDIA H200": DeviceFacts(141 * GIB, 989e12, 4800e9),
-    "NVIDIA B200": DeviceFacts(180 * GIB, 2250e12, 8000e9),
+    "TPU7x": DeviceFacts(96 * GIB, 1153.5e12),
+    "Tesla T4": DeviceFacts(16 * GIB, 65e12),
+    "Tesla V100-SXM2-16GB": DeviceFacts(16 * GIB, 125e12),
+    "Tesla V100-SXM2-32GB": DeviceFacts(32 * GIB, 125e12),
+    "NVIDIA A10G": DeviceFacts(24 * GIB, 70e12),
+    "NVIDIA A10": DeviceFacts(24 * GIB, 125e12),
+    "NVIDIA L4": DeviceFacts(24 * GIB, 121e12),
+    "NVIDIA L40S": DeviceFacts(48 * GIB, 362e12),
+    "NVIDIA A100-SXM4-40GB": DeviceFacts(40 * GIB, 312e12),
+    "NVIDIA A100-SXM4-80GB": DeviceFacts(80 * GIB, 312e12),
+    "NVIDIA A100-PCIE-40GB": DeviceFacts(40 * GIB, 312e12),
+    "NVIDIA A100 80GB PCIe": DeviceFacts(80 * GIB, 312e12),
+    "NVIDIA H100 80GB HBM3": DeviceFacts(80 * GIB, 989e12),
+    "NVIDIA H100 PCIe": DeviceFacts(80 * GIB, 756e12),
+    "NVIDIA H100 NVL": DeviceFacts(94 * GIB, 835e12),
+    "NVIDIA H200": DeviceFacts(141 * GIB, 989e12),
+    "NVIDIA B200": DeviceFacts(180 * GIB, 2250e12),
 }
 
 

@@ -126,6 +126,12 @@ def _prompt_columns(examples: Examples, rows: Int[np.ndarray, " b"]) -> tuple[An
     return prefix, padded_width(int(examples.prompt.lengths[rows].max()) - len(prefix), PROMPT_WIDTHS)
 
 
+def padded_columns(examples: Examples, rows: Int[np.ndarray, " b"], item_tokens: Ragged) -> tuple[int, int, int]:
+    """Columns of the shared prefix, of prompts and of targets in a batch of these rows."""
+    prefix, width = _prompt_columns(examples, rows)
+    return len(prefix), width, _first_columns(examples, rows, item_tokens, 0)[1]
+
+
 def n_shapes(examples: Examples, groups: Iterable[Int[np.ndarray, " b"]]) -> int:
     """Number of shapes that the prompts of batches have, each made of one group of rows."""
     return len({(len(prefix), width) for prefix, width in (_prompt_columns(examples, group) for group in groups)})

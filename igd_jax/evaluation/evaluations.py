@@ -120,6 +120,10 @@ def short_labels(folders: Sequence[Path]) -> list[str]:
     return ["/".join(parts) for parts in paths]
 
 
+HOW_ROWS_LIE = ("packing", "pack_length")
+"""Fields of `train` that change no loss."""
+
+
 def read_origin(config: Any) -> Origin:
     """What the content of a config.json tells.
 
@@ -131,6 +135,8 @@ def read_origin(config: Any) -> Origin:
     """
     choice = read_choice(config["chosen"]) if "chosen" in config else None
     blank, chosen = json.loads(json.dumps(config)), {}
+    for name in HOW_ROWS_LIE:
+        blank["train"].pop(name, None)
     for name in ("train.seed", *(choice.tried if choice else ())):
         *sections, last = name.split(".")
         section = reduce(dict.__getitem__, sections, blank)

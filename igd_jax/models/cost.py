@@ -92,7 +92,15 @@ def _t5_forward(config: T5Config, batch: TextBatch) -> tuple[float, float]:
 
 
 def activation_bytes(
-    config: ModelConfig, remat: str, *, rows: int, width: int, target: int, vocab_size: int, itemsize: int
+    config: ModelConfig,
+    remat: str,
+    *,
+    rows: int,
+    width: int,
+    target_rows: int,
+    target: int,
+    vocab_size: int,
+    itemsize: int,
 ) -> int:
     """Estimate of the bytes of a decoder's states at the peak of a gradient, to a third or so.
 
@@ -101,7 +109,8 @@ def activation_bytes(
     Args:
       config: sizes of the model.
       remat: name in `layers.REMAT`.
-      rows, width, target: rows of the micro-batch on one device, their tokens, and columns of targets.
+      rows, width: rows of the micro-batch on one device, and their tokens.
+      target_rows, target: rows and columns of its targets.
       vocab_size: columns of the logits.
       itemsize: bytes per number of the computation.
     """
@@ -110,7 +119,7 @@ def activation_bytes(
     between = 2 * config.hidden_size + heads + kv_heads + 2 * config.mlp_size
     whole = (dots + between) * itemsize + 2 * 4 * config.num_heads * width
     kept = {"none": whole, "dots": dots * itemsize, "full": config.hidden_size * itemsize}[remat]
-    logits = 4 * rows * targets_at_once(rows, target, vocab_size) * vocab_size
+    logits = 4 * target_rows * targets_at_once(target_rows, target, vocab_size) * vocab_size
     return rows * width * (config.num_layers * kept + whole) + 2 * logits
 
 

@@ -1,5 +1,6 @@
 """The config of a run: from an experiment file or the run in a workdir, with fields changed on the command line."""
 
+import itertools
 import json
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,10 @@ from igd_jax.core.log import say
 from igd_jax.methods import with_defaults
 from igd_jax.session.experiments import DEFAULTS, described, read_config
 
-FREE_TO_CHANGE = ("decode", "eval", "mesh", "model.remat", "model.attention")
+FREE_TO_CHANGE = (
+    *("decode", "eval", "mesh", "model.remat", "model.attention", "train.packing", "train.pack_length"),
+    "data.dir",  # whose content is compared by fingerprint
+)
 """Sections and fields of the config that may differ from the config of the run in a workdir."""
 FREE_TO_RESUME = (
     *FREE_TO_CHANGE,
@@ -167,6 +171,10 @@ def config_json(config: ConfigDict) -> Any:
 
 
 def _option(name: str) -> str | None:
-    """Value of an option on the command line, before flags are parsed."""
-    words = [word for arg in sys.argv[1:] for word in arg.split("=", 1)]
-    return words[words.index(name) + 1] if name in words[:-1] else None
+    """Value of an option before flags are parsed; as absl, the last one counts, and one dash does as well as two."""
+    value, words = None, [*itertools.takewhile(lambda word: word != "--", sys.argv[1:])]
+    for word, following in itertools.zip_longest(words, words[1:]):
+        given, is_assigned, assigned = word.partition("=")
+        if given in (name, name.removeprefix("-")):
+            value = assigned if is_assigned else following
+    return value

@@ -120,11 +120,13 @@ def _activations(session: Session, longest: TextBatch | ItemBatch) -> int | None
     config, model = backbone_config(session), session.settings.model
     if not isinstance(config, ModelConfig) or not isinstance(longest, TextBatch):
         return None
+    shards = row_shards(session.mesh) // jax.process_count()  # a process makes its own rows only
     return activation_bytes(
         config,
         model.remat,
-        rows=len(longest.prompt) * jax.process_count() // row_shards(session.mesh),  # a process makes its own only
+        rows=len(longest.prompt) // shards,
         width=longest.shared_prefix.size + longest.prompt.shape[1] + (0 if longest.paths else longest.target.shape[1]),
+        target_rows=len(longest.target) // shards,
         target=longest.target.shape[1],
         vocab_size=vocab_size(session, config),
         itemsize=jnp.dtype(model.dtype).itemsize,

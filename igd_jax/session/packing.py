@@ -4,14 +4,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 from jax.sharding import Mesh
+from jaxtyping import Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
+from igd_jax.core.map_rows import in_groups
+from igd_jax.core.ragged import Ragged
 from igd_jax.core.sharding import divisible, row_shards
-from igd_jax.data.batches import Users, rows_of_step, steps_per_epoch
+from igd_jax.data.batches import Users, by_length, padded_columns, rows_of_step, steps_per_epoch
 from igd_jax.data.examples import Examples
 from igd_jax.data.packing import PackShape, Placed, own_lengths, per_pack, place_rows
 from igd_jax.methods.base import Objective
@@ -19,21 +23,25 @@ from igd_jax.models.attention import columns_in_order
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.cost import forward_flops_per_token
 from igd_jax.session.cost import backbone_config, vocab_size
-from igd_jax.session.sections import PADDED, TREES
+from igd_jax.session.sections import AUTO, PADDED, TREES
 from igd_jax.session.session import Session
 
 WIDTHS = (256, 384, 512, 1024)
 """Tokens of a pack, beside those of the longest row, of which the cheapest number is taken: in wide packs less is left
 over and more is shared, but attention costs more."""
 MOST_TOKENS = 1.25
-"""Packs of a micro-batch at most, rounded up, in proportion to those asked for, if fewer of them then stay empty."""
+"""Tokens of a micro-batch at most, in proportion to those asked for, if fewer of its packs then stay empty."""
 MORE_SLOTS, MORE_ROWS = (1.15, 1.3, 1.5), 2.0
 """Room for targets, of which the cheapest is taken, and for rows of a device's packs, in proportion to the mean of the
 steps that are tried: where steps differ, packs stay empty for want of room; but the head runs on empty places, too."""
 MORE_BATCHES = 1.15
 """Micro-batches of a step at most, in proportion to the most of those that are tried."""
-TRIED_STEPS = 8
+TRIED_ROWS, TRIED_STEPS = 2048, (4, 64)
+"""Rows of the first steps that are tried, and those steps at least and at most."""
 ANY = 2**30
+
+Steps: TypeAlias = Sequence[Int[np.ndarray, " _"]]
+"""Row numbers of each of some steps."""
 
 
 def users_to_shuffle(session: Session) -> Users | None:
@@ -47,7 +55,7 @@ def choose_packs(session: Session, objective: Objective, *, train: Examples, val
     """Sizes of packs for any rows of a run, from the packs of some steps; prints them. None = rows are padded.
 
     Raises:
-      InputError: `config.train.pack_length` is less than the longest row.
+      InputError: `config.train.pack_length` is less than the longest row, or more than any step has.
     """
     settings, model, tokens = session.settings.train, session.settings.model, session.index.item_tokens
     if settings.packing == PADDED:
@@ -63,23 +71,31 @@ def choose_packs(session: Session, objective: Objective, *, train: Examples, val
 
     trees = settings.packing == TREES
     free = PackShape(0, ANY, ANY, 0, trees=trees, shares_prefix=apart, covers_prompt=covers_prompt)
-    place = partial(_tried, session, train, users_to_shuffle(session))
-    widths = [replace(free, width=width) for width in _widths(settings.pack_length, longest)]
-    shape, placed = _cheapest_width(
-        session, {shape: place(shape) for shape in widths}, tokens=settings.micro_batch_size * float(lengths.mean())
-    )
+    steps = _first_steps(session, len(train))
+    place = partial(_placed, train, steps, tokens)
+    most = settings.global_batch_size * longest
+    widths = [replace(free, width=width) for width in _widths(settings.pack_length, longest, most)]
+    wanted = min(settings.micro_batch_size, len(train)) * float(lengths.mean())
+    shape, placed = _cheapest_width(session, {shape: place(shape) for shape in widths}, tokens=wanted)
     _, slots, rows = shape.together * per_pack(placed, covers_prompt=covers_prompt)
     least = longest_target + longest * covers_prompt
     shape = replace(shape, rows=_rounded(MORE_ROWS * rows, 4))
     with_room = [replace(shape, slots=_rounded(max(more * slots, least), 16)) for more in MORE_SLOTS]
     shape, placed = _cheapest(session, {shape: place(shape) for shape in with_room})
+    if settings.packing == AUTO:
+        padded = _padded_flops(session, train, steps, covers_prompt=covers_prompt)
+        if (share := padded / _flops_of(session, shape, placed)) < 1:
+            say(f"packing: none, as padded rows take {share:.2f} times the operations of packs")
+            return None
     _say_sizes(shape, placed)
     return replace(shape, batches=int(-(-MORE_BATCHES * max(each.n_packs for each in placed) // shape.packs)))
 
 
 def _say_sizes(shape: PackShape, placed: Sequence[Placed]) -> None:
     room = np.array([shape.width, shape.slots / shape.together, shape.rows / shape.together])
-    used = per_pack(placed, covers_prompt=shape.covers_prompt) / room
+    n_packs = [each.n_packs for each in placed]
+    n_filled_up = [-(-number // shape.packs) * shape.packs for number in n_packs]
+    used = per_pack(placed, covers_prompt=shape.covers_prompt) / room * sum(n_packs) / sum(n_filled_up)
     own = sum(int(each.own.sum()) for each in placed)
     whole = sum(int(each.texts.lengths.sum()) for each in placed)
     shared = f"; {1 - own / whole:.0%} of the rows' tokens are shared" if shape.trees else ""
@@ -90,12 +106,17 @@ def _say_sizes(shape: PackShape, placed: Sequence[Placed]) -> None:
     )
 
 
-def _widths(given: int, longest: int) -> list[int]:
-    """Tokens that a pack may have."""
+def _widths(given: int, longest: int, most: int) -> list[int]:
+    """Tokens that a pack may have, between those of the longest row and the most that a step can have."""
     if given and given < longest:
         raise InputError(
-            f"config.train.pack_length is {given}, but the longest row has {longest} tokens (of its prompt, without "
-            "what all share, and its target); raise it, or lower config.data.max_length"
+            f"config.train.pack_length is {given}, but the longest row has {longest} tokens (of its prompt, but for "
+            "what stands apart, and its target); raise it, or lower config.data.max_length"
+        )
+    if given > most:
+        raise InputError(
+            f"config.train.pack_length is {given}, but the config.train.global_batch_size rows of a step have at most "
+            f"{most} tokens together; lower it, or set it to 0 for the width that takes the fewest operations"
         )
     return [given] if given else [_rounded(longest, 64), *(width for width in WIDTHS if width > longest)]
 
@@ -110,14 +131,13 @@ def _cheapest_width(
       tokens: those that are asked for of a micro-batch.
     """
     mesh = session.mesh
-    return _cheapest(
-        session,
-        {
-            replace(shape, packs=packs, slots=0, together=packs // row_shards(mesh)): placed
-            for shape, placed in tried.items()
-            for packs in _numbers_of_packs(tokens / shape.width, mesh)
-        },
-    )
+    sized = {
+        replace(shape, packs=packs, slots=0, together=packs // row_shards(mesh)): placed
+        for shape, placed in tried.items()
+        for packs in _numbers_of_packs(tokens / shape.width, mesh)
+    }
+    most = max(MOST_TOKENS * tokens, min(shape.packs * shape.width for shape in sized))
+    return _cheapest(session, {shape: placed for shape, placed in sized.items() if shape.packs * shape.width <= most})
 
 
 def _numbers_of_packs(wanted: float, mesh: Mesh) -> list[int]:
@@ -128,15 +148,20 @@ def _numbers_of_packs(wanted: float, mesh: Mesh) -> list[int]:
 
 def _cheapest(session: Session, tried: Mapping[PackShape, list[Placed]]) -> tuple[PackShape, list[Placed]]:
     """The sizes that take the fewest operations on some steps, with the packs of those."""
+    return min(tried.items(), key=lambda sized: _flops_of(session, *sized))
+
+
+def _flops_of(session: Session, shape: PackShape, placed: Sequence[Placed]) -> float:
+    """Operations on the packs of some steps."""
+    config, n_ids = _sizes(session)
+    return _flops(config, shape, n_packs=[each.n_packs for each in placed], n_ids=n_ids)
+
+
+def _sizes(session: Session) -> tuple[ModelConfig, int]:
+    """Sizes of the model, and number of the ids that it writes."""
     config = backbone_config(session)
     assert isinstance(config, ModelConfig)  # rows of others do not stand in packs
-    n_ids = vocab_size(session, config)
-
-    def cost(shape: PackShape) -> float:
-        return _flops(config, shape, n_packs=[each.n_packs for each in tried[shape]], n_ids=n_ids)
-
-    shape = min(tried, key=cost)
-    return shape, tried[shape]
+    return config, vocab_size(session, config)
 
 
 def _flops(config: ModelConfig, shape: PackShape, *, n_packs: Sequence[int], n_ids: int) -> float:
@@ -147,15 +172,29 @@ def _flops(config: ModelConfig, shape: PackShape, *, n_packs: Sequence[int], n_i
     return sum(-(-number // shape.packs) for number in n_packs) * (layers + head)
 
 
-def _tried(session: Session, examples: Examples, users: Users | None, shape: PackShape) -> list[Placed]:
-    """The packs of the first steps."""
-    settings = session.settings.train
-    size, n_rows = settings.global_batch_size, len(examples)
-    drawn = (
-        rows_of_step(n_rows, batch_size=size, seed=settings.seed, step=step, users=users)
-        for step in range(min(TRIED_STEPS, steps_per_epoch(n_rows, size)))
-    )
-    return [place_rows(examples, rows, session.index.item_tokens, shape) for rows in drawn]
+def _padded_flops(session: Session, examples: Examples, steps: Steps, *, covers_prompt: bool) -> float:
+    """As `_flops`, of the same rows, padded to the longest of each micro-batch."""
+    size, found = session.settings.train.micro_batch_size, 0.0
+    config, n_ids = _sizes(session)
+    for group in (group for rows in steps for group in in_groups(by_length(examples, rows), size)):
+        shared, prompt, target = padded_columns(examples, group, session.index.item_tokens)
+        layers = (prompt + target) * forward_flops_per_token(config, columns_in_order(prompt + target))
+        found += size * (layers + 2.0 * (target + covers_prompt * (shared + prompt)) * config.hidden_size * n_ids)
+    return found
+
+
+def _first_steps(session: Session, n_rows: int) -> Steps:
+    settings, users = session.settings.train, users_to_shuffle(session)
+    size, (fewest, most) = settings.global_batch_size, TRIED_STEPS
+    n_steps = min(max(fewest, min(most, TRIED_ROWS // size)), steps_per_epoch(n_rows, size))
+    return [
+        rows_of_step(n_rows, batch_size=size, seed=settings.seed, step=step, users=users) for step in range(n_steps)
+    ]
+
+
+def _placed(examples: Examples, steps: Steps, item_tokens: Ragged, shape: PackShape) -> list[Placed]:
+    """The packs of some steps."""
+    return [place_rows(examples, rows, item_tokens, shape) for rows in steps]
 
 
 def _rounded(number: float | int, multiple: int) -> int:

@@ -31,7 +31,6 @@ from igd_jax.session.checks import KINDS, Argument, check_names, check_type, rea
 from igd_jax.session.sections import (
     AUTO,
     PADDED,
-    ROWS,
     TOKENIZER,
     DataSettings,
     DecodeSettings,
@@ -96,9 +95,8 @@ def settings_from(config: ConfigDict, *, needs: Collection[str] = TO_DECODE) -> 
     kind = _kind(settings.model, needs)
     for line in _contradictions(settings, method, kind=kind):
         raise InputError(line)
-    if settings.train.packing == AUTO:
-        packing = PADDED if any(_against_packs(settings, method, kind=kind)) else ROWS
-        settings = dataclasses.replace(settings, train=dataclasses.replace(settings.train, packing=packing))
+    if settings.train.packing == AUTO and any(_against_packs(settings, method, kind=kind)):
+        settings = dataclasses.replace(settings, train=dataclasses.replace(settings.train, packing=PADDED))
     return settings
 
 

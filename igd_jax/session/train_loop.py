@@ -75,7 +75,8 @@ def train_steps(
                 out.metrics.sync()
                 out.checkpoints.save_last(state, progress)
             if stop:
-                say(f"terminated: saving step {step}; the same command resumes from it")
+                saved = f"saving step {step}; the same command resumes from it" if step else "no step was made"
+                say(f"terminated: {saved}")
             if is_over:
                 return step, progress
             groups, amount = out.log.take(ahead)

@@ -11,7 +11,6 @@ def test_the_limits_of_a_device_are_found_by_its_kind(kind: str, gib: int, teraf
     found = facts(kind)
     assert found is not None
     assert (found.memory_bytes / 2**30, found.flops_per_second / 1e12) == (gib, teraflops)
-    assert 1e11 < found.bandwidth_bytes_per_second < 1e13
 
 
 def test_a_device_that_is_not_known_has_no_limits():

@@ -59,12 +59,12 @@ def test_operations_are_those_of_the_program_but_for_what_causality_hides(kind):
 
 def test_what_is_kept_of_each_layer_decides_about_the_activations():
     def size(remat: str, rows: int = 16) -> int:
-        sizes = {"rows": rows, "width": 281, "target": 32, "vocab_size": 4096, "itemsize": 4}
+        sizes = {"rows": rows, "width": 281, "target_rows": rows, "target": 32, "vocab_size": 4096, "itemsize": 4}
         return activation_bytes(NAMED["nano"], remat, **sizes)
 
     assert size("full") < size("dots") < size("none")
     assert size("dots", rows=32) == 2 * size("dots")
     deeper = dataclasses.replace(NAMED["nano"], num_layers=5)
-    more = activation_bytes(deeper, "full", rows=1, width=10, target=1, vocab_size=9, itemsize=2)
-    less = activation_bytes(NAMED["nano"], "full", rows=1, width=10, target=1, vocab_size=9, itemsize=2)
+    sizes = {"rows": 1, "width": 10, "target_rows": 1, "target": 1, "vocab_size": 9, "itemsize": 2}
+    more, less = (activation_bytes(config, "full", **sizes) for config in (deeper, NAMED["nano"]))
     assert more - less == 10 * 128 * 2

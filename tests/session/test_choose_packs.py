@@ -1,11 +1,15 @@
 """The width of packs, if it is not given, is the one that takes the fewest operations."""
 
+import re
+
 import numpy as np
 import pytest
 import tiny_run
 from runs import session_of
 
-from igd_jax.data.packing import PackShape, place_rows
+from igd_jax.core.errors import InputError
+from igd_jax.data.batches import rows_of_step, steps_per_epoch
+from igd_jax.data.packing import PackShape, own_lengths, place_rows
 from igd_jax.session import packing
 from igd_jax.session.cost import backbone_config
 from igd_jax.session.input import micro_batches
@@ -53,8 +57,39 @@ def test_rows_of_an_evaluation_are_placed_together_whatever_the_size_of_a_step(t
     assert len(batches) == -(-placed.n_packs // packs.packs) < len(rows) / 8
 
 
-def _chosen(tiny, tmp_path):
-    session = session_of(tiny_run.tiny_config(tiny, {"train.packing": "rows"}), tmp_path)
+@pytest.mark.parametrize(("packing", "n_rows", "in_packs"), [("auto", 1, False), ("rows", 1, True), ("auto", 16, True)])
+def test_rows_are_padded_where_that_takes_fewer_operations_unless_told(
+    tiny, tmp_path, capsys, packing, n_rows, in_packs
+):
+    sizes = {"train.global_batch_size": n_rows, "train.micro_batch_size": n_rows}
+    found = _chosen(tiny, tmp_path, {"train.packing": packing, **sizes})
+    told = capsys.readouterr().out
+    assert (found is not None) == in_packs
+    assert ("packing: none, as padded rows take 0." in told) == (not in_packs)
+
+
+def test_packs_that_fill_up_a_micro_batch_are_no_tokens(tiny, tmp_path, capsys):
+    sizes = {"train.pack_length": 64, "train.global_batch_size": 16}
+    found = _chosen(tiny, tmp_path, {"train.packing": "rows", **sizes})
+    (told,) = re.findall(r"; (\d+)% of tokens", capsys.readouterr().out)
+    session = session_of(tiny_run.tiny_config(tiny, sizes), tmp_path)
+    train, tokens = session.examples(session.rows("train")), session.index.item_tokens
+    own = own_lengths(train, tokens, shares_prefix=True)
+    used = read = 0
+    for step in range(steps_per_epoch(len(train), 16)):
+        rows = rows_of_step(len(train), batch_size=16, seed=session.settings.train.seed, step=step)
+        used += own[rows].sum()
+        read += 64 * found.packs * -(-place_rows(train, rows, tokens, found).n_packs // found.packs)
+    assert int(told) == round(100 * used / read)
+
+
+def test_a_pack_that_no_step_can_fill_is_refused(tiny, tmp_path):
+    with pytest.raises(InputError, match=r"pack_length is 5000, but the .* rows of a step have at most \d+ tokens"):
+        _chosen(tiny, tmp_path, {"train.packing": "rows", "train.pack_length": 5000})
+
+
+def _chosen(tiny, tmp_path, changes=None):
+    session = session_of(tiny_run.tiny_config(tiny, {"train.packing": "rows"} | (changes or {})), tmp_path)
     objective = session.method.objective(session.context(session.index))
     train, valid = (session.examples(session.rows(split)) for split in ("train", "valid"))
     return choose_packs(session, objective, train=train, valid=valid)

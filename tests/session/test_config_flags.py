@@ -1,12 +1,16 @@
 """What --help of a command says of its config, and which configs are those of a run."""
 
+import sys
+
 import pytest
 from command import run_process
 
 from configs import igd
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, write_json
+from igd_jax.session import config_flags
 from igd_jax.session.config_flags import check_workdir, config_at, config_json
+from igd_jax.session.config_grid import changed
 
 
 @pytest.mark.parametrize(("program", "given"), [("train", ["--config=igd"]), ("evaluate", None)])
@@ -28,6 +32,29 @@ def test_a_run_may_be_older_than_some_arguments_of_its_method(tmp_path):
     config.method.args.weights = "gain"
     with pytest.raises(InputError, match=r"run of another config: method.args differ"):
         check_workdir(config, Workdir(str(tmp_path)))
+
+
+def test_what_changes_no_loss_and_where_the_data_lie_may_differ_from_the_run(tmp_path):
+    (config := igd.get_config()).data.dir = "data"
+    write_json(tmp_path / "config.json", config_json(config))
+    changes = {"train.packing": "none", "train.pack_length": 512, "data.dir": "moved/data"}
+    check_workdir(changed(config, changes), Workdir(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["--workdir=a", "--workdir=b"], "b"),
+        (["-workdir=a", "--title", "workdir"], "a"),
+        (["--workdir", "a=b"], "a=b"),
+        (["--", "--workdir=a"], None),
+        (["--workdir"], None),
+        (["--workdirs=a", "workdir=b"], None),
+    ],
+)
+def test_an_option_is_read_as_absl_reads_it(monkeypatch, words, expected):
+    monkeypatch.setattr(sys, "argv", ["program", *words])
+    assert config_flags._option("--workdir") == expected
 
 
 def test_the_config_of_an_evaluation_is_read_without_how_values_were_chosen(tmp_path):

@@ -59,7 +59,7 @@ def test_what_follows_from_otherfields_of(plain, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        pytest.param({}, "rows", id="a decoder"),
+        pytest.param({}, "auto", id="a decoder, by its rows"),
         pytest.param({"train.packing": "none"}, "none", id="as given"),
         pytest.param({"train.packing": "trees"}, "trees", id="trees as given"),
         pytest.param({"loss.normalizer": "micro_batch"}, "none", id="a loss per micro-batch"),
