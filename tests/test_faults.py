@@ -29,6 +29,7 @@ from igd_jax.data.prepared import load
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluation.predictions import Prediction, Target, read_predictions
 from igd_jax.session import train_loop
+from igd_jax.session.scored import Scored
 from igd_jax.session.config_grid import Axis
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.step import StepFunctions, TrainState, init_state
@@ -147,8 +148,8 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
     def evaluate_loss(_: StepFunctions, state: TrainState, *__: Any, **___: Any) -> dict[str, float]:
         return {"valid_loss": 1 / (1 + float(state.params["w"]))}
 
-    def score(*_: Any, **__: Any) -> evaluate.Scored:
-        scored = object.__new__(evaluate.Scored)
+    def score(*_: Any, **__: Any) -> Scored:
+        scored = object.__new__(Scored)
         model = SimpleNamespace(step=4)
         vars(scored).update(metrics={"n": next(counts)}, users_per_second=1.0, recommender=model)
         return scored

@@ -95,7 +95,7 @@ def _recommend(what: str, *damaged: str, more: tuple[str, ...] = (), **others: A
     given = ("--workdir=run", "--input=requests.jsonl", "--output=answers.jsonl", *more)
     known = {
         "needs": (*RUN, "requests.jsonl"),
-        "writes": ("answers.jsonl", "run/cache", "data.tokens"),
+        "writes": ("answers.jsonl", ".answers.jsonl.made_from", "run/cache", "data.tokens"),
         "result": ("answers.jsonl",),
     }
     return Target(f"recommend {what}", recommend, given, damaged=damaged, **known | others)
