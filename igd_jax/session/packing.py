@@ -42,6 +42,8 @@ ANY = 2**30
 
 Steps: TypeAlias = Sequence[Int[np.ndarray, " _"]]
 """Row numbers of each of some steps."""
+Sizes: TypeAlias = tuple[ModelConfig, int]
+"""Sizes of the model, and number of the ids that it writes: read once, as they may be those of a file."""
 
 
 def users_to_shuffle(session: Session) -> Users | None:
@@ -76,15 +78,16 @@ def choose_packs(session: Session, objective: Objective, *, train: Examples, val
     most = settings.global_batch_size * longest
     widths = [replace(free, width=width) for width in _widths(settings.pack_length, longest, most)]
     wanted = min(settings.micro_batch_size, len(train)) * float(lengths.mean())
-    shape, placed = _cheapest_width(session, {shape: place(shape) for shape in widths}, tokens=wanted)
+    sizes = _sizes(session)
+    shape, placed = _cheapest_width(sizes, session.mesh, {shape: place(shape) for shape in widths}, tokens=wanted)
     _, slots, rows = shape.together * per_pack(placed, covers_prompt=covers_prompt)
     least = longest_target + longest * covers_prompt
     shape = replace(shape, rows=_rounded(MORE_ROWS * rows, 4))
     with_room = [replace(shape, slots=_rounded(max(more * slots, least), 16)) for more in MORE_SLOTS]
-    shape, placed = _cheapest(session, {shape: place(shape) for shape in with_room})
+    shape, placed = _cheapest(sizes, {shape: place(shape) for shape in with_room})
     if settings.packing == AUTO:
-        padded = _padded_flops(session, train, steps, covers_prompt=covers_prompt)
-        if (share := padded / _flops_of(session, shape, placed)) < 1:
+        padded = _padded_flops(sizes, session, train, steps, covers_prompt=covers_prompt)
+        if (share := padded / _flops_of(sizes, shape, placed)) < 1:
             say(f"packing: none, as padded rows take {share:.2f} times the operations of packs")
             return None
     _say_sizes(shape, placed)
@@ -122,7 +125,7 @@ def _widths(given: int, longest: int, most: int) -> list[int]:
 
 
 def _cheapest_width(
-    session: Session, tried: Mapping[PackShape, list[Placed]], *, tokens: float
+    sizes: Sizes, mesh: Mesh, tried: Mapping[PackShape, list[Placed]], *, tokens: float
 ) -> tuple[PackShape, list[Placed]]:
     """The width and the number of packs that take the fewest operations but for the head, with packs of some steps.
 
@@ -130,14 +133,13 @@ def _cheapest_width(
       tried: packs of some steps in each width.
       tokens: those that are asked for of a micro-batch.
     """
-    mesh = session.mesh
     sized = {
         replace(shape, packs=packs, slots=0, together=packs // row_shards(mesh)): placed
         for shape, placed in tried.items()
         for packs in _numbers_of_packs(tokens / shape.width, mesh)
     }
     most = max(MOST_TOKENS * tokens, min(shape.packs * shape.width for shape in sized))
-    return _cheapest(session, {shape: placed for shape, placed in sized.items() if shape.packs * shape.width <= most})
+    return _cheapest(sizes, {shape: placed for shape, placed in sized.items() if shape.packs * shape.width <= most})
 
 
 def _numbers_of_packs(wanted: float, mesh: Mesh) -> list[int]:
@@ -146,19 +148,18 @@ def _numbers_of_packs(wanted: float, mesh: Mesh) -> list[int]:
     return sorted({divisible(number, mesh) for number in numbers})
 
 
-def _cheapest(session: Session, tried: Mapping[PackShape, list[Placed]]) -> tuple[PackShape, list[Placed]]:
-    """The sizes that take the fewest operations on some steps, with the packs of those."""
-    return min(tried.items(), key=lambda sized: _flops_of(session, *sized))
+def _cheapest(sizes: Sizes, tried: Mapping[PackShape, list[Placed]]) -> tuple[PackShape, list[Placed]]:
+    """The shape that takes the fewest operations on some steps, with the packs of those."""
+    return min(tried.items(), key=lambda shaped: _flops_of(sizes, *shaped))
 
 
-def _flops_of(session: Session, shape: PackShape, placed: Sequence[Placed]) -> float:
+def _flops_of(sizes: Sizes, shape: PackShape, placed: Sequence[Placed]) -> float:
     """Operations on the packs of some steps."""
-    config, n_ids = _sizes(session)
+    config, n_ids = sizes
     return _flops(config, shape, n_packs=[each.n_packs for each in placed], n_ids=n_ids)
 
 
-def _sizes(session: Session) -> tuple[ModelConfig, int]:
-    """Sizes of the model, and number of the ids that it writes."""
+def _sizes(session: Session) -> Sizes:
     config = backbone_config(session)
     assert isinstance(config, ModelConfig)  # rows of others do not stand in packs
     return config, vocab_size(session, config)
@@ -172,10 +173,9 @@ def _flops(config: ModelConfig, shape: PackShape, *, n_packs: Sequence[int], n_i
     return sum(-(-number // shape.packs) for number in n_packs) * (layers + head)
 
 
-def _padded_flops(session: Session, examples: Examples, steps: Steps, *, covers_prompt: bool) -> float:
+def _padded_flops(sizes: Sizes, session: Session, examples: Examples, steps: Steps, *, covers_prompt: bool) -> float:
     """As `_flops`, of the same rows, padded to the longest of each micro-batch."""
-    size, found = session.settings.train.micro_batch_size, 0.0
-    config, n_ids = _sizes(session)
+    (config, n_ids), size, found = sizes, session.settings.train.micro_batch_size, 0.0
     for group in (group for rows in steps for group in in_groups(by_length(examples, rows), size)):
         shared, prompt, target = padded_columns(examples, group, session.index.item_tokens)
         layers = (prompt + target) * forward_flops_per_token(config, columns_in_order(prompt + target))
