@@ -94,7 +94,7 @@ class VectorProcessor(LogitsProcessor):
         count = np.where(is_branch, trie.n_children[at], 0)
         beam = np.repeat(np.arange(n_beams), count)
         edge = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + trie.child_start[at][beam]
-        forced = np.flatnonzero(~is_branch & (node >= 0) & (trie.row_of_leaf(node) < 0))
+        forced = np.flatnonzero(~is_branch & (node >= 0) & ~np.isin(node, trie.leaf))
         beam, child = np.append(beam, forced), np.append(trie.child[edge], node[forced] + 1)
         weight = np.append(1 - self._alpha * self._factor[edge], np.ones(len(forced)))
         place = (torch.from_numpy(beam), torch.from_numpy(trie.token[child]).long())

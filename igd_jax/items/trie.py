@@ -49,11 +49,6 @@ class Trie:
         """Number of children of each branching node."""
         return np.diff(self.child_start)
 
-    def row_of_leaf(self, node: Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
-        """Catalogue row that ends at each node; -1 if none does, and for node -1."""
-        at = np.minimum(np.searchsorted(self.leaf, node), len(self.leaf) - 1)
-        return np.where(self.leaf[at] == node, self.row[at], np.int32(-1))
-
     def walk(
         self, rows: Ragged, order: Int[np.ndarray, " R"] | None = None
     ) -> tuple[Int[np.ndarray, " total"], Int[np.ndarray, " total"]]:

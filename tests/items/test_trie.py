@@ -59,8 +59,6 @@ def test_each_row_ends_in_a_leaf_and_no_other_node_ends_one(both):
     trie, nodes, rows = both
     leaves = {node.number: node.rows[0] for node in nodes if not node.children}
     assert dict(zip(trie.leaf.tolist(), range(len(rows)), strict=True)) == leaves
-    every = np.arange(-1, len(nodes))
-    assert trie.row_of_leaf(every).tolist() == [leaves.get(node, -1) for node in every.tolist()]
 
 
 def _walk_plainly(nodes: list[PlainNode], edges: dict[int, int], row: list[int]) -> tuple[list[int], list[int]]:
@@ -125,13 +123,9 @@ def test_a_trie_over_some_rows_is_that_of_a_catalogue_of_those_alone_with_row_nu
     for low, high, first, last in zip(some.child_lo, some.child_hi, alone.child_lo, alone.child_hi, strict=True):
         assert (np.flatnonzero(is_candidate[low:high]) + low).tolist() == some.row[first:last].tolist()
         assert is_candidate[[low, high - 1]].all()
-    every = np.arange(-1, len(some.token))
-    in_alone = alone.row_of_leaf(every)
-    np.testing.assert_array_equal(some.row_of_leaf(every), np.where(in_alone < 0, -1, some.row[in_alone]))
 
 
 def test_row_numbers_are_small_integers():
     trie = trie_of(catalog_of([[3, EOS], [4, EOS], [4, 5, EOS]]))
     for field in ("token", "branch", "child_start", "child", "child_lo", "child_hi", "leaf", "row"):
         assert getattr(trie, field).dtype == np.int32, field
-    assert trie.row_of_leaf(np.arange(3)).dtype == np.int32
