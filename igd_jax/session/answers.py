@@ -4,13 +4,14 @@ Requests are answered in chunks of the file that begin at the same lines in ever
 and the output of an interrupted run equals that of an uninterrupted one exactly.
 """
 
+import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import append_lines, write_text
@@ -49,29 +50,34 @@ def answer_file(make_recommender: Callable[[], Answering], source: Path, target:
     Lines that are not valid requests are reported, counted and skipped.
 
     Args:
-      make_recommender: function that makes the recommender; called only if there is a request to answer.
+      make_recommender: function that makes the recommender; called only if there are requests or earlier answers.
       source: file of requests.
       target: file of answers, which is created or resumed.
       k: length of the lists; None = `config.decode.top_k`.
 
     Raises:
       InputError: `source` does not exist, or `target` exists and is not a file of answers to it, or holds those of
-        another run, other settings or another k.
+        another run, other settings, another k or other requests.
     """
     written = _check(source, target)
+    recommender = make_recommender() if written.last else None
+    if recommender is not None:
+        _check_origin(target, source, f"{recommender.made_from} k={k}")
     if written.n_lines:
         say(f"going on after line {written.n_lines:,} of {source}")
     left_out, notes, n_answered = Told("left out", source), Told("note", source), 0
-    recommender: Answering | None = None
     keep: int | None = written.n_bytes
     with source.open("rb") as lines:
-        numbered = itertools.islice(enumerate(lines, start=1), written.n_lines, None)
+        digest = _digest(itertools.islice(lines, written.n_lines))
+        numbered = enumerate(lines, start=written.n_lines + 1)
         while chunk := list(itertools.islice(numbered, AT_ONCE)):
-            if recommender is None:
-                recommender = make_recommender()
-                _check_origin(target, f"{recommender.made_from} k={k}\n", goes_on=written.n_lines > 0)
+            recommender = recommender or make_recommender()
             requests = _read(chunk, recommender, left_out)
             answers = recommender.recommend(requests.values(), k=k)
+            digest = _digest((line for _, line in chunk), digest)
+            # Before the answers, so that there are none without it.
+            origin = {"from": f"{recommender.made_from} k={k}", "lines": chunk[-1][0], "requests": digest.hexdigest()}
+            write_text(_origin_file(target), f"{json.dumps(origin)}\n")
             texts = []
             for (number, request), answer in zip(requests.items(), answers, strict=True):
                 for note in answer.notes:
@@ -86,15 +92,42 @@ def answer_file(make_recommender: Callable[[], Answering], source: Path, target:
     say(f"{n_answered:,} requests answered, {left_out.count:,} lines left out, {notes.count:,} notes; see {target}")
 
 
-def _check_origin(target: Path, origin: str, *, goes_on: bool) -> None:
-    """Note where answers come from, in a hidden file beside them; raise `InputError` if earlier ones are of another."""
-    note = target.with_name(f".{target.name}.made_from")
-    if goes_on and note.is_file() and note.read_text(encoding="utf-8", errors="replace") != origin:
+def _origin_file(target: Path) -> Path:
+    """A hidden file beside answers that says where they come from."""
+    return target.with_name(f".{target.name}.made_from")
+
+
+def _check_origin(target: Path, source: Path, made_from: str) -> None:
+    """Raise `InputError` if there are answers of another recommender, or to other requests than `source` begins with.
+
+    Answers without a note of their origin are taken for those of this recommender.
+    """
+    if not (file := _origin_file(target)).is_file():
+        return
+    try:
+        origin = dict(json.loads(file.read_bytes()))
+        other, n_lines, requests = origin["from"] != made_from, int(origin["lines"]), origin["requests"]
+    except (KeyError, TypeError, ValueError):
+        other, n_lines, requests = True, 0, ""
+    if other:
         raise InputError(
             f"--output={target} holds answers of another run, of other settings or of another k, which would be mixed "
             "with these; name another file"
         )
-    write_text(note, origin)
+    with source.open("rb") as lines:
+        if _digest(itertools.islice(lines, n_lines)).hexdigest() != requests:
+            raise InputError(
+                f"--output={target} holds answers to other requests: the first {n_lines:,} lines of {source} are not "
+                "those that were answered; name another file"
+            )
+
+
+def _digest(lines: Iterable[bytes], digest: Any = None) -> Any:
+    """Hash of lines, whatever their ends, after those of `digest`."""
+    digest = digest or hashlib.sha256()
+    for line in lines:
+        digest.update(line.rstrip(b"\r\n") + b"\n")
+    return digest
 
 
 class Told:

@@ -157,14 +157,11 @@ def test_killed_in_any_line_it_goes_on_and_the_file_is_that_of_an_unbroken_run(a
     assert (f"going on after line {n_done} of" in said) == (n_done > 0)
 
 
-def test_a_finished_file_of_whole_chunks_is_left_alone(answer, tmp_path):
+def test_a_finished_file_of_whole_chunks_is_left_alone(answer, recommender, tmp_path, monkeypatch):
     answer(_requests(8))
     before = (tmp_path / "new" / "out.jsonl").read_bytes()
-
-    def never():
-        raise AssertionError("nothing is left to answer")
-
-    said, _ = answer(_requests(8), make=never)
+    monkeypatch.delattr(Recommender, "recommend")  # as nothing is left to answer
+    said, _ = answer(_requests(8))
     assert "going on after line 8 of" in said
     assert "0 requests answered" in said
     assert (tmp_path / "new" / "out.jsonl").read_bytes() == before
@@ -226,8 +223,9 @@ def test_what_was_written_stays_until_there_is_more(answer, tmp_path):
     assert (tmp_path / "new" / "out.jsonl").read_bytes() == before
 
 
-def test_answers_of_another_run_or_length_are_not_mixed_in(answer, recommender, tmp_path, monkeypatch):
-    requests = _requests(6)
+@pytest.mark.parametrize("n", [3, 6, 8], ids=["less than a chunk", "more", "whole chunks"])
+def test_answers_of_another_run_or_length_are_not_mixed_in(answer, recommender, tmp_path, monkeypatch, n):
+    requests = _requests(n)
     answer(requests)
     before = (tmp_path / "new" / "out.jsonl").read_bytes()
     with pytest.raises(InputError, match=r"out.jsonl holds answers of another run, of other settings or of another k"):
@@ -236,6 +234,32 @@ def test_answers_of_another_run_or_length_are_not_mixed_in(answer, recommender, 
     with pytest.raises(InputError, match=r"would be mixed with these; name another file"):
         answer(requests)
     assert (tmp_path / "new" / "out.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("n", [3, 6, 8], ids=["less than a chunk", "more", "whole chunks"])
+@pytest.mark.parametrize("changed", [0, -1])
+def test_answers_to_requests_that_have_changed_are_not_gone_on_with(answer, tmp_path, n, changed):
+    requests = _requests(n)
+    answer(requests)
+    before = (tmp_path / "new" / "out.jsonl").read_bytes()
+    requests[changed] = {"history": TITLES[:3]}
+    with pytest.raises(InputError, match=rf"to other requests: the first {n} lines of .*in.jsonl are not those"):
+        answer(requests + _requests(2))
+    assert (tmp_path / "new" / "out.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("note", ["", "[]", "{}", '{"from": 1}', "made by an earlier version k=None\n"])
+def test_answers_of_unknown_origin_are_not_gone_on_with(answer, tmp_path, note):
+    answer(_requests(6))
+    (tmp_path / "new" / ".out.jsonl.made_from").write_text(note)
+    with pytest.raises(InputError, match=r"out.jsonl holds answers of another run"):
+        answer(_requests(6))
+
+
+def test_a_length_that_no_list_has_leaves_nothing_behind(answer, tmp_path):
+    with pytest.raises(InputError, match="k is 9"):
+        answer(_requests(2), k=9)
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_is_no_file_of_answers(answer, tmp_path):
