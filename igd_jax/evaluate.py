@@ -39,6 +39,7 @@ from igd_jax.evaluation.tables import evaluation_table
 from igd_jax.session.config_flags import config_json, define_config_flag, define_decode_as_flag, load_config
 from igd_jax.session.config_grid import Axis, changed, parse_axis
 from igd_jax.session.scored import examples_of, predictions_of, score
+from igd_jax.session.settings import settings_from
 from igd_jax.session.unfinished import remove
 
 VARIED = ("decode.", "method.args.")
@@ -122,14 +123,27 @@ def try_values(
     Raises:
       InputError: see `score`.
     """
+    check_lists_fit_valid(config)
     on_valid: dict[str, Any] = {"eval.split": CHOSEN_ON, "eval.max_examples": max_examples}
+    trials = [changed(config, {**on_valid, axis.field: value}) for value in axis.values]
+    for trial in trials:  # bad values fail before good ones take their time
+        settings_from(trial, needs=())
     tried = []
-    for value in axis.values:
-        trial = changed(config, {**on_valid, axis.field: value})
+    for value, trial in zip(axis.values, trials, strict=True):
         tried.append(metrics := score(trial, workdir, unfinished=unfinished).metrics)
         metric, (mean,) = means_of_largest_ndcg([[metrics]])
         say(f"{axis.field}={value}: {metric} {mean:.4f} on {metrics['n']:,} {metrics['protocol']} of {CHOSEN_ON}")
     return tried
+
+
+def check_lists_fit_valid(config: ConfigDict) -> None:
+    """Raise `InputError` if `config.decode.allowed` has lists for the rows of another split than values are chosen on."""
+    if config.decode.allowed and config.eval.split != CHOSEN_ON:
+        raise InputError(
+            f"config.decode.allowed is {config.decode.allowed!r}, with a list for each row of {config.eval.split}, but "
+            f"values are chosen on {CHOSEN_ON}; choose with config.eval.split={CHOSEN_ON} and its lists, then give the "
+            "chosen value"
+        )
 
 
 def choose(
@@ -212,8 +226,9 @@ def _main() -> None:
         config.eval.split = flags.FLAGS.split
     name, choice, per_metric = flags.FLAGS.name or config.eval.split, None, None
     check_name(name, option="--name")
-    if flags.FLAGS.choose_per_metric and flags.FLAGS.choose is None:
-        raise InputError("--choose_per_metric has nothing to choose from; give --choose=FIELD=VALUE,VALUE with it")
+    for option in ("choose_per_metric", "choose_examples"):
+        if flags.FLAGS[option].value and flags.FLAGS.choose is None:
+            raise InputError(f"--{option} has nothing to choose from; give --choose=FIELD=VALUE,VALUE with it")
     check_replaceable(workdir.eval(name))  # before values are chosen, too
     # A start that fails on bad input must not create a folder, not even one for a lock.
     with owned(workdir.eval(name)) if workdir.path.is_dir() else nullcontext():

@@ -81,6 +81,8 @@ def main() -> None:
         raise InputError("give --history, or --input=REQUESTS.jsonl with --output=FILE.jsonl, and not both")
     if given.input and (given.candidate or given.exclude_history is not None or given.score):
         raise InputError("--candidate, --exclude_history and --score are of --history; a file of requests has fields")
+    if given.score and given.k is not None:
+        raise InputError("--k is the length of a list, and --score asks for the scores of given titles; leave one out")
     config = load_config(given.config, workdir)
     if given.input:
         requests, output = local_path(given.input, option="--input"), local_path(given.output, option="--output")

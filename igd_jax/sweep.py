@@ -7,8 +7,8 @@
 
 If only seeds vary, all runs are evaluated on `config.eval.split`, test by default. If anything else varies, all are
 evaluated on valid, the combination with the highest NDCG there (at the largest k, mean over seeds) is chosen, and that
-one alone is evaluated on `config.eval.split`. With --choose_seeds=1, combinations are tried with the first seed only,
-and the chosen one is then trained with all of them.
+one alone is evaluated on `config.eval.split`, unless that is valid. With --choose_seeds=1, combinations are tried with
+the first seed only, and the chosen one is then trained with all of them.
 
 A table of each split is printed, and written as `compare` writes it: that of `config.eval.split` to ROOT/compare.md and
 ROOT/compare.json, that of all combinations on valid to ROOT/compare_valid.md and ROOT/compare_valid.json.
@@ -31,7 +31,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, check_name, local_path, read_json
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say
-from igd_jax.evaluate import VARIED, config_record, evaluate
+from igd_jax.evaluate import VARIED, check_lists_fit_valid, config_record, evaluate
 from igd_jax.evaluation.choice import CHOSEN_ON, Choice, means_of_largest_ndcg
 from igd_jax.evaluation.tables import comparison_table
 from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, define_config_flag
@@ -80,6 +80,8 @@ def sweep(
         if names.count(name) > 1:
             raise InputError(f"two combinations would have one folder, {name}; let them differ in a letter or a digit")
     varied = [axis for axis in (*grid, *evaluations) if axis.field != SEED and len(axis.values) > 1]
+    if varied:
+        check_lists_fit_valid(config)
     with locked(output):
         if not varied:
             return [made.folder for made in _make(config, output, grid, evaluations)]

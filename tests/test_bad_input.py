@@ -144,7 +144,7 @@ def test_of_evaluation(ask, changes, message):
 
 
 def test_of_recommendation(ask):
-    assert "k is 11, but lists have a length of 10; give 1 to 10, or raise config.decode.top_k" in ask(
+    assert "k is 11, but lists have a length of 10; give 1 to 10, or raise config.decode.num_beams" in ask(
         recommend, "--history=A", "--k=11"
     )
     assert "no --history is given; name at least one title" in ask(recommend)

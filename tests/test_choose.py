@@ -146,6 +146,7 @@ def test_an_argument_of_the_method_can_be_chosen_if_decoding_reads_it(trained):
         ("eval.split=test", "eval.split cannot be varied here"),
         ("train.seed=1", "train.seed cannot be varied here; expected a field of decode., method.args."),
         ("decode.alpha=0.1,2", "config.decode.alpha is 2.0; expected a discount from 0 to 1"),
+        ("decode.num_beams=3,2", "config.eval.ks is (1, 3), but lists have a length of 2"),
     ],
 )
 def test_what_cannot_be_chosen_is_bad_input_and_writes_nothing(trained, choose, message):
@@ -153,7 +154,26 @@ def test_what_cannot_be_chosen_is_bad_input_and_writes_nothing(trained, choose, 
     assert done.code == 2
     (line,) = done.err.splitlines()
     assert message in line
+    assert "rows of valid" not in done.out, "a value was tried"
     assert not (trained / "eval" / "refused").exists()
+
+
+@pytest.mark.parametrize("option", ["--choose_examples=3", "--choose_per_metric"])
+def test_there_is_nothing_to_choose_from(trained, option):
+    done = run_here(program, f"--workdir={trained}", option, "--name=refused")
+    assert done.code == 2
+    assert "has nothing to choose from; give --choose=FIELD=VALUE,VALUE with it" in done.err
+
+
+def test_lists_of_the_rows_of_one_split_are_not_those_of_valid(trained, tmp_path):
+    (tmp_path / "allowed").write_text("null\n" * tiny_run.N_ROWS["test"])
+    given = (f"--workdir={trained}", f"--config.decode.allowed={tmp_path / 'allowed'}", "--name=refused")
+    done = run_here(program, *given, "--choose=decode.alpha=0,0.1")
+    assert done.code == 2
+    assert "with a list for each row of test, but values are chosen on valid; choose with config.eval.s" in done.err
+    (tmp_path / "allowed").write_text("null\n" * tiny_run.N_ROWS["valid"])
+    done = run_here(program, *given, "--choose=decode.alpha=0,0.1", "--split=valid", "--choose_examples=2")
+    assert (done.code, done.err) == (0, "")
 
 
 # ---------------------------------------------------------------------------------------------------------- per metric

@@ -109,6 +109,8 @@ def test_several_evaluations_of_a_run_each_take_part(runs):
         (["runs/a/eval/test", "runs/a/eval/x=0"], ["test", "x=0"]),
         (["runs/a", "runs/a/eval/test"], ["a", "a/test"]),
         (["x/a/eval/test", "y/a/eval/test"], ["x", "y"]),
+        (["runs/eval/a", "runs/a"], ["eval/a", "a"]),
+        (["runs/a/eval/test", "runs/a/test", "runs/b"], ["a/eval/test", "a/test", "b"]),
     ],
 )
 def test_labels_are_the_parts_of_the_paths_that_differ(folders, labels):

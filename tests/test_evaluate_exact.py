@@ -38,6 +38,13 @@ def test_a_number_of_queries_below_0_is_refused(trained):
     assert (done.code, len(done.err.splitlines())) == (2, 1)
 
 
+@pytest.mark.parametrize("option", ["--beam_misses=0", "--config.decode.search=exact"])
+def test_titles_that_are_all_too_long_cannot_be_ranked_exactly(trained, option):
+    done = run_here(program, f"--workdir={trained}", "--name=none", "--config.decode.max_new_tokens=1", option)
+    assert (done.code, len(done.err.splitlines())) == (2, 1)
+    assert "config.decode.max_new_tokens is 1, but the shortest title has" in done.err
+
+
 def test_without_a_beam_there_are_no_misses(trained, sasrec_run):
     for workdir, more in ((trained, ["--config.decode.search=exact"]), (sasrec_run, [])):
         done = run_here(program, f"--workdir={workdir}", "--name=none", "--beam_misses=4", *more)

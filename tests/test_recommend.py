@@ -97,7 +97,7 @@ def test_a_history_that_is_too_long_is_cut_and_that_is_told(ask):
 @pytest.mark.parametrize("k", [0, 5])
 def test_a_list_longer_than_the_beams_is_bad_input(tiny, trained, k):
     with pytest.raises(
-        InputError, match=rf"k is {k}, but lists have a length of 4; give 1 to 4, or raise config.decode.top_k"
+        InputError, match=rf"k is {k}, but lists have a length of 4; give 1 to 4, or raise config.decode.num_beams"
     ):
         program.recommend(tiny_run.tiny_config(tiny), Workdir(str(trained)), HISTORY, k=k)
 
@@ -105,3 +105,16 @@ def test_a_list_longer_than_the_beams_is_bad_input(tiny, trained, k):
 def test_no_history_is_bad_input(tiny, trained):
     with pytest.raises(InputError, match="no --history is given"):
         program.recommend(tiny_run.tiny_config(tiny), Workdir(str(trained)), [], k=1)
+
+
+def test_a_length_has_no_meaning_for_scores(ask):
+    done = ask("--k=2", f"--score={HISTORY[0]}")
+    assert done.code == 2
+    assert "--k is the length of a list, and --score asks for the scores of given titles; leave one out" in done.err
+
+
+def test_lists_for_the_rows_of_a_split_are_not_for_new_histories(ask, tmp_path):
+    (tmp_path / "allowed.jsonl").write_text("null\n")
+    done = ask(f"--config.decode.allowed={tmp_path / 'allowed.jsonl'}")
+    assert done.code == 2
+    assert "has lists for the rows of a split only; set it to '', and give a request candidates of its own" in done.err

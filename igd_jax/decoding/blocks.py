@@ -88,23 +88,25 @@ class _Tree:
         return np.append(np.int32(0), self.path[int(self.title[number])][: self.depth[number] - 1])
 
 
-def blocks_of(trie: Trie, lists: Sequence[Ragged]) -> tuple[Blocks, list[Int[np.ndarray, " titles"]]]:
+def blocks_of(
+    trie: Trie, lists: Sequence[Ragged], *, of_requests: bool = False
+) -> tuple[Blocks, list[Int[np.ndarray, " titles"]]]:
     """Lay out titles in blocks.
 
     Args:
       trie: the trie.
       lists: titles of the trie for each row, each once and in the order of the trie; token rows, ends included.
+      of_requests: whether other lists will follow; sizes are then powers of two, as each needs a program.
 
     Returns:
       The blocks, as NumPy arrays, and where the titles of each row end: columns, counted through its blocks.
     """
     trees = [_tree_of(trie, titles) for titles in lists]
     longest = max(int(tree.depth.max()) for tree in trees)
-    n_columns = min(max(WIDTH, 2 * longest + 2), power_of_two(max(len(tree.node) for tree in trees)))
+    rounded = power_of_two if of_requests else int
+    n_columns = min(max(WIDTH, rounded(2 * longest + 2)), power_of_two(max(len(tree.node) for tree in trees)))
     parts = [list(_parts(tree.depth, n_columns)) for tree in trees]
-    n_blocks = max(map(len, parts))
-    if len(lists) > 1:  # as requests differ, and each number needs a program
-        n_blocks = power_of_two(n_blocks)
+    n_blocks = rounded(max(map(len, parts)))
     width = int(trie.n_children.max(initial=1))
     shape = len(lists), n_blocks, n_columns
     filled: dict[str, Any] = {name: np.zeros(shape, np.int32) for name in ("node", "token", "depth", "leave")}

@@ -12,6 +12,8 @@ import numpy as np
 from flax import struct
 from jaxtyping import Array, Float, Int
 
+from igd_jax.core.errors import InputError
+from igd_jax.core.sharding import row_shards_here
 from igd_jax.core.types import Recommendations, TextBatch
 from igd_jax.decoding.blocks import Blocks, blocks_of
 from igd_jax.decoding.engine import OneCall
@@ -21,7 +23,7 @@ from igd_jax.models.backbone import Backbone, Prefix
 from igd_jax.models.visibility import Tree, mask_of
 
 LARGEST = 1 << 26
-"""Most logits at once."""
+"""Most logits at once, on a device."""
 
 
 @struct.dataclass
@@ -56,9 +58,18 @@ class ExactSearch(OneCall):
 
 
 def exact_search(search: TrieSearch, index: ItemIndex) -> ExactSearch:
-    """Make the engine that ranks the candidates of `index` by the scores of a search over them."""
+    """Make the engine that ranks the candidates of `index` by the scores of a search over them.
+
+    Raises:
+      InputError: all candidates are longer than the search writes.
+    """
     titles = index.catalog.tokens.take(index.trie.row)
-    fits = np.flatnonzero(titles.lengths <= search.options.max_length)
+    fits = np.flatnonzero(titles.lengths <= (longest := search.options.max_length))
+    if not len(fits):
+        raise InputError(
+            f"config.decode.max_new_tokens is {longest}, but the shortest title has {titles.lengths.min()} tokens, so "
+            "there is nothing to rank; raise it, or set it to 0 for the longest title"
+        )
     blocks, (place,) = blocks_of(index.trie, [titles.take(fits)])
     blocks, place, row = jax.tree.map(jnp.asarray, (blocks, place.astype(np.int32), index.trie.row[fits]))
     return ExactSearch(search, blocks, place, row, len(titles) - len(fits))
@@ -76,8 +87,9 @@ def title_scores(search: TrieSearch, batch: TextBatch, blocks: Blocks) -> Float[
     model = search.model
     prefix, of_rows = model.prefill(batch), search.edge_score.of_rows(batch)
     n_rows, n_columns = len(batch.prompt), blocks.node.shape[2]
-    most = max(LARGEST // (n_columns * model.config.vocab_size), 1)
-    size = next(size for size in range(min(most, n_rows), 0, -1) if n_rows % size == 0)
+    n_shards = row_shards_here() if n_rows % row_shards_here() == 0 else 1
+    n_own, most = n_rows // n_shards, max(LARGEST // (n_columns * model.config.vocab_size), 1)
+    size = n_shards * next(size for size in range(min(most, n_own), 0, -1) if n_own % size == 0)
     own = jax.tree.map(lambda x: jnp.broadcast_to(x, (n_rows, *x.shape[1:])), blocks)
 
     def of_some(rows: Int[Array, " b"]) -> Float[Array, "b columns"]:

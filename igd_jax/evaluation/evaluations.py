@@ -106,14 +106,19 @@ def find_evaluations(run: str) -> list[Path]:
 
 
 def short_labels(folders: Sequence[Path]) -> list[str]:
-    """Labels of folders: their paths without common first and last parts, and without ``eval``.
+    """Labels of folders: their paths without common first and last parts, and without ``eval`` if they then differ.
 
     ::
 
         runs/a/eval/test, runs/b/eval/test                 ->  a, b
         runs/a/eval/test, runs/a/eval/alpha=0, runs/b/...  ->  a/test, a/alpha=0, b/test
     """
-    paths = [[part for part in Path(os.path.abspath(folder)).parts if part != "eval"] for folder in folders]
+    whole = [list(Path(os.path.abspath(folder)).parts) for folder in folders]
+    labels = _without_common_ends([[part for part in parts if part != "eval"] for parts in whole])
+    return labels if len(set(labels)) == len(labels) else _without_common_ends(whole)
+
+
+def _without_common_ends(paths: list[list[str]]) -> list[str]:
     for end in (0, -1):
         while all(len(parts) > 1 for parts in paths) and len({parts[end] for parts in paths}) == 1:
             paths = [parts[1:] if end == 0 else parts[:-1] for parts in paths]

@@ -33,14 +33,14 @@ def ranked_exactly(
     return np.asarray(found.rows)
 
 
-def beam_of(recommender: Recommender) -> TrieSearch:
-    """The search whose beam recommends.
+def exact_beside(recommender: Recommender) -> ExactSearch:
+    """The exact ranking by the scores of the search whose beam recommends.
 
     Raises:
-      InputError: lists do not come from a beam over the trie.
+      InputError: lists do not come from a beam over the trie, or it can write no title.
     """
     if isinstance(recommender.engine, TrieSearch):
-        return recommender.engine
+        return exact_search(recommender.engine, recommender.index)
     raise InputError(
         "--beam_misses compares a beam over the trie with an exact ranking, but these lists come from none; set "
         "config.decode.search to jump or stepwise, for a method that searches the trie, or leave the option out"
@@ -49,6 +49,7 @@ def beam_of(recommender: Recommender) -> TrieSearch:
 
 def beam_misses(
     recommender: Recommender,
+    ranking: ExactSearch,
     rows: Int[np.ndarray, " Q"],
     ranked: Int[np.ndarray, "Q K"],
     *,
@@ -59,6 +60,7 @@ def beam_misses(
 
     Args:
       recommender: recommender of the lists.
+      ranking: `exact_beside` it.
       rows: row of each query in `config.eval.split`.
       ranked: catalogue rows that the beam recommends, best first; -1 = no result.
       ks: cut-offs.
@@ -67,12 +69,9 @@ def beam_misses(
     Returns:
       ``queries``, their number; and for each k, ``lists@k``, the share of lists whose first k results lack one of the
       exact first k, and ``results@k``, the share of the exact first k that are lacking.
-
-    Raises:
-      InputError: see `beam_of`.
     """
     some = evenly_spaced(len(rows), n_queries)
-    exact = ranked_exactly(recommender, exact_search(beam_of(recommender), recommender.index), rows[some])
+    exact = ranked_exactly(recommender, ranking, rows[some])
     misses: dict[str, Any] = {"queries": len(some)}
     for k in sorted({1, *ks}):
         lacking = 1.0 - overlap(ranked[some], exact, k)

@@ -95,6 +95,7 @@ class Recommender(Ranker):
         requests: list[Any] = [asked] if (is_one := isinstance(asked, Request | Mapping)) else list(asked)
         if requests and all(isinstance(each, str) for each in requests):
             requests, is_one = [{"history": requests}], True
+        self._check_no_lists_of_rows()
         k, given, resolved = self._checked_length(k), list[Request](), list[Resolved]()
         for number, each in enumerate(requests, start=1):
             try:
@@ -164,7 +165,7 @@ class Recommender(Ranker):
         if len(requests) != len(lists):
             raise InputError(f"{len(requests)} requests and {len(lists)} lists are given; give a list for each request")
         asked = [
-            Request(read_request(each).history, score=tuple(names)) for each, names in zip(requests, lists, strict=True)
+            {"history": read_request(each).history, "score": names} for each, names in zip(requests, lists, strict=True)
         ]
         return [np.array([one.score for one in each.results], np.float32) for each in self.recommend(asked)]
 
@@ -222,10 +223,18 @@ class Recommender(Ranker):
             )
         return found
 
-    def _checked_length(self, k: int | None) -> int:
-        top_k = self.session.settings.decode.top_k
-        if k is not None and not 1 <= k <= top_k:
+    def _check_no_lists_of_rows(self) -> None:
+        if given := self.session.settings.decode.allowed:
             raise InputError(
-                f"k is {k}, but lists have a length of {top_k}; give 1 to {top_k}, or raise config.decode.top_k"
+                f"config.decode.allowed is {given!r}, which has lists for the rows of a split only; set it to '', and "
+                "give a request candidates of its own"
             )
-        return top_k if k is None else k
+
+    def _checked_length(self, k: int | None) -> int:
+        decode = self.session.settings.decode
+        if k is not None and (not isinstance(k, int) or not 1 <= k <= decode.top_k):
+            raise InputError(
+                f"k is {k!r}, but lists have a length of {decode.top_k}; give 1 to {decode.top_k}, or raise "
+                "config.decode.num_beams (and config.decode.top_k, if that is not 0)"
+            )
+        return decode.top_k if k is None else k

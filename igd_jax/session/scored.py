@@ -18,7 +18,7 @@ from igd_jax.evaluation.metrics import CatalogueRows
 from igd_jax.evaluation.metrics_json import metrics_of
 from igd_jax.evaluation.predictions import Prediction
 from igd_jax.evaluation.queries import Queries, describe_targets, evenly_spaced, make_queries
-from igd_jax.session.beam_misses import beam_misses, beam_of
+from igd_jax.session.beam_misses import beam_misses, exact_beside
 from igd_jax.session.collaborative import collaborative_source
 from igd_jax.session.recommender import Recommender
 from igd_jax.session.session import set_up_to_decode
@@ -73,8 +73,7 @@ def score(
     )
     source = collaborative_source(session, split=settings.eval.split, n_rows=len(rows))
     recommender = Recommender(session, workdir)
-    if exact_queries is not None:
-        beam_of(recommender)
+    exact = None if exact_queries is None else exact_beside(recommender)
     examples = recommender.examples(rows.take(queries.row))
     start = time.monotonic()
     found = recommender.rank(
@@ -93,9 +92,9 @@ def score(
         ks=settings.eval.ks,
         candidates=settings.decode.candidates,
     )
-    if exact_queries is not None:
+    if exact is not None and exact_queries is not None:
         metrics["beam_misses"] = misses = beam_misses(
-            recommender, queries.row, np.asarray(found.rows), ks=settings.eval.ks, n_queries=exact_queries
+            recommender, exact, queries.row, np.asarray(found.rows), ks=settings.eval.ks, n_queries=exact_queries
         )
         say(f"the beam beside an exact ranking: {misses}")
     return Scored(recommender, rows, queries, catalogue, found, metrics, (len(queries) - recommender.n_read) / seconds)

@@ -52,7 +52,7 @@ def list_scores(
     distinct = [np.unique(rows, return_inverse=True) for rows in lists]
     titles = [index.catalog.tokens.take(rows) for rows, _ in distinct]
     missing = len(batch.prompt) - len(lists)
-    blocks, places = blocks_of(index.trie, titles + titles[:1] * missing)
+    blocks, places = blocks_of(index.trie, titles + titles[:1] * missing, of_requests=True)
     with jax.set_mesh(mesh):
         scores = np.asarray(title_scores(search, batch, jax.device_put(blocks, by_row(mesh))))
     return [row[place][at] for row, place, (_, at) in zip(scores, places, distinct, strict=False)]

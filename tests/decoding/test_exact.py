@@ -1,5 +1,6 @@
 """The exact ranking is what a beam as wide as the catalogue finds."""
 
+import jax
 import numpy as np
 import pytest
 from batches import text_batch
@@ -7,10 +8,12 @@ from plain_trie import random_rows
 from searches import engine_of, index_of, lists
 from tiny_models import VOCAB, random_model
 
+from igd_jax.core.sharding import replicated
 from igd_jax.decoding import blocks, exact
 from igd_jax.decoding.exact import exact_search
 from igd_jax.decoding.mixture import mixture
 from igd_jax.decoding.rebalancing import rebalanced
+from igd_jax.training.mesh import make_mesh, put_batch
 
 PROMPTS = [[5, 6, 7, 8, 9], [3], [11, 2, 11]]
 
@@ -70,3 +73,28 @@ def test_titles_that_the_search_cannot_finish_are_left_out(index):
     lengths = index.catalog.lengths
     assert n_left_out == (lengths[index.trie.row] > 4).sum() > 0
     assert {row for row in found.rows[0] if row >= 0} == {row for row in index.trie.row if lengths[row] <= 4}
+
+
+def test_devices_score_rows_beside_one_another(index, monkeypatch):
+    monkeypatch.setattr(exact, "LARGEST", 1)  # one row at a time on each
+    engine = exact_search(engine_of(random_model("decoder"), index, k=3), index)
+    batch = text_batch([[5, 6 + row] for row in range(8)])
+    alone = lists(engine, batch)
+    jax.clear_caches()  # as a constant has changed
+    mesh = make_mesh(data=4)
+    with jax.set_mesh(mesh):
+        there = lists(jax.device_put(engine, replicated(mesh)), put_batch(batch, mesh))
+        traced = jax.make_jaxpr(exact.title_scores.__wrapped__)(engine.search, batch, engine.blocks)
+    groups = [each.params["length"] for each in traced.eqns if each.primitive.name == "scan"]
+    assert groups[-1] == 2, groups
+    np.testing.assert_array_equal(there.rows, alone.rows)
+    np.testing.assert_allclose(there.scores, alone.scores, atol=1e-5)
+
+
+def test_sizes_of_blocks_for_requests_are_powers_of_two(index, monkeypatch):
+    monkeypatch.setattr(blocks, "WIDTH", 8)
+    titles = index.catalog.tokens.take(index.trie.row)
+    some = [titles.take(np.arange(n)) for n in range(1, len(titles) + 1)]
+    sizes = {blocks.blocks_of(index.trie, [each], of_requests=True)[0].node.shape[1:] for each in some}
+    assert {n & (n - 1) for shape in sizes for n in shape} == {0}
+    assert len(sizes) < len({blocks.blocks_of(index.trie, [each])[0].node.shape[1:] for each in some})
