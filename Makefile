@@ -22,19 +22,21 @@ lint: $(VENV)/installed-test
 	$(VENV)/bin/shellcheck -x launch/*.sh .ci/run
 
 docs: $(VENV)/installed
-	$(VENV)/bin/pip install -q -e '.[docs]'
+	$(RUN) -m pip install -q -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
-$(VENV)/bin/python:
+# Where launch/setup.sh made the environment, or making it was broken off, there is no pip yet.
+$(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
-$(VENV)/installed: setup.py | $(VENV)/bin/python
-	$(VENV)/bin/pip install -q -e .
+$(VENV)/installed: setup.py | $(VENV)/bin/pip
+	$(RUN) -m pip install -q -e .
 	touch $@
 
-$(VENV)/installed-test: setup.py | $(VENV)/bin/python
-	$(VENV)/bin/pip install -q -e '.[test]'
+$(VENV)/installed-test: setup.py | $(VENV)/bin/pip
+	$(RUN) -m pip install -q -e '.[test]'
 	touch $@ $(VENV)/installed
 
+# Runs and data of your own are left.
 clean:
-	rm -rf $(VENV) .cache runs *.egg-info
+	rm -rf $(VENV) .venv312 .cache build runs/quickstart runs/quickstart-data* *.egg-info

@@ -67,15 +67,15 @@ def check_accelerator() -> str:
                 raise RuntimeError(
                     f"the NVIDIA driver is {driver}, but {name} needs {least} or newer: update the driver"
                 )
-        raise RuntimeError("there is an NVIDIA GPU but jax runs on the CPU: run 'pip install -e .[cuda]'")
+        raise RuntimeError("there is an NVIDIA GPU but jax runs on the CPU: run pip install -e '.[cuda]'")
     if Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists():
-        raise RuntimeError("there is a TPU but jax runs on the CPU: run 'pip install -e .[tpu]'")
+        raise RuntimeError("there is a TPU but jax runs on the CPU: run pip install -e '.[tpu]'")
     return f"none found; the CPU is in use{plugins and f', though there is {plugins}'}"
 
 
-def _plugin(distribution: str) -> str:
-    """The name of a distribution if it makes jax use an accelerator, else nothing."""
-    name = distribution.lower().replace("_", "-")
+def _plugin(distribution: str | None) -> str:
+    """The name of a distribution if it makes jax use an accelerator, else nothing; None is what pip left behind."""
+    name = (distribution or "").lower().replace("_", "-")
     return name if name == "libtpu" or (name.startswith("jax-cuda") and name.endswith("-plugin")) else ""
 
 

@@ -137,7 +137,7 @@ def try_values(
 
 
 def check_lists_fit_valid(config: ConfigDict) -> None:
-    """Raise `InputError` if `config.decode.allowed` has lists for the rows of another split than values are chosen on."""
+    """Raise `InputError` if `config.decode.allowed` has lists for the rows of a split that values are not chosen on."""
     if config.decode.allowed and config.eval.split != CHOSEN_ON:
         raise InputError(
             f"config.decode.allowed is {config.decode.allowed!r}, with a list for each row of {config.eval.split}, but "
@@ -226,9 +226,8 @@ def _main() -> None:
         config.eval.split = flags.FLAGS.split
     name, choice, per_metric = flags.FLAGS.name or config.eval.split, None, None
     check_name(name, option="--name")
-    for option in ("choose_per_metric", "choose_examples"):
-        if flags.FLAGS[option].value and flags.FLAGS.choose is None:
-            raise InputError(f"--{option} has nothing to choose from; give --choose=FIELD=VALUE,VALUE with it")
+    if flags.FLAGS.choose_per_metric and flags.FLAGS.choose is None:
+        raise InputError("--choose_per_metric has nothing to choose from; give --choose=FIELD=VALUE,VALUE with it")
     check_replaceable(workdir.eval(name))  # before values are chosen, too
     # A start that fails on bad input must not create a folder, not even one for a lock.
     with owned(workdir.eval(name)) if workdir.path.is_dir() else nullcontext():

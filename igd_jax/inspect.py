@@ -113,16 +113,16 @@ def main() -> None:
     if not given.title.strip():
         raise InputError("--title is empty; give the title as it stands in the catalogue")
     own = {name: value for name in OF_THE_RUN if (value := getattr(given, name)) is not None}
-    if given.workdir is not None:
-        if own:
-            raise InputError(f"--workdir and --{next(iter(own))} are given; a run has its own, so give one of the two")
-        with contextlib.redirect_stdout(sys.stderr if given.json else sys.stdout):
+    with contextlib.redirect_stdout(sys.stderr if given.json else sys.stdout):
+        if given.workdir is not None:
+            if own:
+                raise InputError(f"--workdir and --{next(iter(own))} are given; a run has its own, so leave one out")
             found = inspect_run(Workdir(given.workdir), given.title)
-    else:
-        if not {"data", "tokenizer"} <= own.keys():
-            raise InputError("no run is given; give --workdir=RUN, or --data=DIR with --tokenizer=HF_DIR")
-        data, tokenizer = (local_folder(own.pop(name), option=f"--{name}") for name in ("data", "tokenizer"))
-        found = inspect(data, tokenizer, given.title, **own)
+        else:
+            if not {"data", "tokenizer"} <= own.keys():
+                raise InputError("no run is given; give --workdir=RUN, or --data=DIR with --tokenizer=HF_DIR")
+            data, tokenizer = (local_folder(own.pop(name), option=f"--{name}") for name in ("data", "tokenizer"))
+            found = inspect(data, tokenizer, given.title, **own)
     say(json.dumps(as_json(found), ensure_ascii=False) if given.json else repr(found))
 
 

@@ -7,7 +7,7 @@
 Prints one line per combination: whether a step with a micro-batch of `config.train.micro_batch_size` rows of
 `config.data.max_length` tokens fits a chip, or by how much it does not (docs/plan.md). If none fits, the first is tried
 again with what saves memory, one change after another, until it fits. Needs the package libtpu
-(pip install igd_jax[tpu]), and no TPU.
+(pip install 'igd_jax[tpu]'), and no TPU.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from igd_jax.core import errors
 from igd_jax.core.devices import GIB
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import duration, say
+from igd_jax.methods import load_method
 from igd_jax.session.ahead import step_cost, topology_mesh
 from igd_jax.session.config_flags import define_config_flag
 from igd_jax.session.config_grid import changed, name_of, parse_axis, points
@@ -36,6 +37,8 @@ def plan(config: ConfigDict, topology: str) -> Cost:
       InputError: the config is bad, there is no such topology, or the rows cannot be dealt over its chips.
     """
     settings = settings_from(config, needs={"model.path"})
+    if load_method(settings.method.name, settings.method.args).inputs != "text":
+        raise InputError(f"config.method.name is {settings.method.name!r}; plan is for models that read text")
     if settings.data.max_length <= TARGET_TOKENS:
         raise InputError(
             f"config.data.max_length is {settings.data.max_length}, of which {TARGET_TOKENS} tokens are targets here; "

@@ -9,6 +9,7 @@ import importlib
 import inspect
 import os
 import pkgutil
+import shlex
 import stat
 from collections.abc import Callable
 from dataclasses import replace
@@ -46,7 +47,7 @@ def define_flags() -> None:
     flags.DEFINE_integer(
         "min_history", None, "fewest items of history per row of train: 1, or 0", lower_bound=0, upper_bound=1
     )
-    flags.DEFINE_integer("max_history", None, "most items of history per row", lower_bound=1)
+    flags.DEFINE_integer("max_history", None, "most items of history per row", lower_bound=1, upper_bound=2**31 - 1)
     flags.DEFINE_integer(
         "max_eval_history", None, "the same for valid and test alone; 0: all", lower_bound=0, upper_bound=2**31 - 1
     )
@@ -163,7 +164,7 @@ def main() -> None:
     for line in describe(prepared.meta):
         say(line)
     say(f"wrote {FLAGS.output}")
-    say(f"next: python -m igd_jax.train --config=igd --config.data.dir={FLAGS.output} --workdir=RUN")
+    say(f"next: python -m igd_jax.train --config=igd --config.data.dir={shlex.quote(FLAGS.output)} --workdir=RUN")
 
 
 if __name__ == "__main__":

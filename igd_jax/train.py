@@ -9,6 +9,7 @@ exit with code 143 or 130; a second signal exits at once. With --profile_steps, 
 traced into profile/, for TensorBoard.
 """
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -141,8 +142,8 @@ def _train(
     say(f"best valid loss {progress['best_loss']:.4f} at step {progress['best_step']}")
     if isinstance(session.method, CollaborativeMethod):
         export_vectors(session, session.method, trained_model(session, workdir, context).model, workdir)
-    say(f"next:\n  python -m igd_jax.evaluate --workdir={workdir.path}")
-    say(f"  python -m igd_jax.report --workdir={workdir.path}")
+    told = shlex.quote(str(workdir.path))
+    say(f"next:\n  python -m igd_jax.evaluate --workdir={told}\n  python -m igd_jax.report --workdir={told}")
     return progress
 
 

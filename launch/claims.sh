@@ -8,24 +8,30 @@
 # DATA holds ml-100k, movielens-1m, amazon_books (the published csv layout) and amazon2014_digital_music; OUT gets a
 # folder per set, OUT/SET, with its runs, table.md (all items), table-train.md (titles that are train targets) and
 # SETRec's tables.
-# Environment: SETS, those to do (all four); what launch/paper.sh takes. Started again, it goes on. Times and results are
-# in LOG.md.
+# Environment: SETS, those to do (all four); what launch/paper.sh takes, but RUNS. Started again, it goes on. Times and
+# results are in LOG.md.
 set -euo pipefail
-data=$1 out=$2
+data=${1:?names the folder of the sets} out=${2:?names the folder of the results}
 shift 2
+all="amazon_books ml-100k movielens-1m amazon2014_digital_music"
+for set in ${SETS:=$all}; do
+  if [[ " $all " != *" $set "* ]]; then echo "error: SETS is $SETS; expected some of: $all" >&2 && exit 2; fi
+done
+launch=$(dirname "$0")
+unset RUNS
 export RATES=${RATES:-3e-3,6e-3} BETAS=${BETAS:-0.1,0.3} LAMS=${LAMS:-0.1,0.3,0.5,0.7,0.9}
-export CHOOSE_ROWS=${CHOOSE_ROWS:-1000} MORE=train BIGREC=--config.method.args.embed_by=tuned
+export CHOOSE_ROWS=${CHOOSE_ROWS:-1000} MORE=${MORE:-train} BIGREC=${BIGREC:---config.method.args.embed_by=tuned}
 claims() { # SET SOURCE CATEGORY FLAGS...
-  if [[ " ${SETS:-ml-100k movielens-1m amazon_books amazon2014_digital_music} " != *" $1 "* ]]; then return; fi
+  if [[ " $SETS " != *" $1 "* ]]; then return; fi
   mkdir -p "$out/$1"
-  launch/paper.sh "$2" "$data/$1" "$out/$1" --config.data.category="$3" --config.model.config=pico \
+  "$launch/paper.sh" "$2" "$data/$1" "$out/$1" --config.data.category="$3" --config.model.config=pico \
     --config.train.global_batch_size=64 --config.train.micro_batch_size=32 --config.train.num_epochs=10 \
     --config.train.schedule=constant --config.train.patience=3 --config.train.eval_every_steps=200 \
     --config.train.eval_examples=1024 --config.train.log_every_steps=100 "${@:4}" | tee -a "$out/$1/log"
-  launch/setrec.sh "$out/$1" --config.model.config=pico --config.train.learning_rate=1e-3 | tee -a "$out/$1/log"
+  "$launch/setrec.sh" "$out/$1" --config.model.config=pico --config.train.learning_rate=1e-3 | tee -a "$out/$1/log"
 }
 claims amazon_books d3 books "$@" # published rows, with their own histories
-export PREPARE=--max_history=5
+export PREPARE=${PREPARE:---max_history=5}
 claims ml-100k movielens movies "$@"
 claims movielens-1m movielens movies "$@"
 claims amazon2014_digital_music amazon2014 albums "$@"

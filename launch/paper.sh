@@ -15,7 +15,7 @@
 set -euo pipefail
 # shellcheck source=launch/runs.sh
 . "$(dirname "$0")/runs.sh"
-source=$1 input=$2 out=$3
+source=${1:?names a source} input=${2:?names what it reads} out=${3:?names the folder of the runs}
 shift 3
 runs=${RUNS:-$out}
 seeds=${SEEDS:-1,2,3} train_rows=${ROWS:-0} test_rows=${TEST_ROWS:-0}

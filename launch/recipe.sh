@@ -5,7 +5,7 @@
 # CODE: what runs, a checkout (default: the one that holds the recipe, changes included) or a git URL, URL#REF.
 # DATA: the prepared folder, local or by URL (gs://, s3://); becomes --config.data.dir. Without it, the arguments say it.
 
-launch=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+launch=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CODE=${CODE:-$(dirname "$launch")}
 dry_run=
 if [ "${1:-}" = --dry-run ]; then dry_run=1 && shift; fi
@@ -47,7 +47,7 @@ clone() { # line of shell: the code of a URL into ./igd_jax, and nothing new if 
   local ref=HEAD
   case $CODE in *'#'*) ref=${CODE#*#} ;; esac
   echo "test -d igd_jax/.git || git clone --no-checkout $(quoted "${CODE%%#*}") igd_jax;" \
-    "git -C igd_jax fetch origin $(quoted "$ref") && git -C igd_jax checkout --detach FETCH_HEAD"
+    "git -C igd_jax fetch $(quoted "${CODE%%#*}" "$ref") && git -C igd_jax checkout --detach FETCH_HEAD"
 }
 enter_code() { # on this machine: go where the code is
   if is_url "$CODE"; then

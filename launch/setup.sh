@@ -8,5 +8,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PATH=$PATH:$HOME/.local/bin
 command -v uv >/dev/null || curl -LsSf https://astral.sh/uv/install.sh | env UV_INSTALL_DIR="$HOME/.local/bin" sh
-test -x .venv/bin/python || uv venv --python '>=3.11,<3.14' .venv
+test -x .venv/bin/python || uv venv --seed --python '>=3.11,<3.14' .venv
 uv pip install --python .venv/bin/python --editable ".${1:+[$1]}"

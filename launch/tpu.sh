@@ -16,6 +16,9 @@ if [ -z "${RUNTIME:-}" ]; then
     *) RUNTIME=tpu-ubuntu2204-base ;;
   esac
 fi
+if ! is_url "$CODE" && ! git -C "$CODE" rev-parse 2>/dev/null; then
+  refuse "CODE is $CODE, which is no git checkout; name one, or a git URL"
+fi
 packed=$(mktemp -d)
 trap 'rm -rf "$packed"' EXIT
 
@@ -26,7 +29,7 @@ everywhere() { # LINE: run a line of shell on all hosts, in a terminal, so that 
   tpu tpu-vm ssh "$NAME" --worker=all --ssh-flag=-tt --command="$1"
 }
 pack() { # line of shell: the working tree of CODE, without what git ignores
-  echo "git -C $(quoted "$CODE") ls-files -z --cached --others --exclude-standard |" \
+  echo "set -o pipefail; git -C $(quoted "$CODE") ls-files -z --cached --others --exclude-standard |" \
     "tar -C $(quoted "$CODE") --null --files-from=- --ignore-failed-read -czf $packed/code.tgz"
 }
 carry_code() {

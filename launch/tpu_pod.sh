@@ -16,8 +16,12 @@ spot=--spot
 if [ -z "${SPOT-1}" ]; then spot=; fi
 
 queue() { tpu queued-resources "$@"; }
-state() { # empty if there is none
-  queue describe "$NAME" --format='value(state.state)' 2>/dev/null || true
+state() { # empty if there is none; ends all where that cannot be known
+  if queue describe "$NAME" --format='value(state.state)' 2>"$packed/said"; then return; fi
+  case $(<"$packed/said") in *NOT_FOUND* | *'not found'*) return ;; esac
+  cat "$packed/said" >&2
+  echo "nothing is known of $NAME, which may be left and cost: the same command goes on, or delete it" >&2
+  exit 1
 }
 create() {
   # shellcheck disable=SC2086
@@ -27,7 +31,7 @@ create() {
 delete() { queue delete "$NAME" --force; }
 wait_for_slice() {
   local now
-  while now=$(state) && [ "$now" != ACTIVE ]; do
+  while now=$(state) || exit; [ "$now" != ACTIVE ]; do
     case $now in
       '') create || exit ;;
       SUSPENDED) delete || exit ;;
@@ -50,7 +54,8 @@ while wait_for_slice; do
   { set_up && train "$@"; } || code=$?
   [ "$code" != 0 ] || break
   sleep "${POLL:-60}" # a preemption shows with delay
-  if [ "$(state)" = ACTIVE ]; then
+  now=$(state) || exit
+  if [ "$now" = ACTIVE ]; then
     echo "training ended with code $code; $NAME is left and costs: the same command goes on, or delete it" >&2
     exit "$code"
   fi

@@ -13,11 +13,10 @@ if ! tpu tpu-vm describe "$NAME" --format='value(state)' || [ -n "$dry_run" ]; t
   # shellcheck disable=SC2086
   tpu tpu-vm create "$NAME" --accelerator-type="$ACCELERATOR" --version="$RUNTIME" ${CREATE:-}
 fi
-set_up
 code=0
-train "$@" || code=$?
+{ set_up && train "$@"; } || code=$?
 if [ "$code" != 0 ]; then
-  echo "training ended with code $code; $NAME is left and costs: the same command goes on, or delete it" >&2
+  echo "it ended with code $code; $NAME is left and costs: the same command goes on, or delete it" >&2
 elif [ -z "${KEEP:-}" ]; then
   tpu tpu-vm delete "$NAME"
 fi

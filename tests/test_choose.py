@@ -158,13 +158,6 @@ def test_what_cannot_be_chosen_is_bad_input_and_writes_nothing(trained, choose, 
     assert not (trained / "eval" / "refused").exists()
 
 
-@pytest.mark.parametrize("option", ["--choose_examples=3", "--choose_per_metric"])
-def test_there_is_nothing_to_choose_from(trained, option):
-    done = run_here(program, f"--workdir={trained}", option, "--name=refused")
-    assert done.code == 2
-    assert "has nothing to choose from; give --choose=FIELD=VALUE,VALUE with it" in done.err
-
-
 def test_lists_of_the_rows_of_one_split_are_not_those_of_valid(trained, tmp_path):
     (tmp_path / "allowed").write_text("null\n" * tiny_run.N_ROWS["test"])
     given = (f"--workdir={trained}", f"--config.decode.allowed={tmp_path / 'allowed'}", "--name=refused")

@@ -64,7 +64,7 @@ def test_every_recipe_has_its_programs():
 
 def test_an_nvidia_driver_that_is_too_old_is_told_apart_from_a_missing_plugin(monkeypatch):
     monkeypatch.setattr(program, "_driver", lambda: "550.54.15")
-    with pytest.raises(RuntimeError, match=r"jax runs on the CPU: run 'pip install -e .\[cuda\]'"):
+    with pytest.raises(RuntimeError, match=r"jax runs on the CPU: run pip install -e '.\[cuda\]'"):
         program.check_accelerator()
     plugin = SimpleNamespace(name="jax_cuda13_plugin", version="0.10.2")
     monkeypatch.setattr(program, "distributions", lambda: [plugin])
@@ -72,3 +72,9 @@ def test_an_nvidia_driver_that_is_too_old_is_told_apart_from_a_missing_plugin(mo
         program.check_accelerator()
     monkeypatch.setattr(program, "_driver", lambda: "")
     assert program.check_accelerator().endswith("the CPU is in use, though there is jax-cuda13-plugin 0.10.2")
+
+
+def test_what_pip_left_behind_has_no_name(monkeypatch):
+    monkeypatch.setattr(program, "distributions", lambda: [SimpleNamespace(name=None, version=None)])
+    monkeypatch.setattr(program, "_driver", lambda: "")
+    assert program.check_accelerator().startswith("none found")

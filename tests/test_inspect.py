@@ -97,3 +97,11 @@ def test_gains_equal_the_published_ones(shared, books):
         tokens = json.loads(done.out)["tokens"]
         assert [token["id"] for token in tokens] == item["tokens"]
         assert [token["gain"] for token in tokens] == pytest.approx(item["information_gain"], rel=1e-9, abs=0)
+
+
+def test_json_is_all_that_standard_output_holds_where_data_are_copied(tiny):
+    given = (f"--data=file://{tiny / 'data'}", f"--tokenizer={tiny / 'model'}", f"--title={TITLE}")
+    done = run_process("inspect", *given, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["title"] == TITLE
+    assert "copied 5 files" in done.err

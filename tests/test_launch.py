@@ -81,7 +81,7 @@ def test_code_is_a_checkout_or_a_url_with_a_ref(recipe):
     url = "https://host/igd_jax.git"
     said = "\n".join(" ".join(words) for words in dry(recipe, CODE=f"{url}#v1"))
     wanted = {"docker": f"{url}#v1"}
-    assert wanted.get(recipe, f"git clone --no-checkout {url} igd_jax; git -C igd_jax fetch origin v1") in said
+    assert wanted.get(recipe, f"git clone --no-checkout {url} igd_jax; git -C igd_jax fetch {url} v1") in said
 
 
 @pytest.mark.parametrize(("recipe", "name"), [(recipe, name) for recipe, needs in NEEDS.items() for name in needs])
@@ -109,19 +109,24 @@ def test_an_accelerator_of_another_recipe_is_refused(recipe, known):
     assert done.stderr == f"error: ACCELERATOR is v6e-16; expected nothing, for the CPU, or one of: {known}\n"
 
 
-def test_code_of_a_url_is_cloned_once_set_up_and_run(tmp_path):
-    """The real git, and a checkout whose setup makes a Python that says what it is asked."""
-    code = tmp_path / "code"
+def repository(code: Path) -> None:
+    """A checkout, tagged v1, whose setup makes a Python that says the checkout's name and what it is asked."""
     (code / "launch").mkdir(parents=True)
-    python = "mkdir -p .venv/bin; printf '#!/bin/sh\\necho \"$# $4\"' > .venv/bin/python; chmod +x .venv/bin/python"
-    (code / "launch" / "setup.sh").write_text(python)
+    says = f"printf '#!/bin/sh\\necho \"{code.name} $# $4\"' > .venv/bin/python; chmod +x .venv/bin/python"
+    (code / "launch" / "setup.sh").write_text(f"mkdir -p .venv/bin; {says}")
     git = ["git", "-C", code, "-c", "user.name=x", "-c", "user.email=x@x"]
-    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", "one"], ["tag", "v1"]):
+    for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", code.name], ["tag", "v1"]):
         subprocess.run([*git, *words], check=True)
+
+
+def test_code_of_a_url_is_cloned_once_set_up_and_run_until_it_is_another_url(tmp_path):
+    """With the real git."""
     (tmp_path / "here").mkdir()
-    for _ in range(2):
+    for name in ("one", "one", "two"):
+        if not (code := tmp_path / name).exists():
+            repository(code)
         done = launch("local", *FLAGS, CODE=f"file://{code}#v1", path=tmp_path / "here")
-        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "5 --workdir=bucket/run"), done.stderr
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, f"{name} 5 --workdir=bucket/run"), done.stderr
 
 
 def test_a_slurm_job_has_a_process_per_gpu_and_queues_again_after_saving():
@@ -142,7 +147,7 @@ def tools(folder: Path, **programs: str) -> Path:
 
 QUEUE = """cd "$(dirname "$0")"
 case "$*" in
-  *" describe "*) cat state 2>/dev/null ;;
+  *" describe "*) cat state 2>/dev/null || { echo NOT_FOUND >&2; exit 1; } ;;
   *" create "*) echo WAITING_FOR_RESOURCES > state ;;
   *" delete "*) rm state ;;
   *igd_jax.train*) if test -e again; then exit 0; fi; touch again; echo SUSPENDED > state; exit 255 ;;
@@ -186,6 +191,35 @@ def test_a_slice_is_left_if_training_itself_fails(tmp_path):
     assert done.returncode == 7
     assert "training ended with code 7; igd is left and costs" in done.stderr
     assert " delete " not in (folder / "calls").read_text()
+
+
+def test_a_slice_of_which_nothing_is_known_is_named(tmp_path):
+    looks = 'if test -e "$0.lost"; then echo "no network" >&2; exit 1; fi; echo ACTIVE'
+    does = f'case "$*" in *describe*) {looks} ;; *train*) touch "$0.lost"; exit 255 ;; esac'
+    folder = tools(tmp_path / "bin", gcloud=does, sleep="")
+    done = launch("tpu_pod", *FLAGS, **NEEDS["tpu_pod"], CODE="https://host/x.git", path=folder)
+    assert done.returncode == 1
+    no_network, left = done.stderr.splitlines()
+    assert no_network == "no network"
+    assert left.startswith("nothing is known of igd, which may be left and cost")
+    assert "preempted" not in done.stdout
+
+
+@pytest.mark.parametrize("fails", ["scp", "setup.sh", "igd_jax.train"])
+def test_a_machine_that_cannot_be_used_is_named(tmp_path, fails):
+    folder = tools(tmp_path / "bin", gcloud=f'case "$*" in *{fails}*) exit 9 ;; esac')
+    done = launch("tpu_vm", *FLAGS, **NEEDS["tpu_vm"], path=folder)
+    assert done.returncode == 9
+    assert done.stderr == "it ended with code 9; igd is left and costs: the same command goes on, or delete it\n"
+
+
+@pytest.mark.parametrize("recipe", ["tpu_vm", "tpu_pod"])
+def test_code_that_is_no_checkout_is_refused_before_anything_is_made(tmp_path, recipe):
+    folder = tools(tmp_path / "bin", gcloud="")
+    done = launch(recipe, *FLAGS, **NEEDS[recipe], CODE=str(tmp_path), path=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: CODE is {tmp_path}, which is no git checkout; name one, or a git URL\n"
+    assert not (folder / "calls").exists()
 
 
 def test_code_of_a_checkout_is_packed_as_it_stands(tmp_path):

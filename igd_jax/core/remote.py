@@ -55,8 +55,9 @@ def _copied(url: str) -> Path:
     files = [info for info in found if info.is_file and info.base_name.endswith(READ)]
     if not files:
         raise _Unreadable(f"there is no file to read in it, of {len(found)} entries")
-    folder = Path(tempfile.mkdtemp(prefix="igd_jax-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    around = Path(tempfile.mkdtemp(prefix="igd_jax-"))  # of what is put beside the copy, too
+    atexit.register(shutil.rmtree, around, ignore_errors=True)
+    (folder := around / "copy").mkdir()
     for info in files:
         fs.copy_files(info.path, str(folder / info.base_name), store, fs.LocalFileSystem(), use_threads=False)
     left = f", {len(found) - len(files)} other entries left" if len(found) > len(files) else ""

@@ -18,8 +18,8 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.log import Progress, say
 from igd_jax.data.event_log import IdCodes
 from igd_jax.data.interactions import Interactions, drop_untitled, keep_rated, settle_repeats
-from igd_jax.data.prepared import TEXT_FIELDS, align_texts
-from igd_jax.data.source_io import FIRST_SECOND, LAST_SECOND, OUT_OF_RANGE, reading
+from igd_jax.data.prepared import EARLIEST, LATEST, TEXT_FIELDS, align_texts
+from igd_jax.data.source_io import OUT_OF_RANGE, reading
 
 WORDS = pa.list_(pa.string())
 _REVIEWS = pa.schema([("reviewerID", pa.string()), ("asin", pa.string()), ("unixReviewTime", pa.int64())])
@@ -146,7 +146,7 @@ def _read_reviews(path: Path, schema: pa.Schema) -> tuple[Interactions, Float64[
     if not len(items):
         raise InputError(f"no record of {path} has reviewerID, asin and unixReviewTime; expected Amazon reviews")
     user, item, timestamp, ratings = (np.concatenate(parts) for parts in zip(*columns, strict=True))
-    if (wrong := (timestamp < FIRST_SECOND) | (timestamp > LAST_SECOND)).any():
+    if (wrong := (timestamp < EARLIEST) | (timestamp > LATEST)).any():
         given = timestamp[wrong.argmax()]
         raise InputError(f"{path}: unixReviewTime {given} is {OUT_OF_RANGE}; expected epoch seconds")
     log = Interactions(

@@ -6,7 +6,8 @@ import pyarrow.compute as pc
 from jaxtyping import Int64, Num
 
 from igd_jax.core.shown import shown
-from igd_jax.data.source_io import FIRST_SECOND, LAST_SECOND, OUT_OF_RANGE, parse_timestamp
+from igd_jax.data.prepared import EARLIEST, LATEST
+from igd_jax.data.source_io import DATES, OUT_OF_RANGE, parse_timestamp
 
 _TICKS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
@@ -46,6 +47,8 @@ def as_text(column: pa.Array) -> pa.Array:
       ValueError: the column has another type, or floats that are not integral.
     """
     if _is_list(column.type) and is_text(column.type.value_type):
+        if column.flatten().null_count:  # one null would make the whole text one
+            column = pa.array([words and [word for word in words if word is not None] for words in column.to_pylist()])
         column = pc.binary_join(column.cast(pa.list_(pa.string())), ", ")
     column = without_blanks(column)
     if pa.types.is_floating(column.type):
@@ -85,7 +88,7 @@ def as_seconds(column: pa.Array) -> Int64[np.ndarray, "rows"]:
         kind = column.type
     if pa.types.is_timestamp(kind):
         seconds = column.cast(pa.int64()).to_numpy() // _TICKS_PER_SECOND[kind.unit]
-        if ((seconds < FIRST_SECOND) | (seconds > LAST_SECOND)).any():
+        if ((seconds < EARLIEST) | (seconds > LATEST)).any():
             raise ValueError(OUT_OF_RANGE)
         return seconds
     if pa.types.is_integer(kind):
@@ -102,9 +105,9 @@ def as_seconds(column: pa.Array) -> Int64[np.ndarray, "rows"]:
 def _seconds_of_numbers(numbers: Num[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows"]:
     """Epoch seconds from seconds or, above 1e11, milliseconds."""
     seconds = np.where((numbers > 1e11) | (numbers < -1e11), numbers / 1000, numbers)
-    if (wrong := ~((seconds >= FIRST_SECOND) & (seconds < LAST_SECOND + 1))).any():
+    if (wrong := ~((seconds >= EARLIEST) & (seconds < LATEST + 1))).any():
         raise ValueError(f"{numbers[wrong.argmax()]}: {OUT_OF_RANGE}")
-    if (dates := (numbers >= 19_000_000) & (numbers < 21_000_000)).any():
+    if (dates := (numbers >= DATES[0]) & (numbers < DATES[1])).any():
         raise ValueError(f"{numbers[dates.argmax()]:.0f}: eight digits are a date or epoch seconds")
     return np.floor(seconds).astype(np.int64)
 

@@ -20,7 +20,13 @@ def parse_columns(text: str) -> dict[str, str]:
       InputError: a malformed pair, an unknown role, or a role given twice.
     """
     named: dict[str, str] = {}
-    for pair in next(csv.reader([text]), []):
+    try:
+        pairs = next(csv.reader([text]), [])
+    except csv.Error as error:
+        raise InputError(
+            f"--columns={shown(text)} is not understood; expected pairs such as user=userId ({error})"
+        ) from None
+    for pair in pairs:
         role, _, name = pair.partition("=")
         if role not in ROLES or not name or role in named:
             raise InputError(

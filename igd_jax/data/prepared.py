@@ -122,12 +122,19 @@ def assemble(
     """Put a catalogue and its splits together and describe them in `meta`.
 
     Raises:
-      InputError: a split is empty.
+      InputError: a split is empty, or its histories are too long to be written.
     """
     counts = {name: len(splits[name]) for name in SPLITS}
     if not all(counts.values()):
         told = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise InputError(f"every split needs at least one row, but there are {told}; give more events or filter less")
+    for name, rows in splits.items():
+        if (total := int(rows.history_start[-1])) >= 2**31:
+            raise InputError(
+                f"the histories of {name} have {total:,} items, 2^31 or more; limit them (--max_history ...)"
+            )
+    if n_blank := sum(not title.strip() for title in titles):
+        notes = notes | {"items with a blank title, kept as published": n_blank}
     times, texts = np.concatenate([rows.timestamp for rows in splits.values()]), texts or {}
     meta = {
         "schema_version": SCHEMA_VERSION,

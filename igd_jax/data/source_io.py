@@ -7,6 +7,7 @@ import gzip
 import io
 import math
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator, Mapping
@@ -14,21 +15,23 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from operator import itemgetter
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import Progress
 from igd_jax.core.shown import listed, shortened, shown
+from igd_jax.data.prepared import EARLIEST, LATEST
 
 DELIMITERS: Mapping[str, str] = {",": ",", ";": ";", "tab": "\t"}
 """Separators of csv cells, by the value of ``--delimiter``."""
-FIRST_SECOND, LAST_SECOND = -62_135_596_800, 253_402_300_799
-"""Epoch seconds UTC at which the year 1 begins and the year 9999 ends."""
+DATES = (19_000_000, 21_000_000)
+"""Numbers that are dates such as 20180131 rather than seconds, to one below the end."""
 OUT_OF_RANGE = "outside the years 1 to 9999"
 
 _Kind = TypeVar("_Kind")
+_SURROGATE = re.compile("[\ud800-\udfff]")
 _PROGRESS_LINES = 1000
 _LONGEST_LINE = 1 << 24
 """Limit in characters, so that a file without line ends is not read into memory whole."""
@@ -165,6 +168,11 @@ def python_literal(text: str, kind: type[_Kind]) -> _Kind | None:
     return value if isinstance(value, kind) else None
 
 
+def is_writable(value: Any) -> bool:
+    """Whether a value is a text that files can hold; JSON and Python literals can spell out half a character."""
+    return isinstance(value, str) and not _SURROGATE.search(value)
+
+
 def parse_timestamp(text: str) -> int:
     """Epoch seconds UTC from an ISO date or datetime (without a zone: UTC) or from epoch seconds or milliseconds.
 
@@ -178,7 +186,7 @@ def parse_timestamp(text: str) -> int:
     except ValueError:
         moment = datetime.fromisoformat(text)
         return _in_range((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
-    if len(text) == 8 and text[:2] in ("19", "20"):
+    if DATES[0] <= number < DATES[1]:
         raise ValueError("eight digits are a date or epoch seconds: write 2018-01-31 or more digits")
     return _in_range(number / 1000 if abs(number) > 1e11 else number)
 
@@ -186,7 +194,7 @@ def parse_timestamp(text: str) -> int:
 def parse_seconds(text: str) -> int:
     """Parse epoch seconds UTC, a whole number; raises `ValueError` for other texts and outside the years 1 to 9999."""
     with suppress(ValueError):
-        if FIRST_SECOND <= (seconds := int(text)) <= LAST_SECOND:
+        if EARLIEST <= (seconds := int(text)) <= LATEST:
             return seconds
     raise ValueError(f"{shown(text)} is not epoch seconds from the year 1 to 9999")
 
@@ -203,6 +211,6 @@ def parse_rating(text: str, *, where: str) -> float:
 
 
 def _in_range(seconds: float) -> int:
-    if not FIRST_SECOND <= seconds < LAST_SECOND + 1:
+    if not EARLIEST <= seconds < LATEST + 1:
         raise ValueError(OUT_OF_RANGE)
     return int(seconds // 1)

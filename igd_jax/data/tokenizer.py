@@ -145,7 +145,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise InputError(f"{folder} holds no tokenizer.json; give --config.tokenizer.path a Hugging Face folder")
+        raise InputError(f"{folder} holds no tokenizer.json; give a Hugging Face folder, or RUN/tokenizer")
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # Rust errors are plain Exceptions

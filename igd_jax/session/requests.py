@@ -1,7 +1,6 @@
 """Requests for recommendations: a history, and restrictions of the candidates."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,6 +13,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.shown import shown
 from igd_jax.core.suggest import did_you_mean
 from igd_jax.data.prepared import Rows
+from igd_jax.data.source_io import is_writable
 from igd_jax.items.index import ItemIndex
 
 LISTS = ("history", "candidates", "score")
@@ -53,7 +53,7 @@ def read_request(value: Any) -> Request:
     if unknown := sorted(set(value) - set(known)):
         raise InputError(f"a request has the field {shown(unknown[0])}; expected {', '.join(known)}")
     given = {name: each for name, each in value.items() if each is not None}
-    if "id" in given and not _is_text(given["id"]):
+    if "id" in given and not is_writable(given["id"]):
         raise InputError(f"id is {shown(given['id'])}; expected a text")
     if not isinstance(given.get("exclude_history", False), bool):
         raise InputError(f"exclude_history is {shown(given['exclude_history'])}; expected true or false")
@@ -68,7 +68,7 @@ def read_request(value: Any) -> Request:
 
 def check_names_of_items(what: str, value: Any) -> None:
     """Raise `InputError` unless a value is a list of texts, which may be titles or item ids."""
-    if not isinstance(value, list | tuple) or not all(map(_is_text, value)):
+    if not isinstance(value, list | tuple) or not all(map(is_writable, value)):
         raise InputError(f"{what} is {shown(value)}; expected a list of titles or item ids")
 
 
@@ -223,8 +223,3 @@ def _read_lists(path: Path, n_rows: int) -> list[list[str] | None]:
     if len(lists) != n_rows:
         raise InputError(f"{path} has {len(lists):,} lines; expected one for each of the {n_rows:,} rows of the split")
     return lists
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a value is a text that can be encoded; JSON may contain lone surrogates."""
-    return isinstance(value, str) and not re.search("[\ud800-\udfff]", value)

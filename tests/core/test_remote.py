@@ -28,6 +28,7 @@ def test_a_folder_is_copied_once_without_what_nobody_reads(tmp_path, capsys):
     (tmp_path / "below").mkdir()
     first, second = (local_folder(f"file://{tmp_path}", option="--data") for _ in range(2))
     assert first == second != tmp_path
+    assert first.parent.name.startswith("igd_jax-"), "what is put beside the copy is removed with it"
     assert [path.name for path in first.iterdir()] == ["meta.json"]
     assert capsys.readouterr().out == f"copied 1 files, 0.0 MB, from file://{tmp_path}, 2 other entries left\n"
 

@@ -101,6 +101,7 @@ def test_other_ratings_are_refused(column):
         (pa.array(["a", None, "a"]).dictionary_encode(), ["a", None, "a"]),
         (pa.nulls(2), [None, None]),
         (pa.array([["a", "b"], [], None]), ["a, b", None, None]),
+        (pa.array([["a", None, "b"], [None], None]), ["a, b", None, None]),
     ],
     ids=lambda value: str(value.type) if isinstance(value, pa.Array) else "",
 )

@@ -136,7 +136,7 @@ def test_columns_have_the_names_that_are_given(tmp_path, capsys, header, columns
 
 
 @pytest.mark.parametrize(
-    "columns", ["user", "user=", "usr=a", "user=a,user=b", "user=a,,title=b", "user=" + LONG + ",x"]
+    "columns", ["user", "user=", "usr=a", "user=a,user=b", "user=a,,title=b", "user=" + LONG + ",x", "user=a\ntitle=b"]
 )
 def test_columns_that_are_not_understood(tmp_path, columns):
     with pytest.raises(InputError, match=r"is not understood; expected pairs such as user=userId") as caught:

@@ -8,15 +8,15 @@ from igd_jax.data.interactions import to_prepared
 from igd_jax.data.sources import movielens
 
 
-@pytest.mark.parametrize("million", [False, True])
-def test_reads_both_layouts(tmp_path, million):
+@pytest.mark.parametrize(("million", "encoding"), [(False, "latin-1"), (True, "latin-1"), (True, "utf-8")])
+def test_reads_both_layouts(tmp_path, million, encoding):
     part, bar = ("::", "::") if million else ("\t", "|")
     ratings = "".join(part.join(row) + "\n" for row in [("5", "20", "3", "881250949"), ("6", "3", "1", "881250950")])
     flags = ["0|" * 5 + "1|0|0|1" + "|0" * 10, "1" + "|0" * 18]  # comedy and drama; unknown
     genres = ["Drama", "x|y"] if million else [f"1-Jan-95|||{films}" for films in flags]
     movies = f"3{bar}Les Misérables, (1995){bar}{genres[0]}\n20{bar}NA{bar}{genres[1]}\n99{bar}Never rated{bar}x\n"
     write(tmp_path / ("ratings.dat" if million else "u.data"), ratings)
-    write(tmp_path / ("movies.dat" if million else "u.item"), movies.encode("latin-1"))
+    write(tmp_path / ("movies.dat" if million else "u.item"), movies.encode(encoding))
     log = movielens.read(tmp_path)
     assert events_of(log) == [("5", "20", 881250949), ("6", "3", 881250950)]
     assert log.titles == ["NA", "Les Misérables, (1995)"]

@@ -102,6 +102,13 @@ def test_meta_counts_the_data(small):
     assert meta["titles_shared_by_several_items"] == 1
 
 
+def test_histories_that_cannot_be_written_are_refused(small):
+    rows = small.splits["train"]
+    many = dataclasses.replace(rows, history_start=np.array([0, 0, 0, 2**31]))
+    with pytest.raises(InputError, match=r"the histories of train have 2,147,483,648 items, 2\^31 or more; limit them"):
+        assemble(item_ids=small.item_ids, titles=TITLES, splits=small.splits | {"train": many}, dropped={}, notes={})
+
+
 def test_take_gathers_whole_rows_in_the_asked_order(small):
     rows = small.splits["train"].take(np.array([2, 1, 2]))
     assert [rows.history(r).tolist() for r in range(len(rows))] == [[0, 4], [1, 2, 3], [0, 4]]

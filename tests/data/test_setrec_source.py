@@ -75,6 +75,12 @@ def test_prepared_splits_can_be_stored_with_their_empty_histories(tmp_path):
     assert prepared.titles[17] == "Toy 17"
 
 
+def test_blank_titles_are_kept_and_counted(tmp_path):
+    write(tmp_path)
+    (tmp_path / "titles.json").write_text(json.dumps(["Toy", " ", ""] + ["Toy"] * 58), encoding="utf-8")
+    assert read(tmp_path).meta["notes"]["items with a blank title, kept as published"] == 2
+
+
 def test_pickles_are_refused_with_the_command_that_converts_them(tmp_path):
     for name, content in DICTS.items():
         np.save(tmp_path / f"{name}.npy", np.array({int(user): items for user, items in content.items()}, object))
@@ -98,6 +104,8 @@ def test_pickles_are_refused_with_the_command_that_converts_them(tmp_path):
         ({"testing_dict": {"0": [-1]}}, "user '0': [-1]; expected a list"),
         ({"testing_dict": {"0": [2**31]}}, "user '0': [2147483648]; expected a list"),
         ({"testing_dict": {"0": [10**9]}}, "has items up to 1,000,000,000, but only 61 different ones; expected the"),
+        ({"titles": ["bad \ud83d"] * 61}, "expected a list of 61 texts, one per item"),
+        ({"testing_dict": {"\ud83d": [1]}}, "testing_dict.json has users that no file of text can hold"),
         ({"titles": ["one"]}, "titles.json holds ['one']; expected a list of 61 texts, one per item"),
         ({"validation_dict": {}}, "every split needs at least one row, but there are train 53, valid 0, test"),
     ],

@@ -8,7 +8,8 @@ import pytest
 from source_files import LONG, short, write
 
 from igd_jax.core.errors import InputError
-from igd_jax.data.source_io import FIRST_SECOND, LAST_SECOND, parse_seconds, parse_timestamp, text_lines
+from igd_jax.data.prepared import EARLIEST, LATEST
+from igd_jax.data.source_io import parse_seconds, parse_timestamp, text_lines
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,8 @@ def test_timestamps_are_utc_seconds(text, seconds):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "yesterday", "31.01.2018", "20181101", "nan", "inf", "1e30", "2018-13-01", "253402300800000"]
+    "text",
+    ["", "yesterday", "31.01.2018", "20181101", "20181101.0", "nan", "inf", "1e30", "2018-13-01", "253402300800000"],
 )
 def test_other_timestamps_are_refused(text):
     with pytest.raises(ValueError, match=r"."):
@@ -42,7 +44,7 @@ def test_other_timestamps_are_refused(text):
 
 @pytest.mark.parametrize("text", ["0001-01-01", "-62135596800000", "9999-12-31T23:59:59.9", "253402300799000"])
 def test_the_first_and_the_last_second_are_times(text):
-    assert parse_timestamp(text) in (FIRST_SECOND, LAST_SECOND)
+    assert parse_timestamp(text) in (EARLIEST, LATEST)
 
 
 @pytest.mark.parametrize("text", ["253402300799", "-62135596800", "0", "1541030400"])

@@ -12,7 +12,7 @@ from absl import flags
 from command import ROOT, own_flags
 from jax.experimental import topologies
 
-from configs import igd
+from configs import igd, sasrec
 from igd_jax import plan
 from igd_jax.core.devices import GIB
 from igd_jax.core.errors import InputError
@@ -139,3 +139,8 @@ def test_rows_without_room_for_a_prompt_are_refused():
         InputError, match=r"config.data.max_length is 32, of which 32 tokens are targets here; raise it"
     ):
         plan.plan(config, "v5e:2x2")
+
+
+def test_methods_whose_model_reads_items_are_refused():
+    with pytest.raises(InputError, match=r"config.method.name is 'sasrec'; plan is for models that read text"):
+        plan.plan(sasrec.get_config(), "v5e:2x2")

@@ -5,7 +5,6 @@ cleaned like those of 2018. No time window has been published for these data, wh
 events.
 """
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,12 +14,10 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.shown import shown
 from igd_jax.data.amazon import Release, read_category
 from igd_jax.data.interactions import Interactions, take_core
-from igd_jax.data.source_io import python_literal, text_lines
+from igd_jax.data.source_io import is_writable, python_literal, text_lines
 
 _LONGEST_RECORD = 1 << 20
 """Limit in characters: parsing takes hundreds of bytes per character."""
-_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half a character, which a literal can spell out but no file of text can hold."""
 
 
 def read(path: Path, *, k_core: int = 5, min_rating: float | None = None, duplicates: str = "drop") -> Interactions:
@@ -64,10 +61,10 @@ def _parse(text: str) -> dict[str, Any]:
     if (record := python_literal(text, dict)) is None:
         raise ValueError(f"expected a Python dict such as {{'asin': '0001', ...}}, got {shown(text.rstrip())}")
     for name in ("asin", "title", "description", "brand"):
-        if not _is_text(value := record.get(name)):
+        if (value := record.get(name)) is not None and not is_writable(value):
             raise ValueError(f"{name} is {shown(value)}; expected a text")
     names = _flat(record.get("categories"))
-    if not all(map(_is_text, names)):
+    if not all(name is None or is_writable(name) for name in names):
         raise ValueError(f"categories are {shown(record['categories'])}; expected lists of texts")
     return record | {"category": names}
 
@@ -75,8 +72,3 @@ def _parse(text: str) -> dict[str, Any]:
 def _flat(value: Any) -> list:
     """Members of nested lists."""
     return [name for part in value for name in _flat(part)] if isinstance(value, list) else [value]
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a value is missing or a text that can be written to files."""
-    return value is None or (isinstance(value, str) and not _SURROGATE.search(value))

@@ -35,9 +35,7 @@ def read(path: Path) -> Prepared:
         splits[split] = _read_rows(files[split], title_of=title_of, dropped=dropped)
         say(f"{files[split].name}: {len(splits[split]):,} rows")
     titles = list(title_of.values())
-    n_blank = sum(not title.strip() for title in titles)
-    notes: dict[str, str | int] = {"items with a blank title, kept as published": n_blank} if n_blank else {}
-    return assemble(item_ids=list(title_of), titles=titles, splits=splits, dropped=dict(dropped), notes=notes)
+    return assemble(item_ids=list(title_of), titles=titles, splits=splits, dropped=dict(dropped), notes={})
 
 
 def _find(folder: Path, name: str, ending: str) -> Path:

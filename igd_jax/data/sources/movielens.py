@@ -1,4 +1,4 @@
-"""MovieLens 100K (u.data, u.item) and 1M (ratings.dat, movies.dat), as published by GroupLens."""
+"""MovieLens 100K (u.data, u.item), 1M and 10M (ratings.dat, movies.dat), as published by GroupLens."""
 
 from array import array
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
 from igd_jax.data.event_log import EventLog
 from igd_jax.data.interactions import Interactions, keep_rated, settle_repeats
-from igd_jax.data.source_io import parse_rating, parse_seconds, text_lines
+from igd_jax.data.source_io import parse_rating, parse_seconds, reading, text_lines
 
 _GENRES = (
     *("Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
@@ -59,7 +59,7 @@ def read(path: Path, *, min_rating: float | None = None, duplicates: str = "drop
     """
     layout = next((layout for layout in _LAYOUTS if (path / layout.ratings).is_file()), None)
     if layout is None:
-        raise InputError(f"{path} holds neither u.data and u.item (100K) nor ratings.dat and movies.dat (1M)")
+        raise InputError(f"{path} holds neither u.data and u.item (100K) nor ratings.dat and movies.dat (1M, 10M)")
     is_rated = min_rating is not None
     unread = (*(() if is_rated else ("rating",)), *layout.unread)
     say(
@@ -75,16 +75,27 @@ def read(path: Path, *, min_rating: float | None = None, duplicates: str = "drop
             raise InputError(f"{file} line {line}: timestamp {error}") from None
         if is_rated:
             ratings.append(parse_rating(rating, where=f"{file} line {line}"))
-    films = [film for _, film in _fields(path / layout.movies, layout.movies_separator, 2)]
+    movies = path / layout.movies
+    films = [film for _, film in _fields(movies, layout.movies_separator, 2, encoding=_encoding(movies))]
     genres = {film[0]: ", ".join(layout.genres(film)) for film in films}
     events = log.finish({film[0]: film[1] for film in films}, texts={"category": genres}, dropped={})
     return settle_repeats(keep_rated(events, np.array(ratings), min_rating), duplicates)
 
 
-def _fields(path: Path, separator: str, count: int) -> Iterator[tuple[int, list[str]]]:
+def _fields(path: Path, separator: str, count: int, *, encoding: str = "latin-1") -> Iterator[tuple[int, list[str]]]:
     """Yield (line number, fields) of each line, which must have at least `count` fields."""
-    for line, text in enumerate(text_lines(path, encoding="latin-1", newline="\n"), start=1):
+    for line, text in enumerate(text_lines(path, encoding=encoding, newline="\n"), start=1):
         fields = text.rstrip("\r\n").split(separator)
         if len(fields) < count:
             raise InputError(f"{path} line {line}: {len(fields)} fields, expected {count} separated by {separator!r}")
         yield line, fields
+
+
+def _encoding(path: Path) -> str:
+    """UTF-8 if the file is that, as that of 10M is, else latin-1, as those of 100K and 1M are."""
+    with reading(path):
+        try:
+            path.read_bytes().decode()
+        except UnicodeDecodeError:
+            return "latin-1"
+    return "utf-8"

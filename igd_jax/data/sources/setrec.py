@@ -15,7 +15,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import read_json
 from igd_jax.core.shown import shown
 from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, starts_of
-from igd_jax.data.source_io import reading
+from igd_jax.data.source_io import is_writable, reading
 
 FILES = {"train": "training_dict", "valid": "validation_dict", "test": "testing_dict"}
 TITLES = "titles.json"
@@ -110,6 +110,8 @@ def _read_dict(folder: Path, name: str) -> dict[str, list[int]]:
     found = _read_json(path)
     if not isinstance(found, dict):
         raise InputError(f"{path} holds {shown(found)}; expected an object of users and their lists of items")
+    if not all(map(is_writable, found)):
+        raise InputError(f"{path} has users that no file of text can hold (half a character, as \\ud83d)")
     for user, items in found.items():
         if not isinstance(items, list) or any(type(item) is not int or not 0 <= item < 2**31 for item in items):
             raise InputError(f"{path}, user {shown(user)}: {shown(items)}; expected a list of item numbers from 0")
@@ -122,7 +124,7 @@ def _read_titles(folder: Path, n_items: int) -> tuple[list[str], dict[str, str |
     if not path.exists():
         return [f"item {item}" for item in range(n_items)], {"titles": "none are published; each is the item's number"}
     titles = _read_json(path)
-    if not isinstance(titles, list) or len(titles) != n_items or not all(isinstance(title, str) for title in titles):
+    if not isinstance(titles, list) or len(titles) != n_items or not all(map(is_writable, titles)):
         raise InputError(f"{path} holds {shown(titles)}; expected a list of {n_items:,} texts, one per item")
     return titles, {}
 
