@@ -112,9 +112,9 @@ def get_config() -> ConfigDict:
     config.train.warmup_steps = 20  # published: 20
     config.train.schedule = "linear"  # to 0 after warm-up; also cosine, constant
     config.train.clip_norm = 1.0  # global gradient norm; published (Trainer default): 1
-    config.train.weight_decay = 0.0  # published (Trainer default): 0
+    config.train.weight_decay = 0.0  # of all weights, those of norms too; published (Trainer default): 0
     config.train.bfloat16 = "master"  # such weights have a float32 copy; or stochastic rounding, or pure (published)
-    config.train.seed = 42  # of the row order and of random weights
+    config.train.seed = 42  # of all that is drawn: row order, first weights, dropout, negatives, rounding
     config.train.patience = 1  # evaluations without a better loss before stopping; 0 = never stop early; published: 1
     config.train.eval_every_steps = 0  # updates between evaluations of the loss; 0 = once per epoch, as published
     config.train.eval_protocol = "rows"  # every row of valid, or the first one of each user (users; SETRec)

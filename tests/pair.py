@@ -27,12 +27,14 @@ STEPS = {
     "train.eval_every_steps": 2, "eval.max_examples": 8,
 }  # fmt: skip
 MESH = {"mesh.data": 1, "mesh.fsdp": 8}
+SPLIT = {"mesh.data": 1, "mesh.tensor": 8, "model.quantize": "int8", "model.lora_rank": 2, "train.num_steps": 2}
+"""All rows in both processes, and a part of each quantised weight."""
 SIGNALLED_AT, STOPPED_AT = 2, 4
 """Step, from 0, whose rows are asked for when the second process is told to end, and the one after which both do."""
 
 
 def run(folder: Path) -> None:
-    """Give one process another config, end both by a signal to one, evaluate, and kill one."""
+    """Give one process another config, end both by a signal to one, evaluate, tune adapters, and kill one."""
     config = STEPS | MESH
     with pytest.raises(InputError) as odd:
         train_tiny(folder, folder / "odd", config | ({} if is_first() else {"train.seed": 43}))
@@ -45,6 +47,8 @@ def run(folder: Path) -> None:
     evaluate(tiny_run.tiny_config(folder, config), Workdir(str(folder / "moved")), name="two")
     told = {"odd": str(odd.value), "code": stopped.value.code}
     (folder / f"told {jax.process_index()}.json").write_text(json.dumps(told))
+
+    train_tiny(folder, folder / "split", STEPS | SPLIT)
 
     hosts.wait_for_all()
     if not is_first():

@@ -231,6 +231,13 @@ def test_what_other_programs_will_not_have_is_told_and_d3_divides_the_logits(tra
     assert settings["not_exported"] == notes
 
 
+def test_a_prompt_without_room_is_refused_before_anything_is_written(tiny, tmp_path):
+    config = tiny_run.tiny_config(tiny, {"data.max_length": 9})
+    with pytest.raises(InputError, match=r"config.data.max_length is 9, but the longest candidate alone has"):
+        program.export(config, Workdir(str(tmp_path / "none")), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_method_that_writes_freely_is_exported_but_its_lists_are_those_of_the_run_alone(trained, tmp_path):
     config = load_config(None, Workdir(str(trained)))
     config.method = {"name": "bigrec", "args": {}}

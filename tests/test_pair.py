@@ -13,7 +13,7 @@ import pytest
 import tiny_run
 from command import ROOT
 from evaluation_calls import read_written, scores_of, titles_of
-from pair import STEPS, STOPPED_AT
+from pair import SPLIT, STEPS, STOPPED_AT
 from runs import train_tiny, without_speed
 
 from igd_jax.core.io import Workdir, read_json
@@ -50,6 +50,17 @@ def pair(tiny, tmp_path_factory) -> tuple[Path, list[tuple[int, str, str]]]:
     ended = [process.communicate() for process in processes]
     codes = [process.returncode for process in processes]
     return folder, [(code, out, err) for code, (out, err) in zip(codes, ended, strict=True)]
+
+
+@pytest.mark.slow
+def test_two_processes_tune_adapters_of_quantised_weights_as_one(pair):
+    folder, _ = pair
+    train_tiny(folder, folder / "split alone", STEPS | SPLIT)
+    two, one = (
+        [(line["step"], line["loss"]) for line in without_speed(folder / name) if "loss" in line]
+        for name in ("split", "split alone")
+    )
+    np.testing.assert_allclose(two, one, rtol=1e-5)
 
 
 @pytest.mark.slow

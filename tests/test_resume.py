@@ -1,10 +1,13 @@
 """A run that was stopped, killed or damaged goes on as if nothing had been, or says in one line why it cannot."""
 
+import gc
 import os
 import shutil
 import signal
 from pathlib import Path
 
+import jax
+import numpy as np
 import pytest
 import tiny_run
 from runs import EPOCH, STEPS, assert_same_run, interrupt_at, lines_of, train_tiny
@@ -13,7 +16,9 @@ from igd_jax import train as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.session.config_flags import config_json
+from igd_jax.session.recommender import Recommender
 from igd_jax.train import train
+from igd_jax.training.checkpoint import Checkpoints
 
 FILES = ("config.json", "env.json", "metrics.jsonl", "tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json")
 
@@ -182,3 +187,26 @@ def test_a_run_stopped_beyond_a_lower_number_of_steps_is_evaluated_and_done(tiny
     assert "nothing left to train: step 4 was the last" in told
     assert "at step 4" in told
     assert (tmp_path / "checkpoints" / "best" / "4").is_dir()
+
+
+def test_a_saved_state_is_not_held_beside_the_first_one(tiny, tmp_path, monkeypatch):
+    """Memory that is enough to train is enough to go on, and that for one model to rank with it."""
+    train_tiny(tiny, tmp_path, {"train.num_steps": 1})
+    plain, held = Checkpoints._restore, dict[str, float]()
+
+    def live() -> int:
+        gc.collect()
+        return sum(array.nbytes for array in jax.live_arrays())
+
+    def restore(self, path, like, arrays):
+        size = sum(np.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(like))
+        held[path.parent.name] = (live() - before) / size
+        return plain(self, path, like, arrays)
+
+    monkeypatch.setattr(Checkpoints, "_restore", restore)
+    before = live()
+    train_tiny(tiny, tmp_path, {"train.num_steps": 2})
+    before = live()
+    Recommender.load(tmp_path)
+    assert held.keys() == {"last", "best"}
+    assert max(held.values()) < 0.5, held

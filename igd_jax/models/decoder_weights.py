@@ -32,6 +32,8 @@ NAMES: tuple[Name, ...] = (
     ("lm_head.weight", "head", False),
 )
 """Names of `Decoder`."""
+COMPUTED = ".self_attn.rotary_emb.inv_freq"
+"""End of names of tensors in folders of the first Llamas that nothing reads: they follow from the config."""
 
 
 def load_config(folder: str | Path) -> ModelConfig:
@@ -75,4 +77,5 @@ def load_decoder(
     copies = {"lm_head.weight": "model.embed_tokens.weight"} if config.tie_embeddings else {}
     with ExitStack() as stack:
         source = Source(Path(folder), open_tensors(Path(folder), stack))
-        return fill(template, source, NAMES, copies=copies, quantize=quantize, place=place)
+        ignored = {name for name in source.tensors if name.endswith(COMPUTED)}
+        return fill(template, source, NAMES, copies=copies, ignored=ignored, quantize=quantize, place=place)

@@ -38,6 +38,7 @@ _READ_APART = {
     "tie_word_embeddings",
 }  # fmt: skip
 _HARMLESS = {
+    "_attn_implementation_autoset", "max_length", "max_sequence_length",
     "_name_or_path", "architectures", "bos_token_id", "chunk_size_feed_forward", "dtype", "eos_token_id", "id2label",
     "initializer_range", "label2id", "max_window_layers", "output_attentions", "output_hidden_states", "pad_token_id",
     "pretraining_tp", "problem_type", "return_dict", "sliding_window", "torch_dtype", "transformers_version",
@@ -58,6 +59,8 @@ def from_hf(config: dict[str, Any]) -> ModelConfig:
     family = str(config.get("model_type"))
     if family not in FAMILIES:
         raise InputError(f"the model is of type {family!r}; expected one of {', '.join(FAMILIES)}; choose such a model")
+    if family == "llama":
+        config = _with_what_old_ones_lack(config)
     problems = _unsupported(config)
     fields: dict[str, Any] = {"tie_embeddings": config.get("tie_word_embeddings") is True, **FAMILIES[family]}
     for theirs, ours in _SIZES.items():
@@ -75,6 +78,14 @@ def from_hf(config: dict[str, Any]) -> ModelConfig:
     return ModelConfig(**fields)
 
 
+def _with_what_old_ones_lack(config: dict[str, Any]) -> dict[str, Any]:
+    """A Llama's config, also of the first two generations, which name neither groups of heads nor a rotary base."""
+    meant: dict[str, Any] = {"num_key_value_heads": config.get("num_attention_heads")}
+    if not config.get("rope_parameters"):
+        meant["rope_theta"] = 10_000.0
+    return meant | {name: value for name, value in config.items() if value is not None}
+
+
 def _unsupported(config: dict[str, Any]) -> list[str]:
     problems = [
         f"{name} is {config[name]!r}, only {value!r} is supported"
@@ -84,7 +95,7 @@ def _unsupported(config: dict[str, Any]) -> list[str]:
     layer_types = config.get("layer_types") or []
     if not isinstance(layer_types, list) or any(kind != "full_attention" for kind in layer_types):
         problems.append(f"layer_types is {layer_types!r}, only full_attention is supported")
-    if config.get("tie_word_embeddings") not in (None, True, False):
+    if not isinstance(config.get("tie_word_embeddings"), bool | None):
         problems.append(f"tie_word_embeddings is {config['tie_word_embeddings']!r}, expected true or false")
     known = _SIZES.keys() | _ONLY.keys() | _READ_APART | _HARMLESS
     problems += [

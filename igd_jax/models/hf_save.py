@@ -1,7 +1,7 @@
 """Writes models as folders that transformers opens, and adapters as folders that PEFT opens: JSON and safetensors.
 
-Adapters are merged into the weights in float32, W + (alpha / r) A B, and quantised weights are written as they are used
-in a product. One stacked array, and the tensors of one file, are in host memory at a time.
+Adapters are merged into the weights in float32, W + (alpha / r) A B, and quantised weights are written as what they
+stand for. One stacked array, and the tensors of one file, are in host memory at a time.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

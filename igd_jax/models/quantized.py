@@ -14,18 +14,20 @@ from typing import no_type_check
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx, struct
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Integer
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
+from igd_jax.core.sharding import fetch
 from igd_jax.models.layers import Frozen, Linear
 
 KINDS = ("int8", "nf4")
 BLOCK = 64
 """Largest number of inputs with a common scale under nf4, as published; a divisor of it where widths need that."""
+SMALLEST_BLOCK = 16
+"""Smallest such number: with fewer, scales take more than they save."""
 
 
 @no_type_check  # as a pytree it also holds shapes and shardings
@@ -88,9 +90,15 @@ def quantized_variable(weights: Float[Array, "L I O"], kind: str) -> Frozen:
     """Quantise weights; their fingerprint is that of the weights as given, as rounding may differ between devices.
 
     Raises:
-      InputError: the library is not installed.
+      InputError: the library is not installed, or nf4 does not fit the sizes.
     """
-    return Frozen(quantized(weights, kind), made_from=fingerprint(kind, np.asarray(weights)))
+    n_in, n_out = weights.shape[1:]
+    if kind == "nf4" and (n_out % 2 or gcd(BLOCK, n_in) < SMALLEST_BLOCK):
+        raise InputError(
+            f"config.model.quantize is nf4, but a linear map of the model has {n_in} inputs and {n_out} outputs; "
+            f"expected multiples of {SMALLEST_BLOCK} and of 2; set it to int8"
+        )
+    return Frozen(quantized(weights, kind), made_from=fingerprint(kind, fetch(weights)))
 
 
 def quantize_layers(model: nnx.Module, kind: str) -> None:

@@ -102,7 +102,7 @@ def from_hf(config: dict[str, Any]) -> T5Config:
     sizes["num_decoder_layers"] = positive_number(given, decoder_layers, int, problems)
     starts = (config.get(name) for name in ("decoder_start_token_id", "pad_token_id"))
     start = next((start for start in starts if start is not None), 0)
-    if not isinstance(start, int) or not 0 <= start < sizes["vocab_size"]:
+    if not isinstance(start, int) or isinstance(start, bool) or not 0 <= start < sizes["vocab_size"]:
         problems.append(f"decoder_start_token_id is {start!r}, expected an id of the vocabulary")
     dropout = config.get("dropout_rate", T5Config.dropout)
     if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0.0 <= dropout < 1.0:

@@ -19,6 +19,7 @@ from igd_jax.models.cost import activation_bytes, training_flops
 from igd_jax.models.load import config_of
 from igd_jax.models.t5_config import T5Config
 from igd_jax.session.session import Session
+from igd_jax.training.mesh import local_rows
 from igd_jax.training.step import TrainState
 
 SECONDS_OF_A_LONG_RUN = 3600.0
@@ -120,7 +121,7 @@ def _activations(session: Session, longest: TextBatch | ItemBatch) -> int | None
     config, model = backbone_config(session), session.settings.model
     if not isinstance(config, ModelConfig) or not isinstance(longest, TextBatch):
         return None
-    shards = row_shards(session.mesh) // jax.process_count()  # a process makes its own rows only
+    shards = len(local_rows(row_shards(session.mesh), session.mesh))  # a process makes its own rows only
     return activation_bytes(
         config,
         model.remat,

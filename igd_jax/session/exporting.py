@@ -26,6 +26,7 @@ from igd_jax.models.setrec import SetModel
 from igd_jax.models.t5 import T5
 from igd_jax.session.config_flags import config_json
 from igd_jax.session.exported import FORMAT, ITEMS, RUN, SETTINGS, TRIE, trie_arrays
+from igd_jax.session.histories import room_of_prompts
 from igd_jax.session.ranker import decode_options
 from igd_jax.session.session import Session
 from igd_jax.session.weights import Trained
@@ -182,7 +183,7 @@ def _settings(
         "format": FORMAT,
         "igd_jax": igd_jax.__version__,
         "eos": session.tokenizer.eos,
-        "prompt": prompt | {"end": end, "room": data.max_length - index.longest},
+        "prompt": prompt | {"end": end, "room": room_of_prompts(session, index)},
         "decode": {
             "alpha": decode.alpha,
             "temperature": after,
@@ -222,8 +223,10 @@ def _losses(session: Session, *, dtype: str, is_adapter: bool) -> Iterator[str]:
         yield f"the adapters were trained on weights of {given.quantize}; PEFT adds them to those of the folder"
     elif given.quantize:
         yield f"weights were held in {given.quantize}, and are written as what they stood for, in {dtype}"
-    if dtype != given.param_dtype and dtype == "bfloat16":
-        yield "weights are rounded from float32 to bfloat16, so scores and lists may differ from those of the run"
+    is_made = bool(given.lora_rank or given.quantize) and not is_adapter
+    if dtype == "bfloat16" and (dtype != given.param_dtype or is_made):
+        what = "merged or quantised weights" if is_made else "weights"
+        yield f"{what} are rounded from float32 to bfloat16, so scores and lists may differ from those of the run"
     if session.identifiers.texts is None:
         yield f"items are written in ids of their own, not in words: {FOR_TRANSFORMERS} cannot make prompts of them"
     if method.needs_collaborative:

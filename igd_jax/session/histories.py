@@ -59,15 +59,7 @@ class Histories:
         return self._fit(self._session.prompts.of_items(history)), notes
 
     def _fit(self, prompts: TokenRows) -> Examples:
-        """Cut prompts so that the longest candidate fits after each."""
-        limit = self._session.settings.data.max_length
-        room = limit - self._index.longest
-        if room < 1:
-            raise InputError(
-                f"config.data.max_length is {limit}, but the longest candidate alone has {self._index.longest} tokens; "
-                "raise it"
-            )
-        return make_examples(prompts, room=room)
+        return make_examples(prompts, room=room_of_prompts(self._session, self._index))
 
     def _unknown(self, request: Request, found: Resolved, *, suggests: bool) -> list[str]:
         """A note for each entry of the history that is not in the catalogue."""
@@ -80,3 +72,17 @@ class Histories:
             for entry, item in zip(request.history, found.items, strict=True)
             if item is None
         ]
+
+
+def room_of_prompts(session: Session, index: ItemIndex) -> int:
+    """Tokens that a prompt may have, so that the longest candidate fits after it.
+
+    Raises:
+      InputError: there are none.
+    """
+    limit = session.settings.data.max_length
+    if (room := limit - index.longest) < 1:
+        raise InputError(
+            f"config.data.max_length is {limit}, but the longest candidate alone has {index.longest} tokens; raise it"
+        )
+    return room

@@ -3,6 +3,8 @@
 from functools import partial
 from typing import Any
 
+import jax
+
 from igd_jax.core import hosts
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
@@ -12,7 +14,7 @@ from igd_jax.core.process import is_first
 from igd_jax.session.plan import Plan
 from igd_jax.session.session import Session
 from igd_jax.session.weights import check_fingerprints, fingerprints
-from igd_jax.training.checkpoint import Checkpoints
+from igd_jax.training.checkpoint import Checkpoints, abstract
 from igd_jax.training.step import TrainState
 
 
@@ -35,7 +37,7 @@ def resume(
     step of the latest one; ``num_steps`` of the plan and ``n_valid``, the number of valid rows that are evaluated.
 
     Args:
-      first: state before the first step.
+      first: state before the first step, which is deleted where there is a saved one, as both may not fit.
       frozen: variables that are not trained.
       session: the run.
       workdir: its folder.
@@ -53,7 +55,12 @@ def resume(
     new["n_valid"] = n_valid
     state, progress = first, {**expected, **new}
     check = partial(check_fingerprints, expected=expected, session=session, workdir=workdir)
-    found = None if restart else checkpoints.restore_last(first, check=check)
+    if checkpoints.newest_step and not restart:  # one is restored, or there is an error
+        like = abstract(first)
+        jax.tree.map(lambda array: array.delete(), first)
+    else:
+        like = first
+    found = None if restart else checkpoints.restore_last(like, check=check)
     if found is not None:
         state, progress = found
         say(f"resuming from step {int(state.step)} of {plan.num_steps}")

@@ -24,7 +24,7 @@ from igd_jax.methods.base import BACKBONE, Context, Method, Objective
 from igd_jax.models.sharding_rules import placed, shardings, whole_arrays
 from igd_jax.session.config_flags import config_json, run_config
 from igd_jax.session.session import Session
-from igd_jax.training.checkpoint import Checkpoints
+from igd_jax.training.checkpoint import Checkpoints, abstract
 from igd_jax.training.frozen_fingerprint import frozen_fingerprint
 from igd_jax.training.step import LossState, Params, StepFunctions, TrainState, init_state, make_step
 
@@ -123,6 +123,7 @@ def trained_model(session: Session, workdir: Workdir, context: Context) -> Train
         )
         check_decoding_args(method, trained, given)
     graph, params, frozen = split_trainable(trainer.make_model(context))
+    params = abstract(params)  # or weights would be held twice
     check = partial(check_fingerprints, expected=fingerprints(session, frozen), session=session, workdir=workdir)
     with closing(Checkpoints(workdir.checkpoints)) as checkpoints:
         found = checkpoints.restore_best(params, check=check)

@@ -19,5 +19,5 @@ def frozen_fingerprint(frozen: Any) -> str:
     for variable in jax.tree.leaves(frozen, is_leaf=lambda node: isinstance(node, nnx.Variable)):
         made_from = variable.get_metadata().get("made_from")
         arrays = (fetch(leaf) for leaf in jax.tree.leaves(variable))
-        parts += [made_from] if made_from else [fingerprint(array.tobytes()) for array in arrays]
+        parts += [made_from] if made_from else [fingerprint(array) for array in arrays]
     return fingerprint(*parts)

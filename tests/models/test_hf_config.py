@@ -110,6 +110,15 @@ def test_no_rotary_base_is_an_error(spelling: dict):
         from_hf(without(QWEN2, "rope_theta") | spelling)
 
 
+def test_the_first_llamas_name_neither_groups_of_heads_nor_a_base():
+    old = without(LLAMA, "rope_theta", "rope_scaling", "num_key_value_heads")
+    old |= {"max_sequence_length": 2048, "max_length": 20, "_attn_implementation_autoset": True}
+    found = from_hf(old)
+    assert (found.num_kv_heads, found.rope_theta) == (LLAMA["num_attention_heads"], 10_000.0)
+    with pytest.raises(InputError, match="rope_theta is missing"):
+        from_hf(old | {"rope_parameters": {"rope_type": "default"}})
+
+
 def test_two_different_rotary_bases_are_an_error():
     with pytest.raises(InputError, match=r"rope_theta is given both as 1000000\.0 and as 10000\.0"):
         from_hf(QWEN2 | {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}})
@@ -146,6 +155,7 @@ def test_two_different_rotary_bases_are_an_error():
         (QWEN3, {"rope_theta": float("inf")}, "rope_theta is inf, expected a positive float"),
         (QWEN2, {"hidden_size": 4}, "head width 0"),
         (QWEN3, {"tie_word_embeddings": "false"}, "expected true or false"),
+        (QWEN3, {"tie_word_embeddings": 1}, "expected true or false"),
         (QWEN3, {"quantization_config": {"bits": 4}}, "quantization_config is not understood"),
         (QWEN3, {"num_key_value_heads": 3}, "16 query heads, 3 key-value heads"),
     ],

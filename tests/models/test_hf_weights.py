@@ -134,7 +134,8 @@ def test_every_parameter_of_every_named_model_is_in_the_table_once():
 def test_every_misfit_is_named_in_one_message(tmp_path: Path, tensors: dict[str, np.ndarray]):
     del tensors["model.norm.weight"], tensors["model.layers.1.self_attn.q_proj.bias"]
     tensors["model.layers.2.mlp.up_proj.weight"] = tensors["model.layers.1.mlp.up_proj.weight"].copy()
-    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2, np.float32)
+    tensors["model.layers.0.self_attn.rotary_emb.cached"] = np.ones(2, np.float32)
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = np.ones(2, np.float32)  # is read by nobody
     tensors["model.layers.0.mlp.down_proj.weight"] = np.ones((12, 8), np.float32)
     tensors["model.layers.0.input_layernorm.weight"] = np.ones(8, np.int8)
     with pytest.raises(InputError) as error:
@@ -143,7 +144,7 @@ def test_every_misfit_is_named_in_one_message(tmp_path: Path, tensors: dict[str,
     assert sorted(found) == [
         "! model.layers.0.input_layernorm.weight is I8, expected one of BF16, F16, F32",
         "! model.layers.0.mlp.down_proj.weight is (12, 8), expected (8, 12)",
-        "+ model.layers.0.self_attn.rotary_emb.inv_freq",
+        "+ model.layers.0.self_attn.rotary_emb.cached",
         "+ model.layers.2.mlp.up_proj.weight",
         "- model.layers.1.self_attn.q_proj.bias",
         "- model.norm.weight",

@@ -20,7 +20,7 @@ from igd_jax.core.memory import shown_bytes
 from igd_jax.models.decoder_weights import load_decoder
 from igd_jax.models.layers import Linear
 from igd_jax.models.lora import LoRA, add_lora
-from igd_jax.models.quantized import KINDS, Quantized, quantize_layers, quantized
+from igd_jax.models.quantized import KINDS, Quantized, quantize_layers, quantized, quantized_variable
 from igd_jax.session.weights import split_trainable
 from igd_jax.training.frozen_fingerprint import frozen_fingerprint
 
@@ -62,6 +62,13 @@ def test_widths_that_64_does_not_divide_have_smaller_blocks():
     found = quantized(jnp.asarray(WEIGHTS[:, :96]), "nf4")
     assert found.scale.shape == (3, 3, 6)
     assert found.dense().shape == (3, 96, 6)
+
+
+@pytest.mark.parametrize("shape", [(2, 32, 65), (2, 33, 64), (2, 40, 64)])
+def test_widths_that_nf4_does_not_fit_are_refused(shape):
+    with pytest.raises(InputError, match=r"config.model.quantize is nf4, but a linear map of the model has"):
+        quantized_variable(jnp.ones(shape), "nf4")
+    quantized_variable(jnp.ones(shape), "int8")
 
 
 @pytest.mark.parametrize("kind", KINDS)

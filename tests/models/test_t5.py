@@ -237,6 +237,7 @@ def test_only_differences_of_positions_count_and_shared_ones_make_a_set(model):
         ({"layer_norm_epsilon": float("nan")}, "layer_norm_epsilon is nan, expected a positive float"),
         ({"num_decoder_layers": -1}, "num_decoder_layers is -1, expected a positive int"),
         ({"decoder_start_token_id": 10**6}, "decoder_start_token_id is 1000000, expected an id of the vocabulary"),
+        ({"decoder_start_token_id": True}, "decoder_start_token_id is True, expected an id of the vocabulary"),
         ({"decoder_start_token_id": "0"}, "decoder_start_token_id is '0', expected an id of the vocabulary"),
         ({"relative_attention_num_buckets": 1}, "num_buckets is not from 4 to twice relative_attention_max_distance"),
         ({"feed_forward_proj": ["relu"]}, r"feed_forward_proj is \['relu'\], expected one of relu, gated-gelu"),

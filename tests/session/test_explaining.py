@@ -57,7 +57,7 @@ def test_inspect_of_a_run_explains_alike(recommender, trained, tiny):
     [
         (["--title=red fox"], "'red fox' is neither a title nor an item of the catalogue; did you mean 'Red Fox (p"),
         (["--title=nothing"], "'nothing' is neither a title nor an item of the catalogue\n"),
-        (["--title=Red Fox", "--beta=0.5"], "--workdir and --beta are given; a run has its own, so give one of the"),
+        (["--title=Red Fox", "--beta=0.5"], "--workdir and --beta are given; a run has its own, so leave one out"),
     ],
 )
 def test_what_cannot_be_explained_of_a_run(trained, flags, message):
