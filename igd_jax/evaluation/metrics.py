@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from igd_jax.core.allowed import Allowed
 from igd_jax.core.errors import InputError
 
 POPULARITY_THIRDS = ("head", "mid", "tail")
@@ -144,6 +145,33 @@ def most_popular(catalogue: CatalogueRows, n_results: int) -> Int[np.ndarray, "P
     return rows[np.argsort(-catalogue.count[rows], kind="stable")[:n_results]]
 
 
+def popular_lists(
+    catalogue: CatalogueRows, n_results: int, *, n_lists: int, allowed: Sequence[Allowed | None] = ()
+) -> Int[np.ndarray, "R K"]:
+    """`most_popular` for each query, of the rows that are allowed to it; -1 = no result.
+
+    Args:
+      catalogue: the catalogue.
+      n_results: K, the length of the lists.
+      n_lists: R, the number of queries.
+      allowed: what may be recommended to each; None, or an empty sequence = all candidates.
+    """
+    order = most_popular(catalogue, len(catalogue.count))
+    place = np.zeros(len(catalogue.count), np.int64)
+    place[order] = np.arange(len(order))
+    lists = np.full((n_lists, n_results), -1, np.int64)
+    lists[:, : len(order)] = order[:n_results]
+    for number, each in enumerate(allowed):
+        if each is not None:
+            own = order[: n_results + len(each.without)]
+            if each.only is not None:
+                own = np.unique(each.only[catalogue.is_candidate[each.only]])
+            own = own[each.allows(own)]
+            own = own[np.argsort(place[own])][:n_results]
+            lists[number] = np.pad(own, (0, n_results - len(own)), constant_values=-1)
+    return lists
+
+
 def kept_cutoffs(ks: Sequence[int], *, n_rows: int, n_results: int) -> list[int]:
     """The cut-offs of at most `n_results`, ascending.
 
@@ -165,6 +193,7 @@ def score_rows(
     catalogue: CatalogueRows,
     ks: Sequence[int],
     n_invalid: int,
+    allowed: Sequence[Allowed | None] = (),
 ) -> dict[str, Any]:
     """Metrics of lists with one target per row.
 
@@ -174,12 +203,13 @@ def score_rows(
       catalogue: the catalogue.
       ks: cut-offs. Those above K are left out and listed under ``ks_skipped``, as HR@20 of 10 results is HR@10.
       n_invalid: number of results that are not items.
+      allowed: what may be recommended for each row; empty = all candidates.
 
     Returns:
       ``hr@k``, ``ndcg@k``, ``mrr`` (over all K results) and ``coverage`` at the largest k, where a hit is the target's
       catalogue row, whichever of its items was taken; ``n`` rows; ``invalid``; ``target_absent``, the number of rows
       whose target's catalogue row is not a candidate; ``ks_skipped``; the same metrics as ``id_exact`` (only the target
-      item itself is a hit, `rank_of_item`), as ``popularity_baseline`` (every row gets `most_popular`), and as
+      item itself is a hit, `rank_of_item`), as ``popularity_baseline`` (every row gets `popular_lists`), and as
       ``slices``, each with its ``n``: head + mid + tail (`popularity_third`) and warm + cold (seen in training or not)
       are all rows each; metrics of an empty slice are None.
 
@@ -195,8 +225,7 @@ def score_rows(
         return {**mean_metrics(rank, kept), f"coverage@{kept[-1]}": covered}
 
     rank = rank_of_target(ranked, row)
-    popular = most_popular(catalogue, n_results)
-    popular = np.broadcast_to(popular, (n, popular.size))
+    popular = popular_lists(catalogue, n_results, n_lists=n, allowed=allowed)
     return {
         **metrics(ranked, rank),
         "n": n,

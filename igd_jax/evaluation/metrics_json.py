@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from igd_jax.core.allowed import Allowed
 from igd_jax.core.ragged import Ragged
 from igd_jax.evaluation.metrics import CatalogueRows, rank_of_target, row_metrics, score_rows
 from igd_jax.evaluation.queries import Queries, distinct_targets
@@ -21,6 +22,7 @@ def metrics_of(
     catalogue: CatalogueRows,
     ks: Sequence[int],
     candidates: str,
+    allowed: Sequence[Allowed | None] = (),
 ) -> dict[str, Any]:
     """Content of metrics.json: `score_rows` or `score_users`, intervals, the protocol and the name of the candidates.
 
@@ -31,25 +33,35 @@ def metrics_of(
       catalogue: the catalogue.
       ks: cut-offs.
       candidates: name or file that the candidates were chosen by.
+      allowed: what may be recommended for each query; None, or an empty sequence = all candidates.
 
     Returns:
       What `score_rows` or `score_users` returns; ``intervals``, the ``[low, high]`` of each metric of each query's list
-      (`significance.intervals`); ``protocol`` and ``candidates``.
+      (`significance.intervals`); ``protocol`` and ``candidates``; and where something is not allowed,
+      ``target_not_allowed``, the number of targets whose rows are candidates, but not for their query.
 
     Raises:
       InputError: there are no queries, or no k is from 1 to K.
     """
-    n_invalid = int(((scores > -np.inf) & (ranked < 0)).sum())
+    how: dict[str, Any] = {"catalogue": catalogue, "ks": ks, "allowed": allowed}
+    how["n_invalid"] = int(((scores > -np.inf) & (ranked < 0)).sum())
     if queries.protocol == "rows":
         target = queries.targets.ids
-        scored = score_rows(ranked, target, catalogue=catalogue, ks=ks, n_invalid=n_invalid)
-        by_query = row_metrics(rank_of_target(ranked, catalogue.row_of_item[target]), _kept(scored, ks))
+        scored = score_rows(ranked, target, **how)
+        rows = Ragged(catalogue.row_of_item[target], queries.targets.start)
+        by_query = row_metrics(rank_of_target(ranked, rows.ids), _kept(scored, ks))
     else:
         right = distinct_targets(queries, catalogue.row_of_item)
         rows = Ragged(catalogue.row_of_item[right.ids], right.start)
-        scored = score_users(ranked, rows, catalogue=catalogue, ks=ks, n_invalid=n_invalid)
+        scored = score_users(ranked, rows, **how)
         query = np.repeat(np.arange(len(queries)), rows.lengths)
         by_query = user_metrics(rank_of_target(ranked[query], rows.ids), query, _kept(scored, ks))
+    if any(allowed):
+        scored["target_not_allowed"] = sum(
+            int((catalogue.is_candidate[own] & ~each.allows(own)).sum())
+            for each, own in zip(allowed, np.split(rows.ids, rows.start[1:-1]), strict=True)
+            if each is not None
+        )
     told = {name: list(bounds) for name, bounds in intervals(by_query, queries.user).items()}
     return {**scored, "intervals": told, "protocol": queries.protocol, "candidates": candidates}
 

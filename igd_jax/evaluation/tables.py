@@ -59,6 +59,8 @@ def _counts(metrics: Mapping[str, Any]) -> str:
         counts += f"{absent:,} titles that are no candidate; "
     else:
         counts = f"{n:,} rows, {absent:,} with a target that is no candidate; "
+    if "target_not_allowed" in metrics:
+        counts += f"{metrics['target_not_allowed']:,} targets that are not allowed; "
     counts += f"{metrics['invalid']:,} invalid results"
     if metrics["ks_skipped"]:
         counts += f"; k = {', '.join(map(str, metrics['ks_skipped']))} left out: not from 1 to the results per row"

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
+from igd_jax.core.allowed import Allowed
 from igd_jax.core.ragged import Ragged
 from igd_jax.evaluation import metrics
 from igd_jax.evaluation.metrics import CatalogueRows
@@ -55,6 +56,7 @@ def score_users(
     catalogue: CatalogueRows,
     ks: Sequence[int],
     n_invalid: int,
+    allowed: Sequence[Allowed | None] = (),
 ) -> dict[str, Any]:
     """Metrics of lists with several targets per user.
 
@@ -64,11 +66,12 @@ def score_users(
       catalogue: the catalogue.
       ks: cut-offs. Those above K are left out and listed under ``ks_skipped``.
       n_invalid: number of results that are not items.
+      allowed: what may be recommended to each user; empty = all candidates.
 
     Returns:
       ``recall@k``, ``ndcg@k`` and ``mrr`` (over all K results); ``n`` users; ``ground_truth``, the ``mean`` and ``max``
       number of target rows; ``invalid``; ``target_absent``, the number of target rows that are not candidates;
-      ``ks_skipped``; the same metrics as ``popularity_baseline`` (`metrics.most_popular`), and as ``slices``: ``warm``
+      ``ks_skipped``; the same metrics as ``popularity_baseline`` (`metrics.popular_lists`), and as ``slices``: ``warm``
       and ``cold``, for target rows seen in training or not. A slice covers the ``n`` users with such a row;
       ``left_out`` counts the others; metrics of an empty slice are None.
 
@@ -88,7 +91,7 @@ def score_users(
         return {"n": n_here, "left_out": n - n_here, **means(rank[mask], user[mask])}
 
     rank, is_warm = metrics.rank_of_target(ranked[user], row), catalogue.is_warm[row]
-    popular = np.tile(metrics.most_popular(catalogue, n_results), (row.size, 1))
+    popular = metrics.popular_lists(catalogue, n_results, n_lists=n, allowed=allowed)[user]
     return {
         **means(rank, user),
         "n": n,

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Int
 
+from igd_jax.core.allowed import Allowed
 from igd_jax.core.arrays import power_of_two
 from igd_jax.core.environment import environment
 from igd_jax.core.fingerprint import fingerprint, version_of
@@ -29,7 +30,7 @@ from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import DecodeOptions
 from igd_jax.models.sharding_rules import placed
 from igd_jax.session.histories import Histories
-from igd_jax.session.requests import Allowed, ItemNames, allowed_of_rows
+from igd_jax.session.requests import ItemNames, allowed_of_rows
 from igd_jax.session.sections import DecodeSettings
 from igd_jax.session.session import Session
 from igd_jax.session.unfinished import BATCHES_PER_PART, Lists, Unfinished

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
+from igd_jax.core.allowed import Allowed
 from igd_jax.core.errors import InputError
 from igd_jax.core.shown import shown
 from igd_jax.core.suggest import did_you_mean
@@ -70,28 +71,6 @@ def check_names_of_items(what: str, value: Any) -> None:
     """Raise `InputError` unless a value is a list of texts, which may be titles or item ids."""
     if not isinstance(value, list | tuple) or not all(map(is_writable, value)):
         raise InputError(f"{what} is {shown(value)}; expected a list of titles or item ids")
-
-
-@dataclass(frozen=True)
-class Allowed:
-    """A subset of the candidates, stored as row numbers, as masks of many requests would need much memory.
-
-    Attributes:
-      only: catalogue rows that may be recommended; None = all.
-      without: catalogue rows that may not be recommended.
-    """
-
-    only: Int[np.ndarray, " some"] | None
-    without: Int[np.ndarray, " others"]
-
-    def mask(self, is_candidate: Bool[np.ndarray, " N"]) -> Bool[np.ndarray, " N"]:
-        """Mask of the candidate rows that may be recommended."""
-        mask = is_candidate.copy()
-        if self.only is not None:
-            mask[:] = False
-            mask[self.only] = is_candidate[self.only]
-        mask[self.without] = False
-        return mask
 
 
 @dataclass(frozen=True)

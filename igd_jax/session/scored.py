@@ -74,12 +74,12 @@ def score(
     source = collaborative_source(session, split=settings.eval.split, n_rows=len(rows))
     recommender = Recommender(session, workdir)
     exact = None if exact_queries is None else exact_beside(recommender)
-    examples = recommender.examples(rows.take(queries.row))
+    examples, allowed = recommender.examples(rows.take(queries.row)), recommender.allowed(rows, queries.row)
     start = time.monotonic()
     found = recommender.rank(
         examples,
         collaborative=None if source is None else source.take(queries.row),
-        allowed=recommender.allowed(rows, queries.row),
+        allowed=allowed,
         unfinished=unfinished,
     )
     seconds = time.monotonic() - start
@@ -91,6 +91,7 @@ def score(
         catalogue=catalogue,
         ks=settings.eval.ks,
         candidates=settings.decode.candidates,
+        allowed=allowed,
     )
     if exact is not None and exact_queries is not None:
         metrics["beam_misses"] = misses = beam_misses(

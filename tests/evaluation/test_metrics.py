@@ -3,6 +3,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from igd_jax.core.allowed import Allowed
 from igd_jax.core.errors import InputError
 from igd_jax.evaluation.metrics import (
     CatalogueRows,
@@ -12,6 +13,7 @@ from igd_jax.evaluation.metrics import (
     most_popular,
     mrr,
     ndcg,
+    popular_lists,
     popularity_third,
     rank_of_item,
     rank_of_target,
@@ -151,6 +153,24 @@ def test_what_is_no_candidate_is_never_popular():
     assert result["popularity_baseline"]["hr@1"] == 0.5
     # Nor does it move the thirds: above item 6 lies nothing of 9.
     assert (result["slices"]["head"]["n"], result["target_absent"]) == (2, 1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_popular_lists_are_those_of_all_candidates_without_what_is_not_allowed(seed):
+    rng = np.random.default_rng(seed)
+    count, is_candidate = rng.integers(0, 4, 20), rng.random(20) < 0.8
+    catalogue = CatalogueRows(np.arange(20), is_candidate, is_candidate, count, is_candidate)
+
+    def some() -> np.ndarray:
+        return rng.integers(0, 20, rng.integers(0, 12))
+
+    allowed = [None, *(Allowed(only, some()) for only in (None, some(), some(), None, ints()))]
+    lists = popular_lists(catalogue, 6, n_lists=len(allowed), allowed=allowed)
+    whole = most_popular(catalogue, 20).tolist()
+    for found, each in zip(lists.tolist(), allowed, strict=True):
+        mask = is_candidate if each is None else each.mask(is_candidate)
+        assert found == ([row for row in whole if mask[row]] + [-1] * 6)[:6]
+        assert each is None or each.allows(np.array(whole)).tolist() == mask[whole].tolist()
 
 
 # ------------------------------------------------------------------------------------------------------- whole results
