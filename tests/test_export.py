@@ -231,6 +231,17 @@ def test_what_other_programs_will_not_have_is_told_and_d3_divides_the_logits(tra
     assert settings["not_exported"] == notes
 
 
+def test_sums_with_adapters_are_rounded_though_weights_were_not_wider(recommender):
+    session = recommender.session
+    model = replace(session.settings.model, lora_rank=2, param_dtype="bfloat16")
+    tuned = replace(session, settings=replace(session.settings, model=model))
+    merged, adapters = (list(exporting._losses(tuned, dtype="bfloat16", is_adapter=alone)) for alone in (False, True))
+    assert [line.split(",")[0] for line in merged] == [
+        "merged or quantised weights are rounded from float32 to bfloat16"
+    ]
+    assert adapters == ["adapters alone: igd_jax itself opens merged folders only"]
+
+
 def test_a_prompt_without_room_is_refused_before_anything_is_written(tiny, tmp_path):
     config = tiny_run.tiny_config(tiny, {"data.max_length": 9})
     with pytest.raises(InputError, match=r"config.data.max_length is 9, but the longest candidate alone has"):

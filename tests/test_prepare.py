@@ -208,7 +208,20 @@ def test_same_command_gives_the_same_data(shared):
     assert first == second
 
 
-@pytest.mark.parametrize("option", ["--n_events=9223372036854775808", "--n_users=1000000001", "--n_items=0"])
+def test_the_next_command_can_be_copied_whatever_the_name_of_the_folder(run):
+    done = run("--source=synthetic", "--n_users=100", "--n_items=50", "--n_events=1000", "--output=my out")
+    assert "--config.data.dir='my out' --workdir=RUN" in done.out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--n_events=9223372036854775808",
+        "--n_users=1000000001",
+        "--n_items=0",
+        "--max_history=99999999999999999999",
+    ],
+)
 def test_a_size_that_no_shop_has(option, run, tmp_path):
     done = run("--source=synthetic", "--output=out", option)
     assert done.code == 2
