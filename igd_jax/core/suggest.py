@@ -4,6 +4,7 @@ from collections.abc import Collection
 
 from rapidfuzz import fuzz, process, utils
 
+from igd_jax.core.errors import InputError
 from igd_jax.core.shown import shortened
 
 MOST = 3
@@ -38,3 +39,14 @@ def did_you_mean(given: str, known: Collection[str]) -> str:
     best = sorted(likeness, key=lambda name: -likeness[name])[:MOST]
     *others, last = (repr(shortened(name, LONGEST)) for name in best)
     return f"; did you mean {', '.join(others)}{' or ' if others else ''}{last}?"
+
+
+class UnknownNameError(InputError):
+    """A name that is not known. What may be meant is looked for when the message is read, as not every one is."""
+
+    def __init__(self, message: str, given: str, known: Collection[str]):
+        super().__init__(message)
+        self._given, self._known = given, known
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}{did_you_mean(self._given, self._known)}"

@@ -217,9 +217,10 @@ class Recommender(Ranker):
             self._search()
         found = self._names.resolve(request, exclude_history=self.session.settings.decode.exclude_history)
         if not self._histories.reads_words and not any(item is not None for item in found.items):
-            raise InputError(
+            raise self._names.unknown(
                 f"no entry of the history {list(request.history)} is in the catalogue, and this model reads nothing "
-                f"else; name at least one title or item id{self._names.suggested(request.history[-1])}"
+                "else; name at least one title or item id",
+                request.history[-1],
             )
         return found
 

@@ -12,7 +12,7 @@ from jaxtyping import Int
 from igd_jax.core.allowed import Allowed
 from igd_jax.core.errors import InputError
 from igd_jax.core.shown import shown
-from igd_jax.core.suggest import did_you_mean
+from igd_jax.core.suggest import UnknownNameError, did_you_mean
 from igd_jax.data.prepared import Rows
 from igd_jax.data.source_io import is_writable
 from igd_jax.items.index import ItemIndex
@@ -100,12 +100,16 @@ class ItemNames:
         """Number of the item with a title or an id; raises `InputError` if there is none, with what may be meant."""
         item = self._item.get(name)
         if item is None:
-            raise InputError(f"{shown(name)} is neither a title nor an item of the catalogue{self.suggested(name)}")
+            raise self.unknown(f"{shown(name)} is neither a title nor an item of the catalogue", name)
         return item
 
     def suggested(self, name: str) -> str:
         """A question about an unknown name, to append to a message; see `core.suggest.did_you_mean`."""
         return did_you_mean(name, self._item)
+
+    def unknown(self, message: str, name: str) -> UnknownNameError:
+        """The error about an unknown name, whose message ends with what is suggested."""
+        return UnknownNameError(message, name, self._item)
 
     def resolve(self, request: Request, *, exclude_history: bool = False) -> Resolved:
         """Find the items of a request.
@@ -153,10 +157,8 @@ class ItemNames:
     def _known(self, names: Iterable[str]) -> list[int]:
         found = [(name, self._item.get(name)) for name in names]
         if missing := [name for name, item in found if item is None]:
-            raise InputError(
-                f"a request names the candidate {missing[0]!r}, which the catalogue does not have"
-                f"{self.suggested(missing[0])}"
-            )
+            message = f"a request names the candidate {missing[0]!r}, which the catalogue does not have"
+            raise self.unknown(message, missing[0])
         return [item for _, item in found if item is not None]
 
     def _rows(self, items: Sequence[int]) -> Int[np.ndarray, " n"]:

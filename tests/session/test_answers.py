@@ -8,6 +8,7 @@ from command import run_here
 from tiny_run import ITEM_IDS, TITLES
 
 from igd_jax import recommend as program
+from igd_jax.core import suggest
 from igd_jax.core.errors import InputError
 from igd_jax.session import answers
 from igd_jax.session.recommender import Recommender
@@ -138,6 +139,15 @@ def test_of_many_bad_lines_ten_are_named_and_all_are_counted(answer):
     assert "line 12: " in told[9]
     assert told[10] == "left out: further lines, too; they are counted at the end"
     assert "2 requests answered, 13 lines left out" in said
+
+
+def test_what_may_be_meant_is_looked_for_where_it_is_told(answer, monkeypatch):
+    """A look through a large catalogue takes a second."""
+    asked = []
+    monkeypatch.setattr(suggest, "did_you_mean", lambda given, known: asked.append(given) or "; did you mean that?")
+    said, _ = answer([{"history": TITLES[:1], "candidates": [f"My own {n}"]} for n in range(14)])
+    assert said.count("which the catalogue does not have; did you mean that?") == len(asked) == 10
+    assert "0 requests answered, 14 lines left out" in said
 
 
 # ------------------------------------------------------------------------------------------------------------- going on
