@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import append_lines, write_text
+from igd_jax.core.io import append_lines, read_json, write_json
 from igd_jax.core.log import say
 from igd_jax.evaluation.predictions import as_json
 from igd_jax.session.requests import Request, read_request
@@ -77,7 +77,7 @@ def answer_file(make_recommender: Callable[[], Answering], source: Path, target:
             digest = _digest((line for _, line in chunk), digest)
             # Before the answers, so that there are none without it.
             origin = {"from": f"{recommender.made_from} k={k}", "lines": chunk[-1][0], "requests": digest.hexdigest()}
-            write_text(_origin_file(target), f"{json.dumps(origin)}\n")
+            write_json(_origin_file(target), origin)
             texts = []
             for (number, request), answer in zip(requests.items(), answers, strict=True):
                 for note in answer.notes:
@@ -105,9 +105,9 @@ def _check_origin(target: Path, source: Path, made_from: str) -> None:
     if not (file := _origin_file(target)).is_file():
         return
     try:
-        origin = dict(json.loads(file.read_bytes()))
+        origin = read_json(file)
         other, n_lines, requests = origin["from"] != made_from, int(origin["lines"]), origin["requests"]
-    except (KeyError, TypeError, ValueError):
+    except (InputError, KeyError, TypeError, ValueError):
         other, n_lines, requests = True, 0, ""
     if other:
         raise InputError(
