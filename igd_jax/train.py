@@ -39,6 +39,7 @@ from igd_jax.session.collaborative import export_vectors
 from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag
 from igd_jax.session.config_grid import changed
 from igd_jax.session.cost import make_advice, peak_flops, report_cost
+from igd_jax.session.histories import room_of_prompts
 from igd_jax.session.input import micro_batches
 from igd_jax.session.packing import choose_packs
 from igd_jax.session.plan import Plan
@@ -152,6 +153,8 @@ def _examples(session: Session, objective: Objective, valid_rows: Rows) -> dict[
     check_divides("config.train.micro_batch_size", session.settings.train.micro_batch_size, session.mesh)
     if objective.annotations:  # which come from the trie
         session.check_targets()
+    if session.method.inputs == "text":
+        room_of_prompts(session, session.index)  # which ranking will ask for
     examples = {"train": session.examples(session.rows("train")), "valid": session.examples(valid_rows)}
     report_targets(session, examples)
     if "weight" in objective.annotations:

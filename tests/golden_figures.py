@@ -57,7 +57,7 @@ def books_index() -> ItemIndex:
 def examples_of(prompts: Ragged, target: np.ndarray) -> Examples:
     """Prompts and their target items."""
     all_rows = np.ones(len(prompts), bool)
-    return Examples(prompts, target.astype(np.int32), 0, shared_prefix(prompts, all_rows), all_rows)
+    return Examples(prompts, target.astype(np.int32), ~all_rows, shared_prefix(prompts, all_rows), all_rows)
 
 
 def model_that_gives(logits: jax.Array) -> Backbone:

@@ -45,7 +45,7 @@ def batch_of(context: Context, items: list[int], *, size: int) -> TextBatch:
     """One row per item, each after a prompt of its own; rows beyond them fill up."""
     prompts = Ragged.from_lists([[20 + item, 30] for item in items])
     every = np.ones(len(items), bool)
-    examples = Examples(prompts, np.array(items, np.int32), 0, shared_prefix(prompts, every), every)
+    examples = Examples(prompts, np.array(items, np.int32), ~every, shared_prefix(prompts, every), every)
     annotations = MSL().objective(context).annotations
     batch = make_text_batch(examples, np.arange(len(items)), context.index.item_tokens, annotations, size=size)
     return jax.tree.map(jnp.asarray, batch)

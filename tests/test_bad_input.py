@@ -34,7 +34,14 @@ def _field(name: str, value: object) -> str:
             [_field("data.prompt", "story")],
             "config.data.prompt is 'story'; expected one of bigrec, d3, igd, msl",
         ),
-        ([_field("data.max_length", 9)], "config.data.max_length is 9, but the title '"),
+        (
+            [_field("data.max_length", 9)],
+            "config.data.max_length is 9, but the longest candidate has 9 tokens and a prompt ",
+        ),
+        (
+            [_field("data.max_length", 513)],
+            "config.data.max_length is 513; expected at most 512, the positions that ",
+        ),
         (
             [_field("data.max_examples", -1)],
             "data.max_examples is -1; expected a number of rows from 1 to 1,000,000,000, or 0 for all",

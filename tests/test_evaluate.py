@@ -1,7 +1,9 @@
 """Evaluation from a trained run, or a model folder, to metrics.json and predictions.jsonl."""
 
 import json
+import re
 import shutil
+from dataclasses import replace
 
 import jax
 import numpy as np
@@ -13,10 +15,9 @@ from evaluation_calls import N_TEST, read_written, scores_of, titles_of
 from igd_jax import evaluate as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import MARK, Workdir, read_json
-from igd_jax.data.prepared import load
+from igd_jax.data.prepared import assemble, load, save
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluation.predictions import SCHEMA_VERSION
-from igd_jax.session.session import set_up_to_decode
 
 
 # ------------------------------------------------------------------------------------------------------ what is written
@@ -204,11 +205,25 @@ def test_more_tokens_than_the_longest_title_change_nothing(evaluate, plain):
     assert titles_of(evaluate("long", {"decode.max_new_tokens": 500})[0]) == titles_of(plain[0])
 
 
-def test_prompts_over_the_limit_are_counted_and_told(tiny, tmp_path, capsys):
-    run = set_up_to_decode(tiny_run.tiny_config(tiny, {"data.max_length": 30}), Workdir(str(tmp_path)))
-    examples = run.examples(run.rows("test"))
-    assert 0 < examples.n_cut <= N_TEST
-    assert f"{examples.n_cut} of {N_TEST} prompts cut: with target over 30 tokens" in capsys.readouterr().out
+def test_lists_do_not_depend_on_targets_and_histories_that_are_cut_are_counted(tiny, tmp_path, capsys):
+    data = load(tiny / "data")
+    test, lists = data.splits["test"], []
+    for name, target in (("theirs", test.target), ("others", np.roll(test.target, 7))):
+        splits = data.splits | {"test": replace(test, target=target)}
+        shutil.copytree(tiny / "model", tmp_path / name / "model")
+        save(
+            assemble(item_ids=data.item_ids, titles=data.titles, splits=splits, dropped={}, notes={}),
+            tmp_path / name / "data",
+        )
+        config = tiny_run.tiny_config(tmp_path / name, {"data.max_length": 47})
+        program.evaluate(config, Workdir(str(tmp_path / name / "run")), name="plain")
+        told = re.findall(
+            r"(\d+) of 22 histories without their oldest items: with a title over 47 ", capsys.readouterr().out
+        )
+        assert [0 < int(n_cut) < N_TEST for n_cut in told] == [True]
+        predictions, _ = read_written(tmp_path / name / "run", "plain")
+        lists.append([line["ranked"] for line in predictions])
+    assert lists[0] == lists[1]
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused

@@ -180,7 +180,7 @@ def test_the_published_normalizer_gives_another_loss_on_unequal_weights(tiny, tm
 def test_what_is_merged_left_out_or_cut_is_counted_and_told(tiny, tmp_path, capsys):
     sold = [item for item in tiny_run.ITEM_IDS if item not in ("sku0", "sku7")]
     (tmp_path / "candidates.txt").write_text("\n".join(sold))
-    changes = {**SHORT, "data.candidates": str(tmp_path / "candidates.txt"), "data.max_length": 30}
+    changes = {**SHORT, "data.candidates": str(tmp_path / "candidates.txt"), "data.max_length": 42}
     train_tiny(tiny, tmp_path / "run", changes)
     told = capsys.readouterr().out
     assert "data: users 125, items 23, rows train 90, valid 13, test 22, dates 2020-09-13 to 2020-09-13" in told
@@ -190,7 +190,7 @@ def test_what_is_merged_left_out_or_cut_is_counted_and_told(tiny, tmp_path, caps
         off = int(np.isin(data.splits[split].target, (0, 7)).sum())
         assert off > 0
         assert f"{off} of {tiny_run.N_ROWS[split]} {split} targets are off the trie (no candidate)" in told
-    cut = [line for line in told.splitlines() if line.endswith("prompts cut: with target over 30 tokens")]
+    cut = [line for line in told.splitlines() if line.endswith("prompts cut: with target over 42 tokens")]
     assert [line.split(" of ")[1].split()[0] for line in cut] == ["90", "13"]
     assert "plan: 2 steps of 16 rows (6 steps per epoch of 90 rows), micro-batches of 8" in told
     assert "example target (token:weight): '" in told

@@ -16,6 +16,7 @@ Letters in shapes: R rows (texts that are being written), V vocabulary, n edges.
 """
 
 import json
+from bisect import bisect_right
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,7 +67,14 @@ class Items:
         self._tokenizer.no_padding()
 
     def prompt(self, history: Sequence[str]) -> list[int]:
-        """Token ids of the prompt around titles, oldest first; what is too long loses its oldest tokens."""
+        """Token ids of the prompt around titles, oldest first; a prompt that is too long loses its oldest titles."""
+        ids, room, n_titles = self._encoded(history), self.settings["prompt"]["room"], len(history)
+        if len(ids) <= room:
+            return ids
+        newest = [history[n_titles - count :] for count in range(n_titles)]
+        return self._encoded(newest[bisect_right(newest, room, key=lambda some: len(self._encoded(some))) - 1])
+
+    def _encoded(self, history: Sequence[str]) -> list[int]:
         words = self.settings["prompt"]
         titles = (words["quote"] + title + words["quote"] for title in history)
         told = words["lead"] + words["before"] + (words["after"] + words["before"]).join(titles) + words["closing"]
@@ -74,7 +82,7 @@ class Items:
         ids = [] if words["bos"] is None else [words["bos"]]
         for piece in pieces:
             ids += self._tokenizer.encode(piece, add_special_tokens=False).ids
-        return ids[-words["room"] :]
+        return ids
 
     def row(self, tokens: Sequence[int]) -> int:
         """The row that these tokens write, whatever follows the end of the text; -1 if they write none."""

@@ -1,5 +1,11 @@
-"""Rows of a split as token ids: the prompt that a history makes, and the item to be named."""
+"""Rows of a split as token ids: the prompt that a history makes, and the item to be named.
 
+Prompts that are too long are cut in two ways. In training what a target leaves is its prompt's, and prompts lose their
+first tokens, as in the published code (`make_examples`). In ranking all prompts have the same room, whatever the target
+is, and lose the oldest items of their history; the words around these stay (`ranked_examples`).
+"""
+
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,17 +23,17 @@ class Examples:
     """Rows as a method reads them, in the split's order.
 
     Attributes:
-      prompt: ids of each prompt, cut from the left to the room that it has; made when they are asked for.
+      prompt: ids of each prompt, cut to the room that it has; made when they are asked for.
       target: item to be named; its tokens are those of its identifier. None where targets are not known.
-      n_cut: prompts that were cut.
+      is_cut: prompts that were cut.
       shared_prefix: ids that prompts begin with whatever their history; empty where there are none, or only one prompt.
-      has_prefix: prompts that do begin with it: all but those that were cut.
+      has_prefix: prompts that do begin with it: all but those that lost their first tokens.
       history: items behind each prompt, oldest first; None where only text is known.
     """
 
     prompt: TokenRows
     target: Int[np.ndarray, " R"] | None
-    n_cut: int
+    is_cut: Bool[np.ndarray, " R"]
     shared_prefix: Int[np.ndarray, " P"]
     has_prefix: Bool[np.ndarray, " R"]
     history: Ragged | None = None
@@ -84,26 +90,52 @@ def room_beside(target: Int[np.ndarray, " R"], index: ItemIndex, *, max_length: 
     return room
 
 
-def make_examples(
-    prompt: TokenRows, *, room: Int[np.ndarray, " R"] | int, target: Int[np.ndarray, " R"] | None = None
-) -> Examples:
-    """Fit prompts into their room: what is too long loses its oldest tokens, as in the published code.
+def make_examples(prompt: TokenRows, *, room: Int[np.ndarray, " R"], target: Int[np.ndarray, " R"]) -> Examples:
+    """Rows to train on: prompts that are too long lose their first tokens, as in the published code.
 
     Args:
-      room: most tokens of each prompt; in training what its target leaves (`room_beside`), since a target is never cut.
-      target: item to be named, where it is known.
+      room: most tokens of each prompt, what its target leaves (`room_beside`), since a target is never cut.
+      target: item to be named.
     """
     is_cut = prompt.lengths > room
     if is_cut.any():
         prompt = _CutRows(prompt, np.minimum(prompt.lengths, room).astype(np.int32))
-    return Examples(prompt, target, int(is_cut.sum()), shared_prefix(prompt, ~is_cut), ~is_cut)
+    return Examples(prompt, target, is_cut, shared_prefix(prompt, ~is_cut), ~is_cut)
+
+
+def ranked_examples(history: Ragged, prompts_of: Callable[[Ragged], TokenRows], *, room: int) -> Examples:
+    """Rows to rank for: a history whose prompt is too long loses its oldest items, and no more than needed.
+
+    Args:
+      history: items of each row, oldest first.
+      prompts_of: makes the prompts of histories; a longer history has a longer prompt.
+      room: most tokens of a prompt; a prompt without items has no more.
+    """
+    prompt = prompts_of(history)
+    is_cut = prompt.lengths > room
+    if is_cut.any():
+        kept = history.lengths.copy()
+        kept[is_cut] = _fitting(history.take(np.flatnonzero(is_cut)), prompts_of, room=room)
+        prompt = prompts_of(history.keep_last(kept))
+    every = np.ones(len(prompt), bool)
+    return Examples(prompt, None, is_cut, shared_prefix(prompt, every), every)
+
+
+def _fitting(history: Ragged, prompts_of: Callable[[Ragged], TokenRows], *, room: int) -> Int[np.ndarray, " R"]:
+    """The number of newest items of each history whose prompt fits, by bisection; the whole histories do not."""
+    fits, too_many = np.zeros(len(history), np.int32), history.lengths.copy()
+    while (fits + 1 < too_many).any():
+        middle = (fits + too_many) // 2
+        does_fit = prompts_of(history.keep_last(middle)).lengths <= room
+        fits, too_many = np.where(does_fit, middle, fits), np.where(does_fit, too_many, middle)
+    return fits
 
 
 def item_examples(history: Ragged, target: Int[np.ndarray, " R"] | None = None) -> Examples:
     """Rows for a method that reads items: no text at all."""
     n_rows = len(history)
     no_text = Ragged(np.zeros(0, np.int32), np.zeros(n_rows + 1, np.int64))
-    return Examples(no_text, target, 0, np.zeros(0, np.int32), np.zeros(n_rows, bool), history)
+    return Examples(no_text, target, np.zeros(n_rows, bool), np.zeros(0, np.int32), np.zeros(n_rows, bool), history)
 
 
 def shared_prefix(rows: TokenRows, which: Bool[np.ndarray, " R"]) -> Int[np.ndarray, " P"]:

@@ -77,6 +77,11 @@ class Prompts:
         """Mark on both sides of each title, in histories and answers; may be empty."""
         return self._words.quote
 
+    @cached_property
+    def n_words(self) -> int:
+        """Tokens of a prompt without items: the words of the template alone."""
+        return int(self.of_items(Ragged.from_lists([[]])).lengths[0])
+
     def of_items(self, history: Ragged) -> TokenRows:
         """The prompt of each history of items, oldest first; joined when it is asked for."""
         texts = self._identifiers.texts

@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from igd_jax.core.errors import InputError
+from igd_jax.core.log import say
 from igd_jax.core.ragged import Ragged, TokenRows
-from igd_jax.data.examples import Examples, item_examples, make_examples
+from igd_jax.data.examples import Examples, item_examples, ranked_examples
 from igd_jax.data.prepared import Rows
 from igd_jax.items.index import ItemIndex
 from igd_jax.session.requests import ItemNames, Request, Resolved
@@ -26,11 +29,14 @@ class Histories:
         return self._session.method.inputs == "text" and self._session.identifiers.texts is not None
 
     def of_rows(self, rows: Rows) -> Examples:
-        """Rows of a split, without their targets."""
-        history = Ragged(rows.history_items, rows.history_start)
-        if self._session.method.inputs == "items":
-            return item_examples(history)
-        return self._fit(self._session.prompts.of_items(history))
+        """Rows of a split, without their targets. Prints how many histories were cut."""
+        examples = self._of_items(Ragged(rows.history_items, rows.history_start))
+        if n_cut := int(examples.is_cut.sum()):
+            limit = self._session.settings.data.max_length
+            say(
+                f"{n_cut:,} of {len(examples):,} histories without their oldest items: with a title over {limit} tokens"
+            )
+        return examples
 
     def of_requests(
         self, requests: Sequence[Request], resolved: Sequence[Resolved]
@@ -42,24 +48,38 @@ class Histories:
         pairs = zip(requests, resolved, strict=True)
         notes = [self._unknown(request, found, suggests=len(requests) <= FEW) for request, found in pairs]
         if self.reads_words:
-            histories = [
-                [entry if item is None else self._index.titles[item] for entry, item in pairs]
-                for pairs in (zip(r.history, f.items, strict=True) for r, f in zip(requests, resolved, strict=True))
-            ]
-            examples = self._fit(self._session.prompts.of_texts(histories))
-            for told, is_whole in zip(notes, examples.has_prefix.tolist(), strict=True):
-                if not is_whole:
-                    limit = self._session.settings.data.max_length
-                    told.append(f"the history is cut to its newest part: with a title over {limit} tokens")
-            return examples, notes
-        known = [[item for item in found.items if item is not None] for found in resolved]
-        history = Ragged.from_lists(known)
-        if self._session.method.inputs == "items":
-            return item_examples(history), notes
-        return self._fit(self._session.prompts.of_items(history)), notes
+            examples = self._of_texts(
+                [
+                    [entry if item is None else self._index.titles[item] for entry, item in pairs]
+                    for pairs in (zip(r.history, f.items, strict=True) for r, f in zip(requests, resolved, strict=True))
+                ]
+            )
+        else:
+            known = [[item for item in found.items if item is not None] for found in resolved]
+            examples = self._of_items(Ragged.from_lists(known))
+        for row in np.flatnonzero(examples.is_cut).tolist():
+            limit = self._session.settings.data.max_length
+            notes[row].append(f"the history is cut to its newest items: with a title over {limit} tokens")
+        return examples, notes
 
-    def _fit(self, prompts: TokenRows) -> Examples:
-        return make_examples(prompts, room=room_of_prompts(self._session, self._index))
+    def _of_items(self, history: Ragged) -> Examples:
+        if self._session.method.inputs == "items":
+            return item_examples(history)
+        return ranked_examples(
+            history, self._session.prompts.of_items, room=room_of_prompts(self._session, self._index)
+        )
+
+    def _of_texts(self, histories: Sequence[Sequence[str]]) -> Examples:
+        texts = [text for history in histories for text in history]
+        start = np.cumsum([0, *map(len, histories)])
+
+        def prompts_of(history: Ragged) -> TokenRows:
+            return self._session.prompts.of_texts(
+                [[texts[place] for place in history[row]] for row in range(len(history))]
+            )
+
+        places = Ragged(np.arange(len(texts), dtype=np.int32), start)
+        return ranked_examples(places, prompts_of, room=room_of_prompts(self._session, self._index))
 
     def _unknown(self, request: Request, found: Resolved, *, suggests: bool) -> list[str]:
         """A note for each entry of the history that is not in the catalogue."""
@@ -78,11 +98,12 @@ def room_of_prompts(session: Session, index: ItemIndex) -> int:
     """Tokens that a prompt may have, so that the longest candidate fits after it.
 
     Raises:
-      InputError: there are none.
+      InputError: they are too few for a prompt without a history.
     """
-    limit = session.settings.data.max_length
-    if (room := limit - index.longest) < 1:
+    limit, words = session.settings.data.max_length, session.prompts.n_words
+    if (room := limit - index.longest) < words:
         raise InputError(
-            f"config.data.max_length is {limit}, but the longest candidate alone has {index.longest} tokens; raise it"
+            f"config.data.max_length is {limit}, but the longest candidate has {index.longest} tokens and a prompt "
+            f"without a history {words}; raise it to {index.longest + words} at least, and better far above"
         )
     return room

@@ -40,7 +40,7 @@ from igd_jax.methods.base import Context, Method
 from igd_jax.session.backbone import make_backbone
 from igd_jax.session.config_flags import FREE_TO_DECODE, check_workdir, config_json
 from igd_jax.session.settings import TO_DECODE, Settings, settings_from
-from igd_jax.session.sizing import sized
+from igd_jax.session.sizing import check_positions, sized
 from igd_jax.training.mesh import make_mesh
 
 
@@ -138,8 +138,8 @@ class Session:
         limit = self.settings.data.max_length
         room = room_beside(rows.target, self.index, max_length=limit)
         examples = make_examples(self.prompts.of_items(history), target=rows.target, room=room)
-        if examples.n_cut:
-            say(f"{examples.n_cut:,} of {len(examples):,} prompts cut: with target over {limit} tokens")
+        if n_cut := int(examples.is_cut.sum()):
+            say(f"{n_cut:,} of {len(examples):,} prompts cut: with target over {limit} tokens")
         return examples
 
     def check_targets(self) -> None:
@@ -164,6 +164,7 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     """
     cache_compilations()
     settings = sized(settings, workdir)
+    check_positions(settings)
     mesh = make_mesh(**vars(settings.mesh))
     say(f"reading {settings.data.dir}")
     prepared = load(Path(settings.data.dir))

@@ -1,13 +1,15 @@
-"""The size of a model with random weights where the config leaves it open."""
+"""The size of a model: chosen where the config leaves it open, and large enough for the texts."""
 
 from dataclasses import replace
 
 import jax
 
+from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.methods import load_method
 from igd_jax.models.config import LARGE, SMALL
+from igd_jax.models.load import config_of
 from igd_jax.session.config_flags import run_config
 from igd_jax.session.settings import Settings
 
@@ -28,3 +30,13 @@ def sized(settings: Settings, workdir: Workdir) -> Settings:
         why = "there is only a CPU" if is_cpu else "there is an accelerator"
         say(f"model: {name}, as config.model has no path and {why}; another size: --config.model.config={other}")
     return replace(settings, model=replace(model, config=name))
+
+
+def check_positions(settings: Settings) -> None:
+    """Raise `InputError` if a backbone was made for fewer positions than prompt and target may have together."""
+    model, limit = settings.model, settings.data.max_length
+    if (model.path or model.config) and limit > (positions := config_of(model.path or model.config).max_positions):
+        raise InputError(
+            f"config.data.max_length is {limit}; expected at most {positions}, the positions that "
+            f"{model.path or model.config} was made for"
+        )

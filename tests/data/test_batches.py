@@ -18,7 +18,7 @@ from igd_jax.data.batches import (
     seed_of_rows,
     steps_per_epoch,
 )
-from igd_jax.data.examples import Examples, item_examples, make_examples
+from igd_jax.data.examples import Examples, item_examples, ranked_examples
 
 N_ROWS, SIZE = 23, 5
 ITEM_TOKENS = Ragged.from_lists([[7, EOS], [7, 8, 9, EOS]])
@@ -26,7 +26,10 @@ ITEM_TOKENS = Ragged.from_lists([[7, EOS], [7, 8, 9, EOS]])
 
 def _examples(prompts: list[list[int]], target: list[int], prefix: tuple[int, ...] = ()) -> Examples:
     has_prefix = np.array([tuple(prompt[: len(prefix)]) == prefix for prompt in prompts])
-    return Examples(Ragged.from_lists(prompts), np.array(target, np.int32), 0, np.array(prefix, np.int32), has_prefix)
+    uncut = np.zeros(len(prompts), bool)
+    return Examples(
+        Ragged.from_lists(prompts), np.array(target, np.int32), uncut, np.array(prefix, np.int32), has_prefix
+    )
 
 
 def test_users_are_drawn_with_all_their_rows_each_once_per_epoch():
@@ -130,7 +133,8 @@ def test_the_column_before_each_target_token_holds_the_token_that_stands_before_
 def test_requests_without_a_target_have_a_target_of_no_columns():
     prompts = Ragged.from_lists([[8, 1, 2], [8, 4]])
     flat = {"weight": np.ones(len(ITEM_TOKENS.ids), np.float32)}
-    batch = make_text_batch(make_examples(prompts, room=9), np.arange(2), ITEM_TOKENS, flat, size=3)
+    examples = ranked_examples(prompts, lambda history: history, room=9)
+    batch = make_text_batch(examples, np.arange(2), ITEM_TOKENS, flat, size=3)
     for array in (batch.target, batch.target_mask, batch.place, batch.before, batch.annotations["weight"]):
         assert array.shape == (3, 0)
     assert (batch.target_mask.dtype, batch.annotations["weight"].dtype) == (np.bool_, np.float32)

@@ -27,7 +27,7 @@ def _fitted(index: ItemIndex, *, max_length: int) -> Examples:
 def test_prompts_lose_their_oldest_tokens_and_are_counted(index):
     examples = _fitted(index, max_length=6)
     assert lists_of(examples.prompt) == [[2, 3, 4, 5], [1, 2], [4, 5], [2, 3]]
-    assert examples.n_cut == 3
+    assert examples.is_cut.tolist() == [True, False, True, True]
     assert len(examples) == 4
     assert examples.target is TARGET
 
@@ -50,7 +50,7 @@ def test_a_shared_prefix_leaves_a_token_to_each_row_and_needs_two_rows(rows, pre
 def test_nothing_is_cut_where_there_is_room(index):
     examples = _fitted(index, max_length=9)
     assert lists_of(examples.prompt) == lists_of(PROMPTS)
-    assert examples.n_cut == 0
+    assert not examples.is_cut.any()
 
 
 def test_a_title_without_room_for_a_prompt_is_bad_input(index):
@@ -61,18 +61,12 @@ def test_a_title_without_room_for_a_prompt_is_bad_input(index):
 def test_no_rows_are_no_examples(index):
     room = room_beside(TARGET[:0], index, max_length=1)
     none = make_examples(Ragged.from_lists([]), room=room, target=TARGET[:0])
-    assert (len(none), none.n_cut) == (0, 0)
-
-
-def test_without_a_target_the_room_is_given():
-    examples = make_examples(PROMPTS, room=3)
-    assert lists_of(examples.prompt) == [[3, 4, 5], [1, 2], [3, 4, 5], [1, 2, 3]]
-    assert (examples.target, examples.n_cut, len(examples)) == (None, 2, 4)
+    assert (len(none), len(none.is_cut)) == (0, 0)
 
 
 def test_rows_of_items_hold_no_text():
     history = Ragged.from_lists([[3], [1, 2]])
     for target in (None, TARGET[:2]):
         examples = item_examples(history, target)
-        assert (len(examples), examples.n_cut, len(examples.shared_prefix)) == (2, 0, 0)
+        assert (len(examples), examples.is_cut.sum(), len(examples.shared_prefix)) == (2, 0, 0)
         assert (examples.history, examples.target) == (history, target)

@@ -19,7 +19,9 @@ def examples() -> Examples:
     prompts = [longest[user][: 5 + 7 * n] for user in range(40) for n in range(5)]
     prompts = [prompts[row] for row in rng.permutation(N_ROWS)]
     target = rng.integers(0, len(TITLES), N_ROWS).astype(np.int32)
-    return Examples(Ragged.from_lists(prompts), target, 0, np.zeros(0, np.int32), np.zeros(N_ROWS, bool))
+    return Examples(
+        Ragged.from_lists(prompts), target, np.zeros(N_ROWS, bool), np.zeros(0, np.int32), np.zeros(N_ROWS, bool)
+    )
 
 
 def _first_fit(sizes: list[int]) -> int:

@@ -74,7 +74,7 @@ def plain_distances(index: ItemIndex, embedder: Decoder, texts: list[list[list[i
 def test_the_loss_weighs_every_target_token_alike(index, model):
     objective = BIGRec().objective(context_of(index))
     np.testing.assert_array_equal(objective.annotations["weight"], np.ones(len(index.item_tokens.ids), np.float32))
-    examples = make_examples(Ragged.from_lists([[7] * 4] * 3), room=9, target=np.arange(3, dtype=np.int32))
+    examples = make_examples(Ragged.from_lists([[7] * 4] * 3), room=np.full(3, 9), target=np.arange(3, dtype=np.int32))
     rows = make_text_batch(examples, np.arange(3), index.item_tokens, objective.annotations, size=4)
 
     @nnx.jit

@@ -55,7 +55,7 @@ def model() -> Backbone:
 def rows_of(prompts: list[list[int]]) -> Examples:
     """One row per prompt, whose target is the item of its number."""
     ragged, every = Ragged.from_lists(prompts), np.ones(len(prompts), bool)
-    return Examples(ragged, np.arange(len(prompts), dtype=np.int32), 0, shared_prefix(ragged, every), every)
+    return Examples(ragged, np.arange(len(prompts), dtype=np.int32), ~every, shared_prefix(ragged, every), every)
 
 
 def batch_of(method: CFT, context: Context) -> TextBatch:

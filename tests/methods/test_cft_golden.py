@@ -53,7 +53,7 @@ def test_losses_equal_those_of_the_published_code(golden):
     )
     tables = Counterfactual(jnp.asarray(without[0], jnp.int32), longest=int(targets.lengths.max()))
     model, prompts, every = load_decoder(path), Ragged.from_lists(prompts), np.ones(8, bool)
-    examples = Examples(prompts, np.arange(8, dtype=np.int32), 0, shared_prefix(prompts, every), every)
+    examples = Examples(prompts, np.arange(8, dtype=np.int32), ~every, shared_prefix(prompts, every), every)
     pairs = {name: tuple(float(part.split("=")[1]) for part in name.split(",")) for name in losses}
     by_alpha = {alpha: CFT(alpha=alpha).objective(context) for alpha, _ in pairs.values()}
 

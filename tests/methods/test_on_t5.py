@@ -55,7 +55,7 @@ def test_a_loss_falls_along_its_gradient(name, context):
     if isinstance(tables, Counterfactual):  # a prompt that this vocabulary has
         tables = tables.replace(prompt=jnp.array([21, 22, 23], jnp.int32))
     prompts, every = Ragged.from_lists(PROMPTS), np.ones(len(PROMPTS), bool)
-    examples = Examples(prompts, np.arange(1, 7, dtype=np.int32), 0, shared_prefix(prompts, every), every)
+    examples = Examples(prompts, np.arange(1, 7, dtype=np.int32), ~every, shared_prefix(prompts, every), every)
     batch = make_text_batch(examples, np.arange(6), context.index.item_tokens, objective.annotations, size=7)
     graph, params, rest = nnx.split(method.make_model(context), nnx.Param, ...)
 

@@ -53,7 +53,9 @@ def examples() -> Examples:
     has_header = np.array([prompt[:2] == HEADER for prompt in prompts])
     target = rng.integers(0, N_ITEMS, N_ROWS).astype(np.int32)
     target[-3] = target[-4]
-    return Examples(Ragged.from_lists(prompts), target, 0, np.array(HEADER, np.int32), has_header)
+    return Examples(
+        Ragged.from_lists(prompts), target, np.zeros(len(prompts), bool), np.array(HEADER, np.int32), has_header
+    )
 
 
 def tables_of(objective: Objective) -> Any:

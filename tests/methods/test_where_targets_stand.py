@@ -101,7 +101,7 @@ def test_batches_made_by_hand_stand_as_those_that_are_made_of_examples(context):
     examples = Examples(
         Ragged.from_lists([[30, 31, *prompt] for prompt in PROMPTS]),
         target,
-        0,
+        np.zeros(3, bool),
         np.array([30, 31], np.int32),
         np.ones(3, bool),
     )

@@ -64,7 +64,7 @@ def lie(batch: TextBatch | ItemBatch) -> dict[str, list[tuple[int, ...]]]:
 
 def test_of_a_text_batch_each_device_has_its_rows_and_all_of_what_rows_share():
     prompts, items = Ragged.from_lists([[1, 2, 3], [1, 2, 4, 5], [1, 2, 6]]), Ragged.from_lists([[7, 0], [8, 9, 0]])
-    examples = make_examples(prompts, room=9, target=np.array([1, 0, 1], np.int32))
+    examples = make_examples(prompts, room=np.full(3, 9), target=np.array([1, 0, 1], np.int32))
     made = make_text_batch(examples, np.arange(3), items, {"weight": np.ones(5, np.float32)}, size=4)
     made = made.replace(allowed=np.ones((4, 2), bool), collaborative=np.ones((4, 3), np.float32))
     mesh = make_mesh(data=2)
@@ -80,7 +80,7 @@ def test_of_a_text_batch_each_device_has_its_rows_and_all_of_what_rows_share():
 
 def test_parts_of_a_batch_that_are_made_apart_make_it_up():
     prompts, items = Ragged.from_lists([[1, 2, 3], [1, 2, 4, 5], [1, 2, 6]]), Ragged.from_lists([[7, 0], [8, 9, 0]])
-    examples = make_examples(prompts, room=9, target=np.array([1, 0, 1], np.int32))
+    examples = make_examples(prompts, room=np.full(3, 9), target=np.array([1, 0, 1], np.int32))
     rows, seed, per_token = np.arange(3), np.array([5, 6, 7], np.int32), {"weight": np.arange(5, dtype=np.float32)}
     of_items = item_examples(Ragged.from_lists([[3], [4, 5], [6]]), np.array([1, 2, 0]))
     order = np.argsort([0, 2, 1, 3, 4, 5, 6, 7])

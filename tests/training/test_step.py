@@ -96,7 +96,7 @@ def test_a_model_under_the_weighted_loss_takes_the_same_step_on_one_and_on_eight
     graph, params = nnx.split(model)
     prompts = Ragged.from_lists([shared + rng.integers(0, 300, rng.integers(1, 7)).tolist() for _ in range(N_ROWS)])
     items = Ragged.from_lists([rng.integers(0, 300, rng.integers(1, 5)).tolist() for _ in range(N_ROWS)])
-    examples = make_examples(prompts, room=100, target=np.arange(N_ROWS, dtype=np.int32))
+    examples = make_examples(prompts, room=np.full(N_ROWS, 100), target=np.arange(N_ROWS, dtype=np.int32))
     forced = rng.random(len(items.ids)) < 0.5
     annotations = {"forced": forced, "weight": np.where(forced, np.float32(0.1), np.float32(1))}
 
