@@ -6,7 +6,7 @@
 
 Each RUN is a run's folder, of which all evaluations are compared, or the folder of one evaluation, RUN/eval/NAME.
 Evaluations whose configs differ in train.seed only are one method, whose metrics are means over seeds, row by row. All
-other methods are compared with the first; significance is corrected for the number of comparisons (see
+other methods are compared with the first; intervals and significance are corrected for the number of comparisons (see
 `evaluation.significance`).
 
 The table is also written to compare.md, and what --json prints to compare.json, both in the folder --output: by default
@@ -37,7 +37,7 @@ from igd_jax.evaluation.evaluations import (
     short_labels,
 )
 from igd_jax.evaluation.queries import PROTOCOLS
-from igd_jax.evaluation.significance import CONFIDENCE, N_RESAMPLES, adjusted_p, interval, resampled_means
+from igd_jax.evaluation.significance import CONFIDENCE, N_RESAMPLES, corrected, interval, resampled_means
 from igd_jax.evaluation.tables import comparison_table
 
 
@@ -85,8 +85,9 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
       `evaluation.choice.Choice`, and ``chosen``: for each evaluation the values by field), ``popularity`` (baseline of
       the first evaluation, by metric), ``winner`` (by metric: the best method if it beats the second best after
       correction, else None) and ``runs``: by method and metric, ``value``; ``spread``, the standard deviation over
-      several seeds; and except for the first method, ``difference``, ``low``, ``high``, ``excludes_zero``, ``p`` and
-      ``significant``. ``low`` and ``high`` are not corrected; ``p`` and ``significant`` are.
+      several seeds; and except for the first method, ``difference``; ``low`` and ``high``, its own interval, and
+      whether that ``excludes_zero``; and corrected for all comparisons, ``together``, the interval [low, high], and
+      ``p`` and ``significant``.
 
     Raises:
       InputError: there are no evaluations, their rows or targets differ, or they have no common k.
@@ -145,16 +146,18 @@ def _runs(
     answers = next(iter(methods.values()))[0].answers
     by_row, user = np.stack(columns, axis=1), np.array([answer.user for answer in answers])
     means, samples = by_row.mean(axis=0), resampled_means(by_row, user)
-    p = adjusted_p(means, samples, [(a * n + m, b * n + m) for a, b, m in pairs])
-    p_of = dict(zip(pairs, p.tolist(), strict=True))
+    found = corrected(means, samples, [(a * n + m, b * n + m) for a, b, m in pairs])
+    p_of, margin_of = (dict(zip(pairs, values.tolist(), strict=True)) for values in found)
     for b, label in enumerate(labels[1:], start=1):
         for m, name in enumerate(names):
+            difference, margin = float(means[b * n + m] - means[m]), margin_of[0, b, m]
             low, high = interval(samples[b * n + m] - samples[m])
             runs[label][name] |= {
-                "difference": float(means[b * n + m] - means[m]),
+                "difference": difference,
                 "low": low,
                 "high": high,
                 "excludes_zero": low > 0 or high < 0,
+                "together": [difference - margin, difference + margin],
                 "p": p_of[0, b, m],
                 "significant": p_of[0, b, m] <= 1 - CONFIDENCE,
             }

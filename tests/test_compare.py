@@ -65,6 +65,8 @@ def test_json_may_stand_after_the_runs(runs):
     assert hr["value"] == pytest.approx(40 / 60)
     assert hr["difference"] == pytest.approx(20 / 60)
     assert hr["low"] < 20 / 60 < hr["high"]
+    low, high = hr["together"]
+    assert 0 < low < hr["low"] < hr["high"] < high
     assert hr["excludes_zero"] is hr["significant"] is True
     assert hr["p"] < 0.01
     assert comparison["winner"]["hr@3"] == "b"

@@ -3,13 +3,15 @@
 Users are resampled with all their rows, for all methods and metrics at once (Efron and Tibshirani 1993, ch. 8 and 13),
 since the rows of a user are correlated, and comparisons are paired. The correction is the step-down maximum of
 studentized differences (Westfall and Young 1993; Romano and Wolf 2005), which bounds the probability of any false
-positive by the given level. HR and NDCG at neighbouring cut-offs, and pairs with a common method, are correlated; the
-maximum takes that into account, whereas Holm's method does not, and would detect less.
+positive by the given level; the maximum without steps gives intervals that all hold together. HR and NDCG at
+neighbouring cut-offs, and pairs with a common method, are correlated; the maximum takes that into account, whereas
+Holm's method does not, and would detect less.
 
 Axes: R rows, X columns (one metric of one method each), S resamples, P comparisons.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -64,19 +66,37 @@ def interval(samples: Float[np.ndarray, "S"], *, confidence: float = CONFIDENCE)
     return float(low), float(high)
 
 
-def adjusted_p(
-    means: Float[np.ndarray, "X"], samples: Float[np.ndarray, "X S"], pairs: Sequence[tuple[int, int]]
-) -> Float[np.ndarray, "P"]:
-    """p-value of each comparison, corrected for all of them.
+class Corrected(NamedTuple):
+    """Comparisons, corrected for one another.
+
+    Attributes:
+      p: p-values.
+      margin: half the width of the interval of each difference; all intervals hold together.
+    """
+
+    p: Float[np.ndarray, "P"]
+    margin: Float[np.ndarray, "P"]
+
+
+def corrected(
+    means: Float[np.ndarray, "X"],
+    samples: Float[np.ndarray, "X S"],
+    pairs: Sequence[tuple[int, int]],
+    *,
+    confidence: float = CONFIDENCE,
+) -> Corrected:
+    """p-value and interval of each comparison, corrected for all of them.
 
     Let t be the difference of a pair divided by its standard error, and t* the same for its resampled, centred
     differences. The p-value of the pair is the fraction of resamples in which the largest t* among the pairs with no
-    larger t is at least t; and at least the p-value of every pair with a larger t.
+    larger t is at least t; and at least the p-value of every pair with a larger t. The intervals reach as many standard
+    errors to both sides as the largest t* of all pairs has in the given share of the resamples.
 
     Args:
       means: means of the columns.
       samples: resampled means of the columns, from `resampled_means`.
       pairs: columns to compare.
+      confidence: coverage of all intervals together.
     """
     differences = np.array([abs(means[b] - means[a]) for a, b in pairs])
     spread = np.array([(samples[b] - samples[a]).std() for a, b in pairs]).clip(min=ROUNDING)
@@ -90,4 +110,4 @@ def adjusted_p(
         p[place] = (1 + (largest >= told[place]).sum()) / (1 + largest.size)
     downwards = upwards[::-1]
     p[downwards] = np.maximum.accumulate(p[downwards])
-    return p
+    return Corrected(p, np.quantile(largest, confidence) * np.where(spread > ROUNDING, spread, 0.0))

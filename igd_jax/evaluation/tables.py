@@ -99,8 +99,8 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
             metric = metrics[row[0]]
             row.append(_value(metric, wins=comparison["winner"][row[0]] == label))
             if not is_reference:
-                mark = "*" if metric["significant"] else " "
-                row.append(f"{metric['difference']:+.4f} [{metric['low']:+.4f}, {metric['high']:+.4f}] {mark}")
+                mark, (low, high) = "*" if metric["significant"] else " ", metric["together"]
+                row.append(f"{metric['difference']:+.4f} [{low:+.4f}, {high:+.4f}] {mark}")
     header.append("popularity")
     for row in rows:
         row.append(_cell(comparison["popularity"][row[0]]))
@@ -138,8 +138,9 @@ def _legend(comparison: Mapping[str, Any]) -> str:
         parts.append(
             f"Difference to the first with its {confidence:.0%} interval (bootstrap over users, "
             f"{comparison['n_resamples']:,} resamples); * = differs from the first, bold = beats the second best, "
-            f"both at {1 - confidence:.0%} after correction for all {comparison['n_comparisons']:,} comparisons (pairs "
-            "of methods times metrics, step-down maximum)."
+            f"both at {1 - confidence:.0%}; intervals, * and bold are corrected for all "
+            f"{comparison['n_comparisons']:,} comparisons (pairs of methods times metrics, largest difference; * and "
+            "bold step down)."
         )
     if several:
         parts.append(

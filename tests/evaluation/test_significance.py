@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from igd_jax.evaluation import significance
-from igd_jax.evaluation.significance import adjusted_p, interval
+from igd_jax.evaluation.significance import corrected, interval
 
 
 def resampled_means(columns, user=None, **options):
@@ -17,7 +17,7 @@ def hits(rng, n, *rates):
 
 def p_of(columns, pairs, n_resamples=1000):
     samples = resampled_means(columns, n_resamples=n_resamples)
-    return adjusted_p(columns.mean(axis=0), samples, pairs)
+    return corrected(columns.mean(axis=0), samples, pairs).p
 
 
 # ------------------------------------------------------------------------------------------------------ resampled means
@@ -154,21 +154,35 @@ def test_no_p_is_smaller_than_that_of_a_larger_studentized_difference():
     rare, even = np.repeat([-1.0, 0.0, 1.0], [10, 80, 10]), np.tile([-1.0, 1.0], 50)
     means = np.array([0.0, 0.9, 1.9])
     samples = np.stack([np.zeros(100), 0.9 + rare, 1.9 + even])
-    assert adjusted_p(means, samples, [(0, 1), (0, 2)]) == pytest.approx([21 / 101] * 2)
+    assert corrected(means, samples, [(0, 1), (0, 2)]).p == pytest.approx([21 / 101] * 2)
 
 
 def test_any_false_difference_is_as_rare_as_asked_where_uncorrected_ones_are_common():
     rng = np.random.default_rng(14)
-    corrected = uncorrected = 0
+    false, misses, alone = 0, 0, 0
     pairs = [(a, b) for a in range(4) for b in range(a)]
     for _ in range(200):
         columns = hits(rng, 200, *[0.3] * 4)
         samples = resampled_means(columns, n_resamples=400)
         means = columns.mean(axis=0)
-        corrected += adjusted_p(means, samples, pairs).min() <= 0.05
-        uncorrected += min(adjusted_p(means, samples, [pair])[0] for pair in pairs) <= 0.05
-    assert corrected / 200 <= 0.09
-    assert uncorrected / 200 >= 0.13
+        p, margin = corrected(means, samples, pairs)
+        false += p.min() <= 0.05
+        misses += any(abs(means[b] - means[a]) > m for (a, b), m in zip(pairs, margin, strict=True))
+        alone += min(corrected(means, samples, [pair]).p[0] for pair in pairs) <= 0.05
+    assert max(false, misses) / 200 <= 0.09
+    assert alone / 200 >= 0.13
+
+
+def test_the_margin_is_the_largest_studentized_noise_of_all_pairs():
+    columns, pairs = hits(np.random.default_rng(15), 150, 0.2, 0.3, 0.3, 0.6), [(0, 1), (0, 2), (2, 3)]
+    means, samples = columns.mean(axis=0), resampled_means(columns, n_resamples=300)
+    noise = np.stack([samples[b] - samples[a] - (means[b] - means[a]) for a, b in pairs])
+    spread = noise.std(axis=1)
+    largest = (np.abs(noise) / spread[:, None]).max(axis=0)
+    found = corrected(means, samples, pairs, confidence=0.9)
+    np.testing.assert_allclose(found.margin, np.quantile(largest, 0.9) * spread)
+    alone = [corrected(means, samples, [pair], confidence=0.9).margin[0] for pair in pairs]
+    assert (found.margin > alone).all()
 
 
 def test_no_comparison_is_no_p():

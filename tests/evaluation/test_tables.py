@@ -72,7 +72,7 @@ def test_slices_of_few_rows_are_not_told():
 
 def small_comparison():
     """Two methods, the second with two seeds."""
-    against = {"spread": 0.01, "difference": 0.05, "low": 0.01, "high": 0.09, "p": 0.04, "significant": True}
+    against = {"spread": 0.01, "difference": 0.05, "together": [0.01, 0.09], "p": 0.04, "significant": True}
     return {
         "n": 1200,
         "protocol": "rows",
@@ -95,8 +95,7 @@ def small_comparison():
                     **against,
                     "value": 0.19,
                     "difference": -0.01,
-                    "low": -0.04,
-                    "high": -0.0,
+                    "together": [-0.04, -0.0],
                     "significant": False,
                 },
             },
