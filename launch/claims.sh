@@ -6,8 +6,8 @@
 #   launch/claims.sh DATA OUT [--config.FIELD=VALUE ...]
 #
 # DATA holds ml-100k, movielens-1m, amazon_books (the published csv layout) and amazon2014_digital_music; OUT gets a
-# folder per set, OUT/SET, with its runs, table.md (all items), table-train.md (titles that are train targets) and
-# SETRec's tables.
+# folder per set, OUT/SET, with its runs, table.md (all items) and table-train.md (titles that are train targets), which
+# compare everything with SFT, and SETRec's tables, which compare it with SASRec.
 # Environment: SETS, those to do (all four); what launch/paper.sh takes, but RUNS. Started again, it goes on. Times and
 # results are in LOG.md.
 set -euo pipefail
@@ -20,6 +20,7 @@ done
 launch=$(dirname "$0")
 unset RUNS
 export RATES=${RATES:-3e-3,6e-3} BETAS=${BETAS:-0.1,0.3} LAMS=${LAMS:-0.1,0.3,0.5,0.7,0.9}
+export SASREC=${SASREC:---grid=train.learning_rate=1e-3,3e-3} SET_RATES=${SET_RATES:-1e-3,3e-3}
 export CHOOSE_ROWS=${CHOOSE_ROWS:-1000} MORE=${MORE:-train} BIGREC=${BIGREC:---config.method.args.embed_by=tuned}
 claims() { # SET SOURCE CATEGORY FLAGS...
   if [[ " $SETS " != *" $1 "* ]]; then return; fi
@@ -28,7 +29,7 @@ claims() { # SET SOURCE CATEGORY FLAGS...
     --config.train.global_batch_size=64 --config.train.micro_batch_size=32 --config.train.num_epochs=10 \
     --config.train.schedule=constant --config.train.patience=3 --config.train.eval_every_steps=200 \
     --config.train.eval_examples=1024 --config.train.log_every_steps=100 "${@:4}" | tee -a "$out/$1/log"
-  "$launch/setrec.sh" "$out/$1" --config.model.config=pico --config.train.learning_rate=1e-3 | tee -a "$out/$1/log"
+  "$launch/setrec.sh" "$out/$1" --config.model.config=pico | tee -a "$out/$1/log"
 }
 claims amazon_books d3 books "$@" # published rows, with their own histories
 export PREPARE=${PREPARE:---max_history=5}

@@ -7,11 +7,12 @@
 # flags go to every title-writing method alike: the backbone (--config.model.path or --config.model.config), steps, batch.
 # Environment: PREPARE, flags of prepare; RUNS, the folder of the title-writing runs and the table (OUT), another one for
 # each backbone; SEEDS (1,2,3); ROWS and TEST_ROWS, rows evenly spread over train and test, for all methods (0: all).
-# Chosen on CHOOSE_ROWS rows of validation: the learning rate among RATES, for SFT with the first seed, and the others
-# take it; beta among BETAS, likewise for IGD; D3's share among LAMS and IGD's alpha among ALPHAS, for each run. MORE
-# names further candidate sets (train, warm, ...) that everything is decoded with once more. SASREC holds flags of the
-# collaborative source, BIGREC of BIGRec's decoding. Started again, it goes on: finished runs are skipped; after changing
-# RATES, BETAS, LAMS, ALPHAS or CHOOSE_ROWS, delete RUNS/*/*/eval/{test,alpha,d3}* first.
+# Chosen on validation: the learning rate among RATES, for SFT with the first seed, and the others take it; beta among
+# BETAS, likewise for IGD (both on TEST_ROWS rows); D3's share among LAMS and IGD's alpha among ALPHAS, for each run, on
+# CHOOSE_ROWS rows. MORE names further candidate sets (train, warm, ...) that everything is decoded with once more. SASREC
+# holds flags of the collaborative source, BIGREC of BIGRec's decoding. Tables compare everything with SFT. Started
+# again, it goes on: finished runs are skipped; after changing RATES, BETAS, LAMS, ALPHAS or CHOOSE_ROWS, delete
+# RUNS/*/*/eval/{test,alpha,d3}* first.
 set -euo pipefail
 # shellcheck source=launch/runs.sh
 . "$(dirname "$0")/runs.sh"
@@ -40,8 +41,8 @@ decode_all() { # SUFFIX FLAGS...: the decodings of every seed, with one candidat
     # shellcheck disable=SC2086
     decode "$sft" "bigrec$1" --decode_as=configs/bigrec.py "${@:2}" ${BIGREC:-}
   done
-  python -m igd_jax.compare "$out"/sasrec/*/eval/test"$1" "$runs"/{sft,igd,pos,cft,msl}/*/eval/test"$1" \
-    "$runs"/{sft,igd}/*/eval/{alpha,d3}"$1" "$runs"/sft/*/eval/{penalty,bigrec}"$1" | tee "$runs/table$1.md"
+  python -m igd_jax.compare "$runs"/{sft,igd,pos,cft,msl}/*/eval/test"$1" "$runs"/{sft,igd}/*/eval/{alpha,d3}"$1" \
+    "$runs"/sft/*/eval/{penalty,bigrec}"$1" "$out"/sasrec/*/eval/test"$1" | tee "$runs/table$1.md"
 }
 
 # shellcheck disable=SC2086
@@ -52,8 +53,7 @@ data=(--config.data.dir="$out/data" --config.data.max_examples="$train_rows")
 sweep "$out/sasrec" configs/sasrec.py "${data[@]}" ${SASREC:-}
 plain=("${data[@]}" --config.decode.alpha=0 --config.decode.length_penalty=0 "$@")
 sweep "$runs/sft" configs/sft.py --grid=train.learning_rate="$rates" "${plain[@]}"
-rate=$(basename "$(run_of "$runs/sft" "${seeds%%,*}")" | sed 's/.*learning_rate=//')
-plain+=(--config.train.learning_rate="$rate")
+plain+=(--config.train.learning_rate="$(rate_of "$runs/sft" "${seeds%%,*}")")
 sweep "$runs/igd" configs/igd.py --grid=method.args.beta="$betas" "${plain[@]}"
 for method in pos cft msl; do
   sweep "$runs/$method" configs/$method.py "${plain[@]}"

@@ -4,6 +4,9 @@
 run_of() { # FOLDER SEED: the run of a sweep that was evaluated on test
   for run in "$1/seed=$2" "$1/seed=$2,"*; do if test -d "$run/eval/test"; then echo "$run"; fi; done
 }
+rate_of() { # FOLDER SEED: its learning rate, by the name of that run
+  basename "$(run_of "$1" "$2")" | sed 's/.*learning_rate=//'
+}
 decode() { # RUN NAME FLAGS...: one more evaluation of a trained run; CHOOSE_ROWS rows of valid are for choices
   test -f "$1/eval/$2/metrics.json" || python -m igd_jax.evaluate --workdir="$1" --name="$2" --choose_examples="${CHOOSE_ROWS:-200}" \
     "${@:3}"

@@ -3,12 +3,14 @@
 #
 #   launch/setrec.sh OUT [--config.FIELD=VALUE ...]
 #
-# Flags go to SETRec alone: the backbone as for paper.sh, and its own steps, batch and rate.
-# Environment: RUNS, SEEDS, ROWS, TEST_ROWS, CHOOSE_ROWS as for paper.sh; SHARES, those of the semantic scores among
-# which one is chosen on CHOOSE_ROWS rows of validation; T5, the folder or the named size of the T5 (t5-pico), and
-# TOKENIZER, its tokenizer's folder (empty: that of the T5's folder, or one trained on the titles). Prints the rows of
-# test, and then users with all their targets: all, warm and cold targets among all items, warm ones among warm items,
-# cold ones among cold items. Started again, it goes on.
+# Flags go to SETRec alone: the backbone as for paper.sh, and its own steps and batch.
+# Environment: RUNS, SEEDS, ROWS, TEST_ROWS, CHOOSE_ROWS, MORE as for paper.sh; SET_RATES, learning rates among which
+# each backbone's is chosen on TEST_ROWS rows of validation with the first seed (none: that of the config); SHARES,
+# those of the semantic scores among which one is chosen on CHOOSE_ROWS rows of validation; T5, the folder or the named
+# size of the T5 (t5-pico), and TOKENIZER, its tokenizer's folder (empty: that of the T5's folder, or one trained on the
+# titles). Tables compare with SASRec: of the rows of test, and then of users with all their targets: all, warm and cold
+# targets among all items, warm ones among warm items, cold ones among cold items. Started again, it goes on; after
+# changing SET_RATES, SHARES or CHOOSE_ROWS, delete RUNS/setrec*/*/eval/{test,beta}* first.
 set -euo pipefail
 # shellcheck source=launch/runs.sh
 . "$(dirname "$0")/runs.sh"
@@ -20,9 +22,21 @@ if test -d "${T5:-}"; then t5=(--config.model.path="$T5"); fi
 t5+=(--config.tokenizer.path="${TOKENIZER:-}")
 data=(--config.data.dir="$out/data" --config.data.max_examples="${ROWS:-0}" --config.eval.max_examples="${TEST_ROWS:-0}")
 train() { # NAME CONFIG SEED FLAGS...: train and evaluate, then once more with the beta that validation prefers
-  python -m igd_jax.sweep --output="$runs/$1" --config="$2" --grid=train.seed="$3" "${data[@]}" "${@:4}" \
-    --config.method.args.collaborative="$out/sasrec/seed=$3"
-  decode "$runs/$1/seed=$3" beta --choose=method.args.beta="$betas"
+  local rates=${SET_RATES:-} run
+  if test -n "$rates" && test "$3" != "${seeds%%,*}"; then rates=$(rate_of "$runs/$1" "${seeds%%,*}"); fi
+  python -m igd_jax.sweep --output="$runs/$1" --config="$2" --grid=train.seed="$3" \
+    ${rates:+--grid=train.learning_rate="$rates"} "${data[@]}" "${@:4}" \
+    --config.method.args.collaborative="$(run_of "$out/sasrec" "$3")"
+  run=$(run_of "$runs/$1" "$3")
+  decode "$run" beta --choose=method.args.beta="$betas"
+  for candidates in ${MORE:-}; do
+    decode "$run" "test-$candidates" --config.decode.candidates="$candidates"
+    decode "$run" "beta-$candidates" --choose=method.args.beta="$betas" --config.decode.candidates="$candidates"
+  done
+}
+rows() { # SUFFIX
+  python -m igd_jax.compare "$out"/sasrec/*/eval/test"$1" "$runs"/{sft,igd,setrec,setrec_t5}/*/eval/test"$1" \
+    "$runs"/{setrec,setrec_t5}/*/eval/beta"$1" | tee "$runs/setrec$1.md"
 }
 
 for seed in ${seeds//,/ }; do
@@ -35,8 +49,8 @@ for seed in ${seeds//,/ }; do
     done
   done
 done
-python -m igd_jax.compare "$out"/sasrec/*/eval/test "$runs"/{sft,igd,setrec,setrec_t5}/*/eval/test \
-  "$runs"/{setrec,setrec_t5}/*/eval/beta | tee "$runs/setrec.md"
+rows ""
+for candidates in ${MORE:-}; do rows "-$candidates"; done
 users() { # CANDIDATES FLAGS...
   echo -e "\ncandidates: $*"
   python -m igd_jax.compare "$out"/sasrec/*/eval/"users-$1" \

@@ -7,7 +7,7 @@ HOW_TO_READ = {
     ),
     "differences": (
         "How much higher each metric is than that of the first evaluation on the same users, with its interval; a "
-        "star says that the difference holds after correction for all comparisons."
+        "star says that the difference is more than chance. Both are corrected for all comparisons."
     ),
     "slices": (
         "Head, mid and tail are the targets that make up the first, second and last third of all purchases, from the "
