@@ -4,6 +4,8 @@
     python -m igd_jax.train --config=configs/bigrec.py:cft ...the same, with the grounding of CFT
     python -m igd_jax.train --config=configs/bigrec.py:games ...the same, with BIGRec's published prompt and recipe
 
+The published recipe tunes adapters on weights of 8 bits: add --config.model.quantize=int8 (docs/precision.md).
+
 Any run that tuned a model to write titles can be ranked this way: give this file to --decode_as of igd_jax.evaluate.
 """
 

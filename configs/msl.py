@@ -3,6 +3,8 @@
 python -m igd_jax.train --config=configs/msl.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
 python -m igd_jax.train --config=configs/msl.py:adaptive ...the same, with a temperature that follows the logits
 python -m igd_jax.train --config=configs/msl.py:adaptive,books ...the same, with the published prompt and recipe
+
+The published recipe tunes adapters on weights of 8 bits: add --config.model.quantize=int8 (docs/precision.md).
 """
 
 from ml_collections import ConfigDict

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 import pytest
 import tiny_run
 from ml_collections import ConfigDict
@@ -14,12 +15,13 @@ from ml_collections import ConfigDict
 from igd_jax import train as program
 from igd_jax.core.io import Workdir
 from igd_jax.session.config_flags import load_config
+from igd_jax.session.input import micro_batches
 from igd_jax.session.session import Session, set_up
 from igd_jax.session.settings import settings_from
-from igd_jax.session.weights import split_trainable
+from igd_jax.session.weights import initial_state, split_trainable
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.optimizer import make_optimizer, make_schedule
-from igd_jax.training.step import init_state
+from igd_jax.training.step import Params, grouped, init_state
 from igd_jax.training.train_log import SPEED, TrainLog
 
 STEPS, EPOCH = 18, 6
@@ -42,6 +44,18 @@ def without_speed(workdir: Path) -> list[dict[str, Any]]:
 
 def session_of(config: ConfigDict, workdir: Path) -> Session:
     return set_up(settings_from(config), Workdir(str(workdir)))
+
+
+def first_gradients(config: ConfigDict, folder: Path) -> Params:
+    """The sums of the gradients of the first 16 rows, over micro-batches."""
+    session = session_of(config, folder)
+    context = session.context(session.index)
+    objective = session.method.objective(context)
+    examples = session.examples(session.rows("train"))
+    with jax.set_mesh(session.mesh):
+        state, functions, *_ = initial_state(session, context, objective, optax.sgd(1.0))
+        batches = micro_batches(session, objective.annotations, examples, np.arange(16), step=0)
+        return functions.accumulate(state, grouped(batches, session.mesh, room=3)).grads
 
 
 def saved(workdir: Path) -> tuple:

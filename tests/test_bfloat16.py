@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 from command import run_here
-from runs import assert_same_run, saved, train_tiny
+from runs import assert_same_run, first_gradients, saved, train_tiny
+from tiny_run import tiny_config
 
 from igd_jax import evaluate
 from igd_jax.core.io import read_json
@@ -17,6 +18,14 @@ CHANGES = {
 }  # fmt: skip
 BYTES = {"master": 2 + 4 + 8, "stochastic": 2 + 8, "pure": 2 + 4}
 """Of a weight and what the optimizer keeps of it."""
+
+
+@pytest.mark.parametrize(
+    ("bfloat16", "dtype"), {"master": "float32", "stochastic": "float32", "pure": "bfloat16"}.items()
+)
+def test_a_run_adds_gradients_up_in_float32_unless_it_is_pure(tiny, tmp_path, bfloat16, dtype):
+    sums = first_gradients(tiny_config(tiny, CHANGES | {"train.bfloat16": bfloat16}), tmp_path)
+    assert {leaf.dtype for leaf in jax.tree.leaves(sums)} == {jnp.dtype(dtype)}
 
 
 @pytest.mark.slow

@@ -1,19 +1,13 @@
 """However a model is split over eight devices, it trains and recommends as on one."""
 
-from pathlib import Path
-
 import jax
 import numpy as np
-import optax
 import pytest
 import tiny_run
-from runs import session_of, train_tiny, without_speed
+from runs import first_gradients, train_tiny, without_speed
 
-from igd_jax import train as program
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.evaluate import evaluate
-from igd_jax.session.weights import initial_state
-from igd_jax.training.step import grouped
 
 MESHES = {
     "one": {"mesh.data": 1},
@@ -24,18 +18,6 @@ TWO_STEPS = {
     "train.num_steps": 2, "train.warmup_steps": 0, "train.log_every_steps": 1, "train.checkpoint_every_steps": 1,
     "train.micro_batch_size": 8,
 }  # fmt: skip
-
-
-def _first_gradients(tiny: Path, folder: Path, changes: dict) -> dict:
-    """The sums of the first step's gradients."""
-    session = session_of(tiny_run.tiny_config(tiny, changes), folder)
-    context = session.context(session.index)
-    objective = session.method.objective(context)
-    examples = session.examples(session.rows("train"))
-    with jax.set_mesh(session.mesh):
-        state, functions, *_ = initial_state(session, context, objective, optax.sgd(1.0))
-        batches = program.micro_batches(session, objective.annotations, examples, np.arange(16), step=0)
-        return jax.device_get(functions.accumulate(state, grouped(batches, session.mesh, room=3)).grads)
 
 
 @pytest.mark.slow
@@ -52,7 +34,7 @@ def test_every_mesh_gives_the_losses_gradients_and_lists_of_one_device(tiny, tmp
     found = {}
     for name in meshes:
         folder, changes = tmp_path / name, TWO_STEPS | MESHES[name] | model
-        grads = _first_gradients(tiny, folder, changes)
+        grads = jax.device_get(first_gradients(tiny_run.tiny_config(tiny, changes), folder))
         train_tiny(tiny, folder, changes)
         if not model:
             evaluate(tiny_run.tiny_config(tiny, changes), Workdir(str(folder)), name="test")
