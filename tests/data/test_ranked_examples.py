@@ -13,6 +13,7 @@ from igd_jax.data.tokenizer import train_tokenizer
 from igd_jax.identifiers.base import Source
 from igd_jax.identifiers.titles import Titles
 
+NO_CACHE = Path("no such folder") / "cache"
 TITLES = ["a", "two words", "", " leads", "a long title, with many words in it", "trails "]
 
 
@@ -21,8 +22,8 @@ TITLES = ["a", "two words", "", " leads", "a long title, with many words in it",
 def test_each_row_has_the_longest_of_its_newest_histories_that_fits(template, splits_at_borders, monkeypatch):
     tokenizer, rng = train_tokenizer([f"{title}\n" for title in TITLES], vocab_size=300), np.random.default_rng(0)
     monkeypatch.setattr(type(tokenizer), "splits_at_borders", splits_at_borders)
-    source = Source(["1", "2", "3", "4", "5", "6"], TITLES, {}, tokenizer, Path("none"))
-    prompts = Prompts(template, "books", tokenizer, Titles(source), Path("none"))
+    source = Source(["1", "2", "3", "4", "5", "6"], TITLES, {}, tokenizer, NO_CACHE)
+    prompts = Prompts(template, "books", tokenizer, Titles(source), NO_CACHE)
     histories = [rng.integers(0, len(TITLES), n).tolist() for n in (*range(12), 60, 300)]
 
     def ids_of(history: list[int]) -> list[int]:
