@@ -101,11 +101,19 @@ class Session:
     @cached_property
     def decode_index(self) -> ItemIndex:
         """Items with the candidates of decoding, which are printed, once, if they differ from those of training."""
-        settings = self.settings
-        if settings.decode.candidates == settings.data.candidates:
+        which = self.settings.decode.candidates
+        if which == self.settings.data.candidates:
             return self.index
-        index = self.index.with_candidates(self._candidates(settings.decode.candidates, option="decode.candidates"))
-        say(describe_index(settings.decode.candidates, index))
+        candidates = choose_candidates(
+            which,
+            self.prepared.item_ids,
+            self.prepared.titles,
+            counts=self.counts,
+            seen=self.seen,
+            option="config.decode.candidates",
+        )
+        index = self.index.with_candidates(candidates)
+        say(describe_index(which, index))
         return index
 
     @property
@@ -150,10 +158,6 @@ class Session:
                 f"config.data.candidates is {which}, and none of these is a train target, so no token has a gain; "
                 "expected some that are, such as 'catalogue'; config.decode.candidates may still name the others"
             )
-
-    def _candidates(self, which: str, *, option: str) -> Bool[np.ndarray, " items"]:
-        ids, titles = self.prepared.item_ids, self.prepared.titles
-        return choose_candidates(which, ids, titles, counts=self.counts, seen=self.seen, option=f"config.{option}")
 
 
 def set_up(settings: Settings, workdir: Workdir) -> Session:
