@@ -28,7 +28,7 @@ from igd_jax.session.session import Session, set_up_to_decode
 
 @dataclass
 class Analysis:
-    """What an evaluation is seen to be.
+    """Facts and figures about an evaluation, and what was left out.
 
     Attributes:
       facts: numbers by name, in JSON values.
