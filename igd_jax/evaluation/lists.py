@@ -9,6 +9,7 @@ from jaxtyping import Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
+from igd_jax.evaluation.metrics import rank_of_target
 from igd_jax.evaluation.predictions import AGAIN, read_predictions
 
 
@@ -45,8 +46,7 @@ class Lists:
 
     def rank_of_targets(self) -> Int[np.ndarray, "G"]:
         """Rank of each target in the list of its query, from 0; -1 = missed."""
-        hit = self.ranked[self.query] == self.targets.ids[:, None]
-        return np.where(hit.any(axis=1), hit.argmax(axis=1), -1)
+        return rank_of_target(self.ranked[self.query], self.targets.ids)
 
 
 def read_lists(path: Path, row_of_id: Mapping[str, int], *, n_rows: int, n_results: int) -> Lists:
