@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from igd_jax.core.ragged import Ragged
+from igd_jax.core.ragged import Ragged, starts_of
 from igd_jax.items.index import ItemIndex
 
 
@@ -61,7 +61,7 @@ def in_chunks(
     items = np.flatnonzero(index.candidates)
     items = items[np.argsort(row_of_item[items], kind="stable")].astype(np.int32)
     rows, number, count = np.unique(row_of_item[items], return_inverse=True, return_counts=True)
-    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
+    start = starts_of(count)
     size = max(min(size, int(start[-1])), int(count.max()))
     bounds = [0]
     while bounds[-1] < start[-1]:

@@ -117,7 +117,7 @@ def add_groups(found: Analysis, evaluated: Evaluated) -> None:
     activity = Counter(session.rows("train").user.tolist())
     by = {
         "users": ("by train rows of the user", np.array([activity[user] for user in rows.user[lists.row].tolist()])),
-        "histories": ("by items in the history", np.diff(rows.history_start)[lists.row]),
+        "histories": ("by items in the history", rows.history.lengths[lists.row]),
     }
     for name, (title, size) in by.items():
         columns = group_means(*powers_of_two(size), {each: by_query[each] for each in (hit, f"ndcg@{k}")})

@@ -27,7 +27,7 @@ class Histories:
 
     def of_rows(self, rows: Rows) -> Examples:
         """Rows of a split, without their targets."""
-        history = Ragged(rows.history_items, rows.history_start)
+        history = rows.history
         if self._session.method.inputs == "items":
             return item_examples(history)
         return self._fit(self._session.prompts.of_items(history))

@@ -124,7 +124,7 @@ def examples_of(scored: Scored) -> list[str]:
     titles, row_of_item = recommender.session.prepared.titles, recommender.index.catalog.row_of_item
     lines = []
     for q in evenly_spaced(len(queries), N_EXAMPLES).tolist():
-        history, targets = scored.rows.history(int(queries.row[q])), queries.targets[q]
+        history, targets = scored.rows.history[int(queries.row[q])], queries.targets[q]
         hits = np.flatnonzero(np.isin(np.asarray(scored.found.rows[q]), row_of_item[targets]))
         lines.append(
             example_line(

@@ -22,7 +22,6 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
-from igd_jax.core.ragged import Ragged
 from igd_jax.core.shown import shown
 from igd_jax.data.examples import Examples, item_examples, make_examples, room_beside
 from igd_jax.data.prepared import Prepared, Rows, headline, load
@@ -140,12 +139,11 @@ class Session:
 
     def examples(self, rows: Rows) -> Examples:
         """Rows in the form that the method reads, with their targets. Prints how many prompts were cut."""
-        history = Ragged(rows.history_items, rows.history_start)
         if self.method.inputs == "items":
-            return item_examples(history, rows.target)
+            return item_examples(rows.history, rows.target)
         limit = self.settings.data.max_length
         room = room_beside(rows.target, self.index, max_length=limit)
-        examples = make_examples(self.prompts.of_items(history), target=rows.target, room=room)
+        examples = make_examples(self.prompts.of_items(rows.history), target=rows.target, room=room)
         if examples.n_cut:
             say(f"{examples.n_cut:,} of {len(examples):,} prompts cut: with target over {limit} tokens")
         return examples

@@ -12,8 +12,9 @@ import numpy as np
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
+from igd_jax.core.ragged import Ragged, starts_of
 from igd_jax.core.shown import shown
-from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, starts_of
+from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble
 from igd_jax.data.source_io import csv_rows, parse_seconds, python_literal, text_lines
 
 _COLUMNS = ("user_id", "history_item_title", "item_title", "history_item_id", "item_id", "timestamp")
@@ -88,8 +89,7 @@ def _read_rows(path: Path, *, title_of: dict[str, str], dropped: Counter[str]) -
         timestamp.append(seconds)
     return Rows(
         user=np.array(users, object),
-        history_items=np.array(history, np.int32),
-        history_start=starts_of(np.array(lengths, np.int64)),
+        history=Ragged(np.array(history, np.int32), starts_of(np.array(lengths, np.int64))),
         target=np.array(target, np.int32),
         timestamp=np.array(timestamp, np.int64),
     )

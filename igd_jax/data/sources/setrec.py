@@ -13,8 +13,9 @@ import numpy as np
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import read_json
+from igd_jax.core.ragged import Ragged, starts_of
 from igd_jax.core.shown import shown
-from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, starts_of
+from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble
 from igd_jax.data.source_io import is_writable, reading
 
 FILES = {"train": "training_dict", "valid": "validation_dict", "test": "testing_dict"}
@@ -95,8 +96,7 @@ class _Builder:
         """The rows, all at one time."""
         return Rows(
             user=np.array(self._users, object),
-            history_items=np.array(self._history, np.int32),
-            history_start=starts_of(np.array(self._lengths, np.int64)),
+            history=Ragged(np.array(self._history, np.int32), starts_of(np.array(self._lengths, np.int64))),
             target=np.array(self._targets, np.int32),
             timestamp=np.full(len(self._targets), time, np.int64),
         )
