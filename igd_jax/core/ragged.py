@@ -99,6 +99,9 @@ class Ragged:
         return out
 
 
+NO_ROWS = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
+
+
 def starts_of(lengths: Int[np.ndarray, " R"]) -> Int64[np.ndarray, " R+1"]:
     """Offset of each of several rows that lie end to end, and the end of the last."""
     start = np.zeros(len(lengths) + 1, np.int64)
