@@ -1,4 +1,4 @@
-"""Top catalogue rows by inner product with vectors of their items, in chunks that fit into memory."""
+"""Highest scores; among them those of inner products with vectors of items, in chunks that fit into memory."""
 
 import jax
 import jax.numpy as jnp
@@ -69,3 +69,11 @@ def in_chunks(
     chunks = Ragged(items, np.array(bounds, np.int64))
     numbers = np.maximum.accumulate(Ragged(number.astype(np.int32), chunks.start).pad(size), axis=1)
     return chunks.pad(size, fill=-1), numbers, rows.astype(np.int32)
+
+
+def top_k(values: Float[Array, "B n"], k: int) -> tuple[Float[Array, "B {k}"], Int[Array, "B {k}"]]:
+    """``lax.top_k`` for possibly fewer than k values; missing ones are -inf, with index 0."""
+    have = min(k, values.shape[1])
+    top, index = jax.lax.top_k(values, have)
+    pad = ((0, 0), (0, k - have))
+    return jnp.pad(top, pad, constant_values=-jnp.inf), jnp.pad(index, pad)
