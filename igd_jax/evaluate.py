@@ -38,7 +38,7 @@ from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord, write_
 from igd_jax.evaluation.tables import evaluation_table
 from igd_jax.session.config_flags import config_json, define_config_flag, define_decode_as_flag, load_config
 from igd_jax.session.config_grid import Axis, changed, parse_axis
-from igd_jax.session.scored import examples_of, predictions_of, score
+from igd_jax.session.evaluating import examples_of, predictions_of, score
 from igd_jax.session.settings import settings_from
 from igd_jax.session.unfinished import remove
 
