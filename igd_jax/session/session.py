@@ -183,12 +183,12 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
         option="config.data.candidates",
     )
     whole = used is prepared.splits["train"]
-    sold = Sold(counts, seen, candidates, str(len(used)) if whole else rows_in_use(prepared, settings))
+    facts = ItemFacts(counts, seen, candidates, str(len(used)) if whole else rows_in_use(prepared, settings))
     tokens = token_folder(Path(settings.data.dir), workdir)
-    return put_together(settings, prepared, tokenizer, sold, mesh, tokens, workdir.path / "cache")
+    return put_together(settings, prepared, tokenizer, facts, mesh, tokens, workdir.path / "cache")
 
 
-class Sold(NamedTuple):
+class ItemFacts(NamedTuple):
     """What the train rows in use say of the items.
 
     Attributes:
@@ -204,7 +204,13 @@ class Sold(NamedTuple):
 
 
 def put_together(
-    settings: Settings, prepared: Prepared, tokenizer: Tokenizer, sold: Sold, mesh: Mesh, tokens: Path, cache: Path
+    settings: Settings,
+    prepared: Prepared,
+    tokenizer: Tokenizer,
+    facts: ItemFacts,
+    mesh: Mesh,
+    tokens: Path,
+    cache: Path,
 ) -> Session:
     """Choose identifiers and build the items' trie; prints counts and merged items. See `Session`.
 
@@ -216,7 +222,7 @@ def put_together(
     source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, tokens, around)
     identifiers = identifiers_class(settings.identifiers.name)(source)
     item_tokens = identifiers.rows()
-    index = build_index(prepared.titles, item_tokens, sold.counts, candidates=sold.candidates)
+    index = build_index(prepared.titles, item_tokens, facts.counts, candidates=facts.candidates)
     say(describe_index(settings.data.candidates, index))
     return Session(
         settings=settings,
@@ -224,8 +230,8 @@ def put_together(
         tokenizer=tokenizer,
         identifiers=identifiers,
         prompts=Prompts(settings.data.prompt, settings.data.category, tokenizer, identifiers, tokens),
-        counts=sold.counts,
-        seen=sold.seen,
+        counts=facts.counts,
+        seen=facts.seen,
         index=index,
         method=load_method(settings.method.name, settings.method.args),
         mesh=mesh,
@@ -235,7 +241,7 @@ def put_together(
             settings.identifiers.name,
             item_tokens.ids,
             item_tokens.start,
-            sold.mark,
+            facts.mark,
         ),
         cache=cache,
     )
