@@ -103,14 +103,8 @@ class Session:
         which = self.settings.decode.candidates
         if which == self.settings.data.candidates:
             return self.index
-        candidates = choose_candidates(
-            which,
-            self.prepared.item_ids,
-            self.prepared.titles,
-            counts=self.counts,
-            seen=self.seen,
-            option="config.decode.candidates",
-        )
+        ids, titles, option = self.prepared.item_ids, self.prepared.titles, "config.decode.candidates"
+        candidates = choose_candidates(which, ids, titles, counts=self.counts, seen=self.seen, option=option)
         index = self.index.with_candidates(candidates)
         say(describe_index(which, index))
         return index
