@@ -20,7 +20,6 @@ import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -177,8 +176,8 @@ def measure_one(data: str, size: str) -> dict[str, Any]:
 def histories(session: Session, n_users: int) -> list[list[str]]:
     """Titles of the histories of the users of `choose_users`."""
     rows = session.rows("test").take(chosen_rows(session, n_users))
-    titles, ends = session.decode_index.titles, rows.history_start
-    return [[titles[item] for item in rows.history_items[a:b].tolist()] for a, b in pairwise(ends.tolist())]
+    titles = session.decode_index.titles
+    return [[titles[item] for item in rows.history[row]] for row in range(len(rows))]
 
 
 def milliseconds(answer: Callable[[int], Any], n_users: int) -> dict[str, float]:

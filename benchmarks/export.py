@@ -32,7 +32,7 @@ def histories_of(recommender: Recommender, n_users: int) -> list[list[str]]:
     """Titles before random rows of the test split."""
     rows, titles = recommender.session.rows("test"), recommender.session.prepared.titles
     chosen = np.random.default_rng(0).choice(len(rows), min(n_users, len(rows)), replace=False)
-    return [[titles[item] for item in rows.history(row)] for row in np.sort(chosen).tolist()]
+    return [[titles[item] for item in rows.history[row]] for row in np.sort(chosen).tolist()]
 
 
 def ours(recommender: Recommender, histories: list[list[str]]) -> Lists:

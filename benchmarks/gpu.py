@@ -33,7 +33,7 @@ from igd_jax.core.errors import run as run_main
 from igd_jax.core.io import Workdir
 from igd_jax.core.memory import device_memory, peak_memory
 from igd_jax.models.attention import CUDNN, XLA
-from igd_jax.models.config import ModelConfig, named
+from igd_jax.models.config import NAMED, ModelConfig
 from igd_jax.session.session import Session, set_up
 from igd_jax.session.settings import settings_from
 
@@ -145,7 +145,7 @@ def measure_peer(size: Size, inputs: Inputs) -> dict[str, Any]:
     jax.config.update("jax_platforms", "cpu")  # the memory of the GPU is for torch
     session = make_session(size, inputs)
     examples, groups = decoding_ours.choose_users(session, size.users)
-    side = decoding_peer.Peer(session, torch_model(named(size.model), size.dtype))
+    side = decoding_peer.Peer(session, torch_model(NAMED[size.model], size.dtype))
     side(examples, groups[:1])
     side.in_processor.clear()
     taken = common.seconds(lambda: side(examples, groups))

@@ -30,7 +30,8 @@ from benchmarks.trie import source_titles
 from configs import igd
 from igd_jax.core.errors import run as run_main
 from igd_jax.core.io import Workdir
-from igd_jax.data.prepared import SPLITS, Rows, assemble, load, save, starts_of
+from igd_jax.core.ragged import Ragged, starts_of
+from igd_jax.data.prepared import SPLITS, Rows, assemble, load, save
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.train import train
 
@@ -61,8 +62,7 @@ def draw_rows(n_rows: int, n_items: int, rng: np.random.Generator) -> Rows:
     users = np.array([f"A{number:013X}" for number in range(max(n_rows // _ROWS_PER_USER, 1))], object)
     return Rows(
         user=users[rng.integers(0, len(users), n_rows)],
-        history_items=items[: start[-1]],
-        history_start=start,
+        history=Ragged(items[: start[-1]], start),
         target=items[start[-1] :],
         timestamp=1_500_000_000 + np.arange(n_rows, dtype=np.int64),
     )

@@ -38,7 +38,7 @@ from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord, write_
 from igd_jax.evaluation.tables import evaluation_table
 from igd_jax.session.config_flags import config_json, define_config_flag, define_decode_as_flag, load_config
 from igd_jax.session.config_grid import Axis, changed, parse_axis
-from igd_jax.session.scored import examples_of, predictions_of, score
+from igd_jax.session.evaluating import examples_of, predictions_of, score
 from igd_jax.session.settings import settings_from
 from igd_jax.session.unfinished import remove
 
@@ -105,24 +105,51 @@ def _trained_commit(workdir: Workdir) -> str | None:
     return told.get("commit")
 
 
-def try_values(
-    config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int, unfinished: Path | None = None
-) -> list[dict[str, Any]]:
-    """Rank rows of valid, regardless of `config.eval.split`, with each value of a field; prints the NDCG of each.
+def choose(
+    config: ConfigDict,
+    workdir: Workdir,
+    axis: Axis,
+    *,
+    max_examples: int,
+    per_metric: bool = False,
+    unfinished: Path | None = None,
+) -> tuple[ConfigDict, Choice, dict[str, Any] | None]:
+    """Set a field to the value with the highest NDCG at the largest k on valid, the first one in case of ties.
 
     Args:
-      config: the config.
+      config: the config; values are chosen on valid, whatever its `eval.split`.
       workdir: folder of the run.
       axis: field and its values.
       max_examples: number of rows, or users, of valid that are ranked, evenly spread; 0 = all.
+      per_metric: whether `config.eval` is also ranked with each value that is best for some metric with a cut-off.
       unfinished: see `score`.
 
     Returns:
-      The metrics of each value, as in metrics.json.
+      The config with the chosen value, and how it was chosen, both for `evaluate`; and the figures of each metric with
+      its own value, which are printed as well, or None without `per_metric`.
 
     Raises:
       InputError: see `score`.
     """
+    tried, figures = _tried(config, workdir, axis, max_examples=max_examples, unfinished=unfinished), None
+    if per_metric:
+        best_places = sorted(set(best_by_metric(tried).values()))
+        trials = {place: changed(config, {axis.field: axis.values[place]}) for place in best_places}
+        ranked = {place: score(trial, workdir, unfinished=unfinished).metrics for place, trial in trials.items()}
+        figures = figures_of(axis.values, tried, ranked)
+        say(f"\n{table_of(figures, field=axis.field, split=config.eval.split)}\n")
+    metric, means = means_of_largest_ndcg([[metrics] for metrics in tried])
+    best = axis.values[int(np.argmax(means))]
+    told = ", ".join(f"{value}: {mean:.4f}" for value, mean in zip(axis.values, means, strict=True))
+    say(f"chosen {axis.field}={best} by {metric} of {CHOSEN_ON} ({told})\n")
+    choice = Choice({axis.field: axis.values}, metric, CHOSEN_ON, tried[0]["protocol"], tried[0]["n"])
+    return changed(config, {axis.field: best}), choice, figures
+
+
+def _tried(
+    config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int, unfinished: Path | None
+) -> list[dict[str, Any]]:
+    """Metrics of the rows of valid with each value of a field; prints the NDCG of each. For arguments see `choose`."""
     check_lists_fit_valid(config)
     on_valid: dict[str, Any] = {"eval.split": CHOSEN_ON, "eval.max_examples": max_examples}
     trials = [changed(config, {**on_valid, axis.field: value}) for value in axis.values]
@@ -144,55 +171,6 @@ def check_lists_fit_valid(config: ConfigDict) -> None:
             f"values are chosen on {CHOSEN_ON}; choose with config.eval.split={CHOSEN_ON} and its lists, then give the "
             "chosen value"
         )
-
-
-def choose(
-    config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int, unfinished: Path | None = None
-) -> tuple[ConfigDict, Choice]:
-    """Set a field to the value with the highest NDCG at the largest k on valid, the first one in case of ties.
-
-    Args:
-      config, workdir, axis, max_examples, unfinished: see `try_values`.
-
-    Returns:
-      The config with the chosen value, and how it was chosen, both for `evaluate`.
-
-    Raises:
-      InputError: see `score`.
-    """
-    return _best(config, axis, try_values(config, workdir, axis, max_examples=max_examples, unfinished=unfinished))
-
-
-def choose_per_metric(
-    config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int, unfinished: Path | None = None
-) -> tuple[ConfigDict, Choice, dict[str, Any]]:
-    """As `choose`; and rank `config.eval` with each value that is best for some metric with a cut-off.
-
-    Args:
-      config, workdir, axis, max_examples, unfinished: see `try_values`.
-
-    Returns:
-      What `choose` returns, and the figures of each metric with its own value, which are printed as well.
-
-    Raises:
-      InputError: see `score`.
-    """
-    tried = try_values(config, workdir, axis, max_examples=max_examples, unfinished=unfinished)
-    best = sorted(set(best_by_metric(tried).values()))
-    trials = {place: changed(config, {axis.field: axis.values[place]}) for place in best}
-    ranked = {place: score(trial, workdir, unfinished=unfinished).metrics for place, trial in trials.items()}
-    figures = figures_of(axis.values, tried, ranked)
-    say(f"\n{table_of(figures, field=axis.field, split=config.eval.split)}\n")
-    return *_best(config, axis, tried), figures
-
-
-def _best(config: ConfigDict, axis: Axis, tried: list[dict[str, Any]]) -> tuple[ConfigDict, Choice]:
-    metric, means = means_of_largest_ndcg([[metrics] for metrics in tried])
-    best = axis.values[int(np.argmax(means))]
-    told = ", ".join(f"{value}: {mean:.4f}" for value, mean in zip(axis.values, means, strict=True))
-    say(f"chosen {axis.field}={best} by {metric} of {CHOSEN_ON} ({told})\n")
-    choice = Choice({axis.field: axis.values}, metric, CHOSEN_ON, tried[0]["protocol"], tried[0]["n"])
-    return changed(config, {axis.field: best}), choice
 
 
 def define_flags() -> None:
@@ -233,14 +211,14 @@ def _main() -> None:
     with owned(workdir.eval(name)) if workdir.path.is_dir() else nullcontext():
         if flags.FLAGS.choose is not None:
             axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)
-            how: dict[str, Any] = {
-                "max_examples": flags.FLAGS.choose_examples,
-                "unfinished": workdir.unfinished(name),
-            }
-            if flags.FLAGS.choose_per_metric:
-                config, choice, per_metric = choose_per_metric(config, workdir, axis, **how)
-            else:
-                config, choice = choose(config, workdir, axis, **how)
+            config, choice, per_metric = choose(
+                config,
+                workdir,
+                axis,
+                max_examples=flags.FLAGS.choose_examples,
+                per_metric=flags.FLAGS.choose_per_metric,
+                unfinished=workdir.unfinished(name),
+            )
         evaluate(
             config, workdir, name=name, choice=choice, per_metric=per_metric, exact_queries=flags.FLAGS.beam_misses
         )

@@ -21,7 +21,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.log import duration, say
 from igd_jax.methods import load_method
 from igd_jax.session.ahead import step_cost, topology_mesh
-from igd_jax.session.config_flags import define_config_flag
+from igd_jax.session.config_flags import define_config_flag, required_config
 from igd_jax.session.config_grid import changed, name_of, parse_axis, points
 from igd_jax.session.program_cost import Cost
 from igd_jax.session.settings import settings_from
@@ -94,9 +94,7 @@ def define_flags() -> None:
 
 def main() -> None:
     """Entry point."""
-    config, topology = flags.FLAGS.config, flags.FLAGS.topology
-    if not config:
-        raise InputError("--config is not set; start with --config=igd")
+    config, topology = required_config(), flags.FLAGS.topology
     grid = list(points([parse_axis(text, config, option="--grid") for text in flags.FLAGS.grid]))
     costs = [_told(config, point, topology) for point in grid]
     if any(cost.fits for cost in costs):

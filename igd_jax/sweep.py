@@ -34,7 +34,7 @@ from igd_jax.core.log import say
 from igd_jax.evaluate import VARIED, check_lists_fit_valid, config_record, evaluate
 from igd_jax.evaluation.choice import CHOSEN_ON, Choice, means_of_largest_ndcg
 from igd_jax.evaluation.tables import comparison_table
-from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, define_config_flag
+from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, define_config_flag, required_config
 from igd_jax.session.config_grid import Axis, changed, name_of, parse_axis, points
 from igd_jax.session.settings import TO_TRAIN, settings_from
 from igd_jax.train import train
@@ -180,9 +180,7 @@ def define_flags() -> None:
 
 def main() -> None:
     """Entry point."""
-    config = flags.FLAGS.config
-    if not config:
-        raise InputError("--config is not set; start with --config=igd or --config=quickstart")
+    config = required_config()
     if not flags.FLAGS.grid:
         raise InputError("--grid is not set; give the fields to vary, such as --grid=train.seed=1,2")
     not_how_to_measure = [f"{section}." for section in config if section != "eval"]

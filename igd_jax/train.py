@@ -24,7 +24,6 @@ from ml_collections import ConfigDict
 
 from igd_jax.core import errors, hosts
 from igd_jax.core.environment import environment
-from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, write_json
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say
@@ -36,7 +35,7 @@ from igd_jax.data.examples import Examples
 from igd_jax.data.prepared import Rows
 from igd_jax.methods.base import CollaborativeMethod, Objective
 from igd_jax.session.collaborative import export_vectors
-from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag
+from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag, required_config
 from igd_jax.session.config_grid import changed
 from igd_jax.session.cost import make_advice, peak_flops, report_cost
 from igd_jax.session.histories import room_of_prompts
@@ -198,9 +197,7 @@ def define_flags() -> None:
 
 def main() -> None:
     """Entry point."""
-    config = flags.FLAGS.config
-    if not config:
-        raise InputError("--config is not set; start with --config=igd or --config=quickstart")
+    config = required_config()
     values = flags.FLAGS
     with hosts.together():
         train(config, Workdir(values.workdir), restart=values.restart, profile_steps=values.profile_steps)

@@ -49,14 +49,14 @@ ALPHAS = Axis("decode.alpha", [0.5, 0.0, 0.1, 0.3])
 def test_the_best_value_wins_and_of_equals_the_first(tiny, trials, values, chosen):
     trials(values)
     config = tiny_run.tiny_config(tiny)
-    better, _ = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=0)
+    better, *_ = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=0)
     assert (better.decode.alpha, config.decode.alpha) == (chosen, 0.2)
 
 
 def test_lists_shorter_than_the_largest_cut_off_are_judged_by_what_they_have(tiny, monkeypatch):
     metrics = {"ndcg@1": 0.2, "n": 1, "protocol": "rows"}
     monkeypatch.setattr(program, "score", lambda config, _, **__: SimpleNamespace(metrics=metrics))
-    _, choice = program.choose(tiny_run.tiny_config(tiny), Workdir("nowhere"), ALPHAS, max_examples=0)
+    _, choice, _ = program.choose(tiny_run.tiny_config(tiny), Workdir("nowhere"), ALPHAS, max_examples=0)
     assert choice == Choice({"decode.alpha": ALPHAS.values}, "ndcg@1", "valid", "rows", 1)
 
 
@@ -64,7 +64,7 @@ def test_lists_shorter_than_the_largest_cut_off_are_judged_by_what_they_have(tin
 def test_only_rows_of_valid_are_ever_tried(tiny, trials, split):
     tried = trials([0.1] * 4)
     config = tiny_run.tiny_config(tiny, {"eval.split": split, "eval.max_examples": 5})
-    better, _ = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=7)
+    better, *_ = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=7)
     assert [(c.eval.split, c.eval.max_examples, c.decode.alpha) for c in tried] == [
         ("valid", 7, alpha) for alpha in ALPHAS.values
     ]
@@ -75,7 +75,7 @@ def test_only_rows_of_valid_are_ever_tried(tiny, trials, split):
 def test_the_source_of_scores_stays_as_it_has_those_of_valid_too(tiny, trials, source):
     tried = trials([0.1] * 4)
     config = tiny_run.tiny_config(tiny, {"decode.collaborative": source})
-    better, _ = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=0)
+    better, *_ = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=0)
     assert {c.decode.collaborative for c in (*tried, better)} == {source}
 
 
@@ -173,7 +173,7 @@ def test_lists_of_the_rows_of_one_split_are_not_those_of_valid(trained, tmp_path
 def test_each_metric_is_reported_with_the_value_that_is_best_for_it_on_valid(tiny, trials):
     tried = trials([0.2, 0.1, 0.4, 0.3, 0.6, 0.7])
     config = tiny_run.tiny_config(tiny)
-    better, choice, figures = program.choose_per_metric(config, Workdir("nowhere"), ALPHAS, max_examples=3)
+    better, choice, figures = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=3, per_metric=True)
     assert [(c.eval.split, c.decode.alpha) for c in tried[4:]] == [("test", 0.0), ("test", 0.1)]
     assert figures == {
         "ndcg@1": {"value": 0.0, "chosen_on": 0.9, "figure": 0.4},

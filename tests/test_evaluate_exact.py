@@ -63,7 +63,7 @@ def test_each_row_is_recommended_what_is_allowed_and_not_in_its_history(tiny, tr
     n_not_allowed = 0
     for row, (names, found) in enumerate(zip(lists, titles_of(predictions), strict=True)):
         may = {TITLES[ITEM_IDS.index(name)] for name in (names or ITEM_IDS)}
-        may -= {TITLES[item] for item in rows.history(row)}
+        may -= {TITLES[item] for item in rows.history[row]}
         assert len(found) == min(4, len(may))
         assert set(found) <= may
         n_not_allowed += TITLES[rows.target[row]] not in may

@@ -69,7 +69,7 @@ def test_compare_reads_users_as_evaluate_wrote_them(tiny, shoppers, tmp_path):
 def test_a_title_that_training_saw_once_is_warm_if_only_in_a_history(tiny, shoppers, tmp_path):
     _, metrics = _by_users(tiny, shoppers, tmp_path / "run", {"data.max_examples": 7})
     rows, used = shoppers[1], load(shoppers[0]).splits["train"].take(np.arange(7) * tiny_run.N_ROWS["train"] // 7)
-    train = np.concatenate([used.target, used.history_items])
+    train = np.concatenate([used.target, used.history.ids])
     assert set(used.target) < set(train) < set(range(tiny_run.N_SOLD))
     assert (np.bincount(train) == 1).any()
     for name, is_here in (("warm", np.isin(rows.target, train)), ("cold", ~np.isin(rows.target, train))):

@@ -54,7 +54,7 @@ def test_csv_becomes_a_prepared_folder_and_all_is_told(tmp_path, run):
         "max_history": 3,
         "max_eval_history": None,
     }
-    assert max(len(prepared.splits["test"].history(r)) for r in range(3)) == 3
+    assert max(len(prepared.splits["test"].history[r]) for r in range(3)) == 3
 
 
 def test_a_dataset_becomes_a_prepared_folder_and_its_columns_are_told(tmp_path, run):

@@ -41,7 +41,7 @@ def test_the_list_is_that_of_the_evaluation_of_the_same_history(tiny, trained, a
     rows = load(tiny / "data").splits["test"]
     evaluate(tiny_run.tiny_config(tiny, {"eval.max_examples": 1}), Workdir(str(trained)), name="one")
     (line,) = (trained / "eval" / "one" / "predictions.jsonl").read_text().splitlines()
-    found = json.loads(ask("--k=4", "--json", history=[tiny_run.TITLES[item] for item in rows.history(0)]).out)
+    found = json.loads(ask("--k=4", "--json", history=[tiny_run.TITLES[item] for item in rows.history[0]]).out)
     expected = json.loads(line)["ranked"]
     assert [result.pop("score") for result in found] == pytest.approx([r.pop("score") for r in expected], abs=1e-4)
     assert found == expected

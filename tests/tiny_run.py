@@ -10,7 +10,8 @@ from ml_collections import ConfigDict
 from safetensors.numpy import save_file
 
 from configs import igd, sasrec
-from igd_jax.data.prepared import SPLITS, Rows, assemble, save, starts_of
+from igd_jax.core.ragged import Ragged, starts_of
+from igd_jax.data.prepared import SPLITS, Rows, assemble, save
 from igd_jax.data.prompts import Prompts
 from igd_jax.data.tokenizer import train_tokenizer
 from igd_jax.identifiers.base import Source
@@ -65,8 +66,7 @@ def save_data(folder: Path, *, seed: int = 0) -> Path:
             target[5 : 5 + ABSENT_IN_TEST] = N_SOLD + np.arange(ABSENT_IN_TEST)
         splits[split] = Rows(
             user=np.array([f"{split} customer {number}" for number in range(n)], object),
-            history_items=history.astype(np.int32),
-            history_start=starts_of(lengths),
+            history=Ragged(history.astype(np.int32), starts_of(lengths)),
             target=target.astype(np.int32),
             timestamp=clock + np.arange(n, dtype=np.int64),
         )

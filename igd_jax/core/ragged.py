@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, Int64
 
 
 @runtime_checkable
@@ -35,7 +35,7 @@ class Ragged:
     """Rows of unequal length in one flat array.
 
     Attributes:
-      ids: all token ids, row after row, int32.
+      ids: all ids, of tokens or of items, row after row, int32.
       start: offset of each row in `ids`, and the end of the last, int64.
     """
 
@@ -45,17 +45,14 @@ class Ragged:
     @classmethod
     def from_lists(cls, rows: list[list[int]]) -> "Ragged":
         """Pack a list of rows."""
-        start = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum([len(row) for row in rows], out=start[1:])
+        start = starts_of(np.array([len(row) for row in rows], np.int64))
         return cls(np.fromiter(chain.from_iterable(rows), np.int32, count=start[-1]), start)
 
     @classmethod
     def concatenate(cls, parts: "Sequence[Ragged]") -> "Ragged":
         """The rows of all parts, one part after another."""
         lengths = np.concatenate([part.lengths for part in parts])
-        start = np.zeros(len(lengths) + 1, np.int64)
-        np.cumsum(lengths, out=start[1:])
-        return cls(np.concatenate([part.ids for part in parts]), start)
+        return cls(np.concatenate([part.ids for part in parts]), starts_of(lengths))
 
     def __len__(self) -> int:
         return len(self.start) - 1
@@ -81,16 +78,12 @@ class Ragged:
     def take(self, rows: Int[np.ndarray, " r"]) -> "Ragged":
         """The given rows, in the given order."""
         lengths = self.lengths[rows]
-        start = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(lengths, out=start[1:])
-        return Ragged(self.ids[ragged_index(self.start[rows], lengths)], start)
+        return Ragged(self.ids[ragged_index(self.start[rows], lengths)], starts_of(lengths))
 
     def keep_last(self, limit: Int[np.ndarray, " R"]) -> "Ragged":
         """The last `limit` ids of each row, or the whole row if it is shorter."""
         lengths = np.minimum(self.lengths, limit)
-        start = np.zeros(len(self) + 1, np.int64)
-        np.cumsum(lengths, out=start[1:])
-        return Ragged(self.ids[ragged_index(self.start[1:] - lengths, lengths)], start)
+        return Ragged(self.ids[ragged_index(self.start[1:] - lengths, lengths)], starts_of(lengths))
 
     def join(self, groups: "Ragged") -> "Ragged":
         """One row per group: the concatenation of the rows whose numbers it holds."""
@@ -104,6 +97,16 @@ class Ragged:
         column = np.broadcast_to(np.arange(width), keep.shape)[keep]
         out[keep] = self.ids[np.repeat(self.start[:-1], keep.sum(1)) + column]
         return out
+
+
+NO_ROWS = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
+
+
+def starts_of(lengths: Int[np.ndarray, " R"]) -> Int64[np.ndarray, " R+1"]:
+    """Offset of each of several rows that lie end to end, and the end of the last."""
+    start = np.zeros(len(lengths) + 1, np.int64)
+    np.cumsum(lengths, out=start[1:])
+    return start
 
 
 def ragged_index(first: Int[np.ndarray, " R"], lengths: Int[np.ndarray, " R"]) -> Int[np.ndarray, " total"]:

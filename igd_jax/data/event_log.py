@@ -1,14 +1,15 @@
-"""Builds an event log event by event, and numbers the ids in it."""
+"""Builds an event log event by event, or the rows of a split row by row, and numbers ids."""
 
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pyarrow as pa
 from jaxtyping import Int32
 
+from igd_jax.core.ragged import Ragged, starts_of
 from igd_jax.data.interactions import Interactions
-from igd_jax.data.prepared import align_texts
+from igd_jax.data.prepared import Rows, align_texts
 
 
 class IdCodes:
@@ -65,4 +66,30 @@ class EventLog:
             titles=[titles.get(item, "") for item in item_ids],
             texts=align_texts(texts, item_ids),
             dropped=dropped,
+        )
+
+
+class RowLog:
+    """Collects rows one by one into the columns of `Rows`."""
+
+    def __init__(self) -> None:
+        self._user: list[str] = []
+        self._history, self._length = array("i"), array("q")
+        self._target, self._timestamp = array("i"), array("q")
+
+    def add(self, user: str, history: Sequence[int], target: int, timestamp: int) -> None:
+        """Append a row; items are catalogue indices, oldest first, and the time is in epoch seconds UTC."""
+        self._user.append(user)
+        self._history.extend(history)
+        self._length.append(len(history))
+        self._target.append(target)
+        self._timestamp.append(timestamp)
+
+    def finish(self) -> Rows:
+        """The rows, in the order in which they were added."""
+        return Rows(
+            user=np.array(self._user, object),
+            history=Ragged(np.array(self._history, np.int32), starts_of(np.array(self._length, np.int64))),
+            target=np.array(self._target, np.int32),
+            timestamp=np.array(self._timestamp, np.int64),
         )

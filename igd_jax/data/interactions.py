@@ -12,8 +12,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int32, Int64
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.ragged import ragged_index
-from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, starts_of
+from igd_jax.core.ragged import Ragged, ragged_index, starts_of
+from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble
 
 DUPLICATES = ("drop", "keep")
 """Values of ``--duplicates``."""
@@ -195,8 +195,7 @@ class Sequences:
         lengths = np.minimum(self.position[targets], max_history)
         return Rows(
             user=np.array(self.user_ids, object)[self.user[targets]],
-            history_items=self.item[ragged_index(targets - lengths, lengths)],
-            history_start=starts_of(lengths),
+            history=Ragged(self.item[ragged_index(targets - lengths, lengths)], starts_of(lengths)),
             target=self.item[targets],
             timestamp=self.timestamp[targets],
         )

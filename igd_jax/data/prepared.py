@@ -19,7 +19,7 @@ from igd_jax.core import io
 from igd_jax.core.arrays import check_range
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
-from igd_jax.core.ragged import ragged_index
+from igd_jax.core.ragged import Ragged, starts_of
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
@@ -43,41 +43,28 @@ class Rows:
 
     Attributes:
       user: the source's own user ids, an object array of str.
-      history_items: all histories end to end, each oldest first.
-      history_start: row r's history is ``history_items[history_start[r]:history_start[r + 1]]``.
+      history: items before each target, oldest first.
       target: the item that followed.
       timestamp: time of the target, epoch seconds UTC.
     """
 
     user: Shaped[np.ndarray, "rows"]
-    history_items: Int32[np.ndarray, "total"]
-    history_start: Int64[np.ndarray, "rows+1"]
+    history: Ragged
     target: Int32[np.ndarray, "rows"]
     timestamp: Int64[np.ndarray, "rows"]
 
     def __len__(self) -> int:
         return len(self.target)
 
-    def history(self, row: int) -> Int32[np.ndarray, "length"]:
-        """The items before row `row`'s target, oldest first."""
-        return self.history_items[self.history_start[row] : self.history_start[row + 1]]
-
     def seen(self, n_items: int) -> Bool[np.ndarray, "n_items"]:
         """Items that these rows have as a target or in a history."""
         seen = np.zeros(n_items, bool)
-        seen[self.target] = seen[self.history_items] = True
+        seen[self.target] = seen[self.history.ids] = True
         return seen
 
     def take(self, index: Int[np.ndarray, "taken"]) -> "Rows":
         """The rows at `index`, in that order."""
-        lengths = np.diff(self.history_start)[index]
-        return Rows(
-            user=self.user[index],
-            history_items=self.history_items[ragged_index(self.history_start[index], lengths)],
-            history_start=starts_of(lengths),
-            target=self.target[index],
-            timestamp=self.timestamp[index],
-        )
+        return Rows(self.user[index], self.history.take(index), self.target[index], self.timestamp[index])
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,11 +84,6 @@ class Prepared:
     splits: dict[str, Rows]
     meta: dict[str, Any]
     texts: dict[str, list[str]] = field(default_factory=dict)
-
-
-def starts_of(lengths: Int[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows+1"]:
-    """Where each of several runs laid end to end starts, and where the last one ends."""
-    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
 
 
 def align_texts(texts: Mapping[str, Mapping[str, str]], item_ids: Sequence[str]) -> dict[str, list[str]]:
@@ -129,7 +111,7 @@ def assemble(
         told = ", ".join(f"{name} {count}" for name, count in counts.items())
         raise InputError(f"every split needs at least one row, but there are {told}; give more events or filter less")
     for name, rows in splits.items():
-        if (total := int(rows.history_start[-1])) >= 2**31:
+        if (total := int(rows.history.start[-1])) >= 2**31:
             raise InputError(
                 f"the histories of {name} have {total:,} items, 2^31 or more; limit them (--max_history ...)"
             )
@@ -218,7 +200,7 @@ def load(folder: Path) -> Prepared:
 
 
 def _rows_table(rows: Rows) -> pa.Table:
-    history = pa.ListArray.from_arrays(pa.array(rows.history_start).cast(pa.int32()), pa.array(rows.history_items))
+    history = pa.ListArray.from_arrays(pa.array(rows.history.start).cast(pa.int32()), pa.array(rows.history.ids))
     columns = {
         "user": pa.array(rows.user, pa.string()),
         "history": history,
@@ -247,7 +229,7 @@ def _check_rows(path: Path, rows: Rows, *, n_items: int) -> None:
     """Raise `InputError` unless there are rows, of items of the catalogue, at times that can be written as dates."""
     if not len(rows):
         raise InputError(f"{path} has no rows; {AGAIN}")
-    for name, items in (("target", rows.target), ("history", rows.history_items)):
+    for name, items in (("target", rows.target), ("history", rows.history.ids)):
         check_range(f"{name} in {path}", items, 0, n_items - 1, remedy=AGAIN)
     check_range(f"timestamp in {path}", rows.timestamp, EARLIEST, LATEST, remedy=AGAIN)
 
@@ -257,8 +239,7 @@ def _table_rows(table: pa.Table) -> Rows:
     user = user.dictionary_encode()  # one str per user, not per row
     return Rows(
         user=np.array(user.dictionary.to_pylist(), object)[_numbers(user.indices)],
-        history_items=_numbers(history.flatten()),
-        history_start=starts_of(_numbers(history.value_lengths())),
+        history=Ragged(_numbers(history.flatten()), starts_of(_numbers(history.value_lengths()))),
         target=_numbers(target),
         timestamp=_numbers(timestamp),
     )
@@ -293,7 +274,7 @@ def _fingerprint(item_ids: list[str], titles: list[str], splits: dict[str, Rows]
     parts: list[bytes | str | np.ndarray] = [_json(item_ids), _json(titles), *([json.dumps(texts)] if texts else [])]
     for split in SPLITS:
         rows = splits[split]
-        parts += [split, _json(rows.user), rows.history_items, rows.history_start, rows.target, rows.timestamp]
+        parts += [split, _json(rows.user), rows.history.ids, rows.history.start, rows.target, rows.timestamp]
     return fingerprint(*parts)
 
 

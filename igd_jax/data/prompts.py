@@ -16,7 +16,7 @@ from jaxtyping import Int, UInt8
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.log import told
-from igd_jax.core.ragged import Ragged, TokenRows
+from igd_jax.core.ragged import NO_ROWS, Ragged, TokenRows
 from igd_jax.data.borders import left_of, right_of
 from igd_jax.data.joined import JoinedRows, Pieces
 from igd_jax.data.templates import Template, filled
@@ -122,7 +122,7 @@ class Prompts:
                 yield self.of_texts([[texts[item] for item in history[row]] for row in rows])
 
         if n_rows < _KEPT_ON_DISK:
-            return Ragged.concatenate([_NO_ROWS, *parts()])
+            return Ragged.concatenate([NO_ROWS, *parts()])
         self._cache.mkdir(parents=True, exist_ok=True)
         mark = self._mark(history.ids, history.start, *texts)
         return cached_rows(self._cache, f"prompts-{mark}", n_rows, parts)
@@ -138,7 +138,7 @@ class Prompts:
             return self._mentioned(self._identifiers.mentions())
         before, after, closing = words.before + words.quote, words.quote + words.after, words.quote + words.closing
         is_mention, n_items = (before, after) == words.around, len(texts)
-        mentions = self._identifiers.mentions() if is_mention else _NO_ROWS
+        mentions = self._identifiers.mentions() if is_mention else NO_ROWS
 
         def rows() -> Iterator[Ragged]:
             yield from [mentions] if is_mention else self._encoded(before, after)
@@ -174,9 +174,6 @@ class Prompts:
         start = self._tokenizer.encode_prompts([(words.apart, words.lead), (words.apart, words.lead, words.closing)])
         every = np.ones(2 * n_items + 2, np.uint8)
         return Pieces(Ragged.concatenate([mentions, last, start]), every, every)
-
-
-_NO_ROWS = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
 
 
 def _groups(n_rows: int) -> Iterator[range]:

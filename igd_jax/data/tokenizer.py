@@ -23,7 +23,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.io import atomic_file, read_json, write_json
 from igd_jax.core.log import told
-from igd_jax.core.ragged import Ragged
+from igd_jax.core.ragged import NO_ROWS, Ragged
 from igd_jax.data.borders import SPACE_BORDER, splits_at_borders
 
 END_OF_TEXT = "<|endoftext|>"
@@ -32,7 +32,6 @@ END_OF_TEXT = "<|endoftext|>"
 _MOST_IDS = 1 << 24
 _AT_ONCE = 1 << 14
 _MOST_WORDS = 1 << 18
-_NO_ROWS = Ragged(np.zeros(0, np.int32), np.zeros(1, np.int64))
 
 
 @dataclass(frozen=True)
@@ -94,10 +93,10 @@ class Tokenizer:
 
     def _by_words(self, parts: Iterable[Sequence[str]]) -> Iterator[Ragged]:
         """Ids of each text, cut at SPACE borders; ids of words are kept from part to part."""
-        words, rows = dict[str, int](), _NO_ROWS
+        words, rows = dict[str, int](), NO_ROWS
         for texts in parts:
             if len(words) > _MOST_WORDS:
-                words, rows = {}, _NO_ROWS
+                words, rows = {}, NO_ROWS
             number, start = list[int](), [0]
             for text in texts:
                 number += [words.setdefault(word, len(words)) for word in SPACE_BORDER.split(text)]

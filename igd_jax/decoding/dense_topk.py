@@ -1,11 +1,11 @@
-"""Top catalogue rows by inner product with vectors of their items, in chunks that fit into memory."""
+"""Highest scores; among them those of inner products with vectors of items, in chunks that fit into memory."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from igd_jax.core.ragged import Ragged
+from igd_jax.core.ragged import Ragged, starts_of
 from igd_jax.items.index import ItemIndex
 
 
@@ -61,7 +61,7 @@ def in_chunks(
     items = np.flatnonzero(index.candidates)
     items = items[np.argsort(row_of_item[items], kind="stable")].astype(np.int32)
     rows, number, count = np.unique(row_of_item[items], return_inverse=True, return_counts=True)
-    start = np.concatenate([np.zeros(1, np.int64), np.cumsum(count)])
+    start = starts_of(count)
     size = max(min(size, int(start[-1])), int(count.max()))
     bounds = [0]
     while bounds[-1] < start[-1]:
@@ -69,3 +69,11 @@ def in_chunks(
     chunks = Ragged(items, np.array(bounds, np.int64))
     numbers = np.maximum.accumulate(Ragged(number.astype(np.int32), chunks.start).pad(size), axis=1)
     return chunks.pad(size, fill=-1), numbers, rows.astype(np.int32)
+
+
+def top_k(values: Float[Array, "B n"], k: int) -> tuple[Float[Array, "B {k}"], Int[Array, "B {k}"]]:
+    """``lax.top_k`` for possibly fewer than k values; missing ones are -inf, with index 0."""
+    have = min(k, values.shape[1])
+    top, index = jax.lax.top_k(values, have)
+    pad = ((0, 0), (0, k - have))
+    return jnp.pad(top, pad, constant_values=-jnp.inf), jnp.pad(index, pad)

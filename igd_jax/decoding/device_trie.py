@@ -60,11 +60,6 @@ class DeviceTrie:
     root_width: int = struct.field(pytree_node=False)
     width: int = struct.field(pytree_node=False)
 
-    @property
-    def nbytes(self) -> int:
-        """Size of all arrays in bytes."""
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self))
-
     def children(self, node: Int[Array, "B K"], width: int) -> Children:
         """The first `width` children of each node, in token order.
 

@@ -16,6 +16,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.sharding import row_shards_here
 from igd_jax.core.types import Recommendations, TextBatch
 from igd_jax.decoding.blocks import Blocks, blocks_of
+from igd_jax.decoding.dense_topk import top_k
 from igd_jax.decoding.engine import OneCall
 from igd_jax.decoding.search import TrieSearch
 from igd_jax.items.index import ItemIndex
@@ -48,13 +49,8 @@ class ExactSearch(OneCall):
         """Lists of all rows."""
         score = title_scores(self.search, batch, self.blocks)[:, self.place]
         score = jnp.where(batch.is_real[:, None], score, -jnp.inf)
-        k = self.search.top_k
-        score, best = jax.lax.top_k(score, min(k, len(self.row)))
-        rows = jnp.where(score > -jnp.inf, self.row[best], -1)
-        missing = ((0, 0), (0, k - rows.shape[1]))
-        return Recommendations(
-            rows=jnp.pad(rows, missing, constant_values=-1), scores=jnp.pad(score, missing, constant_values=-jnp.inf)
-        )
+        score, best = top_k(score, self.search.top_k)
+        return Recommendations(rows=jnp.where(score > -jnp.inf, self.row[best], -1), scores=score)
 
 
 def exact_search(search: TrieSearch, index: ItemIndex) -> ExactSearch:

@@ -167,7 +167,8 @@ class Jump(TrieSearch):
         only = best(Rows(forced.node, score), width)
         if self.trie.width == 1:
             return only
-        branching = self._branching(plan, logits, total, of_rows)
+        last = jnp.take_along_axis(node, plan.last, axis=1)
+        branching = self.best_children(logits, total, last, plan.last, of_rows)
         branches = (self.trie.edges_of(node)[1] > 1)[..., None]
         return Rows(
             *(
@@ -175,11 +176,6 @@ class Jump(TrieSearch):
                 for many, one in zip(branching[:2], only[:2], strict=True)
             )
         )
-
-    def _branching(self, plan: Plan, logits: Float[Array, "B T V"], total: Float[Array, "B T"], of_rows: Any) -> Rows:
-        """The best children of the last node of each chain."""
-        last = jnp.take_along_axis(plan.reading.node, plan.last, axis=1)
-        return self.best_children(logits, total, last, plan.last, of_rows)
 
     def _replay(self, table: Table, hypotheses: Hypotheses) -> Hypotheses:
         """Advance every row while the children of all of its beams are known."""

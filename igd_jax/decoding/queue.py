@@ -98,7 +98,7 @@ def _beside(searches: Sequence[Search]) -> Iterator[Found]:
 
 
 def _one_by_one(engine: Any, batches: Iterable[Numbered], width: int) -> Search:
-    """The next batch, whenever one is answered."""
+    """The whole search, one batch after another."""
     found = None
     for number, (n_real, batch) in batches:
         state, is_open = start(engine, batch, width), True
@@ -113,7 +113,7 @@ def _one_by_one(engine: Any, batches: Iterable[Numbered], width: int) -> Search:
 
 
 def _in_turns(engine: Jump, batches: Iterable[Numbered], width: int, read: Reader) -> Search:
-    """The next row, whenever one is answered."""
+    """The whole search, in which a row takes the place of another as soon as that is answered."""
     begun = _one_ahead((number, n_real, read(engine, batch)) for number, (n_real, batch) in batches)
     if (first := next(begun, None)) is None:
         yield None, None

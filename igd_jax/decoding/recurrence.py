@@ -19,6 +19,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
+from igd_jax.decoding.dense_topk import top_k
+
 
 @struct.dataclass
 class SearchOptions:
@@ -95,7 +97,7 @@ def advance(hypotheses: Hypotheses, edges: Edges, *, eos: int, options: SearchOp
     k, width = options.num_beams, edges.score.shape[2]
     n_rows, length = len(hypotheses.clock), hypotheses.clock + 1
     total = (hypotheses.score[:, :, None] + edges.score).reshape(n_rows, -1)
-    score, flat = _top_k(total, 2 * k)
+    score, flat = top_k(total, 2 * k)
     node, token = (jnp.take_along_axis(x.reshape(n_rows, -1), flat, axis=1) for x in (edges.node, edges.token))
     exists = score > -jnp.inf
     place = jnp.arange(2 * k)[None]
@@ -125,11 +127,3 @@ def advance(hypotheses: Hypotheses, edges: Edges, *, eos: int, options: SearchOp
         done_node=jnp.take_along_axis(done_node, best, axis=1),
         is_open=hypotheses.is_open & can_improve,
     )
-
-
-def _top_k(values: Float[Array, "B n"], k: int) -> tuple[Float[Array, "B {k}"], Int[Array, "B {k}"]]:
-    """``lax.top_k`` for possibly fewer than k values; missing ones are -inf, with index 0."""
-    have = min(k, values.shape[1])
-    top, index = jax.lax.top_k(values, have)
-    pad = ((0, 0), (0, k - have))
-    return jnp.pad(top, pad, constant_values=-jnp.inf), jnp.pad(index, pad)

@@ -17,11 +17,10 @@ from jaxtyping import Float
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, local_path, read_json
 from igd_jax.evaluation.choice import Choice, read_choice
-from igd_jax.evaluation.metrics import row_metrics
 from igd_jax.evaluation.predictions import AGAIN, Prediction, Target, as_json, is_finite, read_predictions
 from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.evaluation.record import EvaluationRecord, read_record
-from igd_jax.evaluation.user_metrics import user_metrics
+from igd_jax.evaluation.user_metrics import query_metrics
 
 METRICS, PREDICTIONS, RECORD, CONFIG = "metrics.json", "predictions.jsonl", "env.json", "config.json"
 """Names of the files in an evaluation's folder."""
@@ -225,9 +224,8 @@ def _answer(prediction: Prediction) -> Answer:
 def _metrics(answers: Sequence[Answer], protocol: str, ks: Iterable[int]) -> dict[str, Float[np.ndarray, "R"]]:
     """Value of each metric for every row."""
     rank = np.array([rank for answer in answers for rank in answer.ranks])
-    if protocol == "rows":
-        return row_metrics(rank, sorted(ks))
-    return user_metrics(rank, np.repeat(np.arange(len(answers)), [len(answer.ranks) for answer in answers]), sorted(ks))
+    query = np.repeat(np.arange(len(answers)), [len(answer.ranks) for answer in answers])
+    return query_metrics(protocol, rank, query, sorted(ks))
 
 
 def check_same_rows(evaluations: Sequence[Evaluation]) -> None:

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
+from igd_jax.evaluation.metrics import rank_of_target
 from igd_jax.evaluation.predictions import AGAIN, read_predictions
 
 
@@ -19,13 +20,11 @@ class Lists:
     Attributes:
       row: row of the split whose history each query shows.
       ranked: catalogue rows, best first; -1 = no result, or one that is no item.
-      scores: final scores, float64; -inf = no result.
       targets: distinct catalogue rows that are right for each query, at least one.
     """
 
     row: Int[np.ndarray, "Q"]
     ranked: Int[np.ndarray, "Q K"]
-    scores: Float[np.ndarray, "Q K"]
     targets: Ragged
 
     def __len__(self) -> int:
@@ -33,7 +32,7 @@ class Lists:
 
     def take(self, queries: Int[np.ndarray, "q"]) -> "Lists":
         """Some of the queries."""
-        return Lists(self.row[queries], self.ranked[queries], self.scores[queries], self.targets.take(queries))
+        return Lists(self.row[queries], self.ranked[queries], self.targets.take(queries))
 
     @property
     def first_targets(self) -> Int[np.ndarray, "Q"]:
@@ -47,8 +46,7 @@ class Lists:
 
     def rank_of_targets(self) -> Int[np.ndarray, "G"]:
         """Rank of each target in the list of its query, from 0; -1 = missed."""
-        hit = self.ranked[self.query] == self.targets.ids[:, None]
-        return np.where(hit.any(axis=1), hit.argmax(axis=1), -1)
+        return rank_of_target(self.ranked[self.query], self.targets.ids)
 
 
 def read_lists(path: Path, row_of_id: Mapping[str, int], *, n_rows: int, n_results: int) -> Lists:
@@ -67,13 +65,11 @@ def read_lists(path: Path, row_of_id: Mapping[str, int], *, n_rows: int, n_resul
     rows: list[int] = []
     targets: list[list[int]] = []
     ranked: list[list[int]] = []
-    scores: list[list[float]] = []
     try:
         for prediction in read_predictions(path):
             rows.append(prediction.row)
             targets.append(list(dict.fromkeys(row_of_id[item] for item in prediction.target.items)))
             ranked.append([row_of_id[each.items[0]] if each.items else -1 for each in prediction.ranked])
-            scores.append([each.score for each in prediction.ranked])
     except KeyError as error:
         raise InputError(f"{path} names the item {error.args[0]!r}, which the data does not have; {AGAIN}") from None
     if not rows or not any(ranked):
@@ -83,5 +79,4 @@ def read_lists(path: Path, row_of_id: Mapping[str, int], *, n_rows: int, n_resul
     if (longest := max(map(len, ranked))) > n_results:
         raise InputError(f"{path} has a list of {longest:,} results, its config allows {n_results:,}; {AGAIN}")
     filled = [[*each, *[-1] * (n_results - len(each))] for each in ranked]
-    final = [[*each, *[-np.inf] * (n_results - len(each))] for each in scores]
-    return Lists(np.array(rows), np.array(filled), np.array(final, np.float64), Ragged.from_lists(targets))
+    return Lists(np.array(rows), np.array(filled), Ragged.from_lists(targets))

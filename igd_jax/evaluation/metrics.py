@@ -5,7 +5,7 @@ K results of a row, N rows of the catalogue, C of them candidates. Ranks count f
 target, so HR@k = [0 <= r < k] and NDCG@k = HR@k / log2(r + 2) (the ideal DCG is 1).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -118,9 +118,14 @@ def row_metrics(rank: Int[np.ndarray, "R"], ks: Sequence[int]) -> dict[str, Floa
     }
 
 
+def means(columns: Mapping[str, Float[np.ndarray, "R"]]) -> dict[str, float | None]:
+    """Mean of each metric; None, never NaN, if there are no rows."""
+    return {name: float(values.mean()) if values.size else None for name, values in columns.items()}
+
+
 def mean_metrics(rank: Int[np.ndarray, "R"], ks: Sequence[int]) -> dict[str, float | None]:
-    """Means of `row_metrics`; None, never NaN, if there are no rows."""
-    return {name: float(value.mean()) if value.size else None for name, value in row_metrics(rank, ks).items()}
+    """`means` of `row_metrics`."""
+    return means(row_metrics(rank, ks))
 
 
 def popularity_third(target_count: Int[np.ndarray, "R"], count: Int[np.ndarray, "C"]) -> Int[np.ndarray, "R"]:
@@ -194,7 +199,7 @@ def score_rows(
     ks: Sequence[int],
     n_invalid: int,
     allowed: Sequence[Allowed | None] = (),
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "R"]]]:
     """Metrics of lists with one target per row.
 
     Args:
@@ -211,7 +216,7 @@ def score_rows(
       whose target's catalogue row is not a candidate; ``ks_skipped``; the same metrics as ``id_exact`` (only the target
       item itself is a hit, `rank_of_item`), as ``popularity_baseline`` (every row gets `popular_lists`), and as
       ``slices``, each with its ``n``: head + mid + tail (`popularity_third`) and warm + cold (seen in training or not)
-      are all rows each; metrics of an empty slice are None.
+      are all rows each; metrics of an empty slice are None. And the `row_metrics` of all rows, whose means these are.
 
     Raises:
       InputError: there are no rows, or no k is from 1 to K.
@@ -220,22 +225,23 @@ def score_rows(
     kept = kept_cutoffs(ks, n_rows=n, n_results=n_results)
     row = catalogue.row_of_item[target]
 
-    def metrics(ranked: np.ndarray, rank: np.ndarray) -> dict[str, Any]:
-        covered = coverage(ranked, catalogue.is_candidate, kept[-1])
-        return {**mean_metrics(rank, kept), f"coverage@{kept[-1]}": covered}
+    def metrics(ranked: np.ndarray, by_row: dict[str, np.ndarray]) -> dict[str, Any]:
+        return {**means(by_row), f"coverage@{kept[-1]}": coverage(ranked, catalogue.is_candidate, kept[-1])}
 
     rank = rank_of_target(ranked, row)
+    by_row = row_metrics(rank, kept)
     popular = popular_lists(catalogue, n_results, n_lists=n, allowed=allowed)
-    return {
-        **metrics(ranked, rank),
+    scored = {
+        **metrics(ranked, by_row),
         "n": n,
         "invalid": n_invalid,
         "target_absent": int((~catalogue.is_candidate[row]).sum()),
         "ks_skipped": sorted(set(ks) - set(kept)),
         "id_exact": mean_metrics(rank_of_item(ranked, target, catalogue), kept),
-        "popularity_baseline": metrics(popular, rank_of_target(popular, row)),
+        "popularity_baseline": metrics(popular, row_metrics(rank_of_target(popular, row), kept)),
         "slices": _slices(rank, row, catalogue=catalogue, ks=kept),
     }
+    return scored, by_row
 
 
 def _slices(

@@ -1,6 +1,6 @@
 """metrics.json: the measurements of one evaluation. Its keys are defined here only."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -8,10 +8,10 @@ from jaxtyping import Float, Int
 
 from igd_jax.core.allowed import Allowed
 from igd_jax.core.ragged import Ragged
-from igd_jax.evaluation.metrics import CatalogueRows, rank_of_target, row_metrics, score_rows
+from igd_jax.evaluation.metrics import CatalogueRows, score_rows
 from igd_jax.evaluation.queries import Queries, distinct_targets
 from igd_jax.evaluation.significance import intervals
-from igd_jax.evaluation.user_metrics import score_users, user_metrics
+from igd_jax.evaluation.user_metrics import score_users
 
 
 def metrics_of(
@@ -36,8 +36,8 @@ def metrics_of(
       allowed: what may be recommended for each query; None, or an empty sequence = all candidates.
 
     Returns:
-      What `score_rows` or `score_users` returns; ``intervals``, the ``[low, high]`` of each metric of each query's list
-      (`significance.intervals`); ``protocol`` and ``candidates``; and where something is not allowed,
+      The metrics of `score_rows` or `score_users`; ``intervals``, the ``[low, high]`` of each metric of each query's
+      list (`significance.intervals`); ``protocol`` and ``candidates``; and where something is not allowed,
       ``target_not_allowed``, the number of targets whose rows are candidates, but not for their query.
 
     Raises:
@@ -47,15 +47,12 @@ def metrics_of(
     how["n_invalid"] = int(((scores > -np.inf) & (ranked < 0)).sum())
     if queries.protocol == "rows":
         target = queries.targets.ids
-        scored = score_rows(ranked, target, **how)
         rows = Ragged(catalogue.row_of_item[target], queries.targets.start)
-        by_query = row_metrics(rank_of_target(ranked, rows.ids), _kept(scored, ks))
+        scored, by_query = score_rows(ranked, target, **how)
     else:
         right = distinct_targets(queries, catalogue.row_of_item)
         rows = Ragged(catalogue.row_of_item[right.ids], right.start)
-        scored = score_users(ranked, rows, **how)
-        query = np.repeat(np.arange(len(queries)), rows.lengths)
-        by_query = user_metrics(rank_of_target(ranked[query], rows.ids), query, _kept(scored, ks))
+        scored, by_query = score_users(ranked, rows, **how)
     if any(allowed):
         scored["target_not_allowed"] = sum(
             int((catalogue.is_candidate[own] & ~each.allows(own)).sum())
@@ -64,8 +61,3 @@ def metrics_of(
         )
     told = {name: list(bounds) for name, bounds in intervals(by_query, queries.user).items()}
     return {**scored, "intervals": told, "protocol": queries.protocol, "candidates": candidates}
-
-
-def _kept(scored: Mapping[str, Any], ks: Sequence[int]) -> list[int]:
-    """The cut-offs of metrics, ascending."""
-    return sorted(set(ks) - set(scored["ks_skipped"]))

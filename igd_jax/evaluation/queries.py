@@ -7,7 +7,7 @@ from types import MappingProxyType
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from igd_jax.core.ragged import Ragged
+from igd_jax.core.ragged import Ragged, starts_of
 from igd_jax.evaluation.metrics import CatalogueRows
 from igd_jax.evaluation.predictions import Target
 
@@ -60,8 +60,7 @@ def make_queries(
     query = number[query]
     order = np.lexsort((timestamp, query))
     order = order[query[order] >= 0]
-    start = np.zeros(len(chosen) + 1, np.int64)
-    np.cumsum(np.bincount(query[order], minlength=len(chosen)), out=start[1:])
+    start = starts_of(np.bincount(query[order], minlength=len(chosen)))
     return Queries(protocol, first[chosen], Ragged(target[order], start), user[first[chosen]])
 
 
@@ -99,9 +98,7 @@ def distinct_targets(queries: Queries, row_of_item: Int[np.ndarray, "items"]) ->
     targets = queries.targets
     query, n_rows = np.repeat(np.arange(len(queries)), targets.lengths), int(row_of_item.max()) + 1
     kept = np.sort(np.unique(query * n_rows + row_of_item[targets.ids], return_index=True)[1])
-    start = np.zeros(len(queries) + 1, np.int64)
-    np.cumsum(np.bincount(query[kept], minlength=len(queries)), out=start[1:])
-    return Ragged(targets.ids[kept], start)
+    return Ragged(targets.ids[kept], starts_of(np.bincount(query[kept], minlength=len(queries))))
 
 
 def describe_targets(

@@ -49,6 +49,20 @@ def user_metrics(
     }
 
 
+def query_metrics(
+    protocol: str, rank: Int[np.ndarray, "G"], query: Int[np.ndarray, "G"], ks: Sequence[int]
+) -> dict[str, Float[np.ndarray, "Q"]]:
+    """`metrics.row_metrics` or `user_metrics`, as the protocol has it: one value for each query.
+
+    Args:
+      protocol: one of `queries.PROTOCOLS`; with ``rows`` each query has one target.
+      rank: rank of each target row in its query's list, from 0; -1 = missed.
+      query: query of each target row, ascending.
+      ks: cut-offs.
+    """
+    return metrics.row_metrics(rank, ks) if protocol == "rows" else user_metrics(rank, query, ks)
+
+
 def score_users(
     ranked: Int[np.ndarray, "U K"],
     right: Ragged,
@@ -57,7 +71,7 @@ def score_users(
     ks: Sequence[int],
     n_invalid: int,
     allowed: Sequence[Allowed | None] = (),
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "U"]]]:
     """Metrics of lists with several targets per user.
 
     Args:
@@ -73,7 +87,8 @@ def score_users(
       number of target rows; ``invalid``; ``target_absent``, the number of target rows that are not candidates;
       ``ks_skipped``; the same metrics as ``popularity_baseline`` (`metrics.popular_lists`), and as ``slices``: ``warm``
       and ``cold``, for target rows seen in training or not. A slice covers the ``n`` users with such a row;
-      ``left_out`` counts the others; metrics of an empty slice are None.
+      ``left_out`` counts the others; metrics of an empty slice are None. And the `user_metrics` of all users, whose
+      means these are.
 
     Raises:
       InputError: there are no users, or no k is from 1 to K.
@@ -82,23 +97,21 @@ def score_users(
     kept = metrics.kept_cutoffs(ks, n_rows=n, n_results=n_results)
     row, user = right.ids, np.repeat(np.arange(n), right.lengths)
 
-    def means(rank: np.ndarray, user: np.ndarray) -> dict[str, float | None]:
-        values = user_metrics(rank, user, kept)
-        return {name: float(value.mean()) if value.size else None for name, value in values.items()}
-
     def one_slice(mask: np.ndarray) -> dict[str, Any]:
         n_here = np.unique(user[mask]).size
-        return {"n": n_here, "left_out": n - n_here, **means(rank[mask], user[mask])}
+        return {"n": n_here, "left_out": n - n_here, **metrics.means(user_metrics(rank[mask], user[mask], kept))}
 
     rank, is_warm = metrics.rank_of_target(ranked[user], row), catalogue.is_warm[row]
     popular = metrics.popular_lists(catalogue, n_results, n_lists=n, allowed=allowed)[user]
-    return {
-        **means(rank, user),
+    by_user = user_metrics(rank, user, kept)
+    scored = {
+        **metrics.means(by_user),
         "n": n,
         "ground_truth": {"mean": float(right.lengths.mean()), "max": int(right.lengths.max())},
         "invalid": n_invalid,
         "target_absent": int((~catalogue.is_candidate[row]).sum()),
         "ks_skipped": sorted(set(ks) - set(kept)),
-        "popularity_baseline": means(metrics.rank_of_target(popular, row), user),
+        "popularity_baseline": metrics.means(user_metrics(metrics.rank_of_target(popular, row), user, kept)),
         "slices": {"warm": one_slice(is_warm), "cold": one_slice(~is_warm)},
     }
+    return scored, by_user

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int
 
-from igd_jax.core.ragged import Ragged, ragged_index
+from igd_jax.core.ragged import Ragged, ragged_index, starts_of
 from igd_jax.items.catalog import Catalog
 
 
@@ -105,8 +105,7 @@ def build_trie(catalog: Catalog, is_candidate: Bool[np.ndarray, " N"]) -> Trie:
     lcp = np.full(len(row), -1, np.int32)
     lcp[1:] = np.minimum.reduceat(catalog.lcp[: row[-1] + 1], row[:-1] + 1) if len(row) > 1 else 0
     owned = catalog.given.lengths[item] - lcp
-    node_start = np.zeros(len(row) + 1, np.int64)
-    np.cumsum(owned, out=node_start[1:])
+    node_start = starts_of(owned)
     branch, child_start, child, low, high = _branches(lcp, node_start)
     return Trie(
         token=_edge_tokens(catalog.given, item, lcp, owned),

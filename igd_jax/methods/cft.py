@@ -27,6 +27,7 @@ from igd_jax.methods.base import (
     DecodeOptions,
     Method,
     Objective,
+    check_argument,
     gain_weights,
     parts_by_gain,
     search_engine,
@@ -73,11 +74,9 @@ class CFT(Method):
     needs_collaborative = False
 
     def __init__(self, *, alpha: float = 0.1, beta: float = 0.25, stop_gradient: bool = False, gain_beta: float = 1.0):
-        if not 0.0 <= alpha < float("inf"):
-            raise InputError(f"config.method.args.alpha is {alpha}; expected a weight of at least 0")
+        check_argument("alpha", alpha, 0.0 <= alpha < float("inf"), "a weight of at least 0")
         for name, value in (("beta", beta), ("gain_beta", gain_beta)):
-            if not 0.0 <= value <= 1.0:
-                raise InputError(f"config.method.args.{name} is {value}; expected a weight from 0 to 1")
+            check_argument(name, value, 0.0 <= value <= 1.0, "a weight from 0 to 1")
         self._alpha, self._beta, self._gain_beta = alpha, beta, gain_beta
         self._stop_gradient = stop_gradient
 

@@ -8,7 +8,6 @@ script leaves lam at 1, which ignores the source.
 
 from flax import nnx
 
-from igd_jax.core.errors import InputError
 from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.decoding.engine import Engine
 from igd_jax.decoding.mixture import mixture
@@ -20,6 +19,7 @@ from igd_jax.methods.base import (
     DecodeOptions,
     Method,
     Objective,
+    check_argument,
     plain_objective,
     search_engine,
 )
@@ -40,8 +40,7 @@ class D3(Method):
     backbones = ("decoder", "t5")
 
     def __init__(self, *, lam: float = 0.5):
-        if not 0.0 <= lam <= 1.0:
-            raise InputError(f"config.method.args.lam is {lam}; expected a share of the language model from 0 to 1")
+        check_argument("lam", lam, 0.0 <= lam <= 1.0, "a share of the language model from 0 to 1")
         self._lam = lam
 
     @property

@@ -8,7 +8,6 @@ is plain fine-tuning. For ablations, weights may grow with the gain instead (`it
 import numpy as np
 from flax import nnx
 
-from igd_jax.core.errors import InputError
 from igd_jax.decoding.engine import Engine
 from igd_jax.items.gain_weights import ENTROPIES, WEIGHTS, gain_share
 from igd_jax.methods.base import (
@@ -44,8 +43,7 @@ class IGD(Method):
     needs_collaborative = False
 
     def __init__(self, *, beta: float = 0.1, weights: str = "zero", entropy: str = "mass"):
-        if not 0.0 <= beta <= 1.0:
-            raise InputError(f"config.method.args.beta is {beta}; expected a weight from 0 to 1")
+        check_argument("beta", beta, 0.0 <= beta <= 1.0, "a weight from 0 to 1")
         check_argument("weights", weights, weights in WEIGHTS, f"one of {', '.join(WEIGHTS)}")
         check_argument("entropy", entropy, entropy in ENTROPIES, " or ".join(ENTROPIES))
         self._beta, self._weights, self._entropy = beta, weights, entropy

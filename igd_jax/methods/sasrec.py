@@ -20,6 +20,7 @@ from flax import nnx, struct
 from jaxtyping import Array, Float, Int
 
 from igd_jax.core.types import ItemBatch, LossSum, Recommendations
+from igd_jax.decoding.dense_topk import top_k
 from igd_jax.decoding.engine import Engine, OneCall
 from igd_jax.methods.base import CollaborativeMethod, Context, DecodeOptions, Objective, check_argument
 from igd_jax.models.sasrec import SASRec, SASRecConfig, scores_of
@@ -57,13 +58,8 @@ class ItemRanking(OneCall):
         by_title = none.at[self.row_of_item].max(scores.T, mode="drop").T
         if batch.allowed is not None:
             by_title = jnp.where(batch.allowed, by_title, -jnp.inf)
-        best, rows = jax.lax.top_k(by_title, min(self.top_k, self.n_rows))
-        best = jnp.where(batch.is_real[:, None], best, -jnp.inf)
-        missing = ((0, 0), (0, self.top_k - best.shape[1]))
-        return Recommendations(
-            rows=jnp.pad(jnp.where(best > -jnp.inf, rows, -1), missing, constant_values=-1),
-            scores=jnp.pad(best, missing, constant_values=-jnp.inf),
-        )
+        best, rows = top_k(jnp.where(batch.is_real[:, None], by_title, -jnp.inf), self.top_k)
+        return Recommendations(rows=jnp.where(best > -jnp.inf, rows, -1), scores=best)
 
 
 class Sequential(CollaborativeMethod):

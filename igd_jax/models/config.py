@@ -1,6 +1,5 @@
 """Sizes and switches of a decoder-only language model, and those of well-known ones by name."""
 
-import dataclasses
 from dataclasses import dataclass
 from functools import partial
 
@@ -133,15 +132,3 @@ NAMED: dict[str, ModelConfig] = {
 """Base models at their public sizes, and three small models of the Qwen2 family for quick runs."""
 SMALL, LARGE = "pico", "mini"
 """Names of the sizes that runs with random weights have by default: on a CPU, and on anything else."""
-
-
-def named(name: str, *, vocab_size: int | None = None) -> ModelConfig:
-    """The config called `name` in `NAMED`, with `vocab_size` embedding rows if given.
-
-    Raises:
-      InputError: an unknown name; the message lists the known ones.
-    """
-    if name not in NAMED:
-        raise InputError(f"no model is called {name!r}; expected one of {', '.join(NAMED)}; or give a model folder")
-    config = NAMED[name]
-    return config if vocab_size is None else dataclasses.replace(config, vocab_size=vocab_size)

@@ -111,13 +111,13 @@ def named_backbone(
     """
     if name in t5_config.NAMED:
         _check_t5(name, dtype, param_dtype)
-        sizes = t5_config.with_dropout(t5_config.named(name, vocab_size=vocab_size), dropout)
-        return T5(sizes, rngs=rngs, remat=remat)
+        sizes = dataclasses.replace(t5_config.NAMED[name], vocab_size=vocab_size)
+        return T5(t5_config.with_dropout(sizes, dropout), rngs=rngs, remat=remat)
     if name not in decoder_config.NAMED:
         known = ", ".join((*decoder_config.NAMED, *t5_config.NAMED))
         raise InputError(f"no model is called {name!r}; expected one of {known}; or give a model folder")
     _check_decoder(name, dropout)
-    config = decoder_config.named(name, vocab_size=vocab_size)
+    config = dataclasses.replace(decoder_config.NAMED[name], vocab_size=vocab_size)
     return Decoder(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat)
 
 

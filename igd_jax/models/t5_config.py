@@ -57,17 +57,6 @@ NAMED: dict[str, T5Config] = {
 """Version 1.0 at its public sizes (arXiv 1910.10683; google-t5 on Hugging Face), and a small model for quick runs."""
 
 
-def named(name: str, *, vocab_size: int) -> T5Config:
-    """The config called `name` in `NAMED`, with `vocab_size` embedding rows.
-
-    Raises:
-      InputError: an unknown name; the message lists the known ones.
-    """
-    if name not in NAMED:
-        raise InputError(f"no T5 folder or size is called {name!r}; expected a folder or one of {', '.join(NAMED)}")
-    return dataclasses.replace(NAMED[name], vocab_size=vocab_size)
-
-
 def with_dropout(config: T5Config, dropout: float | None) -> T5Config:
     """The config with another rate of dropout; None leaves it as it is."""
     return config if dropout is None else dataclasses.replace(config, dropout=dropout)

@@ -69,7 +69,7 @@ def read_users(folder: Path, n: int, evaluated: Evaluated | None) -> list[User]:
 
 
 def _history(rows: Rows, row: int, titles: Sequence[str]) -> list[str]:
-    return [titles[item] for item in rows.history(row).tolist()]
+    return [titles[item] for item in rows.history[row].tolist()]
 
 
 def _user(prediction: Prediction, history: Sequence[str] | None) -> User:

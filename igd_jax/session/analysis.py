@@ -19,7 +19,7 @@ from igd_jax.evaluation.groups import group_means, powers_of_two
 from igd_jax.evaluation.lists import Lists, read_lists
 from igd_jax.evaluation.metrics import CatalogueRows, row_metrics
 from igd_jax.evaluation.queries import PROTOCOLS
-from igd_jax.evaluation.user_metrics import user_metrics
+from igd_jax.evaluation.user_metrics import query_metrics
 from igd_jax.items.index import TokenWalk
 from igd_jax.session.config_flags import config_at
 from igd_jax.session.recommender import Recommender
@@ -28,7 +28,7 @@ from igd_jax.session.session import Session, set_up_to_decode
 
 @dataclass
 class Analysis:
-    """What an evaluation is seen to be.
+    """Facts and figures about an evaluation, and what was left out.
 
     Attributes:
       facts: numbers by name, in JSON values.
@@ -113,11 +113,11 @@ def add_groups(found: Analysis, evaluated: Evaluated) -> None:
     rows = session.rows(session.settings.eval.split)
     protocol, rank = session.settings.eval.protocol, lists.rank_of_targets()
     hit = f"{PROTOCOLS[protocol]}@{k}"
-    by_query = row_metrics(rank, [k]) if protocol == "rows" else user_metrics(rank, lists.query, [k])
+    by_query = query_metrics(protocol, rank, lists.query, [k])
     activity = Counter(session.rows("train").user.tolist())
     by = {
         "users": ("by train rows of the user", np.array([activity[user] for user in rows.user[lists.row].tolist()])),
-        "histories": ("by items in the history", np.diff(rows.history_start)[lists.row]),
+        "histories": ("by items in the history", rows.history.lengths[lists.row]),
     }
     for name, (title, size) in by.items():
         columns = group_means(*powers_of_two(size), {each: by_query[each] for each in (hit, f"ndcg@{k}")})

@@ -50,6 +50,13 @@ def load_config(config: ConfigDict | None, workdir: Workdir) -> ConfigDict:
     return run_config(workdir)
 
 
+def required_config() -> ConfigDict:
+    """The config that ``--config`` names, or that of the run in the workdir; `InputError` if there is neither."""
+    if not flags.FLAGS.config:
+        raise InputError("--config is not set; start with --config=igd or --config=quickstart")
+    return flags.FLAGS.config
+
+
 def run_config(workdir: Workdir) -> ConfigDict:
     """The config of the run in a workdir; see `config_at`."""
     return config_at(workdir.config)

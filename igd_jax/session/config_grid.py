@@ -1,7 +1,4 @@
-"""Values to try for a field of the config, ``decode.alpha=0,0.2``, and all combinations of several such lists.
-
-Used by `sweep` and `evaluate --choose`.
-"""
+"""Values to try for a field of the config, ``decode.alpha=0,0.2``, and all combinations of several such lists."""
 
 import itertools
 import re

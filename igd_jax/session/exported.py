@@ -15,7 +15,7 @@ from igd_jax.data.prepared import Prepared
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.items.index import ItemIndex
 from igd_jax.session.config_flags import FREE_TO_DECODE, config_at, differing
-from igd_jax.session.session import Session, Sold, put_together
+from igd_jax.session.session import ItemFacts, Session, put_together
 from igd_jax.session.settings import TO_DECODE, settings_from
 from igd_jax.training.mesh import make_mesh
 
@@ -64,10 +64,10 @@ def exported_session(config: ConfigDict, folder: Path) -> tuple[Session, Workdir
         raise InputError(f"{folder} holds a run of another config: {', '.join(differ)} differ; leave it as it is")
     settings = settings_from(config, needs=NEEDED)
     cache_compilations()
-    prepared, sold = _items(folder, fingerprint=str(content.get("data_fingerprint")))
+    prepared, facts = _items(folder, fingerprint=str(content.get("data_fingerprint")))
     workdir, mesh = Workdir(str(folder / "run")), make_mesh(**vars(settings.mesh))
     cache = workdir.path / "cache"
-    session = put_together(settings, prepared, load_tokenizer(folder), sold, mesh, cache, cache)
+    session = put_together(settings, prepared, load_tokenizer(folder), facts, mesh, cache, cache)
     _check_trie(folder / TRIE, session.index)
     if not session.method.beam_search:
         raise InputError(
@@ -104,7 +104,7 @@ def _check_trie(path: Path, index: ItemIndex) -> None:
         raise InputError(f"{path} is not the trie of {ITEMS} and tokenizer.json beside it; {AGAIN}")
 
 
-def _items(folder: Path, *, fingerprint: str) -> tuple[Prepared, Sold]:
+def _items(folder: Path, *, fingerprint: str) -> tuple[Prepared, ItemFacts]:
     """The items and what training saw of them."""
     try:
         with (folder / ITEMS).open(encoding="utf-8") as lines:  # str.splitlines would split titles with U+2028, too
@@ -117,4 +117,4 @@ def _items(folder: Path, *, fingerprint: str) -> tuple[Prepared, Sold]:
         )
     except (KeyError, OSError, TypeError, ValueError) as error:
         raise InputError(f"{folder / ITEMS} holds no items as they were exported ({error!r}); {AGAIN}") from None
-    return Prepared(ids, titles, {}, {"fingerprint": fingerprint}), Sold(counts, seen, candidates, "exported")
+    return Prepared(ids, titles, {}, {"fingerprint": fingerprint}), ItemFacts(counts, seen, candidates, "exported")

@@ -30,7 +30,7 @@ class Histories:
 
     def of_rows(self, rows: Rows) -> Examples:
         """Rows of a split, without their targets. Prints how many histories were cut."""
-        examples = self._of_items(Ragged(rows.history_items, rows.history_start))
+        examples = self._of_items(rows.history)
         if n_cut := int(examples.is_cut.sum()):
             limit = self._session.settings.data.max_length
             say(

@@ -73,7 +73,7 @@ class Sample:
             found = self._ranked(self._model_of(params))
         index, row = self._session.index, self._row
         ranked = found[found >= 0].tolist()
-        history, target = row.history(0).tolist(), int(row.target[0])
+        history, target = row.history[0].tolist(), int(row.target[0])
         wanted = int(index.catalog.row_of_item[target])
         told = example_line(
             [index.titles[item] for item in history],

@@ -21,10 +21,10 @@ from igd_jax.session.collaborative import collaborative_source
 from igd_jax.session.config_flags import load_config
 from igd_jax.session.explaining import explanation
 from igd_jax.session.exported import exported_config, exported_session, is_exported
+from igd_jax.session.given_lists import list_scores, search_of
 from igd_jax.session.ranker import Ranker
 from igd_jax.session.requests import Request, Resolved, read_request
 from igd_jax.session.results import Answer, Explanation
-from igd_jax.session.scoring import list_scores, search_of
 from igd_jax.session.session import set_up_to_decode
 from igd_jax.session.token_statistics import token_statistics
 from igd_jax.session.training_weights import training_weights

@@ -184,7 +184,7 @@ def allowed_of_rows(
     found = []
     for row in numbers.tolist():
         try:
-            found.append(names.allowed(lists[row], rows.history(row).tolist() if exclude_history else []))
+            found.append(names.allowed(lists[row], rows.history[row].tolist() if exclude_history else []))
         except InputError as error:
             raise InputError(f"row {row}: {error}") from None
     return found

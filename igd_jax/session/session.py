@@ -22,7 +22,6 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
-from igd_jax.core.ragged import Ragged
 from igd_jax.core.shown import shown
 from igd_jax.data.examples import Examples, item_examples, make_examples, room_beside
 from igd_jax.data.prepared import Prepared, Rows, headline, load
@@ -101,11 +100,13 @@ class Session:
     @cached_property
     def decode_index(self) -> ItemIndex:
         """Items with the candidates of decoding, which are printed, once, if they differ from those of training."""
-        settings = self.settings
-        if settings.decode.candidates == settings.data.candidates:
+        which = self.settings.decode.candidates
+        if which == self.settings.data.candidates:
             return self.index
-        index = self.index.with_candidates(self._candidates(settings.decode.candidates, option="decode.candidates"))
-        say(describe_index(settings.decode.candidates, index))
+        ids, titles, option = self.prepared.item_ids, self.prepared.titles, "config.decode.candidates"
+        candidates = choose_candidates(which, ids, titles, counts=self.counts, seen=self.seen, option=option)
+        index = self.index.with_candidates(candidates)
+        say(describe_index(which, index))
         return index
 
     @property
@@ -132,12 +133,11 @@ class Session:
 
     def examples(self, rows: Rows) -> Examples:
         """Rows in the form that the method reads, with their targets. Prints how many prompts were cut."""
-        history = Ragged(rows.history_items, rows.history_start)
         if self.method.inputs == "items":
-            return item_examples(history, rows.target)
+            return item_examples(rows.history, rows.target)
         limit = self.settings.data.max_length
         room = room_beside(rows.target, self.index, max_length=limit)
-        examples = make_examples(self.prompts.of_items(history), target=rows.target, room=room)
+        examples = make_examples(self.prompts.of_items(rows.history), target=rows.target, room=room)
         if n_cut := int(examples.is_cut.sum()):
             say(f"{n_cut:,} of {len(examples):,} prompts cut: with target over {limit} tokens")
         return examples
@@ -150,10 +150,6 @@ class Session:
                 f"config.data.candidates is {which}, and none of these is a train target, so no token has a gain; "
                 "expected some that are, such as 'catalogue'; config.decode.candidates may still name the others"
             )
-
-    def _candidates(self, which: str, *, option: str) -> Bool[np.ndarray, " items"]:
-        ids, titles = self.prepared.item_ids, self.prepared.titles
-        return choose_candidates(which, ids, titles, counts=self.counts, seen=self.seen, option=f"config.{option}")
 
 
 def set_up(settings: Settings, workdir: Workdir) -> Session:
@@ -182,12 +178,12 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
         option="config.data.candidates",
     )
     whole = used is prepared.splits["train"]
-    sold = Sold(counts, seen, candidates, str(len(used)) if whole else rows_in_use(prepared, settings))
+    facts = ItemFacts(counts, seen, candidates, str(len(used)) if whole else rows_in_use(prepared, settings))
     tokens = token_folder(Path(settings.data.dir), workdir)
-    return put_together(settings, prepared, tokenizer, sold, mesh, tokens, workdir.path / "cache")
+    return put_together(settings, prepared, tokenizer, facts, mesh, tokens, workdir.path / "cache")
 
 
-class Sold(NamedTuple):
+class ItemFacts(NamedTuple):
     """What the train rows in use say of the items.
 
     Attributes:
@@ -203,7 +199,13 @@ class Sold(NamedTuple):
 
 
 def put_together(
-    settings: Settings, prepared: Prepared, tokenizer: Tokenizer, sold: Sold, mesh: Mesh, tokens: Path, cache: Path
+    settings: Settings,
+    prepared: Prepared,
+    tokenizer: Tokenizer,
+    facts: ItemFacts,
+    mesh: Mesh,
+    tokens: Path,
+    cache: Path,
 ) -> Session:
     """Choose identifiers and build the items' trie; prints counts and merged items. See `Session`.
 
@@ -215,7 +217,7 @@ def put_together(
     source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, tokens, around)
     identifiers = identifiers_class(settings.identifiers.name)(source)
     item_tokens = identifiers.rows()
-    index = build_index(prepared.titles, item_tokens, sold.counts, candidates=sold.candidates)
+    index = build_index(prepared.titles, item_tokens, facts.counts, candidates=facts.candidates)
     say(describe_index(settings.data.candidates, index))
     return Session(
         settings=settings,
@@ -223,8 +225,8 @@ def put_together(
         tokenizer=tokenizer,
         identifiers=identifiers,
         prompts=Prompts(settings.data.prompt, settings.data.category, tokenizer, identifiers, tokens),
-        counts=sold.counts,
-        seen=sold.seen,
+        counts=facts.counts,
+        seen=facts.seen,
         index=index,
         method=load_method(settings.method.name, settings.method.args),
         mesh=mesh,
@@ -234,7 +236,7 @@ def put_together(
             settings.identifiers.name,
             item_tokens.ids,
             item_tokens.start,
-            sold.mark,
+            facts.mark,
         ),
         cache=cache,
     )

@@ -1,6 +1,5 @@
 """The model of a run, before and after training."""
 
-import inspect
 import json
 from collections.abc import Callable
 from contextlib import closing
@@ -135,9 +134,7 @@ def trained_model(session: Session, workdir: Workdir, context: Context) -> Train
 
 
 def check_decoding_args(method: Method, trained: dict[str, Any], given: dict[str, Any]) -> None:
-    """Raise `InputError` if an argument that only training reads differs from the run's; missing ones are defaults."""
-    defaults = {name: taken.default for name, taken in inspect.signature(type(method)).parameters.items()}
-    trained, given = defaults | trained, defaults | given
+    """Raise `InputError` if an argument that only training reads differs from the run's; both have all arguments."""
     differ = sorted(name for name in set(trained) | set(given) if trained.get(name) != given.get(name))
     if fixed := [name for name in differ if name not in method.decoding_args]:
         raise InputError(

@@ -16,7 +16,7 @@ def test_keeps_published_rows_and_the_whole_catalogue(tmp_path, flat):
     prepared = d3.read(published(tmp_path, train=two, flat=flat))
     train = prepared.splits["train"]
     assert prepared.titles == ["A", "B's", "NA", "Tab\tin it"]
-    assert [train.history(r).tolist() for r in range(2)] == [[0, 1], [2]]
+    assert [train.history[r].tolist() for r in range(2)] == [[0, 1], [2]]
     assert (train.user.tolist(), train.target.tolist(), train.timestamp.tolist()) == (["7", "8"], [2, 3], [15, 5])
     assert prepared.meta["rows"] == {"train": 2, "valid": 1, "test": 1}
     assert prepared.meta["dropped"] == {}
@@ -25,7 +25,7 @@ def test_keeps_published_rows_and_the_whole_catalogue(tmp_path, flat):
 def test_items_are_numbered_by_the_info_file(tmp_path):
     prepared = d3.read(published(tmp_path, info="NA\t2\nA\t0\nB's\t1\n"))
     assert prepared.item_ids == ["2", "0", "1"]
-    assert prepared.splits["train"].history(0).tolist() == [1, 2]
+    assert prepared.splits["train"].history[0].tolist() == [1, 2]
     assert prepared.splits["train"].target.tolist() == [0]
 
 

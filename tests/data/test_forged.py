@@ -10,8 +10,9 @@ import pytest
 import tiny_run
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import Ragged
 from igd_jax.data import prepared as folders
-from igd_jax.data.prepared import assemble, load, save, starts_of
+from igd_jax.data.prepared import assemble, load, save
 
 
 @pytest.fixture
@@ -36,9 +37,9 @@ N_ITEMS = len(tiny_run.TITLES)
 def test_items_that_are_not_in_the_catalogue(forge, item):
     with pytest.raises(InputError, match=rf"target in .*train.parquet: number 3 of them is {item}; expected 0 to 22; "):
         load(forge(target=np.where(np.arange(N) == 3, item, 0).astype(np.int32)))
-    history = {"history_items": np.full(N, item, np.int32), "history_start": starts_of(np.ones(N, np.int64))}
+    history = Ragged(np.full(N, item, np.int32), np.arange(N + 1))
     with pytest.raises(InputError, match=rf"history in .*: number 0 of them is {item}; .*; run igd_jax.prepare again"):
-        load(forge(**history))
+        load(forge(history=history))
 
 
 def test_times_that_no_date_is_of(forge, monkeypatch):

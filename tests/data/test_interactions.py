@@ -47,7 +47,7 @@ def events_of(log):
 def rows_of(rows, item_ids):
     """Rows as (user, history ids, target id, timestamp)."""
     return [
-        (rows.user[r], [item_ids[i] for i in rows.history(r)], item_ids[rows.target[r]], int(rows.timestamp[r]))
+        (rows.user[r], [item_ids[i] for i in rows.history[r]], item_ids[rows.target[r]], int(rows.timestamp[r]))
         for r in range(len(rows))
     ]
 
@@ -205,17 +205,17 @@ def test_a_first_event_that_is_no_row_of_train_is_counted():
     events = [("a", f"i{i}", i) for i in range(11)] + [("b", "i1", 15), ("b", "i2", 20), ("c", "i3", 3), ("d", "i1", 1)]
     log = make_log([*events, ("d", "i2", 30)])
     found = to_prepared(log, min_history=0)
-    assert found.splits["train"].history(0).tolist() == []
+    assert found.splits["train"].history[0].tolist() == []
     left_out = found.meta["dropped"]["first of its user, so without history: events"]
     assert left_out == 2  # of b, later than train, and of c, who has no other
-    assert (np.diff(found.splits["test"].history_start) > 0).all()
+    assert (found.splits["test"].history.lengths > 0).all()
 
 
 def test_histories_of_valid_and_test_may_be_longer_or_whole():
     log = make_log([("a", f"i{i}", i) for i in range(31)])
     for given, longest in ((None, 5), (20, 20), (0, 30)):
         found = to_prepared(log, max_history=5, max_eval_history=given)
-        lengths = {name: int(np.diff(rows.history_start).max()) for name, rows in found.splits.items()}
+        lengths = {name: int(rows.history.lengths.max()) for name, rows in found.splits.items()}
         assert (lengths["train"], lengths["test"]) == (5, longest)
         assert found.meta["dropped"]["history cut to the last 5: rows"] == (19 if given is not None else 25)
 

@@ -1,6 +1,7 @@
 """Features of items: hidden states of their texts by a plain pass over each, the cache, and files that do not fit."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -20,7 +21,7 @@ from igd_jax.models.hf_config import from_hf
 from igd_jax.models.hf_save import save_model
 from igd_jax.models.load import load_backbone
 from igd_jax.models.t5 import T5
-from igd_jax.models.t5_config import named
+from igd_jax.models.t5_config import NAMED
 from igd_jax.models.visibility import Causal, both_sides, positions_of
 from igd_jax.training.mesh import make_mesh
 
@@ -35,7 +36,7 @@ def make_decoder(max_positions: int = 512) -> Decoder:
 
 
 def make_t5() -> T5:
-    return nnx.jit(lambda: T5(named("t5-pico", vocab_size=300), rngs=nnx.Rngs(0)))()
+    return nnx.jit(lambda: T5(replace(NAMED["t5-pico"], vocab_size=300), rngs=nnx.Rngs(0)))()
 
 
 def features_of(

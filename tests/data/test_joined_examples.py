@@ -12,7 +12,7 @@ from igd_jax.data import examples as made
 from igd_jax.data import prompts as joined
 from igd_jax.data.batches import by_length, make_text_batch, prompt_room
 from igd_jax.data.examples import make_examples
-from igd_jax.data.prepared import Rows, load
+from igd_jax.data.prepared import load
 from igd_jax.data.prompts import Prompts, render
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from igd_jax.identifiers.base import Source
@@ -93,15 +93,11 @@ def test_joined_examples_are_those_of_whole_prompts(template, most, titles):
         _check(template, tokenizer, titles, history, rng.integers(most // 2, most, 40))
 
 
-def _of_split(rows: Rows) -> Ragged:
-    return Ragged(rows.history_items, rows.history_start)
-
-
 @pytest.mark.parametrize("template", ["plain", "igd"])
 def test_all_splits_of_a_prepared_folder(tiny, template):
     prepared, tokenizer = load(tiny / "data"), load_tokenizer(tiny / "model")
     for rows in prepared.splits.values():
-        _check(template, tokenizer, prepared.titles, _of_split(rows), np.full(len(rows), 60))
+        _check(template, tokenizer, prepared.titles, rows.history, np.full(len(rows), 60))
 
 
 @pytest.mark.slow
@@ -110,7 +106,7 @@ def test_all_splits_of_a_real_set_with_the_tokenizer_of_qwen(shared, books, temp
     prepared, tokenizer = load(books), load_tokenizer(shared / "data" / "qwen2.5-tokenizer")
     for rows in prepared.splits.values():
         some = rows.take(np.arange(len(rows))[:: max(len(rows) // 1000, 1)])
-        _check(template, tokenizer, prepared.titles, _of_split(some), np.full(len(some), 120))
+        _check(template, tokenizer, prepared.titles, some.history, np.full(len(some), 120))
 
 
 def test_a_row_that_begins_otherwise_is_found_wherever_it_stands(monkeypatch):

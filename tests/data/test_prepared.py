@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import Ragged
 from igd_jax.data import prepared as folders
 from igd_jax.data.prepared import Rows, assemble, load, save
 
@@ -24,8 +26,7 @@ TITLES = ["None", "NA", "Tab\tand, comma", "Ünïcode 書 🎲", "NA"]
 def make_rows(user, history, target, timestamp):
     return Rows(
         user=np.array(user, object),
-        history_items=np.array([item for one in history for item in one], np.int32),
-        history_start=np.cumsum([0] + [len(one) for one in history], dtype=np.int64),
+        history=Ragged.from_lists(history),
         target=np.array(target, np.int32),
         timestamp=np.array(timestamp, np.int64),
     )
@@ -50,8 +51,8 @@ def saved(small, tmp_path):
 
 def assert_same_rows(a, b):
     assert a.user.tolist() == b.user.tolist()
-    for name in ("history_items", "history_start", "target", "timestamp"):
-        x, y = getattr(a, name), getattr(b, name)
+    for name in ("history.ids", "history.start", "target", "timestamp"):
+        x, y = map(attrgetter(name), (a, b))
         assert x.dtype == y.dtype
         np.testing.assert_array_equal(x, y)
 
@@ -104,14 +105,14 @@ def test_meta_counts_the_data(small):
 
 def test_histories_that_cannot_be_written_are_refused(small):
     rows = small.splits["train"]
-    many = dataclasses.replace(rows, history_start=np.array([0, 0, 0, 2**31]))
+    many = dataclasses.replace(rows, history=Ragged(rows.history.ids, np.array([0, 0, 0, 2**31])))
     with pytest.raises(InputError, match=r"the histories of train have 2,147,483,648 items, 2\^31 or more; limit them"):
         assemble(item_ids=small.item_ids, titles=TITLES, splits=small.splits | {"train": many}, dropped={}, notes={})
 
 
 def test_take_gathers_whole_rows_in_the_asked_order(small):
     rows = small.splits["train"].take(np.array([2, 1, 2]))
-    assert [rows.history(r).tolist() for r in range(len(rows))] == [[0, 4], [1, 2, 3], [0, 4]]
+    assert [rows.history[r].tolist() for r in range(len(rows))] == [[0, 4], [1, 2, 3], [0, 4]]
     assert (rows.user.tolist(), rows.target.tolist()) == (["a", "b", "a"], [2, 0, 2])
     assert len(small.splits["train"].take(np.array([], np.int64))) == 0
 
@@ -123,7 +124,7 @@ def test_seen_items_are_targets_or_in_a_history(small):
 
 def test_fingerprint_sees_every_part(small):
     train = small.splits["train"]
-    shifted = dataclasses.replace(train, history_start=np.array([0, 2, 4, 6]))
+    shifted = dataclasses.replace(train, history=Ragged(train.history.ids, np.array([0, 2, 4, 6])))
     others = [
         (small.titles[::-1], small.splits),
         (small.titles, small.splits | {"train": dataclasses.replace(train, target=train.target[::-1].copy())}),

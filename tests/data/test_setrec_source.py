@@ -28,7 +28,7 @@ def write(folder, **changes) -> None:
 
 def rows_of(prepared: Prepared, split: str) -> list[tuple[str, list[int], int]]:
     rows = prepared.splits[split]
-    return [(rows.user[r], rows.history(r).tolist(), int(rows.target[r])) for r in range(len(rows))]
+    return [(rows.user[r], rows.history[r].tolist(), int(rows.target[r])) for r in range(len(rows))]
 
 
 def test_rows_are_those_of_the_published_code(tmp_path):
@@ -63,7 +63,7 @@ def test_a_user_is_asked_once_with_train_or_with_train_and_valid_as_history(tmp_
     for split, histories in (("valid", [[3, 1, 4]]), ("test", [[3, 1, 4, 5, 2], DICTS["training_dict"]["7"], [0]])):
         rows = prepared.splits[split]
         queries = make_queries("users", user=rows.user, timestamp=rows.timestamp, target=rows.target)
-        assert [rows.history(row).tolist() for row in queries.row.tolist()] == histories
+        assert [rows.history[row].tolist() for row in queries.row.tolist()] == histories
 
 
 def test_prepared_splits_can_be_stored_with_their_empty_histories(tmp_path):

@@ -23,7 +23,7 @@ def train_counts(prepared):
 
 
 def hit_rate(rows, candidates_of):
-    return np.mean([rows.target[r] in candidates_of(rows.history(r))[:10] for r in range(len(rows))])
+    return np.mean([rows.target[r] in candidates_of(rows.history[r])[:10] for r in range(len(rows))])
 
 
 def test_size_is_as_announced(prepared):
@@ -56,7 +56,7 @@ def test_train_pairs_predict_test_rows(prepared):
     train = prepared.splits["train"]
     after = {}
     for row in range(len(train)):
-        after.setdefault(train.history(row)[-1], Counter())[train.target[row]] += 1
+        after.setdefault(train.history[row][-1], Counter())[train.target[row]] += 1
 
     def followers(history):
         return [item for item, _ in after.get(history[-1], Counter()).most_common(10)]

@@ -33,7 +33,6 @@ def test_lists_of_any_length_targets_of_one_title_and_results_that_are_no_item(r
     lists = read(_line(4, ["b", "c", "b again"], ["c", "", "a"]), _line(7, ["a"], ["b again"]))
     assert lists.row.tolist() == [4, 7]
     assert lists.ranked.tolist() == [[2, -1, 0], [1, -1, -1]]
-    assert lists.scores.tolist() == [[0, -1, -2], [0, -np.inf, -np.inf]]
     assert (lists.targets.ids.tolist(), lists.query.tolist()) == ([1, 2, 0], [0, 0, 1])
     assert lists.rank_of_targets().tolist() == [-1, 0, -1]
     one = lists.take(np.array([1]))

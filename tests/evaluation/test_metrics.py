@@ -130,7 +130,7 @@ def test_exact_item_ranks_count_only_candidates():
 
 def test_an_item_that_is_no_candidate_hits_by_its_row_and_not_by_itself():
     split = replace(SHARED, candidates=bools(0, 1, 1, 1, 1, 1, 1, 0))
-    result = score_rows(ints(2, 1).reshape(1, 2), ints(0), catalogue=split, ks=[1, 2], n_invalid=0)
+    result, _ = score_rows(ints(2, 1).reshape(1, 2), ints(0), catalogue=split, ks=[1, 2], n_invalid=0)
     assert (result["hr@1"], result["hr@2"], result["mrr"], result["target_absent"]) == (0, 1, 0.5, 0)
     assert (result["id_exact"]["hr@2"], result["id_exact"]["mrr"]) == (0, 0)
 
@@ -149,7 +149,7 @@ def test_ranks_equal_those_of_lists_searched_one_by_one(seed):
 def test_what_is_no_candidate_is_never_popular():
     catalogue = replace(SHARED, count=ints(5, 0, 2, 2, 100))
     assert most_popular(catalogue, 10).tolist() == [0, 2, 3, 1]
-    result = score_rows(ints(0, 0).reshape(2, 1), ints(6, 7), catalogue=catalogue, ks=[1], n_invalid=0)
+    result, _ = score_rows(ints(0, 0).reshape(2, 1), ints(6, 7), catalogue=catalogue, ks=[1], n_invalid=0)
     assert result["popularity_baseline"]["hr@1"] == 0.5
     # Nor does it move the thirds: above item 6 lies nothing of 9.
     assert (result["slices"]["head"]["n"], result["target_absent"]) == (2, 1)
@@ -196,7 +196,7 @@ def test_without_any_train_target_everything_is_tail():
 def test_evaluation_by_hand():
     ranked = ints(0, 1, 1, 3, 3, -1, 2, 0).reshape(4, 2)
     # Row 0 hits at 1; row 1 hits the title at 2 with its second item; row 2 misses; row 3's target is no candidate.
-    result = score_rows(ranked, ints(6, 5, 1, 7), catalogue=SHARED, ks=[2, 1, 5], n_invalid=1)
+    result, _ = score_rows(ranked, ints(6, 5, 1, 7), catalogue=SHARED, ks=[2, 1, 5], n_invalid=1)
 
     discount = 1 / np.log2(3)
     assert result["n"] == 4
@@ -222,7 +222,7 @@ def test_evaluation_by_hand():
 def test_popularity_baseline_equals_a_sorted_list(seed):
     ranked, target, catalogue = random_case(seed)
     n_results = ranked.shape[1]
-    result = score_rows(ranked, target, catalogue=catalogue, ks=[1, 3, n_results], n_invalid=0)
+    result, _ = score_rows(ranked, target, catalogue=catalogue, ks=[1, 3, n_results], n_invalid=0)
     offered = [row for row in range(catalogue.count.size) if catalogue.is_candidate[row]]
     order = sorted(offered, key=lambda row: (-catalogue.count[row], row))[:n_results]
     rank = np.array([order.index(row) if row in order else -1 for row in catalogue.row_of_item[target]])
@@ -235,7 +235,7 @@ def test_popularity_baseline_equals_a_sorted_list(seed):
 @pytest.mark.parametrize("parts", [("head", "mid", "tail"), ("warm", "cold")])
 def test_slices_add_up_to_the_whole(parts):
     ranked, target, catalogue = random_case(3, n_rows=200)
-    result = score_rows(ranked, target, catalogue=catalogue, ks=[1, 5], n_invalid=0)
+    result, _ = score_rows(ranked, target, catalogue=catalogue, ks=[1, 5], n_invalid=0)
     slices = [result["slices"][name] for name in parts]
     assert all(part["n"] > 0 for part in slices)
     assert sum(part["n"] for part in slices) == result["n"]
@@ -251,14 +251,14 @@ def test_one_item_per_title_makes_exact_and_merged_equal():
     )
     ranked = np.stack([rng.permutation(n)[:6] for _ in range(40)])
     ranked[:, 4:] = -1  # last: it takes a place among titles, none among items
-    result = score_rows(ranked, rng.integers(0, n, 40), catalogue=single, ks=[1, 6], n_invalid=0)
+    result, _ = score_rows(ranked, rng.integers(0, n, 40), catalogue=single, ks=[1, 6], n_invalid=0)
     assert 0 < result["hr@6"] < 1
     assert result["id_exact"] == {name: result[name] for name in result["id_exact"]}
 
 
 def test_more_results_than_candidates():
     ranked = np.tile(ints(0, 1, 2, 3, -1, -1), (2, 1))
-    result = score_rows(ranked, ints(5, 6), catalogue=SHARED, ks=[6], n_invalid=0)
+    result, _ = score_rows(ranked, ints(5, 6), catalogue=SHARED, ks=[6], n_invalid=0)
     assert result["hr@6"] == result["popularity_baseline"]["hr@6"] == 1.0
     assert result["coverage@6"] == result["popularity_baseline"]["coverage@6"] == 1.0
 

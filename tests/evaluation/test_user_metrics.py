@@ -71,7 +71,7 @@ def test_metrics_equal_those_of_lists_searched_one_by_one(seed):
             recall.append(len(hits) / len(right))
             ideal = sum(1 / np.log2(place + 2) for place in range(min(k, len(right))))
             gain.append(sum(1 / np.log2(place + 2) for place in hits) / ideal)
-        result = score_users(ranked, truth, catalogue=catalogue, ks=[k], n_invalid=0)
+        result, _ = score_users(ranked, truth, catalogue=catalogue, ks=[k], n_invalid=0)
         assert result[f"recall@{k}"] == pytest.approx(np.mean(recall))
         assert result[f"ndcg@{k}"] == pytest.approx(np.mean(gain))
 
@@ -81,8 +81,8 @@ def test_one_right_row_per_user_gives_the_metrics_of_the_rows(seed):
     ranked, truth, catalogue = random_case(seed)
     target = truth.ids[truth.start[:-1]].astype(np.int64)
     single = Ragged(target.astype(np.int32), np.arange(len(target) + 1))
-    result = score_users(ranked, single, catalogue=catalogue, ks=[1, 3, 6], n_invalid=0)
-    rows = score_rows(ranked, target, catalogue=catalogue, ks=[1, 3, 6], n_invalid=0)
+    result, _ = score_users(ranked, single, catalogue=catalogue, ks=[1, 3, 6], n_invalid=0)
+    rows, _ = score_rows(ranked, target, catalogue=catalogue, ks=[1, 3, 6], n_invalid=0)
     pairs = [(result, rows), (result["popularity_baseline"], rows["popularity_baseline"])]
     pairs += [(result["slices"][name], rows["slices"][name]) for name in ("warm", "cold")]
     for ours, theirs in pairs:
@@ -98,7 +98,7 @@ def test_evaluation_by_hand():
     # User 0: rows 0 (warm) and 3 (cold). User 1: row 3 (cold) and row 4 (cold), no candidate. User 2: row 0.
     right = Ragged.from_lists([[0, 3], [3, 4], [0]])
     catalogue = catalogue_of([5, 0, 6, 0, 9], warm=bools(1, 0, 1, 0, 0), candidate=bools(1, 1, 1, 1, 0))
-    result = score_users(ranked, right, catalogue=catalogue, ks=[5, 2, 1], n_invalid=4)
+    result, _ = score_users(ranked, right, catalogue=catalogue, ks=[5, 2, 1], n_invalid=4)
     assert (result["n"], result["invalid"], result["target_absent"], result["ks_skipped"]) == (3, 4, 1, [5])
     assert result["ground_truth"] == {"mean": pytest.approx(5 / 3), "max": 2}
     assert (result["recall@1"], result["recall@2"]) == (pytest.approx(0.5 / 3), pytest.approx((0.5 + 0.5 + 1) / 3))
@@ -116,13 +116,13 @@ def test_evaluation_by_hand():
 
 def test_a_slice_that_no_user_has_is_empty_and_not_nan():
     right, catalogue = Ragged.from_lists([[0], [1]]), catalogue_of([1, 1], warm=bools(1, 1))
-    result = score_users(ints(0, 0).reshape(2, 1), right, catalogue=catalogue, ks=[1], n_invalid=0)
+    result, _ = score_users(ints(0, 0).reshape(2, 1), right, catalogue=catalogue, ks=[1], n_invalid=0)
     assert result["slices"]["cold"] == {"n": 0, "left_out": 2, "recall@1": None, "ndcg@1": None, "mrr": None}
 
 
 def test_a_repeated_result_is_one_hit():
     catalogue = catalogue_of([1] * 6, warm=np.ones(6, bool))
-    result = score_users(
+    result, _ = score_users(
         ints(4, 4, 4).reshape(1, 3), Ragged.from_lists([[4, 5]]), catalogue=catalogue, ks=[3], n_invalid=0
     )
     assert result["recall@3"] == 0.5

@@ -1,6 +1,7 @@
 """SETRec on other backbones, and whole runs of it."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from igd_jax.data.tokenizer import train_tokenizer
 from igd_jax.methods.setrec import SETRec
 from igd_jax.models.hf_save import save_model
 from igd_jax.models.t5 import T5
-from igd_jax.models.t5_config import named
+from igd_jax.models.t5_config import NAMED
 from igd_jax.session.backbone import make_backbone
 from igd_jax.session.sections import ModelSettings
 from igd_jax.training.mesh import make_mesh
@@ -38,7 +39,7 @@ def context_with(tokenizer=TOKENIZER, *, seed: int = 0, **model: Any):
 
 @pytest.mark.slow
 def test_a_t5_of_a_folder_is_the_backbone_if_it_knows_the_tokenizer(tmp_path):
-    save_model(nnx.jit(lambda: T5(named("t5-pico", vocab_size=300), rngs=nnx.Rngs(0)))(), tmp_path, eos=1)
+    save_model(nnx.jit(lambda: T5(replace(NAMED["t5-pico"], vocab_size=300), rngs=nnx.Rngs(0)))(), tmp_path, eos=1)
     method, batch = SETRec(n_semantic=2), batch_of(4)
     model = method.make_model(context_with(path=str(tmp_path)))
     assert isinstance(model.backbone, T5)

@@ -16,7 +16,7 @@ from igd_jax.core.types import TextBatch
 from igd_jax.models.backbone import KVCache, Prefix
 from igd_jax.models.layers import REMAT
 from igd_jax.models.t5 import T5
-from igd_jax.models.t5_config import NAMED, T5Config, from_hf, named
+from igd_jax.models.t5_config import NAMED, T5Config, from_hf
 from igd_jax.models.t5_layers import bucket_of
 from igd_jax.models.t5_weights import load_t5
 from igd_jax.models.visibility import Causal, Dense, both_sides
@@ -163,14 +163,6 @@ def test_buckets_are_those_of_transformers(is_encoder):
 def test_named_sizes_have_their_public_numbers_of_weights(name, n_weights):
     state = nnx.state(nnx.eval_shape(lambda: T5(NAMED[name], rngs=nnx.Rngs(0))))
     assert sum(leaf.size for leaf in jax.tree.leaves(state)) == n_weights
-    config = named(name, vocab_size=300)
-    assert T5Config(**{**vars(config), "vocab_size": 32_128}) == NAMED[name]
-    assert config.vocab_size == 300
-
-
-def test_a_size_of_no_name_is_bad_input():
-    with pytest.raises(InputError, match=r"called 't5-huge'; expected a folder or one of t5-pico, t5-small, t5-base$"):
-        named("t5-huge", vocab_size=300)
 
 
 @pytest.mark.slow

@@ -70,7 +70,7 @@ def test_users_have_the_history_and_the_list_that_the_files_say(page, evaluated,
     assert len(view.users) == min(lists.N_USERS, N_TEST)
     for query, user in zip(view.queries, view.users, strict=True):
         line = predictions[query]
-        assert user.history == [titles[item] for item in rows.history(line["row"])]
+        assert user.history == [titles[item] for item in rows.history[line["row"]]]
         assert (user.name, user.target) == (line["user"], line["target"]["title"])
         right = [set(each["items"]) >= set(line["target"]["items"]) for each in line["ranked"]]
         assert [(title, hit) for title, _, hit in user.ranked] == [

@@ -20,7 +20,7 @@ def test_each_evaluation_shows_a_sample_with_one_program_and_trains_no_different
     told = capsys.readouterr().out
     assert engine.generate._cache_size() - n_before == told.count("compiling the search of a sample") == 1
     valid = load(tiny / "data").splits["valid"]
-    history = [repr(tiny_run.TITLES[item]) for item in valid.history(0)]
+    history = [repr(tiny_run.TITLES[item]) for item in valid.history[0]]
     (first, *_), (second, after, came, _, title) = LINE.findall(told)
     assert (first, second) == ("1", "2")
     assert (after, came) == (" + ".join(history[-3:]), repr(tiny_run.TITLES[valid.target[0]]))

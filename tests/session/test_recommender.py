@@ -53,7 +53,7 @@ def test_answers_are_those_of_the_evaluation_of_the_same_histories_in_order(tiny
         evaluate(tiny_run.tiny_config(tiny), Workdir(str(trained)), name="all")
     expected = list(read_predictions(trained / "eval" / "all" / "predictions.jsonl"))
     answers = recommender.recommend(
-        {"history": [names[item] for item in rows.history(row)]} for row in range(len(expected))
+        {"history": [names[item] for item in rows.history[row]]} for row in range(len(expected))
     )
     assert _titles(answers) == [[result.title for result in each.ranked] for each in expected]
     np.testing.assert_allclose(

@@ -4,16 +4,14 @@ Items, rows, their order and the splits are kept as published. This includes an 
 published figures count.
 """
 
-from array import array
 from collections import Counter
 from pathlib import Path
-
-import numpy as np
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
 from igd_jax.core.shown import shown
-from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, starts_of
+from igd_jax.data.event_log import RowLog
+from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble
 from igd_jax.data.source_io import csv_rows, parse_seconds, python_literal, text_lines
 
 _COLUMNS = ("user_id", "history_item_title", "item_title", "history_item_id", "item_id", "timestamp")
@@ -65,8 +63,7 @@ def _read_info(path: Path, dropped: Counter[str]) -> dict[str, str]:
 def _read_rows(path: Path, *, title_of: dict[str, str], dropped: Counter[str]) -> Rows:
     """The rows that have a history. Titles come from the info file, and rows that disagree are counted."""
     code_of = {item: code for code, item in enumerate(title_of)}
-    users: list[str] = []
-    history, lengths, target, timestamp = array("i"), array("q"), array("i"), array("q")
+    rows = RowLog()
     for line, (user, past_titles, title, past, item, when) in csv_rows(path, _COLUMNS):
         try:
             items = [str(past_item) for past_item in _python_list(past)] + [item]
@@ -81,18 +78,8 @@ def _read_rows(path: Path, *, title_of: dict[str, str], dropped: Counter[str]) -
         if len(codes) == 1:
             dropped["no history: rows"] += 1
             continue
-        users.append(user)
-        history.extend(codes[:-1])
-        lengths.append(len(codes) - 1)
-        target.append(codes[-1])
-        timestamp.append(seconds)
-    return Rows(
-        user=np.array(users, object),
-        history_items=np.array(history, np.int32),
-        history_start=starts_of(np.array(lengths, np.int64)),
-        target=np.array(target, np.int32),
-        timestamp=np.array(timestamp, np.int64),
-    )
+        rows.add(user, codes[:-1], codes[-1], seconds)
+    return rows.finish()
 
 
 def _python_list(text: str) -> list:

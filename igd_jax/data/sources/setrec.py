@@ -4,21 +4,21 @@ The published files ``training_dict.npy``, ``validation_dict.npy`` and ``testing
 any code when they are read, and so are never read here. What is read is the same as JSON (docs/data.md, Sources).
 """
 
-from array import array
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import read_json
 from igd_jax.core.shown import shown
-from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, starts_of
+from igd_jax.data.event_log import RowLog
+from igd_jax.data.prepared import SPLITS, Prepared, assemble
 from igd_jax.data.source_io import is_writable, reading
 
 FILES = {"train": "training_dict", "valid": "validation_dict", "test": "testing_dict"}
 TITLES = "titles.json"
+TIMES = {split: time for time, split in enumerate(SPLITS)}
+"""Time of all rows of a split, as none are published."""
 LAST = 50
 """Number of a user's last items of train that are targets and history of train rows, as published."""
 _FEWEST_SEEN = 0.1
@@ -51,7 +51,7 @@ def read(path: Path) -> Prepared:
             "catalogue's rows, from 0"
         )
     dropped: Counter[str] = Counter()
-    rows = {split: _Builder() for split in SPLITS}
+    rows = {split: RowLog() for split in SPLITS}
     for user in users:
         train, valid, test = (dicts[split].get(user, []) for split in SPLITS)
         latest = train[-LAST:]
@@ -59,47 +59,27 @@ def read(path: Path) -> Prepared:
         if len(latest) < 2:
             dropped["only train event of its user: events"] += len(latest)
         else:
-            rows["train"].add(user, [], latest)
+            _add_rows(rows["train"], user, [], latest, time=TIMES["train"])
         whole = train + valid
         for split, known, targets in (("valid", train, valid), ("test", whole, test)):
             skipped = 0 if known else 1  # a row of valid or test has a history
             dropped["first of its user, so without history: events"] += len(targets[:skipped])
-            rows[split].add(user, known + targets[:skipped], targets[skipped:])
+            _add_rows(rows[split], user, known + targets[:skipped], targets[skipped:], time=TIMES[split])
     titles, notes = _read_titles(path, n_items)
     return assemble(
         item_ids=[str(item) for item in range(n_items)],
         titles=titles,
-        splits={split: rows[split].finish(time) for time, split in enumerate(SPLITS)},
+        splits={split: rows[split].finish() for split in SPLITS},
         dropped=dict(dropped),
         notes={"times": "none are published; 0, 1 and 2 stand for the splits", **notes},
     )
 
 
-class _Builder:
-    """Collects the rows of a split user by user."""
-
-    def __init__(self) -> None:
-        self._users: list[str] = []
-        self._history, self._lengths, self._targets = array("i"), array("q"), array("i")
-
-    def add(self, user: str, known: list[int], targets: list[int]) -> None:
-        """A row for each target, with the known items and the targets before it as history."""
-        items = known + targets
-        for end in range(len(known), len(items)):
-            self._users.append(user)
-            self._history.extend(items[:end])
-            self._lengths.append(end)
-            self._targets.append(items[end])
-
-    def finish(self, time: int) -> Rows:
-        """The rows, all at one time."""
-        return Rows(
-            user=np.array(self._users, object),
-            history_items=np.array(self._history, np.int32),
-            history_start=starts_of(np.array(self._lengths, np.int64)),
-            target=np.array(self._targets, np.int32),
-            timestamp=np.full(len(self._targets), time, np.int64),
-        )
+def _add_rows(rows: RowLog, user: str, known: list[int], targets: list[int], *, time: int) -> None:
+    """A row for each target, with the known items and the targets before it as history."""
+    items = known + targets
+    for end in range(len(known), len(items)):
+        rows.add(user, items[:end], items[end], time)
 
 
 def _read_dict(folder: Path, name: str) -> dict[str, list[int]]:

@@ -23,6 +23,9 @@ from igd_jax.session.collaborative import collaborative_source
 from igd_jax.session.recommender import Recommender
 from igd_jax.session.session import set_up_to_decode
 
+N_EXAMPLES = 3
+"""Queries that are shown as examples."""
+
 
 @dataclass(frozen=True)
 class Scored:
@@ -115,13 +118,13 @@ def predictions_of(scored: Scored) -> Iterator[Prediction]:
         yield Prediction(row, scored.rows.user[row], target, ranked)
 
 
-def examples_of(scored: Scored, *, n: int = 3) -> list[str]:
-    """Lines about `n` queries, evenly spread; see `evaluation.examples.example_line`."""
+def examples_of(scored: Scored) -> list[str]:
+    """Lines about `N_EXAMPLES` queries, evenly spread; see `evaluation.examples.example_line`."""
     recommender, queries = scored.recommender, scored.queries
     titles, row_of_item = recommender.session.prepared.titles, recommender.index.catalog.row_of_item
     lines = []
-    for q in evenly_spaced(len(queries), n).tolist():
-        history, targets = scored.rows.history(int(queries.row[q])), queries.targets[q]
+    for q in evenly_spaced(len(queries), N_EXAMPLES).tolist():
+        history, targets = scored.rows.history[int(queries.row[q])], queries.targets[q]
         hits = np.flatnonzero(np.isin(np.asarray(scored.found.rows[q]), row_of_item[targets]))
         lines.append(
             example_line(
