@@ -112,13 +112,14 @@ def _check_input(path: Path, elsewhere: Callable[[Path], bool] | None) -> None:
         mode = path.stat().st_mode
     except FileNotFoundError:
         if not (elsewhere and elsewhere(path)):
-            raise InputError(f"--input={shortened(str(path))} does not exist") from None
+            told = f"--input={shortened(str(path))} does not exist; expected the file or folder that --source reads"
+            raise InputError(told) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"--input={shortened(str(path))} cannot be read ({reason})") from None
     else:
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            raise InputError(f"--input={path} is neither a file nor a folder")
+            raise InputError(f"--input={path} is neither a file nor a folder; expected what --source reads")
 
 
 def _defaults(function: Callable) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def _index_over(
     candidates: Bool[np.ndarray, " items"],
 ) -> ItemIndex:
     if not candidates.any():
-        raise InputError("no candidate item is left: the candidate set and the catalogue share no item")
+        raise InputError("no candidate is left: the candidates and the catalogue share no item; name items of it")
     is_candidate = np.zeros(len(catalog), bool)
     is_candidate[catalog.row_of_item[candidates]] = True
     trie = build_trie(catalog, is_candidate)
