@@ -155,9 +155,11 @@ def _tried(
     trials = [changed(config, {**on_valid, axis.field: value}) for value in axis.values]
     for trial in trials:  # bad values fail before good ones take their time
         settings_from(trial, needs=())
-    tried = []
+    tried, trained = [], None
     for value, trial in zip(axis.values, trials, strict=True):
-        tried.append(metrics := score(trial, workdir, unfinished=unfinished).metrics)
+        scored = score(trial, workdir, trained=trained, unfinished=unfinished)
+        tried.append(metrics := scored.metrics)
+        trained = scored.recommender.trained  # which may be large, and is the same for all values
         metric, (mean,) = means_of_largest_ndcg([[metrics]])
         say(f"{axis.field}={value}: {metric} {mean:.4f} on {metrics['n']:,} {metrics['protocol']} of {CHOSEN_ON}")
     return tried

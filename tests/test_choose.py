@@ -3,14 +3,18 @@
 import json
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import tiny_run
 from command import run_here
 
 from igd_jax import evaluate as program
+from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.evaluation.choice import Choice
-from igd_jax.session.config_grid import Axis
+from igd_jax.session.config_flags import load_config
+from igd_jax.session.config_grid import Axis, changed
+from igd_jax.training.checkpoint import Checkpoints
 
 METRIC = "ndcg@3"
 """NDCG at the largest k of tiny_run."""
@@ -19,6 +23,10 @@ METRIC = "ndcg@3"
 def _predictions(workdir, name):
     lines = (workdir / "eval" / name / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     return [json.loads(line) for line in lines]
+
+
+def _scored(metrics: dict) -> SimpleNamespace:
+    return SimpleNamespace(metrics=metrics, recommender=SimpleNamespace(trained=None))
 
 
 # --------------------------------------------------------------------------------------------------------- the choice
@@ -30,11 +38,8 @@ def trials(monkeypatch):
     def use(values: list[float]) -> list:
         def score(config, _, **__):
             tried.append(config)
-            return SimpleNamespace(
-                metrics={
-                    "ndcg@1": 1 - values[len(tried) - 1], METRIC: values[len(tried) - 1], "n": 1, "protocol": "rows",
-                }
-            )  # fmt: skip
+            value = values[len(tried) - 1]
+            return _scored({"ndcg@1": 1 - value, METRIC: value, "n": 1, "protocol": "rows"})
 
         monkeypatch.setattr(program, "score", score)
         return tried
@@ -55,7 +60,7 @@ def test_the_best_value_wins_and_of_equals_the_first(tiny, trials, values, chose
 
 def test_lists_shorter_than_the_largest_cut_off_are_judged_by_what_they_have(tiny, monkeypatch):
     metrics = {"ndcg@1": 0.2, "n": 1, "protocol": "rows"}
-    monkeypatch.setattr(program, "score", lambda config, _, **__: SimpleNamespace(metrics=metrics))
+    monkeypatch.setattr(program, "score", lambda config, _, **__: _scored(metrics))
     _, choice, _ = program.choose(tiny_run.tiny_config(tiny), Workdir("nowhere"), ALPHAS, max_examples=0)
     assert choice == Choice({"decode.alpha": ALPHAS.values}, "ndcg@1", "valid", "rows", 1)
 
@@ -69,6 +74,27 @@ def test_only_rows_of_valid_are_ever_tried(tiny, trials, split):
         ("valid", 7, alpha) for alpha in ALPHAS.values
     ]
     assert (better.eval.split, better.eval.max_examples) == (split, 5)
+
+
+def test_weights_are_loaded_once_for_all_values_and_give_the_lists_of_each(trained, monkeypatch):
+    workdir = Workdir(str(trained))
+    config = changed(load_config(None, workdir), {"eval.split": "valid"})
+    alone = [program.score(changed(config, {"decode.alpha": alpha}), workdir) for alpha in ALPHAS.values]
+    score, restore, scored, restored = program.score, Checkpoints.restore_best, [], []
+    monkeypatch.setattr(program, "score", lambda *a, **k: scored.append(score(*a, **k)) or scored[-1])
+    monkeypatch.setattr(Checkpoints, "restore_best", lambda *a, **k: restored.append(1) or restore(*a, **k))
+    program.choose(config, workdir, ALPHAS, max_examples=0)
+    assert len(restored) == 1
+    for found, expected in zip(scored, alone, strict=True):
+        np.testing.assert_array_equal(found.found.rows, expected.found.rows)
+        np.testing.assert_array_equal(found.found.scores, expected.found.scores)
+
+
+def test_an_argument_of_training_is_refused_with_known_weights_too(trained):
+    config, workdir = load_config(None, Workdir(str(trained))), Workdir(str(trained))
+    beta = config.method.args.beta
+    with pytest.raises(InputError, match=r"config.method.args.beta is 0.7, but the run was trained with"):
+        program.choose(config, workdir, Axis("method.args.beta", [beta, 0.7]), max_examples=2)
 
 
 @pytest.mark.parametrize("source", ["runs/sasrec", "popularity", ""])

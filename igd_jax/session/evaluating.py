@@ -22,6 +22,7 @@ from igd_jax.session.beam_misses import beam_misses, exact_beside
 from igd_jax.session.collaborative import collaborative_source
 from igd_jax.session.recommender import Recommender
 from igd_jax.session.session import set_up_to_decode
+from igd_jax.session.weights import Trained
 
 N_EXAMPLES = 3
 """Queries that are shown as examples."""
@@ -51,13 +52,19 @@ class Scored:
 
 
 def score(
-    config: ConfigDict, workdir: Workdir, *, exact_queries: int | None = None, unfinished: Path | None = None
+    config: ConfigDict,
+    workdir: Workdir,
+    *,
+    trained: Trained | None = None,
+    exact_queries: int | None = None,
+    unfinished: Path | None = None,
 ) -> Scored:
     """Recommend for the queries of `config.eval` and compute the metrics, without writing an evaluation.
 
     Args:
       config: the config.
       workdir: folder of the run.
+      trained: its weights, where they are loaded already.
       exact_queries: queries that are also ranked exactly, for ``beam_misses`` in the metrics; 0 = all, None = none.
       unfinished: folder for what is found so far, to go on from if this is interrupted; see `Ranker.rank`.
 
@@ -75,7 +82,7 @@ def score(
         max_examples=settings.eval.max_examples,
     )
     source = collaborative_source(session, split=settings.eval.split, n_rows=len(rows))
-    recommender = Recommender(session, workdir)
+    recommender = Recommender(session, workdir, trained=trained)
     exact = None if exact_queries is None else exact_beside(recommender)
     examples, allowed = recommender.examples(rows.take(queries.row)), recommender.allowed(rows, queries.row)
     start = time.monotonic()

@@ -34,7 +34,7 @@ from igd_jax.session.requests import ItemNames, allowed_of_rows
 from igd_jax.session.sections import DecodeSettings
 from igd_jax.session.session import Session
 from igd_jax.session.unfinished import BATCHES_PER_PART, Lists, Unfinished
-from igd_jax.session.weights import trained_model
+from igd_jax.session.weights import Trained, trained_model
 from igd_jax.training.compilations import Compilations
 from igd_jax.training.mesh import check_divides, local_rows, put_batch
 
@@ -69,14 +69,15 @@ class Ranker:
       index: items, with the candidates of decoding.
       model: model with its weights.
       step: number of training steps of the weights; None if untrained.
+      trained: the same, and what they were made from.
       engine: engine that ranks.
       n_read: number of users of the last `rank` whose lists an earlier start had found.
     """
 
-    def __init__(self, session: Session, workdir: Workdir):
+    def __init__(self, session: Session, workdir: Workdir, *, trained: Trained | None = None):
         self.session, self.index = session, session.decode_index
-        trained = trained_model(session, workdir, session.context(self.index))
-        self.model, self.step, self._weights_from = trained.model, trained.step, trained.made_from
+        self.trained = trained = trained_model(session, workdir, session.context(self.index), known=trained)
+        self.model, self.step = trained.model, trained.step
         options = decode_options(session.settings.decode, self.index)
         self.engine, self._read = engine_of(session, self.index, trained.model, options), Reader()
         self.n_read, self._compilations = 0, Compilations()
@@ -145,7 +146,7 @@ class Ranker:
         """A fingerprint of settings, data and weights: another one means other answers to the same requests."""
         session = self.session
         versions = map(version_of, map(str, session.settings.method.args.values()))
-        return fingerprint(repr(session.settings), session.fingerprint, self._weights_from, *versions)
+        return fingerprint(repr(session.settings), session.fingerprint, self.trained.made_from, *versions)
 
     def _made_from(
         self, examples: Examples, collaborative: Collaborative | None, allowed: Sequence[Allowed | None]

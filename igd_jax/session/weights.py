@@ -89,11 +89,17 @@ def initial_state(
     return state, functions, frozen, lambda params: nnx.merge(graph, params, frozen)
 
 
-def trained_model(session: Session, workdir: Workdir, context: Context) -> Trained:
+def trained_model(session: Session, workdir: Workdir, context: Context, *, known: Trained | None = None) -> Trained:
     """Load the best checkpoint of the run in the workdir; without a run, the Hugging Face folder of the config.
 
     The method that decodes the run may differ from the one that trained it, as long as both have the same kind of
     model.
+
+    Args:
+      session: the run.
+      workdir: folder of the run.
+      context: context of the method.
+      known: what this gave before, if nothing but how it is decoded has changed since; it is not loaded again.
 
     Raises:
       InputError: neither exists, the checkpoint is damaged or belongs to other data, or the kinds of model differ.
@@ -105,6 +111,8 @@ def trained_model(session: Session, workdir: Workdir, context: Context) -> Train
             if method.model_kind != BACKBONE:
                 lacks = f"{settings.method.name} has to be trained"
             raise InputError(f"{workdir.path} holds no run and {lacks}: there is no model")
+        if known is not None:
+            return known
         say(f"no training: weights of {settings.model.path}")
         return Trained(method.make_model(context), None, version_of(settings.model.path))
     trained_by = config_json(run_config(workdir))["method"]
@@ -121,6 +129,8 @@ def trained_model(session: Session, workdir: Workdir, context: Context) -> Train
             with_defaults(settings.method.name, args) for args in (trained_by["args"], settings.method.args)
         )
         check_decoding_args(method, trained, given)
+    if known is not None:
+        return known
     graph, params, frozen = split_trainable(trainer.make_model(context))
     params = abstract(params)  # or weights would be held twice
     check = partial(check_fingerprints, expected=fingerprints(session, frozen), session=session, workdir=workdir)
