@@ -84,9 +84,9 @@ def sweep(
         check_lists_fit_valid(config)
     with locked(output):
         if not varied:
-            return [made.folder for made in _make(config, output, grid, evaluations)]
+            return [made.folder for made in _make(config, output, grid, evaluations, split=config.eval.split)]
         few = [Axis(axis.field, axis.values[: choose_seeds or None]) if axis.field == SEED else axis for axis in grid]
-        tried = _make(changed(config, {"eval.split": CHOSEN_ON}), output, few, evaluations)
+        tried = _make(config, output, few, evaluations, split=CHOSEN_ON)
         chosen, choice = _choose(tried, varied)
         trained = {name_of(point) for point in points(few)}
         folders = [made.folder for made in tried]
@@ -96,7 +96,8 @@ def sweep(
         _tell(folders, files_in(output, name=f"compare_{CHOSEN_ON}"))
         say(f"\nevaluating {name_of(chosen)} on {config.eval.split}")
         grid, evaluations = ([_at(axis, chosen) for axis in axes] for axes in (grid, evaluations))
-        return [made.folder for made in _make(config, output, grid, evaluations, choice=choice, trained=trained)]
+        made = _make(config, output, grid, evaluations, split=config.eval.split, choice=choice, trained=trained)
+        return [each.folder for each in made]
 
 
 def _tell(folders: Sequence[Path], files: tuple[Path, Path]) -> None:
@@ -112,18 +113,22 @@ def _make(
     grid: Sequence[Axis],
     evaluations: Sequence[Axis],
     *,
+    split: str,
     choice: Choice | None = None,
     trained: Collection[str] = (),
 ) -> list[Made]:
-    """Evaluate all points that are not finished, and train those that are not in `trained`, by the names of runs."""
+    """Evaluate all points on `split`, and train those that are not in `trained`, by the names of runs.
+
+    What is finished is left as it is. The configs of runs keep the split of `config`, which later evaluations follow.
+    """
     runs, made = list(points(grid)), []
     for number, point in enumerate(runs, start=1):
         run_config, workdir = changed(config, point), Workdir(str(output / name_of(point)))
         check_workdir(run_config, workdir, free=FREE_TO_RESUME)
         todo = {}
         for decoding in points(evaluations):
-            trial = changed(run_config, decoding)
-            name = evaluation_name(trial.eval.split, decoding)
+            trial = changed(run_config, {**decoding, "eval.split": split})
+            name = evaluation_name(split, decoding)
             values = point | decoding
             values.pop(SEED, None)
             made.append(Made(values, workdir.eval(name)))

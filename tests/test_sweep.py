@@ -77,7 +77,8 @@ def test_every_point_is_trained_and_evaluated_on_valid_and_the_chosen_one_on_tes
         assert read_json(root / f"{name}.json")["split"] == split
     valid, on_test = {f"valid,alpha={alpha}" for alpha in (0.0, 0.4)}, f"test,{_chosen(out)}"
     for seed in (1, 2):
-        assert read_json(root / f"seed={seed}" / "config.json")["train"]["seed"] == seed
+        config = read_json(root / f"seed={seed}" / "config.json")
+        assert (config["train"]["seed"], config["eval"]["split"]) == (seed, "test")
         evaluations = root / f"seed={seed}" / "eval"
         assert {path.name for path in evaluations.iterdir()} == valid | {on_test}
         for path in evaluations.iterdir():
