@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import pytest
 from command import run_here
@@ -240,7 +241,7 @@ def test_answers_of_another_run_or_length_are_not_mixed_in(answer, recommender, 
     before = (tmp_path / "new" / "out.jsonl").read_bytes()
     with pytest.raises(InputError, match=r"out.jsonl holds answers of another run, of other settings or of another k"):
         answer(requests, k=1)
-    monkeypatch.setattr(recommender, "_weights_from", "other weights")
+    monkeypatch.setattr(recommender, "trained", replace(recommender.trained, made_from="other weights"))
     with pytest.raises(InputError, match=r"would be mixed with these; name another file"):
         answer(requests)
     assert (tmp_path / "new" / "out.jsonl").read_bytes() == before
