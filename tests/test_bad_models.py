@@ -88,7 +88,10 @@ def test_a_tokenizer_with_more_ids_than_the_model(ask, folder):
 
 @pytest.mark.parametrize(
     ("config", "message"),
-    [("cft.py", "the prompt without history has "), ("setrec.py", "the instruction, the histories")],
+    [
+        ("cft.py", "max_length is 512; expected at most 16, the positions that "),
+        ("setrec.py", "the instruction, the histories"),
+    ],
 )
 def test_a_model_with_too_few_positions(ask, folder, config, message):
     _change_json(folder / "config.json", max_position_embeddings=16)
