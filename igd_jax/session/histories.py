@@ -6,7 +6,7 @@ import numpy as np
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
-from igd_jax.core.ragged import Ragged, TokenRows
+from igd_jax.core.ragged import Ragged, TokenRows, starts_of
 from igd_jax.data.examples import Examples, item_examples, ranked_examples
 from igd_jax.data.prepared import Rows
 from igd_jax.items.index import ItemIndex
@@ -71,14 +71,14 @@ class Histories:
 
     def _of_texts(self, histories: Sequence[Sequence[str]]) -> Examples:
         texts = [text for history in histories for text in history]
-        start = np.cumsum([0, *map(len, histories)])
 
         def prompts_of(history: Ragged) -> TokenRows:
             return self._session.prompts.of_texts(
                 [[texts[place] for place in history[row]] for row in range(len(history))]
             )
 
-        places = Ragged(np.arange(len(texts), dtype=np.int32), start)
+        lengths = np.array([len(history) for history in histories], np.int64)
+        places = Ragged(np.arange(len(texts), dtype=np.int32), starts_of(lengths))
         return ranked_examples(places, prompts_of, room=room_of_prompts(self._session, self._index))
 
     def _unknown(self, request: Request, found: Resolved, *, suggests: bool) -> list[str]:

@@ -34,11 +34,9 @@ def sized(settings: Settings, workdir: Workdir) -> Settings:
 
 def check_positions(settings: Settings) -> None:
     """Raise `InputError` if a model of text was made for fewer positions than prompt and target may have together."""
-    model, limit = settings.model, settings.data.max_length
-    if load_method(settings.method.name, settings.method.args).inputs != "text":
-        return
-    if (model.path or model.config) and limit > (positions := config_of(model.path or model.config).max_positions):
+    name, limit = settings.model.path or settings.model.config, settings.data.max_length
+    reads_text = load_method(settings.method.name, settings.method.args).inputs == "text"
+    if reads_text and name and limit > (positions := config_of(name).max_positions):
         raise InputError(
-            f"config.data.max_length is {limit}; expected at most {positions}, the positions that "
-            f"{model.path or model.config} was made for"
+            f"config.data.max_length is {limit}; expected at most {positions}, the positions that {name} was made for"
         )

@@ -104,6 +104,30 @@ def trained_model(session: Session, workdir: Workdir, context: Context, *, known
     Raises:
       InputError: neither exists, the checkpoint is damaged or belongs to other data, or the kinds of model differ.
     """
+    trainer = _trainer(session, workdir)
+    if known is not None:
+        return known
+    if not workdir.config.is_file():
+        say(f"no training: weights of {session.settings.model.path}")
+        return Trained(trainer.make_model(context), None, version_of(session.settings.model.path))
+    graph, params, frozen = split_trainable(trainer.make_model(context))
+    params = abstract(params)  # or weights would be held twice
+    check = partial(check_fingerprints, expected=fingerprints(session, frozen), session=session, workdir=workdir)
+    with closing(Checkpoints(workdir.checkpoints)) as checkpoints:
+        found = checkpoints.restore_best(params, check=check)
+    if found is None:
+        raise InputError(f"{workdir.path} has no checkpoint yet; let igd_jax.train reach its first evaluation")
+    params, progress = found
+    say(f"checkpoint of step {progress['best_step']}, valid loss {progress['best_loss']:.4f}")
+    return Trained(nnx.merge(graph, params, frozen), progress["best_step"], json.dumps(progress, sort_keys=True))
+
+
+def _trainer(session: Session, workdir: Workdir) -> Method:
+    """The method that makes the model to decode: that of the run, or of the session if there is none.
+
+    Raises:
+      InputError: there is no model, or the method of the session cannot decode it.
+    """
     settings, method = session.settings, session.method
     if not workdir.config.is_file():
         if not settings.model.path or method.model_kind != BACKBONE:
@@ -111,10 +135,7 @@ def trained_model(session: Session, workdir: Workdir, context: Context, *, known
             if method.model_kind != BACKBONE:
                 lacks = f"{settings.method.name} has to be trained"
             raise InputError(f"{workdir.path} holds no run and {lacks}: there is no model")
-        if known is not None:
-            return known
-        say(f"no training: weights of {settings.model.path}")
-        return Trained(method.make_model(context), None, version_of(settings.model.path))
+        return method
     trained_by = config_json(run_config(workdir))["method"]
     is_same = trained_by["name"] == settings.method.name
     # A path among its arguments may no longer exist if only decoding reads it.
@@ -129,18 +150,7 @@ def trained_model(session: Session, workdir: Workdir, context: Context, *, known
             with_defaults(settings.method.name, args) for args in (trained_by["args"], settings.method.args)
         )
         check_decoding_args(method, trained, given)
-    if known is not None:
-        return known
-    graph, params, frozen = split_trainable(trainer.make_model(context))
-    params = abstract(params)  # or weights would be held twice
-    check = partial(check_fingerprints, expected=fingerprints(session, frozen), session=session, workdir=workdir)
-    with closing(Checkpoints(workdir.checkpoints)) as checkpoints:
-        found = checkpoints.restore_best(params, check=check)
-    if found is None:
-        raise InputError(f"{workdir.path} has no checkpoint yet; let igd_jax.train reach its first evaluation")
-    params, progress = found
-    say(f"checkpoint of step {progress['best_step']}, valid loss {progress['best_loss']:.4f}")
-    return Trained(nnx.merge(graph, params, frozen), progress["best_step"], json.dumps(progress, sort_keys=True))
+    return trainer
 
 
 def check_decoding_args(method: Method, trained: dict[str, Any], given: dict[str, Any]) -> None:
