@@ -7,7 +7,7 @@
 #
 # DATA holds ml-100k, movielens-1m, amazon_books (the published csv layout) and amazon2014_digital_music; OUT gets a
 # folder per set, OUT/SET, with its runs, table.md (all items) and table-train.md (titles that are train targets), which
-# compare everything with SFT, and SETRec's tables, which compare it with SASRec.
+# compare everything with SFT, and SETRec's tables, which compare it with SASRec. Flags go to all methods but SASRec.
 # Environment: SETS, those to do (all four); what launch/paper.sh takes, but RUNS. Started again, it goes on. Times and
 # results are in LOG.md.
 set -euo pipefail
@@ -29,10 +29,12 @@ claims() { # SET SOURCE CATEGORY FLAGS...
     --config.train.global_batch_size=64 --config.train.micro_batch_size=32 --config.train.num_epochs=10 \
     --config.train.schedule=constant --config.train.patience=3 --config.train.eval_every_steps=200 \
     --config.train.eval_examples=1024 --config.train.log_every_steps=100 "${@:4}" | tee -a "$out/$1/log"
-  "$launch/setrec.sh" "$out/$1" --config.model.config=pico | tee -a "$out/$1/log"
+  "$launch/setrec.sh" "$out/$1" --config.model.config=pico "${@:4}" | tee -a "$out/$1/log"
 }
 claims amazon_books d3 books "$@" # published rows, with their own histories
 export PREPARE=${PREPARE:---max_history=5}
 claims ml-100k movielens movies "$@"
 claims movielens-1m movielens movies "$@"
-claims amazon2014_digital_music amazon2014 albums "$@"
+# An epoch is 28 steps here: as many of them as it takes, and batches as small for SASRec, with its published patience.
+SASREC+=" --config.train.global_batch_size=64 --config.train.micro_batch_size=64 --config.train.patience=20"
+claims amazon2014_digital_music amazon2014 albums --config.train.num_epochs=1000 --config.train.eval_every_steps=30 "$@"

@@ -44,7 +44,7 @@ class Command(NamedTuple):
 
 
 def _run(folder: Path, **settings: str) -> list[Command]:
-    """What `launch/claims.sh` runs for ML-100K, with a stand-in for Python."""
+    """What `launch/claims.sh` runs, for ML-100K unless the settings say otherwise, with a stand-in for Python."""
     (folder / "bin").mkdir(exist_ok=True)
     (folder / "stand_in.py").write_text(STAND_IN)
     stand_in = folder / "bin" / "python"
@@ -149,6 +149,15 @@ def test_started_again_it_trains_and_decodes_nothing_again(commands, folder):
     again = _run(folder)
     assert {command.program for command in again} == {"igd_jax.sweep", "igd_jax.compare"}
     assert len(_named(again, "igd_jax.compare")) == len(_named(commands, "igd_jax.compare"))
+
+
+def test_a_set_of_few_rows_has_as_many_epochs_as_it_takes_with_every_method(tmp_path):
+    for sweep in _named(_run(tmp_path, SETS="amazon2014_digital_music"), "igd_jax.sweep"):
+        flags = sweep.flags
+        if flags["config"].endswith("/sasrec.py"):
+            assert (flags["config.train.global_batch_size"], flags["config.train.patience"]) == ("64", "20")
+        else:
+            assert (flags["config.train.num_epochs"], flags["config.train.eval_every_steps"]) == ("1000", "30")
 
 
 def test_an_unknown_set_is_refused_before_anything_is_made(tmp_path):
