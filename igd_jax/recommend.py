@@ -20,8 +20,7 @@ from ml_collections import ConfigDict
 
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, local_path
-from igd_jax.core.locks import locked
+from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.evaluation.predictions import as_json
 from igd_jax.session.answers import answer_file
@@ -85,9 +84,7 @@ def main() -> None:
         raise InputError("--k is the length of a list, and --score asks for the scores of given titles; leave one out")
     config = load_config(given.config, workdir)
     if given.input:
-        requests, output = local_path(given.input, option="--input"), local_path(given.output, option="--output")
-        with locked(output):
-            answer_file(lambda: make_recommender(config, workdir), requests, output, k=given.k)
+        answer_file(lambda: make_recommender(config, workdir), given.input, given.output, k=given.k)
         return
     with contextlib.redirect_stdout(sys.stderr if given.json else sys.stdout):
         fields = {"candidates": given.candidate, "exclude_history": given.exclude_history, "score": given.score}

@@ -8,18 +8,23 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import append_lines, read_json, write_json
+from igd_jax.core.io import append_lines, local_path, read_json, write_json
+from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.evaluation.predictions import as_json
-from igd_jax.session.requests import Request, read_request
-from igd_jax.session.results import Answer
+from igd_jax.session.requests import Resolved, read_request
 
+if TYPE_CHECKING:
+    import igd_jax.session.recommender
+
+Maker: TypeAlias = Callable[[], "igd_jax.session.recommender.Recommender"]
+"""Makes the recommender that answers."""
 AT_ONCE = 1024
 """Number of lines per chunk, which are read, answered and written together."""
 SHOWN = 10
@@ -29,36 +34,28 @@ BEGINNING = b'{"line": '
 ANSWER = re.compile(re.escape(BEGINNING) + rb'(\d{1,18}), ("id": ".*", )?"(?:ranked|scored)": \[.*\]\}\n')
 
 
-@runtime_checkable
-class Answering(Protocol):
-    """What a file of requests needs of a `session.recommender.Recommender`."""
-
-    @property
-    def made_from(self) -> str:
-        """Text that differs where the answers do."""
-
-    def check(self, request: Request) -> None:
-        """Raise `InputError` if a request cannot be answered."""
-
-    def recommend(self, asked: Collection[Request], *, k: int | None) -> list[Answer]:
-        """Answer requests, in the given order."""
-
-
-def answer_file(make_recommender: Callable[[], Answering], source: Path, target: Path, *, k: int | None) -> None:
+def answer_file(make_recommender: Maker, input: str | Path, output: str | Path, *, k: int | None) -> None:
     """Answer the requests of a file, one JSON object per line, and write the answers to another.
 
     Lines that are not valid requests are reported, counted and skipped.
 
     Args:
       make_recommender: function that makes the recommender; called only if there are requests or earlier answers.
-      source: file of requests.
-      target: file of answers, which is created or resumed.
+      input: file of requests.
+      output: file of answers, which is created or resumed.
       k: length of the lists; None = `config.decode.top_k`.
 
     Raises:
-      InputError: `source` does not exist, or `target` exists and is not a file of answers to it, or holds those of
-        another run, other settings, another k or other requests.
+      InputError: `input` does not exist, or `output` exists and is not a file of answers to it, or holds those of
+        another run, other settings, another k or other requests, or another process writes it.
     """
+    source, target = local_path(str(input), option="--input"), local_path(str(output), option="--output")
+    with locked(target):
+        _answer_rest(make_recommender, source, target, k=k)
+
+
+def _answer_rest(make_recommender: Maker, source: Path, target: Path, *, k: int | None) -> None:
+    """Answer the requests that have no answers yet."""
     written = _check(source, target)
     recommender = make_recommender() if written.last else None
     if recommender is not None:
@@ -72,19 +69,19 @@ def answer_file(make_recommender: Callable[[], Answering], source: Path, target:
         numbered = enumerate(lines, start=written.n_lines + 1)
         while chunk := list(itertools.islice(numbered, AT_ONCE)):
             recommender = recommender or make_recommender()
-            requests = _read(chunk, recommender, left_out)
-            answers = recommender.recommend(requests.values(), k=k)
+            resolved = _read(chunk, recommender, left_out)
+            answers = recommender.answer(list(resolved.values()), k=k)
             digest = _digest((line for _, line in chunk), digest)
             # Before the answers, so that there are none without it.
             origin = {"from": f"{recommender.made_from} k={k}", "lines": chunk[-1][0], "requests": digest.hexdigest()}
             write_json(_origin_file(target), origin)
             texts = []
-            for (number, request), answer in zip(requests.items(), answers, strict=True):
+            for (number, one), answer in zip(resolved.items(), answers, strict=True):
                 for note in answer.notes:
                     notes.add(number, note)
-                key = "ranked" if request.score is None else "scored"
-                name = "" if request.id is None else f'"id": {json.dumps(request.id, ensure_ascii=False)}, '
-                texts.append(f'{{"line": {number}, {name}"{key}": {as_json(answer.results)}}}')
+                key, name = "ranked" if one.score is None else "scored", one.request.id
+                named = "" if name is None else f'"id": {json.dumps(name, ensure_ascii=False)}, '
+                texts.append(f'{{"line": {number}, {named}"{key}": {as_json(answer.results)}}}')
             append_lines(target, texts, keep=keep)  # an incomplete chunk is truncated only when its lines are replaced
             keep, n_answered = None, n_answered + len(texts)
             say(f"answered {n_answered:,} requests, up to line {chunk[-1][0]:,}")
@@ -145,18 +142,17 @@ class Told:
             say(f"{self._what}: further lines, too; they are counted at the end")
 
 
-def _read(chunk: list[tuple[int, bytes]], recommender: Answering, left_out: Told) -> dict[int, Request]:
+def _read(
+    chunk: list[tuple[int, bytes]], recommender: "igd_jax.session.recommender.Recommender", left_out: Told
+) -> dict[int, Resolved]:
     """Read the requests of some lines, by line number."""
-    requests = {}
+    resolved = {}
     for number, line in chunk:
         try:
-            request = read_request(json.loads(line))
-            recommender.check(request)
+            resolved[number] = recommender.resolve(read_request(json.loads(line)))
         except (InputError, RecursionError, ValueError) as error:
             left_out.add(number, error)
-            continue
-        requests[number] = request
-    return requests
+    return resolved
 
 
 def _check(source: Path, target: Path) -> "Written":

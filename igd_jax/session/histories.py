@@ -10,7 +10,7 @@ from igd_jax.core.ragged import Ragged, TokenRows, starts_of
 from igd_jax.data.examples import Examples, item_examples, ranked_examples
 from igd_jax.data.prepared import Rows
 from igd_jax.items.index import ItemIndex
-from igd_jax.session.requests import ItemNames, Request, Resolved
+from igd_jax.session.requests import ItemNames, Resolved
 from igd_jax.session.session import Session
 
 FEW = 16
@@ -38,21 +38,16 @@ class Histories:
             )
         return examples
 
-    def of_requests(
-        self, requests: Sequence[Request], resolved: Sequence[Resolved]
-    ) -> tuple[Examples, list[list[str]]]:
+    def of_requests(self, resolved: Sequence[Resolved]) -> tuple[Examples, list[list[str]]]:
         """Histories of requests, and notes on parts that are not read as given.
 
         The notes of a few requests, `FEW`, also suggest what was meant; looking for it takes time.
         """
-        pairs = zip(requests, resolved, strict=True)
-        notes = [self._unknown(request, found, suggests=len(requests) <= FEW) for request, found in pairs]
+        notes = [self._unknown(found, suggests=len(resolved) <= FEW) for found in resolved]
         if self.reads_words:
+            titles = self._index.titles
             examples = self._of_texts(
-                [
-                    [entry if item is None else self._index.titles[item] for entry, item in pairs]
-                    for pairs in (zip(r.history, f.items, strict=True) for r, f in zip(requests, resolved, strict=True))
-                ]
+                [[entry if item is None else titles[item] for entry, item in found.entries] for found in resolved]
             )
         else:
             known = [[item for item in found.items if item is not None] for found in resolved]
@@ -81,7 +76,7 @@ class Histories:
         places = Ragged(np.arange(len(texts), dtype=np.int32), starts_of(lengths))
         return ranked_examples(places, prompts_of, room=room_of_prompts(self._session, self._index))
 
-    def _unknown(self, request: Request, found: Resolved, *, suggests: bool) -> list[str]:
+    def _unknown(self, found: Resolved, *, suggests: bool) -> list[str]:
         """A note for each entry of the history that is not in the catalogue."""
         becomes = "; the model reads it as plain text"
         if not self.reads_words:
@@ -89,7 +84,7 @@ class Histories:
         return [
             f"{entry!r} is neither a title nor an item of the catalogue{becomes}"
             f"{self._names.suggested(entry) if suggests else ''}"
-            for entry, item in zip(request.history, found.items, strict=True)
+            for entry, item in found.entries
             if item is None
         ]
 

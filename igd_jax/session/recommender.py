@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, local_path
-from igd_jax.core.locks import locked
+from igd_jax.core.io import Workdir
 from igd_jax.core.map_rows import in_groups
 from igd_jax.data.batches import by_length
 from igd_jax.decoding.search import TrieSearch
@@ -95,19 +94,49 @@ class Recommender(Ranker):
         requests: list[Any] = [asked] if (is_one := isinstance(asked, Request | Mapping)) else list(asked)
         if requests and all(isinstance(each, str) for each in requests):
             requests, is_one = [{"history": requests}], True
-        self._check_no_lists_of_rows()
-        k, given, resolved = self._checked_length(k), list[Request](), list[Resolved]()
+        resolved = []
         for number, each in enumerate(requests, start=1):
             try:
                 request = read_request(each)
-                if request.exclude_history is None and request.score is None:
+                if exclude_history is not None and request.exclude_history is None and request.score is None:
                     request = read_request(replace(request, exclude_history=exclude_history))
-                given.append(request)
-                resolved.append(self._resolved(request))
+                resolved.append(self.resolve(request))
             except InputError as error:
                 raise error if is_one else InputError(f"request {number}: {error}") from None
-        answers = self._answers(given, resolved, k=k)
+        answers = self.answer(resolved, k=k)
         return answers[0] if is_one else answers
+
+    def resolve(self, request: Request) -> Resolved:
+        """Convert a request to numbers of the catalogue; raises `InputError` if it cannot be answered."""
+        if request.score is not None:
+            self._search()
+        found = self._names.resolve(request, exclude_history=self.session.settings.decode.exclude_history)
+        if not self._histories.reads_words and not any(item is not None for item in found.items):
+            raise self._names.unknown(
+                f"no entry of the history {list(request.history)} is in the catalogue, and this model reads nothing "
+                "else; name at least one title or item id",
+                request.history[-1],
+            )
+        return found
+
+    def answer(self, resolved: Sequence[Resolved], *, k: int | None = None) -> list[Answer]:
+        """Answer requests, in the given order.
+
+        Args:
+          resolved: requests, by `resolve`.
+          k: length of the lists; None = `config.decode.top_k`.
+
+        Raises:
+          InputError: k exceeds `config.decode.top_k`, or `config.decode.allowed` has lists for the rows of a split.
+        """
+        self._check_no_lists_of_rows()
+        k, answers = self._checked_length(k), dict[int, Answer]()
+        for is_scored in (False, True):
+            group = [q for q, each in enumerate(resolved) if (each.score is not None) == is_scored]
+            if group:
+                asked = [resolved[q] for q in group]
+                answers |= zip(group, self._scored(asked) if is_scored else self._ranked(asked, k=k), strict=True)
+        return [answers[q] for q in range(len(resolved))]
 
     def recommend_file(self, input: str | Path, output: str | Path, *, k: int | None = None) -> None:
         """Answer a file of requests, one JSON object per line; called again, it goes on where it was stopped.
@@ -123,9 +152,7 @@ class Recommender(Ranker):
           InputError: `input` does not exist, `output` exists and is no file of answers to it, another process writes
             it, or k exceeds `config.decode.top_k`.
         """
-        source, target = local_path(str(input), option="input"), local_path(str(output), option="output")
-        with locked(target):
-            answer_file(lambda: self, source, target, k=k)
+        answer_file(lambda: self, input, output, k=k)
 
     def explain(self, title: str, history: Sequence[str] | None = None) -> Explanation:
         """Take a title apart into tokens: what each decides, weighs in training, and how likely it is.
@@ -143,7 +170,7 @@ class Recommender(Ranker):
         if history is None:
             return found
         request = read_request({"history": history if isinstance(history, str) else list(history)})
-        examples, (notes,) = self._histories.of_requests([request], [self._resolved(request)])
+        examples, (notes,) = self._histories.of_requests([self.resolve(request)])
         logp, *_ = token_statistics(self, examples, np.array([item])).tolist()
         tokens = [replace(token, log_probability=p) for token, p in zip(found.tokens, logp, strict=True)]
         return replace(found, tokens=tuple(tokens), notes=tuple(notes))
@@ -169,37 +196,24 @@ class Recommender(Ranker):
         ]
         return [np.array([one.score for one in each.results], np.float32) for each in self.recommend(asked)]
 
-    def check(self, request: Request) -> None:
-        """Raise `InputError` if a request cannot be answered."""
-        self._resolved(request)
-
     @cached_property
     def _weights(self) -> Float[np.ndarray, " total"]:
         return training_weights(self.session)
 
-    def _answers(self, requests: Sequence[Request], resolved: Sequence[Resolved], *, k: int) -> list[Answer]:
-        answers = dict[int, Answer]()
-        for is_scored in (False, True):
-            group = [q for q, each in enumerate(resolved) if (each.score is not None) == is_scored]
-            if group:
-                asked = [requests[q] for q in group], [resolved[q] for q in group]
-                answers |= zip(group, self._scored(*asked) if is_scored else self._ranked(*asked, k=k), strict=True)
-        return [answers[q] for q in range(len(requests))]
-
-    def _ranked(self, requests: Sequence[Request], resolved: Sequence[Resolved], *, k: int) -> list[Answer]:
-        examples, notes = self._histories.of_requests(requests, resolved)
-        source = collaborative_source(self.session, split=None, n_rows=len(requests))
+    def _ranked(self, resolved: Sequence[Resolved], *, k: int) -> list[Answer]:
+        examples, notes = self._histories.of_requests(resolved)
+        source = collaborative_source(self.session, split=None, n_rows=len(resolved))
         found = self.rank(examples, collaborative=source, allowed=[each.allowed for each in resolved])
         score = self.session.method.score
         return [Answer(self.results(found, q)[:k], tuple(told), score) for q, told in enumerate(notes)]
 
-    def _scored(self, requests: Sequence[Request], resolved: Sequence[Resolved]) -> list[Answer]:
-        examples, notes = self._histories.of_requests(requests, resolved)
-        source = collaborative_source(self.session, split=None, n_rows=len(requests))
+    def _scored(self, resolved: Sequence[Resolved]) -> list[Answer]:
+        examples, notes = self._histories.of_requests(resolved)
+        source = collaborative_source(self.session, split=None, n_rows=len(resolved))
         lists = [np.asarray(each.score) for each in resolved]
-        search, size, mesh = self._search(), self._batch_size(len(requests)), self.session.mesh
-        results: list[tuple[Result, ...]] = [()] * len(requests)
-        for group in in_groups(by_length(examples, np.arange(len(requests))), size):
+        search, size, mesh = self._search(), self._batch_size(len(resolved)), self.session.mesh
+        results: list[tuple[Result, ...]] = [()] * len(resolved)
+        for group in in_groups(by_length(examples, np.arange(len(resolved))), size):
             batch: Any = put_batch(self._batch(examples, group, size, np.arange(size), collaborative=source), mesh)
             scores = list_scores(search, self.index, batch, [lists[q] for q in group], mesh)
             for q, of_list in zip(group.tolist(), scores, strict=True):
@@ -210,19 +224,6 @@ class Recommender(Ranker):
 
     def _search(self) -> TrieSearch:
         return search_of(self.engine, self.session.settings.method.name)
-
-    def _resolved(self, request: Request) -> Resolved:
-        """Convert a request to numbers of the catalogue; raises `InputError` if it cannot be answered."""
-        if request.score is not None:
-            self._search()
-        found = self._names.resolve(request, exclude_history=self.session.settings.decode.exclude_history)
-        if not self._histories.reads_words and not any(item is not None for item in found.items):
-            raise self._names.unknown(
-                f"no entry of the history {list(request.history)} is in the catalogue, and this model reads nothing "
-                "else; name at least one title or item id",
-                request.history[-1],
-            )
-        return found
 
     def _check_no_lists_of_rows(self) -> None:
         if given := self.session.settings.decode.allowed:

@@ -78,14 +78,21 @@ class Resolved:
     """A request in numbers of a catalogue.
 
     Attributes:
-      items: item of each entry of the history; None if the catalogue has no such item.
+      request: the request.
+      items: item of each entry of its history; None if the catalogue has no such item.
       allowed: rows that may be recommended; None = all candidates.
       score: rows whose scores are wanted; None = a list is recommended.
     """
 
+    request: Request
     items: tuple[int | None, ...]
     allowed: Allowed | None = None
     score: Int[np.ndarray, " some"] | None = None
+
+    @property
+    def entries(self) -> list[tuple[str, int | None]]:
+        """Entries of the history as given, each with its item."""
+        return list(zip(self.request.history, self.items, strict=True))
 
 
 class ItemNames:
@@ -123,10 +130,10 @@ class ItemNames:
         """
         items = tuple(self._item.get(entry) for entry in request.history)
         if request.score is not None:
-            return Resolved(items, score=self._scored(request.score))
+            return Resolved(request, items, score=self._scored(request.score))
         excludes = exclude_history if request.exclude_history is None else request.exclude_history
         seen = [item for item in items if item is not None] if excludes else []
-        return Resolved(items, self.allowed(request.candidates, seen))
+        return Resolved(request, items, self.allowed(request.candidates, seen))
 
     def allowed(self, candidates: Iterable[str] | None, without: Sequence[int]) -> Allowed | None:
         """What may be recommended: some candidates (None = all) without some items; None if that is all of them.

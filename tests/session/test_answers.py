@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -69,16 +70,20 @@ def test_a_list_is_scored_in_its_order(answer):
 
 
 def test_lines_are_read_and_written_chunk_by_chunk(answer, recommender, tmp_path, monkeypatch):
-    seen, plain, out = [], recommender.recommend, tmp_path / "new" / "out.jsonl"
+    seen, n_resolved, out = [], Counter(), tmp_path / "new" / "out.jsonl"
+    plain, resolve = recommender.answer, recommender.resolve
 
-    def spy(requests, *, k):
+    def spy(resolved, *, k):
         n_written = len(out.read_text().splitlines()) if out.exists() else 0
-        seen.append((len(requests), n_written))
-        return plain(requests, k=k)
+        seen.append((len(resolved), n_written))
+        return plain(resolved, k=k)
 
-    monkeypatch.setattr(recommender, "recommend", spy)
-    answer(_requests(10))
+    monkeypatch.setattr(recommender, "answer", spy)
+    monkeypatch.setattr(recommender, "resolve", lambda request: n_resolved.update([request.id]) or resolve(request))
+    requests = _requests(10)
+    answer(requests)
     assert seen == [(4, 0), (4, 4), (2, 8)]
+    assert n_resolved == Counter(request["id"] for request in requests), "each is resolved once"
 
 
 def test_an_empty_file_has_no_answers_and_needs_no_model(answer):
@@ -171,7 +176,7 @@ def test_killed_in_any_line_it_goes_on_and_the_file_is_that_of_an_unbroken_run(a
 def test_a_finished_file_of_whole_chunks_is_left_alone(answer, recommender, tmp_path, monkeypatch):
     answer(_requests(8))
     before = (tmp_path / "new" / "out.jsonl").read_bytes()
-    monkeypatch.delattr(Recommender, "recommend")  # as nothing is left to answer
+    monkeypatch.delattr(Recommender, "answer")  # as nothing is left to answer
     said, _ = answer(_requests(8))
     assert "going on after line 8 of" in said
     assert "0 requests answered" in said

@@ -169,7 +169,7 @@ def test_the_request_says_whether_the_history_is_left_out_else_the_call_else_the
     settings, asked = recommender.session.settings, []
     changed = replace(settings, decode=replace(settings.decode, exclude_history=config))
     monkeypatch.setattr(recommender, "session", replace(recommender.session, settings=changed))
-    monkeypatch.setattr(recommender, "_ranked", lambda _, resolved, **__: asked.append(*resolved) or [Answer(())])
+    monkeypatch.setattr(recommender, "answer", lambda resolved, **__: asked.append(*resolved) or [Answer(())])
     recommender.recommend([Request(tuple(HISTORY), exclude_history=request_)], exclude_history=call)
     (resolved,) = asked
     assert (resolved.allowed is not None) == is_left_out
