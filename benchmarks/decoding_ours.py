@@ -14,11 +14,12 @@ import numpy as np
 from benchmarks.decoding_peer import Groups, Lists, Work
 from igd_jax.core.map_rows import in_groups
 from igd_jax.core.types import ItemBatch, TextBatch
-from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, prompt_room
+from igd_jax.data.batches import by_length, prompt_room
 from igd_jax.data.examples import Examples
 from igd_jax.decoding.queue import Reader, recommend_all
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.visibility import Visibility, mask_of
+from igd_jax.session.batch import make_batch
 from igd_jax.session.ranker import decode_options
 from igd_jax.session.session import Session
 
@@ -56,10 +57,7 @@ class Ours:
 
     def batch(self, examples: Examples, group: np.ndarray) -> TextBatch | ItemBatch:
         """Batch of some users in the form that the method reads."""
-        size = self.session.settings.decode.batch_size
-        if self.session.method.inputs == "items":
-            return make_item_batch(examples, group, size=size)
-        return make_text_batch(examples, group, self.index.item_tokens, {}, size=size)
+        return make_batch(self.session, examples, group, size=self.session.settings.decode.batch_size)
 
     def title(self, row: int) -> tuple[int, ...]:
         """Tokens of a catalogue row; none for row -1."""

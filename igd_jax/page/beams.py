@@ -10,10 +10,9 @@ import numpy as np
 from jaxtyping import Int
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.map_rows import pad_rows
 from igd_jax.core.sharding import divisible
 from igd_jax.core.shown import NEWLINE
-from igd_jax.data.batches import make_text_batch, prompt_room
+from igd_jax.data.batches import prompt_room
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.decoding.engine import grow, start
 from igd_jax.decoding.recurrence import Hypotheses
@@ -89,14 +88,15 @@ def _beams(evaluated: Evaluated, queries: Int[np.ndarray, " q"], *, alpha: float
     options = replace(decode_options(session.settings.decode, index), alpha=alpha, search=STEPWISE)
     engine: Any = engine_of(session, index, recommender.model, options)
     whole, numbers = session.rows(split), evaluated.lists.row[queries]
-    examples, size = recommender.examples(whole.take(numbers)), divisible(len(queries), mesh)
-    more: dict[str, Any] = {}
-    if (source := collaborative_source(session, split=split, n_rows=len(whole))) is not None:
-        more["collaborative"] = pad_rows(source.scores(numbers), size)
-    if any(allowed := recommender.allowed(whole, numbers)):
-        more["allowed"] = pad_rows(recommender.masks(allowed), size)
-    rows = np.arange(len(queries))
-    batch = replace(make_text_batch(examples, rows, index.item_tokens, {}, size=size), **more)
+    examples, allowed = recommender.examples(whole.take(numbers)), recommender.allowed(whole, numbers)
+    source = collaborative_source(session, split=split, n_rows=len(whole))
+    batch = recommender.batch(
+        examples,
+        np.arange(len(queries)),
+        size=divisible(len(queries), mesh),
+        collaborative=None if source is None else source.take(numbers),
+        allowed=allowed if any(allowed) else (),
+    )
     beams = [Beam() for _ in queries]
     with jax.set_mesh(mesh):
         state = start(engine, put_batch(batch, mesh), prompt_room(examples))

@@ -8,11 +8,12 @@ from jaxtyping import Int
 
 from igd_jax.core.map_rows import in_groups
 from igd_jax.core.types import ItemBatch, TextBatch
-from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, rows_of_step, seed_of_rows
+from igd_jax.data.batches import by_length, rows_of_step, seed_of_rows
 from igd_jax.data.examples import Examples
 from igd_jax.data.packing import PackShape, place_rows
 from igd_jax.data.packs import make_packs
 from igd_jax.models.cost import real_tokens
+from igd_jax.session.batch import make_batch
 from igd_jax.session.packing import users_to_shuffle
 from igd_jax.session.plan import Plan
 from igd_jax.session.session import Session
@@ -46,18 +47,14 @@ def micro_batches(
     if packs is not None:
         yield from _packed(session, annotations, examples, rows, packs, step=step)
         return
-    settings, reads_items = session.settings, session.method.inputs == "items"
+    settings = session.settings
     size = settings.train.micro_batch_size
     if settings.loss.normalizer == "global":
         rows = by_length(examples, rows)
     own = local_rows(size, session.mesh)
     for group in in_groups(rows, size):
         seed = None if step is None else seed_of_rows(group, seed=settings.train.seed, step=step)
-        if reads_items:
-            yield make_item_batch(examples, group, size=size, own=own, seed=seed)
-        else:
-            tokens = session.index.item_tokens
-            yield make_text_batch(examples, group, tokens, annotations, size=size, own=own, seed=seed)
+        yield make_batch(session, examples, group, size=size, own=own, seed=seed, annotations=annotations)
 
 
 def _packed(

@@ -9,12 +9,12 @@ from flax import nnx
 from igd_jax.core.log import say, told_alive
 from igd_jax.core.sharding import fetch, row_shards
 from igd_jax.core.types import ItemBatch, TextBatch
-from igd_jax.data.batches import make_item_batch, make_text_batch
 from igd_jax.data.examples import Examples
 from igd_jax.data.prepared import Rows
 from igd_jax.decoding.engine import recommend
 from igd_jax.decoding.search import JUMP, STEPWISE
 from igd_jax.evaluation.examples import example_line
+from igd_jax.session.batch import make_batch
 from igd_jax.session.ranker import decode_options, engine_of
 from igd_jax.session.session import Session
 from igd_jax.session.weights import ModelOf
@@ -94,9 +94,6 @@ class Sample:
 
     def _batch(self) -> TextBatch | ItemBatch:
         session, size = self._session, row_shards(self._session.mesh)
-        rows, own = np.arange(1), local_rows(size, session.mesh)
-        if session.method.inputs == "items":
-            batch: TextBatch | ItemBatch = make_item_batch(self._examples, rows, size=size, own=own)
-        else:
-            batch = make_text_batch(self._examples, rows, session.index.item_tokens, {}, size=size, own=own)
+        own = local_rows(size, session.mesh)
+        batch = make_batch(session, self._examples, np.arange(1), size=size, own=own)
         return put_batch(batch, session.mesh, size=size)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from igd_jax.core.log import Progress
 from igd_jax.core.map_rows import in_groups, in_order, pad_rows
 from igd_jax.core.sharding import row_shards
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
-from igd_jax.data.batches import by_length, make_item_batch, make_text_batch, n_shapes, prompt_room
+from igd_jax.data.batches import by_length, n_shapes, prompt_room
 from igd_jax.data.collaborative import Collaborative
 from igd_jax.data.examples import Examples
 from igd_jax.data.prepared import Rows
@@ -29,6 +30,7 @@ from igd_jax.evaluation.predictions import Result
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import DecodeOptions
 from igd_jax.models.sharding_rules import placed
+from igd_jax.session.batch import make_batch
 from igd_jax.session.histories import Histories
 from igd_jax.session.requests import ItemNames, allowed_of_rows
 from igd_jax.session.sections import DecodeSettings
@@ -108,15 +110,14 @@ class Ranker:
         mesh, size = self.session.mesh, self._batch_size(len(examples))
         engine = self.engine if engine is None else engine
         width = prompt_room(examples)  # of these examples only, so that answers do not depend on earlier requests
-        is_restricted, own = any(each is not None for each in allowed), local_rows(size, mesh)
-
-        def batch_of(group: Int[np.ndarray, " b"]) -> TextBatch | ItemBatch:
-            mine = group[own[own < len(group)]]
-            batch, more = self._batch(examples, group, size, own, collaborative=collaborative), dict[str, Any]()
-            if is_restricted:
-                more["allowed"] = pad_rows(self.masks([allowed[q] for q in mine.tolist()]), len(own))
-            return put_batch(replace(batch, **more), mesh, size=size)
-
+        batch_of = partial(
+            self.batch,
+            examples,
+            size=size,
+            own=local_rows(size, mesh),
+            collaborative=collaborative,
+            allowed=allowed if any(each is not None for each in allowed) else (),
+        )
         n_rows = len(examples)
         order = by_length(examples, np.arange(n_rows))
         n_widths = n_shapes(examples, in_groups(order, size))
@@ -124,7 +125,7 @@ class Ranker:
 
         def rank_part(part: Int[np.ndarray, " _"]) -> Iterator[Lists]:
             groups = list(in_groups(part, size))
-            batches: Iterator[Any] = map(batch_of, groups)
+            batches: Iterator[Any] = (put_batch(batch_of(group), mesh, size=size) for group in groups)
             if progress is not None:
                 batches = self._compilations.watch("search", batches, n_shapes=n_widths)
             numbered = ((len(group), batch) for batch, group in zip(batches, groups, strict=True))
@@ -140,6 +141,33 @@ class Ranker:
                 lists = in_order(found, n_rows=n_rows, progress=progress)
             self.n_read = kept.n_read
             return lists
+
+    def batch(
+        self,
+        examples: Examples,
+        rows: Int[np.ndarray, " b"],
+        *,
+        size: int,
+        own: Int[np.ndarray, " own"] | None = None,
+        collaborative: Collaborative | None = None,
+        allowed: Sequence[Allowed | None] = (),
+    ) -> TextBatch | ItemBatch:
+        """Some examples as a batch, with scores of a source where the model reads text; all arrays are NumPy's.
+
+        Args:
+          examples: the examples.
+          rows: numbers of some of them.
+          size, own: as in `make_batch`.
+          collaborative: scores of items for each example.
+          allowed: rows that may be recommended for each example; an empty sequence = all candidates, without masks.
+        """
+        batch, more = make_batch(self.session, examples, rows, size=size, own=own), dict[str, Any]()
+        mine, n_own = (rows, size) if own is None else (rows[own[own < len(rows)]], len(own))
+        if collaborative is not None and isinstance(batch, TextBatch):
+            more["collaborative"] = pad_rows(collaborative.scores(mine), n_own)
+        if allowed:
+            more["allowed"] = pad_rows(self.masks([allowed[row] for row in mine.tolist()]), n_own)
+        return replace(batch, **more)
 
     @property
     def made_from(self) -> str:
@@ -190,24 +218,6 @@ class Ranker:
         parts = row_shards(self.session.mesh)
         needed = parts * power_of_two(-(-n_rows // parts))
         return min(self.session.settings.decode.batch_size, needed)
-
-    def _batch(
-        self,
-        examples: Examples,
-        group: Int[np.ndarray, " b"],
-        size: int,
-        own: Int[np.ndarray, " own"],
-        *,
-        collaborative: Collaborative | None,
-    ) -> TextBatch | ItemBatch:
-        """Some places, `own`, of `size` for examples, with scores of a source where the model reads text."""
-        if self.session.method.inputs == "items":
-            return make_item_batch(examples, group, size=size, own=own)
-        batch = make_text_batch(examples, group, self.index.item_tokens, {}, size=size, own=own)
-        if collaborative is None:
-            return batch
-        scores: Any = pad_rows(collaborative.scores(group[own[own < len(group)]]), len(own))
-        return replace(batch, collaborative=scores)
 
     def _result(self, row: int, score: float) -> Result:
         index, ids = self.index, self.session.prepared.item_ids

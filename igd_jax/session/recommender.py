@@ -214,7 +214,7 @@ class Recommender(Ranker):
         search, size, mesh = self._search(), self._batch_size(len(resolved)), self.session.mesh
         results: list[tuple[Result, ...]] = [()] * len(resolved)
         for group in in_groups(by_length(examples, np.arange(len(resolved))), size):
-            batch: Any = put_batch(self._batch(examples, group, size, np.arange(size), collaborative=source), mesh)
+            batch: Any = put_batch(self.batch(examples, group, size=size, collaborative=source), mesh)
             scores = list_scores(search, self.index, batch, [lists[q] for q in group], mesh)
             for q, of_list in zip(group.tolist(), scores, strict=True):
                 pairs = zip(lists[q].tolist(), of_list.tolist(), strict=True)
