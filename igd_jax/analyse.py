@@ -73,7 +73,7 @@ def _setting(evaluated: Evaluated) -> dict[str, Any]:
         "split": settings.eval.split,
         "protocol": settings.eval.protocol,
         "candidates": settings.decode.candidates,
-        "step": evaluated.recommender.step,
+        "step": evaluated.ranker.trained.step,
         "queries": len(evaluated.lists),
     }
 

@@ -72,7 +72,7 @@ def evaluate(
     check_replaceable(folder := workdir.eval(name))
     commit = _trained_commit(workdir)
     scored = score(config, workdir, exact_queries=exact_queries, unfinished=workdir.unfinished(name))
-    step = scored.recommender.step
+    step = scored.ranker.trained.step
     checkpoint = None if step is None else CheckpointRecord(step, commit)
     with atomic_folder(folder) as partial:
         write_json(partial / "metrics.json", scored.metrics)
@@ -159,7 +159,7 @@ def _tried(
     for value, trial in zip(axis.values, trials, strict=True):
         scored = score(trial, workdir, trained=trained, unfinished=unfinished)
         tried.append(metrics := scored.metrics)
-        trained = scored.recommender.trained  # which may be large, and is the same for all values
+        trained = scored.ranker.trained  # which may be large, and is the same for all values
         metric, (mean,) = means_of_largest_ndcg([[metrics]])
         say(f"{axis.field}={value}: {metric} {mean:.4f} on {metrics['n']:,} {metrics['protocol']} of {CHOSEN_ON}")
     return tried

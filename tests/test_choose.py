@@ -26,7 +26,7 @@ def _predictions(workdir, name):
 
 
 def _scored(metrics: dict) -> SimpleNamespace:
-    return SimpleNamespace(metrics=metrics, recommender=SimpleNamespace(trained=None))
+    return SimpleNamespace(metrics=metrics, ranker=SimpleNamespace(trained=None))
 
 
 # --------------------------------------------------------------------------------------------------------- the choice

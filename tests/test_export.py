@@ -77,7 +77,7 @@ def assert_same_lists(ours, theirs) -> None:
 # -------------------------------------------------------------------------------------------------------- what is there
 def test_weights_in_float32_are_those_of_the_run_to_the_bit(recommender, model):
     found = {name: value.numpy() for name, value in model.state_dict().items()}
-    expected = dict(tensors_of(recommender.model, NAMES, np.float32))
+    expected = dict(tensors_of(recommender.trained.model, NAMES, np.float32))
     assert found.keys() - expected.keys() <= {"lm_head.weight"}  # tied
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array)
@@ -122,7 +122,7 @@ def test_transformers_finds_our_lists_in_the_folder(recommender, folder, model, 
 def test_a_recommender_of_the_folder_gives_the_lists_of_the_run(recommender, folder):
     opened, before = Recommender.load(folder), sorted(folder.iterdir())
     (titles, scores), (same, equal) = lists_of(recommender), lists_of(opened)
-    assert (titles, opened.step) == (same, None)
+    assert (titles, opened.trained.step) == (same, None)
     np.testing.assert_array_equal(scores, equal)
     assert sorted(folder.iterdir()) == before
     changed = Recommender.load(folder, {"decode.candidates": "train", "decode.alpha": 0.0})

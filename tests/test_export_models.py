@@ -40,7 +40,7 @@ def test_free_search_of_transformers_writes_what_ours_writes(trained, tmp_path, 
     recommender = Recommender.load(trained)
     prompts = [recommender.session.prompts.of_texts([history])[0].tolist() for history in HISTORIES[:4]]
     width, eos = max(map(len, prompts)), recommender.session.tokenizer.eos
-    graph, state = nnx.split(recommender.model)
+    graph, state = nnx.split(recommender.trained.model)
 
     @jax.jit
     def search(state, batch):
@@ -103,7 +103,7 @@ def test_a_set_model_exports_its_backbone_and_vectors_and_says_what_is_missing(t
         "no trie.npz and no logits processors, as items are sets of vectors: set_tokens.safetensors "
     )
     assert decoder_of(tmp_path / "out").config.vocab_size == 304
-    model = Recommender.load(workdir.path).model
+    model = Recommender.load(workdir.path).trained.model
     found = load_file(tmp_path / "out" / "set_tokens.safetensors")
     np.testing.assert_allclose(found["item_tokens"], model.tokens(jnp.arange(len(tiny_run.TITLES))), atol=1e-6)
     np.testing.assert_array_equal(found["queries"], model.queries[...])

@@ -150,8 +150,8 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
 
     def score(*_: Any, **__: Any) -> Scored:
         scored = object.__new__(Scored)
-        model = SimpleNamespace(step=4)
-        vars(scored).update(metrics={"n": next(counts)}, users_per_second=1.0, recommender=model)
+        ranker = SimpleNamespace(trained=SimpleNamespace(step=4))
+        vars(scored).update(metrics={"n": next(counts)}, users_per_second=1.0, ranker=ranker)
         return scored
 
     def predictions_of(scored: Any) -> Iterator[Prediction]:

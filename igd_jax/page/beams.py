@@ -77,20 +77,20 @@ def beam_trees(evaluated: Evaluated) -> list[Node]:
         raise InputError(f"{session.settings.method.name} does not search with a beam over the trie")
     queries = np.array(chosen_queries(len(evaluated.lists))[:N_BEAMS])
     with_alpha, plain = (_beams(evaluated, queries, alpha=alpha) for alpha in (session.settings.decode.alpha, 0.0))
-    token = evaluated.recommender.index.trie.token
+    token = evaluated.ranker.index.trie.token
     return [_tree(*pair, token=token, tokenizer=session.tokenizer) for pair in zip(with_alpha, plain, strict=True)]
 
 
 def _beams(evaluated: Evaluated, queries: Int[np.ndarray, " q"], *, alpha: float) -> list[Beam]:
     """What the search keeps for some queries, token by token."""
-    session, recommender = evaluated.session, evaluated.recommender
-    index, mesh, split = recommender.index, session.mesh, session.settings.eval.split
+    session, ranker = evaluated.session, evaluated.ranker
+    index, mesh, split = ranker.index, session.mesh, session.settings.eval.split
     options = replace(decode_options(session.settings.decode, index), alpha=alpha, search=STEPWISE)
-    engine: Any = engine_of(session, index, recommender.model, options)
+    engine: Any = engine_of(session, index, ranker.trained.model, options)
     whole, numbers = session.rows(split), evaluated.lists.row[queries]
-    examples, allowed = recommender.examples(whole.take(numbers)), recommender.allowed(whole, numbers)
+    examples, allowed = ranker.examples(whole.take(numbers)), ranker.allowed(whole, numbers)
     source = collaborative_source(session, split=split, n_rows=len(whole))
-    batch = recommender.batch(
+    batch = ranker.batch(
         examples,
         np.arange(len(queries)),
         size=divisible(len(queries), mesh),

@@ -82,14 +82,12 @@ def heat_map(evaluated: Evaluated, *, max_examples: int) -> HeatMap:
     session, lists = evaluated.session, evaluated.lists
     if session.method.model_kind != BACKBONE:
         raise InputError(f"{session.settings.method.name} scores items and writes no text")
-    recommender, shown = evaluated.recommender, chosen_queries(len(lists))
+    ranker, shown = evaluated.ranker, chosen_queries(len(lists))
     further = evenly_spaced(len(lists), max_examples).tolist()
     some = lists.take(np.array([*shown, *further]))
-    item, examples = recommender.index.catalog.first[some.first_targets], evaluated.examples(some)
+    item, examples = ranker.index.catalog.first[some.first_targets], evaluated.examples(some)
     untrained = session.method.make_model(session.context(session.index))
-    before, after = (
-        title_tokens(recommender, examples, item, evaluated.walk, model=model) for model in (untrained, None)
-    )
+    before, after = (title_tokens(ranker, examples, item, evaluated.walk, model=model) for model in (untrained, None))
     start = np.flatnonzero(after.place == 0)
     titles = _titles(session, item[: len(shown)].tolist(), start[: len(shown)].tolist(), before.logp, after)
     rest = slice(int(start[len(shown)]), None)

@@ -22,7 +22,7 @@ from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.evaluation.user_metrics import query_metrics
 from igd_jax.items.index import TokenWalk
 from igd_jax.session.config_flags import config_at
-from igd_jax.session.recommender import Recommender
+from igd_jax.session.ranker import Ranker
 from igd_jax.session.session import Session, set_up_to_decode
 
 
@@ -62,17 +62,17 @@ class Evaluated:
     k: int
 
     @cached_property
-    def recommender(self) -> Recommender:
-        """Recommender of the run, with the candidates of the evaluation; raises `InputError` if there are no weights.
+    def ranker(self) -> Ranker:
+        """Ranker of the run, with the candidates of the evaluation; raises `InputError` if there are no weights.
 
         It is loaded when it is first asked for.
         """
-        return Recommender(self.session, self.workdir)
+        return Ranker(self.session, self.workdir)
 
     def examples(self, lists: Lists) -> Examples:
         """Histories of some queries, as the model reads them."""
         rows = self.session.rows(self.session.settings.eval.split)
-        return self.recommender.examples(rows.take(lists.row))
+        return self.ranker.examples(rows.take(lists.row))
 
 
 def read_evaluated(workdir: Workdir, name: str) -> Evaluated:

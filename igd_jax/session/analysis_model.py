@@ -29,7 +29,7 @@ def add_tokens(found: Analysis, evaluated: Evaluated, *, max_examples: int) -> N
       evaluated: the evaluation.
       max_examples: most queries, evenly spread; 0 = all.
     """
-    session, lists, recommender = evaluated.session, evaluated.lists, evaluated.recommender
+    session, lists, ranker = evaluated.session, evaluated.lists, evaluated.ranker
     if session.method.model_kind != BACKBONE:
         name = session.settings.method.name
         found.left_out.append(f"tokens, entropy, ghosts and history: {name} scores items and writes no text")
@@ -39,10 +39,10 @@ def add_tokens(found: Analysis, evaluated: Evaluated, *, max_examples: int) -> N
     if not len(queries):
         found.left_out.append("tokens, entropy, ghosts and history: no list begins with an item")
         return
-    catalog, some = recommender.index.catalog, lists.take(queries)
+    catalog, some = ranker.index.catalog, lists.take(queries)
     examples = evaluated.examples(some)
     rows = {"truth": some.first_targets, "recommended": some.ranked[:, 0]}
-    tokens = {side: title_tokens(recommender, examples, catalog.first[rows[side]], evaluated.walk) for side in SIDES}
+    tokens = {side: title_tokens(ranker, examples, catalog.first[rows[side]], evaluated.walk) for side in SIDES}
     found.facts["tokens"] = {"queries": len(queries), "ghost": GHOST} | {
         side: describe_tokens(tokens[side]) for side in SIDES
     }
@@ -77,7 +77,7 @@ def add_exact(found: Analysis, evaluated: Evaluated, *, n_queries: int | None) -
       evaluated: the evaluation.
       n_queries: queries, evenly spread; None = as many as take little time, 0 = none.
     """
-    engine, index, lists = evaluated.recommender.engine, evaluated.recommender.index, evaluated.lists
+    engine, index, lists = evaluated.ranker.engine, evaluated.ranker.index, evaluated.lists
     if not isinstance(engine, TrieSearch):
         name = evaluated.session.settings.method.name
         found.left_out.append(f"exact: {name} does not search with a beam over the trie")
@@ -91,7 +91,7 @@ def add_exact(found: Analysis, evaluated: Evaluated, *, n_queries: int | None) -
         )
         return
     some = lists.take(evenly_spaced(len(lists), n))
-    exact = ranked_exactly(evaluated.recommender, ranking, some.row)
+    exact = ranked_exactly(evaluated.ranker, ranking, some.row)
     ks = sorted({1, *evaluated.session.settings.eval.ks})
     ranks = {"beam": some.rank_of_targets(), "exact": replace(some, ranked=exact).rank_of_targets()}
     metrics = {name: row_metrics(rank, ks) for name, rank in ranks.items()}

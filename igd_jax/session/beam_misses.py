@@ -13,34 +13,32 @@ from igd_jax.evaluation.diversity import overlap
 from igd_jax.evaluation.queries import evenly_spaced
 from igd_jax.models.sharding_rules import placed
 from igd_jax.session.collaborative import collaborative_source
-from igd_jax.session.recommender import Recommender
+from igd_jax.session.ranker import Ranker
 
 
-def ranked_exactly(
-    recommender: Recommender, ranking: ExactSearch, rows: Int[np.ndarray, " n"]
-) -> Int[np.ndarray, "n K"]:
+def ranked_exactly(ranker: Ranker, ranking: ExactSearch, rows: Int[np.ndarray, " n"]) -> Int[np.ndarray, "n K"]:
     """Catalogue rows of exact lists after some rows of `config.eval.split`; -1 where a list ends."""
-    session = recommender.session
+    session = ranker.session
     split = session.settings.eval.split
     whole = session.rows(split)
     source = collaborative_source(session, split=split, n_rows=len(whole))
-    found = recommender.rank(
-        recommender.examples(whole.take(rows)),
+    found = ranker.rank(
+        ranker.examples(whole.take(rows)),
         collaborative=None if source is None else source.take(rows),
-        allowed=recommender.allowed(whole, rows),
+        allowed=ranker.allowed(whole, rows),
         engine=placed(ranking, session.mesh),
     )
     return np.asarray(found.rows)
 
 
-def exact_beside(recommender: Recommender) -> ExactSearch:
+def exact_beside(ranker: Ranker) -> ExactSearch:
     """The exact ranking by the scores of the search whose beam recommends.
 
     Raises:
       InputError: lists do not come from a beam over the trie, or it can write no title.
     """
-    if isinstance(recommender.engine, TrieSearch):
-        return exact_search(recommender.engine, recommender.index)
+    if isinstance(ranker.engine, TrieSearch):
+        return exact_search(ranker.engine, ranker.index)
     raise InputError(
         "--beam_misses compares a beam over the trie with an exact ranking, but these lists come from none; set "
         "config.decode.search to jump or stepwise, for a method that searches the trie, or leave the option out"
@@ -48,7 +46,7 @@ def exact_beside(recommender: Recommender) -> ExactSearch:
 
 
 def beam_misses(
-    recommender: Recommender,
+    ranker: Ranker,
     ranking: ExactSearch,
     rows: Int[np.ndarray, " Q"],
     ranked: Int[np.ndarray, "Q K"],
@@ -59,7 +57,7 @@ def beam_misses(
     """Compare lists of a beam with exact ones.
 
     Args:
-      recommender: recommender of the lists.
+      ranker: the ranker that made the lists.
       ranking: `exact_beside` it.
       rows: row of each query in `config.eval.split`.
       ranked: catalogue rows that the beam recommends, best first; -1 = no result.
@@ -71,7 +69,7 @@ def beam_misses(
       exact first k, and ``results@k``, the share of the exact first k that are lacking.
     """
     some = evenly_spaced(len(rows), n_queries)
-    exact = ranked_exactly(recommender, ranking, rows[some])
+    exact = ranked_exactly(ranker, ranking, rows[some])
     misses: dict[str, Any] = {"queries": len(some)}
     for k in sorted({1, *ks}):
         lacking = 1.0 - overlap(ranked[some], exact, k)

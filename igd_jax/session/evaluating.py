@@ -20,7 +20,7 @@ from igd_jax.evaluation.predictions import Prediction
 from igd_jax.evaluation.queries import Queries, describe_targets, evenly_spaced, make_queries
 from igd_jax.session.beam_misses import beam_misses, exact_beside
 from igd_jax.session.collaborative import collaborative_source
-from igd_jax.session.recommender import Recommender
+from igd_jax.session.ranker import Ranker
 from igd_jax.session.session import set_up_to_decode
 from igd_jax.session.weights import Trained
 
@@ -33,7 +33,7 @@ class Scored:
     """Recommendations for the queries of a split, and their metrics.
 
     Attributes:
-      recommender: recommender of the run.
+      ranker: ranker of the run.
       rows: all rows of the split.
       queries: queries and their targets.
       catalogue: properties of the catalogue that metrics use.
@@ -42,7 +42,7 @@ class Scored:
       users_per_second: speed of ranking, compilation included.
     """
 
-    recommender: Recommender
+    ranker: Ranker
     rows: Rows
     queries: Queries
     catalogue: CatalogueRows
@@ -82,11 +82,11 @@ def score(
         max_examples=settings.eval.max_examples,
     )
     source = collaborative_source(session, split=settings.eval.split, n_rows=len(rows))
-    recommender = Recommender(session, workdir, trained=trained)
-    exact = None if exact_queries is None else exact_beside(recommender)
-    examples, allowed = recommender.examples(rows.take(queries.row)), recommender.allowed(rows, queries.row)
+    ranker = Ranker(session, workdir, trained=trained)
+    exact = None if exact_queries is None else exact_beside(ranker)
+    examples, allowed = ranker.examples(rows.take(queries.row)), ranker.allowed(rows, queries.row)
     start = time.monotonic()
-    found = recommender.rank(
+    found = ranker.rank(
         examples,
         collaborative=None if source is None else source.take(queries.row),
         allowed=allowed,
@@ -105,15 +105,15 @@ def score(
     )
     if exact is not None and exact_queries is not None:
         metrics["beam_misses"] = misses = beam_misses(
-            recommender, exact, queries.row, np.asarray(found.rows), ks=settings.eval.ks, n_queries=exact_queries
+            ranker, exact, queries.row, np.asarray(found.rows), ks=settings.eval.ks, n_queries=exact_queries
         )
         say(f"the beam beside an exact ranking: {misses}")
-    return Scored(recommender, rows, queries, catalogue, found, metrics, (len(queries) - recommender.n_read) / seconds)
+    return Scored(ranker, rows, queries, catalogue, found, metrics, (len(queries) - ranker.n_read) / seconds)
 
 
 def predictions_of(scored: Scored) -> Iterator[Prediction]:
     """Content of predictions.jsonl."""
-    session, found = scored.recommender.session, scored.found
+    session, found = scored.ranker.session, scored.found
     targets = describe_targets(
         scored.queries,
         scored.catalogue,
@@ -121,14 +121,14 @@ def predictions_of(scored: Scored) -> Iterator[Prediction]:
         titles=session.prepared.titles,
     )
     for q, (row, target) in enumerate(zip(scored.queries.row.tolist(), targets, strict=True)):
-        ranked = scored.recommender.results(found, q)
+        ranked = scored.ranker.results(found, q)
         yield Prediction(row, scored.rows.user[row], target, ranked)
 
 
 def examples_of(scored: Scored) -> list[str]:
     """Lines about `N_EXAMPLES` queries, evenly spread; see `evaluation.examples.example_line`."""
-    recommender, queries = scored.recommender, scored.queries
-    titles, row_of_item = recommender.session.prepared.titles, recommender.index.catalog.row_of_item
+    ranker, queries = scored.ranker, scored.queries
+    titles, row_of_item = ranker.session.prepared.titles, ranker.index.catalog.row_of_item
     lines = []
     for q in evenly_spaced(len(queries), N_EXAMPLES).tolist():
         history, targets = scored.rows.history[int(queries.row[q])], queries.targets[q]
@@ -138,7 +138,7 @@ def examples_of(scored: Scored) -> list[str]:
                 [titles[item] for item in history],
                 [titles[item] for item in targets],
                 int(hits[0]) if len(hits) else -1,
-                [one.title for one in recommender.results(scored.found, q)],
+                [one.title for one in ranker.results(scored.found, q)],
             )
         )
     return lines

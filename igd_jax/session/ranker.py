@@ -69,19 +69,16 @@ class Ranker:
     Attributes:
       session: the run.
       index: items, with the candidates of decoding.
-      model: model with its weights.
-      step: number of training steps of the weights; None if untrained.
-      trained: the same, and what they were made from.
+      trained: model with its weights, and what they were made from.
       engine: engine that ranks.
       n_read: number of users of the last `rank` whose lists an earlier start had found.
     """
 
     def __init__(self, session: Session, workdir: Workdir, *, trained: Trained | None = None):
         self.session, self.index = session, session.decode_index
-        self.trained = trained = trained_model(session, workdir, session.context(self.index), known=trained)
-        self.model, self.step = trained.model, trained.step
+        self.trained = trained_model(session, workdir, session.context(self.index), known=trained)
         options = decode_options(session.settings.decode, self.index)
-        self.engine, self._read = engine_of(session, self.index, trained.model, options), Reader()
+        self.engine, self._read = engine_of(session, self.index, self.trained.model, options), Reader()
         self.n_read, self._compilations = 0, Compilations()
         self._names = ItemNames(self.index, session.prepared.item_ids)
         self._histories = Histories(session, self.index, self._names)

@@ -73,7 +73,7 @@ def token_statistics(
     session, tokens = ranker.session, ranker.index.item_tokens
     examples = replace(examples, target=item)
     size = divisible(min(session.settings.decode.batch_size, len(item)), session.mesh)
-    graph, weights = nnx.split(ranker.model if model is None else model)
+    graph, weights = nnx.split(ranker.trained.model if model is None else model)
     weights = placed(weights, session.mesh)
     prompt = jnp.asarray(session.prompts.without_history(), jnp.int32)
     lengths = tokens.lengths[item]

@@ -18,7 +18,7 @@ import numpy as np
 from igd_jax.core.types import LossSum, Recommendations
 from igd_jax.data import prepared
 from igd_jax.session import weights
-from igd_jax.session.recommender import Recommender
+from igd_jax.session.ranker import Ranker
 from igd_jax.training.step import StepFunctions, TrainState
 from tests.command import Done, run_here
 from tests.fuzz import fixtures, oracle
@@ -167,12 +167,12 @@ def native_errors(path: Path) -> Iterator[None]:
 def without_network() -> Iterator[None]:
     """Lists are the first rows of the catalogue: all is read and checked, and no network is compiled."""
 
-    def rank(self: Recommender, examples: Any, **_: Any) -> Recommendations:
+    def rank(self: Ranker, examples: Any, **_: Any) -> Recommendations:
         rows = np.arange(self.session.settings.decode.top_k) % len(self.index.catalog.lengths)
         shape = (len(examples), len(rows))
         return Recommendations(np.broadcast_to(rows, shape), np.broadcast_to(np.float32(-1) - rows, shape))
 
-    with mock.patch.object(Recommender, "rank", rank):
+    with mock.patch.object(Ranker, "rank", rank):
         yield
 
 

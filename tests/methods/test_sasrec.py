@@ -28,7 +28,7 @@ from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.sasrec import Sequential, negatives, target_ndcg
 from igd_jax.models.sasrec import SASRec, scores_of
 from igd_jax.session.collaborative import collaborative_source, export_vectors
-from igd_jax.session.recommender import Recommender
+from igd_jax.session.ranker import Ranker
 from igd_jax.session.session import Session, set_up
 from igd_jax.session.settings import settings_from
 from igd_jax.training.mesh import make_mesh
@@ -219,8 +219,8 @@ def test_scores_of_the_source_are_those_of_the_lists(shop, split):
     session, workdir = shop
     rows = session.rows(split)
     source = collaborative_source(session, split=split, n_rows=len(rows))
-    recommender = Recommender(session, workdir)
-    found = recommender.rank(recommender.examples(rows))
+    ranker = Ranker(session, workdir)
+    found = ranker.rank(ranker.examples(rows))
     of_items = source.scores(np.arange(len(rows)))
     of_rows = np.full((len(rows), len(session.index.catalog)), -np.inf, np.float32)
     np.maximum.at(of_rows.T, session.index.catalog.row_of_item, of_items.T)
@@ -230,7 +230,7 @@ def test_scores_of_the_source_are_those_of_the_lists(shop, split):
 
 def test_vectors_are_those_of_the_best_checkpoint_whatever_the_devices_and_batches(shop, tmp_path):
     session, workdir = shop
-    model = Recommender(session, workdir).model
+    model = Ranker(session, workdir).trained.model
     decode = dataclasses.replace(session.settings.decode, batch_size=5)  # 8 over 8 devices
     settings = dataclasses.replace(session.settings, decode=decode)
     other = dataclasses.replace(session, settings=settings, mesh=make_mesh(data=8))

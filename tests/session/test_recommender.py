@@ -240,7 +240,7 @@ def test_requests_of_one_shape_are_compiled_once(trained, traced):
 def test_fields_of_decoding_can_be_changed(trained, recommender):
     changed = Recommender.load(str(trained), {"decode.alpha": 1.0, "decode.candidates": "train"})
     (ours,), (theirs,) = (_ask(each, {"history": HISTORY}) for each in (recommender, changed))
-    assert changed.step == recommender.step
+    assert changed.trained.step == recommender.trained.step
     assert int(changed.index.candidates.sum()) == int(recommender.index.candidates.sum()) - tiny_run.N_COLD
     assert not np.allclose(_scores([ours]), _scores([theirs]), atol=1e-3)
 
