@@ -27,11 +27,12 @@ from igd_jax.core.errors import run as run_main
 from igd_jax.core.ragged import Ragged
 from igd_jax.decoding.engine import Engine
 from igd_jax.items.index import ItemIndex, build_index
-from igd_jax.methods.base import DecodeOptions, search_engine
+from igd_jax.methods.base import search_engine
 from igd_jax.models.load import config_of
 from igd_jax.session.ahead import abstract_backbone, search_cost, step_cost, topology_mesh
 from igd_jax.session.config_grid import changed
 from igd_jax.session.program_cost import Cost
+from igd_jax.session.ranker import decode_options
 from igd_jax.session.settings import Settings, settings_from
 
 PROMPT, TARGET = 480, 32
@@ -95,17 +96,9 @@ def search(chips: Slice, num_beams: int) -> dict[str, Any]:
 def made_up_engine(settings: Settings, mesh: Mesh, *, n_items: int, num_beams: int) -> Engine:
     """The search of IGD over made-up items, with shapes in the place of weights."""
     index = made_up_index(n_items, vocab_size=config_of(settings.model.config).vocab_size)
-    options = DecodeOptions(
-        alpha=0.2,
-        temperature=1.0,
-        length_penalty=0.0,
-        num_beams=num_beams,
-        top_k=min(10, num_beams),
-        max_length=LONGEST,
-        batch_size=settings.decode.batch_size,
-    )
+    decode = dataclasses.replace(settings.decode, num_beams=num_beams, top_k=min(10, num_beams))
     context = cast(Any, SimpleNamespace(index=index, mesh=mesh))  # a search reads nothing else of a context
-    return search_engine(context, cast(Any, abstract_backbone(settings.model)), options)
+    return search_engine(context, cast(Any, abstract_backbone(settings.model)), decode_options(decode, index))
 
 
 def made_up_index(n_items: int, *, vocab_size: int) -> ItemIndex:

@@ -14,6 +14,8 @@ from igd_jax.core.ragged import Ragged, starts_of
 from igd_jax.data.prepared import SPLITS, Rows, assemble, save
 from igd_jax.data.prompts import Prompts
 from igd_jax.data.tokenizer import train_tokenizer
+from igd_jax.decoding.normalizing import NORMALIZE
+from igd_jax.decoding.search import JUMP
 from igd_jax.identifiers.base import Source
 from igd_jax.identifiers.titles import Titles
 from igd_jax.items.index import ItemIndex
@@ -122,9 +124,11 @@ def context_of(index: ItemIndex, **changes: Any) -> Context:
 
 
 def decode_options(index: ItemIndex, **changes: Any) -> DecodeOptions:
-    """Four beams without rebalancing, with some fields changed."""
-    known = {"alpha": 0.0, "temperature": 1.0, "length_penalty": 0.0, "num_beams": 4, "max_length": index.longest}
-    known |= changes
+    """Four beams without rebalancing, with some fields changed; as many results as beams."""
+    known = {
+        "alpha": 0.0, "temperature": 1.0, "length_penalty": 0.0, "num_beams": 4, "max_length": index.longest,
+        "normalize": NORMALIZE[0], "search": JUMP, "budget": -1, "batch_size": 16,
+    } | changes  # fmt: skip
     return DecodeOptions(**{"top_k": known["num_beams"]} | known)
 
 

@@ -27,11 +27,11 @@ from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.decoding.engine import Engine
 from igd_jax.decoding.exact import ExactSearch, exact_search
 from igd_jax.decoding.jump import Jump, budget_of
-from igd_jax.decoding.normalizing import NORMALIZE, AmongChildren
+from igd_jax.decoding.normalizing import AmongChildren
 from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.restriction import restricted
-from igd_jax.decoding.search import EXACT, JUMP, STEPWISE, TrieSearch
+from igd_jax.decoding.search import EXACT, STEPWISE, TrieSearch
 from igd_jax.decoding.stepwise import Stepwise
 from igd_jax.items.index import ItemIndex
 from igd_jax.models.backbone import Backbone
@@ -79,7 +79,7 @@ class Context:
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """Options of decoding; a method reads those that apply to it.
+    """Options of decoding; a method reads those that apply to it. All but `max_length` are fields of `config.decode`.
 
     Attributes:
       alpha: discount of high-gain siblings, 0 to 1.
@@ -100,10 +100,10 @@ class DecodeOptions:
     num_beams: int
     top_k: int
     max_length: int
-    normalize: str = NORMALIZE[0]
-    search: str = JUMP
-    budget: int = -1
-    batch_size: int = 16
+    normalize: str
+    search: str
+    budget: int
+    batch_size: int
 
 
 def check_argument(name: str, value: Any, is_good: bool, expected: str, *, but: str = "") -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,18 +43,8 @@ from igd_jax.training.mesh import check_divides, local_rows, put_batch
 
 def decode_options(decode: DecodeSettings, index: ItemIndex) -> DecodeOptions:
     """Options of decoding for the candidates of `index`."""
-    return DecodeOptions(
-        alpha=decode.alpha,
-        temperature=decode.temperature,
-        length_penalty=decode.length_penalty,
-        num_beams=decode.num_beams,
-        top_k=decode.top_k,
-        normalize=decode.normalize,
-        max_length=min(decode.max_new_tokens, index.longest) if decode.max_new_tokens else index.longest,
-        search=decode.search,
-        budget=decode.budget,
-        batch_size=decode.batch_size,
-    )
+    same = {field.name: getattr(decode, field.name) for field in fields(DecodeOptions) if field.name != "max_length"}
+    return DecodeOptions(**same, max_length=min(decode.max_new_tokens or index.longest, index.longest))
 
 
 def engine_of(session: Session, index: ItemIndex, model: Any, options: DecodeOptions) -> Engine:

@@ -1,7 +1,8 @@
 """The sections of the config as frozen dataclasses: each field with its type and the check of its value.
 
 Fields have the config's names; `configs/common.py` documents their meaning, unit and source. A new field is added in
-these two places only. Bounds exclude values that are certainly mistakes, not values that are merely unwise.
+these two places only; one of `config.decode` that methods read, in `methods.base.DecodeOptions` too. Bounds exclude
+values that are certainly mistakes, not values that are merely unwise.
 """
 
 from collections.abc import Mapping

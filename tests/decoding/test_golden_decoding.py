@@ -15,7 +15,7 @@ from batches import text_batch
 from golden_figures import books_index, golden_arrays, golden_figures
 from plain_trie import lists_of
 from table_search import search
-from tiny_run import context_of
+from tiny_run import context_of, decode_options
 
 from igd_jax.core.types import Recommendations
 from igd_jax.data.prompts import render
@@ -27,7 +27,6 @@ from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.search import JUMP, STEPWISE
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods import load_method
-from igd_jax.methods.base import DecodeOptions
 from igd_jax.models.decoder_weights import load_decoder
 
 N_RUNS = 6
@@ -65,12 +64,12 @@ def golden(shared, request) -> Golden:
     found = []
     for run in given["runs"]:
         assert run["max_new_tokens"] == MAX_NEW_TOKENS
-        options = DecodeOptions(
+        options = decode_options(
+            index,
             alpha=run["alpha"],
             temperature=run["temperature"],
             length_penalty=run["length_penalty"],
             num_beams=run["num_beams"],
-            top_k=run["num_beams"],
             max_length=min(MAX_NEW_TOKENS, index.longest),
             search=request.param,
         )
