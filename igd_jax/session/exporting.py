@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from igd_jax.core.ragged import Ragged
 from igd_jax.core.shown import shortened
 from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import Tokenizer
-from igd_jax.decoding.search import EXACT
+from igd_jax.decoding.search import EXACT, STEPWISE
 from igd_jax.items.index import ItemIndex
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_save import save_adapter, save_model
@@ -207,10 +208,10 @@ def _temperatures(session: Session, index: ItemIndex, trained: Trained) -> tuple
     temperature = session.settings.decode.temperature
     if not session.method.beam_search:
         return temperature, 1.0
-    engine: Any = session.method.engine(
-        session.context(index), trained.model, decode_options(session.settings.decode, index)
-    )
-    before = getattr(engine, "search", engine).softmax_temperature
+    # The same temperature as of the run's engine, without chains or a layout of all titles.
+    options = replace(decode_options(session.settings.decode, index), search=STEPWISE)
+    engine: Any = session.method.engine(session.context(index), trained.model, options)
+    before = engine.softmax_temperature
     return (temperature, before) if before == 1.0 else (1.0, before)
 
 
