@@ -193,7 +193,8 @@ class Ranker:
     def masks(self, allowed: Sequence[Allowed | None]) -> Bool[np.ndarray, "b N"]:
         """Mask of the catalogue rows that may be recommended, for each of some rows; None = all candidates."""
         is_candidate = self.index.is_candidate
-        return np.stack([is_candidate if each is None else each.mask(is_candidate) for each in allowed])
+        masks = [is_candidate if each is None else each.mask(is_candidate) for each in allowed]
+        return np.array(masks, bool).reshape(len(masks), len(is_candidate))  # there may be none
 
     def examples(self, rows: Rows) -> Examples:
         """Rows of a split in the form that the model reads, without their targets."""
