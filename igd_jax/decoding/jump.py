@@ -25,7 +25,7 @@ from igd_jax.decoding.plan import (
 )
 from igd_jax.decoding.prospect import most_wanted
 from igd_jax.decoding.recurrence import Hypotheses
-from igd_jax.decoding.search import Begun, TrieSearch, with_rows
+from igd_jax.decoding.search import Prefilled, TrieSearch, with_rows
 from igd_jax.decoding.table import Rows, Table, best, empty_table
 from igd_jax.models.backbone import Prefix
 
@@ -103,7 +103,7 @@ class Jump(TrieSearch):
     n_tokens: int = struct.field(pytree_node=False)
     fill: int = struct.field(pytree_node=False)
 
-    def begin(self, prefilled: Begun, *, width: int) -> State:
+    def begin(self, prefilled: Prefilled, *, width: int) -> State:
         """A state with room for titles of common length."""
         prefix = prefilled.prefix.pad_to(max(width, prefilled.prefix.width))
         n_slots = max(ROOM * self.options.num_beams, 2 * self.n_tokens)
@@ -111,7 +111,7 @@ class Jump(TrieSearch):
         table = empty_table(prefix.kv, n_rows, n_slots, n_children=n_children, with_worth=self.fill > 0)
         return State(prefix, table, prefilled.hypotheses, prefilled.of_rows)
 
-    def insert(self, state: State, prefilled: Begun, rows: Int[Array, " n"]) -> State:
+    def insert(self, state: State, prefilled: Prefilled, rows: Int[Array, " n"]) -> State:
         """Replace rows."""
         return State(
             state.prefix.put(prefilled.prefix, rows),

@@ -22,7 +22,7 @@ NARROW = 64
 """Children that are looked at for every node; wider nodes, which are few, take turns."""
 
 
-class Begun(NamedTuple):
+class Prefilled(NamedTuple):
     """Rows whose first tokens have been selected.
 
     Attributes:
@@ -35,10 +35,10 @@ class Begun(NamedTuple):
     hypotheses: Hypotheses
     of_rows: Any
 
-    def take(self, rows: Int[Array, " n"]) -> "Begun":
+    def take(self, rows: Int[Array, " n"]) -> "Prefilled":
         """The given rows of the batch."""
         hypotheses, of_rows = jax.tree.map(lambda x: x[rows], (self.hypotheses, self.of_rows))
-        return Begun(self.prefix.take(rows), hypotheses, of_rows)
+        return Prefilled(self.prefix.take(rows), hypotheses, of_rows)
 
 
 @struct.dataclass
@@ -72,7 +72,7 @@ class TrieSearch:
         """Children that can matter of a node other than the root: the recurrence keeps the best 2K candidates."""
         return min(2 * self.options.num_beams, self.trie.width)
 
-    def prefill(self, batch: TextBatch, shared: KVCache | None = None) -> Begun:
+    def prefill(self, batch: TextBatch, shared: KVCache | None = None) -> Prefilled:
         """Read the prompts and select the first tokens; `shared` is `Backbone.read_shared` of what they begin with."""
         model = self.model
         prefix, of_rows = model.prefill(batch, shared), self.edge_score.of_rows(batch)
@@ -80,7 +80,7 @@ class TrieSearch:
         children = self.trie.children(hypotheses.node, self.trie.root_width)
         logits, total = self.normalized(model, prefix.hidden[:, None])
         score = self.edge_scores(logits, total, jnp.zeros_like(hypotheses.node), children, of_rows)
-        return Begun(prefix, self.advanced(hypotheses, children.node, score), of_rows)
+        return Prefilled(prefix, self.advanced(hypotheses, children.node, score), of_rows)
 
     def is_open(self, state: Any) -> Bool[Array, " B"]:
         """Mask of the rows whose search continues."""
