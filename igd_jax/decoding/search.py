@@ -12,7 +12,7 @@ from igd_jax.core.types import Recommendations, TextBatch
 from igd_jax.decoding.device_trie import Children, DeviceTrie
 from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.decoding.recurrence import Edges, Hypotheses, SearchOptions, advance, root
-from igd_jax.decoding.table import Rows, best
+from igd_jax.decoding.table import ScoredChildren, best
 from igd_jax.models.backbone import Backbone, KVCache, Prefix
 
 SEARCHES = JUMP, STEPWISE, EXACT = ("jump", "stepwise", "exact")
@@ -135,7 +135,7 @@ class TrieSearch:
         node: Int[Array, "B m"],
         place: Int[Array, "B m"],
         of_rows: Any,
-    ) -> Rows:
+    ) -> ScoredChildren:
         """The best `n_children` of each node other than the root; what it costs hardly depends on the widest node.
 
         Args:
@@ -145,26 +145,26 @@ class TrieSearch:
           of_rows: data of each row for the edge score.
         """
 
-        def rows_of(node: Int[Array, "B k"], place: Int[Array, "B k"], width: int) -> Rows:
+        def best_of(node: Int[Array, "B k"], place: Int[Array, "B k"], width: int) -> ScoredChildren:
             children = self.trie.children(node, width)
             score = self.edge_scores(logits, total, place, children, of_rows)
-            return best(Rows(children.node, score), self.n_children)
+            return best(ScoredChildren(children.node, score), self.n_children)
 
         narrow = min(NARROW, self.trie.width)
-        rows = rows_of(node, place, narrow)
+        found = best_of(node, place, narrow)
         if self.trie.width == narrow:
-            return rows
+            return found
 
-        def one_more(carried: tuple[Bool[Array, "B m"], Rows]) -> tuple[Bool[Array, "B m"], Rows]:
-            waits, rows = carried
+        def one_more(carried: tuple[Bool[Array, "B m"], ScoredChildren]) -> tuple[Bool[Array, "B m"], ScoredChildren]:
+            waits, found = carried
             turn = jnp.argmax(waits, axis=1)[:, None]
             one, its_place = (jnp.take_along_axis(x, turn, axis=1) for x in (node, place))
-            wide = rows_of(one, its_place, self.trie.width)
+            wide = best_of(one, its_place, self.trie.width)
             is_turn = waits & (jnp.arange(waits.shape[1])[None] == turn)
-            return waits & ~is_turn, jax.tree.map(partial(jnp.where, is_turn[..., None]), wide, rows)
+            return waits & ~is_turn, jax.tree.map(partial(jnp.where, is_turn[..., None]), wide, found)
 
         waits = self.trie.edges_of(node)[1] > narrow
-        return jax.lax.while_loop(lambda carried: carried[0].any(), one_more, (waits, rows))[1]
+        return jax.lax.while_loop(lambda carried: carried[0].any(), one_more, (waits, found))[1]
 
 
 def with_rows(old: Any, new: Any, rows: Int[Array, " n"]) -> Any:
