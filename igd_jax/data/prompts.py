@@ -15,7 +15,7 @@ from jaxtyping import Int, UInt8
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
-from igd_jax.core.log import told
+from igd_jax.core.log import with_progress
 from igd_jax.core.ragged import NO_ROWS, Ragged, TokenRows
 from igd_jax.data.borders import left_of, right_of
 from igd_jax.data.joined import JoinedRows, Pieces
@@ -89,7 +89,7 @@ class Prompts:
             return self._whole(history, texts)
         pieces, n_rows = self._pieces, len(history)
         lengths, may_merge = np.zeros(n_rows, np.int32), np.zeros(n_rows, bool)
-        for rows in told(_groups(n_rows), "measured", n_rows, "prompts"):
+        for rows in with_progress(_groups(n_rows), "measured", n_rows, "prompts"):
             numbers = pieces.numbers(history.part(rows.start, rows.stop))
             lengths[rows.start : rows.stop] = np.add.reduceat(pieces.rows.lengths[numbers.ids], numbers.start[:-1])
             if texts is not None:
@@ -118,7 +118,7 @@ class Prompts:
         self.n_whole += n_rows
 
         def parts() -> Iterator[Ragged]:
-            for rows in told(_groups(n_rows), "tokenised whole", n_rows, "prompts"):
+            for rows in with_progress(_groups(n_rows), "tokenised whole", n_rows, "prompts"):
                 yield self.of_texts([[texts[item] for item in history[row]] for row in rows])
 
         if n_rows < _KEPT_ON_DISK:

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from igd_jax.core.background import made_ahead
-from igd_jax.core.log import say, told
+from igd_jax.core.log import say, with_progress
 from igd_jax.core.metrics_log import MetricsWriter
 from igd_jax.core.signals import Stop
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
@@ -124,7 +124,7 @@ def evaluate_loss(
 ) -> dict[str, float] | None:
     """Weighted loss of a whole split, divided once; None if a signal to stop is received meanwhile."""
     sums: list[LossSum] = []
-    for (batch,) in told(([batch] for batch in batches), "valid", n_batches, "batches"):
+    for (batch,) in with_progress(([batch] for batch in batches), "valid", n_batches, "batches"):
         jax.block_until_ready(sums[-2:-1])  # keeps the device close behind, so that signals are handled soon
         if stop.check():
             return None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
-from igd_jax.core.log import say, told_alive
+from igd_jax.core.log import heartbeat, say
 from igd_jax.core.types import ItemBatch
 from igd_jax.training.step import Batch, Group, shape_of
 
@@ -39,7 +39,7 @@ class Compilations:
             number += 1
             counted = f" ({number} of {n_shapes})" if number <= n_shapes > 1 else ""
             say(f"compiling the {what} of {_size(part)}{counted}")
-            with told_alive(f"at the {what}"):
+            with heartbeat(f"at the {what}"):
                 yield part
 
 
