@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from igd_jax.core.background import made_ahead
 from igd_jax.core.log import say, with_progress
 from igd_jax.core.metrics_log import MetricsWriter
+from igd_jax.core.prefetch import prefetch
 from igd_jax.core.signals import Stop
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.data.examples import Examples
@@ -65,7 +65,7 @@ def train_steps(
     """Train until the plan is over or a signal comes; the last step and the final progress, both saved."""
     plan, functions, step = parts.plan, parts.functions, int(state.step)
     flops, of_rows = flops_of(session, state), partial(parts.batches_of, parts.examples["train"])
-    with closing(made_ahead(step_inputs(session, plan, of_rows, flops, step, parts.packs))) as ahead:
+    with closing(prefetch(step_inputs(session, plan, of_rows, flops, step, parts.packs))) as ahead:
         while True:
             if plan.evaluates(step) and progress["evaluated"] < step:
                 progress = _evaluated(session, parts, state, progress, out, stop)
@@ -97,7 +97,7 @@ def _evaluated(
     size = plan.micro_batch_size if parts.packs is None else parts.packs.packs
     batches = parts.batches_of(examples, np.arange(len(examples)))
     n_batches = -(-len(examples) // size) if parts.packs is None else None  # packs are made on the way
-    with closing(made_ahead(put_batch(batch, session.mesh, size=size) for batch in batches)) as ready:
+    with closing(prefetch(put_batch(batch, session.mesh, size=size) for batch in batches)) as ready:
         watched = out.log.watch("evaluation", ready)
         valid = evaluate_loss(parts.functions, state, watched, stop, n_batches=n_batches)
     if not valid:
