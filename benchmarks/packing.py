@@ -24,7 +24,7 @@ from benchmarks import common
 from benchmarks.decoding_inputs import BOOKS, SCIENTIFIC, TINY, prepared
 from benchmarks.training import rows_of_steps, with_train
 from igd_jax.core.errors import run as run_main
-from igd_jax.core.types import Paths, TextBatch
+from igd_jax.core.types import PackTrees, TextBatch
 from igd_jax.data.examples import Examples
 from igd_jax.methods.base import Objective, token_loss
 from igd_jax.models.decoder import Decoder
@@ -81,7 +81,7 @@ def _at_every_position(rows: int, width: int) -> TextBatch:
         before=number,
         first=jax.ShapeDtypeStruct((rows,), jnp.int32),  # type: ignore[arg-type]
         annotations={"weight": array(jnp.float32), "forced": mask},
-        paths=Paths(position=number, leave=number, follows_shared=mask),
+        pack_trees=PackTrees(position=number, leave=number, follows_shared=mask),
     )
 
 
@@ -112,7 +112,7 @@ def compare(
 
 def _tokens(batch: TextBatch) -> int:
     """Tokens through the model, padding included."""
-    return len(batch.shared_prefix) + batch.prompt.size + (0 if batch.paths else batch.target.size)
+    return len(batch.shared_prefix) + batch.prompt.size + (0 if batch.pack_trees else batch.target.size)
 
 
 def main() -> None:

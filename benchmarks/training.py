@@ -106,7 +106,7 @@ class Ours:
     def tokens(self, rows: np.ndarray) -> int:
         """Tokens through the model in one step, padding included."""
         return sum(
-            len(one.shared_prefix) + one.prompt.size + (0 if one.paths else one.target.size)  # packs hold both
+            len(one.shared_prefix) + one.prompt.size + (0 if one.pack_trees else one.target.size)  # packs hold both
             for one in self._batches(rows)
         )
 

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Scalar
 
 @no_type_check  # as pytrees these also hold NumPy arrays, shapes and shardings
 @struct.dataclass
-class Paths:
+class PackTrees:
     """Texts in packs, as trees: a token's descendants follow it, and it is seen by itself and by them.
 
     Attributes:
@@ -55,7 +55,7 @@ class TextBatch:
       allowed: catalogue rows that may be recommended to each row, among the candidates; None = all of them.
       seed: seed of each row's random draws at this step, such as dropout, and of packs one per token; None outside
         training.
-      paths: what the tokens of packs see; None if each row is one text.
+      pack_trees: what the tokens of packs see; None if each row is one text.
     """
 
     shared_prefix: Int[Array, " P"]
@@ -70,7 +70,7 @@ class TextBatch:
     collaborative: Float[Array, "B items"] | None = None
     allowed: Bool[Array, "B N"] | None = None
     seed: Int[Array, " B"] | Int[Array, "B S"] | None = None
-    paths: Paths | None = None
+    pack_trees: PackTrees | None = None
 
     @property
     def is_real(self) -> Bool[Array, " B"]:

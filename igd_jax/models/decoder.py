@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from igd_jax.core.sharding import TENSOR, keep_rows
-from igd_jax.core.types import Paths, TextBatch
+from igd_jax.core.types import PackTrees, TextBatch
 from igd_jax.models.attention import XLA, KeyBlock
 from igd_jax.models.backbone import KVCache, Past, Prefix
 from igd_jax.models.config import ModelConfig
@@ -78,9 +78,9 @@ class Texts(NamedTuple):
         return cls(positions_of(valid) + len(batch.shared_prefix), Causal(valid), jnp.ones_like(valid))
 
     @classmethod
-    def of_packs(cls, batch: TextBatch, paths: Paths) -> "Texts":
+    def of_packs(cls, batch: TextBatch, trees: PackTrees) -> "Texts":
         """Of packs of trees, whose tokens stand in depth-first order."""
-        return cls(paths.position, Tree(None, paths.leave), paths.follows_shared)
+        return cls(trees.position, Tree(None, trees.leave), trees.follows_shared)
 
 
 class Decoder(nnx.Module):
@@ -195,8 +195,8 @@ class Decoder(nnx.Module):
 
     def target_hidden(self, batch: TextBatch) -> Float[Array, "B T D"]:
         """State of the token before each target token, which is a token of the prompt or of the target."""
-        if batch.paths is not None:
-            seen = Texts.of_packs(batch, batch.paths)
+        if batch.pack_trees is not None:
+            seen = Texts.of_packs(batch, batch.pack_trees)
             # Of packs, every token has the seed of a row, and draws as in the row alone.
             keys = path_keys(batch.seed, seen.positions) if self.dropout else None
             hidden, _ = self._after_shared(batch.shared_prefix, batch.prompt, seen, keys=keys)

@@ -51,7 +51,7 @@ def _size(part: object) -> str:
         return f"{n_rows} rows of {n_items} items"
     n_rows, width = batch.prompt.shape[-2:]
     n_shared, (n_groups, n_target) = batch.shared_prefix.shape[-1], batch.target.shape[-2:]
-    if batch.paths is not None:
+    if batch.pack_trees is not None:
         return f"{n_rows} packs of {width} tokens after {n_shared} shared ones, {n_groups * n_target} targets"
     targets = f", targets of {n_target}" if n_target else ""
     return f"{n_rows} rows, prompts of {n_shared + width} tokens{targets}"
