@@ -12,9 +12,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from igd_jax.decoding.chains import Chains
-from igd_jax.decoding.plan import (
-    Plan,
+from igd_jax.decoding.call_plan import (
+    CallPlan,
     known_chains,
     laid_out,
     needed_chains,
@@ -23,6 +22,7 @@ from igd_jax.decoding.plan import (
     with_worth,
     without_read,
 )
+from igd_jax.decoding.chains import Chains
 from igd_jax.decoding.prospect import most_wanted
 from igd_jax.decoding.recurrence import Hypotheses
 from igd_jax.decoding.search import Prefilled, TrieSearch, with_rows
@@ -148,7 +148,7 @@ class Jump(TrieSearch):
         """Three times the slots: one more program for most titles that are longer."""
         return replace(state, table=state.table.grow(3 * state.table.n_slots))
 
-    def _plan(self, table: Table, hypotheses: Hypotheses) -> Plan:
+    def _plan(self, table: Table, hypotheses: Hypotheses) -> CallPlan:
         """What the beams wait for, and what they will probably wait for if there is room."""
         limit = self.options.max_length
         wanted = shared_out(needed_chains(table, hypotheses, self.chains, max_length=limit), self.n_tokens)
@@ -159,7 +159,7 @@ class Jump(TrieSearch):
         return laid_out(wanted, self.chains, self.n_tokens)
 
     def _children(
-        self, plan: Plan, logits: Float[Array, "B T V"], total: Float[Array, "B T"], of_rows: Any
+        self, plan: CallPlan, logits: Float[Array, "B T V"], total: Float[Array, "B T"], of_rows: Any
     ) -> ScoredChildren:
         """The best children of every node that has been read."""
         node, width = plan.reading.node, self.n_children

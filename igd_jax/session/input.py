@@ -14,8 +14,8 @@ from igd_jax.data.packing import PackShape, place_rows
 from igd_jax.data.packs import make_packs
 from igd_jax.models.cost import real_tokens
 from igd_jax.session.packing import users_to_shuffle
-from igd_jax.session.plan import Plan
 from igd_jax.session.session import Session
+from igd_jax.session.train_plan import TrainPlan
 from igd_jax.training.mesh import local_rows
 from igd_jax.training.step import Group, grouped
 from igd_jax.training.train_log import Amount
@@ -82,7 +82,7 @@ def _packed(
 
 def step_inputs(
     session: Session,
-    plan: Plan,
+    plan: TrainPlan,
     batches_of: Callable[..., Iterator[TextBatch | ItemBatch]],
     flops: Callable[[Any], float],
     first: int,

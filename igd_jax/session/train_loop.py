@@ -18,9 +18,9 @@ from igd_jax.data.examples import Examples
 from igd_jax.data.packing import PackShape
 from igd_jax.session.cost import flops_of
 from igd_jax.session.input import step_inputs
-from igd_jax.session.plan import Plan
 from igd_jax.session.preview import Sample
 from igd_jax.session.session import Session
+from igd_jax.session.train_plan import TrainPlan
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.mesh import put_batch
 from igd_jax.training.profile import Profiler
@@ -41,7 +41,7 @@ class Parts:
       sample: what the model recommends to one user, shown from time to time.
     """
 
-    plan: Plan
+    plan: TrainPlan
     examples: dict[str, Examples]
     batches_of: Callable[..., Iterator[TextBatch | ItemBatch]]
     packs: PackShape | None

@@ -11,9 +11,9 @@ from searches import assert_same_lists, engine_of, index_of, jump_of, lists
 from tiny_models import VOCAB, random_model
 
 from igd_jax.decoding import jump as jumping
+from igd_jax.decoding.call_plan import on_paths, shared_out
 from igd_jax.decoding.chains import chains_of
 from igd_jax.decoding.engine import finish, grow, start
-from igd_jax.decoding.plan import on_paths, shared_out
 from igd_jax.decoding.prospect import Wanted
 from igd_jax.decoding.recurrence import root
 from igd_jax.decoding.table import Reading, ScoredChildren, empty_table

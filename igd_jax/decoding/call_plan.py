@@ -16,7 +16,7 @@ LOWEST = -1e30
 """In the place of -inf in sums that may not become NaN."""
 
 
-class Plan(NamedTuple):
+class CallPlan(NamedTuple):
     """What a call reads.
 
     Attributes:
@@ -34,7 +34,7 @@ class Plan(NamedTuple):
     is_read: Bool[Array, "B G"]
 
 
-def laid_out(wanted: Wanted, chains: Chains, n_tokens: int) -> Plan:
+def laid_out(wanted: Wanted, chains: Chains, n_tokens: int) -> CallPlan:
     """Chains one after another, cut at the end of the call."""
     column = jnp.arange(n_tokens)[None]
     after = jnp.cumsum(wanted.length, axis=1)
@@ -46,7 +46,8 @@ def laid_out(wanted: Wanted, chains: Chains, n_tokens: int) -> Plan:
     node, end, depth = (jnp.where(is_token, jnp.take_along_axis(x, chain, axis=1), -1) for x in of_chain)
     shift = jnp.where(is_token, column, 0)
     reading = Reading(node + shift, end, depth + shift)
-    return Plan(wanted, reading, chain, jnp.clip(after - 1, 0, n_tokens - 1), (wanted.length > 0) & (before < n_tokens))
+    is_read = (wanted.length > 0) & (before < n_tokens)
+    return CallPlan(wanted, reading, chain, jnp.clip(after - 1, 0, n_tokens - 1), is_read)
 
 
 def needed_chains(table: Table, hypotheses: Hypotheses, chains: Chains, *, max_length: int) -> Wanted:
@@ -92,7 +93,7 @@ def known_chains(
     return chains_from(chains, start, depth, worth, max_length=max_length)
 
 
-def without_read(table: Table, plan: Plan) -> Table:
+def without_read(table: Table, plan: CallPlan) -> Table:
     """The table whose rows no longer offer the chains of a plan."""
     children = table.children
     if children.worth is None:
@@ -101,7 +102,7 @@ def without_read(table: Table, plan: Plan) -> Table:
     return replace(table, children=children._replace(worth=jnp.where(is_read, -jnp.inf, children.worth)))
 
 
-def with_worth(plan: Plan, children: ScoredChildren, chains: Chains, *, max_length: int) -> ScoredChildren:
+def with_worth(plan: CallPlan, children: ScoredChildren, chains: Chains, *, max_length: int) -> ScoredChildren:
     """What has been read, with the scores of the paths to the children that may be read next."""
     reading, wanted = plan.reading, plan.wanted
     column = jnp.arange(reading.node.shape[1])[None, :, None]

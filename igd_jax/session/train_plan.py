@@ -4,7 +4,7 @@ from igd_jax.data.batches import steps_per_epoch
 from igd_jax.session.settings import Settings
 
 
-class Plan:
+class TrainPlan:
     """Numbers that follow from the settings and the size of the train split; as text, one line.
 
     Attributes:
