@@ -1,9 +1,10 @@
-"""The axis letters of the whole project, and the few structs that cross layers.
+"""The axis letters of models, batches and searches, and the few structs that cross layers.
 
-The only legend; einsums, annotations and names use these letters:
+Einsums, annotations and names use these letters. All others, and those of `evaluation`, which has queries and targets
+in place of tokens, have the meaning that their module gives them.
 
     B batch           S prompt length     T target length    K beams          V vocabulary
-    P prompt header   H items of history (in batches of items)
+    P prompt header   J items of history (in batches of items)
     N catalogue rows  M trie nodes        E trie edges       C children width
     L layers          D model width       F mlp width        Q query heads    G kv heads    H head dim
 """
@@ -107,8 +108,8 @@ class ItemBatch:
       allowed: as in `TextBatch`.
     """
 
-    history: Int[Array, "B H"]
-    history_mask: Bool[Array, "B H"]
+    history: Int[Array, "B J"]
+    history_mask: Bool[Array, "B J"]
     target: Int[Array, " B"]
     is_real: Bool[Array, " B"]
     seed: Int[Array, " B"] | None = None
