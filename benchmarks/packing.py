@@ -33,6 +33,7 @@ from igd_jax.session.input import micro_batches
 from igd_jax.session.packing import choose_packs
 from igd_jax.session.program_cost import products
 from igd_jax.session.session import Session
+from igd_jax.session.train_plan import TrainPlan
 from igd_jax.training.step import shape_of
 
 SIDES = {"padded": "none", "rows in packs": "rows", "trees": "trees"}
@@ -93,7 +94,7 @@ def compare(
     batches = {"published": [batch for rows in steps for batch in published(session, examples, rows)]}
     for name, packing in SIDES.items():
         side = with_train(session, packing=packing)
-        packs = choose_packs(side, objective, train=examples, valid=examples)
+        packs = choose_packs(side, objective, TrainPlan(side, len(examples)), train=examples, valid=examples)
         batches[name] = [
             batch for rows in steps for batch in micro_batches(side, objective.annotations, examples, rows, packs=packs)
         ]
