@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from igd_jax.core.ragged import Ragged, ragged_index
+from igd_jax.core.ragged import Ragged, places_in_rows, ragged_index
 from igd_jax.core.types import PackTrees, TextBatch
 from igd_jax.data.examples import Examples
 from igd_jax.data.packing import PackShape, Placed, place_within
@@ -124,7 +124,7 @@ def _slots(
     begin = place_within(group, n_target)
     slot = ragged_index(group * shape.slots + begin, n_target)
     row = np.repeat(np.arange(len(n_target)), n_target)
-    place = ragged_index(np.zeros_like(n_target), n_target)
+    place = places_in_rows(n_target)
     at = ragged_index(item_tokens.start[texts.item], n_target)
     values: dict[str, Any] = {
         "target": item_tokens.ids[at],

@@ -169,8 +169,7 @@ class Prompts:
         """Pieces that are ids of their own."""
         words, n_items = self._words, len(mentions)
         closing = Ragged.from_lists(self._tokenizer.encode([words.closing]))
-        pairs = np.stack([np.arange(n_items), np.full(n_items, n_items)], axis=1).astype(np.int32)
-        last = Ragged.concatenate([mentions, closing]).join(Ragged(pairs.ravel(), 2 * np.arange(n_items + 1)))
+        last = mentions.followed_by(closing.take(np.zeros(n_items, int)))
         start = self._tokenizer.encode_prompts([(words.apart, words.lead), (words.apart, words.lead, words.closing)])
         every = np.ones(2 * n_items + 2, np.uint8)
         return Pieces(Ragged.concatenate([mentions, last, start]), every, every)
