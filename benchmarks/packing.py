@@ -24,7 +24,7 @@ from benchmarks import common
 from benchmarks.decoding_inputs import BOOKS, SCIENTIFIC, TINY, prepared
 from benchmarks.training import rows_of_steps, with_train
 from igd_jax.core.errors import run as run_main
-from igd_jax.core.types import Paths, TextBatch
+from igd_jax.core.types import PackTrees, TextBatch
 from igd_jax.data.examples import Examples
 from igd_jax.methods.base import Objective, token_loss
 from igd_jax.models.decoder import Decoder
@@ -33,6 +33,7 @@ from igd_jax.session.input import micro_batches
 from igd_jax.session.packing import choose_packs
 from igd_jax.session.program_cost import products
 from igd_jax.session.session import Session
+from igd_jax.session.train_plan import TrainPlan
 from igd_jax.training.step import shape_of
 
 SIDES = {"padded": "none", "rows in packs": "rows", "trees": "trees"}
@@ -81,7 +82,7 @@ def _at_every_position(rows: int, width: int) -> TextBatch:
         before=number,
         first=jax.ShapeDtypeStruct((rows,), jnp.int32),  # type: ignore[arg-type]
         annotations={"weight": array(jnp.float32), "forced": mask},
-        paths=Paths(position=number, leave=number, follows_shared=mask),
+        pack_trees=PackTrees(position=number, leave=number, follows_shared=mask),
     )
 
 
@@ -93,7 +94,7 @@ def compare(
     batches = {"published": [batch for rows in steps for batch in published(session, examples, rows)]}
     for name, packing in SIDES.items():
         side = with_train(session, packing=packing)
-        packs = choose_packs(side, objective, train=examples, valid=examples)
+        packs = choose_packs(side, objective, TrainPlan(side, len(examples)), train=examples, valid=examples)
         batches[name] = [
             batch for rows in steps for batch in micro_batches(side, objective.annotations, examples, rows, packs=packs)
         ]
@@ -112,7 +113,7 @@ def compare(
 
 def _tokens(batch: TextBatch) -> int:
     """Tokens through the model, padding included."""
-    return len(batch.shared_prefix) + batch.prompt.size + (0 if batch.paths else batch.target.size)
+    return len(batch.shared_prefix) + batch.prompt.size + (0 if batch.pack_trees else batch.target.size)
 
 
 def main() -> None:

@@ -36,12 +36,12 @@ from benchmarks import common, decoding_inputs, parts
 from benchmarks.training_peer import Peer
 from igd_jax.core.errors import InputError
 from igd_jax.core.errors import run as run_main
-from igd_jax.data.batches import rows_of_step
 from igd_jax.data.examples import Examples
 from igd_jax.session.cost import flops_of
 from igd_jax.session.input import micro_batches
-from igd_jax.session.packing import choose_packs, users_to_shuffle
+from igd_jax.session.packing import choose_packs
 from igd_jax.session.session import Session
+from igd_jax.session.train_plan import TrainPlan
 from igd_jax.session.weights import initial_state
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.step import grouped
@@ -84,7 +84,8 @@ class Ours:
     def __init__(self, session: Session, examples: Examples):
         context = session.context(session.index)
         objective = session.method.objective(context)
-        train, packs = session.settings.train, choose_packs(session, objective, train=examples, valid=examples)
+        train, plan = session.settings.train, TrainPlan(session, len(examples))
+        packs = choose_packs(session, objective, plan, train=examples, valid=examples)
         self._batches = partial(micro_batches, session, objective.annotations, examples, packs=packs)
         schedule = make_schedule("constant", learning_rate=train.learning_rate, warmup_steps=0, num_steps=0)
         optimizer = make_optimizer(schedule, clip_norm=train.clip_norm, weight_decay=train.weight_decay)
@@ -106,7 +107,7 @@ class Ours:
     def tokens(self, rows: np.ndarray) -> int:
         """Tokens through the model in one step, padding included."""
         return sum(
-            len(one.shared_prefix) + one.prompt.size + (0 if one.paths else one.target.size)  # packs hold both
+            len(one.shared_prefix) + one.prompt.size + (0 if one.pack_trees else one.target.size)  # packs hold both
             for one in self._batches(rows)
         )
 
@@ -126,11 +127,8 @@ def choose_examples(session: Session, n_examples: int) -> Examples:
 
 def rows_of_steps(session: Session, examples: Examples, n_steps: int) -> list[np.ndarray]:
     """Row numbers of the first steps, the same for both sides."""
-    train, users = session.settings.train, users_to_shuffle(session)
-    return [
-        rows_of_step(len(examples), batch_size=train.global_batch_size, seed=train.seed, step=step, users=users)
-        for step in range(n_steps)
-    ]
+    plan = TrainPlan(session, len(examples))
+    return [plan.rows(step) for step in range(n_steps)]
 
 
 def check(ours: list[float], theirs: list[float]) -> dict[str, float]:

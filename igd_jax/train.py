@@ -41,12 +41,12 @@ from igd_jax.session.cost import make_advice, peak_flops, report_cost
 from igd_jax.session.histories import room_of_prompts
 from igd_jax.session.input import micro_batches
 from igd_jax.session.packing import choose_packs
-from igd_jax.session.plan import Plan
 from igd_jax.session.preview import Sample, print_example, report_targets
 from igd_jax.session.resume import resume
 from igd_jax.session.session import Session, check_processes, set_up
 from igd_jax.session.settings import TO_TRAIN, Settings, settings_from
 from igd_jax.session.train_loop import Outputs, Parts, train_steps
+from igd_jax.session.train_plan import TrainPlan
 from igd_jax.session.weights import initial_state, trained_model
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.mesh import check_divides
@@ -86,10 +86,10 @@ def _train(
     objective = session.method.objective(context)
     valid_rows = session.watched_rows()
     examples = _examples(session, objective, valid_rows)
-    plan = Plan(settings, len(examples["train"]))
+    plan = TrainPlan(session, len(examples["train"]))
     say(str(plan))
     profiled = parse_steps(profile_steps, num_steps=plan.num_steps)
-    packs = choose_packs(session, objective, train=examples["train"], valid=examples["valid"])
+    packs = choose_packs(session, objective, plan, train=examples["train"], valid=examples["valid"])
     schedule, optimizer = _optimizer(settings, plan)
     say(f"making the model: {settings.model.path or settings.model.config or settings.method.name}")
     state, functions, frozen, model_of = initial_state(session, context, objective, optimizer)
@@ -161,7 +161,7 @@ def _examples(session: Session, objective: Objective, valid_rows: Rows) -> dict[
     return examples
 
 
-def _optimizer(settings: Settings, plan: Plan) -> tuple[optax.Schedule, optax.GradientTransformation]:
+def _optimizer(settings: Settings, plan: TrainPlan) -> tuple[optax.Schedule, optax.GradientTransformation]:
     """The rate of each step, and the optimizer that follows it."""
     train = settings.train
     schedule = make_schedule(

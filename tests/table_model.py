@@ -16,7 +16,7 @@ from igd_jax.core.types import TextBatch
 from igd_jax.decoding.chains import Chains, chains_of
 from igd_jax.decoding.device_trie import DeviceTrie, device_trie
 from igd_jax.decoding.rebalancing import rebalanced
-from igd_jax.decoding.restriction import Restricted, restricted
+from igd_jax.decoding.restriction import Restricted
 from igd_jax.decoding.siblings import Siblings
 from igd_jax.items.catalog import Catalog
 from igd_jax.items.info_gain import edge_gain
@@ -122,16 +122,15 @@ def padded(rows: list[list[int]], counts: list[int], sizes: Sizes, *, alpha: flo
     )
     gain = rebalanced(edge_gain(host, catalog.counts), alpha=alpha, temperature=1.0)
     among = gain.siblings
+    among = Siblings(
+        low=wide(among.low, n_edges, 0),
+        high=wide(among.high, n_edges, 0),
+        parent=wide(among.parent, n_edges, n_edges - 1),
+        n_branches=n_edges,
+    )
     gain = gain.replace(
         factor=wide(np.asarray(gain.factor)[:-1], n_edges + 1, 0),
         count=wide(gain.count, sizes.rows, 0),
-        siblings=Siblings(
-            low=wide(among.low, n_edges, 0),
-            high=wide(among.high, n_edges, 0),
-            parent=wide(among.parent, n_edges, n_edges - 1),
-            n_branches=n_edges,
-        ),
+        siblings=among,
     )
-    score = restricted(host, gain)
-    low, high = (wide(x, n_edges, 0) for x in (score.low, score.high))
-    return Padded(catalog, trie, chains, score.replace(row=wide(score.row, sizes.rows, 0), low=low, high=high))
+    return Padded(catalog, trie, chains, Restricted(wide(host.row, sizes.rows, 0), among, gain))

@@ -37,7 +37,7 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def told_alive(what: str, *, every_seconds: float = 30.0) -> Iterator[None]:
+def heartbeat(what: str, *, every_seconds: float = 30.0) -> Iterator[None]:
     """While the block runs, which cannot say how far it is, print now and then that it still does."""
     start, is_done = time.monotonic(), threading.Event()
 
@@ -132,7 +132,7 @@ class Progress:
             _WITH_BAR.discard(self)
 
 
-def told(parts: Iterable[Part], what: str, total: int | None, unit: str) -> Iterator[Part]:
+def with_progress(parts: Iterable[Part], what: str, total: int | None, unit: str) -> Iterator[Part]:
     """Pass on parts of a whole, and report progress if that takes long."""
     with Progress(what, total, unit) as progress:
         done = 0

@@ -90,6 +90,13 @@ class Ragged:
         rows = self.take(groups.ids)
         return Ragged(rows.ids, rows.start[groups.start])
 
+    def followed_by(self, other: "Ragged") -> "Ragged":
+        """Each row, followed by the row of the same number of another, which has as many."""
+        n_rows = len(self)
+        assert len(other) == n_rows
+        pairs = np.arange(2 * n_rows, dtype=np.int32).reshape(2, n_rows).T
+        return Ragged.concatenate([self, other]).join(Ragged(pairs.ravel(), 2 * np.arange(n_rows + 1)))
+
     def pad(self, width: int, fill: int = 0) -> Int[np.ndarray, "R {width}"]:
         """A right-padded matrix, int32; longer rows are cut at `width`."""
         out = np.full((len(self), width), fill, np.int32)
@@ -114,3 +121,8 @@ def ragged_index(first: Int[np.ndarray, " R"], lengths: Int[np.ndarray, " R"]) -
     index = np.repeat(first - np.cumsum(lengths) + lengths, lengths)
     index += np.arange(len(index))
     return index
+
+
+def places_in_rows(lengths: Int[np.ndarray, " R"]) -> Int64[np.ndarray, " total"]:
+    """Place of each id within its row, from 0, for rows that lie end to end."""
+    return ragged_index(np.zeros_like(lengths), lengths)

@@ -1,9 +1,10 @@
-"""The axis letters of the whole project, and the few structs that cross layers.
+"""The axis letters of models, batches and searches, and the few structs that cross layers.
 
-The only legend; einsums, annotations and names use these letters:
+Einsums, annotations and names use these letters. All others, and those of `evaluation`, which has queries and targets
+in place of tokens, have the meaning that their module gives them.
 
     B batch           S prompt length     T target length    K beams          V vocabulary
-    P prompt header   H items of history (in batches of items)
+    P prompt header   J items of history (in batches of items)
     N catalogue rows  M trie nodes        E trie edges       C children width
     L layers          D model width       F mlp width        Q query heads    G kv heads    H head dim
 """
@@ -18,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Scalar
 
 @no_type_check  # as pytrees these also hold NumPy arrays, shapes and shardings
 @struct.dataclass
-class Paths:
+class PackTrees:
     """Texts in packs, as trees: a token's descendants follow it, and it is seen by itself and by them.
 
     Attributes:
@@ -55,7 +56,7 @@ class TextBatch:
       allowed: catalogue rows that may be recommended to each row, among the candidates; None = all of them.
       seed: seed of each row's random draws at this step, such as dropout, and of packs one per token; None outside
         training.
-      paths: what the tokens of packs see; None if each row is one text.
+      pack_trees: what the tokens of packs see; None if each row is one text.
     """
 
     shared_prefix: Int[Array, " P"]
@@ -70,7 +71,7 @@ class TextBatch:
     collaborative: Float[Array, "B items"] | None = None
     allowed: Bool[Array, "B N"] | None = None
     seed: Int[Array, " B"] | Int[Array, "B S"] | None = None
-    paths: Paths | None = None
+    pack_trees: PackTrees | None = None
 
     @property
     def is_real(self) -> Bool[Array, " B"]:
@@ -107,8 +108,8 @@ class ItemBatch:
       allowed: as in `TextBatch`.
     """
 
-    history: Int[Array, "B H"]
-    history_mask: Bool[Array, "B H"]
+    history: Int[Array, "B J"]
+    history_mask: Bool[Array, "B J"]
     target: Int[Array, " B"]
     is_real: Bool[Array, " B"]
     seed: Int[Array, " B"] | None = None

@@ -147,9 +147,7 @@ def _texts(
     prompts, item = examples.prompt.take(rows), examples.target[rows]
     prompts = prompts.keep_last(prompts.lengths - len(examples.shared_prefix) * follows)
     targets = item_tokens.take(item)
-    numbers = np.arange(len(rows))
-    pairs = np.stack([numbers, numbers + len(rows)], axis=1).astype(np.int32)
-    whole = Ragged.concatenate([prompts, targets]).join(Ragged(pairs.ravel(), 2 * np.arange(len(rows) + 1)))
+    whole = prompts.followed_by(targets)
     lengths = whole.lengths - 1
     tokens = whole.pad(int(lengths.max()), -1)
     tokens[np.arange(tokens.shape[1]) >= lengths[:, None]] = -1

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from igd_jax.core.ragged import Ragged, ragged_index
-from igd_jax.core.types import Paths, TextBatch
+from igd_jax.core.ragged import Ragged, places_in_rows, ragged_index
+from igd_jax.core.types import PackTrees, TextBatch
 from igd_jax.data.examples import Examples
 from igd_jax.data.packing import PackShape, Placed, place_within
 
@@ -90,13 +90,13 @@ def _batch(
     """One micro-batch."""
     flat = np.where(first >= 0, first + np.arange(len(first))[:, None] * shape.slots, first.shape[0] * shape.slots)
     made: Any = {name: arrays[name] for name in ("prompt", "prompt_mask", "target", "target_mask", "place", "before")}
-    paths: Any = {name: arrays[name] for name in ("position", "leave", "follows_shared")}
+    trees: Any = {name: arrays[name] for name in ("position", "leave", "follows_shared")}
     return TextBatch(
         shared_prefix=prefix,  # type: ignore[arg-type]
         first=flat.reshape(-1).astype(np.int32),  # type: ignore[arg-type]
         annotations={name: arrays[f"annotation {name}"] for name in annotations},
         seed=arrays["seed"] if has_seed else None,
-        paths=Paths(**paths),
+        pack_trees=PackTrees(**trees),
         **made,
     )
 
@@ -124,7 +124,7 @@ def _slots(
     begin = place_within(group, n_target)
     slot = ragged_index(group * shape.slots + begin, n_target)
     row = np.repeat(np.arange(len(n_target)), n_target)
-    place = ragged_index(np.zeros_like(n_target), n_target)
+    place = places_in_rows(n_target)
     at = ragged_index(item_tokens.start[texts.item], n_target)
     values: dict[str, Any] = {
         "target": item_tokens.ids[at],

@@ -15,7 +15,7 @@ from jaxtyping import Int, UInt8
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
-from igd_jax.core.log import told
+from igd_jax.core.log import with_progress
 from igd_jax.core.ragged import NO_ROWS, Ragged, TokenRows
 from igd_jax.data.borders import left_of, right_of
 from igd_jax.data.joined import JoinedRows, Pieces
@@ -89,7 +89,7 @@ class Prompts:
             return self._whole(history, texts)
         pieces, n_rows = self._pieces, len(history)
         lengths, may_merge = np.zeros(n_rows, np.int32), np.zeros(n_rows, bool)
-        for rows in told(_groups(n_rows), "measured", n_rows, "prompts"):
+        for rows in with_progress(_groups(n_rows), "measured", n_rows, "prompts"):
             numbers = pieces.numbers(history.part(rows.start, rows.stop))
             lengths[rows.start : rows.stop] = np.add.reduceat(pieces.rows.lengths[numbers.ids], numbers.start[:-1])
             if texts is not None:
@@ -118,7 +118,7 @@ class Prompts:
         self.n_whole += n_rows
 
         def parts() -> Iterator[Ragged]:
-            for rows in told(_groups(n_rows), "tokenised whole", n_rows, "prompts"):
+            for rows in with_progress(_groups(n_rows), "tokenised whole", n_rows, "prompts"):
                 yield self.of_texts([[texts[item] for item in history[row]] for row in rows])
 
         if n_rows < _KEPT_ON_DISK:
@@ -169,8 +169,7 @@ class Prompts:
         """Pieces that are ids of their own."""
         words, n_items = self._words, len(mentions)
         closing = Ragged.from_lists(self._tokenizer.encode([words.closing]))
-        pairs = np.stack([np.arange(n_items), np.full(n_items, n_items)], axis=1).astype(np.int32)
-        last = Ragged.concatenate([mentions, closing]).join(Ragged(pairs.ravel(), 2 * np.arange(n_items + 1)))
+        last = mentions.followed_by(closing.take(np.zeros(n_items, int)))
         start = self._tokenizer.encode_prompts([(words.apart, words.lead), (words.apart, words.lead, words.closing)])
         every = np.ones(2 * n_items + 2, np.uint8)
         return Pieces(Ragged.concatenate([mentions, last, start]), every, every)

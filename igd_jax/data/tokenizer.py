@@ -22,7 +22,7 @@ from tokenizers import decoders, models, pre_tokenizers, trainers
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
 from igd_jax.core.io import atomic_file, read_json, write_json
-from igd_jax.core.log import told
+from igd_jax.core.log import with_progress
 from igd_jax.core.ragged import NO_ROWS, Ragged
 from igd_jax.data.borders import SPACE_BORDER, splits_at_borders
 
@@ -81,7 +81,7 @@ class Tokenizer:
         parts = (texts[begin : begin + _AT_ONCE] for begin in range(0, max(len(texts), 1), _AT_ONCE))
         encode = self._by_words if self.splits_at_borders else partial(map, self._as_rows)
         whole = ([before + text + after for text in part] for part in parts)
-        yield from encode(told(whole, "tokenised", len(texts), "titles"))
+        yield from encode(with_progress(whole, "tokenised", len(texts), "titles"))
 
     @cached_property
     def splits_at_borders(self) -> bool:

@@ -18,7 +18,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Int
 
 from igd_jax.core.arrays import power_of_two
-from igd_jax.core.ragged import Ragged
+from igd_jax.core.ragged import Ragged, places_in_rows, starts_of
 from igd_jax.items.trie import Trie
 
 WIDTH = 256
@@ -130,13 +130,13 @@ def blocks_of(
 def _tree_of(trie: Trie, titles: Ragged) -> _Tree:
     node, edge = trie.walk(titles)
     title = np.repeat(np.arange(len(titles)), titles.lengths)
-    place = np.arange(len(node)) - titles.start[:-1][title]
+    place = places_in_rows(titles.lengths)
     is_end = place == titles.lengths[title] - 1
     within = np.flatnonzero(~is_end)
     distinct, first, count = np.unique(node[within], return_index=True, return_counts=True)
     at = within[first]  # a token into each node
     number = np.searchsorted(distinct, node[within]).astype(np.int32) + 1
-    path = Ragged(number, np.append(0, np.cumsum(titles.lengths - 1)))
+    path = Ragged(number, starts_of(titles.lengths - 1))
     last = np.zeros(len(titles), np.int32)
     goes_on = titles.lengths > 1
     last[goes_on] = number[path.start[1:][goes_on] - 1]

@@ -32,7 +32,7 @@ TITLES_AT_ONCE, WIDTH_STEP = 64, 16
 
 @no_type_check  # as a pytree it also holds shardings
 @struct.dataclass
-class Titles:
+class TitleEmbeddings:
     """Embeddings of the catalogue, ready for distances.
 
     Attributes:
@@ -46,11 +46,11 @@ class Titles:
     mean: Float[Array, " D"]
 
 
-def make_titles(embeddings: Float[np.ndarray, "N D"]) -> Titles:
+def make_titles(embeddings: Float[np.ndarray, "N D"]) -> TitleEmbeddings:
     """Centre the embeddings and put them on the device."""
     mean = embeddings.mean(axis=0, dtype=np.float64).astype(np.float32)
     centred = embeddings - mean
-    return Titles(jnp.asarray(centred), jnp.asarray(np.square(centred).sum(axis=1)), jnp.asarray(mean))
+    return TitleEmbeddings(jnp.asarray(centred), jnp.asarray(np.square(centred).sum(axis=1)), jnp.asarray(mean))
 
 
 @no_type_check  # as a pytree it also holds shardings
@@ -143,7 +143,7 @@ def embed_rows(model: Decoder, rows: Ragged, trims: Trims, *, bos: int | None, m
     return map_rows(answer, groups, n_rows=len(rows), progress=Progress("embed", len(rows), "titles"))
 
 
-def distances(texts: Float[Array, "n D"], titles: Titles, *, chunk: int = CHUNK) -> Float[Array, "n N"]:
+def distances(texts: Float[Array, "n D"], titles: TitleEmbeddings, *, chunk: int = CHUNK) -> Float[Array, "n N"]:
     """Euclidean distance of each text to each title of the catalogue, computed in chunks of `chunk` titles."""
     texts = texts - titles.mean[None]
     parts = [

@@ -12,9 +12,8 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from igd_jax.decoding.chains import Chains
-from igd_jax.decoding.plan import (
-    Plan,
+from igd_jax.decoding.call_plan import (
+    CallPlan,
     known_chains,
     laid_out,
     needed_chains,
@@ -23,10 +22,11 @@ from igd_jax.decoding.plan import (
     with_worth,
     without_read,
 )
+from igd_jax.decoding.chains import Chains
 from igd_jax.decoding.prospect import most_wanted
 from igd_jax.decoding.recurrence import Hypotheses
-from igd_jax.decoding.search import Begun, TrieSearch, with_rows
-from igd_jax.decoding.table import Rows, Table, best, empty_table
+from igd_jax.decoding.search import Prefilled, TrieSearch, with_rows
+from igd_jax.decoding.table import ScoredChildren, Table, best, empty_table
 from igd_jax.models.backbone import Prefix
 
 MOST_CHAINS = 32
@@ -103,7 +103,7 @@ class Jump(TrieSearch):
     n_tokens: int = struct.field(pytree_node=False)
     fill: int = struct.field(pytree_node=False)
 
-    def begin(self, prefilled: Begun, *, width: int) -> State:
+    def begin(self, prefilled: Prefilled, *, width: int) -> State:
         """A state with room for titles of common length."""
         prefix = prefilled.prefix.pad_to(max(width, prefilled.prefix.width))
         n_slots = max(ROOM * self.options.num_beams, 2 * self.n_tokens)
@@ -111,7 +111,7 @@ class Jump(TrieSearch):
         table = empty_table(prefix.kv, n_rows, n_slots, n_children=n_children, with_worth=self.fill > 0)
         return State(prefix, table, prefilled.hypotheses, prefilled.of_rows)
 
-    def insert(self, state: State, prefilled: Begun, rows: Int[Array, " n"]) -> State:
+    def insert(self, state: State, prefilled: Prefilled, rows: Int[Array, " n"]) -> State:
         """Replace rows."""
         return State(
             state.prefix.put(prefilled.prefix, rows),
@@ -133,10 +133,10 @@ class Jump(TrieSearch):
             past=[(table.kv, table.ancestors(reading.node))],
         )
         logits, total = self.normalized(model, hidden)
-        rows = self._children(plan, logits, total, state.of_rows)
+        children = self._children(plan, logits, total, state.of_rows)
         if self.fill:
-            rows = with_worth(plan, rows, self.chains, max_length=self.options.max_length)
-        table = without_read(table, plan).append(reading, rows, kv)
+            children = with_worth(plan, children, self.chains, max_length=self.options.max_length)
+        table = without_read(table, plan).append(reading, children, kv)
         hypotheses = self._replay(table, state.hypotheses)
         return replace(state, table=table.keep(on_paths(table, hypotheses, self.chains)), hypotheses=hypotheses)
 
@@ -148,7 +148,7 @@ class Jump(TrieSearch):
         """Three times the slots: one more program for most titles that are longer."""
         return replace(state, table=state.table.grow(3 * state.table.n_slots))
 
-    def _plan(self, table: Table, hypotheses: Hypotheses) -> Plan:
+    def _plan(self, table: Table, hypotheses: Hypotheses) -> CallPlan:
         """What the beams wait for, and what they will probably wait for if there is room."""
         limit = self.options.max_length
         wanted = shared_out(needed_chains(table, hypotheses, self.chains, max_length=limit), self.n_tokens)
@@ -158,19 +158,21 @@ class Jump(TrieSearch):
             wanted = most_wanted(self.trie, self.chains, wanted, known, budget=self.fill, max_length=limit)
         return laid_out(wanted, self.chains, self.n_tokens)
 
-    def _children(self, plan: Plan, logits: Float[Array, "B T V"], total: Float[Array, "B T"], of_rows: Any) -> Rows:
+    def _children(
+        self, plan: CallPlan, logits: Float[Array, "B T V"], total: Float[Array, "B T"], of_rows: Any
+    ) -> ScoredChildren:
         """The best children of every node that has been read."""
         node, width = plan.reading.node, self.n_children
         every = jnp.broadcast_to(jnp.arange(node.shape[1])[None], node.shape)
         forced = self.trie.children(node, 1)
         score = self.edge_scores(logits, total, every, forced, of_rows)
-        only = best(Rows(forced.node, score), width)
+        only = best(ScoredChildren(forced.node, score), width)
         if self.trie.width == 1:
             return only
         last = jnp.take_along_axis(node, plan.last, axis=1)
         branching = self.best_children(logits, total, last, plan.last, of_rows)
         branches = (self.trie.edges_of(node)[1] > 1)[..., None]
-        return Rows(
+        return ScoredChildren(
             *(
                 jnp.where(branches, jnp.take_along_axis(many, plan.chain[..., None], axis=1), one)
                 for many, one in zip(branching[:2], only[:2], strict=True)
@@ -186,9 +188,7 @@ class Jump(TrieSearch):
             return Replayed(hypotheses, jnp.maximum(slot, 0), knows & hypotheses.is_open)
 
         def step(state: Replayed) -> Replayed:
-            child, score = (
-                jnp.take_along_axis(x, state.slot[..., None], axis=1) for x in (table.rows.child, table.rows.score)
-            )
+            child, score = (jnp.take_along_axis(x, state.slot[..., None], axis=1) for x in table.children[:2])
 
             def kept(new: Array, old: Array) -> Array:
                 return jnp.where(state.goes_on[(..., *(None,) * (old.ndim - 1))], new, old)

@@ -16,7 +16,7 @@ from igd_jax.core.sharding import fetch, n_devices_here, platform_here
 from igd_jax.core.types import Recommendations, TextBatch
 from igd_jax.decoding.engine import Batch, State, finish, generate, grow, start
 from igd_jax.decoding.jump import Jump
-from igd_jax.decoding.search import Begun, TrieSearch
+from igd_jax.decoding.search import Prefilled, TrieSearch
 from igd_jax.models.backbone import KVCache
 
 T = TypeVar("T")
@@ -39,7 +39,7 @@ class Reader:
     def __init__(self) -> None:
         self._ids, self._shared = b"", None
 
-    def __call__(self, engine: Jump, batch: TextBatch) -> Begun:
+    def __call__(self, engine: Jump, batch: TextBatch) -> Prefilled:
         """The rows of a batch, ready to start their search."""
         if not len(batch.shared_prefix):
             return _prefill(engine, batch, None)
@@ -114,8 +114,8 @@ def _one_by_one(engine: Any, batches: Iterable[Numbered], width: int) -> Search:
 
 def _in_turns(engine: Jump, batches: Iterable[Numbered], width: int, read: Reader) -> Search:
     """The whole search, in which a row takes the place of another as soon as that is answered."""
-    begun = _one_ahead((number, n_real, read(engine, batch)) for number, (n_real, batch) in batches)
-    if (first := next(begun, None)) is None:
+    ahead = _one_ahead((number, n_real, read(engine, batch)) for number, (n_real, batch) in batches)
+    if (first := next(ahead, None)) is None:
         yield None, None
         return
     number, n_real, prefilled = first
@@ -133,7 +133,7 @@ def _in_turns(engine: Jump, batches: Iterable[Numbered], width: int, read: Reade
         free = np.flatnonzero(owner < 0)
         while len(free) and not is_last:
             if not len(waiting):
-                if (following := next(begun, None)) is None:
+                if (following := next(ahead, None)) is None:
                     is_last = True
                     break
                 number, n_real, prefilled = following
@@ -167,22 +167,24 @@ def _read_shared(engine: Jump, ids: Int[Array, " P"]) -> KVCache | None:
 
 
 @jax.jit
-def _prefill(engine: Jump, batch: TextBatch, shared: KVCache | None) -> Begun:
+def _prefill(engine: Jump, batch: TextBatch, shared: KVCache | None) -> Prefilled:
     return engine.prefill(batch, shared)
 
 
 @partial(jax.jit, static_argnums=2)
-def _begin(engine: Jump, begun: Begun, width: int) -> State:
-    return engine.begin(begun, width=width)
+def _begin(engine: Jump, prefilled: Prefilled, width: int) -> State:
+    return engine.begin(prefilled, width=width)
 
 
 @partial(jax.jit, donate_argnums=1)
-def _insert(engine: Jump, state: State, begun: Begun, pairs: Int[Array, "B 2"], n: Int[Array, ""] | int) -> State:
+def _insert(
+    engine: Jump, state: State, prefilled: Prefilled, pairs: Int[Array, "B 2"], n: Int[Array, ""] | int
+) -> State:
     """Put rows of a batch into the places of others, one after another, so that the cost is that of n rows."""
 
     def put(number: Int[Array, ""], state: State) -> State:
         taken, here = pairs[number, :1], pairs[number, 1:]
-        return engine.insert(state, begun.take(taken), here)
+        return engine.insert(state, prefilled.take(taken), here)
 
     return jax.lax.fori_loop(0, n, put, state)
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.types import TextBatch
 from igd_jax.decoding.edge_score import EdgeScore, at_edges
+from igd_jax.decoding.siblings import Siblings, siblings
 from igd_jax.items.trie import Trie
 
 
@@ -22,14 +22,13 @@ class Restricted:
     """Another edge score, with -inf on edges that lead to no allowed row.
 
     Attributes:
-      row: catalogue row of each leaf, ascending.
-      low, high: range of leaves below each edge out of a branching node.
+      row: catalogue row of each leaf.
+      siblings: edges out of branching nodes.
       then: score of legal edges.
     """
 
     row: Int[Array, " leaves"]
-    low: Int[Array, " E"]
-    high: Int[Array, " E"]
+    siblings: Siblings
     then: EdgeScore
 
     def of_rows(self, batch: TextBatch) -> tuple[Bool[Array, "B E_plus_1"] | None, Any]:
@@ -40,11 +39,10 @@ class Restricted:
         """
         if batch.allowed is None:
             return None, self.then.of_rows(batch)
-        allowed = batch.allowed[:, self.row]
-        rows = self.then.of_rows(replace(batch, allowed=jnp.zeros_like(batch.allowed).at[:, self.row].set(allowed)))
-        before = jnp.pad(jnp.cumsum(allowed, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
-        legal = before[:, self.high] > before[:, self.low]
-        return jnp.concatenate([legal, before[:, -1:] > 0], axis=1), rows
+        allowed = jnp.zeros_like(batch.allowed).at[:, self.row].set(batch.allowed[:, self.row])
+        legal = self.siblings.count(allowed) > 0
+        rows = self.then.of_rows(replace(batch, allowed=allowed))
+        return jnp.concatenate([legal, allowed.any(axis=1, keepdims=True)], axis=1), rows
 
     def __call__(self, logp: Float[Array, "B K C"], edge: Int[Array, "B K C"], rows: Any) -> Float[Array, "B K C"]:
         """The other score on legal edges, -inf elsewhere."""
@@ -57,5 +55,4 @@ class Restricted:
 
 def restricted(trie: Trie, then: EdgeScore) -> Restricted:
     """Make the score."""
-    low, high = (np.searchsorted(trie.row, bound).astype(np.int32) for bound in (trie.child_lo, trie.child_hi))
-    return Restricted(jnp.asarray(trie.row), jnp.asarray(low), jnp.asarray(high), then)
+    return Restricted(jnp.asarray(trie.row), siblings(trie), then)

@@ -12,7 +12,7 @@ from igd_jax.core.types import Recommendations, TextBatch
 from igd_jax.decoding.device_trie import Children, DeviceTrie
 from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.decoding.recurrence import Edges, Hypotheses, SearchOptions, advance, root
-from igd_jax.decoding.table import Rows, best
+from igd_jax.decoding.table import ScoredChildren, best
 from igd_jax.models.backbone import Backbone, KVCache, Prefix
 
 SEARCHES = JUMP, STEPWISE, EXACT = ("jump", "stepwise", "exact")
@@ -22,7 +22,7 @@ NARROW = 64
 """Children that are looked at for every node; wider nodes, which are few, take turns."""
 
 
-class Begun(NamedTuple):
+class Prefilled(NamedTuple):
     """Rows whose first tokens have been selected.
 
     Attributes:
@@ -35,10 +35,10 @@ class Begun(NamedTuple):
     hypotheses: Hypotheses
     of_rows: Any
 
-    def take(self, rows: Int[Array, " n"]) -> "Begun":
+    def take(self, rows: Int[Array, " n"]) -> "Prefilled":
         """The given rows of the batch."""
         hypotheses, of_rows = jax.tree.map(lambda x: x[rows], (self.hypotheses, self.of_rows))
-        return Begun(self.prefix.take(rows), hypotheses, of_rows)
+        return Prefilled(self.prefix.take(rows), hypotheses, of_rows)
 
 
 @struct.dataclass
@@ -72,7 +72,7 @@ class TrieSearch:
         """Children that can matter of a node other than the root: the recurrence keeps the best 2K candidates."""
         return min(2 * self.options.num_beams, self.trie.width)
 
-    def prefill(self, batch: TextBatch, shared: KVCache | None = None) -> Begun:
+    def prefill(self, batch: TextBatch, shared: KVCache | None = None) -> Prefilled:
         """Read the prompts and select the first tokens; `shared` is `Backbone.read_shared` of what they begin with."""
         model = self.model
         prefix, of_rows = model.prefill(batch, shared), self.edge_score.of_rows(batch)
@@ -80,7 +80,7 @@ class TrieSearch:
         children = self.trie.children(hypotheses.node, self.trie.root_width)
         logits, total = self.normalized(model, prefix.hidden[:, None])
         score = self.edge_scores(logits, total, jnp.zeros_like(hypotheses.node), children, of_rows)
-        return Begun(prefix, self.advanced(hypotheses, children.node, score), of_rows)
+        return Prefilled(prefix, self.advanced(hypotheses, children.node, score), of_rows)
 
     def is_open(self, state: Any) -> Bool[Array, " B"]:
         """Mask of the rows whose search continues."""
@@ -135,7 +135,7 @@ class TrieSearch:
         node: Int[Array, "B m"],
         place: Int[Array, "B m"],
         of_rows: Any,
-    ) -> Rows:
+    ) -> ScoredChildren:
         """The best `n_children` of each node other than the root; what it costs hardly depends on the widest node.
 
         Args:
@@ -145,26 +145,26 @@ class TrieSearch:
           of_rows: data of each row for the edge score.
         """
 
-        def rows_of(node: Int[Array, "B k"], place: Int[Array, "B k"], width: int) -> Rows:
+        def best_of(node: Int[Array, "B k"], place: Int[Array, "B k"], width: int) -> ScoredChildren:
             children = self.trie.children(node, width)
             score = self.edge_scores(logits, total, place, children, of_rows)
-            return best(Rows(children.node, score), self.n_children)
+            return best(ScoredChildren(children.node, score), self.n_children)
 
         narrow = min(NARROW, self.trie.width)
-        rows = rows_of(node, place, narrow)
+        found = best_of(node, place, narrow)
         if self.trie.width == narrow:
-            return rows
+            return found
 
-        def one_more(carried: tuple[Bool[Array, "B m"], Rows]) -> tuple[Bool[Array, "B m"], Rows]:
-            waits, rows = carried
+        def one_more(carried: tuple[Bool[Array, "B m"], ScoredChildren]) -> tuple[Bool[Array, "B m"], ScoredChildren]:
+            waits, found = carried
             turn = jnp.argmax(waits, axis=1)[:, None]
             one, its_place = (jnp.take_along_axis(x, turn, axis=1) for x in (node, place))
-            wide = rows_of(one, its_place, self.trie.width)
+            wide = best_of(one, its_place, self.trie.width)
             is_turn = waits & (jnp.arange(waits.shape[1])[None] == turn)
-            return waits & ~is_turn, jax.tree.map(partial(jnp.where, is_turn[..., None]), wide, rows)
+            return waits & ~is_turn, jax.tree.map(partial(jnp.where, is_turn[..., None]), wide, found)
 
         waits = self.trie.edges_of(node)[1] > narrow
-        return jax.lax.while_loop(lambda carried: carried[0].any(), one_more, (waits, rows))[1]
+        return jax.lax.while_loop(lambda carried: carried[0].any(), one_more, (waits, found))[1]
 
 
 def with_rows(old: Any, new: Any, rows: Int[Array, " n"]) -> Any:

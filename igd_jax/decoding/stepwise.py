@@ -8,7 +8,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Int
 
 from igd_jax.decoding.recurrence import Hypotheses
-from igd_jax.decoding.search import Begun, TrieSearch, with_rows
+from igd_jax.decoding.search import Prefilled, TrieSearch, with_rows
 from igd_jax.decoding.slots import SlotStore, empty_store, grow, put_rows, read_beams
 
 ROOMS = (16, 32)
@@ -34,13 +34,13 @@ class State:
 class Stepwise(TrieSearch):
     """The search as an engine; see `decoding.engine.Engine`."""
 
-    def begin(self, prefilled: Begun, *, width: int) -> State:
+    def begin(self, prefilled: Prefilled, *, width: int) -> State:
         """A state with room for titles of common length."""
         room, prefix = min(ROOMS[0], self._longest_room), prefilled.prefix
         store = empty_store(prefix.pad_to(max(width, prefix.width)), num_beams=self.options.num_beams, room=room)
         return State(store, prefilled.hypotheses, prefilled.of_rows)
 
-    def insert(self, state: State, prefilled: Begun, rows: Int[Array, " n"]) -> State:
+    def insert(self, state: State, prefilled: Prefilled, rows: Int[Array, " n"]) -> State:
         """Replace rows. The state must have its full room, so that slots can be reused as a ring buffer."""
         return State(
             put_rows(state.store, prefilled.prefix, rows),

@@ -36,7 +36,7 @@ class Reading(NamedTuple):
         return Tree(self.node, self.end)
 
 
-class Rows(NamedTuple):
+class ScoredChildren(NamedTuple):
     """The children of nodes that have been read, at most W of each, the best ones, by token.
 
     Attributes:
@@ -57,12 +57,12 @@ class Table:
     Attributes:
       kv: keys and values of the tokens.
       reading: the tokens; node -1 in free slots.
-      rows: the children of each node.
+      children: those of each node.
     """
 
     kv: KVCache
     reading: Reading
-    rows: Rows
+    children: ScoredChildren
 
     @property
     def n_slots(self) -> int:
@@ -83,7 +83,7 @@ class Table:
         """Number of free slots of each row."""
         return (self.reading.node < 0).sum(axis=1, dtype=jnp.int32)
 
-    def append(self, reading: Reading, rows: Rows, kv: KVCache) -> "Table":
+    def append(self, reading: Reading, children: ScoredChildren, kv: KVCache) -> "Table":
         """The table with what has been read in the first free slots of each row, where there must be enough of them."""
         is_free, n_tokens = self.reading.node < 0, reading.node.shape[1]
         n_up_to = jnp.cumsum(is_free, axis=1, dtype=jnp.int32)
@@ -94,9 +94,9 @@ class Table:
             spread = (..., *(None,) * (old.ndim - 2))
             return jnp.where(is_new[spread], jnp.take_along_axis(new, place[spread], axis=1), old)
 
-        reading, rows = jax.tree.map(put, (self.reading, self.rows), (reading, rows))
+        reading, children = jax.tree.map(put, (self.reading, self.children), (reading, children))
         slot = (n_up_to[:, None] <= jnp.arange(n_tokens)[None, :, None]).sum(axis=2, dtype=jnp.int32)
-        return Table(self.kv.write_slots(kv, slot), reading, rows)
+        return Table(self.kv.write_slots(kv, slot), reading, children)
 
     def keep(self, is_kept: Bool[Array, "B S"]) -> "Table":
         """The table with all other slots free."""
@@ -110,8 +110,8 @@ class Table:
         """The table with more slots."""
         more = n_slots - self.n_slots
         reading = Reading(*(jnp.pad(x, ((0, 0), (0, more)), constant_values=-1) for x in self.reading))
-        rows = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, more), (0, 0))), self.rows)
-        return Table(self.kv.pad_to(n_slots), reading, rows)
+        children = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, more), (0, 0))), self.children)
+        return Table(self.kv.pad_to(n_slots), reading, children)
 
 
 def empty_table(kv: KVCache, n_rows: int, n_slots: int, *, n_children: int, with_worth: bool) -> Table:
@@ -121,19 +121,19 @@ def empty_table(kv: KVCache, n_rows: int, n_slots: int, *, n_children: int, with
       kv: a cache of the model, of any number of slots.
       n_rows, n_slots: its size.
       n_children: W, the most children that are kept of a node.
-      with_worth: whether `Rows.worth` is kept.
+      with_worth: whether `ScoredChildren.worth` is kept.
     """
     reading = Reading(*(jnp.full((n_rows, n_slots), -1, jnp.int32) for _ in range(3)))
     numbers = jnp.zeros((n_rows, n_slots, n_children), jnp.float32)
-    rows = Rows(numbers.astype(jnp.int32), numbers, numbers if with_worth else None)
-    return Table(kv.empty(n_slots), reading, rows)
+    children = ScoredChildren(numbers.astype(jnp.int32), numbers, numbers if with_worth else None)
+    return Table(kv.empty(n_slots), reading, children)
 
 
-def best(rows: Rows, n_children: int) -> Rows:
+def best(children: ScoredChildren, n_children: int) -> ScoredChildren:
     """The best children of each node, in the order given, which breaks ties; padded if there are fewer columns."""
-    width = rows.score.shape[2]
+    width = children.score.shape[2]
     if width <= n_children:
         pad = ((0, 0), (0, 0), (0, n_children - width))
-        return Rows(jnp.pad(rows.child, pad), jnp.pad(rows.score, pad, constant_values=-jnp.inf))
-    column = jnp.sort(jax.lax.top_k(rows.score, n_children)[1], axis=2)
-    return Rows(*(jnp.take_along_axis(x, column, axis=2) for x in (rows.child, rows.score)))
+        return ScoredChildren(jnp.pad(children.child, pad), jnp.pad(children.score, pad, constant_values=-jnp.inf))
+    column = jnp.sort(jax.lax.top_k(children.score, n_children)[1], axis=2)
+    return ScoredChildren(*(jnp.take_along_axis(x, column, axis=2) for x in (children.child, children.score)))

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int
 
 from igd_jax.core.allowed import Allowed
 from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import places_in_rows
 
 POPULARITY_THIRDS = ("head", "mid", "tail")
 
@@ -79,7 +80,7 @@ def rank_of_item(
     by_row = offered[np.argsort(catalogue.row_of_item[offered], kind="stable")]
     size = np.bincount(catalogue.row_of_item[offered], minlength=catalogue.count.size)
     place = np.full(catalogue.row_of_item.size, -1)
-    place[by_row] = np.arange(by_row.size) - np.repeat(np.cumsum(size) - size, size)
+    place[by_row] = places_in_rows(size)
 
     rank = rank_of_target(ranked, catalogue.row_of_item[item])
     taken = np.where(ranked >= 0, size[ranked], 0)

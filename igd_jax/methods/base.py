@@ -216,7 +216,7 @@ def token_loss(model: Backbone, batch: TextBatch, tables: Any, state: LossState)
 
 def whole_text_loss(model: Backbone, batch: TextBatch, tables: Any, state: LossState) -> LossSum:
     """As `token_loss`, and of all tokens of prompts but the first, with weight 1; reports them as ``loss_prompt``."""
-    if batch.paths is not None:  # packs have slots for them
+    if batch.pack_trees is not None:  # packs have slots for them
         assert "prompt" in batch.annotations, "Objective.covers_prompt is False, but its loss covers prompts"
         in_prompt = batch.annotations["prompt"]
         weight, parts = batch.annotations["weight"] + in_prompt, parts_by_gain(batch) | {"loss_prompt": in_prompt}

@@ -22,7 +22,7 @@ from igd_jax.data.remainders import remainders
 from igd_jax.data.title_embeddings import kept_embeddings
 from igd_jax.decoding.engine import Engine, OneCall
 from igd_jax.decoding.grounding import (
-    Titles,
+    TitleEmbeddings,
     Trims,
     adjusted,
     collaborative_weight,
@@ -81,7 +81,7 @@ class Grounding(OneCall):
     graph: Any = struct.field(pytree_node=False)
     weights: Any
     embedder: Any
-    titles: Titles
+    titles: TitleEmbeddings
     row: Int[Array, " n"]
     trims: Trims
     popularity: Float[Array, " n"]
@@ -242,7 +242,7 @@ class BIGRec(Method):
             bos=tokenizer.bos,
         )
 
-    def _titles(self, context: Context, embedder: Decoder, rows: Ragged, trims: Trims) -> Titles:
+    def _titles(self, context: Context, embedder: Decoder, rows: Ragged, trims: Trims) -> TitleEmbeddings:
         """Embeddings of candidates, from a file or computed."""
         embeddings = kept_embeddings(
             embedder,

@@ -18,6 +18,7 @@ from flax import nnx, struct
 from jaxtyping import Array, Float, Int
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import places_in_rows
 from igd_jax.core.types import LossSum, TextBatch, prompt_batch
 from igd_jax.decoding.engine import Engine
 from igd_jax.methods.base import (
@@ -125,8 +126,7 @@ METHOD = CFT
 def position_weights(lengths: Int[np.ndarray, " items"], *, beta: float) -> Float[np.ndarray, " total"]:
     """Weight ``omega`` of each token of rows with these lengths, one row after another, float32."""
     last = np.repeat(np.maximum(lengths - 1, 1), lengths)
-    place = np.arange(len(last)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return (1.0 - place / last * (1.0 - beta)).astype(np.float32)
+    return (1.0 - places_in_rows(lengths) / last * (1.0 - beta)).astype(np.float32)
 
 
 def logits_without_history(model: Backbone, batch: TextBatch, prompt: Int[Array, " P"]) -> Float[Array, "B T V"]:

@@ -24,7 +24,7 @@ def real_tokens(batch: TextBatch | ItemBatch) -> int:
     """Tokens, or items of histories, that a model has to read: without padding, a shared prefix once."""
     if isinstance(batch, ItemBatch):
         return int(batch.history_mask.sum())
-    own = batch.prompt_mask.sum() + (0 if batch.paths else batch.target_mask.sum())  # packs hold targets' inputs
+    own = batch.prompt_mask.sum() + (0 if batch.pack_trees else batch.target_mask.sum())  # packs hold targets' inputs
     return len(batch.shared_prefix) + int(own)
 
 
@@ -55,8 +55,8 @@ def training_flops(
 def _decoder_forward(config: ModelConfig, batch: TextBatch) -> tuple[float, float]:
     """Operations of linear maps, and of attention: 4 per head width, pair of tokens and layer."""
     shared = len(batch.shared_prefix)
-    if batch.paths is not None:
-        own_pairs = (np.asarray(batch.paths.position, np.float64) + 1)[batch.prompt_mask].sum()
+    if batch.pack_trees is not None:
+        own_pairs = (np.asarray(batch.pack_trees.position, np.float64) + 1)[batch.prompt_mask].sum()
     else:
         own = (batch.prompt_mask.sum(axis=1) + batch.target_mask.sum(axis=1)).astype(np.float64)
         own_pairs = (own * (shared + (own + 1) / 2)).sum()

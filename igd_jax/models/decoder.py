@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from igd_jax.core.sharding import TENSOR, keep_rows
-from igd_jax.core.types import Paths, TextBatch
+from igd_jax.core.types import PackTrees, TextBatch
 from igd_jax.models.attention import XLA, KeyBlock
 from igd_jax.models.backbone import KVCache, Past, Prefix
 from igd_jax.models.config import ModelConfig
@@ -59,7 +59,7 @@ class Layer(nnx.Module):
         return hidden + self.mlp(self.mlp_norm(hidden), keys), new
 
 
-class Texts(NamedTuple):
+class Seen(NamedTuple):
     """What the tokens of a batch see.
 
     Attributes:
@@ -73,14 +73,14 @@ class Texts(NamedTuple):
     follows: Bool[Array, "B T"]
 
     @classmethod
-    def of_rows(cls, batch: TextBatch, valid: Bool[Array, "B T"]) -> "Texts":
+    def of_rows(cls, batch: TextBatch, valid: Bool[Array, "B T"]) -> "Seen":
         """Of rows that are one text each, all of them after the shared prefix."""
         return cls(positions_of(valid) + len(batch.shared_prefix), Causal(valid), jnp.ones_like(valid))
 
     @classmethod
-    def of_packs(cls, batch: TextBatch, paths: Paths) -> "Texts":
+    def of_packs(cls, batch: TextBatch, trees: PackTrees) -> "Seen":
         """Of packs of trees, whose tokens stand in depth-first order."""
-        return cls(paths.position, Tree(None, paths.leave), paths.follows_shared)
+        return cls(trees.position, Tree(None, trees.leave), trees.follows_shared)
 
 
 class Decoder(nnx.Module):
@@ -174,8 +174,8 @@ class Decoder(nnx.Module):
 
     def prefill(self, batch: TextBatch, shared: KVCache | None = None) -> Prefix:
         """Read the prompts; their padding is on the left, so the last column predicts the first token."""
-        texts = Texts.of_rows(batch, batch.prompt_mask)
-        hidden, kv = self._after_shared(batch.shared_prefix, batch.prompt, texts, shared=shared)
+        seen = Seen.of_rows(batch, batch.prompt_mask)
+        hidden, kv = self._after_shared(batch.shared_prefix, batch.prompt, seen, shared=shared)
         n_shared = len(batch.shared_prefix)
         mask = jnp.pad(batch.prompt_mask, ((0, 0), (n_shared, 0)), constant_values=True)
         return Prefix(kv, mask, length=mask.sum(axis=1, dtype=jnp.int32), hidden=hidden[:, -1])
@@ -195,8 +195,8 @@ class Decoder(nnx.Module):
 
     def target_hidden(self, batch: TextBatch) -> Float[Array, "B T D"]:
         """State of the token before each target token, which is a token of the prompt or of the target."""
-        if batch.paths is not None:
-            seen = Texts.of_packs(batch, batch.paths)
+        if batch.pack_trees is not None:
+            seen = Seen.of_packs(batch, batch.pack_trees)
             # Of packs, every token has the seed of a row, and draws as in the row alone.
             keys = path_keys(batch.seed, seen.positions) if self.dropout else None
             hidden, _ = self._after_shared(batch.shared_prefix, batch.prompt, seen, keys=keys)
@@ -205,7 +205,7 @@ class Decoder(nnx.Module):
         valid = jnp.concatenate([batch.prompt_mask, batch.target_mask], axis=1)
         shared = batch.shared_prefix
         if batch.seed is None or not self.dropout:
-            hidden, _ = self._after_shared(shared, tokens, Texts.of_rows(batch, valid))
+            hidden, _ = self._after_shared(shared, tokens, Seen.of_rows(batch, valid))
             return pick(hidden, batch.before)
         # Each row draws for itself, also for the tokens of the prefix, which are therefore not shared.
         tokens = jnp.concatenate([jnp.broadcast_to(shared[None], (len(tokens), len(shared))), tokens], axis=1)
@@ -222,7 +222,7 @@ class Decoder(nnx.Module):
         self,
         ids: Int[Array, " P"],
         tokens: Int[Array, "B T"],
-        texts: Texts,
+        seen: Seen,
         *,
         keys: Key[Array, "B T"] | None = None,
         shared: KVCache | None = None,
@@ -233,14 +233,14 @@ class Decoder(nnx.Module):
           Hidden states of `tokens`, and keys and values of both together [L B G P+T H].
         """
         if len(ids) == 0:
-            return self(tokens, positions=texts.positions, visible=texts.visible, keys=keys)
+            return self(tokens, positions=seen.positions, visible=seen.visible, keys=keys)
         kv = self.read_shared(ids) if shared is None else shared
         past = jax.tree.map(lambda x: jnp.broadcast_to(x, (x.shape[0], len(tokens), *x.shape[2:])), kv)
         hidden, new = self(
             tokens,
-            positions=texts.positions,
-            visible=texts.visible,
-            past=[(past, jnp.broadcast_to(texts.follows[..., None], (*tokens.shape, len(ids))))],
+            positions=seen.positions,
+            visible=seen.visible,
+            past=[(past, jnp.broadcast_to(seen.follows[..., None], (*tokens.shape, len(ids))))],
             keys=keys,
         )
         return hidden, jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=3), past, new)

@@ -53,8 +53,8 @@ class Block(nnx.Module):
 
     def __call__(
         self,
-        hidden: Float[Array, "B H D"],
-        valid: Bool[Array, "B H"],
+        hidden: Float[Array, "B J D"],
+        valid: Bool[Array, "B J"],
         *,
         n_last: int,
         keys: Key[Array, " B"] | None = None,
@@ -83,7 +83,7 @@ class SASRec(nnx.Module):
         self.norm = nnx.LayerNorm(config.width, rngs=rngs)
 
     def __call__(
-        self, history: Int[Array, "B H"], valid: Bool[Array, "B H"], seed: Int[Array, " B"] | None = None
+        self, history: Int[Array, "B J"], valid: Bool[Array, "B J"], seed: Int[Array, " B"] | None = None
     ) -> Float[Array, "B D"]:
         """Vector of each user, after the last column of `history`.
 

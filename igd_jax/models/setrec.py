@@ -44,7 +44,7 @@ class Layout(NamedTuple):
 
 
 def lay_out(
-    history_mask: Bool[Array, "B H"], *, n_instruction: int, n_response: int, n_tokens: int, gap: bool
+    history_mask: Bool[Array, "B J"], *, n_instruction: int, n_response: int, n_tokens: int, gap: bool
 ) -> Layout:
     """Number the tokens of instruction, history and response.
 
@@ -116,8 +116,8 @@ class SetModel(nnx.Module):
 
     def __call__(
         self,
-        history: Float[Array, "B H Z D"],
-        history_mask: Bool[Array, "B H"],
+        history: Float[Array, "B J Z D"],
+        history_mask: Bool[Array, "B J"],
         seed: Int[Array, " B"] | None = None,
     ) -> Float[Array, "B Z D"]:
         """Output of each query after a history of item tokens, in float32, by one forward pass.

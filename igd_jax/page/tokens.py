@@ -24,7 +24,7 @@ COSTLY = 6.0
 
 
 @dataclass(frozen=True)
-class Token:
+class ShownToken:
     """A token of a title.
 
     Attributes:
@@ -64,7 +64,7 @@ class HeatMap:
       n_queries: number of queries whose targets the means are of.
     """
 
-    titles: Sequence[Sequence[Token]]
+    titles: Sequence[Sequence[ShownToken]]
     by_gain: Columns
     n_queries: int
 
@@ -98,16 +98,16 @@ def heat_map(evaluated: Evaluated, *, max_examples: int) -> HeatMap:
 
 def _titles(
     session: Session, items: Sequence[int], starts: Sequence[int], before: Float[np.ndarray, " n"], after: TitleTokens
-) -> list[list[Token]]:
+) -> list[list[ShownToken]]:
     """Tokens of some titles; `starts` says where they begin in `before` and `after`."""
     ids, weight = session.index.item_tokens, training_weights(session)
-    titles: list[list[Token]] = []
+    titles: list[list[ShownToken]] = []
     darkest = float(after.gain[: starts[-1] + len(ids[items[-1]])].max())
     for item, start in zip(items, starts, strict=True):
         numbers = zip(ids[item].tolist(), weight[ids.start[item] :].tolist(), strict=False)
         titles.append(
             [
-                Token(
+                ShownToken(
                     *token_text(session.tokenizer, token),
                     float(after.gain[at]),
                     bool(after.forced[at]),

@@ -122,13 +122,14 @@ def _activations(session: Session, longest: TextBatch | ItemBatch) -> int | None
     if not isinstance(config, ModelConfig) or not isinstance(longest, TextBatch):
         return None
     shards = len(local_rows(row_shards(session.mesh), session.mesh))  # a process makes its own rows only
+    target = longest.target.shape[1]
     return activation_bytes(
         config,
         model.remat,
         rows=len(longest.prompt) // shards,
-        width=longest.shared_prefix.size + longest.prompt.shape[1] + (0 if longest.paths else longest.target.shape[1]),
+        width=longest.shared_prefix.size + longest.prompt.shape[1] + (0 if longest.pack_trees else target),
         target_rows=len(longest.target) // shards,
-        target=longest.target.shape[1],
+        target=target,
         vocab_size=vocab_size(session, config),
         itemsize=jnp.dtype(model.dtype).itemsize,
     )

@@ -8,15 +8,14 @@ from jaxtyping import Int
 
 from igd_jax.core.map_rows import in_groups
 from igd_jax.core.types import ItemBatch, TextBatch
-from igd_jax.data.batches import by_length, rows_of_step, seed_of_rows
+from igd_jax.data.batches import by_length, seed_of_rows
 from igd_jax.data.examples import Examples
 from igd_jax.data.packing import PackShape, place_rows
 from igd_jax.data.packs import make_packs
 from igd_jax.models.cost import real_tokens
 from igd_jax.session.batch import make_batch
-from igd_jax.session.packing import users_to_shuffle
-from igd_jax.session.plan import Plan
 from igd_jax.session.session import Session
+from igd_jax.session.train_plan import TrainPlan
 from igd_jax.training.mesh import local_rows
 from igd_jax.training.step import Group, grouped
 from igd_jax.training.train_log import Amount
@@ -79,7 +78,7 @@ def _packed(
 
 def step_inputs(
     session: Session,
-    plan: Plan,
+    plan: TrainPlan,
     batches_of: Callable[..., Iterator[TextBatch | ItemBatch]],
     flops: Callable[[Any], float],
     first: int,
@@ -97,12 +96,12 @@ def step_inputs(
       first: number of the first step, from 0.
       packs: as in `micro_batches`.
     """
-    mesh, seed, users = session.mesh, session.settings.train.seed, users_to_shuffle(session)
+    mesh = session.mesh
     size = plan.micro_batch_size if packs is None else packs.packs
     room = plan.global_batch_size // size if packs is None else packs.batches
     share = len(local_rows(size, mesh)) / size
     for step in range(first, plan.num_steps):
-        rows = rows_of_step(plan.n_rows, batch_size=plan.global_batch_size, seed=seed, step=step, users=users)
+        rows = plan.rows(step)
         batches = list(batches_of(rows, step=step))
         amount = Amount(len(rows), round(sum(map(real_tokens, batches)) / share), sum(map(flops, batches)) / share)
         yield grouped(batches, mesh, size=size, room=room), amount

@@ -15,7 +15,7 @@ from igd_jax.core.log import say
 from igd_jax.core.map_rows import in_groups
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.sharding import divisible, row_shards
-from igd_jax.data.batches import Users, by_length, padded_columns, rows_of_step, steps_per_epoch
+from igd_jax.data.batches import by_length, padded_columns
 from igd_jax.data.examples import Examples
 from igd_jax.data.packing import PackShape, Placed, own_lengths, per_pack, place_rows
 from igd_jax.methods.base import Objective
@@ -25,6 +25,7 @@ from igd_jax.models.cost import forward_flops_per_token
 from igd_jax.session.cost import backbone_config, vocab_size
 from igd_jax.session.sections import AUTO, PADDED, TREES
 from igd_jax.session.session import Session
+from igd_jax.session.train_plan import TrainPlan
 
 WIDTHS = (256, 384, 512, 1024)
 """Tokens of a pack, beside those of the longest row, of which the cheapest number is taken: in wide packs less is left
@@ -46,14 +47,9 @@ Sizes: TypeAlias = tuple[ModelConfig, int]
 """Sizes of the model, and number of the ids that it writes: read once, as they may be those of a file."""
 
 
-def users_to_shuffle(session: Session) -> Users | None:
-    """Users of the train rows, if users are what each epoch shuffles."""
-    if session.settings.train.shuffle == "rows":
-        return None
-    return Users(np.unique(session.rows("train").user.astype(str), return_inverse=True)[1])
-
-
-def choose_packs(session: Session, objective: Objective, *, train: Examples, valid: Examples) -> PackShape | None:
+def choose_packs(
+    session: Session, objective: Objective, plan: TrainPlan, *, train: Examples, valid: Examples
+) -> PackShape | None:
     """Sizes of packs for any rows of a run, from the packs of some steps; prints them. None = rows are padded.
 
     Raises:
@@ -73,7 +69,7 @@ def choose_packs(session: Session, objective: Objective, *, train: Examples, val
 
     trees = settings.packing == TREES
     free = PackShape(0, ANY, ANY, 0, trees=trees, shares_prefix=apart, covers_prompt=covers_prompt)
-    steps = _first_steps(session, len(train))
+    steps = _first_steps(plan)
     place = partial(_placed, train, steps, tokens)
     most = settings.global_batch_size * longest
     widths = [replace(free, width=width) for width in _widths(settings.pack_length, longest, most)]
@@ -183,13 +179,10 @@ def _padded_flops(sizes: Sizes, session: Session, examples: Examples, steps: Ste
     return found
 
 
-def _first_steps(session: Session, n_rows: int) -> Steps:
-    settings, users = session.settings.train, users_to_shuffle(session)
-    size, (fewest, most) = settings.global_batch_size, TRIED_STEPS
-    n_steps = min(max(fewest, min(most, TRIED_ROWS // size)), steps_per_epoch(n_rows, size))
-    return [
-        rows_of_step(n_rows, batch_size=size, seed=settings.seed, step=step, users=users) for step in range(n_steps)
-    ]
+def _first_steps(plan: TrainPlan) -> Steps:
+    fewest, most = TRIED_STEPS
+    n_steps = min(max(fewest, min(most, TRIED_ROWS // plan.global_batch_size)), plan.epoch)
+    return [plan.rows(step) for step in range(n_steps)]
 
 
 def _placed(examples: Examples, steps: Steps, item_tokens: Ragged, shape: PackShape) -> list[Placed]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from flax import nnx
 
-from igd_jax.core.log import say, told_alive
+from igd_jax.core.log import heartbeat, say
 from igd_jax.core.sharding import fetch, row_shards
 from igd_jax.core.types import ItemBatch, TextBatch
 from igd_jax.data.examples import Examples
@@ -69,7 +69,7 @@ class Sample:
         if not self._is_compiled:
             say("compiling the search of a sample recommendation")
             self._is_compiled = True
-        with told_alive("compiling"):
+        with heartbeat("compiling"):
             found = self._ranked(self._model_of(params))
         index, row = self._session.index, self._row
         ranked = found[found >= 0].tolist()

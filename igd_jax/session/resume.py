@@ -11,8 +11,8 @@ from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.core.metrics_log import MetricsWriter, last_step
 from igd_jax.core.process import is_first
-from igd_jax.session.plan import Plan
 from igd_jax.session.session import Session
+from igd_jax.session.train_plan import TrainPlan
 from igd_jax.session.weights import check_fingerprints, fingerprints
 from igd_jax.training.checkpoint import Checkpoints, abstract
 from igd_jax.training.step import TrainState
@@ -24,7 +24,7 @@ def resume(
     *,
     session: Session,
     workdir: Workdir,
-    plan: Plan,
+    plan: TrainPlan,
     n_valid: int,
     checkpoints: Checkpoints,
     metrics: MetricsWriter,
@@ -75,7 +75,7 @@ def resume(
     return state, progress
 
 
-def _follow(plan: Plan, step: int, progress: dict[str, Any], *, session: Session, n_valid: int) -> dict[str, Any]:
+def _follow(plan: TrainPlan, step: int, progress: dict[str, Any], *, session: Session, n_valid: int) -> dict[str, Any]:
     """Adapt progress to the current plan, and report what differs from the plan of the checkpoint."""
     if plan.is_over(step, worse=progress["worse"]):
         return progress

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int
 
 from igd_jax.core.log import Progress
 from igd_jax.core.map_rows import in_groups
-from igd_jax.core.ragged import ragged_index
+from igd_jax.core.ragged import places_in_rows, ragged_index
 from igd_jax.core.sharding import divisible
 from igd_jax.core.types import TextBatch
 from igd_jax.data.batches import by_length, make_text_batch
@@ -51,7 +51,7 @@ def title_tokens(
     found, lengths = token_statistics(ranker, examples, item, model=model), tokens.lengths[item]
     at = ragged_index(tokens.start[item], lengths)
     return TitleTokens(
-        np.arange(len(at)) - np.repeat(np.cumsum(lengths) - lengths, lengths),
+        places_in_rows(lengths),
         walk.gain[at],
         walk.forced[at],
         mass_left(ranker, walk)[at],

@@ -9,18 +9,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from igd_jax.core.background import made_ahead
-from igd_jax.core.log import say, told
+from igd_jax.core.log import say, with_progress
 from igd_jax.core.metrics_log import MetricsWriter
+from igd_jax.core.prefetch import prefetch
 from igd_jax.core.signals import Stop
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.data.examples import Examples
 from igd_jax.data.packing import PackShape
 from igd_jax.session.cost import flops_of
 from igd_jax.session.input import step_inputs
-from igd_jax.session.plan import Plan
 from igd_jax.session.preview import Sample
 from igd_jax.session.session import Session
+from igd_jax.session.train_plan import TrainPlan
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.mesh import put_batch
 from igd_jax.training.profile import Profiler
@@ -41,7 +41,7 @@ class Parts:
       sample: what the model recommends to one user, shown from time to time.
     """
 
-    plan: Plan
+    plan: TrainPlan
     examples: dict[str, Examples]
     batches_of: Callable[..., Iterator[TextBatch | ItemBatch]]
     packs: PackShape | None
@@ -65,7 +65,7 @@ def train_steps(
     """Train until the plan is over or a signal comes; the last step and the final progress, both saved."""
     plan, functions, step = parts.plan, parts.functions, int(state.step)
     flops, of_rows = flops_of(session, state), partial(parts.batches_of, parts.examples["train"])
-    with closing(made_ahead(step_inputs(session, plan, of_rows, flops, step, parts.packs))) as ahead:
+    with closing(prefetch(step_inputs(session, plan, of_rows, flops, step, parts.packs))) as ahead:
         while True:
             if plan.evaluates(step) and progress["evaluated"] < step:
                 progress = _evaluated(session, parts, state, progress, out, stop)
@@ -97,7 +97,7 @@ def _evaluated(
     size = plan.micro_batch_size if parts.packs is None else parts.packs.packs
     batches = parts.batches_of(examples, np.arange(len(examples)))
     n_batches = -(-len(examples) // size) if parts.packs is None else None  # packs are made on the way
-    with closing(made_ahead(put_batch(batch, session.mesh, size=size) for batch in batches)) as ready:
+    with closing(prefetch(put_batch(batch, session.mesh, size=size) for batch in batches)) as ready:
         watched = out.log.watch("evaluation", ready)
         valid = evaluate_loss(parts.functions, state, watched, stop, n_batches=n_batches)
     if not valid:
@@ -124,7 +124,7 @@ def evaluate_loss(
 ) -> dict[str, float] | None:
     """Weighted loss of a whole split, divided once; None if a signal to stop is received meanwhile."""
     sums: list[LossSum] = []
-    for (batch,) in told(([batch] for batch in batches), "valid", n_batches, "batches"):
+    for (batch,) in with_progress(([batch] for batch in batches), "valid", n_batches, "batches"):
         jax.block_until_ready(sums[-2:-1])  # keeps the device close behind, so that signals are handled soon
         if stop.check():
             return None

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
-from igd_jax.core.log import say, told_alive
+from igd_jax.core.log import heartbeat, say
 from igd_jax.core.types import ItemBatch
 from igd_jax.training.step import Batch, Group, shape_of
 
@@ -39,7 +39,7 @@ class Compilations:
             number += 1
             counted = f" ({number} of {n_shapes})" if number <= n_shapes > 1 else ""
             say(f"compiling the {what} of {_size(part)}{counted}")
-            with told_alive(f"at the {what}"):
+            with heartbeat(f"at the {what}"):
                 yield part
 
 
@@ -51,7 +51,7 @@ def _size(part: object) -> str:
         return f"{n_rows} rows of {n_items} items"
     n_rows, width = batch.prompt.shape[-2:]
     n_shared, (n_groups, n_target) = batch.shared_prefix.shape[-1], batch.target.shape[-2:]
-    if batch.paths is not None:
+    if batch.pack_trees is not None:
         return f"{n_rows} packs of {width} tokens after {n_shared} shared ones, {n_groups * n_target} targets"
     targets = f", targets of {n_target}" if n_target else ""
     return f"{n_rows} rows, prompts of {n_shared + width} tokens{targets}"

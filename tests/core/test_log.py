@@ -9,7 +9,7 @@ from contextlib import redirect_stderr, redirect_stdout
 import pytest
 
 from igd_jax.core import errors
-from igd_jax.core.log import Progress, duration, say, told, told_alive
+from igd_jax.core.log import Progress, duration, heartbeat, say, with_progress
 
 
 def test_progress_is_told_now_and_then_and_always_at_the_end(monkeypatch, capsys):
@@ -32,7 +32,7 @@ def test_parts_are_told_while_they_take_long_and_not_where_they_do_not(monkeypat
         (1.0, []),
         (6.0, ["read: 2/4 words (0.33/s, 6 s left)", "read: 3/4 words (0.25/s, 4 s left)"]),
     ):
-        for part in told([["a", "b"], ["c"], ["d"]], "read", 4, "words"):
+        for part in with_progress([["a", "b"], ["c"], ["d"]], "read", 4, "words"):
             now[0] += seconds
             assert part
         assert capsys.readouterr().out.splitlines() == lines
@@ -47,12 +47,12 @@ def test_times_for_people(seconds, shown):
 
 
 def test_a_block_that_cannot_say_how_far_it_is_is_told_to_be_alive(capsys):
-    with told_alive("compiling", every_seconds=0.01):
+    with heartbeat("compiling", every_seconds=0.01):
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline and not (told := capsys.readouterr().out):
             time.sleep(0.01)
     assert told.startswith("still compiling, since 0 s\n")
-    with told_alive("compiling", every_seconds=1000.0):
+    with heartbeat("compiling", every_seconds=1000.0):
         pass
     assert not any(thread.daemon and thread.name.endswith("(tell)") for thread in threading.enumerate())
 

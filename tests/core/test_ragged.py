@@ -5,7 +5,7 @@ from itertools import chain
 import numpy as np
 from plain_trie import lists_of
 
-from igd_jax.core.ragged import Ragged, ragged_index
+from igd_jax.core.ragged import Ragged, places_in_rows, ragged_index
 
 
 def test_ragged_rows_behave_as_lists():
@@ -23,6 +23,18 @@ def test_ragged_rows_behave_as_lists():
 
 def test_ragged_index_counts_on_from_each_first():
     assert ragged_index(np.array([7, 0, 3, 5]), np.array([2, 3, 0, 1])).tolist() == [7, 8, 0, 1, 2, 5]
+
+
+def test_places_in_rows_begin_anew_in_each():
+    assert places_in_rows(np.array([2, 0, 3, 1])).tolist() == [0, 1, 0, 1, 2, 0]
+    assert places_in_rows(np.zeros(0, np.int32)).tolist() == []
+
+
+def test_each_row_is_followed_by_that_of_the_same_number():
+    rng = np.random.default_rng(2)
+    first, second = ([rng.integers(0, 99, rng.integers(0, 4)).tolist() for _ in range(20)] for _ in range(2))
+    both = Ragged.from_lists(first).followed_by(Ragged.from_lists(second))
+    assert lists_of(both) == [a + b for a, b in zip(first, second, strict=True)]
 
 
 def test_parts_are_concatenated_and_groups_of_rows_joined():

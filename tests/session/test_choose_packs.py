@@ -14,6 +14,7 @@ from igd_jax.session import packing
 from igd_jax.session.cost import backbone_config
 from igd_jax.session.input import micro_batches
 from igd_jax.session.packing import choose_packs
+from igd_jax.session.train_plan import TrainPlan
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,8 @@ def test_rows_of_an_evaluation_are_placed_together_whatever_the_size_of_a_step(t
     session = session_of(config, tmp_path)
     objective = session.method.objective(session.context(session.index))
     train = session.examples(session.rows("train"))
-    packs, rows = choose_packs(session, objective, train=train, valid=train), np.arange(len(train))
+    packs = choose_packs(session, objective, TrainPlan(session, len(train)), train=train, valid=train)
+    rows = np.arange(len(train))
     batches = [*micro_batches(session, objective.annotations, train, rows, packs=packs)]
     placed = place_rows(train, rows, session.index.item_tokens, packs)
     assert len(batches) == -(-placed.n_packs // packs.packs) < len(rows) / 8
@@ -92,4 +94,4 @@ def _chosen(tiny, tmp_path, changes=None):
     session = session_of(tiny_run.tiny_config(tiny, {"train.packing": "rows"} | (changes or {})), tmp_path)
     objective = session.method.objective(session.context(session.index))
     train, valid = (session.examples(session.rows(split)) for split in ("train", "valid"))
-    return choose_packs(session, objective, train=train, valid=valid)
+    return choose_packs(session, objective, TrainPlan(session, len(train)), train=train, valid=valid)

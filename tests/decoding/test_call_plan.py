@@ -11,12 +11,12 @@ from searches import assert_same_lists, engine_of, index_of, jump_of, lists
 from tiny_models import VOCAB, random_model
 
 from igd_jax.decoding import jump as jumping
+from igd_jax.decoding.call_plan import on_paths, shared_out
 from igd_jax.decoding.chains import chains_of
 from igd_jax.decoding.engine import finish, grow, start
-from igd_jax.decoding.plan import on_paths, shared_out
 from igd_jax.decoding.prospect import Wanted
 from igd_jax.decoding.recurrence import root
-from igd_jax.decoding.table import Reading, Rows, empty_table
+from igd_jax.decoding.table import Reading, ScoredChildren, empty_table
 from igd_jax.models.backbone import KVCache
 
 
@@ -48,16 +48,16 @@ def test_new_tokens_take_the_first_free_slots_and_nothing_else_moves():
     for first in range(100, 200, 10):
         is_token = np.arange(n_tokens) < rng.integers(0, n_tokens + 1, (n_rows, 1))
         node = np.where(is_token, np.arange(n_tokens) + first, -1).astype(np.int32)
-        rows = Rows(jnp.asarray(np.stack([node, node + 1], axis=2)), jnp.zeros((n_rows, n_tokens, 2)))
+        children = ScoredChildren(jnp.asarray(np.stack([node, node + 1], axis=2)), jnp.zeros((n_rows, n_tokens, 2)))
         value = jnp.broadcast_to(jnp.asarray(node, jnp.float32)[None, :, None, :, None], (2, n_rows, 1, n_tokens, 2))
-        table = table.append(Reading(*map(jnp.asarray, (node, node + 1, node))), rows, KVCache(value, -value))
+        table = table.append(Reading(*map(jnp.asarray, (node, node + 1, node))), children, KVCache(value, -value))
         for row, slots in enumerate(held):
             free = [slot for slot in range(n_slots) if slot not in slots]
             slots |= dict(zip(free, node[row][is_token[row]].tolist(), strict=False))
             assert {slot: x for slot, x in enumerate(table.reading.node[row].tolist()) if x >= 0} == slots
             for slot, x in slots.items():
                 assert table.kv.key[1, row, 0, slot, 1] == -table.kv.value[0, row, 0, slot, 0] == x
-                assert table.rows.child[row, slot, 1] == x + 1
+                assert table.children.child[row, slot, 1] == x + 1
         held = [{slot: x for slot, x in slots.items() if x % 3 and slot < n_slots - n_tokens} for slots in held]
         table = table.keep(jnp.array([[slot in slots for slot in range(n_slots)] for slots in held]))
         assert table.n_free.tolist() == [n_slots - len(slots) for slots in held]

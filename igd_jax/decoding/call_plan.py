@@ -10,13 +10,13 @@ from jaxtyping import Array, Bool, Int
 from igd_jax.decoding.chains import Chains
 from igd_jax.decoding.prospect import ROUNDS, Wanted, chains_from
 from igd_jax.decoding.recurrence import Hypotheses
-from igd_jax.decoding.table import Reading, Rows, Table
+from igd_jax.decoding.table import Reading, ScoredChildren, Table
 
 LOWEST = -1e30
 """In the place of -inf in sums that may not become NaN."""
 
 
-class Plan(NamedTuple):
+class CallPlan(NamedTuple):
     """What a call reads.
 
     Attributes:
@@ -34,7 +34,7 @@ class Plan(NamedTuple):
     is_read: Bool[Array, "B G"]
 
 
-def laid_out(wanted: Wanted, chains: Chains, n_tokens: int) -> Plan:
+def laid_out(wanted: Wanted, chains: Chains, n_tokens: int) -> CallPlan:
     """Chains one after another, cut at the end of the call."""
     column = jnp.arange(n_tokens)[None]
     after = jnp.cumsum(wanted.length, axis=1)
@@ -46,7 +46,8 @@ def laid_out(wanted: Wanted, chains: Chains, n_tokens: int) -> Plan:
     node, end, depth = (jnp.where(is_token, jnp.take_along_axis(x, chain, axis=1), -1) for x in of_chain)
     shift = jnp.where(is_token, column, 0)
     reading = Reading(node + shift, end, depth + shift)
-    return Plan(wanted, reading, chain, jnp.clip(after - 1, 0, n_tokens - 1), (wanted.length > 0) & (before < n_tokens))
+    is_read = (wanted.length > 0) & (before < n_tokens)
+    return CallPlan(wanted, reading, chain, jnp.clip(after - 1, 0, n_tokens - 1), is_read)
 
 
 def needed_chains(table: Table, hypotheses: Hypotheses, chains: Chains, *, max_length: int) -> Wanted:
@@ -81,32 +82,32 @@ def known_chains(
     table: Table, hypotheses: Hypotheses, needed: Wanted, chains: Chains, *, n_chains: int, max_length: int
 ) -> Wanted:
     """The best chains whose scores are known, below a beam and not needed yet."""
-    assert table.rows.worth is not None
+    assert table.children.worth is not None
     is_below = _is_below(table, hypotheses, chains) & hypotheses.is_open[:, None]
-    is_needed = _is_among(table.rows.child, jnp.where(needed.length > 0, needed.start, -1))
-    worth = jnp.where(is_below[..., None] & ~is_needed, table.rows.worth, -jnp.inf)
+    is_needed = _is_among(table.children.child, jnp.where(needed.length > 0, needed.start, -1))
+    worth = jnp.where(is_below[..., None] & ~is_needed, table.children.worth, -jnp.inf)
     n_children = worth.shape[2]
     worth, place = jax.lax.top_k(worth.reshape(len(worth), -1), n_chains)
-    start = jnp.take_along_axis(table.rows.child.reshape(len(worth), -1), place, axis=1)
+    start = jnp.take_along_axis(table.children.child.reshape(len(worth), -1), place, axis=1)
     depth = jnp.take_along_axis(table.reading.depth, place // n_children, axis=1) + 1
     return chains_from(chains, start, depth, worth, max_length=max_length)
 
 
-def without_read(table: Table, plan: Plan) -> Table:
+def without_read(table: Table, plan: CallPlan) -> Table:
     """The table whose rows no longer offer the chains of a plan."""
-    rows = table.rows
-    if rows.worth is None:
+    children = table.children
+    if children.worth is None:
         return table
-    is_read = _is_among(rows.child, jnp.where(plan.is_read, plan.wanted.start, -1))
-    return replace(table, rows=rows._replace(worth=jnp.where(is_read, -jnp.inf, rows.worth)))
+    is_read = _is_among(children.child, jnp.where(plan.is_read, plan.wanted.start, -1))
+    return replace(table, children=children._replace(worth=jnp.where(is_read, -jnp.inf, children.worth)))
 
 
-def with_worth(plan: Plan, rows: Rows, chains: Chains, *, max_length: int) -> Rows:
+def with_worth(plan: CallPlan, children: ScoredChildren, chains: Chains, *, max_length: int) -> ScoredChildren:
     """What has been read, with the scores of the paths to the children that may be read next."""
     reading, wanted = plan.reading, plan.wanted
     column = jnp.arange(reading.node.shape[1])[None, :, None]
     is_earlier = (plan.chain[:, :, None] == plan.chain[:, None]) & (column > column.transpose(0, 2, 1))
-    forced = jnp.maximum(rows.score[..., 0], LOWEST)
+    forced = jnp.maximum(children.score[..., 0], LOWEST)
     within = jnp.where(is_earlier, forced[:, None], 0.0).sum(axis=2)
 
     def of_last(x: Array) -> Array:
@@ -115,17 +116,17 @@ def with_worth(plan: Plan, rows: Rows, chains: Chains, *, max_length: int) -> Ro
     # A chain that follows another one of the call had a guess; now the scores between them are known.
     follows = (wanted.above >= 0)[:, :, None] & (wanted.above[:, :, None] == of_last(reading.node)[:, None])
     before = jnp.argmax(follows, axis=2)
-    child, score = (jnp.take_along_axis(of_last(x), before[..., None], axis=1) for x in (rows.child, rows.score))
+    child, score = (jnp.take_along_axis(of_last(x), before[..., None], axis=1) for x in children[:2])
     into = jnp.where(child == wanted.start[..., None], score, -jnp.inf).max(axis=2)
     path = wanted.worth
     for _ in range(ROUNDS):
         through = jnp.take_along_axis(path + of_last(within), before, axis=1) + into
         path = jnp.where(wanted.above >= 0, through, path)
 
-    worth = (jnp.take_along_axis(path, plan.chain, axis=1) + within)[..., None] + rows.score
-    may_be_read = chains.length[rows.child] > 0
-    may_be_read &= (reading.depth + 1 < max_length)[..., None] & ~_is_among(rows.child, reading.node)
-    return rows._replace(worth=jnp.where(may_be_read, worth, -jnp.inf))
+    worth = (jnp.take_along_axis(path, plan.chain, axis=1) + within)[..., None] + children.score
+    may_be_read = chains.length[children.child] > 0
+    may_be_read &= (reading.depth + 1 < max_length)[..., None] & ~_is_among(children.child, reading.node)
+    return children._replace(worth=jnp.where(may_be_read, worth, -jnp.inf))
 
 
 def _is_below(table: Table, hypotheses: Hypotheses, chains: Chains) -> Bool[Array, "B S"]:

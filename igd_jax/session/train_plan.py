@@ -1,11 +1,14 @@
-"""Duration of training, and the steps at which it is evaluated."""
+"""Duration of training, the rows of each step, and the steps at which it is evaluated."""
 
-from igd_jax.data.batches import steps_per_epoch
-from igd_jax.session.settings import Settings
+import numpy as np
+from jaxtyping import Int
+
+from igd_jax.data.batches import Users, rows_of_step, steps_per_epoch
+from igd_jax.session.session import Session
 
 
-class Plan:
-    """Numbers that follow from the settings and the size of the train split; as text, one line.
+class TrainPlan:
+    """What follows from the settings and the train split; as text, one line.
 
     Attributes:
       n_rows: number of train rows in use.
@@ -15,18 +18,28 @@ class Plan:
       global_batch_size, micro_batch_size, patience: as in the settings.
     """
 
-    def __init__(self, settings: Settings, n_rows: int):
-        train = settings.train
+    def __init__(self, session: Session, n_rows: int):
+        train = session.settings.train
         self.n_rows, self.patience = n_rows, train.patience
         self.global_batch_size, self.micro_batch_size = train.global_batch_size, train.micro_batch_size
         self.epoch = steps_per_epoch(n_rows, self.global_batch_size)
         self.num_steps = train.num_steps or train.num_epochs * self.epoch
         self.eval_every_steps = train.eval_every_steps or self.epoch
+        self._seed = train.seed
+        self._users: Users | None = None
+        if train.shuffle == "users":
+            self._users = Users(np.unique(session.rows("train").user.astype(str), return_inverse=True)[1])
 
     def __str__(self) -> str:
         return (
             f"plan: {self.num_steps:,} steps of {self.global_batch_size} rows ({self.epoch:,} steps per epoch of "
             f"{self.n_rows:,} rows), micro-batches of {self.micro_batch_size}"
+        )
+
+    def rows(self, step: int) -> Int[np.ndarray, " b"]:
+        """Train rows of the batch at `step` (from 0), drawn as `train.shuffle` says."""
+        return rows_of_step(
+            self.n_rows, batch_size=self.global_batch_size, seed=self._seed, step=step, users=self._users
         )
 
     def evaluates(self, step: int) -> bool:

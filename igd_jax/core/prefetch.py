@@ -9,7 +9,7 @@ Part = TypeVar("Part")
 _END: Any = object()
 
 
-def made_ahead(parts: Iterator[Part], *, room: int = 2) -> Generator[Part, None, None]:
+def prefetch(parts: Iterator[Part], *, room: int = 2) -> Generator[Part, None, None]:
     """Pass on the same parts in the same order, each made in a thread while earlier ones are used.
 
     An error in the making of a part is raised where that part would have come. The thread ends with the iterator, or
@@ -19,7 +19,7 @@ def made_ahead(parts: Iterator[Part], *, room: int = 2) -> Generator[Part, None,
       parts: the parts; nothing else may read them from now on.
       room: largest number of parts that wait or are being made.
     """
-    with ThreadPoolExecutor(1, thread_name_prefix="made_ahead") as pool:
+    with ThreadPoolExecutor(1, thread_name_prefix="prefetch") as pool:
 
         def more() -> Future[Part]:
             return pool.submit(next, parts, _END)
