@@ -27,7 +27,7 @@ from igd_jax.methods.base import Method
 from igd_jax.models.attention import XLA
 from igd_jax.models.config import LARGE
 from igd_jax.models.load import config_of, kind_of
-from igd_jax.session.checks import KINDS, Argument, check_names, check_type, read_section
+from igd_jax.session.checks import KINDS, check_argument_size, check_names, check_type, read_section
 from igd_jax.session.sections import (
     AUTO,
     PADDED,
@@ -123,7 +123,7 @@ def _typed_args(given: MethodSettings) -> MethodSettings:
         kind = takes.get(name)
         if kind in KINDS:
             check_type(field := f"method.args.{name}", value, kind)
-            Argument()(field, value)
+            check_argument_size(field, value)
         args[name] = kind(value) if kind in KINDS else value
     return MethodSettings(given.name, args)
 
