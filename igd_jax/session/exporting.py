@@ -148,7 +148,7 @@ def _write_items(path: Path, session: Session, index: ItemIndex) -> None:
     """A line for each item of the catalogue."""
     number = np.cumsum(index.is_candidate) - 1
     row = np.where(index.candidates, number[index.catalog.row_of_item], -1)
-    columns = session.prepared.item_ids, session.prepared.titles, row.tolist(), session.counts.tolist()
+    columns = session.prepared.item_ids, session.prepared.titles, row.tolist(), session.index.counts.tolist()
     items = zip(*columns, session.seen.tolist(), strict=True)
     append_lines(
         path,

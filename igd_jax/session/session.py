@@ -53,9 +53,8 @@ class Session:
       tokenizer: tokenizer of the run.
       identifiers: identifiers of the items.
       prompts: prompts around histories.
-      counts: number of train targets per item, over the train rows in use.
-      seen: mask of the items in those rows, as a target or in a history.
-      index: items, with the candidates of training.
+      seen: mask of the items in the train rows in use, as a target or in a history.
+      index: items, with the candidates of training, and their counts over those rows.
       method: method of training and decoding.
       mesh: devices.
       fingerprint: text that changes with the data, the tokenizer, the identifiers and the train rows in use.
@@ -67,7 +66,6 @@ class Session:
     tokenizer: Tokenizer
     identifiers: Identifiers
     prompts: Prompts
-    counts: Int[np.ndarray, " items"]
     seen: Bool[np.ndarray, " items"]
     index: ItemIndex
     method: Method
@@ -104,7 +102,7 @@ class Session:
         if which == self.settings.data.candidates:
             return self.index
         ids, titles, option = self.prepared.item_ids, self.prepared.titles, "config.decode.candidates"
-        candidates = choose_candidates(which, ids, titles, counts=self.counts, seen=self.seen, option=option)
+        candidates = choose_candidates(which, ids, titles, counts=self.index.counts, seen=self.seen, option=option)
         index = self.index.with_candidates(candidates)
         say(describe_index(which, index))
         return index
@@ -113,7 +111,7 @@ class Session:
     def catalogue(self) -> CatalogueRows:
         """The catalogue as metrics see it, with the candidates of decoding."""
         row_of_item, candidates = self.index.catalog.row_of_item, self.decode_index.candidates
-        return CatalogueRows.of_items(row_of_item, candidates=candidates, counts=self.counts, seen=self.seen)
+        return CatalogueRows.of_items(row_of_item, candidates=candidates, counts=self.index.counts, seen=self.seen)
 
     def rows(self, split: str) -> Rows:
         """Rows of a split that are in use, in its order: all, except of train (`rows_in_use`)."""
@@ -187,7 +185,8 @@ class ItemFacts(NamedTuple):
     """What the train rows in use say of the items.
 
     Attributes:
-      counts, seen: as in `Session`.
+      counts: number of train targets per item.
+      seen: as in `Session`.
       candidates: mask of the items that may be recommended.
       mark: text or numbers that change with the rows in use.
     """
@@ -225,7 +224,6 @@ def put_together(
         tokenizer=tokenizer,
         identifiers=identifiers,
         prompts=Prompts(settings.data.prompt, settings.data.category, tokenizer, identifiers, tokens),
-        counts=facts.counts,
         seen=facts.seen,
         index=index,
         method=load_method(settings.method.name, settings.method.args),
