@@ -15,7 +15,6 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import append_lines, write_json
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.shown import shortened
-from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.decoding.search import EXACT
 from igd_jax.items.index import ItemIndex
@@ -173,9 +172,9 @@ def _settings(
     session: Session, index: ItemIndex, trained: Trained, *, end: list[int], notes: list[str]
 ) -> dict[str, Any]:
     """Content of ``igd_jax.json``."""
-    decode, data = session.settings.decode, session.settings.data
+    decode = session.settings.decode
     options = decode_options(decode, index)
-    words = vars(filled(data.prompt, category=data.category))
+    words = vars(session.settings.data.template)
     shown = ("apart", "lead", "before", "after", "closing", "quote")
     prompt = {"bos": session.tokenizer.bos, **{name: words[name] for name in shown}}
     after, before = _temperatures(session, index, trained)

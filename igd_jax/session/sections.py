@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from igd_jax.data.collaborative import FILE as COLLABORATIVE
 from igd_jax.data.prepared import SPLITS
-from igd_jax.data.templates import TEMPLATES
+from igd_jax.data.templates import TEMPLATES, Template, filled
 from igd_jax.decoding.normalizing import NORMALIZE
 from igd_jax.decoding.search import SEARCHES
 from igd_jax.evaluation.queries import PROTOCOLS
@@ -47,6 +47,11 @@ class DataSettings:
     max_length: Annotated[int, Range(1, 1_048_576, "a number of tokens")]
     candidates: Annotated[str, Existing(ITEM_FILE, words=CANDIDATES)]
     max_examples: AllOrSome
+
+    @property
+    def template(self) -> Template:
+        """The template of prompts and answers, with its nouns."""
+        return filled(self.prompt, category=self.category)
 
 
 TOKENIZER = Existing(

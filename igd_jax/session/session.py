@@ -26,7 +26,6 @@ from igd_jax.core.shown import shown
 from igd_jax.data.examples import Examples, item_examples, make_examples, room_beside
 from igd_jax.data.prepared import Prepared, Rows, headline, load
 from igd_jax.data.prompts import Prompts, render
-from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_tokenizer
 from igd_jax.evaluation.metrics import CatalogueRows
 from igd_jax.evaluation.queries import evenly_spaced, make_queries
@@ -212,8 +211,8 @@ def put_together(
       tokens: folder of the cache of tokenised text.
     """
     say(describe(tokenizer))
-    around = filled(settings.data.prompt, category=settings.data.category).around
-    source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, tokens, around)
+    template = settings.data.template
+    source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, tokens, template.around)
     identifiers = identifiers_class(settings.identifiers.name)(source)
     item_tokens = identifiers.rows()
     index = build_index(prepared.titles, item_tokens, facts.counts, candidates=facts.candidates)
@@ -223,7 +222,7 @@ def put_together(
         prepared=prepared,
         tokenizer=tokenizer,
         identifiers=identifiers,
-        prompts=Prompts(settings.data.prompt, settings.data.category, tokenizer, identifiers, tokens),
+        prompts=Prompts(template, tokenizer, identifiers, tokens),
         seen=facts.seen,
         index=index,
         method=load_method(settings.method.name, settings.method.args),
@@ -291,7 +290,7 @@ def choose_tokenizer(settings: Settings, workdir: Workdir, prepared: Prepared) -
     if settings.tokenizer.path:
         return load_tokenizer(Path(settings.tokenizer.path))
     say(f"training a tokenizer on {len(prepared.titles):,} titles")
-    template = "".join(render(settings.data.prompt, [], category=settings.data.category))
-    before, after = filled(settings.data.prompt, category=settings.data.category).around
-    texts = [template, *(before + title + after for title in prepared.titles)]
+    template = settings.data.template
+    before, after = template.around
+    texts = ["".join(render(template, [])), *(before + title + after for title in prepared.titles)]
     return train_tokenizer(texts, vocab_size=settings.tokenizer.vocab_size)
