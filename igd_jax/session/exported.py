@@ -66,8 +66,7 @@ def exported_session(config: ConfigDict, folder: Path) -> tuple[Session, Workdir
     cache_compilations()
     prepared, facts = _items(folder, fingerprint=str(content.get("data_fingerprint")))
     workdir, mesh = Workdir(str(folder / "run")), make_mesh(**vars(settings.mesh))
-    cache = workdir.path / "cache"
-    session = put_together(settings, prepared, load_tokenizer(folder), facts, mesh, cache, cache)
+    session = put_together(settings, prepared, load_tokenizer(folder), facts, mesh, workdir.cache, workdir.cache)
     _check_trie(folder / TRIE, session.index)
     if not session.method.beam_search:
         raise InputError(

@@ -49,16 +49,16 @@ def backbone_of(trained: Trained, method: str) -> Decoder | T5:
 def check_adapter(session: Session) -> LoRA:
     """Settings of the adapters that were trained; raises `InputError` unless they alone make the model."""
     given = session.settings.model
-    problem = ""
-    if not given.lora_rank:
+    lora = given.lora
+    if lora is None:
         problem = "config.model.lora_rank is 0: there are none"
     elif not given.path:
         problem = "config.model.path is empty: they adapt random weights that are in no folder"
     elif session.identifiers.vocab_size > session.tokenizer.vocab_size:
         problem = "embeddings of new ids were trained beside them"
-    if problem:
-        raise InputError(f"--adapter asks for adapters alone, but {problem}; leave it out to export the whole model")
-    return LoRA(given.lora_rank, given.lora_alpha, given.lora_targets, given.lora_dropout)
+    else:
+        return lora
+    raise InputError(f"--adapter asks for adapters alone, but {problem}; leave it out to export the whole model")
 
 
 def write_folder(

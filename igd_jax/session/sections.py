@@ -19,7 +19,7 @@ from igd_jax.models import config as decoders
 from igd_jax.models import quantized, t5_config
 from igd_jax.models.attention import ATTENTION
 from igd_jax.models.layers import REMAT
-from igd_jax.models.lora import TARGETS
+from igd_jax.models.lora import TARGETS, LoRA
 from igd_jax.session.checks import Existing, OneOf, Range, SomeOf, Text
 from igd_jax.training.optimizer import BFLOAT16, SCHEDULES
 from igd_jax.training.step import NORMALIZERS
@@ -93,6 +93,13 @@ class ModelSettings:
     quantize: Annotated[str, OneOf(("", *quantized.KINDS))]
     remat: Annotated[str, OneOf(REMAT)]
     attention: Annotated[str, OneOf(ATTENTION)]
+
+    @property
+    def lora(self) -> LoRA | None:
+        """Settings of the adapters; None if all weights are tuned."""
+        if not self.lora_rank:
+            return None
+        return LoRA(self.lora_rank, self.lora_alpha, self.lora_targets, self.lora_dropout)
 
 
 @dataclass(frozen=True)

@@ -177,7 +177,7 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     whole = used is prepared.splits["train"]
     facts = ItemFacts(counts, seen, candidates, str(len(used)) if whole else rows_in_use(prepared, settings))
     tokens = token_folder(Path(settings.data.dir), workdir)
-    return put_together(settings, prepared, tokenizer, facts, mesh, tokens, workdir.path / "cache")
+    return put_together(settings, prepared, tokenizer, facts, mesh, tokens, workdir.cache)
 
 
 class ItemFacts(NamedTuple):
@@ -280,7 +280,7 @@ def token_folder(data: Path, workdir: Workdir) -> Path:
     data = Path(os.path.abspath(data))
     folder = data.with_name(f"{data.name}.tokens")
     is_writable = os.access(folder if os.path.lexists(folder) else data.parent, os.W_OK | os.X_OK)
-    return folder if is_writable else workdir.path / "cache"
+    return folder if is_writable else workdir.cache
 
 
 def choose_tokenizer(settings: Settings, workdir: Workdir, prepared: Prepared) -> Tokenizer:
