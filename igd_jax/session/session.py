@@ -156,8 +156,9 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
       InputError: data, tokenizer, identifiers or candidates are missing or unusable.
     """
     cache_compilations()
-    settings = sized(settings, workdir)
-    check_positions(settings)
+    method = load_method(settings.method.name, settings.method.args)
+    settings = sized(settings, method, workdir)
+    check_positions(settings, method)
     mesh = make_mesh(**vars(settings.mesh))
     say(f"reading {settings.data.dir}")
     prepared = load(Path(settings.data.dir))
@@ -177,7 +178,7 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     whole = used is prepared.splits["train"]
     facts = ItemFacts(counts, seen, candidates, str(len(used)) if whole else rows_in_use(prepared, settings))
     tokens = token_folder(Path(settings.data.dir), workdir)
-    return put_together(settings, prepared, tokenizer, facts, mesh, tokens, workdir.cache)
+    return put_together(settings, method, prepared, tokenizer, facts, mesh, tokens, workdir.cache)
 
 
 class ItemFacts(NamedTuple):
@@ -198,6 +199,7 @@ class ItemFacts(NamedTuple):
 
 def put_together(
     settings: Settings,
+    method: Method,
     prepared: Prepared,
     tokenizer: Tokenizer,
     facts: ItemFacts,
@@ -225,7 +227,7 @@ def put_together(
         prompts=Prompts(template, tokenizer, identifiers, tokens),
         seen=facts.seen,
         index=index,
-        method=load_method(settings.method.name, settings.method.args),
+        method=method,
         mesh=mesh,
         fingerprint=fingerprint(
             prepared.meta["fingerprint"],
