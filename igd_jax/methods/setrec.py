@@ -105,7 +105,10 @@ class SETRec(Method):
       trained_queries: whether queries are trained, as published; otherwise they stay as they were drawn.
     """
 
-    model_kind, inputs, decoding_args, beam_search = "setrec", "items", ("beta",), False
+    model_kind = "setrec"
+    inputs = "items"
+    decoding_args = ("beta",)
+    beam_search = False
     score = "sum of inner products of predicted vectors and those of the item; the larger the better"
     needs_collaborative = False
 
