@@ -29,6 +29,10 @@ from igd_jax.session.session import Session, set_up
 from igd_jax.session.settings import settings_from
 
 ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+"""Folder of data and models beside the repository."""
+AMAZON_BOOKS, QWEN_TOKENIZER = SHARED / "data" / "amazon_books", SHARED / "data" / "qwen2.5-tokenizer"
+TINY_MODEL = SHARED / "models" / "tiny-qwen2-books"
 LOAD_AT_START = os.getloadavg()[0]
 """Load average of the minute before the program started; near 0 on an idle machine."""
 
@@ -64,9 +68,8 @@ def build_dict_trie(index: ItemIndex) -> Node:
 
 def define_flags() -> None:
     """``--data`` and ``--model``."""
-    shared = ROOT.parent / "shared"
-    flags.DEFINE_string("data", str(shared / "data" / "amazon_books"), "Folder of published splits (source d3).")
-    flags.DEFINE_string("model", str(shared / "models" / "tiny-qwen2-books"), "Hugging Face folder of a trained model.")
+    flags.DEFINE_string("data", str(AMAZON_BOOKS), "Folder of published splits (source d3).")
+    flags.DEFINE_string("model", str(TINY_MODEL), "Hugging Face folder of a trained model.")
 
 
 @contextmanager

@@ -17,8 +17,6 @@ from igd_jax.data.interactions import Interactions, to_prepared
 from igd_jax.data.prepared import Prepared, save
 from igd_jax.data.sources import d3
 
-SHARED = common.ROOT.parent / "shared"
-TINY = SHARED / "models" / "tiny-qwen2-books"
 BOOKS, SCIENTIFIC = SETS = ("books", "scientific")
 """Amazon Books, titles of 14 tokens of the tiny model, and Amazon Scientific, of 39: the longest of the data here."""
 SIZES: dict[str, dict[str, int]] = {
@@ -38,14 +36,14 @@ SIZES: dict[str, dict[str, int]] = {
 def prepared(name: str) -> Iterator[Path]:
     """One of `SETS` as a prepared folder that exists inside the block."""
     with TemporaryDirectory() as folder:
-        data = d3.read(SHARED / "data" / "amazon_books") if name == BOOKS else scientific()
+        data = d3.read(common.AMAZON_BOOKS) if name == BOOKS else scientific()
         save(data, Path(folder) / "data")
         yield Path(folder) / "data"
 
 
 def scientific() -> Prepared:
     """Amazon Scientific, each user's last item for test; its files have the order of a user's items and no times."""
-    folder = SHARED / "data" / "scientific_codes"
+    folder = common.SHARED / "data" / "scientific_codes"
     items, users = (json.loads((folder / f"Scientific.{name}.json").read_text()) for name in ("item", "inter"))
     log = Interactions(
         user=np.repeat(np.arange(len(users), dtype=np.int32), [len(history) for history in users.values()]),
@@ -66,9 +64,9 @@ def model_of(size: str) -> Iterator[Path]:
     and add nothing to the residual stream. So a search over it meets what it meets over a trained model.
     """
     if not SIZES[size]:
-        yield TINY
+        yield common.TINY_MODEL
         return
-    small = AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32, local_files_only=True)
+    small = AutoModelForCausalLM.from_pretrained(common.TINY_MODEL, dtype=torch.float32, local_files_only=True)
     given = {name: value for name, value in small.config.to_dict().items() if name != "layer_types"}
     # A norm divides by the mean over all columns, those of zeros included.
     share = small.config.hidden_size / SIZES[size]["hidden_size"]
@@ -82,6 +80,6 @@ def model_of(size: str) -> Iterator[Path]:
                 weight[tuple(map(slice, known[name].shape))] = scale * known[name]
     with TemporaryDirectory() as folder:
         large.save_pretrained(folder)
-        for file in TINY.glob("token*"):
+        for file in common.TINY_MODEL.glob("token*"):
             shutil.copy(file, folder)
         yield Path(folder)

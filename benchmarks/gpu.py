@@ -38,7 +38,6 @@ from igd_jax.session.session import Session, set_up
 from igd_jax.session.settings import settings_from
 
 MODULE = "benchmarks.gpu"
-_SHARED = common.ROOT.parent / "shared"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,8 +240,8 @@ def main() -> None:
 if __name__ == "__main__":
     flags.DEFINE_bool("toy", False, "Small sizes, for any machine.")
     flags.DEFINE_string("prepared", "", "Prepared folder, instead of --data.")
-    flags.DEFINE_string("data", str(_SHARED / "data" / "amazon_books"), "Folder of published splits (source d3).")
-    flags.DEFINE_string("tokenizer", str(_SHARED / "data" / "qwen2.5-tokenizer"), "Hugging Face folder.")
+    flags.DEFINE_string("data", str(common.AMAZON_BOOKS), "Folder of published splits (source d3).")
+    flags.DEFINE_string("tokenizer", str(common.QWEN_TOKENIZER), "Hugging Face folder.")
     parts.define_flags(
         parts_of(TOY, Inputs(Path(), Path())), output=common.ROOT / "benchmarks" / "results" / "gpu.json"
     )

@@ -35,7 +35,6 @@ from igd_jax.data.prepared import SPLITS, Rows, assemble, load, save
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.train import train
 
-_SHARED = common.ROOT.parent / "shared" / "data"
 _SMALL = 1000  # rows and items of the training that measures the model's memory
 _LONGEST_HISTORY = 10
 _ROWS_PER_USER = 5
@@ -172,6 +171,6 @@ if __name__ == "__main__":
     flags.DEFINE_integer("rows", 5_000_000, "Rows, all splits together.", lower_bound=_SMALL)
     flags.DEFINE_integer("items", 1_000_000, "Items.", lower_bound=_SMALL)
     flags.DEFINE_integer("long_title", 316, "Tokens of one title.", lower_bound=1)
-    flags.DEFINE_string("data", str(_SHARED / "amazon_books"), "Holds Amazon_Books.info.txt.")
-    flags.DEFINE_string("tokenizer", str(_SHARED / "qwen2.5-tokenizer"), "Hugging Face folder of a tokenizer.")
+    flags.DEFINE_string("data", str(common.AMAZON_BOOKS), "Holds Amazon_Books.info.txt.")
+    flags.DEFINE_string("tokenizer", str(common.QWEN_TOKENIZER), "Hugging Face folder of a tokenizer.")
     run_main(main)

@@ -21,7 +21,7 @@ from absl import flags
 from flax import nnx
 
 from benchmarks import common
-from benchmarks.decoding_inputs import BOOKS, SCIENTIFIC, TINY, prepared
+from benchmarks.decoding_inputs import BOOKS, SCIENTIFIC, prepared
 from benchmarks.training import rows_of_steps, with_train
 from igd_jax.core.errors import run as run_main
 from igd_jax.core.types import PackTrees, TextBatch
@@ -121,7 +121,7 @@ def main() -> None:
     values, columns = flags.FLAGS, dict[str, dict[str, Any]]()
     for name, shuffle in ((BOOKS, "rows"), (SCIENTIFIC, "users")):
         with prepared(name) as data:
-            session = common.make_session(data, TINY, tokenizer=values.tokenizer)
+            session = common.make_session(data, common.TINY_MODEL, tokenizer=values.tokenizer)
             session = with_train(session, shuffle=shuffle)
             model = replace(session.settings.model, path="", config=values.backbone)  # for the choice of a width
             session = replace(session, settings=replace(session.settings, model=model))
@@ -134,7 +134,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_string("backbone", "qwen2.5-1.5b", "Shape of the model: a name, or a Hugging Face folder.")
-    default = str(common.ROOT.parent / "shared" / "data" / "qwen2.5-tokenizer")
-    flags.DEFINE_string("tokenizer", default, "Folder of the tokenizer.")
+    flags.DEFINE_string("tokenizer", str(common.QWEN_TOKENIZER), "Folder of the tokenizer.")
     flags.DEFINE_integer("steps", 8, "Steps of 128 rows.", lower_bound=1)
     run_main(main)

@@ -98,7 +98,7 @@ class Peer:
         torch.manual_seed(0)
         train, args = session.settings.train, dict(session.settings.method.args)
         del args["loss"]
-        self._examples, self._n_items = examples, len(session.counts)
+        self._examples, self._n_items = examples, len(session.index.titles)
         self._network = Network(self._n_items, **args)
         self._optimizer = torch.optim.AdamW(
             self._network.parameters(), lr=train.learning_rate, weight_decay=train.weight_decay

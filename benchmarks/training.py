@@ -257,7 +257,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     common.define_flags()
-    default = common.ROOT.parent / "shared" / "data" / "qwen2.5-tokenizer"
-    flags.DEFINE_string("tokenizer", str(default), "Hugging Face folder of the large model's tokenizer.")
+    flags.DEFINE_string("tokenizer", str(common.QWEN_TOKENIZER), "Hugging Face folder of the large model's tokenizer.")
     parts.define_flags(PARTS, output=common.ROOT / "benchmarks" / "results" / "training.json")
     run_main(main)

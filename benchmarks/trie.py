@@ -45,7 +45,6 @@ from igd_jax.session.ahead import search_cost
 from igd_jax.session.settings import settings_from
 from igd_jax.training.mesh import mesh_over
 
-_SHARED = common.ROOT.parent / "shared" / "data"
 _LONGEST = 100  # tokens of a drawn title
 _GOES_ON = 0.2  # probability that a title continues where a real one ends: about 17 tokens per title on Amazon Books
 _ROUNDS, _OURS_PER_ROUND = 2, 3
@@ -235,6 +234,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     flags.DEFINE_integer("titles", 1_000_000, "Distinct titles to build from.", lower_bound=1)
-    flags.DEFINE_string("data", str(_SHARED / "amazon_books"), "Holds Amazon_Books.info.txt.")
-    flags.DEFINE_string("tokenizer", str(_SHARED / "qwen2.5-tokenizer"), "Hugging Face folder of a tokenizer.")
+    flags.DEFINE_string("data", str(common.AMAZON_BOOKS), "Holds Amazon_Books.info.txt.")
+    flags.DEFINE_string("tokenizer", str(common.QWEN_TOKENIZER), "Hugging Face folder of a tokenizer.")
     run_main(main)

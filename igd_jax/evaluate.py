@@ -32,6 +32,7 @@ from igd_jax.core.io import Workdir, atomic_folder, check_name, check_replaceabl
 from igd_jax.core.log import say
 from igd_jax.core.signals import stoppable
 from igd_jax.evaluation.choice import CHOSEN_ON, Choice, means_of_largest_ndcg
+from igd_jax.evaluation.evaluations import CONFIG, METRICS, PREDICTIONS, RECORD
 from igd_jax.evaluation.per_metric import best_by_metric, figures_of, table_of
 from igd_jax.evaluation.predictions import write_predictions
 from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord, write_record
@@ -75,12 +76,12 @@ def evaluate(
     step = scored.ranker.trained.step
     checkpoint = None if step is None else CheckpointRecord(step, commit)
     with atomic_folder(folder) as partial:
-        write_json(partial / "metrics.json", scored.metrics)
-        write_json(partial / "config.json", config_record(config, choice))
+        write_json(partial / METRICS, scored.metrics)
+        write_json(partial / CONFIG, config_record(config, choice))
         if per_metric is not None:
             write_json(partial / "per_metric.json", per_metric)
-        write_record(partial / "env.json", EvaluationRecord(checkpoint, environment()))
-        write_predictions(partial / "predictions.jsonl", predictions_of(scored))
+        write_record(partial / RECORD, EvaluationRecord(checkpoint, environment()))
+        write_predictions(partial / PREDICTIONS, predictions_of(scored))
     remove(workdir.unfinished(name))
     say(f"\n{config.eval.split} of {config.data.dir}, {scored.users_per_second:.1f} users/s")
     say(evaluation_table(scored.metrics))

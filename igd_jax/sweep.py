@@ -33,6 +33,7 @@ from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.evaluate import VARIED, check_lists_fit_valid, config_record, evaluate
 from igd_jax.evaluation.choice import CHOSEN_ON, Choice, means_of_largest_ndcg
+from igd_jax.evaluation.evaluations import CONFIG, METRICS, RECORD
 from igd_jax.evaluation.tables import comparison_table
 from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, define_config_flag, required_config
 from igd_jax.session.config_grid import Axis, changed, name_of, parse_axis, points
@@ -146,7 +147,7 @@ def _choose(tried: Sequence[Made], varied: Sequence[Axis]) -> tuple[dict[str, An
     """The combination with the highest mean over seeds, the first one in case of ties, and how it was chosen."""
     metrics: dict[str, list[dict[str, Any]]] = {}
     for made in tried:
-        metrics.setdefault(name_of(made.point), []).append(read_json(made.folder / "metrics.json"))
+        metrics.setdefault(name_of(made.point), []).append(read_json(made.folder / METRICS))
     metric, means = means_of_largest_ndcg(list(metrics.values()))
     mean_of = dict(zip(metrics, means, strict=True))
     best = max(tried, key=lambda made: mean_of[name_of(made.point)]).point
@@ -170,8 +171,8 @@ def evaluation_name(split: str, decoding: dict[str, Any]) -> str:
 
 def is_finished(folder: Path, record: dict[str, Any]) -> bool:
     """Whether the folder holds an evaluation with this config.json; such folders are written atomically."""
-    made = all((folder / name).is_file() for name in ("metrics.json", "config.json", "env.json"))
-    return made and read_json(folder / "config.json") == record
+    made = all((folder / name).is_file() for name in (METRICS, CONFIG, RECORD))
+    return made and read_json(folder / CONFIG) == record
 
 
 def define_flags() -> None:

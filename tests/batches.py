@@ -6,13 +6,19 @@ import numpy as np
 from igd_jax.core.types import TextBatch
 
 
-def text_batch(prompts: list[list[int]], *, width: int | None = None, shared: list[int] | None = None) -> TextBatch:
-    """Left-padded prompts after a shared prefix, without targets; an empty prompt is a row that only fills up."""
+def text_batch(
+    prompts: list[list[int]],
+    targets: list[list[int]] | None = None,
+    *,
+    width: int | None = None,
+    shared: list[int] | None = None,
+) -> TextBatch:
+    """Left-padded prompts after a shared prefix, with or without targets; an empty row only fills up."""
     width = max(map(len, prompts)) if width is None else width
     ids = np.array([[0] * (width - len(prompt)) + prompt for prompt in prompts], np.int32)
     mask = np.arange(width) >= width - np.array([[len(prompt)] for prompt in prompts])
     nothing = jnp.zeros((len(prompts), 0), jnp.int32)
-    return TextBatch(
+    batch = TextBatch(
         shared_prefix=jnp.asarray(shared or [], jnp.int32),
         prompt=jnp.asarray(ids),
         prompt_mask=jnp.asarray(mask),
@@ -22,6 +28,7 @@ def text_batch(prompts: list[list[int]], *, width: int | None = None, shared: li
         before=nothing,
         first=jnp.zeros(0, jnp.int32),
     )
+    return with_targets(batch, targets, width=max(map(len, targets))) if targets else batch
 
 
 def with_targets(

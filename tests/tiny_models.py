@@ -1,11 +1,10 @@
-"""Small decoders and T5s with random values in every weight, and typed batches of text for them."""
+"""Small decoders and T5s with random values in every weight."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from igd_jax.core.types import TextBatch
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.t5 import T5
@@ -33,21 +32,3 @@ def random_model(kind: str, *, spread: float = 0.3) -> Decoder | T5:
     return nnx.merge(
         graph, jax.tree.map(lambda x: jnp.asarray(spread * random.normal(size=x.shape), x.dtype), abstract)
     )
-
-
-def text_batch(
-    prompts: list[list[int]], targets: list[list[int]], *, shared: list[int] | None = None, wider: int = 0
-) -> TextBatch:
-    """Prompts padded on the left, by `wider` columns more than they need, and targets padded on the right."""
-    width, target_width = max(map(len, prompts)) + wider, max(map(len, targets), default=0)
-    n_rows = len(prompts)
-    arrays = {
-        "prompt": np.array([[0] * (width - len(row)) + row for row in prompts], np.int32),
-        "prompt_mask": np.arange(width) >= width - np.array([[len(row)] for row in prompts]),
-        "target": np.array([row + [0] * (target_width - len(row)) for row in targets], np.int32),
-        "target_mask": np.arange(target_width) < np.array([[len(row)] for row in targets]),
-        "place": np.tile(np.arange(target_width, dtype=np.int32), (n_rows, 1)),
-        "before": np.tile(width - 1 + np.arange(target_width, dtype=np.int32), (n_rows, 1)),
-        "first": np.arange(n_rows, dtype=np.int32) * np.int32(target_width),
-    }
-    return TextBatch(shared_prefix=jnp.asarray(shared or [], jnp.int32), **jax.tree.map(jnp.asarray, arrays))

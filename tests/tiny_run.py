@@ -13,6 +13,7 @@ from configs import igd, sasrec
 from igd_jax.core.ragged import Ragged, starts_of
 from igd_jax.data.prepared import SPLITS, Rows, assemble, save
 from igd_jax.data.prompts import Prompts
+from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import train_tokenizer
 from igd_jax.decoding.normalizing import NORMALIZE
 from igd_jax.decoding.search import JUMP
@@ -113,7 +114,7 @@ def context_of(index: ItemIndex, **changes: Any) -> Context:
         "index": index,
         "texts": {},
         "tokenizer": tokenizer,
-        "prompts": Prompts("plain", "items", tokenizer, identifiers, cache),
+        "prompts": Prompts(filled("plain", category="items"), tokenizer, identifiers, cache),
         "backbone": lambda: nnx.jit(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)))(),
         "seed": 0,
         "cache": cache,

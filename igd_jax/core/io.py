@@ -269,6 +269,7 @@ class Workdir:
         self.tokenizer = self.path / "tokenizer"
         self.checkpoints = self.path / "checkpoints"
         self.profile = self.path / "profile"
+        self.cache = self.path / "cache"
 
     def eval(self, name: str) -> Path:
         """Folder of one evaluation, with metrics.json and predictions.jsonl."""
@@ -276,7 +277,7 @@ class Workdir:
 
     def unfinished(self, name: str) -> Path:
         """Folder of what one evaluation has found so far."""
-        return self.path / "cache" / "unfinished" / name
+        return self.cache / "unfinished" / name
 
     def analysis(self, name: str) -> Path:
         """Folder of the figures about one evaluation."""

@@ -5,7 +5,6 @@ least one event, at most 10 items of history, and a global cut by time at 80 % a
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -17,6 +16,8 @@ from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble
 
 DUPLICATES = ("drop", "keep")
 """Values of ``--duplicates``."""
+_CUTS = np.array([8, 9])
+"""Tenths of the rows with a history at which the split by time cuts."""
 _REPEAT = "repeat of an event (same user, item and time)"
 
 
@@ -209,16 +210,14 @@ def in_sequence(log: Interactions) -> Sequences:
     return Sequences(user, log.item[order], log.timestamp[order], position, log.user_ids)
 
 
-def split_by_time(
-    events: Sequences, targets: Int64[np.ndarray, "rows"], *, ratios: Sequence[int] = (8, 1, 1)
-) -> dict[str, Int64[np.ndarray, "part"]]:
-    """Sort targets by time (ties in the given order) and cut those with a history by `ratios`.
+def split_by_time(events: Sequences, targets: Int64[np.ndarray, "rows"]) -> dict[str, Int64[np.ndarray, "part"]]:
+    """Sort targets by time (ties in the given order) and cut those with a history at 80 % and 90 %.
 
     Targets without a history are for train alone; those after its end are left out.
     """
     order = targets[np.argsort(events.timestamp[targets], kind="stable")]
     n_before = np.cumsum(events.position[order] > 0)
-    cuts = np.searchsorted(n_before, np.cumsum(ratios)[:-1] * n_before[-1] // sum(ratios) + 1)
+    cuts = np.searchsorted(n_before, _CUTS * n_before[-1] // 10 + 1)
     train, *others = np.split(order, cuts)
     return dict(zip(SPLITS, [train, *(part[events.position[part] > 0] for part in others)], strict=True))
 

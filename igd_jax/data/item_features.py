@@ -15,7 +15,7 @@ from igd_jax.core.map_rows import deal_rows, in_groups, map_rows
 from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import TARGET_WIDTHS, padded_width
 from igd_jax.data.npy_io import read_npy
-from igd_jax.data.safetensors_io import read_cached, read_matrices, write_matrices
+from igd_jax.data.safetensors_io import read_matrices
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.load import load_backbone
@@ -75,27 +75,20 @@ def text_features(
     texts: Mapping[str, Sequence[str]],
     *,
     pooling: str,
-    cache: Path,
-    mark: str,
     mesh: Mesh,
 ) -> Float[np.ndarray, "I D"]:
     """Mean over the title and further texts of each item of the pooled last hidden states of each text.
 
     Each text is read on its own, with a newline and without EOS; a T5 reads it with its encoder. Missing texts do not
-    count. The result is cached if the parent of `cache` exists; a damaged cache is computed again.
+    count.
 
     Args:
       texts: texts by field, in catalogue order; blank if an item has none.
       pooling: "mean" or "last", as in `models.text_encoder.text_reader`.
-      mark: fingerprint of everything the features depend on.
       mesh: devices among which the texts are divided.
     """
-    path = cache / f"features-{mark}.safetensors"
-    shape = (len(titles), model.config.hidden_size)
-    if (cached := read_cached(path, "features", shape=shape, metadata={})) is not None:
-        return cached
     longest = min(LONGEST_TEXT, model.config.max_positions) if isinstance(model, Decoder) else LONGEST_TEXT
-    total = np.zeros(shape, np.float32)
+    total = np.zeros((len(titles), model.config.hidden_size), np.float32)
     n_read = np.zeros((len(titles), 1), np.float32)
     reader = text_reader(model, pooling=pooling, mesh=mesh)
     for name, column in {"title": titles, **texts}.items():
@@ -109,10 +102,7 @@ def text_features(
         rows, progress = Ragged.from_lists([ids[:longest] for ids in encoded]), Progress(name, len(items), "texts")
         total[items] += _read(reader, rows, mesh=mesh, progress=progress)
         n_read[items] += 1
-    features = total / n_read
-    if cache.parent.is_dir():
-        write_matrices(path, {"features": features}, {})
-    return features
+    return total / n_read
 
 
 def _read(

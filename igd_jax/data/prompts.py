@@ -19,7 +19,7 @@ from igd_jax.core.log import with_progress
 from igd_jax.core.ragged import NO_ROWS, Ragged, TokenRows
 from igd_jax.data.borders import left_of, right_of
 from igd_jax.data.joined import JoinedRows, Pieces
-from igd_jax.data.templates import Template, filled
+from igd_jax.data.templates import Template
 from igd_jax.data.token_cache import cached_rows
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.items.identifiers import Identifiers
@@ -29,19 +29,13 @@ _KEPT_ON_DISK = 10_000
 """Prompts tokenised whole, from which number on they are kept on disk: fewer take seconds."""
 
 
-def render(template: str, history: Sequence[str] | None, *, category: str) -> tuple[str, ...]:
+def render(words: Template, history: Sequence[str] | None) -> tuple[str, ...]:
     """The pieces of one prompt, to be tokenised apart and joined as ids.
 
     Args:
+      words: the template, with its nouns.
       history: titles, oldest first; None for the counterfactual prompt.
-
-    Raises:
-      InputError: there is no such template.
     """
-    return _render(filled(template, category=category), history)
-
-
-def _render(words: Template, history: Sequence[str] | None) -> tuple[str, ...]:
     if history is None:
         told = words.unknown
     else:
@@ -62,8 +56,8 @@ class Prompts:
       n_whole: histories of items that were tokenised whole so far, since a token might have crossed a border.
     """
 
-    def __init__(self, template: str, category: str, tokenizer: Tokenizer, identifiers: Identifiers, cache: Path):
-        self._words, self._tokenizer = filled(template, category=category), tokenizer
+    def __init__(self, words: Template, tokenizer: Tokenizer, identifiers: Identifiers, cache: Path):
+        self._words, self._tokenizer = words, tokenizer
         self._identifiers, self._cache = identifiers, cache
         self.n_whole = 0
 
@@ -107,11 +101,11 @@ class Prompts:
         """
         if not self.has_words:
             raise InputError("a history of free text was given, but items are not written in words; give items by id")
-        return self._tokenizer.encode_prompts([_render(self._words, history) for history in histories])
+        return self._tokenizer.encode_prompts([render(self._words, history) for history in histories])
 
     def without_history(self) -> Int[np.ndarray, " ids"]:
         """The counterfactual prompt, which says that the history is not known."""
-        return self._tokenizer.encode_prompts([_render(self._words, None)])[0]
+        return self._tokenizer.encode_prompts([render(self._words, None)])[0]
 
     def _whole(self, history: Ragged, texts: Sequence[str]) -> Ragged:
         n_rows = len(history)
@@ -143,7 +137,7 @@ class Prompts:
         def rows() -> Iterator[Ragged]:
             yield from [mentions] if is_mention else self._encoded(before, after)
             yield from self._encoded(before, closing)
-            yield self._tokenizer.encode_prompts([(words.apart, words.lead), _render(words, [])])
+            yield self._tokenizer.encode_prompts([(words.apart, words.lead), render(words, [])])
 
         def kinds(of: Callable[[str], int], part: slice, end: str) -> UInt8[np.ndarray, " n_items"]:
             kind = cache(lambda text: of(before + text + end))

@@ -1,6 +1,6 @@
 """Reads and writes named matrices in a safetensors file, with metadata about their origin."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +56,32 @@ def read_cached(
     if matrix.shape != shape or found != metadata:
         say(f"{path} holds {matrix.shape} numbers of {found}, expected {shape} of {metadata}; it is made again")
         return None
+    return matrix
+
+
+def cached_matrix(
+    path: Path,
+    name: str,
+    make: Callable[[], Float[np.ndarray, "_rows _width"]],
+    *,
+    shape: tuple[int, int],
+    metadata: Mapping[str, str],
+) -> Float[np.ndarray, "_rows _width"]:
+    """Load a matrix from the cache file `path`, or make and store it; a damaged file is made again.
+
+    The file is written only if the parent of its folder exists, so that a run refused for bad input leaves no folder.
+
+    Args:
+      name: name of the matrix in the file.
+      make: function that makes the matrix.
+      shape: shape of the matrix.
+      metadata: metadata of the file, text by name.
+    """
+    if (found := read_cached(path, name, shape=shape, metadata=metadata)) is not None:
+        return found
+    matrix = make()
+    if path.parent.parent.is_dir():
+        write_matrices(path, {name: matrix}, metadata)
     return matrix
 
 

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint, sample_leaves
 from igd_jax.core.ragged import Ragged
-from igd_jax.data.safetensors_io import read_cached, read_matrices, write_matrices
+from igd_jax.data.safetensors_io import cached_matrix, read_matrices
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.models.decoder import Decoder
 
@@ -43,16 +43,11 @@ def kept_embeddings(
         "model": fingerprint(repr(model.config), str(model.dtype), *sample_leaves(nnx.state(model))),
         "catalogue": fingerprint(tokenizer.fingerprint, quote, rows.ids.tobytes(), rows.start.tobytes()),
     }
-    cached = cache / f"embeddings-{fingerprint(*marks.values())}.safetensors"
     shape = (len(rows), model.config.hidden_size)
     if given:
         return _read(Path(given), marks, shape=shape)
-    if (found := read_cached(cached, "embeddings", shape=shape, metadata=marks)) is not None:
-        return found
-    embeddings = compute()
-    if cache.parent.is_dir():  # so that a start that fails on bad input creates no folder
-        write_matrices(cached, {"embeddings": embeddings}, marks)
-    return embeddings
+    path = cache / f"embeddings-{fingerprint(*marks.values())}.safetensors"
+    return cached_matrix(path, "embeddings", compute, shape=shape, metadata=marks)
 
 
 def _read(path: Path, marks: dict[str, str], *, shape: tuple[int, int]) -> Float[np.ndarray, "N D"]:

@@ -168,6 +168,7 @@ class Method(abc.ABC):
         wide.
       backbones: supported kinds of backbone, ``decoder`` and ``t5``; empty if the method has a model of its own.
       score: what the score of a result is, for people.
+      needs_collaborative: whether the batches of `engine` must have scores of a collaborative source.
     """
 
     model_kind: ClassVar[str]
@@ -176,11 +177,7 @@ class Method(abc.ABC):
     beam_search: ClassVar[bool]
     backbones: tuple[str, ...]
     score: ClassVar[str]
-
-    @property
-    @abc.abstractmethod
-    def needs_collaborative(self) -> bool:
-        """Whether the batches of `engine` must have scores of a collaborative source."""
+    needs_collaborative: bool
 
     @abc.abstractmethod
     def make_model(self, context: Context) -> nnx.Module:

@@ -156,10 +156,12 @@ class BIGRec(Method):
       prompt_loss: whether the loss also covers the tokens of the prompt, as in BIGRec's published runs.
     """
 
-    model_kind, inputs, beam_search = BACKBONE, "text", False
+    model_kind = BACKBONE
+    inputs = "text"
+    decoding_args = ("beams", "embed_by", "grounding", "min_new_tokens", "statistic", "gamma", "embeddings")
+    beam_search = False
     score = "minus the distance between the text that the model wrote and the title; the nearer to 0 the better"
     backbones = ("decoder",)
-    decoding_args = ("beams", "embed_by", "grounding", "min_new_tokens", "statistic", "gamma", "embeddings")
 
     def __init__(
         self,
@@ -185,11 +187,7 @@ class BIGRec(Method):
         self._n_grounded = 1 if grounding == "first" else beams
         self._statistic, self._embeddings_file = statistic if gamma else "", embeddings
         self._min_new_tokens, self._prompt_loss = min_new_tokens, prompt_loss
-
-    @property
-    def needs_collaborative(self) -> bool:
-        """Whether the statistic is collaborative."""
-        return self._statistic == "collaborative"
+        self.needs_collaborative = self._statistic == "collaborative"
 
     def make_model(self, context: Context) -> nnx.Module:
         """The backbone."""

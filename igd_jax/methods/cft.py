@@ -69,7 +69,10 @@ class CFT(Method):
         target off the trie.
     """
 
-    model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
+    model_kind = BACKBONE
+    inputs = "text"
+    decoding_args = ()
+    beam_search = True
     score = LOG_PROBABILITY
     backbones = ("decoder", "t5")
     needs_collaborative = False

@@ -35,18 +35,17 @@ class D3(Method):
       lam: share of the language model, 0 to 1. Below 1, `config.decode.collaborative` must name a source.
     """
 
-    model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", ("lam",), True
+    model_kind = BACKBONE
+    inputs = "text"
+    decoding_args = ("lam",)
+    beam_search = True
     score = LOG_PROBABILITY
     backbones = ("decoder", "t5")
 
     def __init__(self, *, lam: float = 0.5):
         check_argument("lam", lam, 0.0 <= lam <= 1.0, "a share of the language model from 0 to 1")
         self._lam = lam
-
-    @property
-    def needs_collaborative(self) -> bool:
-        """Whether the source has a share."""
-        return self._lam < 1.0
+        self.needs_collaborative = lam < 1.0
 
     def make_model(self, context: Context) -> nnx.Module:
         """The backbone."""
@@ -60,7 +59,7 @@ class D3(Method):
         """Trie-constrained beam search over mixed scores."""
         # The temperature is applied in the softmax.
         score: EdgeScore = rebalanced(context.index.gain, alpha=options.alpha, temperature=1.0)
-        if self._lam < 1.0:
+        if self.needs_collaborative:
             score = mixture(context.index, lam=self._lam, then=score)
         return search_engine(context, model, options, edge_score=score, softmax_temperature=options.temperature)
 

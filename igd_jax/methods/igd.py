@@ -37,7 +37,10 @@ class IGD(Method):
         prefix. Decoding always has the published gain.
     """
 
-    model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
+    model_kind = BACKBONE
+    inputs = "text"
+    decoding_args = ()
+    beam_search = True
     score = LOG_PROBABILITY
     backbones = ("decoder", "t5")
     needs_collaborative = False

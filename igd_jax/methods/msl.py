@@ -64,7 +64,10 @@ class MSL(Method):
       warm_up: number of first steps that leave the temperature at its initial value.
     """
 
-    model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
+    model_kind = BACKBONE
+    inputs = "text"
+    decoding_args = ()
+    beam_search = True
     score = LOG_PROBABILITY
     backbones = ("decoder", "t5")
     needs_collaborative = False

@@ -71,7 +71,10 @@ class Sequential(CollaborativeMethod):
       width, num_blocks, num_heads, dropout: sizes; see `models.sasrec`.
     """
 
-    model_kind, inputs, decoding_args, beam_search = "sasrec", "items", (), False
+    model_kind = "sasrec"
+    inputs = "items"
+    decoding_args = ()
+    beam_search = False
     score = "inner product of the vectors of user and item; the larger the better"
     backbones = ()
     needs_collaborative = False

@@ -23,6 +23,7 @@ from igd_jax.core.types import ItemBatch, LossSum, Recommendations
 from igd_jax.data.collaborative import FILE as COLLABORATIVE
 from igd_jax.data.collaborative import load_item_vectors
 from igd_jax.data.item_features import load_text_model, read_features, text_features
+from igd_jax.data.safetensors_io import cached_matrix
 from igd_jax.decoding.dense_topk import best_rows, in_chunks
 from igd_jax.decoding.engine import Engine, OneCall
 from igd_jax.methods.base import Context, DecodeOptions, Method, Objective, check_argument, check_file, check_folder
@@ -104,7 +105,10 @@ class SETRec(Method):
       trained_queries: whether queries are trained, as published; otherwise they stay as they were drawn.
     """
 
-    model_kind, inputs, decoding_args, beam_search = "setrec", "items", ("beta",), False
+    model_kind = "setrec"
+    inputs = "items"
+    decoding_args = ("beta",)
+    beam_search = False
     score = "sum of inner products of predicted vectors and those of the item; the larger the better"
     needs_collaborative = False
 
@@ -272,15 +276,12 @@ class SETRec(Method):
             model, tokenizer = load_text_model(Path(self._text_model))
         read = [*titles, *(text for name, column in texts.items() for text in (name, *column))]
         mark = fingerprint(self._pooling, tokenizer.fingerprint, *read, *sample_leaves(nnx.state(model)))
-        features = text_features(
-            model,
-            tokenizer,
-            titles,
-            texts,
-            pooling=self._pooling,
-            cache=context.cache,
-            mark=mark,
-            mesh=context.mesh,
+        features = cached_matrix(
+            context.cache / f"features-{mark}.safetensors",
+            "features",
+            lambda: text_features(model, tokenizer, titles, texts, pooling=self._pooling, mesh=context.mesh),
+            shape=(len(titles), model.config.hidden_size),
+            metadata={},
         )
         return features, mark
 

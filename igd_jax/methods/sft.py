@@ -29,7 +29,10 @@ class SFT(Method):
       prompt_loss: whether the loss also covers the tokens of the prompt, as in BIGRec; needs a decoder.
     """
 
-    model_kind, inputs, decoding_args, beam_search = BACKBONE, "text", (), True
+    model_kind = BACKBONE
+    inputs = "text"
+    decoding_args = ()
+    beam_search = True
     score = LOG_PROBABILITY
     needs_collaborative = False
 

@@ -10,7 +10,7 @@ from igd_jax.core.log import duration
 from igd_jax.core.metrics_log import read_metrics
 from igd_jax.data.prepared import SPLITS
 from igd_jax.evaluation.predictions import is_finite
-from igd_jax.methods import load_method
+from igd_jax.methods import method_class
 from igd_jax.methods.base import BACKBONE
 
 VERSIONS = ("igd_jax", "jax", "flax", "numpy")
@@ -57,7 +57,7 @@ def _data(config: Mapping[str, Any]) -> str:
 def _method(config: Mapping[str, Any]) -> str:
     method, model = config["method"], config["model"]
     args = ", ".join(f"{name} {value}" for name, value in method["args"].items() if value != "")
-    if load_method(method["name"], {}).model_kind != BACKBONE:
+    if method_class(method["name"]).model_kind != BACKBONE:
         weights = "random weights of a model of its own"
     else:
         weights = f"the weights of {model['path']}" if model["path"] else f"random weights ({model['config']})"

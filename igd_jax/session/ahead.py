@@ -23,7 +23,7 @@ from igd_jax.models.config import LARGE
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.layers import Frozen, Linear
 from igd_jax.models.load import config_of
-from igd_jax.models.lora import LoRA, add_lora
+from igd_jax.models.lora import add_lora
 from igd_jax.models.quantized import quantized
 from igd_jax.models.sharding_rules import shardings
 from igd_jax.models.t5 import T5
@@ -32,7 +32,7 @@ from igd_jax.session.program_cost import Cost, compiled_cost, together
 from igd_jax.session.sections import MeshSettings, ModelSettings
 from igd_jax.session.weights import split_trainable
 from igd_jax.training.mesh import mesh_over
-from igd_jax.training.optimizer import make_optimizer, make_schedule
+from igd_jax.training.optimizer import make_optimizer, make_schedule, sum_dtype
 from igd_jax.training.step import Accumulator, Group, LossState, Params, init_state, make_step
 
 _NO_CHIP = {
@@ -84,8 +84,8 @@ def abstract_backbone(given: ModelSettings) -> nnx.Module:
             for _, module in nnx.iter_modules(model):
                 if isinstance(module, Linear):
                     module.kernel = Frozen(quantized(module.kernel[...], given.quantize))
-        if given.lora_rank:
-            add_lora(model, LoRA(given.lora_rank, given.lora_alpha, given.lora_targets), rngs=nnx.Rngs(0))
+        if given.lora:
+            add_lora(model, given.lora, rngs=nnx.Rngs(0))
         return model
 
     return nnx.eval_shape(make)
@@ -116,13 +116,13 @@ def step_cost(
         return token_loss(nnx.merge(graph, params, tables), batch, (), state)
 
     state = jax.eval_shape(lambda params: init_state(params, optimizer), params)
-    places, sum_dtype = shardings(state, mesh), None if bfloat16 == "pure" else jnp.float32
-    functions = make_step(loss, optimizer, sum_dtype=sum_dtype, shardings=places)
+    places, dtype = shardings(state, mesh), sum_dtype(bfloat16)
+    functions = make_step(loss, optimizer, sum_dtype=dtype, shardings=places)
     state, frozen = _at(state, places), _at(frozen, shardings(frozen, mesh))
     batch = abstract_batch(mesh, rows=rows, prompt=prompt, target=target)
     with jax.set_mesh(mesh):
         totals = jax.eval_shape(loss, state.params, frozen, batch, {})
-        grads = jax.tree.map(lambda x: _array(x.shape, sum_dtype or x.dtype, x.sharding), state.params)
+        grads = jax.tree.map(lambda x: _array(x.shape, dtype or x.dtype, x.sharding), state.params)
         sums = Accumulator(grads, jax.tree.map(lambda x: _array(x.shape, x.dtype, replicated(mesh)), totals))
         # Unused arguments are kept, as the optimizer's state lies in memory while its step is not.
         of_sums = Accumulator(places.params, cast(Any, None))

@@ -57,7 +57,7 @@ def data_facts(session: Session) -> dict[str, int | float]:
 def gain_figure(session: Session, walk: TokenWalk) -> Figure:
     """Tokens by gain: those of the catalogue's titles, and those of the train targets."""
     names, group = gain_groups(walk.gain, walk.forced)
-    bought = np.repeat(session.counts, session.index.item_tokens.lengths)
+    bought = np.repeat(session.index.counts, session.index.item_tokens.lengths)
     columns: Columns = {"gain": names}
     for name, weight in {"titles": np.ones(len(group)), "targets": bought}.items():
         tokens = np.bincount(group, weights=weight, minlength=len(names))

@@ -13,7 +13,7 @@ from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.models.attention import XLA
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.load import grow_vocabulary, load_backbone, named_backbone
-from igd_jax.models.lora import LoRA, add_lora
+from igd_jax.models.lora import add_lora
 from igd_jax.models.quantized import quantize_layers
 from igd_jax.models.sharding_rules import shardings
 from igd_jax.models.t5 import T5
@@ -64,11 +64,10 @@ def make_backbone(
     if isinstance(model, Decoder):
         check_attention(given, jax.default_backend())
         model.attention = given.attention
-    if given.lora_rank:
+    if lora := given.lora:
         assert isinstance(model, Decoder), "the settings refuse adapters on anything else"
         if given.quantize and not given.path:
             quantize_layers(model, given.quantize)
-        lora = LoRA(given.lora_rank, given.lora_alpha, given.lora_targets, given.lora_dropout)
         add_lora(model, lora, rngs=nnx.Rngs(seed), trains_vocabulary=vocab_size > tokenizer.vocab_size)
     return model
 

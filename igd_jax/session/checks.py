@@ -12,6 +12,10 @@ from igd_jax.core.remote import local_folder
 from igd_jax.core.shown import LONGEST_SHOWN, shown
 
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
+SMALLEST_ARGUMENT, LARGEST_ARGUMENT = 1e-12, 1_000_000
+"""Bounds on the size of a method's argument that is a number other than 0, due to float32 and memory."""
+LONGEST_ARGUMENT = 4096
+"""Maximum number of characters of a method's argument that is a text, which may be a path."""
 
 
 @runtime_checkable
@@ -68,29 +72,6 @@ def _number(value: int | float) -> str:
 
 
 @dataclass(frozen=True)
-class Argument:
-    """Accepts values that any argument of a method may have; methods check their own arguments further.
-
-    Attributes:
-      smallest, largest: bounds on the size of a number other than 0, due to float32 and memory.
-      longest: maximum number of characters of a text, which may be a path.
-    """
-
-    smallest: float = 1e-12
-    largest: int = 1_000_000
-    longest: int = 4096
-
-    def __call__(self, field: str, value: Any) -> None:
-        if isinstance(value, str):
-            Text(0, self.longest)(field, value)
-            local_path(value, option=f"config.{field}")
-        elif not abs(value) <= self.largest:
-            raise refused(field, value, f"a finite number of at most {_number(self.largest)}")
-        elif 0 < abs(value) < self.smallest:
-            raise refused(field, value, f"0, or at least {_number(self.smallest)}")
-
-
-@dataclass(frozen=True)
 class Text:
     """Accepts printable texts of `shortest` to `longest` characters."""
 
@@ -100,6 +81,17 @@ class Text:
     def __call__(self, field: str, value: Any) -> None:
         if not (self.shortest <= len(value) <= self.longest and value.isprintable()):
             raise refused(field, value, f"a text of {self.shortest} to {self.longest:,} printable characters")
+
+
+def check_argument_size(field: str, value: str | int | float) -> None:
+    """Raise `InputError` unless any argument of a method may have a value; methods check their own further."""
+    if isinstance(value, str):
+        Text(0, LONGEST_ARGUMENT)(field, value)
+        local_path(value, option=f"config.{field}")
+    elif not abs(value) <= LARGEST_ARGUMENT:
+        raise refused(field, value, f"a finite number of at most {_number(LARGEST_ARGUMENT)}")
+    elif 0 < abs(value) < SMALLEST_ARGUMENT:
+        raise refused(field, value, f"0, or at least {_number(SMALLEST_ARGUMENT)}")
 
 
 class OneOf:

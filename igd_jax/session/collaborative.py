@@ -36,13 +36,13 @@ def collaborative_source(session: Session, *, split: str | None, n_rows: int) ->
     if not given:
         return None
     if given == "popularity":
-        return popularity(session.counts, n_rows)
+        return popularity(session.index.counts, n_rows)
     if split is None:
         raise InputError(
             f"config.decode.collaborative is {given!r}, which has scores for the rows of a split only; for a new "
             "history give 'popularity' or ''"
         )
-    mark, n_items = session.prepared.meta["fingerprint"], len(session.counts)
+    mark, n_items = session.prepared.meta["fingerprint"], len(session.index.titles)
     return load_collaborative(Path(given), fingerprint=mark, split=split, n_rows=n_rows, n_items=n_items)
 
 

@@ -20,6 +20,7 @@ from igd_jax.models.load import config_of
 from igd_jax.models.t5_config import T5Config
 from igd_jax.session.session import Session
 from igd_jax.training.mesh import local_rows
+from igd_jax.training.optimizer import sum_dtype
 from igd_jax.training.step import TrainState
 
 SECONDS_OF_A_LONG_RUN = 3600.0
@@ -41,7 +42,7 @@ def report_cost(session: Session, state: TrainState, frozen: Any, longest: TextB
     beside = f" beside {shown_bytes(n_bytes)} of frozen arrays" if n_bytes else ""
     devices = f"{mesh.size} {mesh.devices.flat[0].device_kind} device(s) of {jax.process_count()} process(es)"
     say(f"model: {n_trained:,} parameters to train{beside} on {devices}")
-    of_sums = 2 if session.settings.train.bfloat16 == "pure" else 4  # bytes per number
+    of_sums = jnp.dtype(sum_dtype(session.settings.train.bfloat16) or jnp.bfloat16).itemsize
     parts: dict[str, int | None] = {
         "parameters": bytes_per_device(state.params) + bytes_per_device(frozen),
         "optimizer": bytes_per_device(state.opt_state),

@@ -14,6 +14,7 @@ from igd_jax.core.shown import shortened
 from igd_jax.data.prepared import Prepared
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.items.index import ItemIndex
+from igd_jax.methods import load_method
 from igd_jax.session.config_flags import FREE_TO_DECODE, config_at, differing
 from igd_jax.session.session import ItemFacts, Session, put_together
 from igd_jax.session.settings import TO_DECODE, settings_from
@@ -66,8 +67,10 @@ def exported_session(config: ConfigDict, folder: Path) -> tuple[Session, Workdir
     cache_compilations()
     prepared, facts = _items(folder, fingerprint=str(content.get("data_fingerprint")))
     workdir, mesh = Workdir(str(folder / "run")), make_mesh(**vars(settings.mesh))
-    cache = workdir.path / "cache"
-    session = put_together(settings, prepared, load_tokenizer(folder), facts, mesh, cache, cache)
+    method = load_method(settings.method.name, settings.method.args)
+    session = put_together(
+        settings, method, prepared, load_tokenizer(folder), facts, mesh, workdir.cache, workdir.cache
+    )
     _check_trie(folder / TRIE, session.index)
     if not session.method.beam_search:
         raise InputError(

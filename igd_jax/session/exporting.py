@@ -16,7 +16,6 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import append_lines, write_json
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.shown import shortened
-from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.decoding.search import EXACT, STEPWISE
 from igd_jax.items.index import ItemIndex
@@ -51,16 +50,16 @@ def backbone_of(trained: Trained, method: str) -> Decoder | T5:
 def check_adapter(session: Session) -> LoRA:
     """Settings of the adapters that were trained; raises `InputError` unless they alone make the model."""
     given = session.settings.model
-    problem = ""
-    if not given.lora_rank:
+    lora = given.lora
+    if lora is None:
         problem = "config.model.lora_rank is 0: there are none"
     elif not given.path:
         problem = "config.model.path is empty: they adapt random weights that are in no folder"
     elif session.identifiers.vocab_size > session.tokenizer.vocab_size:
         problem = "embeddings of new ids were trained beside them"
-    if problem:
-        raise InputError(f"--adapter asks for adapters alone, but {problem}; leave it out to export the whole model")
-    return LoRA(given.lora_rank, given.lora_alpha, given.lora_targets, given.lora_dropout)
+    else:
+        return lora
+    raise InputError(f"--adapter asks for adapters alone, but {problem}; leave it out to export the whole model")
 
 
 def write_folder(
@@ -149,7 +148,7 @@ def _write_items(path: Path, session: Session, index: ItemIndex) -> None:
     """A line for each item of the catalogue."""
     number = np.cumsum(index.is_candidate) - 1
     row = np.where(index.candidates, number[index.catalog.row_of_item], -1)
-    columns = session.prepared.item_ids, session.prepared.titles, row.tolist(), session.counts.tolist()
+    columns = session.prepared.item_ids, session.prepared.titles, row.tolist(), session.index.counts.tolist()
     items = zip(*columns, session.seen.tolist(), strict=True)
     append_lines(
         path,
@@ -174,9 +173,9 @@ def _settings(
     session: Session, index: ItemIndex, trained: Trained, *, end: list[int], notes: list[str]
 ) -> dict[str, Any]:
     """Content of ``igd_jax.json``."""
-    decode, data = session.settings.decode, session.settings.data
+    decode = session.settings.decode
     options = decode_options(decode, index)
-    words = vars(filled(data.prompt, category=data.category))
+    words = vars(session.settings.data.template)
     shown = ("apart", "lead", "before", "after", "closing", "quote")
     prompt = {"bos": session.tokenizer.bos, **{name: words[name] for name in shown}}
     after, before = _temperatures(session, index, trained)

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from igd_jax.data.collaborative import FILE as COLLABORATIVE
 from igd_jax.data.prepared import SPLITS
-from igd_jax.data.templates import TEMPLATES
+from igd_jax.data.templates import TEMPLATES, Template, filled
 from igd_jax.decoding.normalizing import NORMALIZE
 from igd_jax.decoding.search import SEARCHES
 from igd_jax.evaluation.queries import PROTOCOLS
@@ -20,7 +20,7 @@ from igd_jax.models import config as decoders
 from igd_jax.models import quantized, t5_config
 from igd_jax.models.attention import ATTENTION
 from igd_jax.models.layers import REMAT
-from igd_jax.models.lora import TARGETS
+from igd_jax.models.lora import TARGETS, LoRA
 from igd_jax.session.checks import Existing, OneOf, Range, SomeOf, Text
 from igd_jax.training.optimizer import BFLOAT16, SCHEDULES
 from igd_jax.training.step import NORMALIZERS
@@ -48,6 +48,11 @@ class DataSettings:
     max_length: Annotated[int, Range(1, 1_048_576, "a number of tokens")]
     candidates: Annotated[str, Existing(ITEM_FILE, words=CANDIDATES)]
     max_examples: AllOrSome
+
+    @property
+    def template(self) -> Template:
+        """The template of prompts and answers, with its nouns."""
+        return filled(self.prompt, category=self.category)
 
 
 TOKENIZER = Existing(
@@ -89,6 +94,13 @@ class ModelSettings:
     quantize: Annotated[str, OneOf(("", *quantized.KINDS))]
     remat: Annotated[str, OneOf(REMAT)]
     attention: Annotated[str, OneOf(ATTENTION)]
+
+    @property
+    def lora(self) -> LoRA | None:
+        """Settings of the adapters; None if all weights are tuned."""
+        if not self.lora_rank:
+            return None
+        return LoRA(self.lora_rank, self.lora_alpha, self.lora_targets, self.lora_dropout)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,6 @@ from igd_jax.core.shown import shown
 from igd_jax.data.examples import Examples, item_examples, make_examples, room_beside
 from igd_jax.data.prepared import Prepared, Rows, headline, load
 from igd_jax.data.prompts import Prompts, render
-from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_tokenizer
 from igd_jax.evaluation.metrics import CatalogueRows
 from igd_jax.evaluation.queries import evenly_spaced, make_queries
@@ -53,9 +52,8 @@ class Session:
       tokenizer: tokenizer of the run.
       identifiers: identifiers of the items.
       prompts: prompts around histories.
-      counts: number of train targets per item, over the train rows in use.
-      seen: mask of the items in those rows, as a target or in a history.
-      index: items, with the candidates of training.
+      seen: mask of the items in the train rows in use, as a target or in a history.
+      index: items, with the candidates of training, and their counts over those rows.
       method: method of training and decoding.
       mesh: devices.
       fingerprint: text that changes with the data, the tokenizer, the identifiers and the train rows in use.
@@ -67,7 +65,6 @@ class Session:
     tokenizer: Tokenizer
     identifiers: Identifiers
     prompts: Prompts
-    counts: Int[np.ndarray, " items"]
     seen: Bool[np.ndarray, " items"]
     index: ItemIndex
     method: Method
@@ -104,7 +101,7 @@ class Session:
         if which == self.settings.data.candidates:
             return self.index
         ids, titles, option = self.prepared.item_ids, self.prepared.titles, "config.decode.candidates"
-        candidates = choose_candidates(which, ids, titles, counts=self.counts, seen=self.seen, option=option)
+        candidates = choose_candidates(which, ids, titles, counts=self.index.counts, seen=self.seen, option=option)
         index = self.index.with_candidates(candidates)
         say(describe_index(which, index))
         return index
@@ -113,7 +110,7 @@ class Session:
     def catalogue(self) -> CatalogueRows:
         """The catalogue as metrics see it, with the candidates of decoding."""
         row_of_item, candidates = self.index.catalog.row_of_item, self.decode_index.candidates
-        return CatalogueRows.of_items(row_of_item, candidates=candidates, counts=self.counts, seen=self.seen)
+        return CatalogueRows.of_items(row_of_item, candidates=candidates, counts=self.index.counts, seen=self.seen)
 
     def rows(self, split: str) -> Rows:
         """Rows of a split that are in use, in its order: all, except of train (`rows_in_use`)."""
@@ -159,8 +156,9 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
       InputError: data, tokenizer, identifiers or candidates are missing or unusable.
     """
     cache_compilations()
-    settings = sized(settings, workdir)
-    check_positions(settings)
+    method = load_method(settings.method.name, settings.method.args)
+    settings = sized(settings, method, workdir)
+    check_positions(settings, method)
     mesh = make_mesh(**vars(settings.mesh))
     say(f"reading {settings.data.dir}")
     prepared = load(Path(settings.data.dir))
@@ -180,14 +178,15 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     whole = used is prepared.splits["train"]
     facts = ItemFacts(counts, seen, candidates, str(len(used)) if whole else rows_in_use(prepared, settings))
     tokens = token_folder(Path(settings.data.dir), workdir)
-    return put_together(settings, prepared, tokenizer, facts, mesh, tokens, workdir.path / "cache")
+    return put_together(settings, method, prepared, tokenizer, facts, mesh, tokens, workdir.cache)
 
 
 class ItemFacts(NamedTuple):
     """What the train rows in use say of the items.
 
     Attributes:
-      counts, seen: as in `Session`.
+      counts: number of train targets per item.
+      seen: as in `Session`.
       candidates: mask of the items that may be recommended.
       mark: text or numbers that change with the rows in use.
     """
@@ -200,6 +199,7 @@ class ItemFacts(NamedTuple):
 
 def put_together(
     settings: Settings,
+    method: Method,
     prepared: Prepared,
     tokenizer: Tokenizer,
     facts: ItemFacts,
@@ -213,8 +213,8 @@ def put_together(
       tokens: folder of the cache of tokenised text.
     """
     say(describe(tokenizer))
-    around = filled(settings.data.prompt, category=settings.data.category).around
-    source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, tokens, around)
+    template = settings.data.template
+    source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, tokens, template.around)
     identifiers = identifiers_class(settings.identifiers.name)(source)
     item_tokens = identifiers.rows()
     index = build_index(prepared.titles, item_tokens, facts.counts, candidates=facts.candidates)
@@ -224,11 +224,10 @@ def put_together(
         prepared=prepared,
         tokenizer=tokenizer,
         identifiers=identifiers,
-        prompts=Prompts(settings.data.prompt, settings.data.category, tokenizer, identifiers, tokens),
-        counts=facts.counts,
+        prompts=Prompts(template, tokenizer, identifiers, tokens),
         seen=facts.seen,
         index=index,
-        method=load_method(settings.method.name, settings.method.args),
+        method=method,
         mesh=mesh,
         fingerprint=fingerprint(
             prepared.meta["fingerprint"],
@@ -283,7 +282,7 @@ def token_folder(data: Path, workdir: Workdir) -> Path:
     data = Path(os.path.abspath(data))
     folder = data.with_name(f"{data.name}.tokens")
     is_writable = os.access(folder if os.path.lexists(folder) else data.parent, os.W_OK | os.X_OK)
-    return folder if is_writable else workdir.path / "cache"
+    return folder if is_writable else workdir.cache
 
 
 def choose_tokenizer(settings: Settings, workdir: Workdir, prepared: Prepared) -> Tokenizer:
@@ -293,7 +292,7 @@ def choose_tokenizer(settings: Settings, workdir: Workdir, prepared: Prepared) -
     if settings.tokenizer.path:
         return load_tokenizer(Path(settings.tokenizer.path))
     say(f"training a tokenizer on {len(prepared.titles):,} titles")
-    template = "".join(render(settings.data.prompt, [], category=settings.data.category))
-    before, after = filled(settings.data.prompt, category=settings.data.category).around
-    texts = [template, *(before + title + after for title in prepared.titles)]
+    template = settings.data.template
+    before, after = template.around
+    texts = ["".join(render(template, [])), *(before + title + after for title in prepared.titles)]
     return train_tokenizer(texts, vocab_size=settings.tokenizer.vocab_size)

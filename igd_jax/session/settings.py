@@ -22,12 +22,12 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.shown import LONGEST_LINE, shortened, shown
 from igd_jax.decoding.search import EXACT, JUMP
 from igd_jax.identifiers.base import identifiers_class
-from igd_jax.methods import load_method
+from igd_jax.methods import load_method, method_class
 from igd_jax.methods.base import Method
 from igd_jax.models.attention import XLA
 from igd_jax.models.config import LARGE
 from igd_jax.models.load import config_of, kind_of
-from igd_jax.session.checks import KINDS, Argument, check_names, check_type, read_section
+from igd_jax.session.checks import KINDS, check_argument_size, check_names, check_type, read_section
 from igd_jax.session.sections import (
     AUTO,
     PADDED,
@@ -118,12 +118,12 @@ def _filled_in(given: Settings) -> Settings:
 
 def _typed_args(given: MethodSettings) -> MethodSettings:
     """The settings with arguments converted to the types of the method's constructor, and their sizes checked."""
-    takes, args = get_type_hints(type(load_method(given.name, {})).__init__), {}
+    takes, args = get_type_hints(method_class(given.name).__init__), {}
     for name, value in given.args.items():
         kind = takes.get(name)
         if kind in KINDS:
             check_type(field := f"method.args.{name}", value, kind)
-            Argument()(field, value)
+            check_argument_size(field, value)
         args[name] = kind(value) if kind in KINDS else value
     return MethodSettings(given.name, args)
 

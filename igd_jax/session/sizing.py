@@ -7,19 +7,19 @@ import jax
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
-from igd_jax.methods import load_method
+from igd_jax.methods.base import Method
 from igd_jax.models.config import LARGE, SMALL
 from igd_jax.models.load import config_of
 from igd_jax.session.config_flags import run_config
 from igd_jax.session.settings import Settings
 
 
-def sized(settings: Settings, workdir: Workdir) -> Settings:
+def sized(settings: Settings, method: Method, workdir: Workdir) -> Settings:
     """The settings with the size of the backbone filled in, if `config.model.config` is empty and there is no path.
 
     It is that of the run in the workdir, if there is one; else it is chosen by the device, and printed.
     """
-    model, method = settings.model, load_method(settings.method.name, settings.method.args)
+    model = settings.model
     if model.config or model.path or not method.backbones:
         return settings
     if workdir.config.is_file():
@@ -32,11 +32,10 @@ def sized(settings: Settings, workdir: Workdir) -> Settings:
     return replace(settings, model=replace(model, config=name))
 
 
-def check_positions(settings: Settings) -> None:
+def check_positions(settings: Settings, method: Method) -> None:
     """Raise `InputError` if a model of text was made for fewer positions than prompt and target may have together."""
     name, limit = settings.model.path or settings.model.config, settings.data.max_length
-    reads_text = load_method(settings.method.name, settings.method.args).inputs == "text"
-    if reads_text and name and limit > (positions := config_of(name).max_positions):
+    if method.inputs == "text" and name and limit > (positions := config_of(name).max_positions):
         raise InputError(
             f"config.data.max_length is {limit}; expected at most {positions}, the positions that {name} was made for"
         )

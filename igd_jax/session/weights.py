@@ -25,6 +25,7 @@ from igd_jax.session.config_flags import config_json, run_config
 from igd_jax.session.session import Session
 from igd_jax.training.checkpoint import Checkpoints, abstract
 from igd_jax.training.frozen_fingerprint import frozen_fingerprint
+from igd_jax.training.optimizer import sum_dtype
 from igd_jax.training.step import LossState, Params, StepFunctions, TrainState, init_state, make_step
 
 ModelOf: TypeAlias = Callable[[Params], nnx.Module]
@@ -83,7 +84,7 @@ def initial_state(
         tables=tables,
         update_state=objective.update_state,
         normalizer=session.settings.loss.normalizer,
-        sum_dtype=None if session.settings.train.bfloat16 == "pure" else jnp.float32,
+        sum_dtype=sum_dtype(session.settings.train.bfloat16),
         shardings=places,
     )
     return state, functions, frozen, lambda params: nnx.merge(graph, params, frozen)

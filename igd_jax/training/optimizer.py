@@ -10,11 +10,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float, Int, Key, PyTree
 
 SCHEDULES = ("linear", "cosine", "constant")
 BFLOAT16 = ("master", "stochastic", "pure")
 """How bfloat16 weights are updated: from a float32 copy; by rounding at random; or in bfloat16 alone, as published."""
+
+
+def sum_dtype(bfloat16: str) -> DTypeLike | None:
+    """Dtype in which gradients are added up, by one of `BFLOAT16`; None = that of each weight."""
+    return None if bfloat16 == "pure" else jnp.float32
 
 
 def make_schedule(name: str, *, learning_rate: float, warmup_steps: int, num_steps: int) -> optax.Schedule:

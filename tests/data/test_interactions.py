@@ -52,11 +52,11 @@ def rows_of(rows, item_ids):
     ]
 
 
-def rows_and_splits(log, splitter=split_by_time, *, min_history=1, max_history=10, **options):
+def rows_and_splits(log, splitter=split_by_time, *, min_history=1, max_history=10):
     """All rows, and those of each split."""
     events = in_sequence(log)
     targets = events.targets(min_history=min_history)
-    parts = {"all": targets, **splitter(events, targets, **options)}
+    parts = {"all": targets, **splitter(events, targets)}
     rows, *splits = (rows_of(events.rows(part, max_history=max_history), log.item_ids) for part in parts.values())
     return rows, dict(zip([*parts][1:], splits, strict=True))
 
@@ -168,11 +168,6 @@ def test_time_split_sorts_all_rows_and_cuts_them():
     assert joined == sorted(rows, key=lambda row: row[3])  # sorted() is stable
     assert [len(split) for split in splits.values()] == [n * 8 // 10, n * 9 // 10 - n * 8 // 10, n - n * 9 // 10]
     assert list(splits) == ["train", "valid", "test"]
-
-
-def test_time_split_follows_its_ratios():
-    _, splits = rows_and_splits(make_log([("a", f"i{i}", i) for i in range(11)]), ratios=(5, 2, 3))
-    assert [len(split) for split in splits.values()] == [5, 2, 3]
 
 
 def test_leave_one_out_takes_each_users_last_two_rows():

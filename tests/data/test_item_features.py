@@ -1,8 +1,7 @@
-"""Features of items: hidden states of their texts by a plain pass over each, the cache, and files that do not fit."""
+"""Features of items: hidden states of their texts by a plain pass over each, and files that do not fit."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_run
 from flax import nnx
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
@@ -45,12 +44,9 @@ def features_of(
     *,
     tokenizer: Tokenizer = TOKENIZER,
     pooling: str = "mean",
-    cache: Path = Path("no such folder/cache"),
-    mark: str = "mark",
     devices: int = 1,
 ) -> np.ndarray:
-    mesh = make_mesh(data=devices)
-    return text_features(model, tokenizer, TITLES, texts or {}, pooling=pooling, cache=cache, mark=mark, mesh=mesh)
+    return text_features(model, tokenizer, TITLES, texts or {}, pooling=pooling, mesh=make_mesh(data=devices))
 
 
 def hidden_states(model: Decoder | T5, text: str, *, tokenizer: Tokenizer = TOKENIZER, longest: int = 512) -> jax.Array:
@@ -106,18 +102,6 @@ def test_long_texts_are_cut_to_the_positions_of_the_model_and_counted(capsys, mo
     assert "reading 2 texts (description), 1 of them cut to 20 tokens" in capsys.readouterr().out
     monkeypatch.setattr("igd_jax.data.item_features.TOKENS_AT_ONCE", 40)
     np.testing.assert_allclose(features_of(model, {"description": [long] + [""] * 21 + ["Short"]}), features, atol=1e-5)
-
-
-def test_features_come_back_from_the_cache_of_their_mark(tmp_path, monkeypatch):
-    model, cache = make_decoder(), tmp_path / "cache"
-    features = features_of(model, cache=cache)
-    (kept,) = cache.iterdir()
-    monkeypatch.setattr("igd_jax.data.item_features.text_reader", None)
-    np.testing.assert_array_equal(features_of(model, cache=cache), features)
-    save_file({"features": load_file(kept)["features"] + 1}, kept)
-    np.testing.assert_array_equal(features_of(model, cache=cache), features + 1)
-    monkeypatch.undo()
-    np.testing.assert_array_equal(features_of(model, cache=cache, mark="other"), features)
 
 
 # --------------------------------------------------------------------------------------------------------- a text model

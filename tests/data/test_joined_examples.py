@@ -14,6 +14,7 @@ from igd_jax.data.batches import by_length, make_text_batch, prompt_room
 from igd_jax.data.examples import make_examples
 from igd_jax.data.prepared import load
 from igd_jax.data.prompts import Prompts, render
+from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from igd_jax.identifiers.base import Source
 from igd_jax.identifiers.titles import Titles
@@ -24,13 +25,14 @@ UNCLEAN = ["clean", " leads", "trails ", "", "also clean", "a longer title, with
 
 def _prompts(template: str, tokenizer: Tokenizer, titles: Sequence[str], cache: Path = NO_CACHE) -> Prompts:
     identifiers = Titles(Source([str(number) for number in range(len(titles))], titles, {}, tokenizer, cache))
-    return Prompts(template, "books", tokenizer, identifiers, cache)
+    return Prompts(filled(template, category="books"), tokenizer, identifiers, cache)
 
 
 def _whole(template: str, tokenizer: Tokenizer, titles: Sequence[str], history: Ragged) -> Ragged:
     """All prompts, each tokenised as one text."""
     texts = [[titles[item] for item in row] for row in lists_of(history)]
-    return tokenizer.encode_prompts([render(template, row, category="books") for row in texts])
+    words = filled(template, category="books")
+    return tokenizer.encode_prompts([render(words, row) for row in texts])
 
 
 def _plain_prefix(rows: Sequence[Sequence[int]]) -> list[int]:

@@ -120,9 +120,9 @@ def _prompts(
     template: str, tokenizer: Tokenizer, titles: Sequence[str], cache: Path = Path("no such") / "cache"
 ) -> Prompts:
     ids = [str(number) for number in range(len(titles))]
-    around = filled(template, category="books").around
-    identifiers = Titles(Source(ids, titles, {}, tokenizer, cache, around))
-    return Prompts(template, "books", tokenizer, identifiers, cache)
+    words = filled(template, category="books")
+    identifiers = Titles(Source(ids, titles, {}, tokenizer, cache, words.around))
+    return Prompts(words, tokenizer, identifiers, cache)
 
 
 def _histories(rng: np.random.Generator, n_items: int, n: int = 300) -> Ragged:
@@ -132,7 +132,8 @@ def _histories(rng: np.random.Generator, n_items: int, n: int = 300) -> Ragged:
 def _check(prompts: Prompts, tokenizer: Tokenizer, template: str, titles: Sequence[str], history: Ragged) -> None:
     """`of_items` and `of_texts` both give the ids of whole prompts."""
     texts = [[titles[item] for item in row] for row in lists_of(history)]
-    expected = lists_of(tokenizer.encode_prompts([render(template, row, category="books") for row in texts]))
+    words = filled(template, category="books")
+    expected = lists_of(tokenizer.encode_prompts([render(words, row) for row in texts]))
     assert lists_of(prompts.of_items(history)) == expected
     assert lists_of(prompts.of_texts(texts)) == expected
 
@@ -201,7 +202,7 @@ def test_prompts_of_empty_histories_and_without_one(template):
     tokenizer = _with_bos()
     prompts = _prompts(template, tokenizer, CLEAN)
     _check(prompts, tokenizer, template, CLEAN, Ragged.from_lists([[], [], []]))
-    expected = tokenizer.encode_prompts([render(template, None, category="books")])
+    expected = tokenizer.encode_prompts([render(filled(template, category="books"), None)])
     assert prompts.without_history().tolist() == expected[0].tolist()
     assert prompts.without_history()[0] == 5
 
@@ -222,8 +223,8 @@ class Codes:
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_items_that_are_no_words_stand_as_their_ids_between_the_words(template, name):
     tokenizer = (KNOWN | OTHERS)[name]()
-    prompts = Prompts(template, "books", tokenizer, Codes(), Path("no such") / "cache")
     words = filled(template, category="books")
+    prompts = Prompts(words, tokenizer, Codes(), Path("no such") / "cache")
     lead, closing = tokenizer.encode([words.lead, words.closing])
     lead = tokenizer.encode([words.apart])[0] + lead
     lead = lead if tokenizer.bos is None else [tokenizer.bos, *lead]
@@ -232,7 +233,7 @@ def test_items_that_are_no_words_stand_as_their_ids_between_the_words(template, 
     assert prompts.n_whole == 0
     with pytest.raises(InputError, match="not written in words"):
         prompts.of_texts([["Sahara"]])
-    expected = tokenizer.encode_prompts([render(template, None, category="books")])
+    expected = tokenizer.encode_prompts([render(words, None)])
     assert prompts.without_history().tolist() == expected[0].tolist()
 
 

@@ -9,6 +9,7 @@ from plain_trie import lists_of
 from igd_jax.core.ragged import Ragged
 from igd_jax.data.examples import ranked_examples
 from igd_jax.data.prompts import Prompts, render
+from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import train_tokenizer
 from igd_jax.identifiers.base import Source
 from igd_jax.identifiers.titles import Titles
@@ -23,11 +24,12 @@ def test_each_row_has_the_longest_of_its_newest_histories_that_fits(template, sp
     tokenizer, rng = train_tokenizer([f"{title}\n" for title in TITLES], vocab_size=300), np.random.default_rng(0)
     monkeypatch.setattr(type(tokenizer), "splits_at_borders", splits_at_borders)
     source = Source(["1", "2", "3", "4", "5", "6"], TITLES, {}, tokenizer, NO_CACHE)
-    prompts = Prompts(template, "books", tokenizer, Titles(source), NO_CACHE)
+    words = filled(template, category="books")
+    prompts = Prompts(words, tokenizer, Titles(source), NO_CACHE)
     histories = [rng.integers(0, len(TITLES), n).tolist() for n in (*range(12), 60, 300)]
 
     def ids_of(history: list[int]) -> list[int]:
-        pieces = render(template, [TITLES[item] for item in history], category="books")
+        pieces = render(words, [TITLES[item] for item in history])
         return tokenizer.encode_prompts([pieces])[0].tolist()
 
     for room in (prompts.n_words, prompts.n_words + 9, prompts.n_words + 60, 10_000):
@@ -39,9 +41,9 @@ def test_each_row_has_the_longest_of_its_newest_histories_that_fits(template, sp
         assert lists_of(found.prompt) == expected
         assert found.is_cut.tolist() == [ids_of(h) != ids for h, ids in zip(histories, expected, strict=True)]
         assert found.has_prefix.all()
-        words = ids_of([])[:3]
-        assert all(row[:3] == words for row in expected)
-        assert found.shared_prefix[:3].tolist() == words
+        first = ids_of([])[:3]
+        assert all(row[:3] == first for row in expected)
+        assert found.shared_prefix[:3].tolist() == first
     assert not found.is_cut.any()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from igd_jax.core.errors import InputError
-from igd_jax.data.safetensors_io import read_cached, read_matrices, write_matrices
+from igd_jax.data.safetensors_io import cached_matrix, read_cached, read_matrices, write_matrices
 
 MATRIX = np.arange(6, dtype=np.float32).reshape(3, 2)
 MADE_FROM = {"model": "abc"}
@@ -49,3 +49,18 @@ def test_a_damaged_cache_is_told_in_one_line_and_made_again(path, shape, metadat
     (line,) = capsys.readouterr().out.splitlines()
     assert told in line
     assert line.endswith("; it is made again")
+
+
+def test_a_matrix_is_made_once_and_kept_where_there_is_a_run(tmp_path):
+    made = iter(range(1, 9))
+
+    def cached(path):
+        return cached_matrix(path, "x", lambda: MATRIX + next(made), shape=(3, 2), metadata=MADE_FROM)
+
+    for path in 2 * [tmp_path / "cache" / "x.safetensors"]:
+        np.testing.assert_array_equal(cached(path), MATRIX + 1)
+    path.write_bytes(b"")
+    np.testing.assert_array_equal(cached(path), MATRIX + 2)
+    np.testing.assert_array_equal(read_cached(path, "x", shape=(3, 2), metadata=MADE_FROM), MATRIX + 2)
+    np.testing.assert_array_equal(cached(tmp_path / "no run" / "cache" / "x.safetensors"), MATRIX + 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"]

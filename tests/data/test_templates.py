@@ -67,12 +67,12 @@ def test_all_templates_have_golden_prompts():
 
 @pytest.mark.parametrize(("template", "category"), GOLDEN)
 def test_a_prompt_is_that_of_the_authors_misspellings_included(template, category):
-    assert render(template, ["First, Title", "Second"], category=category) == GOLDEN[template, category]
+    assert render(filled(template, category=category), ["First, Title", "Second"]) == GOLDEN[template, category]
 
 
 @pytest.mark.parametrize(("template", "category"), UNKNOWN)
 def test_without_a_history_a_prompt_says_so_in_the_authors_words(template, category):
-    assert render(template, None, category=category) == UNKNOWN[template, category]
+    assert render(filled(template, category=category), None) == UNKNOWN[template, category]
 
 
 @pytest.mark.parametrize(
@@ -105,12 +105,12 @@ def test_with_the_tokenizer_of_qwen_a_closing_quote_and_its_newline_are_one_id(q
 
 def test_an_unknown_prompt_is_bad_input_that_names_the_known_ones():
     with pytest.raises(InputError, match="'idg'; known prompts are bigrec, d3, igd, msl, plain"):
-        render("idg", ["First"], category="books")
+        filled("idg", category="books")
 
 
 def test_nouns_are_those_of_the_authors_and_others_lose_an_s():
     def sentences(category: str) -> tuple[str, str]:
-        [prompt] = render("msl", ["First"], category=category)
+        [prompt] = render(filled("msl", category=category), ["First"])
         lines = prompt.split("\n")
         return lines[3], lines[6]
 
@@ -149,10 +149,11 @@ def test_rows_of_msl_have_the_ids_that_the_authors_code_makes(msl, quoting):
     tokenizer, titles = msl["tokenizer"], msl["titles"]
     rows = json.loads((msl["folder"] / "msl_rows.json").read_text(encoding="utf-8"))["rows"][:8]
     golden = np.load(msl["folder"] / f"msl_{quoting}.npz")
-    around = filled("msl", category="books").around if quoting == "quoted" else ("", "")
+    template = filled("msl", category="books")
+    around = template.around if quoting == "quoted" else ("", "")
     targets = tokenizer.encode_titles([titles[row["target"]] for row in rows], *around)
     for row, target, ids, mask in zip(rows, targets, golden["input_ids"], golden["attention_mask"], strict=True):
-        pieces = render("msl", [titles[item] for item in row["history"]], category="books")
+        pieces = render(template, [titles[item] for item in row["history"]])
         assert [*tokenizer.encode_prompts([pieces])[0], *target] == ids[mask > 0].tolist()
 
 
@@ -160,5 +161,5 @@ def test_prompts_of_msl_at_inference_differ_by_one_space_and_nothing_else(msl):
     tokenizer, titles = msl["tokenizer"], msl["titles"]
     golden = json.loads((msl["folder"] / "msl_decoding.json").read_text(encoding="utf-8"))["quoted"]["prompts"]
     for prompt in golden:
-        [text] = render("msl", [titles[item] for item in prompt["history"]], category="books")
+        [text] = render(filled("msl", category="books"), [titles[item] for item in prompt["history"]])
         assert tokenizer.encode([text.replace(". \n\n", ".  \n\n", 1)])[0] == prompt["prompt_ids"]

@@ -19,6 +19,7 @@ from tiny_run import context_of, decode_options
 
 from igd_jax.core.types import Recommendations
 from igd_jax.data.prompts import render
+from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.decoding.device_trie import device_trie
 from igd_jax.decoding.engine import recommend
@@ -98,7 +99,8 @@ def test_a_table_of_the_model_gives_the_authors_lists(number):
 
 
 def test_golden_prompts_are_the_igd_template_over_the_histories(golden):
-    pieces = [render("igd", ast.literal_eval(row["history_item_title"]), category="books") for row in golden.test_rows]
+    words = filled("igd", category="books")
+    pieces = [render(words, ast.literal_eval(row["history_item_title"])) for row in golden.test_rows]
     assert lists_of(golden.tokenizer.encode_prompts(pieces)) == golden.prompts
 
 

@@ -11,6 +11,7 @@ from flax import nnx
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
 from igd_jax.data.prompts import Prompts
+from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.items.index import build_index
 from igd_jax.methods import load_method
@@ -86,7 +87,7 @@ def test_bigrec_refuses_identifiers_that_are_no_words(tiny, tmp_path):
     tokenizer = load_tokenizer(tiny / "model")
     numbers, everything = Numbers(tokenizer), np.ones(len(tiny_run.TITLES), bool)
     index = build_index(tiny_run.TITLES, numbers.rows(), everything.astype(int), candidates=everything)
-    prompts = Prompts("plain", "items", tokenizer, numbers, tmp_path / "cache")
+    prompts = Prompts(filled("plain", category="items"), tokenizer, numbers, tmp_path / "cache")
     context = tiny_run.context_of(index, tokenizer=tokenizer, prompts=prompts)
     method = load_method("bigrec", {})
     with pytest.raises(InputError, match=r"^bigrec compares .* no words; set it to titles, or .* searches the trie$"):

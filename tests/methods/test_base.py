@@ -38,7 +38,9 @@ def test_a_method_writes_all_that_its_base_declares(name):
     base = type(method).__bases__[0]
     assert base.__abstractmethods__ <= vars(type(method)).keys()
     declared = {each for one in base.__mro__ for each in getattr(one, "__annotations__", {})}
-    assert declared == {"model_kind", "inputs", "decoding_args", "beam_search", "backbones", "score"}
+    assert declared == {
+        *("model_kind", "inputs", "decoding_args", "beam_search", "backbones", "score", "needs_collaborative")
+    }
     assert declared <= vars(type(method)).keys() | vars(method).keys()
 
 

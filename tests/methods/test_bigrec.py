@@ -189,10 +189,10 @@ def scaled(values: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("template", ["d3", "msl"])
 def test_quotes_of_a_template_are_neither_embedded_nor_in_what_is_compared(index, model, template):
-    around = filled(template, category="books").around
-    quoted = build_index(TITLES, TOKENIZER.encode_titles(TITLES, *around), COUNTS, candidates=index.candidates)
-    identifiers = Titles(Source([], TITLES, {}, TOKENIZER, Path("none"), around))
-    prompts = Prompts(template, "books", TOKENIZER, identifiers, Path("none"))
+    words = filled(template, category="books")
+    quoted = build_index(TITLES, TOKENIZER.encode_titles(TITLES, *words.around), COUNTS, candidates=index.candidates)
+    identifiers = Titles(Source([], TITLES, {}, TOKENIZER, Path("none"), words.around))
+    prompts = Prompts(words, TOKENIZER, identifiers, Path("none"))
     method = BIGRec(embed_by="tuned", min_new_tokens=3)
     plain, found = engine_of(method, model, index), engine_of(method, model, quoted, prompts=prompts)
     embeddings = [np.asarray(engine.titles.centred) + np.asarray(engine.titles.mean) for engine in (plain, found)]

@@ -22,6 +22,7 @@ from igd_jax.core.types import LossSum, TextBatch
 from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import Examples, shared_prefix
 from igd_jax.data.prompts import Prompts
+from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import train_tokenizer
 from igd_jax.identifiers.base import Source
 from igd_jax.identifiers.titles import Titles
@@ -153,7 +154,7 @@ def test_cft_at_alpha_zero_is_pos_and_runs_no_second_pass(context, model):
 def test_tables_are_the_prompt_without_history_and_the_longest_title_or_nothing_for_pos(context):
     tokenizer = train_tokenizer(["Past books, oldest first: unknown"], vocab_size=300)
     identifiers = Titles(Source([], [], {}, tokenizer, context.cache))
-    prompts = Prompts("plain", "books", tokenizer, identifiers, context.cache)
+    prompts = Prompts(filled("plain", category="books"), tokenizer, identifiers, context.cache)
     context = context_of(context.index, tokenizer=tokenizer, prompts=prompts)
     found = CFT().objective(context).tables
     assert tokenizer.decode(found.prompt.tolist()) == "Past books, oldest first:\nunknown\n\nNext:\n"

@@ -12,6 +12,7 @@ from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import make_text_batch
 from igd_jax.data.examples import Examples, shared_prefix
 from igd_jax.data.prompts import render
+from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.items.index import build_index
 from igd_jax.methods.cft import CFT, Counterfactual
@@ -42,7 +43,7 @@ def golden(shared):
 
 def test_the_prompt_without_history_is_that_of_the_published_code(golden):
     _, _, without, path, _ = golden
-    ours = load_tokenizer(path).encode_prompts([render("igd", None, category="books")])
+    ours = load_tokenizer(path).encode_prompts([render(filled("igd", category="books"), None)])
     assert without == [ours[0].tolist()] * 8
 
 

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from batches import text_batch
 from flax import nnx
-from tiny_models import random_model, text_batch
+from tiny_models import random_model
 
 from igd_jax.models.backbone import Backbone, KVCache, Memory, Prefix
 from igd_jax.models.visibility import Causal, Tree
@@ -79,7 +80,7 @@ def test_a_shared_prefix_is_as_good_as_whole_prompts(model):
 def test_padding_and_the_other_rows_change_nothing(model):
     mask = np.asarray(text_batch(PROMPTS, TARGETS).target_mask)
     expected = target_hidden(model, text_batch(PROMPTS, TARGETS))
-    close(np.asarray(target_hidden(model, text_batch(PROMPTS, TARGETS, wider=3)))[mask], np.asarray(expected)[mask])
+    close(np.asarray(target_hidden(model, text_batch(PROMPTS, TARGETS, width=8)))[mask], np.asarray(expected)[mask])
     for row in range(3):
         alone = target_hidden(model, text_batch(PROMPTS[row : row + 1], TARGETS[row : row + 1]))
         close(alone[0], np.asarray(expected)[row, : len(TARGETS[row])])

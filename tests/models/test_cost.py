@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from batches import text_batch
 from flax import nnx
-from tiny_models import text_batch
 
 from igd_jax.core.types import ItemBatch
 from igd_jax.models.config import NAMED

@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
+from batches import text_batch
 from flax import nnx
-from tiny_models import CONFIGS, random_model, text_batch
+from tiny_models import CONFIGS, random_model
 
 from igd_jax.core.errors import InputError
 from igd_jax.models import config as decoder_config

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from batches import text_batch
 from flax import nnx
-from tiny_models import random_model, text_batch
+from tiny_models import random_model
 
 from igd_jax.models.dropout import row_keys
 from igd_jax.models.lora import TARGETS, LoRA, LowRank, add_lora
@@ -31,7 +32,8 @@ def _hidden(decoder, batch):
 
 def _batch(rows=(0, 1, 2), *, seed=SEEDS, shared=0, wider=0):
     prompts = [PROMPTS[row][shared:] for row in rows]
-    batch = text_batch(prompts, [TARGET[row] for row in rows], shared=PROMPTS[0][:shared], wider=wider)
+    width = max(map(len, prompts)) + wider
+    batch = text_batch(prompts, [TARGET[row] for row in rows], width=width, shared=PROMPTS[0][:shared])
     return batch.replace(seed=None if seed is None else seed[jnp.asarray(rows)])
 
 
@@ -62,9 +64,9 @@ def test_there_is_dropout_only_with_seeds_and_a_rate():
 
 def test_draws_of_a_row_depend_neither_on_the_rows_beside_nor_on_padding_nor_on_a_shared_prefix():
     decoder = _decoder(0.3)
-    whole = np.asarray(_hidden(decoder, _batch()))
+    whole, mask = np.asarray(_hidden(decoder, _batch())), np.asarray(_batch().target_mask)
     for alike in (_batch(wider=4), _batch(shared=2), _batch(shared=1, wider=3)):
-        np.testing.assert_allclose(_hidden(decoder, alike), whole, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(np.asarray(_hidden(decoder, alike))[mask], whole[mask], rtol=1e-4, atol=1e-5)
     alone = _hidden(decoder, _batch((1,)))
     np.testing.assert_allclose(alone[0], whole[1, : alone.shape[1]], rtol=1e-4, atol=1e-5)
     other = np.asarray(_hidden(decoder, _batch(seed=SEEDS.at[0].add(1))))

@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from batches import text_batch
 from flax import nnx
 from random_t5 import SIZES, START, VERSIONS, save_random
 from safetensors.numpy import save_file
-from tiny_models import random_model, text_batch
+from tiny_models import random_model
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.types import TextBatch

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from batches import text_batch
 from flax import nnx
 from random_t5 import VERSIONS, save_random
-from tiny_models import random_model, text_batch
+from tiny_models import random_model
 
 from igd_jax.core.errors import InputError
 from igd_jax.models import t5_layers

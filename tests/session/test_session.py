@@ -20,7 +20,7 @@ def test_rows_that_are_evenly_spread_can_stand_for_all(tiny, tmp_path):
     spread = run.prepared.splits["train"].take(np.arange(20) * tiny_run.N_ROWS["train"] // 20)
     assert len(run.rows("valid")) == tiny_run.N_ROWS["valid"]
     np.testing.assert_array_equal(run.rows("train").timestamp, spread.timestamp)
-    np.testing.assert_array_equal(run.counts, np.bincount(spread.target, minlength=len(tiny_run.TITLES)))
+    np.testing.assert_array_equal(run.index.counts, np.bincount(spread.target, minlength=len(tiny_run.TITLES)))
     np.testing.assert_array_equal(run.seen, spread.seen(len(tiny_run.TITLES)))
 
 

@@ -12,6 +12,7 @@ from runs import session_of
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
+from igd_jax.methods import load_method
 from igd_jax.session.config_flags import check_workdir, config_json
 from igd_jax.session.cost import make_advice
 from igd_jax.session.settings import settings_from
@@ -21,7 +22,9 @@ NO_MODEL = {"model.path": ""}
 
 
 def _size(tiny, workdir, changes) -> str:
-    return sized(settings_from(tiny_run.tiny_config(tiny, changes)), Workdir(str(workdir))).model.config
+    settings = settings_from(tiny_run.tiny_config(tiny, changes))
+    method = load_method(settings.method.name, settings.method.args)
+    return sized(settings, method, Workdir(str(workdir))).model.config
 
 
 def test_a_size_that_is_given_wins_and_else_the_device_decides_in_one_line(tiny, tmp_path, capsys, monkeypatch):

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from batches import text_batch
 from flax import nnx
-from tiny_models import random_model, text_batch
+from tiny_models import random_model
 
 from igd_jax.methods import load_method
 from igd_jax.methods.base import token_loss, whole_text_loss
@@ -25,7 +26,7 @@ def model() -> Decoder:
 
 def batch_of(shared: list[int]):
     """Three rows and one that fills up; the last token of each target is forced."""
-    batch = text_batch([*PROMPTS, [1]], [*TARGETS, [0]], shared=shared, wider=2)
+    batch = text_batch([*PROMPTS, [1]], [*TARGETS, [0]], shared=shared, width=6)
     real = jnp.arange(4)[:, None] < 3
     batch = batch.replace(prompt_mask=batch.prompt_mask & real, target_mask=batch.target_mask & real)
     weight = batch.target_mask.astype(jnp.float32)
@@ -85,7 +86,7 @@ def test_gradients_are_those_of_the_plain_loss(model):
 
 
 def test_columns_are_as_the_picture_of_the_class_says():
-    batch = text_batch([[3, 4]], [[5, 6]], shared=[1, 2], wider=1)
+    batch = text_batch([[3, 4]], [[5, 6]], shared=[1, 2], width=3)
     text = whole_text(batch)
     assert text.tokens.tolist() == [[1, 2, 0, 3, 4, 5, 6]]
     assert text.in_prompt.tolist() == [[False, True, False, True, True, False, False]]
