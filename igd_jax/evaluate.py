@@ -75,12 +75,13 @@ def evaluate(
     scored = score(config, workdir, exact_queries=exact_queries, unfinished=workdir.unfinished(name))
     step = scored.ranker.trained.step
     checkpoint = None if step is None else CheckpointRecord(step, commit)
+    data = scored.ranker.session.prepared.meta["fingerprint"]
     with atomic_folder(folder) as partial:
         write_json(partial / METRICS, scored.metrics)
         write_json(partial / CONFIG, config_record(config, choice))
         if per_metric is not None:
             write_json(partial / "per_metric.json", per_metric)
-        write_record(partial / RECORD, EvaluationRecord(checkpoint, environment()))
+        write_record(partial / RECORD, EvaluationRecord(checkpoint, data, environment()))
         write_predictions(partial / PREDICTIONS, predictions_of(scored))
     remove(workdir.unfinished(name))
     say(f"\n{config.eval.split} of {config.data.dir}, {scored.users_per_second:.1f} users/s")

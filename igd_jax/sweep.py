@@ -31,9 +31,11 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, check_name, local_path, read_json
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say
+from igd_jax.data.prepared import read_meta
 from igd_jax.evaluate import VARIED, check_lists_fit_valid, config_record, evaluate
 from igd_jax.evaluation.choice import CHOSEN_ON, Choice, means_of_largest_ndcg
 from igd_jax.evaluation.evaluations import CONFIG, METRICS, RECORD
+from igd_jax.evaluation.record import read_record
 from igd_jax.evaluation.tables import comparison_table
 from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, define_config_flag, required_config
 from igd_jax.session.config_grid import Axis, changed, name_of, parse_axis, points
@@ -135,6 +137,8 @@ def _make(
             made.append(Made(values, workdir.eval(name)))
             if not is_finished(made[-1].folder, config_record(trial, choice)):
                 todo[name] = trial
+            else:
+                check_same_data(made[-1].folder, settings_from(trial, needs=TO_TRAIN).data.dir)
         say(f"run {number} of {len(runs)}: {name_of(point)}, evaluations to make: {', '.join(todo) or 'none'}")
         if todo and name_of(point) not in trained:
             train(run_config, workdir)
@@ -173,6 +177,15 @@ def is_finished(folder: Path, record: dict[str, Any]) -> bool:
     """Whether the folder holds an evaluation with this config.json; such folders are written atomically."""
     made = all((folder / name).is_file() for name in (METRICS, CONFIG, RECORD))
     return made and read_json(folder / CONFIG) == record
+
+
+def check_same_data(folder: Path, data: str) -> None:
+    """Raise `InputError` if an evaluation was made on other data than the folder `data` holds now."""
+    made_on = read_record(folder / RECORD).data_fingerprint
+    if made_on is not None and made_on != read_meta(Path(data))["fingerprint"]:
+        raise InputError(
+            f"{folder} was made on other data than {data} holds now; use the data it was made on, or another --output"
+        )
 
 
 def define_flags() -> None:

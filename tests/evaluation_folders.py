@@ -26,7 +26,7 @@ def write_evaluation(folder: Path, rank, *, ks=(1, 3), user="u", with_metrics=Tr
         target = Target((f"i{row}",), f"Title {row}", (row % 2 == 0,))
         predictions.append(Prediction(row, f"{user}{row}", target, ranked))
     write_predictions(folder / "predictions.jsonl", predictions)
-    write_record(folder / "env.json", EvaluationRecord(CheckpointRecord(18, None), {"commit": None}))
+    write_record(folder / "env.json", EvaluationRecord(CheckpointRecord(18, None), None, {"commit": None}))
     if with_metrics:
         baseline = {f"{metric}@{k}": 0.125 for metric in ("hr", "ndcg") for k in ks}
         counts = {"n": len(rank), "invalid": 0, "protocol": "rows", "popularity_baseline": baseline}

@@ -188,7 +188,7 @@ def test_missing_and_malformed_files_are_named(tmp_path):
 
 def test_what_made_an_evaluation_is_part_of_it(tmp_path):
     folder = write_evaluation(tmp_path / "a", [0, 1])
-    assert read_evaluation("a", folder).record == EvaluationRecord(CheckpointRecord(18, None), {"commit": None})
+    assert read_evaluation("a", folder).record == EvaluationRecord(CheckpointRecord(18, None), None, {"commit": None})
     record = json.loads((folder / "env.json").read_text())
     (folder / "env.json").write_text(json.dumps(record | {"predictions_schema": 2}))
     with pytest.raises(InputError, match=r"env.json says that predictions.jsonl has schema 2, but .* reads up to 1"):

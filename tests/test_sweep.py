@@ -1,5 +1,6 @@
 """A sweep trains a product of fields, chooses on valid unless only seeds vary, and goes on where it was stopped."""
 
+import json
 import os
 import shutil
 import signal
@@ -153,6 +154,22 @@ def test_an_evaluation_by_another_config_is_made_again(tiny, finished, started, 
     assert read_json(root / "seed=1" / "eval" / on_test / "metrics.json")["n"] == 3
     assert "chosen" not in read_json(root / "seed=1" / "eval" / on_test / "config.json")
     assert "one method only" in done.out
+
+
+def test_what_was_made_on_other_data_is_not_taken_for_finished(tiny, finished, started, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "root")
+    shutil.copytree(tiny / "data", tmp_path / "data")
+    tiny_run.save_data(tmp_path / "data", seed=1)
+    before = sorted(tmp_path.rglob("*"))
+    for path in tmp_path.rglob("config.json"):
+        config = read_json(path)
+        config["data"]["dir"] = str(tmp_path / "data")
+        path.write_text(json.dumps(config))
+    arguments = [*_arguments(tiny, tmp_path / "root"), f"--config.data.dir={tmp_path / 'data'}"]
+    done = run_here(program, *arguments, *GRID)
+    assert (done.code, started, sorted(tmp_path.rglob("*"))) == (2, [], before)
+    assert done.err.count("\n") == 1
+    assert f"was made on other data than {tmp_path / 'data'} holds now" in done.err
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tiny_run
 from command import run_here
@@ -114,6 +115,18 @@ def test_other_candidates_are_refused_because_the_weights_of_tokens_come_from_th
         train_tiny(tiny, trained, {"data.candidates": "train"})
 
 
+def test_other_candidates_in_the_same_file_are_refused_by_training_and_evaluation(tiny, tmp_path):
+    items, file = pq.read_table(tiny / "data" / "items.parquet")["id"].to_pylist(), tmp_path / "candidates.txt"
+    fields = {"data.candidates": str(file), "decode.candidates": "catalogue", "train.num_steps": 1}
+    file.write_text("\n".join(items[:4]))
+    train_tiny(tiny, tmp_path / "run", fields)
+    file.write_text("\n".join(items[1:5]))
+    with pytest.raises(InputError, match=r"run was trained .* with other candidates"):
+        train_tiny(tiny, tmp_path / "run", {**fields, "train.num_steps": 2})
+    with pytest.raises(InputError, match=r"run was trained .* with other candidates"):
+        evaluate(tiny_run.tiny_config(tiny, fields), Workdir(str(tmp_path / "run")), name="test")
+
+
 def test_other_data_under_the_same_name_is_refused(tiny, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
     for name in ("data", "model"):
@@ -122,7 +135,9 @@ def test_other_data_under_the_same_name_is_refused(tiny, trained, tmp_path):
     config["data"]["dir"], config["model"]["path"] = str(tmp_path / "data"), str(tmp_path / "model")
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     tiny_run.save_data(tmp_path / "data", seed=1)
-    with pytest.raises(InputError, match=r"run was trained on other data, on other rows of it or .* than .*data gives"):
+    with pytest.raises(
+        InputError, match=r"run was trained on other data, on other rows .* than .*data and the config give"
+    ):
         train_tiny(tmp_path, tmp_path / "run")
     with pytest.raises(InputError, match=r"run was trained on other data"):
         evaluate(tiny_run.tiny_config(tmp_path), Workdir(str(tmp_path / "run")), name="test")

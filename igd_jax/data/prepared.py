@@ -170,11 +170,11 @@ def save(prepared: Prepared, folder: Path) -> None:
         io.write_json(partial / "meta.json", prepared.meta)
 
 
-def load(folder: Path) -> Prepared:
-    """Read a prepared folder and check that it is what was written.
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The meta.json of a prepared folder, whose other files are not read.
 
     Raises:
-      InputError: a file is missing, damaged, altered or forged, or another version of the project wrote it.
+      InputError: it is missing, or another version of the project wrote it.
     """
     if not (folder / "meta.json").is_file():
         raise InputError(f"{folder} is not a prepared folder (no meta.json in it); make one with igd_jax.prepare")
@@ -182,6 +182,16 @@ def load(folder: Path) -> Prepared:
     version = meta.get("schema_version") if isinstance(meta, dict) else None
     if version != SCHEMA_VERSION:
         raise InputError(f"{folder} has schema version {version}; this program reads {SCHEMA_VERSION}: {AGAIN}")
+    return meta
+
+
+def load(folder: Path) -> Prepared:
+    """Read a prepared folder and check that it is what was written.
+
+    Raises:
+      InputError: a file is missing, damaged, altered or forged, or another version of the project wrote it.
+    """
+    meta = read_meta(folder)
     items = _read_table(folder / "items.parquet", _ITEMS_SCHEMA, further=TEXT_FIELDS)
     item_ids, titles = items["id"].to_pylist(), items["title"].to_pylist()
     texts = {name: items[name].to_pylist() for name in items.column_names if name in TEXT_FIELDS}

@@ -1,4 +1,4 @@
-"""env.json of an evaluation: code, versions, machine and checkpoint that produced it."""
+"""env.json of an evaluation: code, versions, machine, data and checkpoint that produced it."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -29,20 +29,22 @@ class EvaluationRecord:
 
     Attributes:
       checkpoint: checkpoint that was evaluated; None for untrained weights of a Hugging Face folder.
+      data_fingerprint: fingerprint of the prepared data; None in a record that is older than this field.
       environment: result of `core.environment.environment` in the evaluating process, including its ``commit``.
       predictions_schema: schema version of the predictions.jsonl in the same folder.
     """
 
     checkpoint: CheckpointRecord | None
+    data_fingerprint: str | None
     environment: Mapping[str, Any]
     predictions_schema: int = SCHEMA_VERSION
 
 
 def write_record(path: Path, record: EvaluationRecord) -> None:
-    """Write an env.json: ``predictions_schema`` and ``checkpoint``, then the environment as for a run."""
+    """Write an env.json: the fields of the record, and the keys of the environment as in that of a run."""
     checkpoint = None if record.checkpoint is None else asdict(record.checkpoint)
     own = {"predictions_schema": record.predictions_schema, "checkpoint": checkpoint}
-    write_json(path, own | dict(record.environment))
+    write_json(path, own | {"data_fingerprint": record.data_fingerprint} | dict(record.environment))
 
 
 def read_record(path: Path) -> EvaluationRecord:
@@ -59,6 +61,7 @@ def read_record(path: Path) -> EvaluationRecord:
         check_version(version, source=path)
         told = environment.pop("checkpoint")
         checkpoint = None if told is None else CheckpointRecord(int(told["step"]), told["commit"])
+        data = environment.pop("data_fingerprint", None)
     except (KeyError, OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{path} is no record of an evaluation ({error!r}); {AGAIN}") from None
-    return EvaluationRecord(checkpoint, environment, version)
+    return EvaluationRecord(checkpoint, data, environment, version)

@@ -119,6 +119,8 @@ def define_config_flag() -> None:
             flags.FLAGS["config"].default_as_str = ""  # all fields and their values
             return
         if given is None and any(word.startswith("--config.") for word in sys.argv):
+            if folder is not None:
+                load_config(None, Workdir(folder))  # which tells that there is none
             raise InputError("--config.FIELD is given, but neither --config=FILE nor the --workdir of a run")
         config_flags.DEFINE_config_file("config", None, _HELP)
         flags.FLAGS["config"].parser = _ExperimentParser()

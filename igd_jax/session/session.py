@@ -30,7 +30,7 @@ from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_to
 from igd_jax.evaluation.metrics import CatalogueRows
 from igd_jax.evaluation.queries import evenly_spaced, make_queries
 from igd_jax.identifiers.base import Source, identifiers_class
-from igd_jax.items.candidates import choose_candidates
+from igd_jax.items.candidates import CANDIDATES, choose_candidates
 from igd_jax.items.identifiers import Identifiers
 from igd_jax.items.index import ItemIndex, build_index, describe_index
 from igd_jax.methods import load_method
@@ -56,7 +56,7 @@ class Session:
       index: items, with the candidates of training, and their counts over those rows.
       method: method of training and decoding.
       mesh: devices.
-      fingerprint: text that changes with the data, the tokenizer, the identifiers and the train rows in use.
+      fingerprint: text that changes with data, tokenizer, identifiers, the train rows in use, and a file of candidates.
       cache: folder for results of long computations.
     """
 
@@ -236,6 +236,7 @@ def put_together(
             item_tokens.ids,
             item_tokens.start,
             facts.mark,
+            *([] if settings.data.candidates in CANDIDATES else [facts.candidates]),
         ),
         cache=cache,
     )

@@ -172,11 +172,12 @@ def fingerprints(session: Session, frozen: Any) -> dict[str, str]:
 def check_fingerprints(
     progress: dict[str, Any], *, expected: dict[str, str], session: Session, workdir: Workdir
 ) -> None:
-    """Raise `InputError` if a checkpoint was trained with other rows, tokenizer or frozen variables."""
+    """Raise `InputError` if a checkpoint was trained with other rows, candidates, tokenizer or frozen variables."""
     if progress["fingerprint"] != expected["fingerprint"]:
         raise InputError(
-            f"{workdir.path} was trained on other data, on other rows of it or with another tokenizer than "
-            f"{session.settings.data.dir} gives now; use the data it was trained on, or another --workdir"
+            f"{workdir.path} was trained on other data, on other rows of it, or with other candidates or another "
+            f"tokenizer than {session.settings.data.dir} and the config give now; use what it was trained on, or "
+            "another --workdir"
         )
     if progress["frozen"] != expected["frozen"]:
         raise InputError(

@@ -11,17 +11,22 @@ from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord, read_r
 ENVIRONMENT = {"packages": {"jax": "0.10.2", "optax": None}, "commit": "1" * 40, "command": ["evaluate", "--workdir=r"]}
 
 
+@pytest.mark.parametrize("data", [None, "ff8cc51b8509d7f6"])
 @pytest.mark.parametrize("checkpoint", [None, CheckpointRecord(18, "2" * 40), CheckpointRecord(18, None)])
-def test_what_is_written_is_read(tmp_path, checkpoint):
-    record = EvaluationRecord(checkpoint, ENVIRONMENT)
+def test_what_is_written_is_read(tmp_path, checkpoint, data):
+    record = EvaluationRecord(checkpoint, data, ENVIRONMENT)
     write_record(tmp_path / "env.json", record)
     assert read_record(tmp_path / "env.json") == record
 
 
 def test_the_file_has_the_keys_of_a_runs_env_json_beside_its_own(tmp_path):
-    write_record(tmp_path / "env.json", EvaluationRecord(CheckpointRecord(18, "2" * 40), ENVIRONMENT))
+    write_record(tmp_path / "env.json", EvaluationRecord(CheckpointRecord(18, "2" * 40), "3" * 16, ENVIRONMENT))
     written = json.loads((tmp_path / "env.json").read_text())
-    own = {"predictions_schema": SCHEMA_VERSION, "checkpoint": {"step": 18, "commit": "2" * 40}}
+    own = {
+        "predictions_schema": SCHEMA_VERSION,
+        "checkpoint": {"step": 18, "commit": "2" * 40},
+        "data_fingerprint": "3" * 16,
+    }
     assert written == own | ENVIRONMENT
 
 
