@@ -42,7 +42,8 @@ def report_cost(session: Session, state: TrainState, frozen: Any, longest: TextB
     beside = f" beside {shown_bytes(n_bytes)} of frozen arrays" if n_bytes else ""
     devices = f"{mesh.size} {mesh.devices.flat[0].device_kind} device(s) of {jax.process_count()} process(es)"
     say(f"model: {n_trained:,} parameters to train{beside} on {devices}")
-    of_sums = jnp.dtype(sum_dtype(session.settings.train.bfloat16) or jnp.bfloat16).itemsize
+    dtype = sum_dtype(session.settings.train.bfloat16)
+    of_sums = None if dtype is None else jnp.dtype(dtype).itemsize
     parts: dict[str, int | None] = {
         "parameters": bytes_per_device(state.params) + bytes_per_device(frozen),
         "optimizer": bytes_per_device(state.opt_state),
