@@ -22,14 +22,15 @@ unset RUNS
 export RATES=${RATES:-3e-3,6e-3} BETAS=${BETAS:-0.1,0.3} LAMS=${LAMS:-0.1,0.3,0.5,0.7,0.9}
 export SASREC=${SASREC:---grid=train.learning_rate=1e-3,3e-3} SET_RATES=${SET_RATES:-1e-3,3e-3}
 export CHOOSE_ROWS=${CHOOSE_ROWS:-1000} MORE=${MORE:-train} BIGREC=${BIGREC:---config.method.args.embed_by=tuned}
+# SETRec, too: its published batches of 512 rows would take hours.
+converge=(--config.model.config=pico --config.train.global_batch_size=64 --config.train.micro_batch_size=32
+  --config.train.num_epochs=10 --config.train.schedule=constant --config.train.patience=3
+  --config.train.eval_every_steps=200 --config.train.eval_examples=1024 --config.train.log_every_steps=100)
 claims() { # SET SOURCE CATEGORY FLAGS...
   if [[ " $SETS " != *" $1 "* ]]; then return; fi
   mkdir -p "$out/$1"
-  "$launch/paper.sh" "$2" "$data/$1" "$out/$1" --config.data.category="$3" --config.model.config=pico \
-    --config.train.global_batch_size=64 --config.train.micro_batch_size=32 --config.train.num_epochs=10 \
-    --config.train.schedule=constant --config.train.patience=3 --config.train.eval_every_steps=200 \
-    --config.train.eval_examples=1024 --config.train.log_every_steps=100 "${@:4}" | tee -a "$out/$1/log"
-  "$launch/setrec.sh" "$out/$1" --config.model.config=pico "${@:4}" | tee -a "$out/$1/log"
+  "$launch/paper.sh" "$2" "$data/$1" "$out/$1" --config.data.category="$3" "${converge[@]}" "${@:4}" | tee -a "$out/$1/log"
+  "$launch/setrec.sh" "$out/$1" "${converge[@]}" "${@:4}" | tee -a "$out/$1/log"
 }
 claims amazon_books d3 books "$@" # published rows, with their own histories
 export PREPARE=${PREPARE:---max_history=5}

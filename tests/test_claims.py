@@ -91,7 +91,7 @@ def test_every_method_is_trained_with_three_seeds_until_validation_says_so(comma
     for sweep in _named(commands, "igd_jax.sweep"):
         seeds.setdefault(_method(sweep.flags["output"] + "/"), set()).update(_grid(sweep)["train.seed"].split(","))
         assert sweep.flags["config.data.max_examples"] == sweep.flags["config.eval.max_examples"] == "0"
-        if _method(sweep.flags["output"] + "/") in TITLES:
+        if _method(sweep.flags["output"] + "/") in (*TITLES, *SETS):
             assert (sweep.flags["config.train.patience"], sweep.flags["config.train.schedule"]) == ("3", "constant")
     assert seeds == {method: set(SEEDS) for method in ("sasrec", *TITLES, *SETS)}
 
