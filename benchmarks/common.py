@@ -26,7 +26,7 @@ from igd_jax.data.prepared import save
 from igd_jax.data.sources import d3
 from igd_jax.items.index import ItemIndex
 from igd_jax.session.session import Session, set_up
-from igd_jax.session.settings import settings_from
+from igd_jax.settings.settings import settings_from
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"

@@ -35,7 +35,7 @@ from igd_jax.core.memory import device_memory, peak_memory
 from igd_jax.models.attention import CUDNN, XLA
 from igd_jax.models.config import NAMED, ModelConfig
 from igd_jax.session.session import Session, set_up
-from igd_jax.session.settings import settings_from
+from igd_jax.settings.settings import settings_from
 
 MODULE = "benchmarks.gpu"
 

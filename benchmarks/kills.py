@@ -43,8 +43,8 @@ from igd_jax.data.prepared import save
 from igd_jax.prepare import prepare
 from igd_jax.session import train_loop
 from igd_jax.session.session import set_up
-from igd_jax.session.settings import settings_from
 from igd_jax.session.weights import initial_state
+from igd_jax.settings.settings import settings_from
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.train_log import SPEED, TrainLog
 

@@ -30,7 +30,7 @@ from igd_jax.core.io import Workdir
 from igd_jax.data.examples import Examples
 from igd_jax.models.setrec import SetModel
 from igd_jax.session.session import Session, set_up
-from igd_jax.session.settings import settings_from
+from igd_jax.settings.settings import settings_from
 
 REPEATS = 5
 

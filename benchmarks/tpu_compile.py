@@ -30,10 +30,10 @@ from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.base import search_engine
 from igd_jax.models.load import config_of
 from igd_jax.session.ahead import abstract_backbone, search_cost, step_cost, topology_mesh
-from igd_jax.session.config_grid import changed
 from igd_jax.session.program_cost import Cost
 from igd_jax.session.ranker import decode_options
-from igd_jax.session.settings import Settings, settings_from
+from igd_jax.settings.config_grid import changed
+from igd_jax.settings.settings import Settings, settings_from
 
 PROMPT, TARGET = 480, 32
 N_ITEMS, LONGEST = 1_000_000, 24

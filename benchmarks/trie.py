@@ -42,7 +42,7 @@ from igd_jax.items.catalog import sort_rows
 from igd_jax.items.index import ItemIndex, build_index, walk_rows
 from igd_jax.models.load import config_of
 from igd_jax.session.ahead import search_cost
-from igd_jax.session.settings import settings_from
+from igd_jax.settings.settings import settings_from
 from igd_jax.training.mesh import mesh_over
 
 _LONGEST = 100  # tokens of a drawn title

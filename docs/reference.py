@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 import igd_jax
 from igd_jax.__main__ import commands
-from igd_jax.session.experiments import DEFAULTS, described, read_config
+from igd_jax.settings.experiments import DEFAULTS, described, read_config
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

@@ -37,11 +37,11 @@ from igd_jax.evaluation.per_metric import best_by_metric, figures_of, table_of
 from igd_jax.evaluation.predictions import write_predictions
 from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord, write_record
 from igd_jax.evaluation.tables import evaluation_table
-from igd_jax.session.config_flags import config_json, define_config_flag, define_decode_as_flag, load_config
-from igd_jax.session.config_grid import Axis, changed, parse_axis
 from igd_jax.session.evaluating import examples_of, predictions_of, score
-from igd_jax.session.settings import settings_from
 from igd_jax.session.unfinished import remove
+from igd_jax.settings.config_flags import config_json, define_config_flag, define_decode_as_flag, load_config
+from igd_jax.settings.config_grid import Axis, changed, parse_axis
+from igd_jax.settings.settings import settings_from
 
 VARIED = ("decode.", "method.args.")
 """Beginnings of the fields that --choose, and --evaluate of a sweep, may vary: how a trained model is decoded."""

@@ -17,11 +17,11 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, atomic_folder, local_path
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say
-from igd_jax.session.config_flags import define_config_flag, load_config
 from igd_jax.session.exporting import check_adapter, write_folder
-from igd_jax.session.sections import DTYPES
 from igd_jax.session.session import set_up_to_decode
 from igd_jax.session.weights import trained_model
+from igd_jax.settings.config_flags import define_config_flag, load_config
+from igd_jax.settings.sections import DTYPES
 
 
 def export(
@@ -33,7 +33,7 @@ def export(
       config: the config, which may differ from that of the run in how it is decoded.
       workdir: folder of the run.
       output: folder to write, which may exist if it is empty.
-      dtype: dtype of the weights, one of `session.sections.DTYPES`.
+      dtype: dtype of the weights, one of `settings.sections.DTYPES`.
       adapter: whether only the adapters of a run with LoRA are written, for PEFT.
 
     Returns:

@@ -77,9 +77,9 @@ def inspect_run(workdir: Workdir, title: str) -> Explanation:
       InputError: there is no run, its method writes no titles, or the catalogue has no such title.
     """
     # JAX, which these import, takes a second, and only a run needs it.
-    from igd_jax.session.config_flags import load_config
     from igd_jax.session.session import set_up_to_decode
     from igd_jax.session.training_weights import training_weights
+    from igd_jax.settings.config_flags import load_config
 
     session = set_up_to_decode(load_config(None, workdir), workdir)
     item = ItemNames(session.index, session.prepared.item_ids).item(title)

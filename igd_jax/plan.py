@@ -21,10 +21,10 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.log import duration, say
 from igd_jax.methods import load_method
 from igd_jax.session.ahead import step_cost, topology_mesh
-from igd_jax.session.config_flags import define_config_flag, required_config
-from igd_jax.session.config_grid import changed, name_of, parse_axis, points
 from igd_jax.session.program_cost import Cost
-from igd_jax.session.settings import settings_from
+from igd_jax.settings.config_flags import define_config_flag, required_config
+from igd_jax.settings.config_grid import changed, name_of, parse_axis, points
+from igd_jax.settings.settings import settings_from
 
 TARGET_TOKENS = 32
 """Columns of targets within `config.data.max_length`, those of most titles."""

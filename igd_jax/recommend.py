@@ -24,8 +24,8 @@ from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.evaluation.predictions import as_json
 from igd_jax.session.answers import answer_file
-from igd_jax.session.config_flags import define_config_flag, define_decode_as_flag, load_config
 from igd_jax.session.results import Answer
+from igd_jax.settings.config_flags import define_config_flag, define_decode_as_flag, load_config
 
 if TYPE_CHECKING:
     import igd_jax.session.recommender

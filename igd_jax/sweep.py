@@ -37,9 +37,9 @@ from igd_jax.evaluation.choice import CHOSEN_ON, Choice, means_of_largest_ndcg
 from igd_jax.evaluation.evaluations import CONFIG, METRICS, RECORD
 from igd_jax.evaluation.record import read_record
 from igd_jax.evaluation.tables import comparison_table
-from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, define_config_flag, required_config
-from igd_jax.session.config_grid import Axis, changed, name_of, parse_axis, points
-from igd_jax.session.settings import TO_TRAIN, settings_from
+from igd_jax.settings.config_flags import FREE_TO_RESUME, check_workdir, define_config_flag, required_config
+from igd_jax.settings.config_grid import Axis, changed, name_of, parse_axis, points
+from igd_jax.settings.settings import TO_TRAIN, settings_from
 from igd_jax.train import train
 
 SEED = "train.seed"

@@ -35,8 +35,6 @@ from igd_jax.data.examples import Examples
 from igd_jax.data.prepared import Rows
 from igd_jax.methods.base import CollaborativeMethod, Objective
 from igd_jax.session.collaborative import export_vectors
-from igd_jax.session.config_flags import FREE_TO_RESUME, check_workdir, config_json, define_config_flag, required_config
-from igd_jax.session.config_grid import changed
 from igd_jax.session.cost import make_advice, peak_flops, report_cost
 from igd_jax.session.histories import room_of_prompts
 from igd_jax.session.input import micro_batches
@@ -44,10 +42,18 @@ from igd_jax.session.packing import choose_packs
 from igd_jax.session.preview import Sample, print_example, report_targets
 from igd_jax.session.resume import resume
 from igd_jax.session.session import Session, check_processes, set_up
-from igd_jax.session.settings import TO_TRAIN, Settings, settings_from
 from igd_jax.session.train_loop import Outputs, Parts, train_steps
 from igd_jax.session.train_plan import TrainPlan
 from igd_jax.session.weights import initial_state, trained_model
+from igd_jax.settings.config_flags import (
+    FREE_TO_RESUME,
+    check_workdir,
+    config_json,
+    define_config_flag,
+    required_config,
+)
+from igd_jax.settings.config_grid import changed
+from igd_jax.settings.settings import TO_TRAIN, Settings, settings_from
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.mesh import check_divides
 from igd_jax.training.optimizer import make_optimizer, make_schedule

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from configs import common
 from igd_jax.core.errors import InputError
-from igd_jax.session.settings import settings_from
+from igd_jax.settings.settings import settings_from
 
 
 def defaults(root: Path) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 
 from igd_jax import train as program
 from igd_jax.core.io import Workdir
-from igd_jax.session.config_flags import load_config
 from igd_jax.session.input import micro_batches
 from igd_jax.session.session import Session, set_up
-from igd_jax.session.settings import settings_from
 from igd_jax.session.weights import initial_state, split_trainable
+from igd_jax.settings.config_flags import load_config
+from igd_jax.settings.settings import settings_from
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.step import Params, grouped, init_state

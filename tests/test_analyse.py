@@ -14,7 +14,7 @@ from igd_jax import analyse as program
 from igd_jax import evaluate as evaluation
 from igd_jax.core.io import MARK, Workdir, read_json, write_json
 from igd_jax.evaluation.choice import Choice
-from igd_jax.session.config_flags import load_config
+from igd_jax.settings.config_flags import load_config
 
 OF_ANY = {"data", "gain", "training", "lists", "users", "histories", "items"}
 OF_TEXT = OF_ANY | {"gain_logp", "entropy", "ghosts", "history", "exact"}

@@ -12,8 +12,8 @@ from igd_jax import evaluate as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.evaluation.choice import Choice
-from igd_jax.session.config_flags import load_config
-from igd_jax.session.config_grid import Axis, changed
+from igd_jax.settings.config_flags import load_config
+from igd_jax.settings.config_grid import Axis, changed
 from igd_jax.training.checkpoint import Checkpoints
 
 METRIC = "ndcg@3"

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from configs import bigrec, common, d3, igd, msl
 from igd_jax.data.templates import NOUNS
-from igd_jax.session.config_flags import config_json
+from igd_jax.settings.config_flags import config_json
 
 FILES = sorted(path.stem for path in Path(common.__file__).parent.glob("[!_]*.py"))
 ARGUMENTS = {

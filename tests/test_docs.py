@@ -76,7 +76,7 @@ def commands(text: str) -> Iterator[tuple[str, list[str]]]:
 
 def flags_of(module: str) -> set[str]:
     """Names of all flags that a program defines, itself or by what the programs share."""
-    shared = [*(ROOT / "igd_jax" / "session").glob("*.py"), ROOT / "benchmarks" / "common.py"]
+    shared = [*(ROOT / "igd_jax" / "settings").glob("*.py"), ROOT / "benchmarks" / "common.py"]
     files = [ROOT.joinpath(*module.split(".")).with_suffix(".py"), *shared]
     found = [match for file in files for match in re.findall(r'DEFINE_(\w+)\(\s*"(\w+)"', file.read_text())]
     return {name for _, name in found} | {f"no{name}" for kind, name in found if kind == "bool"}

@@ -14,8 +14,8 @@ from igd_jax.core.io import Workdir
 from igd_jax.data.collaborative import load_collaborative, save_collaborative
 from igd_jax.data.prepared import assemble, load, save
 from igd_jax.evaluation.evaluations import read_evaluation
-from igd_jax.session.config_flags import load_config
-from igd_jax.session.config_grid import changed
+from igd_jax.settings.config_flags import load_config
+from igd_jax.settings.config_grid import changed
 
 
 @pytest.fixture(scope="module")

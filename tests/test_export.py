@@ -20,7 +20,7 @@ from igd_jax.core.io import Workdir
 from igd_jax.models.decoder_weights import NAMES
 from igd_jax.models.hf_save import tensors_of
 from igd_jax.session import exported, exporting
-from igd_jax.session.config_flags import load_config
+from igd_jax.settings.config_flags import load_config
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")

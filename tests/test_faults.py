@@ -29,8 +29,8 @@ from igd_jax.data.prepared import load
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluation.predictions import Prediction, Target, read_predictions
 from igd_jax.session import train_loop
-from igd_jax.session.config_grid import Axis
 from igd_jax.session.evaluating import Scored
+from igd_jax.settings.config_grid import Axis
 from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.step import StepFunctions, TrainState, init_state
 

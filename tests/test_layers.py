@@ -13,6 +13,7 @@ FOLDERS = (
     ("items", "models", "evaluation"),
     ("data", "training", "decoding"),
     ("identifiers", "methods"),
+    ("settings",),
     ("session",),
     ("page",),
 )
@@ -21,8 +22,8 @@ SIBLINGS_APART = ("identifiers", "methods")
 """Folders whose modules know nothing of one another, but all of ``base``."""
 CARRIED = "carried"
 """Folder of files that `igd_jax.export` copies for other programs."""
-ENTRY_POINT = 6
-STARTS_ENTRY_POINTS = {"sweep": 7, "report": 7}
+ENTRY_POINT = 7
+STARTS_ENTRY_POINTS = {"sweep": 8, "report": 8}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

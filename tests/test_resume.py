@@ -15,8 +15,8 @@ from runs import EPOCH, STEPS, assert_same_run, interrupt_at, lines_of, train_ti
 from igd_jax import train as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
-from igd_jax.session.config_flags import config_json
 from igd_jax.session.recommender import Recommender
+from igd_jax.settings.config_flags import config_json
 from igd_jax.train import train
 from igd_jax.training.checkpoint import Checkpoints
 

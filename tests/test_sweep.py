@@ -15,7 +15,7 @@ from igd_jax import sweep as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.evaluate import config_record
-from igd_jax.session.config_grid import Axis
+from igd_jax.settings.config_grid import Axis
 
 BETAS, ALPHAS = Axis("method.args.beta", [0.1, 0.5]), Axis("decode.alpha", [0.0, 0.4])
 SHORT = {"train.num_steps": 2, "train.checkpoint_every_steps": 1, "eval.max_examples": 4}

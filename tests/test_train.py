@@ -20,7 +20,7 @@ from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluate import evaluate
 from igd_jax.models import config as model_config
 from igd_jax.models.load import config_of
-from igd_jax.session.config_flags import config_json
+from igd_jax.settings.config_flags import config_json
 from igd_jax.training.train_log import SPEED
 
 SHORT = {"train.num_steps": 2, "train.warmup_steps": 0, "train.log_every_steps": 1}

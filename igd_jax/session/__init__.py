@@ -1,1 +1,1 @@
-"""Rank 4: a run put together, from its config to recommendations. What the entry points share."""
+"""Rank 5: a run put together, from its settings to recommendations. What the entry points share."""

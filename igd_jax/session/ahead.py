@@ -29,8 +29,8 @@ from igd_jax.models.sharding_rules import shardings
 from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import T5Config
 from igd_jax.session.program_cost import Cost, compiled_cost, together
-from igd_jax.session.sections import MeshSettings, ModelSettings
 from igd_jax.session.weights import split_trainable
+from igd_jax.settings.sections import MeshSettings, ModelSettings
 from igd_jax.training.mesh import mesh_over
 from igd_jax.training.optimizer import make_optimizer, make_schedule, sum_dtype
 from igd_jax.training.step import Accumulator, Group, LossState, Params, init_state, make_step

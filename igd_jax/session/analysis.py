@@ -21,9 +21,9 @@ from igd_jax.evaluation.metrics import CatalogueRows, row_metrics
 from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.evaluation.user_metrics import query_metrics
 from igd_jax.items.index import TokenWalk
-from igd_jax.session.config_flags import config_at
 from igd_jax.session.ranker import Ranker
 from igd_jax.session.session import Session, set_up_to_decode
+from igd_jax.settings.config_flags import config_at
 
 
 @dataclass

@@ -17,7 +17,7 @@ from igd_jax.models.lora import add_lora
 from igd_jax.models.quantized import quantize_layers
 from igd_jax.models.sharding_rules import shardings
 from igd_jax.models.t5 import T5
-from igd_jax.session.sections import ModelSettings
+from igd_jax.settings.sections import ModelSettings
 
 
 def make_backbone(

@@ -15,9 +15,9 @@ from igd_jax.data.prepared import Prepared
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods import load_method
-from igd_jax.session.config_flags import FREE_TO_DECODE, config_at, differing
 from igd_jax.session.session import ItemFacts, Session, put_together
-from igd_jax.session.settings import TO_DECODE, settings_from
+from igd_jax.settings.config_flags import FREE_TO_DECODE, config_at, differing
+from igd_jax.settings.settings import TO_DECODE, settings_from
 from igd_jax.training.mesh import make_mesh
 
 SETTINGS, RUN, ITEMS, TRIE, ADAPTER = "igd_jax.json", "run.json", "items.jsonl", "trie.npz", "adapter_config.json"

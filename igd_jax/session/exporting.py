@@ -24,12 +24,12 @@ from igd_jax.models.hf_save import save_adapter, save_model
 from igd_jax.models.lora import LoRA
 from igd_jax.models.setrec import SetModel
 from igd_jax.models.t5 import T5
-from igd_jax.session.config_flags import config_json
 from igd_jax.session.exported import FORMAT, ITEMS, RUN, SETTINGS, TRIE, trie_arrays
 from igd_jax.session.histories import room_of_prompts
 from igd_jax.session.ranker import decode_options
 from igd_jax.session.session import Session
 from igd_jax.session.weights import Trained
+from igd_jax.settings.config_flags import config_json
 
 FOR_TRANSFORMERS, FOR_VLLM = "igd_transformers.py", "igd_vllm.py"
 SET_TOKENS = "set_tokens.safetensors"

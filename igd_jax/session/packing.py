@@ -23,9 +23,9 @@ from igd_jax.models.attention import columns_in_order
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.cost import forward_flops_per_token
 from igd_jax.session.cost import backbone_config, vocab_size
-from igd_jax.session.sections import AUTO, PADDED, TREES
 from igd_jax.session.session import Session
 from igd_jax.session.train_plan import TrainPlan
+from igd_jax.settings.sections import AUTO, PADDED, TREES
 
 WIDTHS = (256, 384, 512, 1024)
 """Tokens of a pack, beside those of the longest row, of which the cheapest number is taken: in wide packs less is left

@@ -33,10 +33,10 @@ from igd_jax.models.sharding_rules import placed
 from igd_jax.session.batch import make_batch
 from igd_jax.session.histories import Histories
 from igd_jax.session.requests import ItemNames, allowed_of_rows
-from igd_jax.session.sections import DecodeSettings
 from igd_jax.session.session import Session
 from igd_jax.session.unfinished import BATCHES_PER_PART, Lists, Unfinished
 from igd_jax.session.weights import Trained, trained_model
+from igd_jax.settings.sections import DecodeSettings
 from igd_jax.training.compilations import Compilations
 from igd_jax.training.mesh import check_divides, local_rows, put_batch
 

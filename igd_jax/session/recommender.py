@@ -17,7 +17,6 @@ from igd_jax.decoding.search import TrieSearch
 from igd_jax.evaluation.predictions import Result
 from igd_jax.session.answers import answer_file
 from igd_jax.session.collaborative import collaborative_source
-from igd_jax.session.config_flags import load_config
 from igd_jax.session.explaining import explanation
 from igd_jax.session.exported import exported_config, exported_session, is_exported
 from igd_jax.session.given_lists import list_scores, search_of
@@ -27,6 +26,7 @@ from igd_jax.session.results import Answer, Explanation
 from igd_jax.session.session import set_up_to_decode
 from igd_jax.session.token_statistics import token_statistics
 from igd_jax.session.training_weights import training_weights
+from igd_jax.settings.config_flags import load_config
 from igd_jax.training.mesh import put_batch
 
 OneRequest: TypeAlias = Request | Mapping[str, Any]

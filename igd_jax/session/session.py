@@ -36,9 +36,9 @@ from igd_jax.items.index import ItemIndex, build_index, describe_index
 from igd_jax.methods import load_method
 from igd_jax.methods.base import Context, Method
 from igd_jax.session.backbone import make_backbone
-from igd_jax.session.config_flags import FREE_TO_DECODE, check_workdir, config_json
-from igd_jax.session.settings import TO_DECODE, Settings, settings_from
-from igd_jax.session.sizing import check_positions, sized
+from igd_jax.settings.config_flags import FREE_TO_DECODE, check_workdir, config_json
+from igd_jax.settings.settings import TO_DECODE, Settings, settings_from
+from igd_jax.settings.sizing import check_positions, sized
 from igd_jax.training.mesh import make_mesh
 
 

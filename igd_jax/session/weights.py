@@ -21,8 +21,8 @@ from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.methods import load_method, with_defaults
 from igd_jax.methods.base import BACKBONE, Context, Method, Objective
 from igd_jax.models.sharding_rules import placed, shardings, whole_arrays
-from igd_jax.session.config_flags import config_json, run_config
 from igd_jax.session.session import Session
+from igd_jax.settings.config_flags import config_json, run_config
 from igd_jax.training.checkpoint import Checkpoints, abstract
 from igd_jax.training.frozen_fingerprint import frozen_fingerprint
 from igd_jax.training.optimizer import sum_dtype

@@ -15,7 +15,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.data.prepared import load
 from igd_jax.session.session import Session, set_up
-from igd_jax.session.settings import settings_from
+from igd_jax.settings.settings import settings_from
 
 
 @pytest.fixture(scope="module")

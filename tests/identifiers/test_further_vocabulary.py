@@ -18,7 +18,7 @@ from igd_jax.methods import load_method
 from igd_jax.models.layers import Frozen
 from igd_jax.models.load import load_backbone
 from igd_jax.session.backbone import make_backbone
-from igd_jax.session.settings import settings_from
+from igd_jax.settings.settings import settings_from
 from igd_jax.training.mesh import make_mesh
 
 N_EMBEDDED = tiny_run.HF_CONFIG["vocab_size"]

@@ -15,8 +15,8 @@ from igd_jax.core.io import Workdir, read_json, write_json
 from igd_jax.decoding.grounding import embed_rows
 from igd_jax.methods.bigrec import BIGRec
 from igd_jax.session.session import set_up
-from igd_jax.session.settings import settings_from
 from igd_jax.session.weights import trained_model
+from igd_jax.settings.settings import settings_from
 from igd_jax.training.mesh import make_mesh
 
 

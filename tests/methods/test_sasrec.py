@@ -30,7 +30,7 @@ from igd_jax.models.sasrec import SASRec, scores_of
 from igd_jax.session.collaborative import collaborative_source, export_vectors
 from igd_jax.session.ranker import Ranker
 from igd_jax.session.session import Session, set_up
-from igd_jax.session.settings import settings_from
+from igd_jax.settings.settings import settings_from
 from igd_jax.training.mesh import make_mesh
 from igd_jax.training.step import means
 

@@ -17,7 +17,7 @@ from igd_jax.core.io import Workdir
 from igd_jax.data.collaborative import FILE
 from igd_jax.methods.setrec import SETRec
 from igd_jax.models.setrec import SetModel
-from igd_jax.session.settings import settings_from
+from igd_jax.settings.settings import settings_from
 from igd_jax.training.mesh import make_mesh
 
 

@@ -22,7 +22,7 @@ from igd_jax.models.hf_save import save_model
 from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import NAMED
 from igd_jax.session.backbone import make_backbone
-from igd_jax.session.sections import ModelSettings
+from igd_jax.settings.sections import ModelSettings
 from igd_jax.training.mesh import make_mesh
 
 

@@ -25,8 +25,8 @@ from igd_jax.models.load import grow_vocabulary
 from igd_jax.models.lora import TARGETS, LoRA, LowRank, add_lora
 from igd_jax.models.visibility import Causal, positions_of
 from igd_jax.session.session import set_up
-from igd_jax.session.settings import settings_from
 from igd_jax.session.weights import split_trainable, trained_model
+from igd_jax.settings.settings import settings_from
 
 CONFIG = from_hf(tiny_run.HF_CONFIG)
 IDS = jnp.asarray([[3, 14, 15, 9, 26, 5], [2, 7, 18, 28, 1, 8]], jnp.int32)

@@ -19,10 +19,10 @@ from igd_jax.core.errors import InputError
 from igd_jax.models.quantized import Quantized
 from igd_jax.plan import line_of, savings
 from igd_jax.session.ahead import abstract_backbone, topology_mesh
-from igd_jax.session.config_grid import changed
 from igd_jax.session.program_cost import Collective, Cost
-from igd_jax.session.sections import MeshSettings
-from igd_jax.session.settings import settings_from
+from igd_jax.settings.config_grid import changed
+from igd_jax.settings.sections import MeshSettings
+from igd_jax.settings.settings import settings_from
 
 LIBTPU = ROOT / ".cache" / "libtpu"
 REFUSED = Cost(23.0 * GIB, 15.75 * GIB, False, 0.0, 1e12, (), 2.0)

@@ -1,6 +1,6 @@
 """The settings of a run: the config, checked at second zero and typed. Nothing below reads a ConfigDict.
 
-`settings_from` reads the config into the dataclasses of `session.sections` and fills in values that follow from other
+`settings_from` reads the config into the dataclasses of `settings.sections` and fills in values that follow from other
 fields (`decode.top_k` 0 is `decode.num_beams`). The first unusable value raises an `InputError` of one line, before any
 data is read.
 
@@ -27,8 +27,8 @@ from igd_jax.methods.base import Method
 from igd_jax.models.attention import XLA
 from igd_jax.models.config import LARGE
 from igd_jax.models.load import config_of, kind_of
-from igd_jax.session.checks import KINDS, check_argument_size, check_names, check_type, read_section
-from igd_jax.session.sections import (
+from igd_jax.settings.checks import KINDS, check_argument_size, check_names, check_type, read_section
+from igd_jax.settings.sections import (
     AUTO,
     PADDED,
     TOKENIZER,

@@ -21,7 +21,7 @@ from igd_jax.models import quantized, t5_config
 from igd_jax.models.attention import ATTENTION
 from igd_jax.models.layers import REMAT
 from igd_jax.models.lora import TARGETS, LoRA
-from igd_jax.session.checks import Existing, OneOf, Range, SomeOf, Text
+from igd_jax.settings.checks import Existing, OneOf, Range, SomeOf, Text
 from igd_jax.training.optimizer import BFLOAT16, SCHEDULES
 from igd_jax.training.step import NORMALIZERS
 

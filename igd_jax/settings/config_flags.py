@@ -14,7 +14,7 @@ from igd_jax.core.errors import InputError, bad_flags_told
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.core.log import say
 from igd_jax.methods import with_defaults
-from igd_jax.session.experiments import DEFAULTS, described, read_config
+from igd_jax.settings.experiments import DEFAULTS, described, read_config
 
 FREE_TO_CHANGE = (
     *("decode", "eval", "mesh", "model.remat", "model.attention", "train.packing", "train.pack_length"),

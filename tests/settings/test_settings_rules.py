@@ -14,8 +14,8 @@ from igd_jax.core.errors import InputError
 from igd_jax.methods import sasrec
 from igd_jax.models import t5_config
 from igd_jax.session.backbone import check_attention
-from igd_jax.session.config_flags import config_json
-from igd_jax.session.settings import TO_DECODE, TO_TRAIN, settings_from
+from igd_jax.settings.config_flags import config_json
+from igd_jax.settings.settings import TO_DECODE, TO_TRAIN, settings_from
 
 FILLED_IN = ("decode.top_k", "decode.candidates", "eval.ks", "tokenizer.path", "train.packing")
 

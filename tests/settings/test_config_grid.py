@@ -4,7 +4,7 @@ import pytest
 
 from configs import common
 from igd_jax.core.errors import InputError
-from igd_jax.session.config_grid import Axis, changed, name_of, parse_axis, points
+from igd_jax.settings.config_grid import Axis, changed, name_of, parse_axis, points
 
 
 @pytest.fixture

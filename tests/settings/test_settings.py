@@ -13,7 +13,7 @@ from test_configs import CASES, get_case
 
 from configs import common
 from igd_jax.core.errors import InputError
-from igd_jax.session.settings import Settings, settings_from
+from igd_jax.settings.settings import Settings, settings_from
 
 PROBES: dict[type, dict[str, Any]] = {
     int: {

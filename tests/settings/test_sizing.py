@@ -13,10 +13,10 @@ from runs import session_of
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.methods import load_method
-from igd_jax.session.config_flags import check_workdir, config_json
 from igd_jax.session.cost import make_advice
-from igd_jax.session.settings import settings_from
-from igd_jax.session.sizing import sized
+from igd_jax.settings.config_flags import check_workdir, config_json
+from igd_jax.settings.settings import settings_from
+from igd_jax.settings.sizing import sized
 
 NO_MODEL = {"model.path": ""}
 

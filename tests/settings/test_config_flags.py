@@ -8,9 +8,9 @@ from command import run_process
 from configs import igd
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, write_json
-from igd_jax.session import config_flags
-from igd_jax.session.config_flags import check_workdir, config_at, config_json
-from igd_jax.session.config_grid import changed
+from igd_jax.settings import config_flags
+from igd_jax.settings.config_flags import check_workdir, config_at, config_json
+from igd_jax.settings.config_grid import changed
 
 
 @pytest.mark.parametrize(("program", "given"), [("train", ["--config=igd"]), ("evaluate", None)])

@@ -10,8 +10,8 @@ from igd_jax.core.log import say
 from igd_jax.methods.base import Method
 from igd_jax.models.config import LARGE, SMALL
 from igd_jax.models.load import config_of
-from igd_jax.session.config_flags import run_config
-from igd_jax.session.settings import Settings
+from igd_jax.settings.config_flags import run_config
+from igd_jax.settings.settings import Settings
 
 
 def sized(settings: Settings, method: Method, workdir: Workdir) -> Settings:
