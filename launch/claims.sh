@@ -37,5 +37,6 @@ export PREPARE=${PREPARE:---max_history=5}
 claims ml-100k movielens movies "$@"
 claims movielens-1m movielens movies "$@"
 # An epoch is 28 steps here: as many of them as it takes, and batches as small for SASRec, with its published patience.
+export SLICES="" # of its items, none is cold
 SASREC+=" --config.train.global_batch_size=64 --config.train.micro_batch_size=64 --config.train.patience=20"
 claims amazon2014_digital_music amazon2014 albums --config.train.num_epochs=1000 --config.train.eval_every_steps=30 "$@"

@@ -8,15 +8,16 @@
 # each backbone's is chosen on TEST_ROWS rows of validation with the first seed (none: that of the config); SHARES,
 # those of the semantic scores among which one is chosen on CHOOSE_ROWS rows of validation; T5, the folder or the named
 # size of the T5 (t5-pico), and TOKENIZER, its tokenizer's folder (empty: that of the T5's folder, or one trained on the
-# titles). Tables compare with SASRec: of the rows of test, and then of users with all their targets: all, warm and cold
-# targets among all items, warm ones among warm items, cold ones among cold items. Started again, it goes on; after
-# changing SET_RATES, SHARES or CHOOSE_ROWS, delete RUNS/setrec*/*/eval/{test,beta}* first.
+# titles); SLICES, those of "warm cold" (the default) that the data have. Tables compare with SASRec: of the rows of test,
+# and then of users with all their targets: all of them among all items, and those of each slice among all items and
+# among those of the slice. Started again, it goes on; after changing SET_RATES, SHARES or CHOOSE_ROWS, delete
+# RUNS/setrec*/*/eval/{test,beta}* first.
 set -euo pipefail
 # shellcheck source=launch/runs.sh
 . "$(dirname "$0")/runs.sh"
 out=$1 runs=${RUNS:-$1}
 shift
-seeds=${SEEDS:-1,2,3} betas=${SHARES:-0,0.1,0.3,0.5}
+seeds=${SEEDS:-1,2,3} betas=${SHARES:-0,0.1,0.3,0.5} slices=${SLICES-warm cold}
 t5=(--config.model.path= --config.model.config="${T5:-t5-pico}")
 if test -d "${T5:-}"; then t5=(--config.model.path="$T5"); fi
 t5+=(--config.tokenizer.path="${TOKENIZER:-}")
@@ -43,9 +44,9 @@ for seed in ${seeds//,/ }; do
   train setrec configs/setrec.py "$seed" "$@"
   train setrec_t5 configs/setrec.py:t5 "$seed" "$@" "${t5[@]}"
   for method in "$out/sasrec" "$runs"/{sft,igd,setrec,setrec_t5}; do
-    for candidates in catalogue warm cold; do
+    for candidates in catalogue $slices; do
       decode "$(run_of "$method" "$seed")" "users-$candidates" --config.eval.protocol=users \
-        --config.decode.candidates=$candidates
+        --config.decode.candidates="$candidates"
     done
   done
 done
@@ -58,8 +59,8 @@ users() { # CANDIDATES FLAGS...
 }
 {
   users catalogue
-  users catalogue --targets=warm
-  users warm --targets=warm
-  users catalogue --targets=cold
-  users cold --targets=cold
+  for slice in $slices; do
+    users catalogue --targets="$slice"
+    users "$slice" --targets="$slice"
+  done
 } | tee "$runs/setrec_users.md"

@@ -152,7 +152,9 @@ def test_started_again_it_trains_and_decodes_nothing_again(commands, folder):
 
 
 def test_a_set_of_few_rows_has_as_many_epochs_as_it_takes_with_every_method(tmp_path):
-    for sweep in _named(_run(tmp_path, SETS="amazon2014_digital_music"), "igd_jax.sweep"):
+    commands = _run(tmp_path, SETS="amazon2014_digital_music")
+    assert len(_named(commands, "igd_jax.compare")) == 2 + 2 + 1  # none of cold items, as there are none
+    for sweep in _named(commands, "igd_jax.sweep"):
         flags = sweep.flags
         if flags["config"].endswith("/sasrec.py"):
             assert (flags["config.train.global_batch_size"], flags["config.train.patience"]) == ("64", "20")
