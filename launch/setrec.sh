@@ -5,12 +5,12 @@
 #
 # Flags go to SETRec alone: the backbone as for paper.sh, and its own steps and batch.
 # Environment: RUNS, SEEDS, ROWS, TEST_ROWS, CHOOSE_ROWS, MORE as for paper.sh; SET_RATES, learning rates among which
-# each backbone's is chosen on TEST_ROWS rows of validation with the first seed (none: that of the config); SHARES,
-# those of the semantic scores among which one is chosen on CHOOSE_ROWS rows of validation; T5, the folder or the named
-# size of the T5 (t5-pico), and TOKENIZER, its tokenizer's folder (empty: that of the T5's folder, or one trained on the
-# titles); SLICES, those of "warm cold" (the default) that the data have. Tables compare with SASRec: of the rows of test,
-# and then of users with all their targets: all of them among all items, and those of each slice among all items and
-# among those of the slice. Started again, it goes on; after changing SET_RATES, SHARES or CHOOSE_ROWS, delete
+# one is chosen for each seed on TEST_ROWS rows of validation (none: that of the config); SHARES, those of the semantic
+# scores among which one is chosen on CHOOSE_ROWS rows of validation; T5, the folder or the named size of the T5
+# (t5-pico), and TOKENIZER, its tokenizer's folder (empty: that of the T5's folder, or one trained on the titles);
+# SLICES, those of "warm cold" (the default) that the data have. Tables compare with SASRec: of the rows of test, and
+# then of users with all their targets: all of them among all items, and those of each slice among all items and among
+# those of the slice. Started again, it goes on; after changing SET_RATES, SHARES or CHOOSE_ROWS, delete
 # RUNS/setrec*/*/eval/{test,beta}* first.
 set -euo pipefail
 # shellcheck source=launch/runs.sh
@@ -23,10 +23,9 @@ if test -d "${T5:-}"; then t5=(--config.model.path="$T5"); fi
 t5+=(--config.tokenizer.path="${TOKENIZER:-}")
 data=(--config.data.dir="$out/data" --config.data.max_examples="${ROWS:-0}" --config.eval.max_examples="${TEST_ROWS:-0}")
 train() { # NAME CONFIG SEED FLAGS...: train and evaluate, then once more with the beta that validation prefers
-  local rates=${SET_RATES:-} run
-  if test -n "$rates" && test "$3" != "${seeds%%,*}"; then rates=$(rate_of "$runs/$1" "${seeds%%,*}"); fi
+  local run
   python -m igd_jax.sweep --output="$runs/$1" --config="$2" --grid=train.seed="$3" \
-    ${rates:+--grid=train.learning_rate="$rates"} "${data[@]}" "${@:4}" \
+    ${SET_RATES:+--grid=train.learning_rate="$SET_RATES"} "${data[@]}" "${@:4}" \
     --config.method.args.collaborative="$(run_of "$out/sasrec" "$3")"
   run=$(run_of "$runs/$1" "$3")
   decode "$run" beta --choose=method.args.beta="$betas"
