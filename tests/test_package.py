@@ -12,7 +12,7 @@ import igd_jax
 from configs import igd
 from igd_jax import __main__ as igd_command
 from igd_jax import train
-from igd_jax.session import experiments
+from igd_jax.settings import experiments
 
 SHIPPED = ", ".join(sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py")))
 COMMANDS = sorted(path.stem for path in (ROOT / "igd_jax").glob("[!_]*.py"))
