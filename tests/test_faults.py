@@ -25,7 +25,7 @@ from runs import lines_of, session_of
 from igd_jax import evaluate, prepare, sweep, train
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, owned, read_json
-from igd_jax.data.prepared import load
+from igd_jax.data.prepared import load, read_meta
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluation.predictions import Prediction, Target, read_predictions
 from igd_jax.session import train_loop
@@ -148,9 +148,10 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
     def evaluate_loss(_: StepFunctions, state: TrainState, *__: Any, **___: Any) -> dict[str, float]:
         return {"valid_loss": 1 / (1 + float(state.params["w"]))}
 
-    def score(*_: Any, **__: Any) -> Scored:
+    def score(config: Any, *_: Any, **__: Any) -> Scored:
         scored = object.__new__(Scored)
-        ranker = SimpleNamespace(trained=SimpleNamespace(step=4))
+        session = SimpleNamespace(prepared=SimpleNamespace(meta=read_meta(Path(config.data.dir))))
+        ranker = SimpleNamespace(trained=SimpleNamespace(step=4), session=session)
         vars(scored).update(metrics={"n": next(counts)}, users_per_second=1.0, ranker=ranker)
         return scored
 
