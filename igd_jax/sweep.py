@@ -128,7 +128,7 @@ def _make(
     for number, point in enumerate(runs, start=1):
         run_config, workdir = changed(config, point), Workdir(str(output / name_of(point)))
         check_workdir(run_config, workdir, free=FREE_TO_RESUME)
-        todo = {}
+        data, todo = settings_from(run_config, needs=TO_TRAIN).data.dir, {}
         for decoding in points(evaluations):
             trial = changed(run_config, {**decoding, "eval.split": split})
             name = evaluation_name(split, decoding)
@@ -138,7 +138,7 @@ def _make(
             if not is_finished(made[-1].folder, config_record(trial, choice)):
                 todo[name] = trial
             else:
-                check_same_data(made[-1].folder, settings_from(trial, needs=TO_TRAIN).data.dir)
+                check_same_data(made[-1].folder, data)
         say(f"run {number} of {len(runs)}: {name_of(point)}, evaluations to make: {', '.join(todo) or 'none'}")
         if todo and name_of(point) not in trained:
             train(run_config, workdir)
