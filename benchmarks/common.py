@@ -99,13 +99,14 @@ def make_session(data: Path, model: Path, *, tokenizer: str = "", dtype: str = "
     return set_up(settings_from(config), Workdir(str(data.parent / "run")))
 
 
-def torch_model(session: Session) -> Any:
-    """The same weights in transformers, float32."""
+def torch_model(session: Session, *, dtype: str = "float32", device: str = "cpu") -> Any:
+    """The same weights in transformers."""
     from transformers import AutoModelForCausalLM  # of seconds to import, and not needed by most
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    return AutoModelForCausalLM.from_pretrained(session.settings.model.path, dtype="float32", local_files_only=True)
+    path = session.settings.model.path
+    return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, local_files_only=True).to(device)
 
 
 def seconds(work: Callable[[], Any], clock: Callable[[], float] = time.perf_counter) -> float:

@@ -84,7 +84,7 @@ class VectorProcessor(LogitsProcessor):
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         start = time.perf_counter()
-        trie, written = self._trie, input_ids[:, self._prompt_width :].numpy()
+        trie, written = self._trie, input_ids[:, self._prompt_width :].cpu().numpy()
         n_beams, n_tokens = written.shape
         node = np.zeros(n_beams, np.int32)
         if n_tokens:
@@ -97,9 +97,9 @@ class VectorProcessor(LogitsProcessor):
         forced = np.flatnonzero(~is_branch & (node >= 0) & ~np.isin(node, trie.leaf))
         beam, child = np.append(beam, forced), np.append(trie.child[edge], node[forced] + 1)
         weight = np.append(1 - self._alpha * self._factor[edge], np.ones(len(forced)))
-        place = (torch.from_numpy(beam), torch.from_numpy(trie.token[child]).long())
+        place = [torch.from_numpy(each).to(scores.device) for each in (beam, trie.token[child].astype(np.int64))]
         new = torch.full_like(scores, -math.inf)
-        new[place] = (scores[place] - 1e-7) * torch.from_numpy(weight).float()
+        new[*place] = (scores[*place] - 1e-7) * torch.from_numpy(weight).to(scores)
         self._spent.append(time.perf_counter() - start)
         return new
 
@@ -164,7 +164,8 @@ class Peer:
         """Keys and values of all tokens but the last, repeated for the beams."""
         positions = (mask.cumsum(1) - 1).clamp(min=0)[:, :-1]
         cache = DynamicCache()
-        self._model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], position_ids=positions, cache=cache)
+        given = {"input_ids": ids[:, :-1], "attention_mask": mask[:, :-1], "position_ids": positions}
+        self._model(**{name: each.to(self._model.device) for name, each in given.items()}, cache=cache)
         cache.batch_repeat_interleave(self._k)
         return cache
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from transformers import PreTrainedModel
 
 from benchmarks import common
 from igd_jax.data.examples import Examples
@@ -13,16 +14,22 @@ IGNORED = -100
 
 
 class Peer:
-    """A torch loop."""
+    """A torch loop.
 
-    def __init__(self, session: Session, examples: Examples):
+    Args:
+      session: run without its weights.
+      examples: rows that steps draw from.
+      model: model on its device; None = with the weights of the session, in float32 on the CPU.
+    """
+
+    def __init__(self, session: Session, examples: Examples, model: PreTrainedModel | None = None):
         self._index, self._eos, self._examples = session.index, session.tokenizer.eos, examples
         self._train, self._beta = session.settings.train, session.settings.method.args["beta"]
         self._root = common.build_dict_trie(session.index)
-        self._model = common.torch_model(session).train()
-        self._optimizer = torch.optim.AdamW(
-            self._model.parameters(), lr=self._train.learning_rate, weight_decay=self._train.weight_decay
-        )
+        self._model = (model or common.torch_model(session)).train()
+        rate, decay = self._train.learning_rate, self._train.weight_decay
+        is_gpu = self._model.device.type == "cuda"
+        self._optimizer = torch.optim.AdamW(self._model.parameters(), lr=rate, weight_decay=decay, fused=is_gpu)
 
     def __call__(self, steps: Sequence[np.ndarray]) -> list[float]:
         """Take steps, each over the given rows; the loss of each, before its update."""
@@ -62,16 +69,19 @@ class Peer:
             begin, end = len(prompt), len(prompt) + len(target)
             ids[row, :end] = torch.from_numpy(np.concatenate([prompt, target]))
             labels[row, begin:end], mask[row, :end] = ids[row, begin:end], 1
-        return ids, mask, labels
+        device = self._model.device
+        return ids.to(device), mask.to(device), labels.to(device)
 
     def _loss(self, ids: torch.Tensor, mask: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Weighted sum of cross-entropies, and the sum of the weights."""
         logits = self._model(input_ids=ids, attention_mask=mask).logits
-        weights = [weight for row in labels for weight in self._weights(row[row != IGNORED].tolist())]
+        rows = [[token for token in row if token != IGNORED] for row in labels.tolist()]
+        weights = [weight for row in rows for weight in self._weights(row)]
         labels = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()
-        nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), labels, ignore_index=IGNORED, reduction="none")
+        logits = logits.float().flatten(0, 1)
+        nll = torch.nn.functional.cross_entropy(logits, labels, ignore_index=IGNORED, reduction="none")
         weight = torch.zeros_like(nll)
-        weight[labels != IGNORED] = torch.tensor(weights)
+        weight[labels != IGNORED] = torch.tensor(weights, device=nll.device)
         return (weight * nll).sum(), sum(weights)
 
     def _weights(self, tokens: list[int]) -> list[float]:

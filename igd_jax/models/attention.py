@@ -17,6 +17,7 @@ writes the weights, for whole texts in half precision."""
 WHOLE_TEXT = 64  # from how many queries on a kernel is used: steps of a search have few, and must not copy their keys
 TURNS = 256
 """Queries from which on rows take turns on a CPU: the weights of several shorter ones fit in its cache."""
+_ALIGNED = 8
 _PART, _MOST_PARTS = 128, 4
 """Least queries of a part of `attend_in_order`, and most parts: each more has to be compiled, and saves less."""
 
@@ -131,10 +132,20 @@ def _attend_in_parts(query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock])
 def attend_fused(
     query: Float[Array, "B T Q H"], blocks: Sequence[KeyBlock], *, implementation: str
 ) -> Float[Array, "B T Q H"]:
-    """As `attend`, by `jax.nn.dot_product_attention`, over blocks without bias, which are concatenated."""
+    """As `attend`, by `jax.nn.dot_product_attention`, over blocks without bias, which are concatenated.
+
+    Queries and keys are padded to multiples of `_ALIGNED`: the kernel of cuDNN refuses odd numbers when it trains.
+    """
+    n_tokens = query.shape[1]
     key, value = (
-        jnp.concatenate(parts, axis=2).transpose(0, 2, 1, 3)
+        _aligned(jnp.concatenate(parts, axis=2).transpose(0, 2, 1, 3), axes=(1,))
         for parts in ([block.key for block in blocks], [block.value for block in blocks])
     )
-    mask = jnp.concatenate([block.mask for block in blocks], axis=-1)[:, None]
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=cast(Any, implementation))
+    mask = _aligned(jnp.concatenate([block.mask for block in blocks], axis=-1), axes=(1, 2))[:, None]
+    query = _aligned(query, axes=(1,))
+    mixed = jax.nn.dot_product_attention(query, key, value, mask=mask, implementation=cast(Any, implementation))
+    return mixed[:, :n_tokens]
+
+
+def _aligned(x: Array, *, axes: tuple[int, ...]) -> Array:
+    return jnp.pad(x, [(0, -size % _ALIGNED if axis in axes else 0) for axis, size in enumerate(x.shape)])

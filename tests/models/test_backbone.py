@@ -10,6 +10,7 @@ from batches import text_batch
 from flax import nnx
 from tiny_models import random_model
 
+from igd_jax.models import backbone
 from igd_jax.models.backbone import Backbone, KVCache, Memory, Prefix
 from igd_jax.models.visibility import Causal, Tree
 
@@ -230,3 +231,19 @@ def test_decoder_and_t5_are_backbones(model):
     assert isinstance(model, Backbone)
     assert model.config.vocab_size == 50
     assert model.config.max_positions >= 64
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+def test_new_tokens_are_written_to_their_slots_on_every_platform(platform, monkeypatch):
+    random, slot = np.random.default_rng(0), np.array([[1, 9, 3], [6, 0, 7]])  # there are 7
+    old, new = (
+        KVCache(*random.normal(size=(2, 3, 2, 2, n, 4)), random.integers(9, size=(2, n))) for n in (7, slot.shape[1])
+    )
+    expected = jax.tree.map(np.copy, old)
+    for row, token in [(0, 0), (0, 2), (1, 0), (1, 1)]:
+        expected.key[:, row, :, slot[row, token]] = new.key[:, row, :, token]
+        expected.value[:, row, :, slot[row, token]] = new.value[:, row, :, token]
+        expected.position[row, slot[row, token]] = new.position[row, token]
+    monkeypatch.setattr(backbone, "platform_here", lambda: platform)
+    found = jax.tree.map(jnp.asarray, old).write_slots(jax.tree.map(jnp.asarray, new), jnp.asarray(slot))
+    jax.tree.map(np.testing.assert_array_equal, found, jax.tree.map(jnp.asarray, expected))

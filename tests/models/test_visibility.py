@@ -202,3 +202,19 @@ def test_whole_texts_are_left_to_the_kernel_and_steps_of_a_search_are_not(
     decoder.attention = implementation
     jax.eval_shape(lambda: decoder(real.astype(jnp.int32), positions=positions_of(real), visible=Causal(real)))
     assert used == [{"implementation": implementation}] * is_fused
+
+
+def test_the_kernel_is_given_lengths_that_it_takes_in_training(monkeypatch):
+    """Those of cuDNN have to be even."""
+    given = []
+
+    def kernel(query, key, value, *, mask, implementation):
+        given.append((query.shape[1], key.shape[1], value.shape[1], *mask.shape[2:]))
+        return query
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", kernel)
+    query, key = jnp.ones((2, 71, 4, 8)), jnp.ones((2, 1, 71, 8))
+    earlier = KeyBlock(key[:, :, :5], key[:, :, :5], jnp.ones((2, 71, 5), bool))
+    mixed = attend_fused(query, [earlier, KeyBlock(key, key, jnp.ones((2, 71, 71), bool))], implementation="cudnn")
+    assert mixed.shape == query.shape
+    assert given == [(72, 80, 80, 72, 80)]
