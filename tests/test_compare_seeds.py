@@ -107,6 +107,27 @@ def test_the_table_says_of_which_split_it_is_and_what_was_chosen_for_each_seed(t
     assert found["choices"] == {"best/s*": {**tried, "chosen": [{"method.args.beta": beta} for beta in (0.1, 0.2)]}}
 
 
+def test_what_a_sweep_chose_for_each_seed_makes_no_two_methods_of_later_evaluations(tmp_path):
+    tried = {"tried": {"train.num_steps": [1, 2]}, "metric": "ndcg@3", "split": "valid", "protocol": "rows", "n": 50}
+    folders = []
+    for seed in (1, 2):
+        config = config_of(seed)
+        config["train"]["num_steps"] = seed
+        run = tmp_path / f"seed={seed},num_steps={seed}" / "eval"
+        folders.append(write_evaluation(run / "later", [0, -1], config=config))
+        write_evaluation(run / "valid", [0, -1], config=config)
+    assert len(compare_folders(folders)["runs"]) == 2
+    for folder in folders:
+        config = json.loads((folder / "config.json").read_text()) | {"chosen": tried}
+        write_evaluation(folder.parent / "test", [0, -1], config=config)
+    found = compare_folders(folders)
+    assert list(found["evaluations"]) == ["seed=*"]
+    assert found["choices"] == {}
+    (folders[0].parent / "test" / "config.json").write_text("{}")
+    with pytest.raises(InputError, match=r"test/config\.json is no config of an evaluation"):
+        compare_folders(folders)
+
+
 def test_rows_of_two_splits_are_not_compared(tmp_path):
     """Rows of the same number, user and target, but of another split."""
     test, valid = config_of(1), config_of(1) | {"eval": {"split": "valid"}}

@@ -5,9 +5,9 @@ import json
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import reduce
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -128,11 +128,15 @@ HOW_ROWS_LIE = ("packing", "pack_length")
 """Fields of `train` that change no loss."""
 
 
-def read_origin(config: Any) -> Origin:
+def read_origin(config: Any, *, of_run: Collection[str] = ()) -> Origin:
     """What the content of a config.json tells.
 
     Seeds of one method differ in `train.seed`, in paths such as seed=1, seed1, seed-1 or seed_1, and in values that
     were chosen on validation; how they were chosen is part of the method.
+
+    Args:
+      config: the content.
+      of_run: full names of fields that were chosen when the run was, before this evaluation.
 
     Raises:
       AttributeError, KeyError, OverflowError, TypeError, ValueError: it is no config of an evaluation.
@@ -141,14 +145,15 @@ def read_origin(config: Any) -> Origin:
     blank, chosen = json.loads(json.dumps(config)), {}
     for name in HOW_ROWS_LIE:
         blank["train"].pop(name, None)
-    for name in ("train.seed", *(choice.tried if choice else ())):
+    tried = choice.tried if choice else {}
+    for name in dict.fromkeys(["train.seed", *tried, *of_run]):
         *sections, last = name.split(".")
         section = reduce(dict.__getitem__, sections, blank)
         chosen[name], section[last] = section[last], None
-    seed = chosen.pop("train.seed")
+    seed = chosen["train.seed"]
     text = json.dumps(blank, sort_keys=True)
     method = re.sub(rf"(seed[=_-]?){re.escape(str(seed))}(?!\d)", r"\1*", text)
-    return Origin(method, int(seed), str(config["eval"]["split"]), choice, chosen)
+    return Origin(method, int(seed), str(config["eval"]["split"]), choice, {name: chosen[name] for name in tried})
 
 
 def only(answers: Sequence[Answer], group: str) -> list[Answer]:
@@ -205,9 +210,19 @@ def read_evaluation(label: str, folder: Path, *, group: str = "") -> Evaluation:
 
 
 def _origin(path: Path) -> Origin:
+    """Origin by a config.json; a run that `sweep` chose is a chosen one in its later evaluations, too."""
+    folder, of_run = path.parent.parent, set()
+    others = folder.glob(f"*/{CONFIG}") if folder.name == "eval" else ()
+    for other in others:
+        if other.parent.suffix not in SCRATCH:
+            of_run |= {name for name in _read(other, read_origin).chosen if name.startswith("train.")}
+    return _read(path, partial(read_origin, of_run=sorted(of_run)))
+
+
+def _read(path: Path, read: Callable[[Any], Origin]) -> Origin:
     config = read_json(path)
     try:
-        return read_origin(config)
+        return read(config)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{path} is no config of an evaluation ({error!r}); {AGAIN}") from None
 
