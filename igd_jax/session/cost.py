@@ -19,6 +19,7 @@ from igd_jax.models.cost import activation_bytes, training_flops
 from igd_jax.models.load import config_of
 from igd_jax.models.t5_config import T5Config
 from igd_jax.session.session import Session
+from igd_jax.settings.settings import Settings
 from igd_jax.training.mesh import local_rows
 from igd_jax.training.optimizer import sum_dtype
 from igd_jax.training.step import TrainState
@@ -56,11 +57,29 @@ def report_cost(session: Session, state: TrainState, frozen: Any, longest: TextB
     unknown = "" if len(known) == len(parts) else " and activations, which are not estimated"
     against = f" of {shown_bytes(there)}" if there else ""
     say(f"memory per device, estimated: {told}: {shown_bytes(total)}{against}{unknown}")
-    if there and total > there:
-        say(
-            "note: that is more than there is; config.model.remat=full, fewer rows in config.train.micro_batch_size, "
+    if note := there and _note(session.settings, parts["activations"], total=total, there=there):
+        say(f"note: {note}")
+
+
+def _note(settings: Settings, activations: int | None, *, total: int, there: int) -> str:
+    """What to change if a device has too little memory or, where that makes larger products faster, much more of it."""
+    if total > there:
+        return (
+            "that is more than there is; config.model.remat=full, fewer rows in config.train.micro_batch_size, "
             "more devices in config.mesh.fsdp, or adapters (config.model.lora_rank) need less"
         )
+    if jax.default_backend() == "cpu" or not activations or settings.loss.normalizer != "global":
+        return ""
+    rows = given = settings.train.micro_batch_size
+    room = there // 2 - (total - activations)  # an estimate fills no more than half
+    while settings.train.global_batch_size % (2 * rows) == 0 and 2 * rows * activations <= room * given:
+        rows *= 2
+    if rows == given:
+        return ""
+    return (
+        f"there is room for config.train.micro_batch_size={rows}, which trains faster, with the same losses to float "
+        "tolerance"
+    )
 
 
 def make_advice(session: Session, batch: TextBatch | ItemBatch) -> Callable[[float, float], str]:

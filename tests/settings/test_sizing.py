@@ -13,6 +13,7 @@ from runs import session_of
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.methods import load_method
+from igd_jax.session import cost
 from igd_jax.session.cost import make_advice
 from igd_jax.settings.config_flags import check_workdir, config_json
 from igd_jax.settings.settings import settings_from
@@ -65,3 +66,20 @@ def test_a_long_training_on_a_cpu_comes_with_a_flag_that_shortens_it(tiny, tmp_p
     assert small(10_000.0, 2.5) == "; --config.train.num_steps=480 would take about 20 min"
     monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
     assert advice(360_000.0, 1.0) == ""
+
+
+def test_an_accelerator_that_is_half_empty_comes_with_the_rows_that_it_has_room_for(tiny, monkeypatch):
+    def note(total, **changes):
+        fields = {"train.global_batch_size": 96, "train.micro_batch_size": 8, "loss.normalizer": "global"} | changes
+        settings = settings_from(tiny_run.tiny_config(tiny, fields))
+        return cost._note(settings, 10, total=total, there=200)
+
+    assert "more than there is" in note(201)
+    assert note(30) == ""  # a CPU
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    told = "there is room for config.train.micro_batch_size={}, which trains faster, with the same losses"
+    assert note(30).startswith(told.format(32))  # 20 beside 80 are half of 200; 64 rows do not divide 96
+    assert note(71).startswith(told.format(16))
+    assert (
+        note(91) == note(30, **{"train.micro_batch_size": 96}) == note(30, **{"loss.normalizer": "micro_batch"}) == ""
+    )
