@@ -25,11 +25,11 @@ docs: $(VENV)/installed
 	$(RUN) -m pip install -q -e '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(RUN) -m mkdocs build --strict
 
-# Modules are compiled when they are first imported, which most of what is installed never is.
 # Where launch/setup.sh made the environment, or making it was broken off, there is no pip yet.
 $(VENV)/bin/pip:
 	$(PYTHON) -m venv $(VENV)
 
+# Modules are compiled when they are first imported, which most of what is installed never is.
 $(VENV)/installed: setup.py | $(VENV)/bin/pip
 	$(RUN) -m pip install -q --no-compile -e .
 	touch $@

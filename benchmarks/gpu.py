@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import torch
 from absl import flags
 
@@ -158,10 +157,11 @@ def measure_search(size: Size, inputs: Inputs, batch_size: int) -> dict[str, Any
     for name, side in sides.items():
         is_ours = isinstance(side, decoding_ours.Ours)
         first = common.seconds(partial(side, examples, groups if is_ours else groups[:1]))  # all shapes of ours
-        taken = common.seconds(lambda: lists.update({name: side(examples, groups)}))  # noqa: B023 - called at once
+        taken = common.seconds(lambda name=name, side=side: lists.update({name: side(examples, groups)}))
         found[name] = {"users_per_second": round(len(examples) / taken, 2)}
         if batch_size == 1:
-            found[name] |= _latency(side, examples, groups)
+            alone = decoding.milliseconds(lambda user, side=side: side(examples, [groups[user]]), len(groups))
+            found[name] |= {f"latency_{figure}": value for figure, value in alone.items()}
         if is_ours:
             found[name]["compile_seconds"] = round(first - taken, 1)
         else:
@@ -203,13 +203,6 @@ def _device() -> dict[str, Any]:
     device = jax.devices()[0]
     memory = device_memory(device)
     return {"device": device.device_kind, "device_memory_GB": round(memory / 1e9, 1) if memory else None}
-
-
-def _latency(side: decoding_ours.Ours | decoding_peer.Peer, examples: Any, groups: decoding_peer.Groups) -> dict:
-    """Time of each call; all programs are compiled."""
-    times = [1e3 * common.seconds(partial(side, examples, [group])) for group in groups]
-    low, high = np.percentile(times, [50, 95])
-    return {"latency_ms_median": round(float(low), 1), "latency_ms_95th": round(float(high), 1)}
 
 
 def run(data: Path) -> None:

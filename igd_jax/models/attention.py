@@ -17,7 +17,7 @@ writes the weights, for whole texts in half precision."""
 WHOLE_TEXT = 64  # from how many queries on a kernel is used: steps of a search have few, and must not copy their keys
 TURNS = 256
 """Queries from which on rows take turns on a CPU: the weights of several shorter ones fit in its cache."""
-_ALIGNED = 8
+_ALIGNED = 8  # numbers of queries and keys that a kernel is given are multiples of it
 _PART, _MOST_PARTS = 128, 4
 """Least queries of a part of `attend_in_order`, and most parts: each more has to be compiled, and saves less."""
 
