@@ -8,23 +8,19 @@ import hashlib
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, Protocol, TypeAlias, runtime_checkable
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import append_lines, local_path, read_json, write_json
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.evaluation.predictions import as_json
-from igd_jax.session.requests import Resolved, read_request
+from igd_jax.session.requests import Request, Resolved, read_request
+from igd_jax.session.results import Answer
 
-if TYPE_CHECKING:
-    import igd_jax.session.recommender
-
-Maker: TypeAlias = Callable[[], "igd_jax.session.recommender.Recommender"]
-"""Makes the recommender that answers."""
 AT_ONCE = 1024
 """Number of lines per chunk, which are read, answered and written together."""
 SHOWN = 10
@@ -32,6 +28,25 @@ SHOWN = 10
 
 BEGINNING = b'{"line": '
 ANSWER = re.compile(re.escape(BEGINNING) + rb'(\d{1,18}), ("id": ".*", )?"(?:ranked|scored)": \[.*\]\}\n')
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """What answers the requests of a file: a `Recommender`."""
+
+    @property
+    def made_from(self) -> str:
+        """Text that differs for whatever may answer otherwise."""
+
+    def resolve(self, request: Request) -> Resolved:
+        """Look up what a request names; raises `InputError` if it cannot be answered."""
+
+    def answer(self, resolved: Sequence[Resolved], *, k: int | None) -> list[Answer]:
+        """Answer requests, in the given order, by lists of length k."""
+
+
+Maker: TypeAlias = Callable[[], Answering]
+"""Makes what answers."""
 
 
 def answer_file(make_recommender: Maker, input: str | Path, output: str | Path, *, k: int | None) -> None:
@@ -142,9 +157,7 @@ class Told:
             say(f"{self._what}: further lines, too; they are counted at the end")
 
 
-def _read(
-    chunk: list[tuple[int, bytes]], recommender: "igd_jax.session.recommender.Recommender", left_out: Told
-) -> dict[int, Resolved]:
+def _read(chunk: list[tuple[int, bytes]], recommender: Answering, left_out: Told) -> dict[int, Resolved]:
     """Read the requests of some lines, by line number."""
     resolved = {}
     for number, line in chunk:
