@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
@@ -39,6 +39,7 @@ from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord, write_
 from igd_jax.evaluation.tables import evaluation_table
 from igd_jax.session.evaluating import examples_of, predictions_of, score
 from igd_jax.session.unfinished import remove
+from igd_jax.session.weights import Trained
 from igd_jax.settings.config_flags import config_json, define_config_flag, define_decode_as_flag, load_config
 from igd_jax.settings.config_grid import Axis, changed, parse_axis
 from igd_jax.settings.settings import settings_from
@@ -54,6 +55,7 @@ def evaluate(
     name: str,
     choice: Choice | None = None,
     per_metric: Mapping[str, Any] | None = None,
+    trained: Trained | None = None,
     exact_queries: int | None = None,
 ) -> dict[str, Any]:
     """Recommend for the queries of `config.eval`, compute and print the metrics, and write the evaluation's folder.
@@ -64,6 +66,7 @@ def evaluate(
       name: name of the evaluation.
       choice: how values of the config were chosen, which is recorded.
       per_metric: content of per_metric.json, if there is one; see `evaluation.per_metric.figures_of`.
+      trained: weights of the run, where they are loaded already.
       exact_queries: queries that are also ranked exactly, for ``beam_misses`` in the metrics; 0 = all, None = none.
 
     Raises:
@@ -72,7 +75,8 @@ def evaluate(
     check_name(name, option="--name")
     check_replaceable(folder := workdir.eval(name))
     commit = _trained_commit(workdir)
-    scored = score(config, workdir, exact_queries=exact_queries, unfinished=workdir.unfinished(name))
+    unfinished = workdir.unfinished(name)
+    scored = score(config, workdir, trained=trained, exact_queries=exact_queries, unfinished=unfinished)
     step = scored.ranker.trained.step
     checkpoint = None if step is None else CheckpointRecord(step, commit)
     data = scored.ranker.session.prepared.meta["fingerprint"]
@@ -83,7 +87,7 @@ def evaluate(
             write_json(partial / "per_metric.json", per_metric)
         write_record(partial / RECORD, EvaluationRecord(checkpoint, data, environment()))
         write_predictions(partial / PREDICTIONS, predictions_of(scored))
-    remove(workdir.unfinished(name))
+    remove(unfinished)
     say(f"\n{config.eval.split} of {config.data.dir}, {scored.users_per_second:.1f} users/s")
     say(evaluation_table(scored.metrics))
     say("\n".join(["", *examples_of(scored)]))
@@ -107,6 +111,15 @@ def _trained_commit(workdir: Workdir) -> str | None:
     return told.get("commit")
 
 
+class Chosen(NamedTuple):
+    """What `evaluate` takes from `choose`, under the same names; None where nothing was chosen or asked for."""
+
+    config: ConfigDict
+    choice: Choice | None = None
+    per_metric: dict[str, Any] | None = None
+    trained: Trained | None = None
+
+
 def choose(
     config: ConfigDict,
     workdir: Workdir,
@@ -115,7 +128,7 @@ def choose(
     max_examples: int,
     per_metric: bool = False,
     unfinished: Path | None = None,
-) -> tuple[ConfigDict, Choice, dict[str, Any] | None]:
+) -> Chosen:
     """Set a field to the value with the highest NDCG at the largest k on valid, the first one in case of ties.
 
     Args:
@@ -126,18 +139,17 @@ def choose(
       per_metric: whether `config.eval` is also ranked with each value that is best for some metric with a cut-off.
       unfinished: see `score`.
 
-    Returns:
-      The config with the chosen value, and how it was chosen, both for `evaluate`; and the figures of each metric with
-      its own value, which are printed as well, or None without `per_metric`.
-
     Raises:
       InputError: see `score`.
     """
-    tried, figures = _tried(config, workdir, axis, max_examples=max_examples, unfinished=unfinished), None
+    (tried, trained), figures = _tried(config, workdir, axis, max_examples=max_examples, unfinished=unfinished), None
     if per_metric:
         best_places = sorted(set(best_by_metric(tried).values()))
         trials = {place: changed(config, {axis.field: axis.values[place]}) for place in best_places}
-        ranked = {place: score(trial, workdir, unfinished=unfinished).metrics for place, trial in trials.items()}
+        ranked = {
+            place: score(trial, workdir, trained=trained, unfinished=unfinished).metrics
+            for place, trial in trials.items()
+        }
         figures = figures_of(axis.values, tried, ranked)
         say(f"\n{table_of(figures, field=axis.field, split=config.eval.split)}\n")
     metric, means = means_of_largest_ndcg([[metrics] for metrics in tried])
@@ -145,13 +157,13 @@ def choose(
     told = ", ".join(f"{value}: {mean:.4f}" for value, mean in zip(axis.values, means, strict=True))
     say(f"chosen {axis.field}={best} by {metric} of {CHOSEN_ON} ({told})\n")
     choice = Choice({axis.field: axis.values}, metric, CHOSEN_ON, tried[0]["protocol"], tried[0]["n"])
-    return changed(config, {axis.field: best}), choice, figures
+    return Chosen(changed(config, {axis.field: best}), choice, figures, trained)
 
 
 def _tried(
     config: ConfigDict, workdir: Workdir, axis: Axis, *, max_examples: int, unfinished: Path | None
-) -> list[dict[str, Any]]:
-    """Metrics of the rows of valid with each value of a field; prints the NDCG of each. For arguments see `choose`."""
+) -> tuple[list[dict[str, Any]], Trained | None]:
+    """Metrics of the rows of valid with each value of a field, whose NDCG is printed, and the weights; see `choose`."""
     check_lists_fit_valid(config)
     on_valid: dict[str, Any] = {"eval.split": CHOSEN_ON, "eval.max_examples": max_examples}
     trials = [changed(config, {**on_valid, axis.field: value}) for value in axis.values]
@@ -164,7 +176,7 @@ def _tried(
         trained = scored.ranker.trained  # which may be large, and is the same for all values
         metric, (mean,) = means_of_largest_ndcg([[metrics]])
         say(f"{axis.field}={value}: {metric} {mean:.4f} on {metrics['n']:,} {metrics['protocol']} of {CHOSEN_ON}")
-    return tried
+    return tried, trained
 
 
 def check_lists_fit_valid(config: ConfigDict) -> None:
@@ -206,7 +218,7 @@ def _main() -> None:
     config = load_config(flags.FLAGS.config, workdir)
     if flags.FLAGS.split:
         config.eval.split = flags.FLAGS.split
-    name, choice, per_metric = flags.FLAGS.name or config.eval.split, None, None
+    name, chosen = flags.FLAGS.name or config.eval.split, Chosen(config)
     check_name(name, option="--name")
     if flags.FLAGS.choose_per_metric and flags.FLAGS.choose is None:
         raise InputError("--choose_per_metric has nothing to choose from; give --choose=FIELD=VALUE,VALUE with it")
@@ -215,7 +227,7 @@ def _main() -> None:
     with owned(workdir.eval(name)) if workdir.path.is_dir() else nullcontext():
         if flags.FLAGS.choose is not None:
             axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)
-            config, choice, per_metric = choose(
+            chosen = choose(
                 config,
                 workdir,
                 axis,
@@ -224,7 +236,13 @@ def _main() -> None:
                 unfinished=workdir.unfinished(name),
             )
         evaluate(
-            config, workdir, name=name, choice=choice, per_metric=per_metric, exact_queries=flags.FLAGS.beam_misses
+            chosen.config,
+            workdir,
+            name=name,
+            choice=chosen.choice,
+            per_metric=chosen.per_metric,
+            trained=chosen.trained,
+            exact_queries=flags.FLAGS.beam_misses,
         )
     say(f"as a page: python -m igd_jax.report --workdir={workdir.path} --name={name}")
 

@@ -54,22 +54,22 @@ ALPHAS = Axis("decode.alpha", [0.5, 0.0, 0.1, 0.3])
 def test_the_best_value_wins_and_of_equals_the_first(tiny, trials, values, chosen):
     trials(values)
     config = tiny_run.tiny_config(tiny)
-    better, *_ = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=0)
+    better = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=0).config
     assert (better.decode.alpha, config.decode.alpha) == (chosen, 0.2)
 
 
 def test_lists_shorter_than_the_largest_cut_off_are_judged_by_what_they_have(tiny, monkeypatch):
     metrics = {"ndcg@1": 0.2, "n": 1, "protocol": "rows"}
     monkeypatch.setattr(program, "score", lambda config, _, **__: _scored(metrics))
-    _, choice, _ = program.choose(tiny_run.tiny_config(tiny), Workdir("nowhere"), ALPHAS, max_examples=0)
-    assert choice == Choice({"decode.alpha": ALPHAS.values}, "ndcg@1", "valid", "rows", 1)
+    found = program.choose(tiny_run.tiny_config(tiny), Workdir("nowhere"), ALPHAS, max_examples=0)
+    assert found.choice == Choice({"decode.alpha": ALPHAS.values}, "ndcg@1", "valid", "rows", 1)
 
 
 @pytest.mark.parametrize("split", ["test", "valid", "train"])
 def test_only_rows_of_valid_are_ever_tried(tiny, trials, split):
     tried = trials([0.1] * 4)
     config = tiny_run.tiny_config(tiny, {"eval.split": split, "eval.max_examples": 5})
-    better, *_ = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=7)
+    better = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=7).config
     assert [(c.eval.split, c.eval.max_examples, c.decode.alpha) for c in tried] == [
         ("valid", 7, alpha) for alpha in ALPHAS.values
     ]
@@ -101,7 +101,7 @@ def test_an_argument_of_training_is_refused_with_known_weights_too(trained):
 def test_the_source_of_scores_stays_as_it_has_those_of_valid_too(tiny, trials, source):
     tried = trials([0.1] * 4)
     config = tiny_run.tiny_config(tiny, {"decode.collaborative": source})
-    better, *_ = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=0)
+    better = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=0).config
     assert {c.decode.collaborative for c in (*tried, better)} == {source}
 
 
@@ -142,6 +142,7 @@ def test_the_split_is_ranked_with_the_chosen_value_which_is_recorded(tiny, train
     for alpha, value in zip(alphas, on_valid, strict=True):
         assert f"decode.alpha={alpha}: ndcg@3 {value:.4f} on 11 rows of valid" in done.out
     assert f"chosen decode.alpha={best} by ndcg@3 of valid" in done.out
+    assert done.out.count("checkpoint of step ") == 1  # the weights are read once, for the lists of test, too
 
     evaluate("same", {"decode.alpha": best, "eval.max_examples": 9})
     titles = [
@@ -199,13 +200,13 @@ def test_lists_of_the_rows_of_one_split_are_not_those_of_valid(trained, tmp_path
 def test_each_metric_is_reported_with_the_value_that_is_best_for_it_on_valid(tiny, trials):
     tried = trials([0.2, 0.1, 0.4, 0.3, 0.6, 0.7])
     config = tiny_run.tiny_config(tiny)
-    better, choice, figures = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=3, per_metric=True)
+    found = program.choose(config, Workdir("nowhere"), ALPHAS, max_examples=3, per_metric=True)
     assert [(c.eval.split, c.decode.alpha) for c in tried[4:]] == [("test", 0.0), ("test", 0.1)]
-    assert figures == {
+    assert found.per_metric == {
         "ndcg@1": {"value": 0.0, "chosen_on": 0.9, "figure": 0.4},
         METRIC: {"value": 0.1, "chosen_on": 0.4, "figure": 0.7},
     }
-    assert (better.decode.alpha, choice.metric) == (0.1, METRIC)
+    assert (found.config.decode.alpha, found.choice.metric) == (0.1, METRIC)
 
 
 @pytest.mark.slow
@@ -221,5 +222,6 @@ def test_figures_per_metric_lie_beside_the_evaluation_with_the_single_value(trai
     assert all(each["value"] in (0.4, 0.1) for each in figures.values())
     assert figures[METRIC] == {**figures[METRIC], "value": alpha, "figure": metrics[METRIC]}
     assert "| metric | decode.alpha | valid, chosen on |   test |" in done.out
+    assert done.out.count("checkpoint of step ") == 1
     done = run_here(program, *given)
     assert (done.code, "--choose_per_metric has nothing to choose from" in done.err) == (2, True)
