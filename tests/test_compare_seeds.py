@@ -51,6 +51,23 @@ def test_seeds_of_runs_in_packs_and_of_padded_ones_are_one_method(seeds):
     assert len(compare_folders(seeds)["evaluations"]) == 2
 
 
+def test_how_rows_lie_may_be_what_a_sweep_chose(tmp_path):
+    """As by --grid=train.packing=none,rows."""
+    tried = {"tried": {"train.packing": ["none", "rows"]}, "metric": "ndcg@3", "split": "valid", "protocol": "rows"}
+    folders = []
+    for seed, packing in ((1, "rows"), (2, "none")):
+        config = config_of(seed)
+        config["train"]["packing"] = packing
+        run = tmp_path / f"seed={seed},packing={packing}" / "eval"
+        folders.append(write_evaluation(run / "later", [0, -1], config=config))
+        write_evaluation(run / "test", [0, -1], config=config | {"chosen": tried | {"n": 50}})
+    result = compare_folders([*folders, *(folder.with_name("test") for folder in folders)])
+    assert len(result["runs"]) == 2
+    assert [choice["chosen"] for choice in result["choices"].values()] == [
+        [{"train.packing": "rows"}, {"train.packing": "none"}]
+    ]
+
+
 def test_differences_are_between_rows_averaged_over_the_seeds(seeds, tmp_path):
     """Two seeds whose hits add up to those of others in every row are the same method in each row."""
     one, other = [0, 0, -1, -1] * 15, [-1, -1, 0, 0] * 15

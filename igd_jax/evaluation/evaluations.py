@@ -143,13 +143,13 @@ def read_origin(config: Any, *, of_run: Collection[str] = ()) -> Origin:
     """
     choice = read_choice(config["chosen"]) if "chosen" in config else None
     blank, chosen = json.loads(json.dumps(config)), {}
-    for name in HOW_ROWS_LIE:
-        blank["train"].pop(name, None)
     tried = choice.tried if choice else {}
     for name in dict.fromkeys(["train.seed", *tried, *of_run]):
         *sections, last = name.split(".")
         section = reduce(dict.__getitem__, sections, blank)
         chosen[name], section[last] = section[last], None
+    for name in HOW_ROWS_LIE:  # a sweep may have chosen among them, too
+        blank["train"].pop(name, None)
     seed = chosen["train.seed"]
     text = json.dumps(blank, sort_keys=True)
     method = re.sub(rf"(seed[=_-]?){re.escape(str(seed))}(?!\d)", r"\1*", text)
