@@ -36,8 +36,8 @@ from igd_jax.data.prepared import Rows
 from igd_jax.methods.base import CollaborativeMethod, Objective
 from igd_jax.session.collaborative import export_vectors
 from igd_jax.session.cost import make_advice, peak_flops, report_cost
-from igd_jax.session.histories import room_of_prompts
 from igd_jax.session.input import micro_batches
+from igd_jax.session.limits import room_of_prompts
 from igd_jax.session.packing import choose_packs
 from igd_jax.session.preview import Sample, print_example, report_targets
 from igd_jax.session.resume import resume
@@ -99,7 +99,7 @@ def _train(
     schedule, optimizer = _optimizer(settings, plan)
     say(f"making the model: {settings.model.path or settings.model.config or settings.method.name}")
     state, functions, frozen, model_of = initial_state(session, context, objective, optimizer)
-    sample = Sample(session, valid_rows, examples["valid"], model_of)
+    sample = Sample(session, valid_rows, model_of)
     # Methods raise errors about sizes when a batch is traced; trace the longest before anything is written.
     batches_of = partial(micro_batches, session, objective.annotations, packs=packs)
     rows = by_length(examples["train"], np.arange(plan.n_rows))[-plan.micro_batch_size :]

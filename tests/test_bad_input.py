@@ -36,7 +36,7 @@ def _field(name: str, value: object) -> str:
         ),
         (
             [_field("data.max_length", 9)],
-            "config.data.max_length is 9, but the longest candidate has 9 tokens and a prompt ",
+            "config.data.max_length is 9, but a prompt without a history has ",
         ),
         (
             [_field("data.max_length", 513)],

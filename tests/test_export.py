@@ -249,7 +249,7 @@ def test_a_prompt_without_room_is_refused_before_anything_is_written(tiny, tmp_p
     config = tiny_run.tiny_config(tiny, {"data.max_length": 9})
     with pytest.raises(
         InputError,
-        match="max_length is 9, but the longest candidate has 9 tokens and a prompt without a history 33; ",
+        match="max_length is 9, but a prompt without a history has 33 tokens; raise it, better far above",
     ):
         program.export(config, Workdir(str(tmp_path / "none")), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()

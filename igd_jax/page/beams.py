@@ -20,7 +20,8 @@ from igd_jax.decoding.search import STEPWISE
 from igd_jax.page.lists import chosen_queries
 from igd_jax.session.analysis import Evaluated
 from igd_jax.session.collaborative import collaborative_source
-from igd_jax.session.ranker import decode_options, engine_of
+from igd_jax.session.limits import decode_options
+from igd_jax.session.ranker import engine_of
 from igd_jax.training.mesh import put_batch
 
 N_BEAMS = 4

@@ -25,8 +25,7 @@ from igd_jax.models.lora import LoRA
 from igd_jax.models.setrec import SetModel
 from igd_jax.models.t5 import T5
 from igd_jax.session.exported import FORMAT, ITEMS, RUN, SETTINGS, TRIE, trie_arrays
-from igd_jax.session.histories import room_of_prompts
-from igd_jax.session.ranker import decode_options
+from igd_jax.session.limits import decode_options, room_of_prompts
 from igd_jax.session.session import Session
 from igd_jax.session.weights import Trained
 from igd_jax.settings.config_flags import config_json

@@ -1,15 +1,16 @@
 """Histories in the form that the model of a run reads."""
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
-from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
 from igd_jax.core.ragged import Ragged, TokenRows, starts_of
 from igd_jax.data.examples import Examples, item_examples, ranked_examples
 from igd_jax.data.prepared import Rows
 from igd_jax.items.index import ItemIndex
+from igd_jax.session.limits import room_of_prompts
 from igd_jax.session.requests import ItemNames, Resolved
 from igd_jax.session.session import Session
 
@@ -17,11 +18,22 @@ FEW = 16
 """Most requests at once whose unknown titles are looked for among those that are spelt alike."""
 
 
+def ranked_items(session: Session, index: ItemIndex, history: Ragged) -> Examples:
+    """Histories of items, oldest first, as a method reads them to rank the candidates of `index`."""
+    if session.method.inputs == "items":
+        return item_examples(history)
+    return ranked_examples(history, session.prompts.of_items, room=room_of_prompts(session, index))
+
+
 class Histories:
-    """Makes prompts, or rows of items, that leave room for every candidate of `index`."""
+    """Makes prompts, or rows of items, after which there is room for every candidate of `index`."""
 
     def __init__(self, session: Session, index: ItemIndex, names: ItemNames):
         self._session, self._index, self._names = session, index, names
+
+    @cached_property
+    def _room(self) -> int:
+        return room_of_prompts(self._session, self._index)
 
     @property
     def reads_words(self) -> bool:
@@ -30,11 +42,10 @@ class Histories:
 
     def of_rows(self, rows: Rows) -> Examples:
         """Rows of a split, without their targets. Prints how many histories were cut."""
-        examples = self._of_items(rows.history)
+        examples = ranked_items(self._session, self._index, rows.history)
         if n_cut := int(examples.is_cut.sum()):
-            limit = self._session.settings.data.max_length
             say(
-                f"{n_cut:,} of {len(examples):,} histories without their oldest items: with a title over {limit} tokens"
+                f"{n_cut:,} of {len(examples):,} histories without their oldest items: prompts over {self._room} tokens"
             )
         return examples
 
@@ -51,18 +62,10 @@ class Histories:
             )
         else:
             known = [[item for item in found.items if item is not None] for found in resolved]
-            examples = self._of_items(Ragged.from_lists(known))
+            examples = ranked_items(self._session, self._index, Ragged.from_lists(known))
         for row in np.flatnonzero(examples.is_cut).tolist():
-            limit = self._session.settings.data.max_length
-            notes[row].append(f"the history is cut to its newest items: with a title over {limit} tokens")
+            notes[row].append(f"the history is cut to its newest items: the prompt had over {self._room} tokens")
         return examples, notes
-
-    def _of_items(self, history: Ragged) -> Examples:
-        if self._session.method.inputs == "items":
-            return item_examples(history)
-        return ranked_examples(
-            history, self._session.prompts.of_items, room=room_of_prompts(self._session, self._index)
-        )
 
     def _of_texts(self, histories: Sequence[Sequence[str]]) -> Examples:
         texts = [text for history in histories for text in history]
@@ -74,7 +77,7 @@ class Histories:
 
         lengths = np.array([len(history) for history in histories], np.int64)
         places = Ragged(np.arange(len(texts), dtype=np.int32), starts_of(lengths))
-        return ranked_examples(places, prompts_of, room=room_of_prompts(self._session, self._index))
+        return ranked_examples(places, prompts_of, room=self._room)
 
     def _unknown(self, found: Resolved, *, suggests: bool) -> list[str]:
         """A note for each entry of the history that is not in the catalogue."""
@@ -87,18 +90,3 @@ class Histories:
             for entry, item in found.entries
             if item is None
         ]
-
-
-def room_of_prompts(session: Session, index: ItemIndex) -> int:
-    """Tokens that a prompt may have, so that the longest candidate fits after it.
-
-    Raises:
-      InputError: they are too few for a prompt without a history.
-    """
-    limit, words = session.settings.data.max_length, session.prompts.n_words
-    if (room := limit - index.longest) < words:
-        raise InputError(
-            f"config.data.max_length is {limit}, but the longest candidate has {index.longest} tokens and a prompt "
-            f"without a history {words}; raise it to {index.longest + words} at least, and better far above"
-        )
-    return room

@@ -15,7 +15,9 @@ from igd_jax.decoding.engine import recommend
 from igd_jax.decoding.search import JUMP, STEPWISE
 from igd_jax.evaluation.examples import example_line
 from igd_jax.session.batch import make_batch
-from igd_jax.session.ranker import decode_options, engine_of
+from igd_jax.session.histories import ranked_items
+from igd_jax.session.limits import decode_options
+from igd_jax.session.ranker import engine_of
 from igd_jax.session.session import Session
 from igd_jax.session.weights import ModelOf
 from igd_jax.training.mesh import local_rows, put_batch
@@ -50,17 +52,15 @@ class Sample:
     Args:
       session: the run.
       rows: watched rows of valid.
-      examples: their examples.
       model_of: function from trained parameters to the model.
     """
 
-    def __init__(self, session: Session, rows: Rows, examples: Examples, model_of: ModelOf):
+    def __init__(self, session: Session, rows: Rows, model_of: ModelOf):
         method = session.method
         searches = method.beam_search or method.inputs == "items"
         self.is_shown = session.settings.train.show_sample and searches and not method.needs_collaborative
         self._session, self._row, self._is_compiled = session, rows.take(np.arange(1)), False
         self._model_of = model_of
-        self._examples = replace(examples, target=None)  # which the model is to write
 
     def show(self, step: int, params: Params) -> None:
         """Print history, target and recommendations in one line; of several processes, all have to call it."""
@@ -95,5 +95,6 @@ class Sample:
     def _batch(self) -> TextBatch | ItemBatch:
         session, size = self._session, row_shards(self._session.mesh)
         own = local_rows(size, session.mesh)
-        batch = make_batch(session, self._examples, np.arange(1), size=size, own=own)
+        examples = ranked_items(session, session.index, self._row.history)
+        batch = make_batch(session, examples, np.arange(1), size=size, own=own)
         return put_batch(batch, session.mesh, size=size)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,19 +32,13 @@ from igd_jax.methods.base import DecodeOptions
 from igd_jax.models.sharding_rules import placed
 from igd_jax.session.batch import make_batch
 from igd_jax.session.histories import Histories
+from igd_jax.session.limits import decode_options
 from igd_jax.session.requests import ItemNames, allowed_of_rows
 from igd_jax.session.session import Session
 from igd_jax.session.unfinished import BATCHES_PER_PART, Lists, Unfinished
 from igd_jax.session.weights import Trained, trained_model
-from igd_jax.settings.sections import DecodeSettings
 from igd_jax.training.compilations import Compilations
 from igd_jax.training.mesh import check_divides, local_rows, put_batch
-
-
-def decode_options(decode: DecodeSettings, index: ItemIndex) -> DecodeOptions:
-    """Options of decoding for the candidates of `index`."""
-    same = {field.name: getattr(decode, field.name) for field in fields(DecodeOptions) if field.name != "max_length"}
-    return DecodeOptions(**same, max_length=min(decode.max_new_tokens or index.longest, index.longest))
 
 
 def engine_of(session: Session, index: ItemIndex, model: Any, options: DecodeOptions) -> Engine:

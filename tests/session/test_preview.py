@@ -1,13 +1,18 @@
 """While it trains, a run shows what it would recommend to one user, and trains no differently for that."""
 
 import re
+import shutil
+from dataclasses import replace
 
+import numpy as np
 import tiny_run
 from runs import train_tiny, without_speed
 
 from igd_jax.core.io import Workdir
-from igd_jax.data.prepared import load
+from igd_jax.data.prepared import assemble, load, save
 from igd_jax.decoding import engine
+from igd_jax.session import preview
+from igd_jax.session.batch import make_batch
 from igd_jax.train import train
 
 LINE = re.compile(r"sample of step (\d): after (.+) came (.+), (none|number \d) of the \d+ recommended: 1\. '(.+)', 2")
@@ -28,6 +33,28 @@ def test_each_evaluation_shows_a_sample_with_one_program_and_trains_no_different
     train_tiny(tiny, tmp_path / "plain", changes)
     assert "sample" not in capsys.readouterr().out
     assert without_speed(tmp_path / "shown") == without_speed(tmp_path / "plain")
+
+
+def test_the_prompt_of_a_sample_does_not_depend_on_its_target(tiny, tmp_path, monkeypatch):
+    """It has more tokens than the limit, which cuts prompts to train on by their targets."""
+    data, prompts = load(tiny / "data"), []
+
+    def noted(session, examples, *args, **options):
+        prompts.append(session.tokenizer.decode(examples.prompt[0].tolist()))
+        return make_batch(session, examples, *args, **options)
+
+    monkeypatch.setattr(preview, "make_batch", noted)
+    valid = data.splits["valid"].take(np.array([np.argmax(data.splits["valid"].history.lengths)]))
+    for number, target in enumerate((0, 1, tiny_run.N_SOLD - 1)):
+        splits = data.splits | {"valid": replace(valid, target=np.array([target], np.int32))}
+        folder = tmp_path / str(number)
+        shutil.copytree(tiny / "model", folder / "model")
+        save(assemble(item_ids=data.item_ids, titles=data.titles, splits=splits, dropped={}, notes={}), folder / "data")
+        changes = {"data.max_length": 47, "train.num_steps": 1, "train.show_sample": True}
+        train(tiny_run.tiny_config(folder, changes), Workdir(str(folder / "run")))
+    assert len(prompts) == 3
+    assert len(set(prompts)) == 1
+    assert prompts[0].startswith("Past items, oldest first:")
 
 
 def test_a_model_that_reads_items_shows_one_too_and_one_that_needs_scores_none(tiny, tmp_path, capsys):

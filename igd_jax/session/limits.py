@@ -1,0 +1,39 @@
+"""Limits in tokens, of prompts that are ranked for and of what is written after them."""
+
+from dataclasses import fields
+
+from igd_jax.core.errors import InputError
+from igd_jax.items.index import ItemIndex
+from igd_jax.methods.base import DecodeOptions
+from igd_jax.models.load import config_of
+from igd_jax.session.session import Session
+from igd_jax.settings.sections import DecodeSettings
+
+
+def decode_options(decode: DecodeSettings, index: ItemIndex) -> DecodeOptions:
+    """Options of decoding for the candidates of `index`."""
+    same = {field.name: getattr(decode, field.name) for field in fields(DecodeOptions) if field.name != "max_length"}
+    return DecodeOptions(**same, max_length=min(decode.max_new_tokens or index.longest, index.longest))
+
+
+def room_of_prompts(session: Session, index: ItemIndex) -> int:
+    """Tokens that a prompt may have: `config.data.max_length`, or what the longest answer leaves of the positions.
+
+    Raises:
+      InputError: they are too few for a prompt without a history.
+    """
+    settings, words = session.settings, session.prompts.n_words
+    limit, answer = settings.data.max_length, decode_options(settings.decode, index).max_length
+    model = settings.model.path or settings.model.config
+    positions = config_of(model).max_positions
+    if limit < words:
+        raise InputError(
+            f"config.data.max_length is {limit}, but a prompt without a history has {words} tokens; raise it, better "
+            "far above"
+        )
+    if positions - answer < words:
+        raise InputError(
+            f"a prompt without a history has {words} tokens and the longest answer {answer}, but {model} was made for "
+            f"{positions} positions; lower config.decode.max_new_tokens, or use another model"
+        )
+    return int(min(limit, positions - answer))

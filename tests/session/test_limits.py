@@ -1,0 +1,43 @@
+"""How long prompts that are ranked for may be."""
+
+import json
+import shutil
+
+import pytest
+import tiny_run
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir
+from igd_jax.session.limits import room_of_prompts
+from igd_jax.session.session import set_up_to_decode
+
+
+@pytest.fixture
+def room(tiny, tmp_path):
+    """Function from changes of the config, and the positions of the model, to the room of prompts."""
+    shutil.copytree(tiny / "data", tmp_path / "data")
+    shutil.copytree(tiny / "model", tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+
+    def room_with(changes, *, positions=512):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"max_position_embeddings": positions}))
+        session = set_up_to_decode(tiny_run.tiny_config(tmp_path, changes), Workdir(str(tmp_path / "none")))
+        assert (session.index.longest, session.prompts.n_words) == (9, 33)
+        return room_of_prompts(session, session.index)
+
+    return room_with
+
+
+def test_a_prompt_may_have_max_length_tokens_or_what_the_longest_answer_leaves_of_the_positions(room):
+    assert room({"data.max_length": 47}) == 47
+    assert room({"data.max_length": 512}) == 512 - 9
+    assert room({"data.max_length": 512, "decode.max_new_tokens": 5}) == 512 - 5
+    assert room({"data.max_length": 505}, positions=520) == 505
+    assert room({"data.max_length": 42}, positions=42) == 33
+
+
+def test_no_room_for_the_words_of_a_prompt_is_bad_input(room):
+    with pytest.raises(InputError, match="max_length is 32, but a prompt without a history has 33 tokens; raise it"):
+        room({"data.max_length": 32})
+    with pytest.raises(InputError, match=r"has 33 tokens and the longest answer 9, but .* made for 41 positions"):
+        room({"data.max_length": 41}, positions=41)
