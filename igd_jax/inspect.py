@@ -60,7 +60,7 @@ def inspect(
         raise InputError(f"--beta is {beta}; expected a weight from 0 to 1")
     prepared, tokenizer = load(data), load_tokenizer(tokenizer_folder)
     train, n_items = prepared.splits["train"], len(prepared.titles)
-    counts, seen = np.bincount(train.target, minlength=n_items), train.seen(n_items)
+    counts, seen = np.bincount(train.target, minlength=n_items), prepared.seen(train)
     chosen = choose_candidates(
         candidates, prepared.item_ids, prepared.titles, counts=counts, seen=seen, option="--candidates"
     )

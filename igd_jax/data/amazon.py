@@ -16,9 +16,9 @@ from jaxtyping import Float64
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import Progress, say
-from igd_jax.data.event_log import IdCodes
+from igd_jax.data.event_log import IdCodes, align_texts
 from igd_jax.data.interactions import Interactions, drop_untitled, keep_rated, settle_repeats
-from igd_jax.data.prepared import EARLIEST, LATEST, TEXT_FIELDS, align_texts
+from igd_jax.data.prepared import EARLIEST, LATEST, TEXT_FIELDS
 from igd_jax.data.source_io import OUT_OF_RANGE, reading
 
 WORDS = pa.list_(pa.string())

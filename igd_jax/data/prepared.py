@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,20 +18,21 @@ from jaxtyping import Bool, Int, Int32, Int64, Shaped
 from igd_jax.core import io
 from igd_jax.core.arrays import check_range
 from igd_jax.core.errors import InputError
-from igd_jax.core.fingerprint import fingerprint
+from igd_jax.core.fingerprint import fingerprint, json_list
 from igd_jax.core.ragged import Ragged, starts_of
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
 TEXT_FIELDS = ("description", "brand", "category")
 """What else may be known of items in words, in the order in which it is kept."""
-_AT_ONCE = 1 << 16
 
 EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
 """Epoch seconds of the first and the last second that a date can be written of: years 1 to 9999."""
 AGAIN = "run igd_jax.prepare again"
 
 _ITEMS_SCHEMA = pa.schema([("item", pa.int32()), ("id", pa.string()), ("title", pa.string())])
+_SEEN = "seen_beside_rows"
+_MORE_OF_ITEMS = [*((name, pa.string()) for name in TEXT_FIELDS), (_SEEN, pa.bool_())]
 _ROWS_SCHEMA = pa.schema(
     [("user", pa.string()), ("history", pa.list_(pa.int32())), ("target", pa.int32()), ("timestamp", pa.int64())]
 )
@@ -77,6 +78,7 @@ class Prepared:
       splits: "train", "valid" and "test".
       meta: what meta.json holds: counts, dates, everything dropped by reason, fingerprint, and where it came from.
       texts: those of `TEXT_FIELDS` that the source has, by catalogue index; blank where an item has none.
+      seen_beside_rows: items of train that none of its rows holds; None where there are none.
     """
 
     item_ids: list[str]
@@ -84,12 +86,12 @@ class Prepared:
     splits: dict[str, Rows]
     meta: dict[str, Any]
     texts: dict[str, list[str]] = field(default_factory=dict)
+    seen_beside_rows: Bool[np.ndarray, " items"] | None = None
 
-
-def align_texts(texts: Mapping[str, Mapping[str, str]], item_ids: Sequence[str]) -> dict[str, list[str]]:
-    """Texts by field and item id as lists in the order of the items; fields that no item has are left out."""
-    found = {name: [texts[name].get(item, "") for item in item_ids] for name in TEXT_FIELDS if name in texts}
-    return {name: column for name, column in found.items() if any(column)}
+    def seen(self, used: Rows) -> Bool[np.ndarray, " items"]:
+        """Items that training sees: those of the train rows in use and, where all rows are, those beside them."""
+        seen, is_whole = used.seen(len(self.titles)), len(used) == len(self.splits["train"])
+        return seen if self.seen_beside_rows is None or not is_whole else seen | self.seen_beside_rows
 
 
 def assemble(
@@ -100,6 +102,7 @@ def assemble(
     dropped: dict[str, int],
     notes: dict[str, str | int],
     texts: dict[str, list[str]] | None = None,
+    seen_beside_rows: Bool[np.ndarray, " items"] | None = None,
 ) -> Prepared:
     """Put a catalogue and its splits together and describe them in `meta`.
 
@@ -129,9 +132,10 @@ def assemble(
         "items_with_text": {name: sum(map(bool, column)) for name, column in texts.items()},
         "titles_shared_by_several_items": sum(count > 1 for count in Counter(titles).values()),
         "train_rows_after_first_test_row": int((splits["train"].timestamp > splits["test"].timestamp.min()).sum()),
-        "fingerprint": _fingerprint(item_ids, titles, splits, texts),
     }
-    return Prepared(item_ids=item_ids, titles=titles, splits=splits, meta=meta, texts=texts)
+    prepared = Prepared(item_ids, titles, splits, meta, texts, seen_beside_rows)
+    meta["fingerprint"] = _fingerprint(prepared)
+    return prepared
 
 
 def headline(meta: dict[str, Any]) -> str:
@@ -163,6 +167,8 @@ def save(prepared: Prepared, folder: Path) -> None:
         "title": pa.array(prepared.titles, pa.string()),
         **{name: pa.array(column, pa.string()) for name, column in prepared.texts.items()},
     }
+    if prepared.seen_beside_rows is not None:
+        items[_SEEN] = pa.array(prepared.seen_beside_rows)
     with io.atomic_folder(folder) as partial:
         pq.write_table(pa.table(items), partial / "items.parquet")
         for split, rows in prepared.splits.items():
@@ -192,12 +198,13 @@ def load(folder: Path) -> Prepared:
       InputError: a file is missing, damaged, altered or forged, or another version of the project wrote it.
     """
     meta = read_meta(folder)
-    items = _read_table(folder / "items.parquet", _ITEMS_SCHEMA, further=TEXT_FIELDS)
+    items = _read_table(folder / "items.parquet", _ITEMS_SCHEMA, further=_MORE_OF_ITEMS)
     item_ids, titles = items["id"].to_pylist(), items["title"].to_pylist()
     texts = {name: items[name].to_pylist() for name in items.column_names if name in TEXT_FIELDS}
+    beside = np.array(items[_SEEN].to_pylist(), bool) if _SEEN in items.column_names else None
     splits = {split: _table_rows(_read_table(folder / f"{split}.parquet", _ROWS_SCHEMA)) for split in SPLITS}
     pa.default_memory_pool().release_unused()  # several times what the rows have
-    found = _fingerprint(item_ids, titles, splits, texts)
+    found = _fingerprint(prepared := Prepared(item_ids, titles, splits, meta, texts, beside))
     if found != meta.get("fingerprint"):
         raise InputError(
             f"{folder} was altered: meta.json says fingerprint {meta.get('fingerprint')}, the files have {found};"
@@ -206,7 +213,7 @@ def load(folder: Path) -> Prepared:
     for split, rows in splits.items():
         _check_rows(folder / f"{split}.parquet", rows, n_items=len(item_ids))
     _check_meta(folder / "meta.json", meta, n_items=len(item_ids), splits=splits)
-    return Prepared(item_ids=item_ids, titles=titles, splits=splits, meta=meta, texts=texts)
+    return prepared
 
 
 def _rows_table(rows: Rows) -> pa.Table:
@@ -260,8 +267,8 @@ def _numbers(column: pa.Array) -> np.ndarray:
     return np.from_dlpack(column)
 
 
-def _read_table(path: Path, schema: pa.Schema, *, further: Sequence[str] = ()) -> pa.Table:
-    """The table of `schema`, which may end in columns of text called `further`."""
+def _read_table(path: Path, schema: pa.Schema, *, further: Sequence[tuple[str, pa.DataType]] = ()) -> pa.Table:
+    """The table of `schema`, which may end in some of the `further` columns."""
     if not path.is_file():
         raise InputError(f"{path} is missing; {AGAIN}")
     try:
@@ -269,8 +276,8 @@ def _read_table(path: Path, schema: pa.Schema, *, further: Sequence[str] = ()) -
             table = file.read()
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path} is damaged ({error}); {AGAIN}") from None
-    texts = [pa.field(name, pa.string()) for name in further if name in table.column_names]
-    if not table.schema.equals(pa.schema([*schema, *texts])) or any(map(_has_nulls, table.columns)):
+    more = [pa.field(name, dtype) for name, dtype in further if name in table.column_names]
+    if not table.schema.equals(pa.schema([*schema, *more])) or any(map(_has_nulls, table.columns)):
         raise InputError(f"{path} does not hold the columns {', '.join(schema.names)}; {AGAIN}")
     return table
 
@@ -280,18 +287,11 @@ def _has_nulls(column: pa.ChunkedArray) -> bool:
     return bool(column.null_count or inside)
 
 
-def _fingerprint(item_ids: list[str], titles: list[str], splits: dict[str, Rows], texts: dict[str, list[str]]) -> str:
-    parts: list[bytes | str | np.ndarray] = [_json(item_ids), _json(titles), *([json.dumps(texts)] if texts else [])]
+def _fingerprint(prepared: Prepared) -> str:
+    parts: list[bytes | str | np.ndarray] = [json_list(prepared.item_ids), json_list(prepared.titles)]
+    parts += [json.dumps(prepared.texts)] if prepared.texts else []
+    parts += [] if prepared.seen_beside_rows is None else [_SEEN, prepared.seen_beside_rows]
     for split in SPLITS:
-        rows = splits[split]
-        parts += [split, _json(rows.user), rows.history.ids, rows.history.start, rows.target, rows.timestamp]
+        rows = prepared.splits[split]
+        parts += [split, json_list(rows.user), rows.history.ids, rows.history.start, rows.target, rows.timestamp]
     return fingerprint(*parts)
-
-
-def _json(words: Sequence[str] | Shaped[np.ndarray, " n"]) -> bytes:
-    """What `json.dumps` makes of a list of words, which takes several times their memory where they are many."""
-    text = bytearray(b"[")
-    for begin in range(0, len(words), _AT_ONCE):
-        text += b", " if begin else b""
-        text += json.dumps(list(words[begin : begin + _AT_ONCE]))[1:-1].encode()
-    return bytes(text + b"]")

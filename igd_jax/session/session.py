@@ -166,7 +166,7 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
     tokenizer = choose_tokenizer(settings, workdir, prepared)
     used = train_rows(prepared, settings)
     n_items = len(prepared.titles)
-    counts, seen = np.bincount(used.target, minlength=n_items), used.seen(n_items)
+    counts, seen = np.bincount(used.target, minlength=n_items), prepared.seen(used)
     candidates = choose_candidates(
         settings.data.candidates,
         prepared.item_ids,

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from igd_jax.core import fingerprint as fingerprints
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
 from igd_jax.data import prepared as folders
@@ -142,7 +143,7 @@ def test_fingerprint_sees_every_part(small):
 
 @pytest.mark.parametrize("at_once", [2, 1 << 16])
 def test_the_fingerprint_of_a_folder_never_changes(small, monkeypatch, at_once):
-    monkeypatch.setattr(folders, "_AT_ONCE", at_once)
+    monkeypatch.setattr(fingerprints, "_AT_ONCE", at_once)
     known = {"item_ids": small.item_ids, "titles": small.titles, "splits": small.splits, "dropped": {}, "notes": {}}
     assert assemble(**known).meta["fingerprint"] == "1b9e3116190328f7"
     assert assemble(**known, texts={"brand": ["x", "", "書", "", ""]}).meta["fingerprint"] == "c823b71fe629cb2f"

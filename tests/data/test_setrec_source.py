@@ -66,6 +66,18 @@ def test_a_user_is_asked_once_with_train_or_with_train_and_valid_as_history(tmp_
         assert [rows.history[row].tolist() for row in queries.row.tolist()] == histories
 
 
+def test_every_item_of_train_is_warm_even_where_no_row_of_train_holds_it(tmp_path):
+    """A long history but for its last 50 items, and the only item of a user: item 2 is in both, item 5 in neither."""
+    write(tmp_path, training_dict={"7": [2, 5, 0, 1, *range(10, 59), 5], "8": [2], "9": [3, 4], "6": [6]})
+    save(read(tmp_path), tmp_path / "data")
+    prepared = load(tmp_path / "data")
+    train, warm = prepared.splits["train"], [*range(7), *range(10, 59)]
+    assert np.flatnonzero(train.seen(61)).tolist() == [item for item in warm if item not in (0, 1, 2, 6)]
+    assert np.flatnonzero(prepared.seen(train)).tolist() == warm
+    some = train.take(np.arange(3))
+    np.testing.assert_array_equal(prepared.seen(some), some.seen(61))
+
+
 def test_prepared_splits_can_be_stored_with_their_empty_histories(tmp_path):
     write(tmp_path)
     (tmp_path / "titles.json").write_text(json.dumps([f"Toy {item}" for item in range(61)]), encoding="utf-8")

@@ -13,10 +13,10 @@ from igd_jax.core.log import Progress, say
 from igd_jax.core.shown import shortened
 from igd_jax.data.arrow_columns import as_numbers, as_seconds, as_text, holds_words, without_blanks
 from igd_jax.data.columns import REQUIRED, choose_columns, parse_columns
-from igd_jax.data.event_log import IdCodes
+from igd_jax.data.event_log import IdCodes, align_texts
 from igd_jax.data.hf_datasets import TableDataset, is_hub_id, opened
 from igd_jax.data.interactions import Interactions, keep_rated, settle_repeats
-from igd_jax.data.prepared import TEXT_FIELDS, align_texts
+from igd_jax.data.prepared import TEXT_FIELDS
 
 elsewhere = is_hub_id
 """Whether an input that does not exist as a path can be read."""

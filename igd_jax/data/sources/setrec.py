@@ -8,6 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import read_json
 from igd_jax.core.shown import shown
@@ -36,7 +38,7 @@ def read(path: Path) -> Prepared:
     Items are numbers from 0, the rows of the published vectors and features. ``titles.json``, a list in that order, is
     optional. Rows are the published ones: of train, every prefix of a user's last 50 items, the empty one included, if
     train has two of them; of valid and test, each item after all earlier ones, never cut. The splits have times 0, 1
-    and 2.
+    and 2. All items of train are warm, as published, even those that are in none of its rows.
 
     Raises:
       InputError: a file is missing, a pickle or malformed, or numbers of items are no rows of a catalogue.
@@ -66,12 +68,17 @@ def read(path: Path) -> Prepared:
             dropped["first of its user, so without history: events"] += len(targets[:skipped])
             _add_rows(rows[split], user, known + targets[:skipped], targets[skipped:], time=TIMES[split])
     titles, notes = _read_titles(path, n_items)
+    splits = {split: rows[split].finish() for split in SPLITS}
+    beside = np.zeros(n_items, bool)
+    beside[[item for items in dicts["train"].values() for item in items]] = True
+    beside &= ~splits["train"].seen(n_items)
     return assemble(
         item_ids=[str(item) for item in range(n_items)],
         titles=titles,
-        splits={split: rows[split].finish() for split in SPLITS},
+        splits=splits,
         dropped=dict(dropped),
         notes={"times": "none are published; 0, 1 and 2 stand for the splits", **notes},
+        seen_beside_rows=beside if beside.any() else None,
     )
 
 
