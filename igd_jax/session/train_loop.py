@@ -106,9 +106,9 @@ def _evaluated(
     out.metrics.write(step, **valid)
     progress = update_best(progress, valid["valid_loss"], step)
     say(f"step {step}: valid loss {valid['valid_loss']:.4f} (best {progress['best_loss']:.4f})")
-    parts.sample.show(step, state.params)
     if progress["worse"] == 0:
         out.checkpoints.save_best(step, state.params, progress)
+    parts.sample.show(step, state.params)  # a search may need more memory than there is, so nothing is at stake in it
     if plan.out_of_patience(progress["worse"]):
         say(f"stopping early: {progress['worse']} evaluation(s) without a better loss")
     return progress

@@ -147,21 +147,21 @@ def _check_model_folder(settings: Settings, *, own_tokenizer: bool) -> None:
         TOKENIZER("model.path", path)
 
 
-def _kind(model: ModelSettings, needs: Collection[str]) -> str:
-    """Kind of the backbone; a folder that is not needed is assumed to hold a decoder."""
+def _kind(model: ModelSettings, needs: Collection[str]) -> str | None:
+    """Kind of the backbone; None, not known, of a folder that is not needed."""
     if model.path and "model.path" not in needs:
-        return "decoder"
+        return None
     return kind_of(model.path or model.config or LARGE)
 
 
-def _contradictions(settings: Settings, method: Method, *, kind: str) -> Iterator[str]:
-    """Messages about values that are each valid but contradict each other; `kind` is that of the backbone."""
+def _contradictions(settings: Settings, method: Method, *, kind: str | None) -> Iterator[str]:
+    """Messages about values that are each valid but contradict each other; `kind` is that of the backbone, if known."""
     yield from _of_training(settings, method, kind=kind)
     yield from _of_lists(settings, method)
     yield from _of_the_model(settings, method, kind=kind)
 
 
-def _of_training(settings: Settings, method: Method, *, kind: str) -> Iterator[str]:
+def _of_training(settings: Settings, method: Method, *, kind: str | None) -> Iterator[str]:
     model, train, mesh = settings.model, settings.train, settings.mesh
     if train.global_batch_size % train.micro_batch_size:
         yield (
@@ -190,10 +190,10 @@ def _of_training(settings: Settings, method: Method, *, kind: str) -> Iterator[s
         )
 
 
-def _against_packs(settings: Settings, method: Method, *, kind: str) -> Iterator[str]:
+def _against_packs(settings: Settings, method: Method, *, kind: str | None) -> Iterator[str]:
     """Messages about why rows cannot stand in packs."""
     packing, normalizer = settings.train.packing, settings.loss.normalizer
-    if kind != "decoder" or method.inputs != "text" or not method.backbones:
+    if kind not in ("decoder", None) or method.inputs != "text" or not method.backbones:
         yield (
             f"config.train.packing is {packing!r}, but the model of {settings.method.name} does not read rows of "
             "text side by side (a T5 reads a prompt from both sides, others read items); set it to auto or none"
@@ -231,19 +231,19 @@ def _of_lists(settings: Settings, method: Method) -> Iterator[str]:
         )
 
 
-def _of_the_model(settings: Settings, method: Method, *, kind: str) -> Iterator[str]:
+def _of_the_model(settings: Settings, method: Method, *, kind: str | None) -> Iterator[str]:
     model = settings.model
-    if method.backbones and kind not in method.backbones:
+    if method.backbones and kind and kind not in method.backbones:
         yield (
             f"config.model names a {kind}, but {settings.method.name} with these arguments works on "
             f"{' or '.join(method.backbones)}; choose such a model"
         )
-    if model.dropout > 0 and (not method.backbones or kind != "t5"):
+    if model.dropout > 0 and (not method.backbones or kind not in ("t5", None)):
         yield (
             f"config.model.dropout is {model.dropout!r}, but the model of {settings.method.name} is no T5, the only "
             "one that this field is for; set it to -1"
         )
-    if not method.backbones or kind != "decoder":
+    if not method.backbones or kind not in ("decoder", None):
         for field, value in (ONLY_OF_A_DECODER if method.backbones else ONLY_OF_A_BACKBONE).items():
             if (given := getattr(model, field)) != value:
                 yield (

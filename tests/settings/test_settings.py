@@ -254,6 +254,16 @@ def test_a_field_that_is_missing(plain):
         settings_from(ConfigDict(less | {"decode": None}))
 
 
+def test_a_model_that_is_not_needed_may_be_of_any_kind(plain, tmp_path):
+    """As of a T5, whose decodings `evaluate --choose` checks before it reads its folder."""
+    changes = {"model.path": str(tmp_path), "model.dropout": 0.1, "train.packing": "auto"}
+    settings_from(changed(plain, changes), needs=())
+    setrec = {"method.name": "setrec", "method.args": {"attention": "published"}, "decode.alpha": 0.0}
+    settings_from(changed(plain, changes | setrec), needs=())
+    with pytest.raises(InputError, match="is no T5"):
+        settings_from(changed(plain, {"model.path": "", "model.config": "pico", "model.dropout": 0.1}), needs=())
+
+
 def test_folders_by_url_are_read_from_copies(tiny):
     config = tiny_run.tiny_config(tiny)
     config.data.dir, config.model.path = f"file://{tiny / 'data'}", f"file://{tiny / 'model'}"
