@@ -46,6 +46,8 @@ from igd_jax.settings.settings import settings_from
 
 VARIED = ("decode.", "method.args.")
 """Beginnings of the fields that --choose, and --evaluate of a sweep, may vary: how a trained model is decoded."""
+CANDIDATES = ("decode.candidates", "decode.allowed")
+"""Fields that --choose does not vary: metrics among different candidates cannot be compared."""
 
 
 def evaluate(
@@ -227,6 +229,11 @@ def _main() -> None:
     with owned(workdir.eval(name)) if workdir.path.is_dir() else nullcontext():
         if flags.FLAGS.choose is not None:
             axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)
+            if axis.field in CANDIDATES:
+                raise InputError(
+                    f"--choose names {axis.field}, but metrics among different candidates cannot be compared; evaluate "
+                    "with each, under names of their own (--name)"
+                )
             chosen = choose(
                 config,
                 workdir,

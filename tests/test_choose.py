@@ -169,6 +169,7 @@ def test_an_argument_of_the_method_can_be_chosen_if_decoding_reads_it(trained):
     [
         ("decode.alpha=", "--choose=decode.alpha= has no values"),
         ("", "--choose= has no values"),
+        ("decode.candidates=train,warm", "--choose names decode.candidates, but metrics among different candidates "),
         ("method.args.gamma=0", "the config has no field method.args.gamma"),
         ("eval.split=test", "eval.split cannot be varied here"),
         ("train.seed=1", "train.seed cannot be varied here; expected a field of decode., method.args."),
