@@ -5,7 +5,9 @@
 
 RUN is any run that tuned a model to write titles (sft, igd, cft, ...); SASREC a finished run of
 configs/sasrec.py; popularity is a source, too. Trained by itself, this config is configs/sft.py. A word after the
-colon, configs/d3.py:books, sets the authors' recipe for a category, with quotes around titles.
+colon, configs/d3.py:books, sets the authors' recipe for a category, with quotes around titles. What differs: lam, which
+their script leaves at 1 (the source then has no effect) and their paper does not tell; popularity stands in for SASRec;
+weights are float32, theirs bfloat16 (docs/methods/d3.md).
 """
 
 from ml_collections import ConfigDict
@@ -23,6 +25,7 @@ def get_config(category: str = "") -> ConfigDict:
     config.decode.collaborative = "popularity"
     if category:
         common.with_prompt(config, "d3", category, nouns=common.D3_NOUNS, where="d3.py:")
-        config.train.learning_rate = 3e-4
+        config.loss.normalizer = "micro_batch"
+        config.train.update(learning_rate=3e-4, micro_batch_size=4)  # theirs: on each of 8 GPUs
         config.decode.max_new_tokens = 64
     return config
