@@ -10,6 +10,10 @@ import pytest
 
 from configs import common
 from docs import reference
+from igd_jax.evaluate import VARIED
+from igd_jax.settings.config_grid import changed, parse_axis, points
+from igd_jax.settings.experiments import read_config
+from igd_jax.settings.settings import settings_from
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
@@ -175,6 +179,19 @@ def test_commands_and_their_flags_exist(path: Path):
 def test_config_fields_exist(path: Path):
     unknown = fields_in(path.read_text(encoding="utf-8")) - config_fields()
     assert not unknown
+
+
+@pytest.mark.parametrize("name", ["bigrec", "d3"])
+def test_choices_that_the_page_of_a_method_shows_can_be_made(name: str):
+    """Each value makes settings that are not refused, with the other options shown and the method's experiment."""
+    spans = re.findall(r"`([^`]*--choose=[^`]*=[^`]*)`", (ROOT / "docs" / "methods" / f"{name}.md").read_text("utf-8"))
+    assert spans
+    for span in spans:
+        options = dict(re.findall(r"--([\w.]+)=(\S+)", span))
+        given = {option.removeprefix("config."): value for option, value in options.items() if "." in option}
+        config = changed(read_config(name), given)
+        for point in points([parse_axis(options["choose"], config, option="--choose", under=VARIED)]):
+            settings_from(changed(config, point), needs=())
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=name_of)
