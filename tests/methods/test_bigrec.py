@@ -1,5 +1,6 @@
 """BIGRec's lists against a plain computation from what was written; its embeddings, and what it refuses."""
 
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -40,26 +41,23 @@ def batch() -> TextBatch:
     return text_batch([*TOKENIZER.encode(TITLES[:4]), []]).replace(collaborative=jnp.asarray(scores))
 
 
+def write(model: Decoder, batch: TextBatch, beams: int, *, min_new_tokens: int = 0) -> list[list[list[int]]]:
+    """What the model writes for each real row, cut by hand."""
+    [[newline]] = TOKENIZER.encode(["\n"])
+    how = {"temperature": 1.0, "eos": TOKENIZER.eos, "min_new_tokens": min_new_tokens}
+    run = nnx.jit(lambda model: unconstrained_search(model, batch, SearchOptions(beams, LONGEST, 1.0), **how))
+    texts, found = run(model), []
+    for tokens, lengths in zip(np.asarray(texts.tokens)[:4], np.asarray(texts.lengths)[:4], strict=True):
+        rows = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
+        ends = [[i for i, token in enumerate(row) if token in (newline, TOKENIZER.eos)] for row in rows]
+        found.append([row[: max(1, min(end, default=len(row)))] for row, end in zip(rows, ends, strict=True)])
+    return found
+
+
 @pytest.fixture(scope="module")
 def written(model: Decoder, batch: TextBatch):
-    """A function of a number of beams: what the model writes for each real row, cut by hand; computed once for each."""
-    [[newline]], kept = TOKENIZER.encode(["\n"]), {}
-
-    def search(beams: int) -> list[list[list[int]]]:
-        options = SearchOptions(beams, LONGEST, 1.0)
-        run = nnx.jit(lambda model: unconstrained_search(model, batch, options, temperature=1.0, eos=TOKENIZER.eos))
-        texts, found = run(model), []
-        for tokens, lengths in zip(np.asarray(texts.tokens)[:4], np.asarray(texts.lengths)[:4], strict=True):
-            rows = [row[:length].tolist() for row, length in zip(tokens, lengths, strict=True)]
-            ends = [[i for i, token in enumerate(row) if token in (newline, TOKENIZER.eos)] for row in rows]
-            found.append([row[: max(1, min(end, default=len(row)))] for row, end in zip(rows, ends, strict=True)])
-        return found
-
-    def cached(beams: int) -> list[list[list[int]]]:
-        kept[beams] = kept.get(beams) or search(beams)
-        return kept[beams]
-
-    return cached
+    """A function of a number of beams: what the model writes; computed once for each."""
+    return cache(partial(write, model, batch))
 
 
 def plain_distances(index: ItemIndex, embedder: Decoder, texts: list[list[list[int]]]) -> np.ndarray:
@@ -132,6 +130,18 @@ def test_lists_are_the_titles_nearest_to_the_best_text(index, model, base, batch
     np.testing.assert_allclose(ranked.scores[:4], -np.take_along_axis(distance, order, axis=1), rtol=1e-3)
     assert (ranked.rows[4] == -1).all()
     assert (ranked.scores[4] == -np.inf).all()
+
+
+def test_texts_have_the_fewest_tokens_that_are_asked_for(index, model, batch, written):
+    brief = nnx.clone(model)  # it likes to end where the other begins with a certain token
+    brief.embed[...] = brief.embed[...].at[TOKENIZER.eos].set(2 * brief.embed[written(3)[0][0][0]])
+    texts, ended = (write(brief, batch, 3, min_new_tokens=least) for least in (3, 0))
+    ranked = ask(engine_of(BIGRec(beams=3, embed_by="tuned", min_new_tokens=3), brief, index), batch)
+    distance, other = (plain_distances(index, brief, each)[:, 0] for each in (texts, ended))
+    order = np.argsort(distance, axis=1)[:, :K]
+    assert (order != np.argsort(other, axis=1)[:, :K]).any()
+    np.testing.assert_array_equal(ranked.rows[:4], order)
+    np.testing.assert_allclose(ranked.scores[:4], -np.take_along_axis(distance, order, axis=1), rtol=1e-3)
 
 
 @pytest.mark.slow
