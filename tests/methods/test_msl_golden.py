@@ -21,8 +21,8 @@ from igd_jax.data.batches import make_text_batch
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluation.metrics import mean_metrics
 from igd_jax.items.index import build_index
-from igd_jax.methods.base import Context
-from igd_jax.methods.msl import MSL
+from igd_jax.methods.base import Context, Objective
+from igd_jax.methods.msl import MSL, legal_logits, legal_nll
 from igd_jax.models.decoder_weights import load_decoder
 from igd_jax.training.step import means
 
@@ -94,6 +94,16 @@ def loss_and_gradient(
     return total, np.asarray(gradient)
 
 
+def token_losses(objective: Objective, golden: Golden, logits: np.ndarray, tau: float) -> np.ndarray:
+    """Loss of each target token, before a factor of tau."""
+    batch, trie = golden.batch, objective.tables
+    parent = jnp.where(batch.target_mask, batch.annotations["parent"], -1)
+    found, legal = legal_logits(jnp.asarray(logits), parent, trie, width=max(trie.root_width, trie.width))
+    own = logits[*golden.target, np.asarray(batch.target)[golden.target]]
+    target = jnp.zeros(parent.shape).at[golden.target].set(own)
+    return np.asarray(legal_nll(found, legal, target, jnp.float32(tau)))[golden.target]
+
+
 def assert_gradient(found: np.ndarray, expected: np.ndarray, golden: Golden) -> None:
     np.testing.assert_allclose(found[golden.legal], expected, rtol=0, atol=1e-7)
     elsewhere = found.copy()
@@ -108,7 +118,10 @@ def test_loss_and_gradient_at_a_fixed_temperature(name, tau):
     total, gradient = loss_and_gradient(MSL(tau=float(tau)), golden, golden.logits, {})
     assert float(total.weight) == len(golden.target[0])
     assert float(means(total)["loss"]) == pytest.approx(golden_figures("msl")[name][tau], abs=2e-6)
-    assert float(total.loss) == pytest.approx(golden_arrays("msl")[f"{name}_token_loss_tau{tau}"].sum(), abs=1e-4)
+    expected = golden_arrays("msl")[f"{name}_token_loss_tau{tau}"]
+    found = token_losses(MSL().objective(golden.context), golden, golden.logits, float(tau))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-6)
+    assert float(total.loss) == pytest.approx(expected.sum(), abs=1e-4)
     assert_gradient(gradient, golden_arrays("msl")[f"{name}_grad_tau{tau}"], golden)
 
 
@@ -123,6 +136,10 @@ def test_loss_gradient_and_temperature_of_a_step_with_an_adaptive_one():
     total, gradient = loss_and_gradient(method, golden, logits, state)
     assert float(total.weight) == step["n_branching"]
     assert float(means(total)["loss"]) == pytest.approx(step["loss"], rel=1e-5)
+    found = token_losses(method.objective(golden.context), golden, logits, step["tau_used"])
+    decides = np.diff(golden_arrays("msl")["unquoted_allowed_start"]) > 1  # the others have no figure, and no loss
+    np.testing.assert_allclose(found[decides], golden_arrays("msl")["adaptive_token_loss"], rtol=0, atol=2e-6)
+    assert not found[~decides].any()
     assert_gradient(gradient, golden_arrays("msl")["adaptive_grad"], golden)
     update = method.objective(golden.context).update_state
     before = {"tau": jnp.float32(ADAPTIVE["start"]), "step": jnp.float32(0)}
