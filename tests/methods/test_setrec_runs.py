@@ -59,6 +59,30 @@ def test_a_t5_of_a_named_size_embeds_the_tokenizer_and_is_that_of_its_seed():
     assert np.abs(first.embed[...] - other.embed[...]).max() > 0.1
 
 
+@pytest.mark.parametrize(("config", "query_scale"), [("pico", 1.0), ("t5-pico", 0.02)])
+def test_what_a_backbone_gets_starts_as_published(config, query_scale):
+    """PyTorch's linear map reads vectors, Xavier normal weights features, and queries are normal, by backbone.
+
+    Standard deviations tell these apart from others, and extremes a normal distribution from a uniform one.
+    """
+    model = SETRec(n_semantic=6).make_model(context_with(config=config))
+    assert isinstance(model.backbone, T5) == (config == "t5-pico")
+    assert float(np.std(model.queries[...])) == pytest.approx(query_scale, rel=0.15)
+    assert np.abs(model.queries[...]).max() > 2.5 * query_scale
+
+    tokens, within = model.tokens, 64**-0.5
+    assert tokens.vectors.shape[1] == 64
+    for weights, error in ((tokens.project.kernel, 0.03), (tokens.project.bias, 0.25)):
+        assert float(np.std(weights[...])) == pytest.approx(within / 3**0.5, rel=error)
+        assert 0.9 * within < np.abs(weights[...]).max() <= within
+
+    for layer in (*tokens.encoder.layers, *tokens.decoder.layers):
+        weights, deviation = np.asarray(layer.kernel[...]), (2 / sum(layer.kernel.shape)) ** 0.5
+        assert weights.std() == pytest.approx(deviation, rel=0.03)
+        assert np.abs(weights).max() > 2 * deviation
+        assert not layer.bias[...].any()
+
+
 def test_a_t5_drops_out_where_rows_have_seeds_and_nothing_else_changes():
     method, batch = SETRec(n_semantic=1, alpha=0.0), batch_of(4)
     plain, off = (method.make_model(context_with(dropout=rate)) for rate in (-1.0, 0.0))
