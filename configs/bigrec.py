@@ -6,7 +6,8 @@
 
 The published recipe tunes adapters on weights of 8 bits: add --config.model.quantize=int8 (docs/precision.md). What
 else differs: all train rows are used, where the published command draws 1,024 (--config.data.max_examples=1024 takes as
-many, but popularity then counts those alone); and no text is longer than the longest candidate.
+many, but popularity then counts those alone); no text is longer than the longest candidate; prompts are the same in
+training and inference; the computation is in float32, theirs in 16 bits.
 
 Any run that tuned a model to write titles can be ranked this way: give this file to --decode_as of igd_jax.evaluate.
 """
