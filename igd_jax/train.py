@@ -60,6 +60,9 @@ from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.profile import Profiler, parse_steps
 from igd_jax.training.train_log import TrainLog
 
+RATE_OF_RANDOM_WEIGHTS = 1e-3
+"""Lower rates are for weights that were trained before; the best of small models here were 3e-3 (LOG.md)."""
+
 
 def train(config: ConfigDict, workdir: Workdir, *, restart: bool = False, profile_steps: str = "") -> dict[str, Any]:
     """Train a run, or resume it; returns the final progress.
@@ -98,6 +101,11 @@ def _train(
     packs = choose_packs(session, objective, plan, train=examples["train"], valid=examples["valid"])
     schedule, optimizer = _optimizer(settings, plan)
     say(f"making the model: {settings.model.path or settings.model.config or settings.method.name}")
+    if session.method.backbones and not settings.model.path and settings.train.learning_rate < RATE_OF_RANDOM_WEIGHTS:
+        say(
+            f"note: its weights are random, which config.train.learning_rate={settings.train.learning_rate:g} is low "
+            f"for; {RATE_OF_RANDOM_WEIGHTS:g} or more trains small models well"
+        )
     state, functions, frozen, model_of = initial_state(session, context, objective, optimizer)
     sample = Sample(session, valid_rows, model_of)
     # Methods raise errors about sizes when a batch is traced; trace the longest before anything is written.

@@ -179,8 +179,11 @@ def test_without_a_model_folder_weights_are_random_and_the_tokenizer_is_trained(
     mark = f"fingerprint {tokenizer.fingerprint}"
     assert mark in first
     assert mark in capsys.readouterr().out
-    other = train_tiny(tiny, tmp_path / "other", changes | {"train.seed": 1})
+    note = "note: its weights are random, which config.train.learning_rate=0.0001 is low for; 0.001 or more"
+    assert note not in first
+    other = train_tiny(tiny, tmp_path / "other", changes | {"train.seed": 1, "train.learning_rate": 1e-4})
     assert other["best_loss"] != lines_of(tmp_path)[-1]["valid_loss"]
+    assert note in capsys.readouterr().out
 
 
 @pytest.mark.slow

@@ -47,7 +47,13 @@ def evaluation_table(metrics: Mapping[str, Any]) -> str:
         interval = f"[{low:.4f}, {high:.4f}]"
         rows.append([name, _cell(metrics[name]), interval, *(_cell(column[name]) for column in columns.values())])
     table = markdown_table(["metric", "model", f"{CONFIDENCE:.0%} interval", *columns], rows)
-    return "\n\n".join([_counts(metrics), table, f"{_slices(metrics, names[-1])}\n{_reading(metrics)}"])
+    told = [f"{_slices(metrics, names[-1])}\n{_reading(metrics)}"]
+    if metrics[names[-1]] <= metrics["popularity_baseline"][names[-1]]:
+        told.append(
+            "the model ranks no better than popularity: train longer or, from random weights, with a higher "
+            "config.train.learning_rate"
+        )
+    return "\n\n".join([_counts(metrics), table, *told])
 
 
 def _counts(metrics: Mapping[str, Any]) -> str:

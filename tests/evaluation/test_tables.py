@@ -42,15 +42,21 @@ def test_an_evaluation_shows_main_metrics_with_intervals_beside_popularity_and_h
     low, high = metrics["intervals"]["hr@1"]
     assert rows[0][1:] == ["0.4583", f"[{low:.4f}, {high:.4f}]", "0.4583", "0.4583"]
     assert 0.4 < low < metrics["hr@1"] < high <= 0.5
-    assert lines[-2] == (
+    assert lines[-4] == (
         "ndcg@2 by target (with their number): head 1.0000 (55), tail 0.5339 (65), warm 0.7475 (120); fewer than 50, "
         "so not told: mid (0), cold (0)"
     )
-    assert lines[-1] == (
+    assert lines[-3] == (
         "interval: over resampled users; id-exact: a hit is the very item taken, not another of the same title; "
         "popularity: the most frequent targets of training, for everybody"
     )
-    assert len(lines) == 10
+    assert len(lines) == 12
+
+
+def test_a_model_that_popularity_equals_is_told_of_and_a_better_one_is_not():
+    told, metrics = "the model ranks no better than popularity: train longer", small_evaluation([1, 2])
+    assert evaluation_table(metrics).splitlines()[-1].startswith(told)
+    assert told not in evaluation_table(metrics | {"ndcg@2": metrics["ndcg@2"] + 0.01})
 
 
 def test_an_evaluation_by_users_shows_what_there_was_to_find():
