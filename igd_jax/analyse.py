@@ -22,7 +22,7 @@ from igd_jax.evaluation.evaluations import PREDICTIONS, read_evaluation
 from igd_jax.evaluation.figures import can_draw, figure_table, write_figure
 from igd_jax.session.analysis import Analysis, Evaluated, add_groups, add_lists, read_evaluated
 from igd_jax.session.analysis_data import data_facts, data_figure, gain_figure, training_figure
-from igd_jax.session.analysis_model import add_exact, add_tokens
+from igd_jax.session.analysis_model import SIDES, add_exact, add_tokens
 
 TOLD = ("data", "lists", "users", "items", "exact")
 """Figures that are printed as tables."""
@@ -91,18 +91,24 @@ def _tell(found: Analysis, folder: Path) -> None:
     for figure in found.figures:
         if figure.name in TOLD:
             say(f"\n{figure.title}\n\n{figure_table(figure)}")
-    for side in ("truth", "recommended") if "tokens" in found.facts else ():
-        of = found.facts["tokens"][side]
-        say(
-            f"\n{side}: {of['tokens']:.1f} tokens per title, {of['forced']:.1f} without gain, {of['ghosts']:.1f} of "
-            f"probability above {found.facts['tokens']['ghost']}; {of['logp']:.2f} nats per title, "
-            f"{of['history']:+.2f} by the history"
-        )
+    for side in SIDES if "tokens" in found.facts else ():
+        say(f"\n{side}: {_told(found.facts['tokens'], side)}")
     for sentence in found.left_out:
         say(f"left out: {sentence}")
     if not can_draw():
         say("no pictures: they need matplotlib (pip install 'igd_jax[plots]')")
     say(f"\nwritten to {folder}: {', '.join(figure.name for figure in found.figures)}")
+
+
+def _told(tokens: dict[str, Any], side: str) -> str:
+    """The titles of one side in a sentence."""
+    of, n_off = tokens[side], tokens[side]["titles_off_trie"]
+    forced = "" if of["forced"] is None else f"{of['forced']:.1f} without gain, "
+    off = f"; {n_off:,} of {tokens['queries']:,} titles are off the trie, and in no figure of gain" if n_off else ""
+    return (
+        f"{of['tokens']:.1f} tokens per title, {forced}{of['ghosts']:.1f} of probability above {tokens['ghost']}; "
+        f"{of['logp']:.2f} nats per title, {of['history']:+.2f} by the history{off}"
+    )
 
 
 def define_flags() -> None:

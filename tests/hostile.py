@@ -5,6 +5,7 @@ import dataclasses
 from igd_jax.page.beams import Node
 from igd_jax.page.build import Page
 from igd_jax.page.lists import User
+from igd_jax.page.tokens import ShownTitle
 
 HOSTILE = "<script>alert(1)</script>"
 
@@ -14,7 +15,7 @@ def hostile(page: Page) -> Page:
     (view,) = page.runs
     assert view.heat is not None
     assert view.items is not None
-    titles = [[dataclasses.replace(token, text=HOSTILE) for token in title] for title in view.heat.titles]
+    titles = [*map(_title, view.heat.titles)]
     spoilt = dataclasses.replace(
         view,
         label=HOSTILE,
@@ -34,6 +35,10 @@ def hostile(page: Page) -> Page:
 def _user(user: User) -> User:
     ranked = [(HOSTILE, *rest) for _, *rest in user.ranked]
     return dataclasses.replace(user, name=HOSTILE, history=[HOSTILE], target=HOSTILE, ranked=ranked)
+
+
+def _title(title: ShownTitle) -> ShownTitle:
+    return dataclasses.replace(title, tokens=[dataclasses.replace(token, text=HOSTILE) for token in title.tokens])
 
 
 def _node(node: Node) -> Node:

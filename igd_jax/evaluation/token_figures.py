@@ -20,6 +20,7 @@ class TitleTokens:
       place: number of each token in its title, from 0.
       gain: information gain, float64.
       forced: whether the token has no gain.
+      on_trie: whether its title is on the trie; of the tokens of others, `gain`, `forced` and `left` say nothing.
       left: entropy mass of the titles that are still possible before the token, float64.
       logp: log-probability of the token over the whole vocabulary.
       entropy: entropy of that distribution.
@@ -29,6 +30,7 @@ class TitleTokens:
     place: Int[np.ndarray, "n"]
     gain: Float[np.ndarray, "n"]
     forced: Bool[np.ndarray, "n"]
+    on_trie: Bool[np.ndarray, "n"]
     left: Float[np.ndarray, "n"]
     logp: Float[np.ndarray, "n"]
     entropy: Float[np.ndarray, "n"]
@@ -39,9 +41,22 @@ class TitleTokens:
         """Whether the model gives the token a probability above `GHOST`."""
         return self.logp > np.log(GHOST)
 
+    @property
+    def n_titles(self) -> int:
+        """Number of titles."""
+        return int((self.place == 0).sum())
+
+    def those_on_trie(self) -> "TitleTokens":
+        """The tokens of titles on the trie."""
+        return TitleTokens(**{name: each[self.on_trie] for name, each in vars(self).items()})
+
 
 def by_gain(tokens: TitleTokens) -> Columns:
-    """For each group of gain: mean log-probability, entropy and effect of the history, share of ghosts and of loss."""
+    """For each group of gain: mean log-probability, entropy and effect of the history, share of ghosts and of loss.
+
+    Titles off the trie are left out; there are no groups if all are.
+    """
+    tokens = tokens.those_on_trie()
     names, group = gain_groups(tokens.gain, tokens.forced)
     values = {"logp": tokens.logp, "entropy": tokens.entropy, "ghost": tokens.is_ghost}
     columns = group_means(names, group, values | {"history": tokens.logp - tokens.without})
@@ -51,22 +66,38 @@ def by_gain(tokens: TitleTokens) -> Columns:
 
 
 def by_place(tokens: TitleTokens) -> Columns:
-    """For each place in a title: means of entropy, mass left, ghosts, log-probability and effect of the history."""
-    values = {"entropy": tokens.entropy, "left": tokens.left, "ghost": tokens.is_ghost, "logp": tokens.logp}
+    """For each place in a title: means of entropy, mass left, ghosts, log-probability and effect of the history.
+
+    The mean of the mass that is left is over titles on the trie; None if none of them has the place.
+    """
     names = [str(place) for place in range(int(tokens.place.max(initial=0)) + 1)]
+    values = {"entropy": tokens.entropy, "ghost": tokens.is_ghost, "logp": tokens.logp}
     columns = group_means(names, tokens.place, values | {"history": tokens.logp - tokens.without})
+    on = tokens.those_on_trie()
+    columns["left"] = group_means(names, on.place, {"left": on.left})["left"]
     return {"place": [int(name) for name in columns.pop("group")]} | columns
 
 
-def describe_tokens(tokens: TitleTokens) -> dict[str, float]:
-    """Means per title and per token: ``tokens``, ``ghosts`` and ``forced`` per title, the share of ``ghosts_forced``
-    among ghosts, and ``logp`` and the effect of the ``history`` summed over a title, in nats."""
-    n_titles, ghosts = max(int((tokens.place == 0).sum()), 1), tokens.is_ghost
+def describe_tokens(tokens: TitleTokens) -> dict[str, float | int | None]:
+    """Means per title, and what is off the trie.
+
+    Returns:
+      ``tokens`` and ``ghosts`` per title, ``logp`` and the effect of the ``history`` summed over a title, in nats; the
+      number of ``titles_off_trie``; and, of the other titles, ``forced`` tokens per title and the share of
+      ``ghosts_forced`` among ghosts: None if there is nothing that they could be a part of.
+    """
+    on = tokens.those_on_trie()
+    n_titles, n_forced_ghosts = max(tokens.n_titles, 1), int((on.is_ghost & on.forced).sum())
     return {
         "tokens": tokens.place.size / n_titles,
-        "forced": float(tokens.forced.sum() / n_titles),
-        "ghosts": float(ghosts.sum() / n_titles),
-        "ghosts_forced": float((ghosts & tokens.forced).sum() / max(ghosts.sum(), 1)),
+        "ghosts": float(tokens.is_ghost.sum() / n_titles),
         "logp": float(tokens.logp.sum(dtype=np.float64) / n_titles),
         "history": float((tokens.logp - tokens.without).sum(dtype=np.float64) / n_titles),
+        "titles_off_trie": tokens.n_titles - on.n_titles,
+        "forced": _ratio(int(on.forced.sum()), on.n_titles),
+        "ghosts_forced": _ratio(n_forced_ghosts, int(on.is_ghost.sum())),
     }
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -212,6 +212,9 @@ def _add_model(view: RunView, evaluated: Evaluated, *, max_examples: int) -> Non
     means = Figure("logp", "Log-probability before and after training", view.heat.by_gain, ("before", "after"), "nats")
     tokens = Analysis()
     add_tokens(tokens, evaluated, max_examples=max_examples)
+    if tokens.left_out:
+        view.left_out["figures"] = "; ".join(tokens.left_out)
+        say(f"left out: {view.left_out['figures']}")
     view.analyses = [*view.analyses, *map(_panel, [means, *tokens.figures])]
 
 

@@ -30,12 +30,12 @@ HOW_TO_READ = {
         "and once over the titles as often as they were bought."
     ),
     "logp": (
-        "Mean log-probability that the untrained and the trained model give to true tokens; what is won on deciding "
-        "tokens is what helps to recommend."
+        "Mean log-probability that the untrained and the trained model give to true tokens of titles on the trie; what "
+        "is won on deciding tokens is what helps to recommend."
     ),
     "gain_logp": (
         "Log-probability and entropy of the trained model at true tokens, from those that decide nothing to those "
-        "that decide most; without gain, both should be near 0."
+        "that decide most; without gain, both should be near 0. Titles off the trie are left out."
     ),
     "entropy": (
         "How unsure the model is at each token of true and of recommended titles; it should fall along the title, and "

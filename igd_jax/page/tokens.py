@@ -55,16 +55,29 @@ class ShownToken:
 
 
 @dataclass(frozen=True)
+class ShownTitle:
+    """A title, token by token.
+
+    Attributes:
+      tokens: its tokens.
+      on_trie: whether it is on the trie of training; if not, `ShownToken.gain` and `ShownToken.forced` say nothing.
+    """
+
+    tokens: Sequence[ShownToken]
+    on_trie: bool
+
+
+@dataclass(frozen=True)
 class HeatMap:
     """Titles, token by token.
 
     Attributes:
-      titles: tokens of each.
-      by_gain: mean log-probability of forced and of deciding tokens, before and after training.
-      n_queries: number of queries whose targets the means are of.
+      titles: the titles.
+      by_gain: mean log-probability of forced and of deciding tokens of titles on the trie, before and after training.
+      n_queries: number of queries whose targets, on the trie, the means are of.
     """
 
-    titles: Sequence[Sequence[ShownToken]]
+    titles: Sequence[ShownTitle]
     by_gain: Columns
     n_queries: int
 
@@ -90,35 +103,34 @@ def heat_map(evaluated: Evaluated, *, max_examples: int) -> HeatMap:
     before, after = (title_tokens(ranker, examples, item, evaluated.walk, model=model) for model in (untrained, None))
     start = np.flatnonzero(after.place == 0)
     titles = _titles(session, item[: len(shown)].tolist(), start[: len(shown)].tolist(), before.logp, after)
-    rest = slice(int(start[len(shown)]), None)
+    rest = start[len(shown)] + np.flatnonzero(after.on_trie[start[len(shown)] :])
     values = {"before": before.logp[rest], "after": after.logp[rest]}
     means = group_means(("deciding", "forced"), after.forced[rest].astype(np.int64), values)
-    return HeatMap(titles, means, len(further))
+    return HeatMap(titles, means, int((after.place[rest] == 0).sum()))
 
 
 def _titles(
     session: Session, items: Sequence[int], starts: Sequence[int], before: Float[np.ndarray, " n"], after: TitleTokens
-) -> list[list[ShownToken]]:
-    """Tokens of some titles; `starts` says where they begin in `before` and `after`."""
+) -> list[ShownTitle]:
+    """Some titles; `starts` says where they begin in `before` and `after`."""
     ids, weight = session.index.item_tokens, training_weights(session)
-    titles: list[list[ShownToken]] = []
+    titles: list[ShownTitle] = []
     darkest = float(after.gain[: starts[-1] + len(ids[items[-1]])].max())
     for item, start in zip(items, starts, strict=True):
         numbers = zip(ids[item].tolist(), weight[ids.start[item] :].tolist(), strict=False)
-        titles.append(
-            [
-                ShownToken(
-                    *token_text(session.tokenizer, token),
-                    float(after.gain[at]),
-                    bool(after.forced[at]),
-                    own_weight,
-                    float(before[at]),
-                    float(after.logp[at]),
-                    darkest,
-                )
-                for at, (token, own_weight) in enumerate(numbers, start=start)
-            ]
-        )
+        tokens = [
+            ShownToken(
+                *token_text(session.tokenizer, token),
+                float(after.gain[at]),
+                bool(after.forced[at]),
+                own_weight,
+                float(before[at]),
+                float(after.logp[at]),
+                darkest,
+            )
+            for at, (token, own_weight) in enumerate(numbers, start=start)
+        ]
+        titles.append(ShownTitle(tokens, bool(after.on_trie[start])))
     return titles
 
 

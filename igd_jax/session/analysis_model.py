@@ -46,9 +46,10 @@ def add_tokens(found: Analysis, evaluated: Evaluated, *, max_examples: int) -> N
     found.facts["tokens"] = {"queries": len(queries), "ghost": GHOST} | {
         side: describe_tokens(tokens[side]) for side in SIDES
     }
-    found.figures.append(
-        Figure("gain_logp", "True tokens by gain (nats)", by_gain(tokens["truth"]), ("logp", "entropy"), "nats")
-    )
+    if (columns := by_gain(tokens["truth"]))["group"]:
+        found.figures.append(Figure("gain_logp", "True tokens by gain (nats)", columns, ("logp", "entropy"), "nats"))
+    else:
+        found.left_out.append("gain_logp: all targets are off the trie (no candidate of training)")
     places = {side: by_place(tokens[side]) for side in SIDES}
     for name, title, parts, unit in (
         ("entropy", "Entropy at each token", ("entropy", "left"), "nats"),

@@ -54,6 +54,7 @@ def title_tokens(
         places_in_rows(lengths),
         walk.gain[at],
         walk.forced[at],
+        np.repeat(walk.on_trie[item], lengths),
         mass_left(ranker, walk)[at],
         *found,
     )
@@ -93,7 +94,10 @@ def token_statistics(
 
 
 def mass_left(ranker: Ranker, walk: TokenWalk) -> Float[np.ndarray, " total"]:
-    """Entropy mass of the titles that are possible before each token of all items: what earlier tokens do not take."""
+    """Entropy mass of the titles that are possible before each token of all items: what earlier tokens do not take.
+
+    No token of a title off the trie takes any, so there the mass is that of the root: it says nothing.
+    """
     tokens = ranker.index.item_tokens
     taken = np.cumsum(walk.gain) - walk.gain
     before = taken - np.repeat(taken[tokens.start[:-1]], tokens.lengths)

@@ -1,20 +1,25 @@
 """What the page tells of the tiny run: equal to the files of its evaluations, and to what the engine finds."""
 
+import re
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import tiny_run
 from command import run_here
 from evaluation_calls import N_TEST, read_written
 
 from igd_jax import evaluate as evaluation
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json, write_json
-from igd_jax.page import lists
+from igd_jax.page import build, lists
 from igd_jax.page.beams import N_BEAMS, beam_trees
 from igd_jax.page.build import page_of
 from igd_jax.page.facts import describe
 from igd_jax.page.measured import read_measured
+from igd_jax.page.render import render
+from igd_jax.page.tokens import heat_map
 from igd_jax.session.analysis import read_evaluated
 
 
@@ -139,15 +144,47 @@ def test_tokens_have_gain_weight_and_log_probability(page, evaluated, written):
         target = predictions[query]["target"]["items"][0]
         item = ids.index(target)
         own = slice(tokens.start[item], tokens.start[item + 1])
-        assert [token.gain for token in title] == walk.gain[own].tolist()
-        assert [token.weight for token in title] == pytest.approx(np.where(walk.forced[own], 0.1, 1.0))
+        assert title.on_trie
+        assert [token.gain for token in title.tokens] == walk.gain[own].tolist()
+        assert [token.weight for token in title.tokens] == pytest.approx(np.where(walk.forced[own], 0.1, 1.0))
         for result in predictions[query]["ranked"]:
             if target in result["items"]:
-                assert sum(token.after for token in title) == pytest.approx(result["score"], abs=1e-4)
-        assert all(0 <= shade <= 1 for token in title for shade in token.shades.values())
-    assert title[-1].text == "end"
+                assert sum(token.after for token in title.tokens) == pytest.approx(result["score"], abs=1e-4)
+        assert all(0 <= shade <= 1 for token in title.tokens for shade in token.shades.values())
+    assert title.tokens[-1].text == "end"
     assert heat.n_queries == N_TEST
     assert all(after > before for before, after in zip(heat.by_gain["before"], heat.by_gain["after"], strict=True))
+
+
+def test_a_title_off_the_trie_has_no_forced_tokens_but_says_that_it_is_off_it(page, evaluated):
+    """Two targets were sold to nobody."""
+    session = evaluated.session
+    index = session.index.with_candidates(session.index.counts > 0)
+    of_sold = replace(evaluated, session=replace(session, index=index), walk=index.walk())
+    heat = heat_map(of_sold, max_examples=0)
+    assert heat.n_queries == N_TEST - tiny_run.ABSENT_IN_TEST
+    lengths, targets = index.item_tokens.lengths, session.rows("test").target
+    assert sum(heat.by_gain["n"]) == lengths[targets[index.counts[targets] > 0]].sum()
+    (view,), sold = page.runs, {session.prepared.titles[item] for item in session.rows("train").target.tolist()}
+    assert [title.on_trie for title in heat.titles] == [user.target in sold for user in view.users]
+    assert {title.on_trie for title in heat.titles} == {True, False}
+    html = render(replace(page, runs=[replace(view, heat=heat)]), "")
+    shown = [line for line in html.splitlines() if line.startswith('<li><span class="token')]
+    assert len(shown) == len(heat.titles)
+    for line, title in zip(shown, heat.titles, strict=True):
+        assert ("off the trie" in line) == (not title.on_trie)
+        n_deciding = sum(not token.forced for token in title.tokens) if title.on_trie else 0
+        assert line.count('class="token deciding') == n_deciding
+        gains = re.findall(r'data-channel="gain">([^<]*)<', line)
+        assert all((gain == "–") == (not title.on_trie) for gain in gains)
+
+
+def test_a_figure_for_which_no_target_is_on_the_trie_is_told_to_be_left_out(run, evaluated, monkeypatch):
+    walk = replace(evaluated.walk, on_trie=np.zeros_like(evaluated.walk.on_trie))
+    monkeypatch.setattr(build, "read_evaluated", lambda *_: replace(evaluated, walk=walk))
+    page = page_of(read_measured([str(run)], None), None, with_model=True, max_examples=2)
+    assert page.runs[0].heat.by_gain["before"] == [None, None]
+    assert "Left out: gain_logp: all targets are off the trie (no candidate of training)." in render(page, "")
 
 
 def test_without_weights_or_data_the_page_says_what_is_left_out(run, tmp_path):

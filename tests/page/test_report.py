@@ -120,7 +120,7 @@ def test_beams_open_tokens_switch_and_scripts_stay_text(opened, page, tmp_path):
     assert beam.locator(".node.title").count() == 4
     beam.get_by_label("User").select_option(index=1)
     tab.get_by_label("log-probability after training").check()
-    token = page.runs[0].heat.titles[0][0]
+    token = page.runs[0].heat.titles[0].tokens[0]
     assert tab.locator(".token .value:visible").first.inner_text() == f"{token.after:.2f}".replace("-", "−")
     tab.emulate_media(color_scheme="dark")
     assert not serious(tab)
