@@ -8,6 +8,7 @@ import ctypes
 import gc
 import os
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -129,6 +130,21 @@ def evaluate(tiny: Path, trained: Path) -> Callable[..., tuple[list[dict], dict]
 def plain(evaluate) -> tuple[list[dict], dict]:
     """Predictions and metrics of the trained run, evaluated with its config as it is."""
     return evaluate("plain")
+
+
+@pytest.fixture(scope="session")
+def shoppers(tiny: Path, tmp_path_factory):
+    """The data with the test rows dealt out among six users, latest first, two targets cold; its folder, those rows."""
+    import numpy as np
+
+    from igd_jax.data.prepared import assemble, load, save
+
+    prepared, folder = load(tiny / "data"), tmp_path_factory.mktemp("shoppers") / "data"
+    latest_first = prepared.splits["test"].take(np.arange(len(prepared.splits["test"]))[::-1].copy())
+    rows = replace(latest_first, user=np.array([f"shopper {r % 6}" for r in range(len(latest_first))], object))
+    splits = {**prepared.splits, "test": rows}
+    save(assemble(item_ids=prepared.item_ids, titles=prepared.titles, splits=splits, dropped={}, notes={}), folder)
+    return folder, rows
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tiny_run
 from command import one_line, run_here
-from evaluation_calls import N_TEST, scores_of
+from evaluation_calls import N_TEST, read_written, scores_of, titles_of
 
 from igd_jax import analyse as program
 from igd_jax import evaluate as evaluation
@@ -110,11 +110,31 @@ def test_log_probabilities_of_the_first_results_sum_to_their_scores(analysed):
     assert tokens["truth"]["history"] > 0  # it was trained to read histories
 
 
-def test_the_beam_is_compared_with_all_candidates(analysed):
-    exact = columns_of(analysed[2], "exact")
-    assert (analysed[2]["exact"], exact["k"]) == ({"queries": 9, "candidates_too_long": 0}, [1, 3])
-    assert exact["overlap"][0] > 0.5
-    assert exact["exact_hr"][0] <= exact["exact_hr"][1]
+@pytest.mark.parametrize(("protocol", "hit", "n"), [("rows", "hr", N_TEST), ("users", "recall", 6)])
+def test_the_beam_and_the_exact_ranking_score_as_their_evaluations_do(tiny, shoppers, tmp_path, protocol, hit, n):
+    """Random weights and three beams, so that the lists differ; by users, each has several targets."""
+    workdir, found = Workdir(str(tmp_path / "run")), {}
+    data = {"data.dir": str(shoppers[0]), "eval.protocol": protocol, "decode.alpha": 0.02}
+    exactly = {"decode.search": "exact", "decode.num_beams": 1, "decode.top_k": 3}
+    for name, search in (("beam", {"decode.num_beams": 3}), ("exact", exactly)):
+        evaluation.evaluate(tiny_run.tiny_config(tiny, data | search), workdir, name=name)
+        found[name] = read_written(workdir.path, name)
+    done = run_here(program, f"--workdir={workdir.path}", "--name=beam", "--max_examples=1", f"--exact_examples={n}")
+    assert (done.code, done.err) == (0, "")
+    told = read_json(workdir.path / "analysis" / "beam" / "analysis.json")
+    columns = columns_of(told, "exact")
+    assert told["exact"] == {"queries": n, "candidates_too_long": 0}
+    assert list(columns) == ["k", "overlap", *(f"{side}_{name}" for name in (hit, "ndcg") for side in found)]
+    assert columns["k"] == [1, 3]
+    for side, (_, metrics) in found.items():
+        for name in (hit, "ndcg"):
+            assert columns[f"{side}_{name}"] == pytest.approx([metrics[f"{name}@{k}"] for k in (1, 3)])
+    assert any(columns[f"beam_{name}"] != columns[f"exact_{name}"] for name in (hit, "ndcg"))
+    ours, theirs = (titles_of(predictions) for predictions, _ in found.values())
+    for k, overlap in zip((1, 3), columns["overlap"], strict=True):
+        shared = [len({*a[:k]} & {*b[:k]}) / k for a, b in zip(ours, theirs, strict=True)]
+        assert overlap == pytest.approx(np.mean(shared))
+    assert 0 < columns["overlap"][-1] < 1
 
 
 def test_the_most_telling_tables_are_printed(analysed):
@@ -145,7 +165,7 @@ def test_an_item_scorer_has_all_but_the_figures_about_text(sasrec_run):
 
 @pytest.fixture(scope="module")
 def of_train(tiny, tmp_path_factory):
-    """Analysis of random weights over a trie of train targets, which nothing that is recommended is on; and its output."""
+    """Analysis, and its output, of random weights over a trie of train targets, where nothing that is recommended is."""
     workdir = tmp_path_factory.mktemp("of_train") / "run"
     changes = {"data.candidates": "train", "decode.candidates": "cold"}
     evaluation.evaluate(tiny_run.tiny_config(tiny, changes), Workdir(str(workdir)), name="test")

@@ -1,7 +1,5 @@
 """Evaluation by users, several targets of each, and by rows."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import tiny_run
@@ -12,23 +10,10 @@ from igd_jax import evaluate as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.data.collaborative import load_collaborative, save_collaborative
-from igd_jax.data.prepared import assemble, load, save
+from igd_jax.data.prepared import load
 from igd_jax.evaluation.evaluations import read_evaluation
 from igd_jax.settings.config_flags import load_config
 from igd_jax.settings.config_grid import changed
-
-
-@pytest.fixture(scope="module")
-def shoppers(tiny, tmp_path_factory):
-    """The data with the test rows dealt out among six users, latest first; two of the targets are cold."""
-    prepared = load(tiny / "data")
-    rows = prepared.splits["test"].take(np.arange(N_TEST)[::-1].copy())
-    rows = replace(rows, user=np.array([f"shopper {r % 6}" for r in range(N_TEST)], object))
-    splits = {**prepared.splits, "test": rows}
-    folder = tmp_path_factory.mktemp("shoppers")
-    data = assemble(item_ids=prepared.item_ids, titles=prepared.titles, splits=splits, dropped={}, notes={})
-    save(data, folder / "data")
-    return folder / "data", rows
 
 
 def _by_users(tiny, shoppers, workdir, changes=None):

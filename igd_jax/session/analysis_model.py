@@ -7,9 +7,9 @@ from igd_jax.decoding.search import TrieSearch
 from igd_jax.evaluation.diversity import overlap
 from igd_jax.evaluation.figures import Figure
 from igd_jax.evaluation.groups import Columns
-from igd_jax.evaluation.metrics import row_metrics
-from igd_jax.evaluation.queries import evenly_spaced
+from igd_jax.evaluation.queries import PROTOCOLS, evenly_spaced
 from igd_jax.evaluation.token_figures import GHOST, by_gain, by_place, describe_tokens
+from igd_jax.evaluation.user_metrics import query_metrics
 from igd_jax.methods.base import BACKBONE
 from igd_jax.session.analysis import Analysis, Evaluated
 from igd_jax.session.beam_misses import ranked_exactly
@@ -93,12 +93,12 @@ def add_exact(found: Analysis, evaluated: Evaluated, *, n_queries: int | None) -
         return
     some = lists.take(evenly_spaced(len(lists), n))
     exact = ranked_exactly(evaluated.ranker, ranking, some.row)
-    ks = sorted({1, *evaluated.session.settings.eval.ks})
-    ranks = {"beam": some.rank_of_targets(), "exact": replace(some, ranked=exact).rank_of_targets()}
-    metrics = {name: row_metrics(rank, ks) for name, rank in ranks.items()}
+    protocol, ks = evaluated.session.settings.eval.protocol, sorted({1, *evaluated.session.settings.eval.ks})
+    sides = {"beam": some, "exact": replace(some, ranked=exact)}
+    metrics = {side: query_metrics(protocol, each.rank_of_targets(), each.query, ks) for side, each in sides.items()}
     columns: Columns = {"k": ks, "overlap": [float(overlap(exact, some.ranked, k).mean()) for k in ks]}
-    for name in ("hr", "ndcg"):
-        for side in ranks:
+    for name in (PROTOCOLS[protocol], "ndcg"):
+        for side in sides:
             columns[f"{side}_{name}"] = [float(metrics[side][f"{name}@{k}"].mean()) for k in ks]
     found.facts["exact"] = {"queries": n, "candidates_too_long": ranking.n_left_out}
     found.figures.append(Figure("exact", "The beam beside the exact ranking", columns, tuple(columns)[1:], "share"))
