@@ -93,6 +93,17 @@ def test_coverage_of_lists_is_that_of_the_evaluation(analysed):
     assert lists["n"] == [N_TEST, 3 * N_TEST, N_TEST]
 
 
+def test_first_tokens_are_those_of_the_bare_titles(tiny, analysed):
+    lists, tokenizer = columns_of(analysed[2], "lists"), load_tokenizer(tiny / "model")
+    ranked = titles_of(analysed[0])
+    targets = [tiny_run.TITLES[item] for item in load(tiny / "data").splits["test"].target]
+    chosen = [titles[0] for titles in ranked], [title for titles in ranked for title in titles[:3]], targets
+    for number, titles in enumerate(chosen):
+        share = np.array([*Counter(tokenizer.encode([title])[0][0] for title in titles).values()]) / len(titles)
+        assert lists["first_token_top"][number] == pytest.approx(share.max())
+        assert lists["first_token_entropy"][number] == pytest.approx(-(share * np.log(share)).sum(), abs=1e-12)
+
+
 def test_log_probabilities_of_the_first_results_sum_to_their_scores(analysed):
     predictions, _, told, _ = analysed
     tokens = told["tokens"]
@@ -165,7 +176,7 @@ def test_an_item_scorer_has_all_but_the_figures_about_text(sasrec_run):
 
 @pytest.fixture(scope="module")
 def of_train(tiny, tmp_path_factory):
-    """Analysis, and its output, of random weights over a trie of train targets, where nothing that is recommended is."""
+    """Analysis of random weights over a trie of train targets, on which no recommended title is; and its output."""
     workdir = tmp_path_factory.mktemp("of_train") / "run"
     changes = {"data.candidates": "train", "decode.candidates": "cold"}
     evaluation.evaluate(tiny_run.tiny_config(tiny, changes), Workdir(str(workdir)), name="test")

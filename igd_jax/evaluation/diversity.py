@@ -29,7 +29,7 @@ def describe_choice(
     Args:
       rows: catalogue rows, at least one.
       catalogue: the catalogue.
-      first_token: first token of each catalogue row that not all rows share.
+      first_token: first token of each catalogue row; -1 = none, which its figures leave out.
 
     Returns:
       ``n``; ``distinct`` rows; ``coverage`` of the candidates; ``entropy`` (nats) and ``gini`` over the candidates and
@@ -39,7 +39,8 @@ def describe_choice(
     """
     counts = np.bincount(rows, minlength=catalogue.count.size)
     among = catalogue.is_candidate | (counts > 0)
-    tokens = np.unique(first_token[rows], return_counts=True)[1]
+    token = first_token[rows]
+    tokens = np.bincount(token[token >= 0])
     third = popularity_third(catalogue.count[rows], catalogue.count[catalogue.is_candidate])
     return {
         "n": int(rows.size),
@@ -48,7 +49,7 @@ def describe_choice(
         "entropy": entropy(counts),
         "gini": gini(counts[among]),
         "first_token_entropy": entropy(tokens),
-        "first_token_top": float(tokens.max() / rows.size),
+        "first_token_top": float(tokens.max(initial=0) / max(tokens.sum(), 1)),
         "train_count": float(catalogue.count[rows].mean()),
         "never_target": float((catalogue.count[rows] == 0).mean()),
         **{name: float((third == i).mean()) for i, name in enumerate(POPULARITY_THIRDS)},

@@ -4,14 +4,18 @@
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import numpy as np
+from jaxtyping import Int
 
 from igd_jax.core.io import Workdir
+from igd_jax.core.ragged import Ragged
 from igd_jax.data.examples import Examples
+from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.evaluation.diversity import describe_choice
 from igd_jax.evaluation.evaluations import CONFIG, PREDICTIONS
 from igd_jax.evaluation.figures import Figure
@@ -20,6 +24,7 @@ from igd_jax.evaluation.lists import Lists, read_lists
 from igd_jax.evaluation.metrics import CatalogueRows, row_metrics
 from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.evaluation.user_metrics import query_metrics
+from igd_jax.items.catalog import Catalog
 from igd_jax.items.index import TokenWalk
 from igd_jax.session.ranker import Ranker
 from igd_jax.session.session import Session, set_up_to_decode
@@ -92,10 +97,8 @@ def read_evaluated(workdir: Workdir, name: str) -> Evaluated:
 
 def add_lists(found: Analysis, evaluated: Evaluated) -> None:
     """Diversity and popularity of the first results, of whole lists, and of the truth."""
-    lists, k = evaluated.lists, evaluated.k
-    catalog = evaluated.session.index.catalog
-    shared = int(catalog.lcp[1:].min(initial=catalog.lengths[0] - 1))  # tokens with which all titles begin
-    first_token = catalog.given.ids[catalog.given.start[catalog.first] + shared]
+    session, lists, k = evaluated.session, evaluated.lists, evaluated.k
+    first_token = first_tokens(session.index.catalog, session.identifiers.texts, session.tokenizer)
     chosen = {"first result": lists.ranked[:, :1], f"top {k}": lists.ranked[:, :k], "truth": lists.targets.ids}
     rows = [
         {"of": name} | describe_choice(each[each >= 0], evaluated.catalogue, first_token)
@@ -105,6 +108,28 @@ def add_lists(found: Analysis, evaluated: Evaluated) -> None:
     columns = {name: [row[name] for row in rows] for name in rows[0]}
     drawn = ("head", "mid", "tail", "first_token_top", "coverage", "gini")
     found.figures.append(Figure("lists", "Popularity and diversity of lists", columns, drawn, "share, or index"))
+
+
+def first_tokens(catalog: Catalog, texts: Sequence[str] | None, tokenizer: Tokenizer) -> Int[np.ndarray, "N"]:
+    """The token with which each catalogue row begins, int32; -1 for a blank title.
+
+    Of words it is that of the bare text: some quotes are a token alone, others one with letters, so in quoted titles
+    it would say how the tokenizer splits and not what is recommended. Of ids without a text it is the first that not
+    all rows share.
+
+    Args:
+      catalog: the catalogue.
+      texts: words of each item, or None; see `Identifiers.texts`.
+      tokenizer: tokenizer of the words.
+    """
+    if texts is None:
+        shared = int(catalog.lcp[1:].min(initial=catalog.lengths[0] - 1))
+        return catalog.given.ids[catalog.given.start[catalog.first] + shared]
+    words = [texts[item].strip() for item in catalog.first.tolist()]
+    rows = Ragged.concatenate([*tokenizer.encode_parts("", words, "")])
+    found, is_some = np.full(len(rows), -1, np.int32), rows.lengths > 0
+    found[is_some] = rows.ids[rows.start[:-1][is_some]]
+    return found
 
 
 def add_groups(found: Analysis, evaluated: Evaluated) -> None:

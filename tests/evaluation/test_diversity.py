@@ -44,6 +44,15 @@ def test_a_choice_is_described_by_how_often_each_row_is_in_it():
     }
 
 
+def test_a_row_without_a_first_token_has_no_part_in_their_figures():
+    first_token = np.array([7, 8, -1, 9, 9])
+    found = describe_choice(np.array([0, 1, 1, 2, 2, 2]), CATALOGUE, first_token)
+    assert found["first_token_entropy"] == pytest.approx(entropy(np.array([1, 2])))
+    assert (found["n"], found["first_token_top"]) == (6, 2 / 3)
+    found = describe_choice(np.array([2, 2]), CATALOGUE, first_token)
+    assert (found["first_token_entropy"], found["first_token_top"]) == (0, 0)
+
+
 def test_overlap_is_the_share_of_the_second_list_that_is_in_the_first():
     a, b = np.array([[1, 2, 3], [4, -1, -1], [5, 6, 7]]), np.array([[3, 1, 9], [4, -1, -1], [-1, -1, -1]])
     assert overlap(a, b, 3).tolist() == [2 / 3, 1, 0]
