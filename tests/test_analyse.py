@@ -1,6 +1,7 @@
 """Figures about evaluations of tiny runs, from the command line to files."""
 
 import csv
+import re
 import shutil
 from collections import Counter
 from dataclasses import asdict, replace
@@ -59,7 +60,9 @@ def test_the_setting_and_sizes_are_told(analysed):
     assert (told["method"], told["split"], told["protocol"], told["queries"]) == ("igd", "test", "rows", N_TEST)
     assert (told["candidates"], told["step"], told["evaluation"]) == ("catalogue", 18, "sums")
     assert (told["data"]["items"], told["data"]["titles"]) == (23, 22)
-    assert columns_of(told, "data")["rows"] == list(tiny_run.N_ROWS.values())
+    data = columns_of(told, "data")
+    assert data["rows"] == list(tiny_run.N_ROWS.values())
+    assert data["items"] == [told["data"]["items"]] * 3
 
 
 def test_shares_of_data_and_histogram_agree(analysed):
@@ -150,6 +153,7 @@ def test_the_beam_and_the_exact_ranking_score_as_their_evaluations_do(tiny, shop
 
 def test_the_most_telling_tables_are_printed(analysed):
     printed = analysed[3]
+    assert "\n| split | rows | users | items | tokens | without_gain | share_without_gain |" in re.sub(" +", " ", printed)
     for title in ("Target tokens", "Popularity and diversity of lists", "By train targets of the item"):
         assert f"\n{title}\n" in printed
     assert "truth: " in printed

@@ -17,7 +17,7 @@ WINDOWS = 100
 
 
 def data_figure(session: Session, walk: TokenWalk) -> Figure:
-    """Rows, users and target tokens of each split, and the share of those tokens without gain."""
+    """Rows, users and target tokens of each split, beside all items, and the share of those tokens without gain."""
     index, columns = session.index, Columns()
     lengths, n_items = index.item_tokens.lengths, len(index.titles)
     on_trie = index.is_candidate[index.catalog.row_of_item]
@@ -30,6 +30,7 @@ def data_figure(session: Session, walk: TokenWalk) -> Figure:
             "split": split,
             "rows": len(rows),
             "users": len(set(rows.user.tolist())),
+            "items": n_items,
             "tokens": tokens,
             "without_gain": without,
             "share_without_gain": without / max(tokens, 1),
