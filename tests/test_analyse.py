@@ -153,7 +153,9 @@ def test_the_beam_and_the_exact_ranking_score_as_their_evaluations_do(tiny, shop
 
 def test_the_most_telling_tables_are_printed(analysed):
     printed = analysed[3]
-    assert "\n| split | rows | users | items | tokens | without_gain | share_without_gain |" in re.sub(" +", " ", printed)
+    assert "\n| split | rows | users | items | tokens | without_gain | share_without_gain |" in re.sub(
+        " +", " ", printed
+    )
     for title in ("Target tokens", "Popularity and diversity of lists", "By train targets of the item"):
         assert f"\n{title}\n" in printed
     assert "truth: " in printed
