@@ -1,4 +1,4 @@
-"""What an evaluation wrote, as tests read it."""
+"""What an evaluation wrote, and its analysis, as tests read them."""
 
 import json
 from pathlib import Path
@@ -23,3 +23,8 @@ def titles_of(predictions: list[dict]) -> list[list[str]]:
 
 def scores_of(predictions: list[dict]) -> np.ndarray:
     return np.array([[result["score"] for result in line["ranked"]] for line in predictions])
+
+
+def columns_of(told: dict, figure: str) -> dict:
+    """Columns of a figure in an analysis.json."""
+    return told["figures"][figure]["columns"]
