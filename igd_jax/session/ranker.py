@@ -152,10 +152,14 @@ class Ranker:
 
     @property
     def made_from(self) -> str:
-        """A fingerprint of settings, data and weights: another one means other answers to the same requests."""
-        session = self.session
-        versions = map(version_of, map(str, session.settings.method.args.values()))
-        return fingerprint(repr(session.settings), session.fingerprint, self.trained.made_from, *versions)
+        """A fingerprint of settings, data and weights: another one means other answers to a request.
+
+        Of folders the content counts, wherever they lie.
+        """
+        session, settings = self.session, self.session.settings
+        versions = map(version_of, map(str, settings.method.args.values()))
+        parts = (repr(settings.without_folders), session.fingerprint, self.trained.made_from)
+        return fingerprint(*parts, *versions)
 
     def _made_from(
         self, examples: Examples, collaborative: Collaborative | None, allowed: Sequence[Allowed | None]

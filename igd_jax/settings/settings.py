@@ -73,6 +73,16 @@ class Settings:
     eval: EvalSettings
     mesh: MeshSettings
 
+    @property
+    def without_folders(self) -> "Settings":
+        """The settings without the folders that may be given by URL: the path of a copy is another at every start."""
+        return dataclasses.replace(
+            self,
+            data=dataclasses.replace(self.data, dir=""),
+            tokenizer=dataclasses.replace(self.tokenizer, path=""),
+            model=dataclasses.replace(self.model, path=""),
+        )
+
 
 def settings_from(config: ConfigDict, *, needs: Collection[str] = TO_DECODE) -> Settings:
     """Read, check and type a whole config.

@@ -2,6 +2,7 @@
 
 import http.server
 import json
+import os
 import threading
 import urllib.parse
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from igd_jax.core import remote
 from igd_jax.core.errors import InputError
+from igd_jax.core.fingerprint import version_of
 from igd_jax.core.remote import local_folder
 
 
@@ -31,6 +33,13 @@ def test_a_folder_is_copied_once_without_what_nobody_reads(tmp_path, capsys):
     assert first.parent.name.startswith("igd_jax-"), "what is put beside the copy is removed with it"
     assert [path.name for path in first.iterdir()] == ["meta.json"]
     assert capsys.readouterr().out == f"copied 1 files, 0.0 MB, from file://{tmp_path}, 2 other entries left\n"
+
+
+def test_a_copy_has_the_times_of_change_of_the_store(tmp_path):
+    (tmp_path / "meta.json").write_text("{}")
+    os.utime(tmp_path / "meta.json", ns=(1_600_000_000_000_000_000,) * 2)
+    copy = local_folder(f"file://{tmp_path}", option="--data")
+    assert version_of(str(copy)) == version_of(str(tmp_path))
 
 
 @pytest.mark.parametrize(

@@ -2,18 +2,21 @@
 
 import json
 import os
+import shutil
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 from command import run_here
-from tiny_run import ITEM_IDS, TITLES
+from tiny_run import ITEM_IDS, TITLES, tiny_config
 
 from igd_jax import recommend as program
-from igd_jax.core import suggest
+from igd_jax.core import remote, suggest
 from igd_jax.core.errors import InputError
+from igd_jax.core.io import Workdir
 from igd_jax.session import answers
 from igd_jax.session.recommender import Recommender
+from igd_jax.session.session import set_up_to_decode
 
 CHUNK = 4
 """Lines answered together in these tests."""
@@ -262,6 +265,22 @@ def test_answers_to_requests_that_have_changed_are_not_gone_on_with(answer, tmp_
     with pytest.raises(InputError, match=rf"to other requests: the first {n} lines of .*in.jsonl are not those"):
         answer(requests + _requests(2))
     assert (tmp_path / "new" / "out.jsonl").read_bytes() == before
+
+
+def test_answers_of_a_model_by_url_are_gone_on_with_until_it_changes(answer, tiny, tmp_path):
+    model, workdir = shutil.copytree(tiny / "model", tmp_path / "model"), Workdir(str(tmp_path / "run"))
+    urls = {"data.dir": f"file://{tiny / 'data'}", "model.path": f"file://{model}"}
+
+    def answer_in_a_new_process() -> str:
+        remote._copied.cache_clear()
+        config = tiny_config(tiny, urls)
+        return answer(_requests(6), make=lambda: Recommender(set_up_to_decode(config, workdir), workdir))[0]
+
+    answer_in_a_new_process()
+    assert "going on after line 4 of" in answer_in_a_new_process()
+    os.utime(model / "model.safetensors")
+    with pytest.raises(InputError, match=r"out.jsonl holds answers of another run"):
+        answer_in_a_new_process()
 
 
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"from": 1}', "made by an earlier version k=None\n"])
