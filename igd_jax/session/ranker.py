@@ -152,13 +152,13 @@ class Ranker:
 
     @property
     def made_from(self) -> str:
-        """A fingerprint of settings, data and weights: another one means other answers to a request.
+        """A fingerprint of settings, data, candidates and weights: another one means other answers to a request.
 
         Of folders the content counts, wherever they lie.
         """
         session, settings = self.session, self.session.settings
         versions = map(version_of, map(str, settings.method.args.values()))
-        parts = (repr(settings.without_folders), session.fingerprint, self.trained.made_from)
+        parts = (repr(settings.without_folders), session.fingerprint, self.index.candidates, self.trained.made_from)
         return fingerprint(*parts, *versions)
 
     def _made_from(
@@ -167,7 +167,7 @@ class Ranker:
         """All that the lists of `rank` depend on, to the bit."""
         yield self.made_from
         yield from (json.dumps(value) for name, value in environment().items() if name != "command")
-        yield from (examples.prompt.lengths, self.index.is_candidate)
+        yield examples.prompt.lengths
         if collaborative is not None:
             yield from (collaborative.users, collaborative.items)
         for each in allowed:

@@ -255,6 +255,19 @@ def test_answers_of_another_run_or_length_are_not_mixed_in(answer, recommender, 
     assert (tmp_path / "new" / "out.jsonl").read_bytes() == before
 
 
+def test_answers_out_of_other_candidates_are_not_mixed_in(answer, trained, tmp_path):
+    changes = {"decode.candidates": str(tmp_path / "candidates.txt")}
+
+    def answer_from(*items: str) -> None:
+        (tmp_path / "candidates.txt").write_text("\n".join(items))
+        answer(_requests(6), make=lambda: Recommender.load(trained, changes))
+
+    answer_from(*ITEM_IDS[:9])
+    answer_from(*ITEM_IDS[8::-1])
+    with pytest.raises(InputError, match=r"out.jsonl holds answers of another run"):
+        answer_from(*ITEM_IDS[:8])
+
+
 @pytest.mark.parametrize("n", [3, 6, 8], ids=["less than a chunk", "more", "whole chunks"])
 @pytest.mark.parametrize("changed", [0, -1])
 def test_answers_to_requests_that_have_changed_are_not_gone_on_with(answer, tmp_path, n, changed):
