@@ -18,7 +18,7 @@ from test_export import HISTORIES, assert_same_lists, export, lists_of
 from igd_jax import Recommender
 from igd_jax import export as program
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir
+from igd_jax.core.io import Workdir, read_json, write_json
 from igd_jax.decoding.recurrence import SearchOptions
 from igd_jax.decoding.unconstrained import unconstrained_search
 from igd_jax.session.session import set_up_to_decode
@@ -76,6 +76,10 @@ def test_a_run_with_lora_is_merged_or_handed_to_peft(tiny, tmp_path):
     assert decoder_of(tmp_path / "adapter").config.vocab_size == merged.config.vocab_size  # transformers finds the base
     with pytest.raises(InputError, match="holds adapters alone, which is not opened here; load the run, or export it"):
         Recommender.load(tmp_path / "adapter")
+    config, url = read_json(path := tmp_path / "run" / "config.json"), f"file://{tiny / 'model'}"
+    write_json(path, config | {"model": config["model"] | {"path": url}})
+    export(tmp_path / "run", tmp_path / "by_url", adapter=True)
+    assert read_json(tmp_path / "by_url" / "adapter_config.json")["base_model_name_or_path"] == url  # no copy of it
 
 
 def test_a_t5_gives_the_same_lists_and_vllm_is_told_to_have_none(tiny, t5_folder, tmp_path):

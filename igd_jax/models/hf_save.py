@@ -123,7 +123,7 @@ def save_adapter(model: Decoder, lora: LoRA, folder: Path, *, base: str, dtype: 
       model: decoder with adapters, and nothing else that was trained.
       lora: settings of the adapters.
       folder: existing folder.
-      base: Hugging Face folder of the model that they adapt.
+      base: Hugging Face folder of the model that they adapt, by path or URL.
       dtype: dtype of the tensors.
     """
     tensors, modules = dict[str, np.ndarray](), []

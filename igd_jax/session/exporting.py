@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 import igd_jax
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import append_lines, write_json
+from igd_jax.core.io import append_lines, is_url, write_json
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.shown import shortened
 from igd_jax.data.tokenizer import Tokenizer
@@ -83,7 +83,8 @@ def write_folder(
     tokenizer.save(folder)
     if lora is not None:
         assert isinstance(model, Decoder), "the settings refuse adapters on anything else"
-        save_adapter(model, lora, folder, base=str(Path(session.settings.model.path).resolve()), dtype=dtype)
+        base = config.model.path  # and not that of the settings, which of a URL is a copy that ends with the process
+        save_adapter(model, lora, folder, base=base if is_url(base) else str(Path(base).resolve()), dtype=dtype)
     else:
         save_model(model, folder, eos=tokenizer.eos, bos=tokenizer.bos, dtype=dtype)
     _write_items(folder / ITEMS, session, index)
