@@ -1,13 +1,13 @@
 """What the files of a run tell of it in sentences: data, method, training, evaluation, versions."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.core.log import duration
 from igd_jax.core.metrics_log import read_metrics
+from igd_jax.core.remote import local_folder
 from igd_jax.data.prepared import SPLITS
 from igd_jax.evaluation.predictions import is_finite
 from igd_jax.methods import method_class
@@ -38,9 +38,9 @@ def describe(
 
 
 def _data(config: Mapping[str, Any]) -> str:
-    folder = Path(config["data"]["dir"])
+    given = config["data"]["dir"]
     try:
-        meta = read_json(folder / "meta.json")
+        meta = read_json(local_folder(given, option="config.data.dir") / "meta.json")
         rows = ", ".join(f"{meta['rows'][split]:,} of {split}" for split in SPLITS)
         first, last = (date[:10] for date in meta["dates"])
         dropped = "; ".join(f"{reason} {count:,}" for reason, count in meta["dropped"].items()) or "nothing"
@@ -51,7 +51,7 @@ def _data(config: Mapping[str, Any]) -> str:
             f"{meta['titles_shared_by_several_items']:,} titles are shared by several items."
         )
     except (InputError, KeyError, TypeError, ValueError):
-        return f"{folder} is no longer there, so nothing is told of its data."
+        return f"{given} cannot be read now, so nothing is told of its data."
 
 
 def _method(config: Mapping[str, Any]) -> str:

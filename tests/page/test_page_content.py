@@ -11,6 +11,7 @@ from command import run_here
 from evaluation_calls import N_TEST, read_written
 
 from igd_jax import evaluate as evaluation
+from igd_jax.core import remote
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json, write_json
 from igd_jax.page import build, lists
@@ -53,7 +54,7 @@ def test_a_single_evaluation_has_the_name_of_its_run(run, tmp_path):
     assert [each.label for each in read_measured([str(tmp_path / "shop")], None).main] == ["shop"]
 
 
-def test_the_run_in_sentences(run, written):
+def test_the_run_in_sentences(run, written, monkeypatch):
     config = read_json(run / "eval" / "test" / "config.json")
     told = describe(config, written["test"][1], read_json(run / "env.json"), Workdir(str(run)))
     assert "23 items, rows 90 of train, 13 of valid, 22 of test" in told["Data"]
@@ -62,9 +63,12 @@ def test_the_run_in_sentences(run, written):
     assert "18 steps of 16 rows with the seed 42" in told["Training"]
     assert f"{N_TEST} rows of test (num_beams 4, alpha 0.2)" in told["Evaluation"]
     assert "Python 3." in told["Versions"]
-    config["data"]["dir"], config["method"] = "/nowhere", {"name": "sasrec", "args": {}}
+    facts, config["data"]["dir"] = told["Data"], f"file://{config['data']['dir']}"
+    assert describe(config, written["test"][1], {}, Workdir(str(run)))["Data"] == facts
+    config["data"]["dir"], config["method"] = "gs://no-such-store", {"name": "sasrec", "args": {}}
+    monkeypatch.setattr(remote, "_PATIENCE", "endpoint_override=localhost:1&scheme=http&retry_limit_seconds=1")
     told = describe(config, written["test"][1], {}, Workdir(str(run)))
-    assert "/nowhere is no longer there" in told["Data"]
+    assert told["Data"] == "gs://no-such-store cannot be read now, so nothing is told of its data."
     assert "from random weights of a model of its own" in told["Method"]
 
 
