@@ -95,9 +95,11 @@ def test_bad_input_is_one_line_and_exit_code_two(runs, arguments, words):
 
 def test_several_evaluations_of_a_run_each_take_part(runs):
     write_evaluation(runs / "a" / "eval" / "alpha=0.2", [0] * N_ROWS)
-    (runs / "a" / "eval" / "beta.partial").mkdir()
+    write_evaluation(runs / "a" / "eval" / "baseline.old", [0] * N_ROWS)
+    for left in (".beta.0123abcd.partial", ".test.0123abcd.old"):
+        (runs / "a" / "eval" / left).mkdir()
     folders = find_evaluations(str(runs / "a"))
-    assert folders == [runs / "a" / "eval" / "alpha=0.2", runs / "a" / "eval" / "test"]
+    assert folders == [runs / "a" / "eval" / name for name in ("alpha=0.2", "baseline.old", "test")]
     result = compare_folders(folders)
     assert result["reference"] == "alpha=0.2"
     assert result["runs"]["test"]["hr@1"]["difference"] == pytest.approx(10 / 60 - 1)

@@ -83,12 +83,20 @@ def _sibling(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.{ending}")
 
 
+_OF_SIBLING = re.compile(r"\.(.+)\.[0-9a-f]{8}\.(partial|old)", re.DOTALL)
+
+
 def _siblings(path: Path, ending: str) -> list[Path]:
     """Existing paths that `_sibling` may have made for `path`."""
     if not path.parent.is_dir():
         return []
-    name = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}\.{ending}")
-    return [entry for entry in path.parent.iterdir() if name.fullmatch(entry.name)]
+    names = ((entry, _OF_SIBLING.fullmatch(entry.name)) for entry in path.parent.iterdir())
+    return [entry for entry, found in names if found and found.groups() == (path.name, ending)]
+
+
+def is_leftover(path: Path) -> bool:
+    """Whether a file or folder is, by its name, half written or about to be removed, if its writer is still alive."""
+    return bool(_OF_SIBLING.fullmatch(path.name))
 
 
 def sync(path: Path) -> None:
@@ -248,11 +256,11 @@ def local_path(given: str, *, option: str) -> Path:
 
 
 def check_name(name: str, *, option: str) -> None:
-    """Raise `InputError` unless the value of `option` is a plain file name of at most 100 characters."""
-    if not re.fullmatch(r"[A-Za-z0-9._=,-]{1,100}", name) or name in (".", "..") or name.startswith("-"):
+    """Raise `InputError` unless the value of `option` is a plain file name of at most 100 characters, not hidden."""
+    if not re.fullmatch(r"[A-Za-z0-9_=,][A-Za-z0-9._=,-]{0,99}", name):
         raise InputError(
             f"{option} is {shown(name)}; expected the name of a folder to make: letters, digits, '.', '_', '-', '=' "
-            "and ',', at most 100 of them, not '.' or '..'"
+            "and ',', at most 100 of them, the first not '.' or '-'"
         )
 
 
@@ -268,12 +276,13 @@ class Workdir:
         self.picture = self.path / "loss.png"
         self.tokenizer = self.path / "tokenizer"
         self.checkpoints = self.path / "checkpoints"
+        self.evaluations = self.path / "eval"
         self.profile = self.path / "profile"
         self.cache = self.path / "cache"
 
     def eval(self, name: str) -> Path:
         """Folder of one evaluation, with metrics.json and predictions.jsonl."""
-        return self.path / "eval" / name
+        return self.evaluations / name
 
     def unfinished(self, name: str) -> Path:
         """Folder of what one evaluation has found so far."""

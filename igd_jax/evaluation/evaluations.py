@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Float
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, local_path, read_json
+from igd_jax.core.io import Workdir, is_leftover, local_path, read_json
 from igd_jax.evaluation.choice import Choice, read_choice
 from igd_jax.evaluation.predictions import AGAIN, Prediction, Target, as_json, is_finite, read_predictions
 from igd_jax.evaluation.queries import PROTOCOLS
@@ -24,8 +24,6 @@ from igd_jax.evaluation.user_metrics import query_metrics
 
 METRICS, PREDICTIONS, RECORD, CONFIG = "metrics.json", "predictions.jsonl", "env.json", "config.json"
 """Names of the files in an evaluation's folder."""
-
-SCRATCH = (".partial", ".old")  # endings of what a killed `core.io.atomic_folder` leaves behind
 
 
 @dataclass(frozen=True)
@@ -98,7 +96,7 @@ def find_evaluations(run: str) -> list[Path]:
         raise InputError(f"{run} is no folder; give a run's folder or one evaluation, RUN/eval/NAME")
     if any((path / name).exists() for name in (METRICS, PREDICTIONS)):
         return [path]
-    folders = sorted(f for f in Workdir(run).eval("").glob("*") if f.is_dir() and f.suffix not in SCRATCH)
+    folders = sorted(f for f in Workdir(run).evaluations.glob("*") if f.is_dir() and not is_leftover(f))
     if not folders:
         raise InputError(f"{run} holds no evaluation; run python -m igd_jax.evaluate --workdir={run} first")
     return folders
@@ -214,7 +212,7 @@ def _origin(path: Path) -> Origin:
     folder, of_run = path.parent.parent, set()
     others = folder.glob(f"*/{CONFIG}") if folder.name == "eval" else ()
     for other in others:
-        if other.parent.suffix not in SCRATCH:
+        if not is_leftover(other.parent):
             of_run |= {name for name in _read(other, read_origin).chosen if name.startswith("train.")}
     return _read(path, partial(read_origin, of_run=sorted(of_run)))
 

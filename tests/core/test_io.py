@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from igd_jax.core.io import (
     atomic_file,
     atomic_folder,
     check_name,
+    is_leftover,
     owned,
     read_json,
     write_json,
@@ -248,17 +250,28 @@ def test_a_folder_has_the_permissions_of_any_new_folder(tmp_path):
     assert (tmp_path / "out").stat().st_mode == (tmp_path / "usual").stat().st_mode
 
 
-@pytest.mark.parametrize("name", ["test", "alpha=0.2,seed=1", "a-b_c.d", "x" * 100, "..."])
+@pytest.mark.parametrize("name", ["test", "alpha=0.2,seed=1", "a-b_c.d", "x" * 100, "baseline.old"])
 def test_a_plain_name_is_taken(name):
     check_name(name, option="--name")
 
 
 @pytest.mark.parametrize(
-    "name", ["", ".", "..", "/home/me/thesis", "../checkpoints", "a/b", "a b", "x" * 101, "é", "a\n", "-x", "a\0"]
+    "name",
+    ["", ".", "..", ".x", "...", "/home/me/thesis", "../checkpoints", "a/b", "a b", "x" * 101, "é", "a\n", "-x", "a\0"],
 )
 def test_a_name_that_is_no_plain_component_is_refused(name):
     with pytest.raises(InputError, match=r"--name is .*; expected the name of a folder to make"):
         check_name(name, option="--name")
+
+
+@pytest.mark.parametrize("name", [".test.0123abcd.old", ".a.b.0123abcd.partial", ".a\nb.0123abcd.old"])
+def test_what_a_killed_write_leaves_is_known_by_its_name(name):
+    assert is_leftover(Path("eval", name))
+
+
+@pytest.mark.parametrize("name", ["baseline.old", ".hidden", "a.0123abcd.old", ".a.0123abc.old", ".a.0123abcd.lock"])
+def test_other_names_are_no_leftovers(name):
+    assert not is_leftover(Path("eval", name))
 
 
 def test_the_fingerprint_changes_with_parts_order_and_borders():
@@ -278,6 +291,7 @@ def test_names_in_a_workdir_are_fixed_and_absolute(tmp_path, monkeypatch):
         "tensorboard": "tb",
         "tokenizer": "tokenizer",
         "checkpoints": "checkpoints",
+        "evaluations": "eval",
     }
     assert {name: getattr(workdir, name) for name in names} == {k: tmp_path / "one" / v for k, v in names.items()}
     assert workdir.eval("valid") == tmp_path / "one" / "eval" / "valid"
