@@ -63,7 +63,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         if (number := _number_of(each)) in _TROUBLE:
             where = f": {each.filename}" if isinstance(each, OSError) and each.filename else ""
             return SYSTEM, f"{os.strerror(number)}{where}; {_TROUBLE[number]}, and start the same command again"
-        if isinstance(each, MemoryError) or "RESOURCE_EXHAUSTED" in str(each):
+        if isinstance(each, MemoryError) or "RESOURCE_EXHAUSTED" in _said_by_library(each):
             told = f" ({_first_line(each)})" if str(each) else ""
             return SYSTEM, f"out of memory{told}; {_less_memory()}"
     if isinstance(error, InputError):
@@ -95,8 +95,13 @@ def _number_of(error: BaseException) -> int | None:
     """System error number of an error; None if it has none."""
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno
-    found = None if isinstance(error, InputError) else _NUMBER.search(str(error))
+    found = _NUMBER.search(_said_by_library(error))
     return int(found[1]) if found else None
+
+
+def _said_by_library(error: BaseException) -> str:
+    """Message of an error that is not ours: ours quote anything, and may take a second to make (`core.suggest`)."""
+    return "" if isinstance(error, InputError) else str(error)
 
 
 def _first_line(error: BaseException) -> str:

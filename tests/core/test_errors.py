@@ -11,6 +11,7 @@ import pytest
 from absl import app, flags
 from command import run_here
 
+from igd_jax.core import suggest
 from igd_jax.core.errors import InputError, bad_flags_told, explain, run
 
 
@@ -155,6 +156,19 @@ def test_trouble_of_the_machine_is_told_whatever_was_made_of_it():
     code, told = explain(_raised(lambda: _told_as_bad_input(full)))
     assert (code, told[:33]) == (74, "No space left on device: /data/x;")
     assert explain(_raised(lambda: _told_as_bad_input(FileNotFoundError(errno.ENOENT, "none"))))[0] == 2
+
+
+@pytest.mark.parametrize("name", ["RESOURCE_EXHAUSTED", "os error 28"])
+def test_bad_input_may_quote_what_libraries_say_of_the_machine(name):
+    assert explain(InputError(f"'{name}' is no title")) == (2, f"'{name}' is no title")
+
+
+def test_what_may_be_meant_is_looked_for_once(monkeypatch):
+    """A look through a large catalogue takes a second."""
+    asked = []
+    monkeypatch.setattr(suggest, "did_you_mean", lambda given, _: asked.append(given) or "; did you mean 'y'?")
+    assert explain(suggest.UnknownNameError("no 'x'", "x", ["y"])) == (2, "no 'x'; did you mean 'y'?")
+    assert asked == ["x"]
 
 
 def test_what_to_lower_is_told_where_a_config_says_it():
