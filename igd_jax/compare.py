@@ -13,9 +13,11 @@ The table is also written to compare.md, and what --json prints to compare.json,
 the innermost one that holds all evaluations, such as runs for runs/a and runs/b.
 """
 
+import contextlib
 import itertools
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -205,7 +207,8 @@ def main(runs: Sequence[str]) -> None:
         raise InputError(f"compare needs two evaluations or more, got {named}; name another run")
     output = flags.FLAGS.output
     files = files_in(Path(os.path.commonpath(found)) if output is None else local_path(output, option="--output"))
-    result = compare_folders(list(found.values()), group=flags.FLAGS.targets or "")
+    with contextlib.redirect_stdout(sys.stderr if flags.FLAGS.json else sys.stdout):
+        result = compare_folders(list(found.values()), group=flags.FLAGS.targets or "")
     write_comparison(result, files)
     if flags.FLAGS.json:
         say(json.dumps(result, indent=2, ensure_ascii=False))

@@ -140,9 +140,19 @@ def test_what_a_sweep_chose_for_each_seed_makes_no_two_methods_of_later_evaluati
     found = compare_folders(folders)
     assert list(found["evaluations"]) == ["seed=*"]
     assert found["choices"] == {}
-    (folders[0].parent / "test" / "config.json").write_text("{}")
-    with pytest.raises(InputError, match=r"test/config\.json is no config of an evaluation"):
-        compare_folders(folders)
+
+
+@pytest.mark.parametrize("content", ["{}", "{"])
+def test_another_evaluation_of_a_run_that_cannot_be_read_is_told_once(seeds, content):
+    for name in ("broken", "later"):
+        write_evaluation(seeds[0].with_name(name), [0] * N_ROWS, config=config_of(1))
+    (broken := seeds[0].with_name("broken") / "config.json").write_text(content)
+    done = run_command(seeds[0].parent, "test", "later", str(seeds[1]), "--json")
+    assert list(json.loads(done.stdout)["runs"]) == ["beta=0.1,seed=*/test", "beta=0.1,seed=1/later"]
+    (note,) = done.stderr.splitlines()
+    assert note.startswith(f"note: what a sweep chose is not looked up there: {broken} is no")
+    with pytest.raises(InputError, match=r"broken/config\.json is no"):
+        compare_folders([seeds[0], broken.parent])
 
 
 def test_rows_of_two_splits_are_not_compared(tmp_path):

@@ -6,11 +6,10 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.log import say
+from igd_jax.core.log import say_once
 from igd_jax.core.process import is_first
 
 WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
@@ -86,15 +85,12 @@ def open_locked(file: Path, flags: int = 0) -> int:
             if error.errno not in WITHOUT_LOCKS:
                 os.close(descriptor)
                 raise
-            _say_once(f"note: {file.parent} is on a file system without locks; start one command at a time")
+            say_once(f"note: {file.parent} is on a file system without locks; start one command at a time")
             return descriptor
         with suppress(FileNotFoundError):
             if os.path.samestat(os.stat(file), os.fstat(descriptor)):
                 return descriptor
         os.close(descriptor)  # the last holder has removed the file meanwhile
-
-
-_say_once = cache(say)
 
 
 def _holder(file: Path) -> str:

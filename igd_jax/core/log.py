@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import Iterable, Iterator, Sized
 from contextlib import contextmanager, nullcontext
+from functools import cache
 from shutil import get_terminal_size
 from typing import TypeVar
 
@@ -26,6 +27,10 @@ def say(message: str) -> None:
         return
     with tqdm.external_write_mode() if _WITH_BAR else nullcontext(), outliving_reader(sys.stdout):
         print(visible(message), flush=True)
+
+
+say_once = cache(say)
+"""The same, unless this process has printed that line before."""
 
 
 def duration(seconds: float) -> str:

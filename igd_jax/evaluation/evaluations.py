@@ -16,6 +16,7 @@ from jaxtyping import Float
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, is_leftover, local_path, read_json
+from igd_jax.core.log import say_once
 from igd_jax.evaluation.choice import Choice, read_choice
 from igd_jax.evaluation.predictions import AGAIN, Prediction, Target, as_json, is_finite, read_predictions
 from igd_jax.evaluation.queries import PROTOCOLS
@@ -208,12 +209,18 @@ def read_evaluation(label: str, folder: Path, *, group: str = "") -> Evaluation:
 
 
 def _origin(path: Path) -> Origin:
-    """Origin by a config.json; a run that `sweep` chose is a chosen one in its later evaluations, too."""
-    folder, of_run = path.parent.parent, set()
-    others = folder.glob(f"*/{CONFIG}") if folder.name == "eval" else ()
-    for other in others:
-        if not is_leftover(other.parent):
+    """Origin by a config.json; a run that `sweep` chose is a chosen one in its later evaluations, too.
+
+    Other evaluations of the run are read for that. What they hold is no fault of this one, so that it is only told.
+    """
+    folder, of_run = Path(os.path.abspath(path)).parent, set[str]()
+    for other in folder.parent.glob(f"*/{CONFIG}") if folder.parent.name == "eval" else ():
+        if other.parent == folder or is_leftover(other.parent):
+            continue
+        try:
             of_run |= {name for name in _read(other, read_origin).chosen if name.startswith("train.")}
+        except (InputError, OSError) as error:
+            say_once(f"note: what a sweep chose is not looked up there: {error}")
     return _read(path, partial(read_origin, of_run=sorted(of_run)))
 
 
