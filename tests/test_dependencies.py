@@ -77,8 +77,9 @@ def test_what_is_optional_is_an_extra_and_is_installed_for_the_tests():
     assert optional - needed <= extras["test"]
 
 
-def test_the_environment_names_all_that_is_required():
-    assert {plain(name) for name in PACKAGES} == declared()[""] | {"igd-jax", "jaxlib"}
+def test_the_environment_names_all_that_numbers_depend_on():
+    extras = declared()
+    assert {plain(name) for name in PACKAGES} == extras[""] | extras["quantization"] | {"igd-jax", "jaxlib"}
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ import jax
 PACKAGES = (
     *("igd_jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "transformers", "tokenizers"),
     *("safetensors", "datasets", "pyarrow", "ml-collections", "absl-py", "jaxtyping", "tqdm", "rapidfuzz"),
-    *("altair", "vl-convert-python", "jinja2"),
+    *("altair", "vl-convert-python", "jinja2", "qwix"),
 )
-"""Packages that setup.py declares, and jaxlib."""
+"""Packages that setup.py requires, jaxlib, and of its extras the one that changes numbers: it quantises weights."""
 
 
 def environment() -> dict[str, Any]:
-    """Versions, devices, commit (None outside a checkout) and command line, as JSON values."""
+    """Versions (None = not installed), devices, commit (None outside a checkout) and command line, as JSON values."""
     devices = jax.devices()
     return {
         "python": platform.python_version(),
