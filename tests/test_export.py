@@ -146,6 +146,24 @@ def test_greedy_search_and_other_scores_are_ours_too(trained, tmp_path, there):
     assert_same_lists(ours, there.recommend(model, there.Items(tmp_path / "greedy"), HISTORIES))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("length_penalty", [-5.0, 0.0, 10.0])
+@pytest.mark.parametrize("n_items", [3, 22])
+def test_lists_are_ours_with_any_length_penalty_and_with_fewer_items_than_beams(
+    trained, tmp_path, there, length_penalty, n_items
+):
+    """Such a beam is worth -1e9 to transformers, before or after the sum is divided by a power of the length."""
+    (tmp_path / "some.txt").write_text("\n".join(ITEM_IDS[:n_items]))
+    changes = {"decode.length_penalty": length_penalty, "decode.candidates": str(tmp_path / "some.txt")}
+    export(trained, tmp_path / "out", changes)
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out", local_files_only=True)
+    titles, scores = lists_of(Recommender.load(trained, changes))
+    found = there.recommend(model, there.Items(tmp_path / "out"), HISTORIES)
+    assert [[result["title"] for result in user] for user in found] == titles
+    np.testing.assert_allclose([[result["score"] for result in user] for user in found], scores, rtol=1e-4)
+    assert {len(user) for user in found} == {min(n_items, 4)}
+
+
 # --------------------------------------------------------------------------------------------- what is told and refused
 def test_an_output_that_is_not_empty_is_refused_and_left_as_it_is(trained, tmp_path):
     (tmp_path / "full").mkdir()

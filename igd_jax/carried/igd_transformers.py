@@ -12,7 +12,7 @@ tokenizers and transformers, and nothing else.
     items, model = Items(), AutoModelForCausalLM.from_pretrained("FOLDER")
     recommend(model, items, [["Title A", "Title B"]])
 
-Letters in shapes: R rows (texts that are being written), V vocabulary, n edges.
+Letters in shapes: R rows (texts that are being written), S steps, V vocabulary, n edges.
 """
 
 import json
@@ -212,16 +212,27 @@ def recommend(model: Any, items: Items, histories: Sequence[Sequence[str]]) -> l
         generation_config=search,
         logits_processor=LogitsProcessorList([ItemLogitsProcessor(items, before)]),
     )
-    written = found.sequences[:, before:]
+    return _lists(items, found, found.sequences[:, before:])
+
+
+def _lists(items: Items, found: Any, written: torch.Tensor) -> list[list[dict[str, Any]]]:
+    """The results in what ``generate`` has found, of which the tokens `written` [R S] follow the prompts."""
+    eos, decode, n_beams = items.settings["eos"], items.settings["decode"], items.settings["decode"]["num_beams"]
+    lengths = (written != eos).sum(1) + 1  # of texts that have ended; padding is EOS, too
     if n_beams > 1:
         scores = found.sequences_scores
-    else:  # transformers leaves them out; padding has the score 0
+        # Where there are fewer items than beams, lists are filled with texts without their EOS, or with several.
+        is_whole = (found.beam_indices >= 0).sum(1) == lengths
+    else:  # transformers leaves scores out; padding has the score 0
         steps = [step.gather(1, written[:, [place]]) for place, step in enumerate(found.scores)]
-        scores = torch.cat(steps, 1).sum(1) / ((written != eos).sum(1) + 1) ** decode["length_penalty"]
-    lists: list[list[dict[str, Any]]] = [[] for _ in histories]
-    for number, (tokens, score) in enumerate(zip(written.tolist(), scores.tolist(), strict=True)):
-        row, of = items.row(tokens), lists[number // n_beams]
-        if row >= 0 and score > -1e6 and len(of) < decode["top_k"]:  # lower where there are fewer items than beams
+        scores = torch.cat(steps, 1).sum(1) / lengths ** decode["length_penalty"]
+        is_whole = torch.ones_like(lengths, dtype=torch.bool)
+    lists: list[dict[int, dict[str, Any]]] = [{} for _ in range(len(written) // n_beams)]
+    results = zip(written.tolist(), scores.tolist(), is_whole.tolist(), strict=True)
+    for number, (tokens, score, is_result) in enumerate(results):
+        row = items.row(tokens) if is_result else -1
+        if row >= 0:
             named = items.rows[row]
-            of.append({"items": [item["item"] for item in named], "title": named[0]["title"], "score": score})
-    return lists
+            result = {"items": [item["item"] for item in named], "title": named[0]["title"], "score": score}
+            lists[number // n_beams].setdefault(row, result)  # copies of a beam come after it
+    return [list(of.values())[: decode["top_k"]] for of in lists]
