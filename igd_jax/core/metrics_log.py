@@ -37,11 +37,13 @@ class MetricsWriter:
     def truncate(self, last_step: int, *, last_evaluation: int | None = None) -> None:
         """Drop lines after `last_step` and an unfinished last line; other unreadable lines are dropped and counted.
 
-        The file is replaced atomically, and only if there are lines to drop.
+        The file is replaced atomically, and only if there are lines to drop. The trackers forget these steps, too.
 
         Args:
           last_evaluation: the last step whose ``valid_`` lines stay; None = `last_step`.
         """
+        for tracker in self._trackers:
+            tracker.truncate(last_step)
         if not self._path.exists() or not is_first():
             return
         lines = _lines(self._path)

@@ -17,6 +17,9 @@ from igd_jax.core.shown import shown
 class Tracker(Protocol):
     """Takes values of steps, which ascend and start again where a run resumes."""
 
+    def truncate(self, last_step: int) -> None:
+        """Forget values of later steps, which are written again; called before the first value of a start."""
+
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Take the values of a step, from 1; a step may have several calls."""
 
@@ -29,6 +32,11 @@ class TensorBoard:
 
     def __init__(self, folder: Path):
         self._folder, self._is_open, self._writer = folder, False, None
+        self._purge_step: int | None = None
+
+    def truncate(self, last_step: int) -> None:
+        """See `Tracker`."""
+        self._purge_step = last_step + 1
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """See `Tracker`."""
@@ -43,7 +51,7 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ImportError:
             return None
-        return SummaryWriter(str(self._folder), flush_secs=10)
+        return SummaryWriter(str(self._folder), purge_step=self._purge_step, flush_secs=10)
 
     def close(self) -> None:
         """See `Tracker`."""
@@ -75,6 +83,9 @@ class WeightsAndBiases:
             ) from None
         self._wandb, self._project, self._folder, self._config = wandb, project, folder, config
         self._run: Any = None
+
+    def truncate(self, last_step: int) -> None:
+        """Nothing: the service keeps the first values of a step, and leaves later ones out."""
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """See `Tracker`."""

@@ -51,6 +51,24 @@ def test_values_go_to_tensorboard(tmp_path):
     assert b"loss" in events.read_bytes()
 
 
+def test_tensorboard_hides_the_steps_that_a_resumed_run_trains_again(tmp_path):
+    pytest.importorskip("tensorboardX")
+    from tensorboardX.proto.event_pb2 import Event, SessionLog
+
+    writer = MetricsWriter(tmp_path / "metrics.jsonl", TensorBoard(tmp_path / "tb"))
+    writer.truncate(4)
+    writer.write(4, valid_loss=2.5)  # of an evaluation that had been interrupted: the loss of step 4 stays
+    writer.close()
+    (file,) = (tmp_path / "tb").iterdir()
+    data, events = file.read_bytes(), []
+    while data:  # length, checksum, event, checksum
+        end = 12 + int.from_bytes(data[:8], "little")
+        events.append(Event.FromString(data[12:end]))
+        data = data[end + 4 :]
+    began = [event.step for event in events if event.session_log.status == SessionLog.START]
+    assert began == [5], "TensorBoard drops what earlier files have from that step on"
+
+
 def test_values_go_to_a_project_and_a_resumed_run_goes_on_there(tmp_path, service):
     for step in (1, 4, 1):
         writer = MetricsWriter(tmp_path / "metrics.jsonl", WeightsAndBiases("mine", tmp_path, {"train": {"seed": 1}}))
