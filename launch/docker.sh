@@ -3,11 +3,12 @@
 #
 #   ACCELERATOR=cuda launch/docker.sh [--dry-run] --config=configs/igd.py --workdir=runs/igd ...
 #
-# Settings: ACCELERATOR, nothing for the CPU, or cuda; RUNS, the folder that the container sees as runs (./runs); RUN,
-# further flags of `docker run`; CODE and DATA as in launch/recipe.sh.
+# Settings: ACCELERATOR, nothing for the CPU, or cuda; RUNS, the folder that the container sees as runs (./runs), all
+# that is kept of it; RUN, further flags of `docker run`; CODE and DATA as in launch/recipe.sh.
 set -euo pipefail
 # shellcheck source=launch/recipe.sh
 . "$(dirname "$0")/recipe.sh"
+need_workdir runs
 need_kind cuda
 need_tool docker docker
 extra=${ACCELERATOR:-} image=igd_jax:${ACCELERATOR:-cpu} runs=$(absolute "${RUNS:-runs}") file=launch/Dockerfile

@@ -7,6 +7,7 @@
 set -euo pipefail
 # shellcheck source=launch/recipe.sh
 . "$(dirname "$0")/recipe.sh"
+need_workdir ''
 need_kind cuda tpu
 if [ -n "${DATA:-}" ]; then set -- "$@" --config.data.dir="$(absolute "$DATA")"; fi
 enter_code

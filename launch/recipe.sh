@@ -9,6 +9,14 @@ launch=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CODE=${CODE:-$(dirname "$launch")}
 dry_run=
 if [ "${1:-}" = --dry-run ]; then dry_run=1 && shift; fi
+workdir='' before=''
+for word in "$@"; do
+  case $word in
+    --workdir=*) workdir=${word#*=} ;;
+    *) if [ "$before" = --workdir ]; then workdir=$word; fi ;;
+  esac
+  before=$word
+done
 
 refuse() { # WORDS...: end as programs do after bad input
   echo "error: $*" >&2
@@ -18,6 +26,16 @@ need() { # NAMES...: refuse if a setting is missing
   for name in "$@"; do
     [ -n "${!name:-}" ] || refuse "the setting $name is missing; $0 names all settings on its first lines"
   done
+}
+need_workdir() { # FOLDER: refuse if there is no --workdir, or not in the folder that alone is kept; empty: all are
+  local example="for example: $0 --config=configs/igd.py --workdir=${1:-runs}/igd"
+  [ -n "$workdir" ] || refuse "no --workdir among the arguments of igd_jax.train; $example"
+  [ -n "$1" ] || return 0
+  case $workdir/ in
+    */../*) ;;
+    "$1"/* | "./$1"/*) return ;;
+  esac
+  refuse "--workdir is $workdir, which is deleted in the end; only $1/ is kept; $example"
 }
 need_kind() { # WORDS...: refuse an ACCELERATOR that is none of these; without one, it is the CPU
   case " $* " in
@@ -61,7 +79,6 @@ absolute() { # PATH: the same from anywhere; URLs as they are
   if is_url "$1"; then echo "$1"; else case $1 in /*) echo "$1" ;; *) echo "$PWD/$1" ;; esac fi
 }
 
-[ $# -gt 0 ] || refuse "no arguments of igd_jax.train; for example: $0 --config=configs/igd.py --workdir=runs/igd"
 if [ -n "${DATA:-}" ] && ! is_url "$DATA" && ! [ -f "$DATA/meta.json" ]; then
   refuse "DATA is $DATA, which is no prepared folder (it holds no meta.json); make one with igd_jax.prepare"
 fi

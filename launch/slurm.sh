@@ -10,6 +10,7 @@ set -euo pipefail
 # shellcheck source=launch/recipe.sh
 . "$(dirname "$0")/recipe.sh"
 need GPUS
+need_workdir ''
 need_tool sbatch slurm
 cpus=${CPUS:-8}
 if [ -n "${DATA:-}" ]; then set -- "$@" --config.data.dir="$(absolute "$DATA")"; fi

@@ -3,7 +3,7 @@
 #
 # NAME, ZONE and ACCELERATOR (v5litepod-8, v6e-16, ...) of the TPU; PROJECT (gcloud's own); RUNTIME, the image (that of
 # the accelerator); CREATE, further flags of its creation; BUCKET, a bucket to mount as the folder `bucket`, where runs
-# outlive the machine: --workdir=bucket/RUN; KEEP=1 does not delete the TPU in the end.
+# outlive the machine: --workdir=bucket/RUN, and no other; KEEP=1 does not delete the TPU in the end.
 # TPU VMs are in Google's own user's home: code in igd_jax, a local DATA in igd_jax/data.
 
 need NAME ZONE ACCELERATOR

@@ -12,6 +12,7 @@ set -euo pipefail
 # shellcheck source=launch/tpu.sh
 . "$launch/tpu.sh"
 need BUCKET
+need_workdir bucket
 spot=--spot
 if [ -z "${SPOT-1}" ]; then spot=; fi
 

@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-FLAGS = ["--config=configs/igd.py", "--workdir=bucket/run", '--config.data.category=kids\' books "x" $HOME']
+CATEGORY = '--config.data.category=kids\' books "x" $HOME'
+FLAGS = ["--config=configs/igd.py", "--workdir=bucket/run", CATEGORY]
+KEPT = {"docker": "runs", "sky": "/bucket", "tpu_vm": "bucket", "tpu_pod": "bucket"}
+"""Where runs are kept when the machine is gone."""
 NEEDS = {
     "local": {},
     "docker": {},
     "slurm": {"GPUS": "8"},
     "sky": {"ACCELERATORS": "H100:8", "BUCKET": "gs://bucket"},
-    "tpu_vm": {"NAME": "igd", "ZONE": "z", "ACCELERATOR": "v5litepod-8"},
+    "tpu_vm": {"NAME": "igd", "ZONE": "z", "ACCELERATOR": "v5litepod-8", "BUCKET": "bucket"},
     "tpu_pod": {"NAME": "igd", "ZONE": "z", "ACCELERATOR": "v6e-16", "BUCKET": "bucket"},
 }
 TRAIN = ["python", "-m", "igd_jax.train"]
@@ -29,9 +32,14 @@ def launch(recipe: str, *arguments: str, path: Path | None = None, **settings: s
     )
 
 
+def flags_of(recipe: str) -> list[str]:
+    """FLAGS, with a workdir that the recipe takes."""
+    return [FLAGS[0], f"--workdir={KEPT.get(recipe, 'bucket')}/run", CATEGORY]
+
+
 def dry(recipe: str, **settings: str) -> list[list[str]]:
     """The commands of a dry run, each split into words as a shell does."""
-    done = launch(recipe, "--dry-run", *FLAGS, **NEEDS[recipe], **settings)
+    done = launch(recipe, "--dry-run", *flags_of(recipe), **NEEDS[recipe], **settings)
     assert (done.returncode, done.stderr) == (0, "")
     return [shlex.split(line) for line in done.stdout.splitlines()]
 
@@ -47,8 +55,8 @@ def innermost(words: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("recipe", NEEDS)
 def test_every_recipe_ends_in_the_same_command_with_the_arguments_as_they_were(recipe):
-    (words,) = [found for line in dry(recipe) if FLAGS[2] in (found := innermost(line))]
-    assert words[-len(FLAGS) :] == FLAGS
+    (words,) = [found for line in dry(recipe) if CATEGORY in (found := innermost(line))]
+    assert words[-len(FLAGS) :] == flags_of(recipe)
     if recipe == "sky":  # whose job has the command
         assert "-m igd_jax.train $hosts $TRAIN" in (ROOT / "launch" / "sky.yaml").read_text()
         return
@@ -86,25 +94,67 @@ def test_code_is_a_checkout_or_a_url_with_a_ref(recipe):
 
 @pytest.mark.parametrize(("recipe", "name"), [(recipe, name) for recipe, needs in NEEDS.items() for name in needs])
 def test_a_missing_setting_is_one_line(recipe, name):
-    done = launch(recipe, "--dry-run", *FLAGS, **(NEEDS[recipe] | {name: ""}))
+    done = launch(recipe, "--dry-run", *flags_of(recipe), **(NEEDS[recipe] | {name: ""}))
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith(f"error: the setting {name} is missing; ")
+    wanted = f"error: the setting {name} is missing; "
+    if (recipe, name) == ("tpu_vm", "BUCKET"):
+        wanted = "error: igd is deleted in the end, and its disk too; set BUCKET, where runs are kept, or KEEP=1\n"
+    assert done.stderr.startswith(wanted)
     assert done.stderr.count("\n") == 1
 
 
+TOOLS = dict.fromkeys(("gcloud", "sky", "docker", "sbatch", "uv", "curl", "mkdir"), "") | {"sleep": "kill $PPID"}
+"""What recipes make something with, and wait for it."""
+
+
+@pytest.mark.parametrize("recipe", NEEDS)
+@pytest.mark.parametrize("given", [[], ["--workdir"], ["--workdir="]], ids=" ".join)
+def test_without_a_workdir_nothing_is_made(recipe, given, tmp_path):
+    folder = tools(tmp_path / "bin", **TOOLS)
+    done = launch(recipe, *given, **NEEDS[recipe], path=folder)
+    example = f"for example: {ROOT}/launch/{recipe}.sh --config=configs/igd.py --workdir={KEPT.get(recipe, 'runs')}/igd"
+    assert done.stderr == f"error: no --workdir among the arguments of igd_jax.train; {example}\n"
+    assert (done.returncode, done.stdout, (folder / "calls").exists()) == (2, "", False)
+
+
+@pytest.mark.parametrize("recipe", KEPT)
+@pytest.mark.parametrize("workdir", ["out/igd", "{}s/igd", "{}/../igd", "gs://bucket/igd", "{}/a --workdir=out/igd"])
+def test_a_workdir_that_would_be_deleted_is_refused_before_anything_is_made(recipe, workdir, tmp_path):
+    folder = tools(tmp_path / "bin", **TOOLS)
+    words = f"--workdir={workdir.format(KEPT[recipe])}".split()
+    done = launch(recipe, FLAGS[0], *words, **NEEDS[recipe], path=folder)
+    place, told = KEPT[recipe], words[-1].removeprefix("--workdir=")
+    assert done.stderr.startswith(f"error: --workdir is {told}, which is deleted in the end; only {place}/ is kept; ")
+    assert done.stderr.endswith(f".sh --config=configs/igd.py --workdir={place}/igd\n")
+    assert (done.returncode, done.stderr.count("\n"), (folder / "calls").exists()) == (2, 1, False)
+
+
+@pytest.mark.parametrize("recipe", NEEDS)
+def test_a_workdir_may_be_a_word_of_its_own(recipe):
+    words = ["--workdir", f"{KEPT.get(recipe, 'anywhere')}/igd"]
+    done = launch(recipe, "--dry-run", *words, **NEEDS[recipe])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert " ".join(words) in done.stdout
+
+
+def test_a_tpu_vm_that_is_left_keeps_any_workdir():
+    done = launch("tpu_vm", "--dry-run", "--workdir=runs/igd", **(NEEDS["tpu_vm"] | {"BUCKET": "", "KEEP": "1"}))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert " delete " not in done.stdout
+
+
 def test_other_bad_input_is_one_line(tmp_path):
-    assert "error: no arguments of igd_jax.train" in launch("local").stderr
     done = launch("local", *FLAGS, DATA=str(tmp_path))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "which is no prepared folder" in done.stderr
-    done = launch("sky", *FLAGS, **NEEDS["sky"], path=tools(tmp_path / "none"))
+    done = launch("sky", *flags_of("sky"), **NEEDS["sky"], path=tools(tmp_path / "none"))
     assert done.returncode == 2
     assert "error: sky is not in PATH; " in done.stderr
 
 
 @pytest.mark.parametrize(("recipe", "known"), [("local", "cuda tpu"), ("docker", "cuda")])
 def test_an_accelerator_of_another_recipe_is_refused(recipe, known):
-    done = launch(recipe, "--dry-run", *FLAGS, ACCELERATOR="v6e-16")
+    done = launch(recipe, "--dry-run", *flags_of(recipe), ACCELERATOR="v6e-16")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == f"error: ACCELERATOR is v6e-16; expected nothing, for the CPU, or one of: {known}\n"
 
@@ -244,7 +294,7 @@ def test_the_tool_gets_what_the_dry_run_prints(tmp_path, recipe, tool):
     (code / "launch").mkdir(parents=True)
     (code / "launch" / "setup.sh").write_text("")
     folder = tools(tmp_path / "bin", **{tool: ""})
-    done = launch(recipe, *FLAGS, **NEEDS[recipe], CODE=str(code), path=folder)
+    done = launch(recipe, *flags_of(recipe), **NEEDS[recipe], CODE=str(code), path=folder)
     assert (done.returncode, done.stderr) == (0, "")
     (said,) = [words for words in dry(recipe, CODE=str(code)) if words[0] == tool or words[:2] == ["exec", tool]]
     (call,) = map(shlex.split, (folder / "calls").read_text().splitlines())
