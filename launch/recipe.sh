@@ -1,20 +1,23 @@
 # shellcheck shell=bash
 # What the recipes share, which source this file. A recipe takes settings from the environment, and hands its arguments
-# on to `python -m igd_jax.train`. --dry-run before them prints every command and runs none. Bash 3.2 is enough.
+# on to `python -m igd_jax.train`. Among them, --dry-run prints every command and runs none, and --help prints the
+# recipe's first lines. Bash 3.2 is enough.
 #
 # CODE: what runs, a checkout (default: the one that holds the recipe, changes included) or a git URL, URL#REF.
 # DATA: the prepared folder, local or by URL (gs://, s3://); becomes --config.data.dir. Without it, the arguments say it.
 
 launch=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 CODE=${CODE:-$(dirname "$launch")}
-dry_run=
-if [ "${1:-}" = --dry-run ]; then dry_run=1 && shift; fi
-workdir='' before=''
-for word in "$@"; do
+dry_run='' workdir='' before=''
+for word in "$@"; do # all but --dry-run come back, at the end
+  shift
   case $word in
+    --dry-run) dry_run=1 && continue ;;
+    --help | -h) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;;
     --workdir=*) workdir=${word#*=} ;;
     *) if [ "$before" = --workdir ]; then workdir=$word; fi ;;
   esac
+  set -- "$@" "$word"
   before=$word
 done
 

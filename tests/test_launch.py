@@ -130,6 +130,29 @@ def test_a_workdir_that_would_be_deleted_is_refused_before_anything_is_made(reci
 
 
 @pytest.mark.parametrize("recipe", NEEDS)
+@pytest.mark.parametrize("place", [1, 2, 3])
+def test_a_dry_run_is_one_wherever_it_is_asked_for(recipe, place, tmp_path):
+    words = flags_of(recipe)
+    words.insert(place, "--dry-run")
+    settings = {"CODE": "https://host/x.git", "RUNS": "/runs"}
+    folder = tools(tmp_path / "bin", **TOOLS)
+    done = launch(recipe, *words, **NEEDS[recipe], **settings, path=folder)
+    assert (done.returncode, done.stderr, (folder / "calls").exists()) == (0, "", False)
+    said = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert said == dry(recipe, **settings)
+
+
+@pytest.mark.parametrize("recipe", NEEDS)
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["--workdir=anywhere", "--help"]], ids=" ".join)
+def test_help_is_the_first_lines_and_makes_nothing(recipe, words, tmp_path):
+    folder = tools(tmp_path / "bin", **TOOLS)
+    done = launch(recipe, *words, path=folder)
+    assert (done.returncode, done.stderr, (folder / "calls").exists()) == (0, "", False)
+    header = (ROOT / "launch" / f"{recipe}.sh").read_text().partition("\nset -")[0].splitlines()[1:]
+    assert done.stdout.splitlines() == [line.removeprefix("#").removeprefix(" ") for line in header]
+
+
+@pytest.mark.parametrize("recipe", NEEDS)
 def test_a_workdir_may_be_a_word_of_its_own(recipe):
     words = ["--workdir", f"{KEPT.get(recipe, 'anywhere')}/igd"]
     done = launch(recipe, "--dry-run", *words, **NEEDS[recipe])
