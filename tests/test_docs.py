@@ -181,6 +181,29 @@ def test_config_fields_exist(path: Path):
     assert not unknown
 
 
+@pytest.mark.parametrize("page", ["launch", "hosts", "plan", "howto/tpu_pod", "howto/slurm"])
+def test_pages_about_many_devices_name_what_these_have_to_divide(page: str):
+    """And options that a page shows for 32 make settings that are not refused."""
+    text = (ROOT / "docs" / f"{page}.md").read_text("utf-8")
+    assert {"train.micro_batch_size", "decode.batch_size"} <= fields_in(text)
+    shown = dict(re.findall(r"--config\.(\w+\.\w+)=(32)\b", text))
+    if page != "howto/slurm":  # which shows them for 16
+        given = {"mesh.data": 1, "mesh.fsdp": 32} | {field: int(value) for field, value in shown.items()}
+        settings_from(changed(read_config("igd"), given), needs=())
+
+
+def test_a_pod_is_planned_with_the_flags_that_it_trains_with():
+    text = (ROOT / "docs" / "howto" / "tpu_pod.md").read_text("utf-8")
+    first, *more = re.findall(r"flags\+?=\((.*?)\)", text, re.DOTALL)
+    given = {field: int(value) for field, value in re.findall(r"--config\.(\S+)=(\d+)", first)}
+    settings_from(changed(read_config("igd"), given), needs=())
+    assert set(given) == {"mesh.data", "mesh.fsdp", "train.micro_batch_size", "decode.batch_size"}
+    assert not re.search(r"=\d", "".join(more))
+    planned, trained = (text.index(command) for command in ("igd_jax.plan", "launch/tpu_pod.sh --config"))
+    assert text.index(first) < planned < trained
+    assert all('"${flags[@]}"' in text[start:].split("\n")[0] for start in (planned, trained))
+
+
 @pytest.mark.parametrize("name", ["bigrec", "d3"])
 def test_choices_that_the_page_of_a_method_shows_can_be_made(name: str):
     """Each value makes settings that are not refused, with the other options shown and the method's experiment."""
