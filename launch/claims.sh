@@ -11,13 +11,17 @@
 # Environment: SETS, those to do (all four); what launch/paper.sh takes, but RUNS. Started again, it goes on. Times and
 # results are in LOG.md.
 set -euo pipefail
-data=${1:?names the folder of the sets} out=${2:?names the folder of the results}
+launch=$(dirname "$0")
+# shellcheck source=launch/runs.sh
+. "$launch/runs.sh"
+[[ ${1:-} && ${2:-} ]] || refuse "too few arguments; usage: $0 DATA OUT [--config.FIELD=VALUE ...]"
+data=$1 out=$2
 shift 2
 all="amazon_books ml-100k movielens-1m amazon2014_digital_music"
 for set in ${SETS:=$all}; do
-  if [[ " $all " != *" $set "* ]]; then echo "error: SETS is $SETS; expected some of: $all" >&2 && exit 2; fi
+  [[ " $all " = *" $set "* ]] || refuse "SETS is $SETS; expected some of: $all"
+  [ -d "$data/$set" ] || refuse "DATA is $data, which holds no folder $set; expected those of SETS: $SETS"
 done
-launch=$(dirname "$0")
 unset RUNS
 export RATES=${RATES:-3e-3,6e-3} BETAS=${BETAS:-0.1,0.3} LAMS=${LAMS:-0.1,0.3,0.5,0.7,0.9}
 export SASREC=${SASREC:---grid=train.learning_rate=1e-3,3e-3} SET_RATES=${SET_RATES:-1e-3,3e-3}

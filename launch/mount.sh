@@ -6,6 +6,10 @@
 # Nothing is cached of names and sizes, as all hosts of a slice write and read. Folders are renamed whole and at once
 # only in a bucket with a hierarchical namespace (docs/launch.md, Where runs are kept).
 set -euo pipefail
+if [ -z "${1:-}" ] || [ -z "${2:-}" ]; then
+  echo "error: too few arguments; usage: $0 BUCKET FOLDER" >&2
+  exit 2
+fi
 bucket=$1 folder=$2
 if ! command -v gcsfuse >/dev/null; then
   keys=/usr/share/keyrings/cloud.google.asc

@@ -16,7 +16,9 @@
 set -euo pipefail
 # shellcheck source=launch/runs.sh
 . "$(dirname "$0")/runs.sh"
-source=${1:?names a source} input=${2:?names what it reads} out=${3:?names the folder of the runs}
+[[ ${1:-} && ${2:-} && ${3:-} ]] ||
+  refuse "too few arguments; usage: $0 SOURCE INPUT OUT [--config.FIELD=VALUE ...]"
+source=$1 input=$2 out=$3
 shift 3
 runs=${RUNS:-$out}
 seeds=${SEEDS:-1,2,3} train_rows=${ROWS:-0} test_rows=${TEST_ROWS:-0}

@@ -1,6 +1,10 @@
 # shellcheck shell=bash
 # Functions of the scripts beside this one, which source it.
 
+refuse() { # WORDS...: end as programs do after bad input
+  echo "error: $*" >&2
+  exit 2
+}
 run_of() { # FOLDER SEED: the run of a sweep that was evaluated on test
   for run in "$1/seed=$2" "$1/seed=$2,"*; do if test -d "$run/eval/test"; then echo "$run"; fi; done
 }

@@ -15,7 +15,9 @@
 set -euo pipefail
 # shellcheck source=launch/runs.sh
 . "$(dirname "$0")/runs.sh"
+[[ ${1:-} ]] || refuse "too few arguments; usage: $0 OUT [--config.FIELD=VALUE ...]"
 out=$1 runs=${RUNS:-$1}
+[ -f "$out/data/meta.json" ] || refuse "OUT is $out, which holds no data/meta.json; run launch/paper.sh with it first"
 shift
 seeds=${SEEDS:-1,2,3} betas=${SHARES:-0,0.1,0.3,0.5} slices=${SLICES-warm cold}
 t5=(--config.model.path= --config.model.config="${T5:-t5-pico}")

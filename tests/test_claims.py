@@ -53,7 +53,8 @@ def _run(folder: Path, **settings: str) -> list[Command]:
     record = folder / "record"
     record.write_text("")
     environment = {"PATH": f"{folder}/bin:{os.environ['PATH']}", "RECORD": str(record), "SETS": "ml-100k"} | settings
-    script = [ROOT / "launch" / "claims.sh", "data", str(folder / "out")]
+    (folder / "data" / environment["SETS"]).mkdir(parents=True, exist_ok=True)
+    script = [ROOT / "launch" / "claims.sh", str(folder / "data"), str(folder / "out")]
     done = subprocess.run(script, env=environment, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     lines = [json.loads(line) for line in record.read_text().splitlines()]
@@ -167,3 +168,39 @@ def test_an_unknown_set_is_refused_before_anything_is_made(tmp_path):
     done = subprocess.run(script, env=os.environ | {"SETS": "ml-10k"}, capture_output=True, text=True)
     assert (done.returncode, (tmp_path / "out").exists()) == (2, False)
     assert done.stderr.startswith("error: SETS is ml-10k; expected some of: amazon_books ml-100k")
+
+
+@pytest.mark.parametrize(
+    ("script", "usage", "least"),
+    [
+        ("claims", "DATA OUT [--config.FIELD=VALUE ...]", 2),
+        ("paper", "SOURCE INPUT OUT [--config.FIELD=VALUE ...]", 3),
+        ("setrec", "OUT [--config.FIELD=VALUE ...]", 1),
+        ("mount", "BUCKET FOLDER", 2),
+    ],
+)
+def test_too_few_arguments_are_answered_with_the_usage(script, usage, least, tmp_path):
+    path = ROOT / "launch" / f"{script}.sh"
+    assert f"#   launch/{script}.sh {usage}\n" in path.read_text()
+    for given in [["some"] * number for number in range(least)] + [[""] * least]:
+        done = subprocess.run([path, *given], capture_output=True, text=True, cwd=tmp_path)
+        assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (2, "", [])
+        assert done.stderr == f"error: too few arguments; usage: {path} {usage}\n"
+
+
+@pytest.mark.parametrize("there", [[], ["ml-100k"]])
+def test_data_that_are_not_there_are_refused_before_anything_is_made(there, tmp_path):
+    for name in there:
+        (tmp_path / "data" / name).mkdir(parents=True)
+    script = [ROOT / "launch" / "claims.sh", "data", "out"]
+    sets = "ml-100k movielens-1m"
+    done = subprocess.run(script, env=os.environ | {"SETS": sets}, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, (tmp_path / "out").exists()) == (2, "", False)
+    missing = sets.split()[len(there)]
+    assert done.stderr == f"error: DATA is data, which holds no folder {missing}; expected those of SETS: {sets}\n"
+
+
+def test_sets_are_not_trained_where_titles_were_not(tmp_path):
+    done = subprocess.run([ROOT / "launch" / "setrec.sh", "out"], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stdout, list(tmp_path.iterdir())) == (2, "", [])
+    assert done.stderr == "error: OUT is out, which holds no data/meta.json; run launch/paper.sh with it first\n"
