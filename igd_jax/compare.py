@@ -83,9 +83,10 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
       ``n`` rows or users, according to ``protocol``, of ``split`` (None if no config.json tells); ``ks``,
       ``ks_skipped`` (not in all evaluations), ``confidence``, ``n_resamples``, ``reference`` (label of the first
       method), ``n_comparisons`` (pairs of methods times metrics, for which p-values are corrected), ``evaluations``
-      (labels by method), ``choices`` (by method, where values were chosen on validation: the fields of
-      `evaluation.choice.Choice`, and ``chosen``: for each evaluation the values by field), ``popularity`` (baseline of
-      the first evaluation, by metric), ``winner`` (by metric: the best method if it beats the second best after
+      (labels by method), ``candidates`` (by method; None if not told), ``weights`` (by evaluation: ``run``, its folder,
+      and ``step``, None for untrained weights), ``choices`` (by method, where values were chosen on validation: the
+      fields of `evaluation.choice.Choice`, and ``chosen``: for each evaluation the values by field), ``popularity``
+      (baseline of the first evaluation, by metric), ``winner`` (by metric: the best method if it beats the second after
       correction, else None) and ``runs``: by method and metric, ``value``; ``spread``, the standard deviation over
       several seeds; and except for the first method, ``difference``; ``low`` and ``high``, its own interval, and
       whether that ``excludes_zero``; and corrected for all comparisons, ``together``, the interval [low, high], and
@@ -118,6 +119,10 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         "reference": next(iter(methods)),
         "n_comparisons": len(pairs),
         "evaluations": {label: [evaluation.label for evaluation in group] for label, group in methods.items()},
+        "candidates": {label: group[0].candidates for label, group in methods.items()},
+        "weights": {
+            e.label: {"run": str(e.run), "step": e.record.checkpoint and e.record.checkpoint.step} for e in evaluations
+        },
         "choices": {
             label: {**asdict(choice), "chosen": [dict(evaluation.origin.chosen) for evaluation in group]}
             for label, group in methods.items()

@@ -217,6 +217,27 @@ def test_several_targets_of_a_user_are_found_by_their_items(tmp_path):
     assert [answer.ranks for answer in read_evaluation("users", folder, group="warm").answers] == [(1,)]
 
 
+def test_other_candidates_and_steps_are_told_in_the_caption_and_the_json(tmp_path):
+    for name, candidates, step in (
+        ("a/eval/test", "catalogue", 6),
+        ("a/eval/tr", "train", 4),
+        ("b/eval/test", "train", 9),
+    ):
+        write_evaluation(tmp_path / name, [0, -1], candidates=candidates, step=step)
+    table = run_here(program, str(tmp_path / "a"), str(tmp_path / "b")).out
+    assert "all targets. Candidates differ: catalogue (a/test), train (a/tr, b/test); metrics" in table
+    assert "Weights of one run differ: step 6 (a/test), step 4 (a/tr). " in table
+    found = json.loads((tmp_path / "compare.json").read_text())
+    assert found["candidates"] == {"a/test": "catalogue", "a/tr": "train", "b/test": "train"}
+    a, b = str(tmp_path / "a"), str(tmp_path / "b")
+    assert found["weights"] == {
+        "a/test": {"run": a, "step": 6}, "a/tr": {"run": a, "step": 4}, "b/test": {"run": b, "step": 9}
+    }  # fmt: skip
+    same = run_here(program, f"{a}/eval/tr", f"{b}/eval/test").out
+    assert "all targets, candidates: train. Difference" in same
+    assert "differ:" not in same
+
+
 def test_targets_of_one_kind_alone(runs):
     """Even rows are warm; `a` hits 5 of them first and 5 second."""
     folders = [runs / name / "eval" / "test" for name in "ab"]

@@ -113,7 +113,7 @@ def test_a_table_of_each_split_says_which_it_is_with_seeds_as_one_method(finishe
     of_valid = [f"seed=*/valid,alpha={alpha} (2 seeds)" for alpha in (0.0, 0.4)]
     assert cells == ["metric", *of_valid, "difference", "popularity"]
     assert [cell.strip() for cell in chosen.strip("|").split("|")] == ["metric", "seed=* (2 seeds)", "popularity"]
-    captions = [line for line in lines if ", all targets." in line]
+    captions = [line for line in lines if ", all targets, candidates: catalogue." in line]
     assert [caption.split(",")[0] for caption in captions] == ["4 rows of valid", "4 rows of test"]
     alpha = _chosen(finished[1]).removeprefix("alpha=")
     assert f"decode.alpha chosen from 0.0, 0.4 ({alpha}, {alpha}) by ndcg@3 on 4 rows of valid" in captions[1]

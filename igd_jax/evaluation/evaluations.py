@@ -74,6 +74,8 @@ class Evaluation:
       popularity: metrics of the popularity baseline, by name.
       origin: what its config.json tells.
       record: record of code, machine and checkpoint.
+      candidates: name or file of its candidates; None = not told.
+      run: folder of its run; its own folder if it lies in none.
     """
 
     label: str
@@ -84,6 +86,8 @@ class Evaluation:
     popularity: dict[str, Any]
     origin: Origin
     record: EvaluationRecord
+    candidates: str | None
+    run: Path
 
 
 def find_evaluations(run: str) -> list[Path]:
@@ -205,7 +209,10 @@ def read_evaluation(label: str, folder: Path, *, group: str = "") -> Evaluation:
     if not isinstance(popularity, dict) or not all(map(is_finite, popularity.values())):
         raise InputError(f"{metrics_path} has no finite numbers as popularity_baseline; {AGAIN}")
     origin = _origin(folder / CONFIG) if (folder / CONFIG).exists() else Origin(method=str(folder))
-    return Evaluation(label, protocol, answers, by_row, ks, popularity, origin, record)
+    candidates = None if (told := metrics.get("candidates")) is None else str(told)
+    whole = Path(os.path.abspath(folder))
+    run = whole.parents[1] if whole.parent.name == "eval" else whole
+    return Evaluation(label, protocol, answers, by_row, ks, popularity, origin, record, candidates, run)
 
 
 def _origin(path: Path) -> Origin:

@@ -1,8 +1,9 @@
 """Plain-text tables of metrics: Markdown that also reads well in a terminal."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from igd_jax.core.shown import shortened
 from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.evaluation.significance import CONFIDENCE
 
@@ -133,10 +134,38 @@ def _chosen(choice: Mapping[str, Any]) -> str:
     return f"{'; '.join(fields)} by {choice['metric']} on {choice['n']:,} {choice['protocol']} of {choice['split']}"
 
 
+def _cautions(comparison: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences about what differs although it should not: candidates, and steps of the weights of one run."""
+    if len(set((candidates := comparison["candidates"]).values())) > 1:
+        told = _by_value({label: shortened(which or "not told") for label, which in candidates.items()})
+        yield (
+            f"Candidates differ: {told}; metrics among different ones are not comparable, and popularity is that among "
+            "the first's."
+        )
+    steps: dict[str, dict[str, str]] = {}
+    for label, weights in comparison["weights"].items():
+        step = "untrained" if weights["step"] is None else f"step {weights['step']:,}"
+        steps.setdefault(weights["run"], {})[label] = step
+    for of_run in steps.values():
+        if len(set(of_run.values())) > 1:
+            yield f"Weights of one run differ: {_by_value(of_run)}."
+
+
+def _by_value(value_of: Mapping[str, str]) -> str:
+    """``catalogue (a, b), train (c)`` for labels and their values."""
+    labels: dict[str, list[str]] = {}
+    for label, value in value_of.items():
+        labels.setdefault(value, []).append(label)
+    return ", ".join(f"{value} ({', '.join(some)})" for value, some in labels.items())
+
+
 def _legend(comparison: Mapping[str, Any]) -> str:
     confidence, several = comparison["confidence"], any(len(e) > 1 for e in comparison["evaluations"].values())
     split = comparison["split"] or "a split that no config.json names"
-    parts = [f"{comparison['n']:,} {comparison['protocol']} of {split}, {comparison['targets']} targets."]
+    candidates = set(comparison["candidates"].values())
+    among = f", candidates: {shortened(str(*candidates))}" if len(candidates) == 1 and None not in candidates else ""
+    parts = [f"{comparison['n']:,} {comparison['protocol']} of {split}, {comparison['targets']} targets{among}."]
+    parts += _cautions(comparison)
     parts += [f"{label}: {_chosen(choice)}." for label, choice in comparison["choices"].items()]
     if len(comparison["runs"]) == 1:
         parts.append("There is one method only, so nothing to compare: name an evaluation of another config.")

@@ -90,6 +90,8 @@ def small_comparison():
         "n_comparisons": 2,
         "reference": "a",
         "evaluations": {"a": ["a"], "b*": ["b1", "b2"]},
+        "candidates": {"a": "catalogue", "b*": "catalogue"},
+        "weights": {label: {"run": label, "step": 18} for label in ("a", "b1", "b2")},
         "choices": {},
         "popularity": {"hr@1": 0.05, "hr@5": None},
         "winner": {"hr@1": "b*", "hr@5": None},
@@ -137,11 +139,11 @@ def test_the_caption_says_which_split_it_is_and_what_was_chosen_on_which_rows():
     }  # fmt: skip
     legend = comparison_table(comparison).splitlines()[-1]
     assert legend.startswith(
-        "1,200 rows of test, all targets. b*: method.args.lam chosen from 0.2, 0.5 (0.5, 0.2); decode.alpha chosen "
-        "from 0.0 (0.0, 0.0) by ndcg@10 on 1,500 rows of valid. Difference"
+        "1,200 rows of test, all targets, candidates: catalogue. b*: method.args.lam chosen from 0.2, 0.5 (0.5, 0.2); "
+        "decode.alpha chosen from 0.0 (0.0, 0.0) by ndcg@10 on 1,500 rows of valid. Difference"
     )
     comparison["split"] = None
-    assert "1,200 rows of a split that no config.json names, all targets." in comparison_table(comparison)
+    assert "1,200 rows of a split that no config.json names, all targets, cand" in comparison_table(comparison)
 
 
 def test_comparison_of_single_seeds_says_nothing_of_seeds():
@@ -150,6 +152,26 @@ def test_comparison_of_single_seeds_says_nothing_of_seeds():
     text = comparison_table(comparison)
     assert cells(text)[0][2] == "b*"
     assert "seeds" not in text
+
+
+def test_the_caption_says_where_candidates_differ_or_are_not_told():
+    comparison = small_comparison()
+    comparison["candidates"] = {"a": "catalogue", "b*": "train"}
+    text = comparison_table(comparison)
+    assert "1,200 rows of test, all targets. Candidates differ: catalogue (a), train (b*); metrics among diff" in text
+    assert "Weights" not in text
+    comparison["candidates"] = {"a": None, "b*": None}
+    assert "1,200 rows of test, all targets. Difference" in comparison_table(comparison)
+
+
+def test_the_caption_says_where_evaluations_of_one_run_are_of_different_steps():
+    comparison = small_comparison()
+    comparison["weights"] = {
+        "a": {"run": "r", "step": 4},
+        "b1": {"run": "s", "step": 6},
+        "b2": {"run": "r", "step": None},
+    }
+    assert "Weights of one run differ: step 4 (a), untrained (b2). Difference" in comparison_table(comparison)
 
 
 def test_one_method_is_told_to_be_one():
