@@ -100,12 +100,7 @@ def _train(
     profiled = parse_steps(profile_steps, num_steps=plan.num_steps)
     packs = choose_packs(session, objective, plan, train=examples["train"], valid=examples["valid"])
     schedule, optimizer = _optimizer(settings, plan)
-    say(f"making the model: {settings.model.path or settings.model.config or settings.method.name}")
-    if session.method.backbones and not settings.model.path and settings.train.learning_rate < RATE_OF_RANDOM_WEIGHTS:
-        say(
-            f"note: its weights are random, which config.train.learning_rate={settings.train.learning_rate:g} is low "
-            f"for; {RATE_OF_RANDOM_WEIGHTS:g} or more trains small models well"
-        )
+    _tell_model(session)
     state, functions, frozen, model_of = initial_state(session, context, objective, optimizer)
     sample = Sample(session, valid_rows, model_of)
     # Methods raise errors about sizes when a batch is traced; trace the longest before anything is written.
@@ -173,6 +168,18 @@ def _examples(session: Session, objective: Objective, valid_rows: Rows) -> dict[
     if "weight" in objective.annotations:
         print_example(session, examples["train"], objective.annotations["weight"])
     return examples
+
+
+def _tell_model(session: Session) -> None:
+    """Print which model is made, and whether the rate is one for weights that were trained before."""
+    settings, has_backbone = session.settings, bool(session.method.backbones)
+    backbone = (settings.model.path or settings.model.config) if has_backbone else ""
+    say(f"making the model: {backbone or settings.method.name}")
+    if has_backbone and not settings.model.path and settings.train.learning_rate < RATE_OF_RANDOM_WEIGHTS:
+        say(
+            f"note: its weights are random, which config.train.learning_rate={settings.train.learning_rate:g} is low "
+            f"for; {RATE_OF_RANDOM_WEIGHTS:g} or more trains small models well"
+        )
 
 
 def _optimizer(settings: Settings, plan: TrainPlan) -> tuple[optax.Schedule, optax.GradientTransformation]:

@@ -248,6 +248,11 @@ def _of_the_model(settings: Settings, method: Method, *, kind: str | None) -> It
             f"config.model names a {kind}, but {settings.method.name} with these arguments works on "
             f"{' or '.join(method.backbones)}; choose such a model"
         )
+    if method.backbones and kind == "decoder" and model.path and model.config and kind_of(model.config) == "t5":
+        yield (
+            f"config.model.config is {model.config!r}, as in a recipe for a T5, but the model in config.model.path is "
+            "a decoder; choose the folder of a T5 or the recipe for decoders, or set config.model.config to ''"
+        )
     if model.dropout > 0 and (not method.backbones or kind not in ("t5", None)):
         yield (
             f"config.model.dropout is {model.dropout!r}, but the model of {settings.method.name} is no T5, the only "

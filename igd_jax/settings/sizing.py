@@ -17,9 +17,12 @@ from igd_jax.settings.settings import Settings
 def sized(settings: Settings, method: Method, workdir: Workdir) -> Settings:
     """The settings with the size of the backbone filled in, if `config.model.config` is empty and there is no path.
 
-    It is that of the run in the workdir, if there is one; else it is chosen by the device, and printed.
+    It is that of the run in the workdir, if there is one; else it is chosen by the device, and printed. So is, before
+    there is a run, which fields are not read.
     """
     model = settings.model
+    if not workdir.config.is_file():
+        _tell_unread(settings, method)
     if model.config or model.path or not method.backbones:
         return settings
     if workdir.config.is_file():
@@ -30,6 +33,15 @@ def sized(settings: Settings, method: Method, workdir: Workdir) -> Settings:
         why = "there is only a CPU" if is_cpu else "there is an accelerator"
         say(f"model: {name}, as config.model has no path and {why}; another size: --config.model.config={other}")
     return replace(settings, model=replace(model, config=name))
+
+
+def _tell_unread(settings: Settings, method: Method) -> None:
+    """Print which of the fields that name a model do not, if there are some."""
+    model = settings.model
+    if not method.backbones and (model.path or model.config):
+        say(f"model: {settings.method.name} has one of its own, whatever config.model.path and config.model.config say")
+    elif model.path and model.config:
+        say(f"model: that of config.model.path, whatever config.model.config ({model.config}) says")
 
 
 def check_positions(settings: Settings, method: Method) -> None:

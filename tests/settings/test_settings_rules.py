@@ -185,6 +185,16 @@ def test_paths_that_are_there(plain, tmp_path):
     assert {name: found[name.split(".")[0]][name.split(".")[1]] for name in paths} == paths
 
 
+def test_a_recipe_for_a_t5_does_not_train_a_decoder(plain, tmp_path):
+    decoder, t5 = _model(tmp_path / "decoder"), _model(tmp_path / "t5", T5_HF)
+    line = refusal(plain, {"model.path": decoder, "model.config": "t5-small"})
+    assert line.startswith("config.model.config is 't5-small', as in a recipe for a T5, but the model in config.m")
+    for path, config in ((decoder, "pico"), (t5, "t5-small"), (t5, "pico"), ("", "t5-small")):
+        settings_from(changed(plain, {"model.path": path, "model.config": config}))
+    sasrec = {"method.name": "sasrec", "model.path": decoder, "model.config": "t5-small"}
+    settings_from(changed(plain, sasrec))
+
+
 def test_training_needs_no_scores_of_another_run(plain):
     source = {"decode.collaborative": "not/yet/there"}
     settings_from(changed(plain, source), needs=TO_TRAIN)

@@ -31,8 +31,14 @@ def _size(tiny, workdir, changes) -> str:
 def test_a_size_that_is_given_wins_and_else_the_device_decides_in_one_line(tiny, tmp_path, capsys, monkeypatch):
     assert _size(tiny, tmp_path, NO_MODEL | {"model.config": "nano"}) == "nano"
     assert _size(tiny, tmp_path, {}) == ""  # the folder decides
-    assert _size(tiny, tmp_path, NO_MODEL | {"method.name": "sasrec", "method.args": {}}) == ""
+    sasrec = {"method.name": "sasrec", "method.args": {}}
+    assert _size(tiny, tmp_path, NO_MODEL | sasrec) == ""
     assert capsys.readouterr().out == ""
+    _size(tiny, tmp_path, sasrec)
+    told = "model: sasrec has one of its own, whatever config.model.path and config.model.config say\n"
+    assert capsys.readouterr().out == told
+    _size(tiny, tmp_path, {"model.config": "nano"})
+    assert capsys.readouterr().out == "model: that of config.model.path, whatever config.model.config (nano) says\n"
     assert _size(tiny, tmp_path, NO_MODEL) == "pico"
     told = (
         "model: pico, as config.model has no path and there is only a CPU; another size: --config.model.config=mini\n"
