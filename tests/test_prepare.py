@@ -88,7 +88,6 @@ def test_a_dataset_becomes_a_prepared_folder_and_its_columns_are_told(tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--source=huggingface", "--input=owner/name", "--output=out"], "cannot read owner/name as a dataset"),
         (["--source=csv", "--input=bad.csv", "--output=out"], "bad.csv line 2: cannot read timestamp 'soon'"),
         (["--source=synthetic", "--output=mine"], "mine holds 'thesis.tex', which this program did not write"),
         (["--source=synthetic", "--output=out", "--split=random"], "--split=random"),
@@ -108,6 +107,14 @@ def test_bad_input_is_one_line_and_exit_code_two_and_writes_nothing(tmp_path, ru
     assert line.startswith("error: ")
     assert message in line
     assert {path.name for path in tmp_path.rglob("*")} == {"bad.csv", "mine", "thesis.tex"}
+
+
+def test_without_a_network_a_dataset_of_the_hub_is_trouble_of_the_machine(run):
+    done = run("--source=huggingface", "--input=owner/name", "--output=out")  # tests are offline, see conftest.py
+    assert done.code == 74
+    (line,) = done.err.splitlines()
+    assert line.startswith("error: cannot read owner/name as a dataset (ConnectionError: ")
+    assert line.endswith("; check the network, and start the same command again")
 
 
 @pytest.mark.parametrize(

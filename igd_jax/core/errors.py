@@ -54,6 +54,10 @@ class InputError(Exception):
     """Unusable input. The message says what was given, what was expected, and what to do."""
 
 
+class Unreachable(OSError):
+    """No network, or nobody who answers there. The message says who was asked."""
+
+
 def explain(error: BaseException) -> tuple[int, str]:
     """Exit code and message of an error. Failures of the machine take precedence, however libraries wrapped them."""
     causes = list(behind(error))
@@ -68,6 +72,8 @@ def explain(error: BaseException) -> tuple[int, str]:
             return SYSTEM, f"out of memory{told}; {_less_memory()}"
     if isinstance(error, InputError):
         return BAD_INPUT, str(error)
+    if isinstance(error, Unreachable):
+        return SYSTEM, f"{error}; check the network, and start the same command again"
     if isinstance(error, OSError) and error.errno in _OF_THE_PATH:
         return BAD_INPUT, f"{error.strerror}: {shortened(str(error.filename), 300)}; name another path"
     if isinstance(error, OSError):

@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import re
 import shutil
 import tempfile
 from functools import cache
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from pyarrow import ArrowException, fs
 
-from igd_jax.core.errors import InputError
+from igd_jax.core.errors import InputError, Unreachable
 from igd_jax.core.io import is_url
 from igd_jax.core.log import say
 from igd_jax.core.shown import shown
@@ -19,6 +20,13 @@ READ = (".jinja", ".json", ".model", ".parquet", ".safetensors", ".txt")
 """Endings of the files that prepared folders, models and tokenizers are read from; others are not copied."""
 _PATIENCE = "retry_limit_seconds=60"
 """For Google's library, which otherwise tries for 15 minutes."""
+_NO_ANSWER = re.compile("UNAVAILABLE|NETWORK_CONNECTION|ConnectionError|ConnectError|(?i:could(n't| not) resolve)")
+"""In errors of the libraries that ask over the network: nobody answers."""
+
+
+def is_unreachable(error: BaseException) -> bool:
+    """Whether a library's error says that nobody answers over the network, and not that the answer is bad."""
+    return _NO_ANSWER.search(f"{type(error).__name__}: {error}") is not None
 
 
 def local_folder(given: str, *, option: str) -> Path:
@@ -26,7 +34,7 @@ def local_folder(given: str, *, option: str) -> Path:
 
     Raises:
       InputError: the scheme of the URL is unknown, or it names no folder that can be read.
-      OSError: copying failed.
+      OSError: the store does not answer, or copying failed.
     """
     if not is_url(given):
         return Path(given)
@@ -37,7 +45,8 @@ def local_folder(given: str, *, option: str) -> Path:
     try:
         return _copied(given)
     except (FileNotFoundError, ArrowException, _Unreadable) as error:
-        raise InputError(f"{option} is {shown(given)}, which cannot be read: {shown(str(error))}") from None
+        told, why = f"{option} is {shown(given)}, which cannot be read", shown(str(error))
+        raise Unreachable(f"{told} now: {why}") if is_unreachable(error) else InputError(f"{told}: {why}") from None
 
 
 class _Unreadable(Exception):
@@ -48,8 +57,10 @@ class _Unreadable(Exception):
 def _copied(url: str) -> Path:
     """Copy the files of a folder, with their times of change, but not its folders."""
     patient = url if not url.startswith("gs:") else f"{url}{'&' if '?' in url else '?'}{_PATIENCE}"
-    store, path = fs.FileSystem.from_uri(patient)
+    if not url.startswith("file:"):
+        say(f"reading from {url}: without an answer, this ends after a minute or two")
     try:
+        store, path = fs.FileSystem.from_uri(patient)  # which asks S3 for the region of a bucket
         found = store.get_file_info(fs.FileSelector(path))
     except OSError as error:
         raise _Unreadable(str(error)) from None

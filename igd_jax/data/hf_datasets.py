@@ -16,8 +16,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from igd_jax.core.errors import InputError
+from igd_jax.core.errors import InputError, Unreachable
 from igd_jax.core.log import say
+from igd_jax.core.remote import is_unreachable
 from igd_jax.core.shown import LONGEST_LINE, shortened
 
 KINDS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
@@ -69,6 +70,7 @@ def opened(path: Path, subset: str | None) -> Iterator[TableDataset]:
 
     Raises:
       InputError: there is nothing readable; any error of the library is reported in one line.
+      Unreachable: the Hub does not answer.
     """
     with TemporaryDirectory() as scratch:  # for the locks of the library
         hint = "" if path.exists() else "; no file or folder has that name, so it was taken for an id of the Hub"
@@ -85,7 +87,8 @@ def _in_one_line(path: Path, hint: str) -> Iterator[None]:
         raise
     except Exception as error:  # from files, the network, the Hub, pandas, pyarrow and datasets itself
         reason = shortened(f"{type(error).__name__}: {error}", LONGEST_LINE // 2)
-        raise InputError(f"cannot read {path} as a dataset ({reason}){hint}") from None
+        kind = Unreachable if is_unreachable(error) else InputError
+        raise kind(f"cannot read {path} as a dataset ({reason}){hint}") from None
 
 
 def is_hub_id(path: Path) -> bool:

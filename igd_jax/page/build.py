@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from igd_jax.core.errors import InputError
+from igd_jax.core.errors import InputError, Unreachable
 from igd_jax.core.io import read_json
 from igd_jax.core.log import say
 from igd_jax.evaluation.evaluations import CONFIG
@@ -190,7 +190,7 @@ def _tried(view: RunView, part: str, make: Callable[[], T]) -> T | None:
     """A part of the page; if it cannot be made, the reason is told in its place."""
     try:
         return make()
-    except InputError as error:
+    except (InputError, Unreachable) as error:
         view.left_out[part] = str(error)
         say(f"left out: {part}: {error}")
         return None

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from igd_jax.core.errors import InputError
+from igd_jax.core.errors import InputError, Unreachable
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.core.log import duration
 from igd_jax.core.metrics_log import read_metrics
@@ -50,7 +50,7 @@ def _data(config: Mapping[str, Any]) -> str:
             f"from {first} to {last}. Dropped or cut when it was prepared: {dropped}. "
             f"{meta['titles_shared_by_several_items']:,} titles are shared by several items."
         )
-    except (InputError, KeyError, TypeError, ValueError):
+    except (InputError, Unreachable, KeyError, TypeError, ValueError):
         return f"{given} cannot be read now, so nothing is told of its data."
 
 

@@ -6,11 +6,13 @@ import os
 import threading
 import urllib.parse
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
 from igd_jax.core import remote
-from igd_jax.core.errors import InputError
+from igd_jax.core.errors import InputError, Unreachable, explain
 from igd_jax.core.fingerprint import version_of
 from igd_jax.core.remote import local_folder
 
@@ -47,15 +49,53 @@ def test_a_copy_has_the_times_of_change_of_the_store(tmp_path):
     [
         ("memory://x", "expected a folder, by path or by a URL of gs://, s3://, file://"),
         ("file:///none/such", "cannot be read: "),
-        ("gs://anonymous@bucket/x?endpoint_override=localhost:1&scheme=http&retry_limit_seconds=1", "cannot be read: "),
     ],
 )
-def test_what_cannot_be_read_is_one_line(url, because, monkeypatch):
-    monkeypatch.setattr(remote, "_PATIENCE", "scheme=http")
+def test_what_cannot_be_read_is_one_line(url, because):
     with pytest.raises(InputError, match=r"^--data is '") as raised:
         local_folder(url, option="--data")
     assert because in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_store_that_does_not_answer_is_trouble_of_the_machine_after_a_line(monkeypatch, capsys):
+    monkeypatch.setattr(remote, "_PATIENCE", "scheme=http")
+    url = "gs://anonymous@bucket/x?endpoint_override=localhost:1&scheme=http&retry_limit_seconds=1"
+    with pytest.raises(Unreachable, match=r"^--data is 'gs://.*, which cannot be read now: .*UNAVAILABLE") as raised:
+        local_folder(url, option="--data")
+    assert capsys.readouterr().out.startswith(f"reading from {url}: without an answer, this ends after a minute")
+    code, line = explain(raised.value)
+    assert code == 74
+    assert line.endswith("; check the network, and start the same command again")
+    assert "\n" not in line
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "AWS Error NETWORK_CONNECTION during HeadBucket operation: curlCode: 6, Could not resolve hostname",
+        "google::cloud::Status(UNAVAILABLE: Retry policy exhausted)",
+    ],
+)
+def test_a_store_whose_name_is_not_found_is_no_bad_input(said, monkeypatch):
+    monkeypatch.setattr(remote, "fs", store_that_says(said))
+    with pytest.raises(Unreachable, match="cannot be read now: "):
+        local_folder("s3://bucket/x", option="--data")
+
+
+def test_a_bucket_that_is_not_there_is_bad_input(monkeypatch):
+    monkeypatch.setattr(remote, "fs", store_that_says("Bucket 'bucket' not found"))
+    with pytest.raises(InputError, match='cannot be read: "Bucket '):
+        local_folder("s3://bucket/x", option="--data")
+
+
+def store_that_says(said: str) -> SimpleNamespace:
+    """In the place of pyarrow's module: connecting fails."""
+
+    def from_uri(_: str) -> NoReturn:
+        raise OSError(said)
+
+    return SimpleNamespace(FileSystem=SimpleNamespace(from_uri=from_uri))
 
 
 OBJECTS = {"data/meta.json": b"{}", "data/train.parquet": b"PAR1"}

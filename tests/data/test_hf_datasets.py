@@ -11,7 +11,7 @@ import pytest
 from hf_files import EVENTS, FORMS, ROWS, columns_of, csv_file, csv_folder, json_file, parquet_file, parquet_folder
 from source_files import events_of
 
-from igd_jax.core.errors import InputError
+from igd_jax.core.errors import InputError, Unreachable
 from igd_jax.data.hf_datasets import is_hub_id
 from igd_jax.data.sources import huggingface
 from igd_jax.prepare import prepare
@@ -135,7 +135,7 @@ def test_only_this_source_takes_an_id_of_the_hub(tmp_path, monkeypatch):
 
 def test_without_a_network_an_id_of_the_hub_is_one_clear_error(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=r"cannot read owner/name as a dataset \(ConnectionError: .*id of the Hub"):
+    with pytest.raises(Unreachable, match=r"cannot read owner/name as a dataset \(ConnectionError: .*id of the Hub"):
         prepare("huggingface", path=Path("owner/name"), options={})  # tests are offline, see conftest.py
     assert capsys.readouterr().out == (
         "owner/name is no file or folder here: reading the dataset of that name on the Hugging Face Hub\n"
