@@ -134,10 +134,16 @@ def describe(meta: dict[str, Any]) -> list[str]:
     lines += [f"  text            {count:>10,}  items with a {name}" for name, count in meta["items_with_text"].items()]
     lines += [f"  dropped or cut  {count:>10,}  {reason}" for reason, count in meta["dropped"].items()]
     lines += [f"  note            {fact}: {value}" for fact, value in meta["notes"].items()]
+    first, last = meta["dates"]
+    if first == last:
+        lines.append(
+            f"  note            all rows have one time, {first}, so that their order and the split are those of the"
+            f" input: {sum(meta['rows'].values()):,}"
+        )
     if meta["titles_shared_by_several_items"]:
         lines.append(
             f"  note            titles shared by several items, which are one candidate:"
-            f" {meta['titles_shared_by_several_items']:,}"
+            f" {meta['titles_shared_by_several_items']:,}, of {meta['items_with_a_shared_title']:,} items"
         )
     if meta["train_rows_after_first_test_row"]:
         lines.append(

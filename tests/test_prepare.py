@@ -32,10 +32,10 @@ def test_csv_becomes_a_prepared_folder_and_all_is_told(tmp_path, run):
         "data: users 4, items 7, rows train 19, valid 2, test 3, dates 2018-01-05 to 2018-01-28,"
         f" fingerprint {prepared.meta['fingerprint']}"
     )
-    assert [line.split()[-4:] for line in told[1:]] == [
-        ["so", "without", "history:", "events"],
-        ["the", "last", "3:", "rows"],
-        ["are", "one", "candidate:", "3"],
+    assert [line.split()[-5:] for line in told[1:]] == [
+        ["user,", "so", "without", "history:", "events"],
+        ["to", "the", "last", "3:", "rows"],
+        ["candidate:", "3,", "of", "6", "items"],
     ]
     assert wrote == "wrote out"
     assert following.startswith("next: python -m igd_jax.train --config=")
@@ -55,6 +55,14 @@ def test_csv_becomes_a_prepared_folder_and_all_is_told(tmp_path, run):
         "max_eval_history": None,
     }
     assert max(len(prepared.splits["test"].history[r]) for r in range(3)) == 3
+
+
+def test_equal_times_and_titles_are_told(tmp_path, run):
+    lines = [f"u{i % 4},i{i % 12},2023-11-14,Same" for i in range(28)]
+    (tmp_path / "my.csv").write_text("\n".join(["user,item,timestamp,title", *lines]))
+    told = run("--source=csv", "--input=my.csv", "--output=out").out
+    assert "all rows have one time, 2023-11-14T00:00:00Z, so that their order and the split are those of the in" in told
+    assert "titles shared by several items, which are one candidate: 1, of 12 items\n" in told
 
 
 def test_a_dataset_becomes_a_prepared_folder_and_its_columns_are_told(tmp_path, run):

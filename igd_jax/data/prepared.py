@@ -121,6 +121,7 @@ def assemble(
     if n_blank := sum(not title.strip() for title in titles):
         notes = notes | {"items with a blank title, kept as published": n_blank}
     times, texts = np.concatenate([rows.timestamp for rows in splits.values()]), texts or {}
+    shared = [count for count in Counter(titles).values() if count > 1]
     meta = {
         "schema_version": SCHEMA_VERSION,
         "users": len(set().union(*(rows.user for rows in splits.values()))),
@@ -130,7 +131,8 @@ def assemble(
         "dropped": {reason: count for reason, count in dropped.items() if count},
         "notes": notes,
         "items_with_text": {name: sum(map(bool, column)) for name, column in texts.items()},
-        "titles_shared_by_several_items": sum(count > 1 for count in Counter(titles).values()),
+        "titles_shared_by_several_items": len(shared),
+        "items_with_a_shared_title": sum(shared),
         "train_rows_after_first_test_row": int((splits["train"].timestamp > splits["test"].timestamp.min()).sum()),
     }
     prepared = Prepared(item_ids, titles, splits, meta, texts, seen_beside_rows)

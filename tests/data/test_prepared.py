@@ -102,6 +102,7 @@ def test_meta_counts_the_data(small):
     assert meta["dates"] == ["1970-01-01T00:00:10Z", "2018-11-01T00:00:00Z"]
     assert meta["dropped"] == {"x: rows": 3}
     assert meta["titles_shared_by_several_items"] == 1
+    assert meta["items_with_a_shared_title"] == 2
 
 
 def test_histories_that_cannot_be_written_are_refused(small):
