@@ -1,8 +1,8 @@
 """BIGRec on any prepared folder: the model writes freely, and the catalogue is ranked by distance to what it wrote.
 
-    python -m igd_jax.train --config=configs/bigrec.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
-    python -m igd_jax.train --config=configs/bigrec.py:cft ...the same, with the grounding of CFT
-    python -m igd_jax.train --config=configs/bigrec.py:games ...the same, with BIGRec's published prompt and recipe
+    python -m igd_jax.train --config=bigrec --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
+    python -m igd_jax.train --config=bigrec:cft ...the same, with the grounding of CFT
+    python -m igd_jax.train --config=bigrec:games ...the same, with BIGRec's published prompt and recipe
 
 The published recipe tunes adapters on weights of 8 bits: add --config.model.quantize=int8 (docs/precision.md). What
 else differs: all train rows are used, where the published command draws 1,024 (--config.data.max_examples=1024 takes as

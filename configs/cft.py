@@ -1,6 +1,6 @@
 """CFT on any prepared folder: position weights, and a loss on what the history adds to the logits.
 
-python -m igd_jax.train --config=configs/cft.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
+python -m igd_jax.train --config=cft --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
 """
 
 from ml_collections import ConfigDict

@@ -1,11 +1,11 @@
 """D3: plain fine-tuning, decoded by a mixture of the language model and a collaborative source (arXiv 2406.14900).
 
-    python -m igd_jax.evaluate --workdir=RUN --decode_as=configs/d3.py --name=d3 \
+    python -m igd_jax.evaluate --workdir=RUN --decode_as=d3 --name=d3 \
         --config.decode.collaborative=SASREC --config.method.args.lam=0.5
 
 RUN is any run that tuned a model to write titles (sft, igd, cft, ...); SASREC a finished run of
 configs/sasrec.py; popularity is a source, too. Trained by itself, this config is configs/sft.py. A word after the
-colon, configs/d3.py:books, sets the authors' recipe for a category, with quotes around titles. What differs: lam, which
+colon, --config=d3:books, sets the authors' recipe for a category, with quotes around titles. What differs: lam, which
 their script leaves at 1 (the source then has no effect) and their paper does not tell; popularity stands in for SASRec;
 weights are float32, theirs bfloat16 (docs/methods/d3.md).
 """

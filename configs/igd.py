@@ -1,7 +1,7 @@
 """IGD on any prepared folder, or with the published recipe of a category.
 
-    python -m igd_jax.train --config=configs/igd.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
-    python -m igd_jax.train --config=configs/igd.py:books ...the same, with the published recipe of a category
+    python -m igd_jax.train --config=igd --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
+    python -m igd_jax.train --config=igd:books ...the same, with the published recipe of a category
 
 The part after the colon sets the authors' prompt, noun, beta, candidate set and divisor of the loss together. Runs with
 their times and scores are in LOG.md.

@@ -1,8 +1,8 @@
 """MSL on any prepared folder: a softmax over legal tokens, at a fixed temperature or an adaptive one.
 
-python -m igd_jax.train --config=configs/msl.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
-python -m igd_jax.train --config=configs/msl.py:adaptive ...the same, with a temperature that follows the logits
-python -m igd_jax.train --config=configs/msl.py:adaptive,books ...the same, with the published prompt and recipe
+python -m igd_jax.train --config=msl --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
+python -m igd_jax.train --config=msl:adaptive ...the same, with a temperature that follows the logits
+python -m igd_jax.train --config=msl:adaptive,books ...the same, with the published prompt and recipe
 
 The published recipe tunes adapters on weights of 8 bits: add --config.model.quantize=int8 (docs/precision.md). What
 else differs: of the ten epochs the one with the best loss on valid is kept, where the authors rank test after each; an

@@ -1,6 +1,6 @@
 """Pos on any prepared folder: weights that fall along the title. It is CFT without its second loss.
 
-python -m igd_jax.train --config=configs/pos.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
+python -m igd_jax.train --config=pos --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
 """
 
 from ml_collections import ConfigDict

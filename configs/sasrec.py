@@ -1,6 +1,6 @@
 """SASRec on any prepared folder: a small model of item ids, and the collaborative source of D3 and BIGRec.
 
-    python -m igd_jax.train --config=configs/sasrec.py --config.data.dir=DATA --workdir=SASREC
+    python -m igd_jax.train --config=sasrec --config.data.dir=DATA --workdir=SASREC
 
 When it ends, it leaves SASREC/collaborative.safetensors, which other runs on the same data name by
 --config.decode.collaborative=SASREC. Training stops after five epochs without a better NDCG@20 on valid.

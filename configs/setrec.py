@@ -1,9 +1,9 @@
 """SETRec: a few vectors per item in place of its title, and one forward pass per list.
 
-    python -m igd_jax.train --config=configs/setrec.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
+    python -m igd_jax.train --config=setrec --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
         --config.method.args.collaborative=SASREC_RUN
-    python -m igd_jax.train --config=configs/setrec.py:t5 ... --config.model.path=T5_DIR
-    python -m igd_jax.train --config=configs/setrec.py:t5 ... --config.model.config=t5-pico        random weights
+    python -m igd_jax.train --config=setrec:t5 ... --config.model.path=T5_DIR
+    python -m igd_jax.train --config=setrec:t5 ... --config.model.config=t5-pico        random weights
 
 The recipe is the published one for Toys. What differs: all weights of a decoder are tuned, where the authors use LoRA
 (--config.model.lora_rank=8 --config.model.lora_targets=q,v,o --config.model.quantize=int8); attention and positions

@@ -1,6 +1,6 @@
 """Plain fine-tuning on titles: the baseline that IGD and D3 call BIGRec.
 
-    python -m igd_jax.train --config=configs/sft.py --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
+    python -m igd_jax.train --config=sft --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
     python -m igd_jax.evaluate --workdir=RUN --name=igd --config.decode.alpha=0.2    ...with IGD's decoding on top
 
 Decoded with length penalty 1, the papers' "BIGRec"; `--config.decode.length_penalty=0` is their "D3" without a source.

@@ -169,6 +169,8 @@ def test_an_experiment_that_is_not_there_or_takes_no_such_name(ask):
     assert "--config=configs/none.py: there is no such file; expected FILE.py or bigrec, cft, " in ask(
         train, config="none.py"
     )
+    line = ask(train, config="elsewhere/igd.py:books")
+    assert line.endswith("; did you mean --config=igd:books?")
     assert "configs/igd.py:book is unknown; expected one of books, " in ask(train, config="igd.py:book")
 
 

@@ -175,6 +175,11 @@ def test_commands_and_their_flags_exist(path: Path):
         assert target in targets, f"make {target}"
 
 
+@pytest.mark.parametrize("path", [*PAGES, *sorted((ROOT / "configs").glob("*.py"))], ids=name_of)
+def test_experiments_are_given_by_a_name_that_is_known_outside_a_clone(path: Path):
+    assert not re.findall(r"--(?:config|decode_as)=configs/", path.read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize("path", TEXTS, ids=name_of)
 def test_config_fields_exist(path: Path):
     unknown = fields_in(path.read_text(encoding="utf-8")) - config_fields()

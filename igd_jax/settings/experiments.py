@@ -42,7 +42,10 @@ def read_config(given: str, *, option: str = "config") -> ConfigDict:
     file = _file_of(given)
     if not file.is_file():
         what = "file" if _is_path(path) else "shipped experiment"
-        raise InputError(f"--{option}={given}: there is no such {what}; expected FILE.py or {', '.join(shipped())}")
+        told = f"--{option}={given}: there is no such {what}; expected FILE.py or {', '.join(shipped())}"
+        if file.stem in shipped():  # named by its path in a clone
+            told += f"; did you mean --{option}={given.replace(path, file.stem, 1)}?"
+        raise InputError(told)
     _make_importable()
     try:
         config = runpy.run_path(str(file))["get_config"](*[argument] if ":" in given else [])
