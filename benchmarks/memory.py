@@ -4,9 +4,9 @@
 
 Titles are made of words of real ones (see benchmarks.trie), histories of 1 to 10 items follow a Zipf law, and 80% of
 the rows are for training. Each figure is measured in a separate process. The memory of the model, programs and devices
-is the peak of the same training on a thousand rows; "memory over the model" is what all rows add to it. Times are from
-the start of training to the loss of its first step, compilation included, without caches, and are to be compared with
-the time of tokenising all titles once, each as a whole.
+is the peak of the same training on a thousand rows of a thousand items; "memory over the model" is what all rows and
+items add to it. Times are from the start of training to the loss of its first step, compilation included, without
+caches, and are to be compared with the time of tokenising all titles once, each as a whole.
 """
 
 import io
