@@ -163,7 +163,8 @@ def _examples(session: Session, objective: Objective, valid_rows: Rows) -> dict[
         session.check_targets()
     if session.method.inputs == "text":
         room_of_prompts(session, session.index)  # which ranking will ask for
-    examples = {"train": session.examples(session.rows("train")), "valid": session.examples(valid_rows)}
+    rows = {"train": session.rows("train"), "valid": valid_rows}
+    examples = {split: session.examples(some, split=split) for split, some in rows.items()}
     report_targets(session, examples)
     if "weight" in objective.annotations:
         print_example(session, examples["train"], objective.annotations["weight"])

@@ -10,6 +10,7 @@ import pytest
 
 from configs import common
 from docs import reference
+from igd_jax import prepare
 from igd_jax.evaluate import VARIED
 from igd_jax.settings.config_grid import changed, parse_axis, points
 from igd_jax.settings.experiments import read_config
@@ -238,6 +239,11 @@ def test_every_source_and_experiment_has_its_line():
     assert set(re.findall(r"^\| `(\w+)`", table, re.MULTILINE)) == sources
     for path in (ROOT / "configs").glob("[!_]*.py"):
         assert path.stem in ("common", "quickstart") or f"`{path.name}`" in methods, path.name
+
+
+def test_every_option_of_prepare_has_its_line():
+    data = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    assert set(prepare._OPTIONS) <= set(re.findall(r"`--(\w+)`", data))
 
 
 def test_every_page_is_in_the_navigation():

@@ -208,8 +208,9 @@ def test_what_is_merged_left_out_or_cut_is_counted_and_told(tiny, tmp_path, caps
         off = int(np.isin(data.splits[split].target, (0, 7)).sum())
         assert off > 0
         assert f"{off} of {tiny_run.N_ROWS[split]} {split} targets are off the trie (no candidate)" in told
-    cut = [line for line in told.splitlines() if line.endswith("prompts cut: with target over 42 tokens")]
-    assert [line.split(" of ")[1].split()[0] for line in cut] == ["90", "13"]
+    cut = [line for line in told.splitlines() if line.endswith(" cut: with target over 42 tokens")]
+    of = [line.partition(" of ")[2].partition(" cut: ")[0] for line in cut]
+    assert of == ["90 prompts of train", "13 prompts of valid"]
     assert "plan: 2 steps of 16 rows (6 steps per epoch of 90 rows), micro-batches of 8" in told
     assert "example target (token:weight): '" in told
 

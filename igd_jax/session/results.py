@@ -6,7 +6,7 @@ from html import escape
 from typing import Any
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.shown import with_ink
+from igd_jax.core.shown import shortened, with_ink
 from igd_jax.evaluation.predictions import Result
 from igd_jax.evaluation.tables import markdown_table
 
@@ -43,8 +43,9 @@ class Answer:
 
     def __repr__(self) -> str:
         header, told = ["rank", "score", "items", "title"], [f"note: {note}" for note in self.notes]
+        rows = [[shortened(cell) for cell in row] for row in self._rows()]
         told += [f"score: {self.score}"] * bool(self.score)
-        return "\n".join([markdown_table(header, self._rows()), *told])
+        return "\n".join([markdown_table(header, rows), *told])
 
     def _repr_html_(self) -> str:
         cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self._rows())

@@ -128,15 +128,16 @@ class Session:
         )
         return rows.take(queries.row)
 
-    def examples(self, rows: Rows) -> Examples:
-        """Rows in the form that the method reads, with their targets. Prints how many prompts were cut."""
+    def examples(self, rows: Rows, *, split: str = "") -> Examples:
+        """Rows in the form that the method reads, with their targets. Prints how many prompts were cut, and of what."""
         if self.method.inputs == "items":
             return item_examples(rows.history, rows.target)
         limit = self.settings.data.max_length
         room = room_beside(rows.target, self.index, max_length=limit)
         examples = make_examples(self.prompts.of_items(rows.history), target=rows.target, room=room)
         if n_cut := int(examples.is_cut.sum()):
-            say(f"{n_cut:,} of {len(examples):,} prompts cut: with target over {limit} tokens")
+            of = f" of {split}" if split else ""
+            say(f"{n_cut:,} of {len(examples):,} prompts{of} cut: with target over {limit} tokens")
         return examples
 
     def check_targets(self) -> None:

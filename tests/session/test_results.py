@@ -37,6 +37,12 @@ def test_an_answer_is_a_table_with_the_meaning_of_its_scores():
     assert repr(Answer(())).count("\n") == 1
 
 
+def test_a_long_title_and_many_items_are_shortened_in_a_terminal_alone():
+    answer = Answer((Result(tuple(f"sku{number}" for number in range(900)), "long " * 600, -1.0, (7, 0)),))
+    assert max(map(len, repr(answer).splitlines())) < 400
+    assert len(_texts(answer._repr_html_(), "td")[3]) == 3000
+
+
 def test_an_answer_in_a_notebook_shows_markup_as_text():
     html = ANSWER._repr_html_()
     assert {each.tag for each in _elements(html)} <= {
