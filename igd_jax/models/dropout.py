@@ -56,7 +56,7 @@ def at_site(keys: Key[Array, "*n"] | None, number: int | Int[Array, ""]) -> Key[
 def drop_pairs(
     weights: Float[Array, "B *heads T S"],
     keys: Key[Array, "B T"] | None,
-    numbers: Int[Array, "B S"] | None,
+    numbers: Int[Array, "B S"],
     *,
     rate: float,
 ) -> Float[Array, "B *heads T S"]:
@@ -68,7 +68,7 @@ def drop_pairs(
       numbers: number of each attended token, its own in the row.
       rate: as in `drop`.
     """
-    if keys is None or numbers is None or rate == 0.0:
+    if keys is None or rate == 0.0:
         return weights
     pairs = fold(keys, jnp.broadcast_to(numbers[:, None], (*keys.shape, numbers.shape[1])))
     return jnp.moveaxis(drop(jnp.moveaxis(weights, (-2, -1), (1, 2)), pairs, rate=rate), (1, 2), (-2, -1))

@@ -64,7 +64,9 @@ class Attention(nnx.Module):
         key, value = (project(x).reshape(split).transpose(0, 2, 1, 3) for project in (self.k, self.v))
         return key, value
 
-    def __call__(self, x: Float[Array, "B T D"], blocks: Sequence[KeyBlock], drop: Callable) -> Float[Array, "B T D"]:
+    def __call__(
+        self, x: Float[Array, "B T D"], blocks: Sequence[KeyBlock], drop: Callable | None
+    ) -> Float[Array, "B T D"]:
         mixed = attend(self.q(x).reshape(*x.shape[:2], -1, self.head_dim), blocks, scale=1.0, drop=drop)
         return self.o(mixed.reshape(*x.shape[:2], -1))
 
@@ -111,7 +113,9 @@ class Layer(nnx.Module):
         def dropped(added: Float[Array, "B T D"], site: int) -> Float[Array, "B T D"]:
             return drop(added, at_site(keys, site), rate=self.dropout)
 
-        def thinner(numbers: Int[Array, "B S"] | None, site: int) -> Callable:
+        def thinner(numbers: Int[Array, "B S"] | None, site: int) -> Callable | None:
+            if keys is None or numbers is None:
+                return None  # with a function, weights of attention are joined and divided first
             return partial(drop_pairs, keys=at_site(keys, site), numbers=numbers, rate=self.dropout)
 
         x = self.attention_norm(hidden)

@@ -13,7 +13,7 @@ from random_t5 import VERSIONS, save_random
 from tiny_models import random_model
 
 from igd_jax.core.errors import InputError
-from igd_jax.models import t5_layers
+from igd_jax.models import attention, t5_layers
 from igd_jax.models.load import load_backbone, named_backbone
 from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import NAMED, from_hf, to_hf
@@ -50,9 +50,10 @@ def test_a_number_may_be_dropped_wherever_it_may_be_in_transformers(version, tmp
         )
     ours, real = load_t5(tmp_path, dropout=0.1), [jnp.ones(x.shape, bool) for x in (ids, written)]
     places = [jnp.broadcast_to(jnp.arange(x.shape[1]), x.shape) for x in (ids, written)]
-    encoded = ours.encode(jnp.asarray(ids), positions=places[0], visible=both_sides(real[0]))
+    keys = [ours.dropout_keys(jnp.arange(2), valid, is_decoder=valid is real[1]) for valid in real]
+    encoded = ours.encode(jnp.asarray(ids), positions=places[0], visible=both_sides(real[0]), keys=keys[0])
     memory = ours.memory_of(encoded, real[0])
-    decoded, _ = ours.decode(jnp.asarray(written), memory, positions=places[1], visible=Causal(real[1]))
+    decoded, _ = ours.decode(jnp.asarray(written), memory, positions=places[1], visible=Causal(real[1]), keys=keys[1])
     np.testing.assert_allclose(encoded, expected.encoder_last_hidden_state.numpy(), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(decoded, expected.decoder_hidden_states[-1].numpy(), rtol=1e-4, atol=1e-4)
 
@@ -67,6 +68,22 @@ def test_rows_without_seeds_and_models_without_dropout_are_as_before(model):
     nnx.update(off, nnx.state(model))
     np.testing.assert_array_equal(states(off, seeded), states(off, batch))
     assert np.abs(np.asarray(states(model, seeded) - states(model, batch)))[np.asarray(batch.target_mask)].min() > 0
+
+
+def test_only_with_seeds_are_weights_of_attention_joined_and_divided_to_be_dropped(model, monkeypatch):
+    asked = []
+
+    def attend(*args, drop, **kwargs):
+        asked.append(drop is not None)
+        return attention.attend(*args, drop=drop, **kwargs)
+
+    monkeypatch.setattr(t5_layers, "attend", attend)
+    batch = text_batch(PROMPTS, TARGETS)
+    for seed in (None, jnp.array([7, 8])):
+        asked.clear()
+        jax.eval_shape(lambda batch: model.target_hidden(batch), batch.replace(seed=seed))
+        assert asked
+        assert set(asked) == {seed is not None}
 
 
 def test_the_draws_of_a_row_follow_from_its_seed_alone(model):
