@@ -147,8 +147,12 @@ def _added_up_forward(function: Callable[..., LossSum], hidden: Any, weights: An
 
 def _added_up_backward(function: Callable[..., LossSum], kept: Any, gradient: LossSum) -> tuple[Any, Any, None]:
     of_hidden, of_weights, weights = kept
-    of_hidden = jax.tree.map(lambda x: x * gradient.loss.astype(x.dtype), of_hidden)
-    return of_hidden, jax.tree.map(lambda x, w: (x * gradient.loss).astype(w.dtype), of_weights, weights), None
+
+    def scaled(x: Array, like: Array) -> Array:
+        # The factor, such as one over a sum of weights, would be rounded with 16 bits.
+        return (x.astype(jnp.float32) * gradient.loss).astype(like.dtype)
+
+    return jax.tree.map(scaled, of_hidden, of_hidden), jax.tree.map(scaled, of_weights, weights), None
 
 
 _added_up.defvjp(_added_up_forward, _added_up_backward)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from igd_jax.core.types import LossSum
+from igd_jax.training import loss as training_loss
 from igd_jax.training.loss import over_targets, weighted_cross_entropy
 from igd_jax.training.step import means
 
@@ -92,6 +93,26 @@ def test_sums_add_up_over_parts_of_a_batch():
 def test_means_without_weight_are_zero():
     zero = jax.tree.map(jnp.zeros_like, _loss(LOGITS))
     assert means(zero) == {"loss": pytest.approx(0.0), "forced": pytest.approx(0.0)}
+
+
+def test_targets_at_a_time_scale_gradients_of_bfloat16_states_as_all_at_once_do(monkeypatch):
+    hidden = jnp.asarray(RNG.normal(size=(2, 4, 8)), jnp.bfloat16)
+    head, target, weight = jnp.asarray(RNG.normal(size=(8, 5)), jnp.float32), jnp.asarray(TARGET), jnp.asarray(WEIGHT)
+
+    def gradient(columns: int, scale: float) -> np.ndarray:
+        def loss(hidden: jax.Array) -> jax.Array:
+            def of_logits(logits: jax.Array, arrays: tuple[jax.Array, jax.Array]) -> LossSum:
+                return weighted_cross_entropy(logits, *arrays, parts={})
+
+            total = over_targets(lambda x: x.astype(jnp.float32) @ head, [hidden], (target, weight), of_logits)
+            return scale * total.loss
+
+        monkeypatch.setattr(training_loss, "targets_at_once", lambda *sizes: columns)
+        return np.asarray(jax.grad(loss)(hidden), np.float32)
+
+    # 4.3 is between two numbers of bfloat16, of which the nearer is 0.16 % off.
+    expected = jnp.asarray(np.float32(4.3) * gradient(4, 1.0), jnp.bfloat16).astype(jnp.float32)
+    np.testing.assert_array_equal(gradient(2, 4.3), expected)
 
 
 @pytest.mark.parametrize(("width", "n_targets", "most"), [(1536, 16, 170e6), (64, 320, 300e6)])
