@@ -32,6 +32,7 @@ _KINDS = {
 }
 _BLOCK_BYTES = 1 << 24  # longer than any record
 _MAX_WORDS = 20
+_TAG = re.compile(r"<(?:[/!]?[A-Za-z]|!--)[^>]*>")
 
 
 class Release(NamedTuple):
@@ -201,5 +202,5 @@ def _read_texts(records: Iterable[dict[str, Any]], item_ids: Sequence[str]) -> d
 def clean_text(raw: str | list[str | None]) -> str:
     """Text without HTML, on one line; the distinct members of a list are joined by commas."""
     parts = [raw] if isinstance(raw, str) else [part or "" for part in raw]
-    plain = (" ".join(re.sub(r"<[^>]*>", " ", html.unescape(part)).split()) for part in parts)
+    plain = (" ".join(html.unescape(_TAG.sub(" ", part)).split()) for part in parts)  # an escaped < begins no tag
     return ", ".join(dict.fromkeys(filter(None, plain)))

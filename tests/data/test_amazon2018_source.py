@@ -8,6 +8,7 @@ import pytest
 from source_files import amazon, events_of, review, seconds, write
 
 from igd_jax.core.errors import InputError
+from igd_jax.data.amazon import clean_text
 from igd_jax.data.interactions import to_prepared
 from igd_jax.data.sources import amazon2018
 
@@ -57,6 +58,18 @@ def test_texts_are_plain_and_of_the_items_that_are_left(tmp_path):
         "brand": ["A & B", ""],
         "category": ["Toys, Kites", ""],
     }
+
+
+@pytest.mark.parametrize(
+    ("raw", "plain"),
+    [
+        ("waists < 32 inches and chests > 40 inches", "waists < 32 inches and chests > 40 inches"),
+        ("the &lt;b&gt; tag, 1 &lt; 2 &gt; 0", "the <b> tag, 1 < 2 > 0"),
+        ("<P class='a'>one<br/>two</p> <!-- no words -->three<!DOCTYPE html>", "one two three"),
+    ],
+)
+def test_texts_lose_tags_and_no_words(raw, plain):
+    assert clean_text(raw) == plain
 
 
 def test_window_is_inclusive_in_utc(tmp_path):
