@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int32, Int64
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged, ragged_index, starts_of
-from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble
+from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, has_line_break
 
 DUPLICATES = ("drop", "keep")
 """Values of ``--duplicates``."""
@@ -119,6 +119,21 @@ def drop_untitled(log: Interactions) -> Interactions:
             f"none of the {len(titled):,} items has a title; each item needs one to be recommended by name"
         )
     return select(log, titled[log.item], reason="no title")
+
+
+def on_one_line(log: Interactions) -> Interactions:
+    """Turn line breaks in titles, with the white space around them, into spaces, as prompts separate titles by them."""
+    if not (n_broken := sum(map(has_line_break, log.titles))):
+        return log
+    titles = [_joined(title) if has_line_break(title) else title for title in log.titles]
+    return replace(
+        log, titles=titles, notes={**log.notes, "items with a line break in the title, now a space": n_broken}
+    )
+
+
+def _joined(title: str) -> str:
+    lines = map(str.strip, title.replace("\r", "\n").split("\n"))
+    return " ".join(filter(None, lines))
 
 
 def window(log: Interactions, *, start: int, end: int) -> Interactions:
@@ -246,7 +261,9 @@ def to_prepared(
     max_history: int = 10,
     max_eval_history: int | None = None,
 ) -> Prepared:
-    """Drop untitled items, take the k-core (0: all), build the rows and split them ("time" or "leave_one_out").
+    """Make the rows of titled items in the k-core (0: all), and split them ("time" or "leave_one_out").
+
+    Titles are put on one line each.
 
     Args:
       min_history: 1; or 0, with which a user's first event is a row of train, too, without a history.
@@ -258,7 +275,7 @@ def to_prepared(
     """
     if split not in SPLITTERS:
         raise InputError(f"there is no split {split!r}; choose one of {', '.join(SPLITTERS)}")
-    log = take_core(drop_untitled(log), k_core)
+    log = on_one_line(take_core(drop_untitled(log), k_core))
     events = in_sequence(log)
     parts = SPLITTERS[split](events, events.targets(min_history=min_history))
     splits, dropped = dict[str, Rows](), Counter[str](log.dropped)

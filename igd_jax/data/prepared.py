@@ -120,6 +120,8 @@ def assemble(
             )
     if n_blank := sum(not title.strip() for title in titles):
         notes = notes | {"items with a blank title, kept as published": n_blank}
+    if n_broken := sum(map(has_line_break, titles)):
+        notes = notes | {"items with a line break in the title, kept as published": n_broken}
     times, texts = np.concatenate([rows.timestamp for rows in splits.values()]), texts or {}
     shared = [count for count in Counter(titles).values() if count > 1]
     meta = {
@@ -138,6 +140,11 @@ def assemble(
     prepared = Prepared(item_ids, titles, splits, meta, texts, seen_beside_rows)
     meta["fingerprint"] = _fingerprint(prepared)
     return prepared
+
+
+def has_line_break(title: str) -> bool:
+    """Whether a title stands on several lines."""
+    return "\n" in title or "\r" in title
 
 
 def headline(meta: dict[str, Any]) -> str:

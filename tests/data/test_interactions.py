@@ -232,6 +232,13 @@ def test_prepared_drops_untitled_items_before_the_core():
     assert prepared.meta["dropped"]["outside the 2-core: events"] == 1
 
 
+def test_a_title_stands_on_one_line():
+    titles = {"i": "Red \r\n\t Fox  2", "j": "Red  Fox\t2 ", "k": "\nHens\n\n"}
+    prepared = to_prepared(make_log([("a", item, time) for time, item in enumerate("ijkikikikikik")], titles))
+    assert prepared.titles == ["Red Fox  2", "Red  Fox\t2 ", "Hens"]
+    assert prepared.meta["notes"] == {"items with a line break in the title, now a space": 2}
+
+
 def test_unknown_split_is_an_input_error():
     with pytest.raises(InputError, match="no split 'random'; choose one of time, leave_one_out"):
         to_prepared(make_log(random_events(0)), split="random")

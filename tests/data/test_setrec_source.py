@@ -87,10 +87,14 @@ def test_prepared_splits_can_be_stored_with_their_empty_histories(tmp_path):
     assert prepared.titles[17] == "Toy 17"
 
 
-def test_blank_titles_are_kept_and_counted(tmp_path):
+def test_blank_titles_and_line_breaks_in_titles_are_kept_and_counted(tmp_path):
     write(tmp_path)
-    (tmp_path / "titles.json").write_text(json.dumps(["Toy", " ", ""] + ["Toy"] * 58), encoding="utf-8")
-    assert read(tmp_path).meta["notes"]["items with a blank title, kept as published"] == 2
+    titles = ["Toy", " ", "", "To\ny", "To\ry", "Toy\n"] + ["Toy"] * 55
+    (tmp_path / "titles.json").write_text(json.dumps(titles), encoding="utf-8")
+    prepared = read(tmp_path)
+    assert prepared.titles == titles
+    assert prepared.meta["notes"]["items with a blank title, kept as published"] == 2
+    assert prepared.meta["notes"]["items with a line break in the title, kept as published"] == 3
 
 
 def test_pickles_are_refused_with_the_command_that_converts_them(tmp_path):
