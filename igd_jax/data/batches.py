@@ -9,7 +9,7 @@ the vocabulary head can run on target positions alone. Widths come from a short 
 What all prompts begin with, the words of the template before the history, is a shared prefix of one row: a model reads
 it once per batch and not once per row.
 
-Methods that read items instead of text get histories, padded on the left to the longest of the split.
+Methods that read items instead of text get histories, padded on the left to a width for the longest of all examples.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,6 +27,7 @@ from igd_jax.data.examples import Examples
 
 TARGET_WIDTHS = (16, 32, 48, 64, 128, 256, 512)
 PROMPT_WIDTHS = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
+HISTORY_WIDTHS = (10, 20, 30, 50, 75, 100, 150, 200)
 
 
 def steps_per_epoch(n_rows: int, batch_size: int) -> int:
@@ -178,7 +179,8 @@ def make_item_batch(
     """
     assert examples.history is not None
     rows, seed, size = _own_rows(rows, seed, size, own)
-    history, width = examples.history.take(rows), int(examples.history.lengths.max(initial=1))
+    history = examples.history.take(rows)
+    width = padded_width(int(examples.history.lengths.max(initial=1)), HISTORY_WIDTHS)
     target = np.zeros(len(rows), np.int32) if examples.target is None else examples.target[rows].astype(np.int32)
     arrays: dict[str, Any] = {
         "history": _left_padded(history, width),

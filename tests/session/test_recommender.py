@@ -18,6 +18,7 @@ from igd_jax import Answer, Recommender
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.data.prepared import load
+from igd_jax.decoding.engine import start
 from igd_jax.decoding.jump import Jump
 from igd_jax.evaluate import evaluate
 from igd_jax.evaluation.predictions import read_predictions
@@ -278,6 +279,16 @@ def test_a_model_of_items_reads_what_it_knows_and_notes_the_rest(sasrec_run):
         recommender.recommend([{"history": ["My own"]}])
     (bound,) = recommender.recommend([{"history": HISTORY, "candidates": [TITLES[9], TITLES[8]]}])
     assert {result.title for result in bound.results} == {TITLES[9], TITLES[8]}
+
+
+def test_histories_of_many_lengths_are_read_by_few_programs(sasrec_run):
+    recommender, histories = Recommender.load(sasrec_run), [(TITLES * 2)[:n] for n in (1, 2, 3, 4, 5, 40)]
+    n_before = start._cache_size()
+    alone = [recommender.recommend(history) for history in histories]
+    assert start._cache_size() - n_before == 2
+    together = recommender.recommend([{"history": history} for history in histories])
+    assert _titles(together) == _titles(alone)
+    np.testing.assert_allclose(_scores(together), _scores(alone), atol=1e-5)
 
 
 # ------------------------------------------------------------------------------------------------------------ notebooks
