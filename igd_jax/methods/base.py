@@ -57,6 +57,7 @@ class Context:
     Attributes:
       index: items, with the candidates of training or of decoding.
       texts: further texts of the items, as in `data.prepared.Prepared`.
+      longest_history: number of items of the longest history of train; 0 for an exported run, which has no rows.
       tokenizer: tokenizer of prompts and titles.
       prompts: prompts around histories.
       backbone: function that makes the untrained backbone, from a Hugging Face folder or with random weights.
@@ -68,6 +69,7 @@ class Context:
 
     index: ItemIndex
     texts: Mapping[str, Sequence[str]]
+    longest_history: int
     tokenizer: Tokenizer
     prompts: Prompts
     backbone: Callable[[], Decoder | T5]

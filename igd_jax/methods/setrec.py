@@ -98,7 +98,9 @@ class SETRec(Method):
       missing: ``zero`` replaces rows of features that are not finite by zeros; empty refuses them.
       sampled_items: number of items in the softmax in addition to the targets of a micro-batch, drawn uniformly at each
         step, without correction for the sampling; 0 = all items.
-      positions: ``contiguous``, or ``published``, where padding is counted and there is a gap after the history.
+      positions: ``contiguous``, or ``published``, where padding is counted and there is a gap after the history. The
+        authors pad to the longest history of a batch; here what counts is the longest of train, or a longer history
+        itself, so that an answer does not depend on the requests beside it.
       attention: ``sparse``, as the paper has it: tokens of an item do not see each other, nor do queries; ``dense``,
         where they do; or, for a T5, ``published``, the dense one of the authors' code, which also adds 1 to each
         query's logit of itself.
@@ -153,7 +155,7 @@ class SETRec(Method):
         self._n_semantic, self._alpha, self._beta, self._sampled = n_semantic, alpha, beta, sampled_items
         self._collaborative, self._features, self._missing = collaborative, features, missing
         self._pooling, self._text_model = pooling, text_model
-        self._collaborative_token, self._gap = collaborative_token, positions == "published"
+        self._collaborative_token, self._counts_padding = collaborative_token, positions == "published"
         self._attention, self._trained_queries = attention, trained_queries
         self.backbones = ("t5",) if attention == "published" else ("decoder", "t5")
 
@@ -184,7 +186,7 @@ class SETRec(Method):
             tokens,
             instruction=instruction,
             response=response,
-            gap=self._gap,
+            n_counted=context.longest_history if self._counts_padding else None,
             query_scale=0.02 if isinstance(backbone, T5) else 1.0,
             rngs=rngs,
             attention=self._attention,

@@ -44,7 +44,12 @@ class Layout(NamedTuple):
 
 
 def lay_out(
-    history_mask: Bool[Array, "B J"], *, n_instruction: int, n_response: int, n_tokens: int, gap: bool
+    history_mask: Bool[Array, "B J"],
+    *,
+    n_instruction: int,
+    n_response: int,
+    n_tokens: int,
+    n_counted: int | None = None,
 ) -> Layout:
     """Number the tokens of instruction, history and response.
 
@@ -52,29 +57,30 @@ def lay_out(
 
         tokens        i  .  .  a  a  b  b  r  q  q
         group         0  1  1  2  2  3  3  4
-        contiguous    0  0  0  1  1  2  2  3  4  5      padding is not counted
-        gap           0  1  1  2  2  3  3  7  8  9      published: padding is counted; later tokens have raw indices
+        contiguous    0  0  0  1  1  2  2  3  4  5      n_counted None: padding is not counted
+        published     0  1  1  2  2  3  3  7  8  9      n_counted 3: padding is counted; later tokens have raw indices
 
     Args:
       history_mask: True on real items.
       n_instruction, n_response: number of tokens before and after the history.
       n_tokens: Z.
-      gap: whether positions are those of the published code.
+      n_counted: number of items to which the published code would pad, whose positions are wanted, whatever the
+        padding here; longer histories count as they are. None = padding is not counted.
     """
-    n_items = history_mask.shape[1]
-    before, after = jnp.arange(n_instruction), n_instruction + n_items + jnp.arange(n_response)
-    group = jnp.concatenate([before, n_instruction + jnp.repeat(jnp.arange(n_items), n_tokens), after])
+    n_rows, n_items = history_mask.shape
+    before, item = jnp.arange(n_instruction), jnp.arange(n_items)
+    end = n_instruction + n_items + jnp.arange(n_response)
+    group = jnp.concatenate([before, n_instruction + jnp.repeat(item, n_tokens), end])
     of_items = jnp.repeat(history_mask, n_tokens, axis=1)
     valid = jnp.pad(of_items, ((0, 0), (n_instruction, n_response)), constant_values=True)
-    n_before = len(group)
-    place = jnp.concatenate([group, n_instruction + n_items + n_response + jnp.arange(n_tokens)])
-    if gap:
-        raw = jnp.arange(len(place))
-        place = jnp.where(raw < n_instruction + n_items * n_tokens, place, raw)
-    padding = jnp.where(gap, 0, (~history_mask).sum(axis=1, dtype=jnp.int32))
-    positions = jnp.maximum(place[None] - padding[:, None], 0)
-    positions = jnp.where((place < n_instruction)[None], place[None], positions)
-    return Layout(group, valid, positions[:, :n_before], positions[:, n_before:])
+    counted = history_mask.sum(axis=1, dtype=jnp.int32)[:, None]
+    if n_counted is not None:
+        counted = jnp.maximum(counted, n_counted)
+    place = jnp.maximum(n_instruction + counted - n_items + item[None], 0)  # of items; the newest is the last column
+    after = n_instruction + counted * (1 if n_counted is None else n_tokens) + jnp.arange(n_response + n_tokens)[None]
+    begin = jnp.broadcast_to(before[None], (n_rows, n_instruction))
+    positions = jnp.concatenate([begin, jnp.repeat(place, n_tokens, axis=1), after[:, :n_response]], axis=1)
+    return Layout(group, valid, positions, after[:, n_response:])
 
 
 def apart(group: Int[Array, " T"]) -> Bool[Array, "T T"]:
@@ -89,7 +95,7 @@ class SetModel(nnx.Module):
       backbone: model that reads embeddings; trained with the rest, at least its adapters.
       tokens: tokens of the items, of the backbone's width.
       instruction, response: ids before and after the history.
-      gap: whether positions are those of the published code.
+      n_counted: as in `lay_out`.
       query_scale: standard deviation of the initial queries; published: 1 for a decoder, 0.02 for a T5.
       rngs: source of random numbers.
       attention: one of `ATTENTIONS`; ``published`` only for a T5.
@@ -103,13 +109,13 @@ class SetModel(nnx.Module):
         *,
         instruction: Int[Array, " i"],
         response: Int[Array, " r"],
-        gap: bool,
+        n_counted: int | None = None,
         query_scale: float,
         rngs: nnx.Rngs,
         attention: str = "sparse",
         trains_queries: bool = True,
     ):
-        self.backbone, self.tokens, self.gap, self.attention = backbone, tokens, gap, attention
+        self.backbone, self.tokens, self.n_counted, self.attention = backbone, tokens, n_counted, attention
         self.instruction, self.response = Frozen(instruction), Frozen(response)
         queries = query_scale * jax.random.normal(rngs.params(), (tokens.n_tokens, tokens.width))
         self.queries = nnx.Param(queries) if trains_queries else Frozen(queries)
@@ -130,7 +136,11 @@ class SetModel(nnx.Module):
         n_rows, n_tokens = len(history), history.shape[2]
         n_instruction, n_response = len(self.instruction[...]), len(self.response[...])
         layout = lay_out(
-            history_mask, n_instruction=n_instruction, n_response=n_response, n_tokens=n_tokens, gap=self.gap
+            history_mask,
+            n_instruction=n_instruction,
+            n_response=n_response,
+            n_tokens=n_tokens,
+            n_counted=self.n_counted,
         )
         words = [self.backbone.embed[...][ids[...]] for ids in (self.instruction, self.response)]
         before, after = (jnp.broadcast_to(word, (n_rows, *word.shape)).astype(self.backbone.dtype) for word in words)

@@ -74,10 +74,11 @@ class Session:
 
     def context(self, index: ItemIndex) -> Context:
         """Context of the method, with the candidates of `index`."""
-        seed = self.settings.train.seed
+        seed, train = self.settings.train.seed, self.prepared.splits.get("train")
         return Context(
             index=index,
             texts=self.prepared.texts,
+            longest_history=0 if train is None else int(train.history.lengths.max()),
             tokenizer=self.tokenizer,
             prompts=self.prompts,
             backbone=partial(

@@ -47,7 +47,7 @@ class Golden:
         save_file(found, folder / "model.safetensors")
         return load_backbone(folder)
 
-    def model(self, folder: Path, *, gap: bool, published: bool = False) -> SetModel:
+    def model(self, folder: Path, *, published: bool = False) -> SetModel:
         """The model of the authors in our variables."""
         rngs = nnx.Rngs(0)
         ids = [jnp.asarray(self.arrays[f"{name}_ids"][0], jnp.int32) for name in ("instruct", "response")]
@@ -66,8 +66,8 @@ class Golden:
                 set_linear(layer, self.weights, f"tokenizer.{theirs}.mlp_layers.{number}")
         assert tokens.n_tokens == self.case["n_query"]
         model = SetModel(
-            self.backbone(folder), tokens, instruction=ids[0], response=ids[1], gap=gap, query_scale=1.0, rngs=rngs,
-            attention="published" if published else "sparse",
+            self.backbone(folder), tokens, instruction=ids[0], response=ids[1], query_scale=1.0, rngs=rngs,
+            n_counted=self.batch.history.shape[1], attention="published" if published else "sparse",
         )  # fmt: skip
         (query,) = [x for name, x in self.weights.items() if name.endswith(("query.weight", "query_emb.weight"))]
         model.queries[...] = jnp.asarray(query)
@@ -115,7 +115,7 @@ CASES = {
 def test_outputs_scores_and_loss_are_those_of_the_published_code(case, request, tmp_path):
     name, prefix, published = CASES[case]
     golden = golden_of(name, request)
-    model = golden.model(tmp_path, gap=True, published=published)
+    model = golden.model(tmp_path, published=published)
     asked, scores = ask(model, golden.batch)
     np.testing.assert_allclose(asked.swapaxes(0, 1), golden.arrays[f"{prefix}query_output"], atol=1e-5)
     np.testing.assert_allclose(scores, golden.arrays[f"{prefix}scores"], atol=1e-4)
@@ -128,9 +128,7 @@ def test_lists_are_those_of_the_published_ranking_scores(case, request, tmp_path
     name, prefix, published = CASES[case]
     golden = golden_of(name, request)
     index = index_of([f"item {number}" for number in range(37)])
-    ranked = rank(
-        SETRec(n_semantic=3, beta=0.1), golden.model(tmp_path, gap=True, published=published), golden.batch, index
-    )
+    ranked = rank(SETRec(n_semantic=3, beta=0.1), golden.model(tmp_path, published=published), golden.batch, index)
     theirs = golden.arrays["ranking_scores_beta_0_1" if name == "setrec" else f"{prefix}ranking"]
     np.testing.assert_allclose(ranked.scores, -np.sort(-theirs, axis=1)[:, :8], atol=1e-4)
     best = index.catalog.row_of_item[np.argsort(-theirs, axis=1, kind="stable")[:, :8]]
@@ -140,7 +138,7 @@ def test_lists_are_those_of_the_published_ranking_scores(case, request, tmp_path
 def test_the_published_query_mask_of_the_t5_is_none(request, tmp_path):
     golden = golden_of("setrec_t5", request)
     for published in (True, False):
-        model = golden.model(tmp_path, gap=True, published=published)
+        model = golden.model(tmp_path, published=published)
         before, _ = ask(model, golden.batch)
         model.queries[...] = model.queries[...].at[2].add(1.0)
         after, _ = ask(model, golden.batch)

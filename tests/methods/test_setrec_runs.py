@@ -14,7 +14,7 @@ from flax import nnx
 from safetensors.numpy import load_file
 from setrec_calls import INDEX, TOKENIZER, batch_of, loss_of, rank
 
-from igd_jax import evaluate, recommend, train
+from igd_jax import Recommender, evaluate, recommend, train
 from igd_jax.core.errors import InputError
 from igd_jax.data.tokenizer import train_tokenizer
 from igd_jax.methods.setrec import SETRec
@@ -97,21 +97,21 @@ def test_a_t5_drops_out_where_rows_have_seeds_and_nothing_else_changes():
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["decoder", "t5"])
 def test_a_run_learns_to_recommend_and_its_command_lines_agree(backbone, tiny, sasrec_run, tmp_path):
-    """The decoder with vectors of a SASRec run; the T5, which learns at a lower rate, with vectors of its own."""
+    """The decoder with vectors of a SASRec run and published positions; the T5 learns its own, at a lower rate."""
     workdir, file, width = tmp_path / "run", tmp_path / "setrec.py", {"decoder": 32, "t5": 64}[backbone]
     changes = {"train.learning_rate": 5e-3, "train.num_steps": 150}
     changes |= {"train.checkpoint_every_steps": 150, "train.eval_every_steps": 150}
     if backbone == "t5":
         changes |= {"model.path": "", "model.config": "t5-pico", "tokenizer.path": str(tiny / "model")}
         changes |= {"model.dropout": 0.0, "train.learning_rate": 2e-3}
-    vectors = str(sasrec_run) if backbone == "decoder" else ""
+    vectors, positions = (str(sasrec_run), "published") if backbone == "decoder" else ("", "contiguous")
     file.write_text(
         f"import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})\n"
         "from pathlib import Path\nfrom tiny_run import tiny_config\nfrom configs import setrec\n"
         "def get_config():\n"
         f"    config = tiny_config(Path({str(tiny)!r}), {changes!r})\n"
         "    config.method = setrec.get_config().method\n"
-        f"    config.method.args.update(n_semantic=1, collaborative={vectors!r})\n"
+        f"    config.method.args.update(n_semantic=1, collaborative={vectors!r}, positions={positions!r})\n"
         "    return config\n",
         encoding="utf-8",
     )
@@ -133,4 +133,8 @@ def test_a_run_learns_to_recommend_and_its_command_lines_agree(backbone, tiny, s
     assert (done.code, done.err.count("Error")) == (0, 0), done.err
     found = json.loads(done.out)
     assert tiny_run.TITLES[7] in [one["title"] for one in found]
-    assert [one["score"] for one in found] == sorted((one["score"] for one in found), reverse=True)
+    scores = [one["score"] for one in found]
+    assert scores == sorted(scores, reverse=True)
+    longer = {"history": tiny_run.TITLES[:12]}
+    beside, _ = Recommender.load(workdir).recommend([{"history": tiny_run.TITLES[5:7]}, longer], k=4)
+    np.testing.assert_allclose([result.score for result in beside.results], scores, rtol=1e-4)

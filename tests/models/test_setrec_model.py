@@ -30,7 +30,7 @@ MASK = jnp.asarray([[False, True, True], [True, True, True]])
 def make(
     kind: str,
     *,
-    gap: bool = False,
+    n_counted: int | None = None,
     attention: str = "sparse",
     n_tokens: int = N_TOKENS,
     t5: T5Config = T5_CONFIG,
@@ -49,8 +49,8 @@ def make(
         n_semantic=n_tokens - collaborative, width=WIDTH, rngs=rngs,
     )  # fmt: skip
     return SetModel(
-        backbone, tokens, instruction=jnp.asarray([4, 5]), response=jnp.asarray([6]), gap=gap, query_scale=1.0,
-        rngs=rngs, attention=attention,
+        backbone, tokens, instruction=jnp.asarray([4, 5]), response=jnp.asarray([6]), n_counted=n_counted,
+        query_scale=1.0, rngs=rngs, attention=attention,
     )  # fmt: skip
 
 
@@ -77,9 +77,12 @@ def differs(a, b) -> np.ndarray:
 # -------------------------------------------------------------------------------------------------------------- layout
 def test_positions_and_groups_are_the_rows_of_the_docstring():
     mask = jnp.asarray([[False, True, True]])
-    expected = {False: [0, 0, 0, 1, 1, 2, 2, 3, 4, 5], True: [0, 1, 1, 2, 2, 3, 3, 7, 8, 9]}
-    for gap, rows in expected.items():
-        layout = lay_out(mask, n_instruction=1, n_response=1, n_tokens=2, gap=gap)
+    expected = {
+        None: [0, 0, 0, 1, 1, 2, 2, 3, 4, 5], 1: [0, 0, 0, 1, 1, 2, 2, 5, 6, 7], 3: [0, 1, 1, 2, 2, 3, 3, 7, 8, 9],
+        4: [0, 2, 2, 3, 3, 4, 4, 9, 10, 11],
+    }  # fmt: skip
+    for n_counted, rows in expected.items():
+        layout = lay_out(mask, n_instruction=1, n_response=1, n_tokens=2, n_counted=n_counted)
         assert layout.group.tolist() == [0, 1, 1, 2, 2, 3, 3, 4]
         assert layout.valid[0].tolist() == [True, False, False, True, True, True, True, True]
         assert [*layout.positions[0].tolist(), *layout.query_positions[0].tolist()] == rows
@@ -147,7 +150,7 @@ def test_dense_attention_of_a_decoder_is_the_plain_causal_one(history):
         items = history[row, is_read].reshape(-1, WIDTH)
         words = embed[model.instruction[...]], items, embed[model.response[...]], model.queries[...]
         read = jnp.concatenate(words)[None]
-        place = lay_out(jnp.ones((1, is_read.sum()), bool), n_instruction=2, n_response=1, n_tokens=3, gap=False)
+        place = lay_out(jnp.ones((1, is_read.sum()), bool), n_instruction=2, n_response=1, n_tokens=3)
         positions = jnp.concatenate([place.positions, place.query_positions], axis=1)
         hidden, _ = nnx.jit(lambda decoder, x, n: decoder(x, positions=n, visible=Causal(jnp.ones(n.shape, bool))))(
             model.backbone, read, positions
@@ -202,13 +205,15 @@ def test_every_item_of_the_history_counts_and_padding_does_not(model, history):
 
 
 @pytest.mark.parametrize("kind", ["decoder", "t5"])
-def test_more_padding_changes_nothing_unless_positions_are_as_published(kind, history):
+def test_more_padding_changes_nothing(kind, history):
     wide = jnp.pad(history, ((0, 0), (2, 0), (0, 0), (0, 0)))
-    wide_mask = jnp.pad(MASK, ((0, 0), (2, 0)))
-    model = make(kind)
-    np.testing.assert_allclose(ask(model, wide, wide_mask), ask(model, history, MASK), atol=1e-4)
-    published = make(kind, gap=True)
-    assert differs(ask(published, wide, wide_mask), ask(published, history, MASK)).any()
+    wide_mask, found = jnp.pad(MASK, ((0, 0), (2, 0))), {}
+    for n_counted in (None, 2, 4):
+        model = make(kind, n_counted=n_counted)
+        found[n_counted] = ask(model, history, MASK)
+        np.testing.assert_allclose(ask(model, wide, wide_mask), found[n_counted], atol=1e-4)
+    assert differs(found[None], found[2]).any()
+    assert differs(found[2], found[4]).any()
 
 
 def test_an_empty_history_has_finite_answers(model, history):

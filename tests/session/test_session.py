@@ -9,6 +9,7 @@ import pytest
 import tiny_run
 from runs import session_of
 
+from igd_jax.data.prepared import load
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.session import session
 from igd_jax.session.input import micro_batches
@@ -22,6 +23,11 @@ def test_rows_that_are_evenly_spread_can_stand_for_all(tiny, tmp_path):
     np.testing.assert_array_equal(run.rows("train").timestamp, spread.timestamp)
     np.testing.assert_array_equal(run.index.counts, np.bincount(spread.target, minlength=len(tiny_run.TITLES)))
     np.testing.assert_array_equal(run.seen, spread.seen(len(tiny_run.TITLES)))
+
+
+def test_a_method_knows_the_longest_history_of_train(tiny, tmp_path):
+    run = session_of(tiny_run.tiny_config(tiny), tmp_path)
+    assert run.context(run.index).longest_history == load(tiny / "data").splits["train"].history.lengths.max()
 
 
 def test_the_fingerprint_of_a_run_is_that_of_its_rows(tiny, tmp_path, monkeypatch):
