@@ -8,10 +8,10 @@ from tiny_run import HF_CONFIG, TITLES, context_of, decode_options
 
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import Recommendations, TextBatch
-from igd_jax.data.remainders import remainders
+from igd_jax.data.remainders import Remainders, remainders
 from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
 from igd_jax.decoding.engine import recommend
-from igd_jax.decoding.grounding import Trims, embed_texts
+from igd_jax.decoding.grounding import embed_texts
 from igd_jax.items.index import ItemIndex, build_index
 from igd_jax.methods.bigrec import BIGRec, Grounding
 from igd_jax.models.decoder import Decoder
@@ -38,9 +38,9 @@ def index_over(candidates: np.ndarray) -> ItemIndex:
     return build_index(TITLES, TOKENIZER.encode_titles(TITLES), COUNTS, candidates=candidates)
 
 
-def trims_of(tokenizer: Tokenizer, *, quote: str = "") -> Trims:
+def remainders_of(tokenizer: Tokenizer, *, quote: str = "") -> Remainders:
     """What remains of each token at the ends of a text."""
-    return Trims(*map(jnp.asarray, remainders(tokenizer, vocab_size=HF_CONFIG["vocab_size"], quote=quote)))
+    return Remainders(*map(jnp.asarray, remainders(tokenizer, vocab_size=HF_CONFIG["vocab_size"], quote=quote)))
 
 
 def engine_of(method: BIGRec, model: Decoder, index: ItemIndex, *, top_k: int = K, **context) -> Grounding:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Int
 
@@ -9,7 +10,7 @@ from igd_jax.data.tokenizer import Tokenizer
 
 
 class Remainders(NamedTuple):
-    """For each token of the vocabulary what remains of it, in one place of a text: itself, another token, or -1.
+    """For each token of the vocabulary what remains of it, in one place of a text: itself, another token, or -1; int32.
 
     Attributes:
       end: before a newline, or EOS; another token if the characters before the newline, without quotes, are one.
@@ -17,30 +18,30 @@ class Remainders(NamedTuple):
       closing: at the end of a text, without quotes.
     """
 
-    end: Int[np.ndarray, " V"]
-    opening: Int[np.ndarray, " V"]
-    closing: Int[np.ndarray, " V"]
+    end: Int[np.ndarray | jax.Array, " V"]
+    opening: Int[np.ndarray | jax.Array, " V"]
+    closing: Int[np.ndarray | jax.Array, " V"]
 
 
 def remainders(tokenizer: Tokenizer, *, vocab_size: int, quote: str) -> Remainders:
-    """The remainders of all tokens; a token whose letters beside a quote are not one token stays as it is.
+    """The remainders of all tokens, NumPy arrays; a token whose letters beside a quote are not one token stays whole.
 
     Args:
       vocab_size: number of ids that the model embeds.
       quote: mark around each text; empty if there is none.
     """
-    found = Remainders(*(np.arange(max(vocab_size, tokenizer.vocab_size), dtype=np.int32) for _ in range(3)))
+    end, opening, closing = (np.arange(max(vocab_size, tokenizer.vocab_size), dtype=np.int32) for _ in range(3))
     for token in range(tokenizer.vocab_size):
         text = tokenizer.decode([token])
         before, newline, _ = text.partition("\n")
         if newline:
-            found.end[token] = _as_token(tokenizer, before.rstrip(quote), otherwise=-1)
+            end[token] = _as_token(tokenizer, before.rstrip(quote), otherwise=-1)
         if quote and text.startswith(quote):
-            found.opening[token] = _as_token(tokenizer, text.lstrip(quote), otherwise=token)
+            opening[token] = _as_token(tokenizer, text.lstrip(quote), otherwise=token)
         if quote and text.endswith(quote):
-            found.closing[token] = _as_token(tokenizer, text.rstrip(quote), otherwise=token)
-    found.end[tokenizer.eos] = -1
-    return found
+            closing[token] = _as_token(tokenizer, text.rstrip(quote), otherwise=token)
+    end[tokenizer.eos] = -1
+    return Remainders(end, opening, closing)
 
 
 def _as_token(tokenizer: Tokenizer, text: str, *, otherwise: int) -> int:

@@ -20,6 +20,7 @@ from igd_jax.core.log import Progress
 from igd_jax.core.map_rows import deal_rows, in_groups, map_rows
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.sharding import put, replicated
+from igd_jax.data.remainders import Remainders
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.visibility import Causal, positions_of
 
@@ -53,23 +54,8 @@ def make_titles(embeddings: Float[np.ndarray, "N D"]) -> TitleEmbeddings:
     return TitleEmbeddings(jnp.asarray(centred), jnp.asarray(np.square(centred).sum(axis=1)), jnp.asarray(mean))
 
 
-@no_type_check  # as a pytree it also holds shardings
-@struct.dataclass
-class Trims:
-    """For each token of the vocabulary what remains of it, in one place of a text: itself, another token, or -1.
-
-    Attributes:
-      end: where a text ends: of EOS nothing, and of a token with a newline what stands before it.
-      opening, closing: of the first and of the last token, without quotes.
-    """
-
-    end: Int[Array, " V"]
-    opening: Int[Array, " V"]
-    closing: Int[Array, " V"]
-
-
 def cut(
-    tokens: Int[Array, "n T"], lengths: Int[Array, " n"], trims: Trims
+    tokens: Int[Array, "n T"], lengths: Int[Array, " n"], remainders: Remainders
 ) -> tuple[Int[Array, "n T"], Int[Array, " n"]]:
     r"""Cut texts before their first newline or EOS, and then take off quotes; at least one token is kept.
 
@@ -83,23 +69,23 @@ def cut(
     Args:
       tokens: ids of each text.
       lengths: length of each text in tokens; the rest is padding.
-      trims: what remains of each token.
+      remainders: what remains of each token.
 
     Returns:
       Tokens, arbitrary beyond the new lengths, and the new lengths, at least 1 even for empty texts.
     """
     place = jnp.arange(tokens.shape[1])[None]
-    left = trims.end[tokens]
+    left = remainders.end[tokens]
     is_end = (left != tokens) & (place < lengths[:, None])
     first = jnp.where(is_end.any(axis=1), is_end.argmax(axis=1), lengths)
     stays = is_end & (left >= 0) & (place == first[:, None])
     tokens, lengths = jnp.where(stays, left, tokens), first + stays.any(axis=1).astype(first.dtype)
 
-    left, is_last = trims.closing[tokens], place == lengths[:, None] - 1
+    left, is_last = remainders.closing[tokens], place == lengths[:, None] - 1
     tokens = jnp.where(is_last & (left >= 0), left, tokens)
     lengths = lengths - (is_last & (left < 0)).any(axis=1).astype(lengths.dtype)
 
-    left, is_first = trims.opening[tokens], place == 0
+    left, is_first = remainders.opening[tokens], place == 0
     tokens = jnp.where(is_first & (left >= 0), left, tokens)
     is_gone = (left[:, 0] < 0) & (lengths > 1)
     tokens = jnp.where(is_gone[:, None], jnp.roll(tokens, -1, axis=1), tokens)
@@ -124,15 +110,17 @@ def embed_texts(
     return jnp.take_along_axis(hidden, (lengths - 1)[:, None, None], axis=1)[:, 0].astype(jnp.float32)
 
 
-def embed_rows(model: Decoder, rows: Ragged, trims: Trims, *, bos: int | None, mesh: Mesh) -> Float[np.ndarray, "N D"]:
+def embed_rows(
+    model: Decoder, rows: Ragged, remainders: Remainders, *, bos: int | None, mesh: Mesh
+) -> Float[np.ndarray, "N D"]:
     """Embeddings of many rows, cut like generated texts; batches have few shapes and are divided among devices."""
     graph, state = nnx.split(model)
-    held = put((state, trims), replicated(mesh))
+    held = put((state, remainders), replicated(mesh))
 
     @jax.jit
     def embed(held: Any, tokens: Int[Array, "n T"], lengths: Int[Array, " n"]) -> Float[Array, "n D"]:
-        state, trims = held
-        return embed_texts(nnx.merge(graph, state), *cut(tokens, lengths, trims), bos=bos)
+        state, remainders = held
+        return embed_texts(nnx.merge(graph, state), *cut(tokens, lengths, remainders), bos=bos)
 
     def answer(group: Int[np.ndarray, " n"]) -> Float[Array, "m D"]:
         part = rows.take(group)

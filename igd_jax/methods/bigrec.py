@@ -18,12 +18,11 @@ from jaxtyping import Array, Float, Int
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.types import Recommendations, TextBatch
-from igd_jax.data.remainders import remainders
+from igd_jax.data.remainders import Remainders, remainders
 from igd_jax.data.title_embeddings import kept_embeddings
 from igd_jax.decoding.engine import Engine, OneCall
 from igd_jax.decoding.grounding import (
     TitleEmbeddings,
-    Trims,
     adjusted,
     collaborative_weight,
     cut,
@@ -65,7 +64,7 @@ class Grounding(OneCall):
       embedder: graph and state of the model that embeds; None if the same model writes and embeds.
       titles: embeddings of the candidates' rows.
       row: catalogue row of each embedding.
-      trims: what remains of each token at the ends of a text; see `grounding.cut`.
+      remainders: what remains of each token at the ends of a text; see `grounding.cut`.
       popularity: W of each embedding if the statistic is popularity.
       item, item_title: candidate items and the index of each one's embedding, ascending by that index.
       statistic: origin of W; see `BIGRec`.
@@ -83,7 +82,7 @@ class Grounding(OneCall):
     embedder: Any
     titles: TitleEmbeddings
     row: Int[Array, " n"]
-    trims: Trims
+    remainders: Remainders
     popularity: Float[Array, " n"]
     item: Int[Array, " I"]
     item_title: Int[Array, " I"]
@@ -116,7 +115,7 @@ class Grounding(OneCall):
         n_rows, n_texts = len(texts.lengths), self.n_grounded
         lengths = texts.lengths[:, :n_texts]
         tokens = texts.tokens[:, :n_texts].reshape(n_rows * n_texts, -1)
-        embedded = embed_texts(embedder, *cut(tokens, lengths.reshape(-1), self.trims), bos=self.bos)
+        embedded = embed_texts(embedder, *cut(tokens, lengths.reshape(-1), self.remainders), bos=self.bos)
         distance = distances(embedded, self.titles).reshape(n_rows, n_texts, -1)
         if self.statistic:
             distance = adjusted(distance, self._statistic(batch), self.gamma)
@@ -218,14 +217,14 @@ class BIGRec(Method):
         title = np.searchsorted(rows, index.catalog.row_of_item[items])
         by_title = np.argsort(title, kind="stable")
         found = remainders(tokenizer, vocab_size=embedder.config.vocab_size, quote=context.prompts.quote)
-        trims = Trims(*map(jnp.asarray, found))
-        titles = self._titles(context, embedder, index.catalog.tokens.take(rows), trims)
+        left = Remainders(*map(jnp.asarray, found))
+        titles = self._titles(context, embedder, index.catalog.tokens.take(rows), left)
         return Grounding(
             *nnx.split(model),
             embedder=nnx.split(embedder) if self._by_base else None,
             titles=titles,
             row=jnp.asarray(rows, jnp.int32),
-            trims=trims,
+            remainders=left,
             popularity=min_max(jnp.asarray(index.catalog.counts[rows], jnp.float32)),
             item=jnp.asarray(items[by_title], jnp.int32),
             item_title=jnp.asarray(title[by_title], jnp.int32),
@@ -240,7 +239,7 @@ class BIGRec(Method):
             bos=tokenizer.bos,
         )
 
-    def _titles(self, context: Context, embedder: Decoder, rows: Ragged, trims: Trims) -> TitleEmbeddings:
+    def _titles(self, context: Context, embedder: Decoder, rows: Ragged, left: Remainders) -> TitleEmbeddings:
         """Embeddings of candidates, from a file or computed."""
         embeddings = kept_embeddings(
             embedder,
@@ -249,7 +248,7 @@ class BIGRec(Method):
             quote=context.prompts.quote,
             given=self._embeddings_file,
             cache=context.cache,
-            compute=lambda: embed_rows(embedder, rows, trims, bos=context.tokenizer.bos, mesh=context.mesh),
+            compute=lambda: embed_rows(embedder, rows, left, bos=context.tokenizer.bos, mesh=context.mesh),
         )
         return make_titles(embeddings)
 

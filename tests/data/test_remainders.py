@@ -4,33 +4,33 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tokenizers
-from bigrec_calls import TOKENIZER, trims_of
+from bigrec_calls import TOKENIZER, remainders_of
 from tiny_run import HF_CONFIG, TITLES
 from tokenizers import models
 
 from igd_jax.core.ragged import Ragged
-from igd_jax.data.remainders import remainders
+from igd_jax.data.remainders import Remainders, remainders
 from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
-from igd_jax.decoding.grounding import Trims, cut
+from igd_jax.decoding.grounding import cut
 
 
 @pytest.fixture(scope="module")
-def qwen(shared) -> tuple[Tokenizer, Trims]:
+def qwen(shared) -> tuple[Tokenizer, Remainders]:
     tokenizer = load_tokenizer(shared / "data" / "qwen2.5-tokenizer")
-    return tokenizer, Trims(*map(jnp.asarray, remainders(tokenizer, vocab_size=tokenizer.vocab_size, quote='"')))
+    return tokenizer, Remainders(*map(jnp.asarray, remainders(tokenizer, vocab_size=tokenizer.vocab_size, quote='"')))
 
 
-def cut_rows(rows: Ragged, trims: Trims) -> list[list[int]]:
-    tokens, lengths = cut(jnp.asarray(rows.pad(int(rows.lengths.max()))), jnp.asarray(rows.lengths), trims)
+def cut_rows(rows: Ragged, left: Remainders) -> list[list[int]]:
+    tokens, lengths = cut(jnp.asarray(rows.pad(int(rows.lengths.max()))), jnp.asarray(rows.lengths), left)
     return [row[:length].tolist() for row, length in zip(np.asarray(tokens), np.asarray(lengths), strict=True)]
 
 
 @pytest.mark.parametrize("around", [("", "\n"), ('"', '"\n'), ('"', '"')])
 def test_cut_rows_of_the_catalogue_are_the_ids_of_their_titles(around):
-    trims = trims_of(TOKENIZER, quote=around[0])
-    assert len(trims.end) == len(trims.opening) == len(trims.closing) == HF_CONFIG["vocab_size"]
-    assert cut_rows(TOKENIZER.encode_titles(TITLES, *around), trims) == TOKENIZER.encode(TITLES)
+    left = remainders_of(TOKENIZER, quote=around[0])
+    assert len(left.end) == len(left.opening) == len(left.closing) == HF_CONFIG["vocab_size"]
+    assert cut_rows(TOKENIZER.encode_titles(TITLES, *around), left) == TOKENIZER.encode(TITLES)
 
 
 def tokenizer_of(tokens: list[str], merges: list[tuple[str, str]]) -> Tokenizer:
@@ -69,11 +69,11 @@ def test_of_a_token_with_a_quote_and_a_newline_stays_what_stands_before_both():
 
 @pytest.mark.parametrize("template", ["d3", "msl"])
 def test_real_titles_in_quotes_are_cut_to_their_words_with_the_tokenizer_of_qwen(shared, qwen, template):
-    tokenizer, trims = qwen
+    tokenizer, left = qwen
     lines = (shared / "data" / "amazon_books" / "Amazon_Books.info.txt").read_text(encoding="utf-8").splitlines()
     titles = [line.rpartition("\t")[0].strip().strip('"') for line in lines[:1000]]
     around = filled(template, category="books").around
-    found = cut_rows(tokenizer.encode_titles(titles, *around), trims)
+    found = cut_rows(tokenizer.encode_titles(titles, *around), left)
     assert [tokenizer.decode(ids) for ids in found] == titles
     same = [a == b for a, b in zip(found, tokenizer.encode(titles), strict=True)]
     assert np.mean(same) > 0.94  # others begin or end with a word that is split otherwise beside a quote

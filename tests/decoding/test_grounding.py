@@ -7,8 +7,8 @@ import pytest
 from flax import nnx
 from tiny_run import HF_CONFIG
 
+from igd_jax.data.remainders import Remainders
 from igd_jax.decoding.grounding import (
-    Trims,
     adjusted,
     cut,
     distances,
@@ -23,12 +23,12 @@ from igd_jax.models.visibility import Causal, positions_of
 
 EOS, NEWLINE, PAREN, PAREN_NEWLINE, QUOTE, PAREN_QUOTE, QUOTE_NEWLINE = range(7)
 OTHERS = [7, 8, 9]
-UNQUOTED = Trims(
+UNQUOTED = Remainders(
     end=jnp.array([-1, -1, PAREN, PAREN, QUOTE, PAREN_QUOTE, QUOTE, *OTHERS], jnp.int32),
     opening=jnp.arange(10, dtype=jnp.int32),
     closing=jnp.arange(10, dtype=jnp.int32),
 )
-QUOTED = UNQUOTED.replace(
+QUOTED = UNQUOTED._replace(
     opening=UNQUOTED.opening.at[QUOTE].set(-1), closing=UNQUOTED.closing.at[QUOTE].set(-1).at[PAREN_QUOTE].set(PAREN)
 )
 

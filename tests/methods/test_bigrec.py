@@ -208,7 +208,7 @@ def test_quotes_of_a_template_are_neither_embedded_nor_in_what_is_compared(index
     embeddings = [np.asarray(engine.titles.centred) + np.asarray(engine.titles.mean) for engine in (plain, found)]
     row_of = [each.catalog.row_of_item for each in (index, quoted)]
     np.testing.assert_allclose(embeddings[0][row_of[0]], embeddings[1][row_of[1]], rtol=1e-5, atol=1e-5)
-    assert found.trims.opening[TOKENIZER.encode(['"'])[0][0]] == -1
+    assert found.remainders.opening[TOKENIZER.encode(['"'])[0][0]] == -1
     assert found.min_new_tokens == 3
 
 

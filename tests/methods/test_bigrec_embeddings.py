@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from bigrec_calls import TOKENIZER, embed, engine_of, index_over, trims_of
+from bigrec_calls import TOKENIZER, embed, engine_of, index_over, remainders_of
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from tiny_run import HF_CONFIG, TITLES, tiny_config
@@ -29,8 +29,8 @@ def cache(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("bos", [None, 5])
 def test_devices_share_the_titles_and_change_nothing(index, model, bos, monkeypatch):
     monkeypatch.setattr("igd_jax.decoding.grounding.TITLES_AT_ONCE", 12)  # of 22; over 8 devices they are 16
-    trims, rows = trims_of(TOKENIZER), index.catalog.tokens
-    alone, shared = (embed_rows(model, rows, trims, bos=bos, mesh=make_mesh(data=devices)) for devices in (1, 8))
+    left, rows = remainders_of(TOKENIZER), index.catalog.tokens
+    alone, shared = (embed_rows(model, rows, left, bos=bos, mesh=make_mesh(data=devices)) for devices in (1, 8))
     np.testing.assert_allclose(shared, alone, rtol=1e-4, atol=1e-4)
     titles = TOKENIZER.encode([index.title_of_row(row) for row in range(len(rows))])
     plain = embed(model, [([] if bos is None else [bos]) + ids for ids in titles])
