@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -13,7 +12,6 @@ from jaxtyping import Int
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
 from igd_jax.core.map_rows import in_groups
-from igd_jax.core.ragged import Ragged
 from igd_jax.core.sharding import divisible, row_shards
 from igd_jax.data.batches import by_length, padded_columns
 from igd_jax.data.examples import Examples
@@ -70,7 +68,10 @@ def choose_packs(
     trees = settings.packing == TREES
     free = PackShape(0, ANY, ANY, 0, trees=trees, shares_prefix=apart, covers_prompt=covers_prompt)
     steps = _first_steps(plan)
-    place = partial(_placed, train, steps, tokens)
+
+    def place(shape: PackShape) -> list[Placed]:
+        return [place_rows(train, rows, tokens, shape) for rows in steps]
+
     most = settings.global_batch_size * longest
     widths = [replace(free, width=width) for width in _widths(settings.pack_length, longest, most)]
     wanted = min(settings.micro_batch_size, len(train)) * float(lengths.mean())
@@ -83,7 +84,7 @@ def choose_packs(
     shape, placed = _cheapest(sizes, {shape: place(shape) for shape in with_room})
     if settings.packing == AUTO:
         padded = _padded_flops(sizes, session, train, steps, covers_prompt=covers_prompt)
-        if (share := padded / _flops_of(sizes, shape, placed)) < 1:
+        if (share := padded / _flops(sizes, shape, placed)) < 1:
             say(f"packing: none, as padded rows take {share:.2f} times the operations of packs")
             return None
     _say_sizes(shape, placed)
@@ -146,13 +147,7 @@ def _numbers_of_packs(wanted: float, mesh: Mesh) -> list[int]:
 
 def _cheapest(sizes: Sizes, tried: Mapping[PackShape, list[Placed]]) -> tuple[PackShape, list[Placed]]:
     """The shape that takes the fewest operations on some steps, with the packs of those."""
-    return min(tried.items(), key=lambda shaped: _flops_of(sizes, *shaped))
-
-
-def _flops_of(sizes: Sizes, shape: PackShape, placed: Sequence[Placed]) -> float:
-    """Operations on the packs of some steps."""
-    config, n_ids = sizes
-    return _flops(config, shape, n_packs=[each.n_packs for each in placed], n_ids=n_ids)
+    return min(tried.items(), key=lambda shaped: _flops(sizes, *shaped))
 
 
 def _sizes(session: Session) -> Sizes:
@@ -161,12 +156,13 @@ def _sizes(session: Session) -> Sizes:
     return config, vocab_size(session, config)
 
 
-def _flops(config: ModelConfig, shape: PackShape, *, n_packs: Sequence[int], n_ids: int) -> float:
-    """Operations on steps of so many packs, padding and empty packs included."""
+def _flops(sizes: Sizes, shape: PackShape, placed: Sequence[Placed]) -> float:
+    """Operations on the packs of some steps, padding and empty packs included."""
+    config, n_ids = sizes
     layers = shape.packs * shape.width * forward_flops_per_token(config, columns_in_order(shape.width))
     n_slots = shape.slots * shape.packs // shape.together
     head = 2.0 * n_slots * config.hidden_size * n_ids
-    return sum(-(-number // shape.packs) for number in n_packs) * (layers + head)
+    return sum(-(-each.n_packs // shape.packs) for each in placed) * (layers + head)
 
 
 def _padded_flops(sizes: Sizes, session: Session, examples: Examples, steps: Steps, *, covers_prompt: bool) -> float:
@@ -183,11 +179,6 @@ def _first_steps(plan: TrainPlan) -> Steps:
     fewest, most = TRIED_STEPS
     n_steps = min(max(fewest, min(most, TRIED_ROWS // plan.global_batch_size)), plan.epoch)
     return [plan.rows(step) for step in range(n_steps)]
-
-
-def _placed(examples: Examples, steps: Steps, item_tokens: Ragged, shape: PackShape) -> list[Placed]:
-    """The packs of some steps."""
-    return [place_rows(examples, rows, item_tokens, shape) for rows in steps]
 
 
 def _rounded(number: float | int, multiple: int) -> int:

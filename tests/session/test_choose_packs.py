@@ -1,6 +1,7 @@
 """The width of packs, if it is not given, is the one that takes the fewest operations."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -43,8 +44,9 @@ def test_a_micro_batch_has_the_number_of_packs_that_leaves_fewest_empty(n_packs,
     session = session_of(tiny_run.tiny_config(tiny), tmp_path)
     choices = packing._numbers_of_packs(4.0, session.mesh)
     assert choices == [4, 5]
-    config, shapes = backbone_config(session), {packs: PackShape(64, 0, 0, packs) for packs in choices}
-    assert min(choices, key=lambda packs: packing._flops(config, shapes[packs], n_packs=n_packs, n_ids=300)) == expected
+    steps = [SimpleNamespace(n_packs=number) for number in n_packs]
+    tried = {PackShape(64, 0, 0, packs): steps for packs in choices}
+    assert packing._cheapest((backbone_config(session), 300), tried)[0].packs == expected
 
 
 def test_rows_of_an_evaluation_are_placed_together_whatever_the_size_of_a_step(tiny, tmp_path):
