@@ -7,7 +7,7 @@ from pathlib import Path
 
 from igd_jax.core.io import atomic_file
 from igd_jax.evaluation.groups import Columns
-from igd_jax.evaluation.tables import markdown_table
+from igd_jax.evaluation.tables import cell, markdown_table
 
 
 @dataclass(frozen=True)
@@ -30,15 +30,9 @@ class Figure:
 
 
 def figure_table(figure: Figure) -> str:
-    """The columns as a Markdown table: counts in full, numbers with four digits, ``-`` for None."""
+    """The columns as a Markdown table, with numbers as in `tables.cell`."""
     rows = zip(*figure.columns.values(), strict=True)
-    return markdown_table(list(figure.columns), [[_cell(value) for value in row] for row in rows])
-
-
-def _cell(value: str | int | float | None) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else value
+    return markdown_table(list(figure.columns), [list(map(cell, row)) for row in rows])
 
 
 def can_draw() -> bool:

@@ -13,7 +13,7 @@ ENOUGH = 50
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """An aligned Markdown table: first column left-aligned, the others right-aligned; ``|`` in cells is escaped."""
-    lines = [[cell.replace("|", "\\|") for cell in line] for line in (header, *rows)]
+    lines = [[text.replace("|", "\\|") for text in line] for line in (header, *rows)]
     widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -24,11 +24,11 @@ def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([line(lines[0]), line(rule), *map(line, lines[1:])])
 
 
-def _cell(value: int | float | None) -> str:
-    """Text of a cell: counts in full, metrics with four digits, ``-`` for None."""
+def cell(value: str | int | float | None, *, none: str = "-") -> str:
+    """Text of a cell: whole numbers in full, others with four digits, `none` for None, and texts as they are."""
     if value is None:
-        return "-"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"
+        return none
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else value
 
 
 def evaluation_table(metrics: Mapping[str, Any]) -> str:
@@ -46,7 +46,7 @@ def evaluation_table(metrics: Mapping[str, Any]) -> str:
     for name in names:
         low, high = metrics["intervals"][name]
         interval = f"[{low:.4f}, {high:.4f}]"
-        rows.append([name, _cell(metrics[name]), interval, *(_cell(column[name]) for column in columns.values())])
+        rows.append([name, cell(metrics[name]), interval, *(cell(column[name]) for column in columns.values())])
     table = markdown_table(["metric", "model", f"{CONFIDENCE:.0%} interval", *columns], rows)
     told = [f"{_slices(metrics, names[-1])}\n{_reading(metrics)}"]
     if metrics[names[-1]] <= metrics["popularity_baseline"][names[-1]]:
@@ -81,7 +81,7 @@ def _slices(metrics: Mapping[str, Any], name: str) -> str:
         if values["n"] < ENOUGH:
             few.append(f"{group} ({values['n']})")
         else:
-            told.append(f"{group} {_cell(values[name])} ({values['n']:,})")
+            told.append(f"{group} {cell(values[name])} ({values['n']:,})")
     unsaid = [f"fewer than {ENOUGH}, so not told: {', '.join(few)}"] * bool(few)
     return f"{name} by target (with their number): {'; '.join([*[', '.join(told)] * bool(told), *unsaid])}"
 
@@ -110,13 +110,13 @@ def comparison_table(comparison: Mapping[str, Any]) -> str:
                 row.append(f"{metric['difference']:+.4f} [{low:+.4f}, {high:+.4f}] {mark}")
     header.append("popularity")
     for row in rows:
-        row.append(_cell(comparison["popularity"][row[0]]))
+        row.append(cell(comparison["popularity"][row[0]]))
     return f"{markdown_table(header, rows)}\n\n{_legend(comparison)}"
 
 
 def _value(metric: Mapping[str, Any], *, wins: bool) -> str:
     """Mean and, for several seeds, their standard deviation; bold if the method wins."""
-    text = _cell(metric["value"]) + (f" ± {metric['spread']:.4f}" if "spread" in metric else "")
+    text = cell(metric["value"]) + (f" ± {metric['spread']:.4f}" if "spread" in metric else "")
     return f"**{text}**" if wins else text
 
 

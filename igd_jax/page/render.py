@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import vl_convert
@@ -9,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import igd_jax
 from igd_jax.evaluation.groups import Columns
+from igd_jax.evaluation.tables import cell
 from igd_jax.page.beams import Node
 from igd_jax.page.build import Page, Panel
 from igd_jax.page.texts import HOW_TO_READ
@@ -33,7 +35,7 @@ def render(page: Page, script: str) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "beam": as_json, "rows": rows, "signed": signed}
+    environment.filters |= {"number": partial(cell, none="–"), "beam": as_json, "rows": rows, "signed": signed}
     return environment.get_template("page.html").render(
         page=page,
         specs=_specs(page),
@@ -53,13 +55,6 @@ def _specs(page: Page) -> dict[str, Any]:
         panels: list[Panel] = [*run.training, *run.analyses, *run.lists]
         specs |= {f"{panel.name}-{number}": panel.spec for panel in panels if panel.spec}
     return {name: {key: value for key, value in spec.items() if key != "$schema"} for name, spec in specs.items()}
-
-
-def number(value: Any) -> str:
-    """A cell: counts in full, other numbers with four digits, an en dash for None."""
-    if value is None:
-        return "–"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
 def signed(value: float) -> str:
