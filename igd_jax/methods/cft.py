@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import places_in_rows
-from igd_jax.core.types import LossSum, TextBatch, prompt_batch
+from igd_jax.core.types import LossSum, TextBatch
 from igd_jax.decoding.engine import Engine
 from igd_jax.methods.base import (
     BACKBONE,
@@ -35,8 +35,7 @@ from igd_jax.methods.base import (
     token_loss,
 )
 from igd_jax.models.backbone import Backbone
-from igd_jax.models.layers import pick
-from igd_jax.models.visibility import Segments, newest_before
+from igd_jax.models.without_history import hidden_without_history
 from igd_jax.training.loss import over_targets, weighted_cross_entropy
 from igd_jax.training.step import LossState
 
@@ -130,37 +129,6 @@ def position_weights(lengths: Int[np.ndarray, " items"], *, beta: float) -> Floa
     """Weight ``omega`` of each token of rows with these lengths, one row after another, float32."""
     last = np.repeat(np.maximum(lengths - 1, 1), lengths)
     return (1.0 - places_in_rows(lengths) / last * (1.0 - beta)).astype(np.float32)
-
-
-def logits_without_history(model: Backbone, batch: TextBatch, prompt: Int[Array, " P"]) -> Float[Array, "B T V"]:
-    """Logits z0 of each target token after `prompt`, in float32, aligned with `target_logits`."""
-    return model.logits(hidden_without_history(model, batch, prompt))
-
-
-def hidden_without_history(model: Backbone, batch: TextBatch, prompt: Int[Array, " P"]) -> Float[Array, "B T D"]:
-    """States that predict each target token after `prompt`, aligned with `Backbone.target_hidden`.
-
-    The prompt is read once for the whole batch, and each identifier is read directly after it:
-
-        target     t1 t2 t3 .
-        place       0  1  2 .
-        predicted
-        after       p t1 t2 .       p is the prompt's last token
-
-    The published code shifts the shorter of the two prompts, so that targets have equal positions. As rotary positions
-    are relative, the logits are the same.
-    """
-    prefix = model.prefill(prompt_batch(prompt)).take(jnp.zeros(len(batch.target), jnp.int32))
-    is_first = batch.place == 0
-    identifier = jnp.cumsum(is_first & batch.target_mask, axis=1, dtype=jnp.int32)
-    hidden, _ = model.extend(
-        prefix,
-        batch.target,
-        positions=prefix.length[:, None] + batch.place,
-        visible=Segments(jnp.where(batch.target_mask, identifier, 0)),
-    )
-    before = pick(hidden, jnp.maximum(newest_before(batch.target_mask), 0))
-    return jnp.where(is_first[..., None], prefix.hidden[:, None], before)
 
 
 def check_room(model: Any, counterfactual: Counterfactual) -> None:

@@ -20,9 +20,9 @@ from igd_jax.data.examples import Examples
 from igd_jax.evaluation.token_figures import TitleTokens
 from igd_jax.items.index import TokenWalk
 from igd_jax.methods.base import target_logits
-from igd_jax.methods.cft import logits_without_history
 from igd_jax.models.backbone import Backbone
 from igd_jax.models.sharding_rules import placed
+from igd_jax.models.without_history import logits_without_history
 from igd_jax.session.ranker import Ranker
 from igd_jax.training.mesh import put_batch
 

@@ -29,8 +29,9 @@ from igd_jax.identifiers.titles import Titles
 from igd_jax.items.index import build_index
 from igd_jax.methods import load_method
 from igd_jax.methods.base import Context, target_logits
-from igd_jax.methods.cft import CFT, Counterfactual, logits_without_history
+from igd_jax.methods.cft import CFT, Counterfactual
 from igd_jax.models.backbone import Backbone
+from igd_jax.models.without_history import logits_without_history
 from igd_jax.training.loss import weighted_cross_entropy
 
 # 9 is the newline. Item 4 is no candidate, and item 5 has one token.
