@@ -51,15 +51,11 @@ class Prompts:
 
     Histories of items that are no words (`Identifiers.texts` is None) stand as their mentions, end to end, between the
     ids of the words before and after; those are then the ids of the whole by definition.
-
-    Attributes:
-      n_whole: histories of items that were tokenised whole so far, since a token might have crossed a border.
     """
 
     def __init__(self, words: Template, tokenizer: Tokenizer, identifiers: Identifiers, cache: Path):
         self._words, self._tokenizer = words, tokenizer
         self._identifiers, self._cache = identifiers, cache
-        self.n_whole = 0
 
     @property
     def has_words(self) -> bool:
@@ -109,7 +105,6 @@ class Prompts:
 
     def _whole(self, history: Ragged, texts: Sequence[str]) -> Ragged:
         n_rows = len(history)
-        self.n_whole += n_rows
 
         def parts() -> Iterator[Ragged]:
             for rows in with_progress(_groups(n_rows), "tokenised whole", n_rows, "prompts"):

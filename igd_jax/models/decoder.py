@@ -78,7 +78,7 @@ class Seen(NamedTuple):
         return cls(positions_of(valid) + len(batch.shared_prefix), Causal(valid), jnp.ones_like(valid))
 
     @classmethod
-    def of_packs(cls, batch: TextBatch, trees: PackTrees) -> "Seen":
+    def of_packs(cls, trees: PackTrees) -> "Seen":
         """Of packs of trees, whose tokens stand in depth-first order."""
         return cls(trees.position, Tree(None, trees.leave), trees.follows_shared)
 
@@ -196,7 +196,7 @@ class Decoder(nnx.Module):
     def target_hidden(self, batch: TextBatch) -> Float[Array, "B T D"]:
         """State of the token before each target token, which is a token of the prompt or of the target."""
         if batch.pack_trees is not None:
-            seen = Seen.of_packs(batch, batch.pack_trees)
+            seen = Seen.of_packs(batch.pack_trees)
             # Of packs, every token has the seed of a row, and draws as in the row alone.
             keys = path_keys(batch.seed, seen.positions) if self.dropout else None
             hidden, _ = self._after_shared(batch.shared_prefix, batch.prompt, seen, keys=keys)

@@ -134,8 +134,9 @@ def test_many_prompts_that_are_tokenised_whole_are_kept_on_disk(tmp_path, monkey
     encode = Tokenizer.encode_prompts
     monkeypatch.setattr(Tokenizer, "encode_prompts", lambda self, given: texts.extend(given) or encode(self, given))
     prompts = _prompts("plain", tokenizer, UNCLEAN, cache)
-    assert lists_of(prompts.of_items(history)) == lists_of(whole)
-    assert prompts.n_whole == 5
+    rows = prompts.of_items(history)
+    assert lists_of(rows) == lists_of(whole)
+    assert len(rows.which_whole) == 5
     assert len(texts) == 2  # the words around a history
     prompts.of_items(history.take(np.arange(7)[::-1]))
     _prompts("plain", tokenizer, [*UNCLEAN[:-1], "\t"], cache).of_items(history)

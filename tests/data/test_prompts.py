@@ -14,8 +14,9 @@ from plain_trie import lists_of
 from tokenizers import Regex, models, normalizers, pre_tokenizers, trainers
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.ragged import Ragged
+from igd_jax.core.ragged import Ragged, TokenRows
 from igd_jax.data.borders import KNOWN_PATTERNS, SPACE_BORDER, splits_at_borders
+from igd_jax.data.joined import JoinedRows
 from igd_jax.data.prompts import Prompts, render
 from igd_jax.data.templates import TEMPLATES, filled
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
@@ -129,13 +130,20 @@ def _histories(rng: np.random.Generator, n_items: int, n: int = 300) -> Ragged:
     return Ragged.from_lists([rng.integers(0, n_items, rng.integers(0, 6)).tolist() for _ in range(n)])
 
 
-def _check(prompts: Prompts, tokenizer: Tokenizer, template: str, titles: Sequence[str], history: Ragged) -> None:
-    """`of_items` and `of_texts` both give the ids of whole prompts."""
+def _n_whole(rows: TokenRows) -> int:
+    """Number of prompts that were tokenised whole, since a token might have crossed a border."""
+    return len(rows.which_whole) if isinstance(rows, JoinedRows) else len(rows)
+
+
+def _check(prompts: Prompts, tokenizer: Tokenizer, template: str, titles: Sequence[str], history: Ragged) -> int:
+    """`of_items` and `of_texts` both give the ids of whole prompts; returns how many of the former were made so."""
     texts = [[titles[item] for item in row] for row in lists_of(history)]
     words = filled(template, category="books")
     expected = lists_of(tokenizer.encode_prompts([render(words, row) for row in texts]))
-    assert lists_of(prompts.of_items(history)) == expected
+    rows = prompts.of_items(history)
+    assert lists_of(rows) == expected
     assert lists_of(prompts.of_texts(texts)) == expected
+    return _n_whole(rows)
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -144,9 +152,9 @@ def test_joined_prompts_have_the_ids_of_the_whole_whatever_the_titles(name, temp
     tokenizer, rng = (KNOWN | OTHERS)[name](), np.random.default_rng(3)
     titles = [*CLEAN, *UNCLEAN, *("".join(rng.choice([*"ab  \n\n,.'1é\u0301日"], 4)) for _ in range(60))]
     prompts = _prompts(template, tokenizer, titles)
-    _check(prompts, tokenizer, template, titles, _histories(rng, len(titles)))
+    n_whole = _check(prompts, tokenizer, template, titles, _histories(rng, len(titles)))
     assert splits_at_borders(tokenizer.backend) == (name in KNOWN)
-    assert (prompts.n_whole == 300) == (name in OTHERS) or template not in JOINED
+    assert (n_whole == 300) == (name in OTHERS) or template not in JOINED
 
 
 @pytest.mark.parametrize("template", JOINED)
@@ -154,21 +162,18 @@ def test_joined_prompts_have_the_ids_of_the_whole_whatever_the_titles(name, temp
 def test_no_history_of_clean_titles_is_tokenised_whole(name, template):
     tokenizer = KNOWN[name]()
     prompts = _prompts(template, tokenizer, CLEAN)
-    _check(prompts, tokenizer, template, CLEAN, _histories(np.random.default_rng(4), len(CLEAN)))
-    assert prompts.n_whole == 0
+    assert _check(prompts, tokenizer, template, CLEAN, _histories(np.random.default_rng(4), len(CLEAN))) == 0
 
 
-def test_histories_whose_lines_may_merge_are_counted_and_only_those():
+def test_histories_whose_lines_may_merge_are_tokenised_whole_and_only_those():
     tokenizer = KNOWN["qwen"]()
     titles = ["clean", " leads", "trails ", "", "also clean"]
     prompts = _prompts("plain", tokenizer, titles)
     whole = [[1], [0, 1, 4], [2, 0], [3], [0, 3, 4]]
     joined = [[], [0], [0, 4, 0], [0, 2], [4, 4]]  # what stands at the end of the last title is tokenised with it
     history = Ragged.from_lists([row for pair in zip(whole, joined, strict=True) for row in pair])
-    _check(prompts, tokenizer, "plain", titles, history)
-    assert prompts.n_whole == len(whole)
-    prompts.of_items(Ragged.from_lists(whole[:2]))
-    assert prompts.n_whole == len(whole) + 2
+    assert _check(prompts, tokenizer, "plain", titles, history) == len(whole)
+    assert prompts.of_items(history).which_whole.tolist() == [0, 2, 4, 6, 8]
     pieces = tokenizer.encode(["Past books, oldest first:\n", "clean\n", "\n", "also clean\n\nNext:\n"])
     assert prompts.of_items(Ragged.from_lists([[0, 3, 4]]))[0].tolist() != [*chain(*pieces)]  # two newlines are one id
 
@@ -194,7 +199,8 @@ def test_of_clean_histories_only_words_of_titles_are_tokenised(template, tmp_pat
 @pytest.mark.parametrize("name", KNOWN | OTHERS)
 def test_no_histories_make_no_prompts(name):
     prompts = _prompts("plain", (KNOWN | OTHERS)[name](), CLEAN)
-    assert len(prompts.of_items(Ragged.from_lists([]))) == len(prompts.of_texts([])) == prompts.n_whole == 0
+    rows = prompts.of_items(Ragged.from_lists([]))
+    assert len(rows) == len(prompts.of_texts([])) == _n_whole(rows) == 0
 
 
 @pytest.mark.parametrize("template", TEMPLATES)
@@ -229,8 +235,9 @@ def test_items_that_are_no_words_stand_as_their_ids_between_the_words(template, 
     lead = tokenizer.encode([words.apart])[0] + lead
     lead = lead if tokenizer.bos is None else [tokenizer.bos, *lead]
     expected = [[*lead, 903, 904, 900, 901, *closing], [*lead, *closing], [*lead, 900, 902, *closing]]
-    assert lists_of(prompts.of_items(Ragged.from_lists([[2, 0], [], [1]]))) == expected
-    assert prompts.n_whole == 0
+    rows = prompts.of_items(Ragged.from_lists([[2, 0], [], [1]]))
+    assert lists_of(rows) == expected
+    assert _n_whole(rows) == 0
     with pytest.raises(InputError, match="not written in words"):
         prompts.of_texts([["Sahara"]])
     expected = tokenizer.encode_prompts([render(words, None)])
@@ -248,11 +255,12 @@ def test_joined_prompts_of_real_titles_have_the_ids_of_the_whole(shared, templat
     prompts = _prompts(template, tokenizer, titles)
     each = np.arange(len(titles), dtype=np.int32)
     three = np.stack([each, rng.permutation(each), rng.permutation(each)], axis=1)
-    joined = prompts.of_items(Ragged(three.ravel(), 3 * np.arange(len(each) + 1))).take(each)
+    rows = prompts.of_items(Ragged(three.ravel(), 3 * np.arange(len(each) + 1)))
+    joined = rows.take(each)
     whole = prompts.of_texts([[titles[item] for item in row] for row in three.tolist()])
     np.testing.assert_array_equal(joined.start, whole.start)
     np.testing.assert_array_equal(joined.ids, whole.ids)
-    assert prompts.n_whole <= 3 * sum(title != title.strip() or not title for title in titles)
+    assert _n_whole(rows) <= 3 * sum(title != title.strip() or not title for title in titles)
 
 
 def test_golden_prompts_are_joined_as_the_authors_tokenise_them(shared):
@@ -262,6 +270,7 @@ def test_golden_prompts_are_joined_as_the_authors_tokenise_them(shared):
         histories = [literal_eval(row["history_item_title"]) for row in csv.DictReader(file)]
     titles = sorted({title for history in histories for title in history})
     prompts = _prompts("igd", load_tokenizer(shared / "models" / "tiny-qwen2-books"), titles)
-    assert lists_of(prompts.of_items(Ragged.from_lists([[titles.index(t) for t in row] for row in histories]))) == given
+    rows = prompts.of_items(Ragged.from_lists([[titles.index(t) for t in row] for row in histories]))
+    assert lists_of(rows) == given
     assert lists_of(prompts.of_texts(histories)) == given
-    assert prompts.n_whole == 0
+    assert _n_whole(rows) == 0
