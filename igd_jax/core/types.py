@@ -48,8 +48,8 @@ class TextBatch:
       target: ids to be written, right-padded, EOS included; T is 0 if there are no targets.
       target_mask: True on real ids.
       place: number of each target token within its identifier, 0 at the first.
-      before: column of the token before each target token, in `prompt` and `target` joined along their second axis; of
-        packs, in the packs whose targets stand in one row, joined.
+      before: column of the token before each target token, in `prompt` and `target` joined along their second axis. For
+        packs, the column in the joined `prompt` rows of those packs whose targets stand in this row.
       first: index of the first token of each identifier in the flattened `target`; B * T if there is none.
       annotations: arrays [B T] by name, with a value per target token; specific to a method, such as ``weight``.
       collaborative: scores of all items for each row; None without a collaborative source.

@@ -45,7 +45,11 @@ def read_matrices(
 def read_cached(
     path: Path, name: str, *, shape: tuple[int, int], metadata: Mapping[str, str]
 ) -> Float[np.ndarray, "_rows _width"] | None:
-    """A matrix from a cache, as `write_matrices` wrote it; None where it has to be made, said of a damaged one."""
+    """Read a matrix from a cache, as `write_matrices` wrote it.
+
+    Returns:
+      The matrix, float32; None if it has to be made, which is printed unless the file is just not there.
+    """
     if not path.is_file():
         return None
     try:

@@ -73,7 +73,7 @@ class Tokenizer:
             yield Ragged(ids, rows.start + np.arange(len(rows) + 1))
 
     def encode_parts(self, before: str, texts: Sequence[str], after: str) -> Iterator[Ragged]:
-        """Ids of ``before + text + after``, some thousands at a time, told while it takes long.
+        """Ids of ``before + text + after``, some thousands at a time; progress is printed if it takes long.
 
         Encodings take many times the memory of their ids, so there are never those of all. Where the tokenizer is known
         to split at spaces, each word is tokenised once.

@@ -38,7 +38,7 @@ from igd_jax.models.backbone import Backbone
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.t5 import T5
 from igd_jax.training.loss import weighted_loss
-from igd_jax.training.step import LossState
+from igd_jax.training.step import LossState, unchanged
 from igd_jax.training.whole_text import whole_text
 
 BACKBONE = "backbone"
@@ -131,11 +131,6 @@ def check_folder(name: str, value: str, holds: Sequence[str], expected: str) -> 
     """Raise `InputError` unless an argument is empty or a folder that holds some files."""
     absent = [file for file in holds if not isfile(f"{value}/{file}")] if value else []
     check_argument(name, value, not absent, expected, but=f", which holds no {' and no '.join(absent)}")
-
-
-def unchanged(state: LossState, total: LossSum) -> LossState:
-    """The unchanged loss state, for objectives without one."""
-    return state
 
 
 @dataclass(frozen=True)

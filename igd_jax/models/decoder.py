@@ -194,11 +194,16 @@ class Decoder(nnx.Module):
         return self(tokens, positions=positions, visible=visible, past=[(prefix.kv, seen), *past])
 
     def target_hidden(self, batch: TextBatch) -> Float[Array, "B T D"]:
-        """State of the token before each target token, which is a token of the prompt or of the target."""
+        """State of the token before each target token, which is a token of the prompt or of the target.
+
+        With seeds, each row draws its dropout by itself; but what rows of a tree share draws once, by the seed of the
+        first of them. Packs that drop out must have no shared prefix (`data.packing.PackShape.shares_prefix`), which
+        is read without dropout.
+        """
         if batch.pack_trees is not None:
             seen = Seen.of_packs(batch.pack_trees)
-            # Of packs, every token has the seed of a row, and draws as in the row alone.
             keys = path_keys(batch.seed, seen.positions) if self.dropout else None
+            assert keys is None or not len(batch.shared_prefix), "a shared prefix is read without dropout"
             hidden, _ = self._after_shared(batch.shared_prefix, batch.prompt, seen, keys=keys)
             return pick(hidden.reshape(len(batch.before), -1, hidden.shape[-1]), batch.before)
         tokens = jnp.concatenate([batch.prompt, batch.target], axis=1)

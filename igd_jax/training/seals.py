@@ -46,7 +46,8 @@ def best_step_of(path: Path) -> int | None:
 def verified(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """Progress of a checkpoint, and its arrays by name.
 
-    Raises DamagedError: a file of it is not as it was written.
+    Raises:
+      DamagedError: the checkpoint is unfinished or gone, or a file of it is not as it was written.
     """
     if not is_sealed(path):
         raise DamagedError("is unfinished" if path.exists() else "is gone")

@@ -125,12 +125,17 @@ def init_state(
     return TrainState(params, optimizer.init(params), loss_state or {}, jnp.int32(0))
 
 
+def unchanged(state: LossState, total: LossSum) -> LossState:
+    """The unchanged loss state, for objectives without one."""
+    return state
+
+
 def make_step(
     loss: Loss,
     optimizer: optax.GradientTransformation,
     *,
     tables: Any = None,
-    update_state: Callable[[LossState, LossSum], LossState] = lambda state, _: state,
+    update_state: Callable[[LossState, LossSum], LossState] = unchanged,
     normalizer: str = "global",
     sum_dtype: DTypeLike | None = jnp.float32,
     shardings: TrainState | None = None,
