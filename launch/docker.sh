@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains in a container on this machine, of an image that is built first: for the CPU, or for NVIDIA GPUs.
 #
-#   ACCELERATOR=cuda launch/docker.sh [--dry-run] --config=configs/igd.py --workdir=runs/igd ...
+#   ACCELERATOR=cuda launch/docker.sh [--dry-run] --config=igd --workdir=runs/igd ...
 #
 # Settings: ACCELERATOR, nothing for the CPU, or cuda; RUNS, the folder that the container sees as runs (./runs), all
 # that is kept of it; RUN, further flags of `docker run`; CODE and DATA as in launch/recipe.sh.

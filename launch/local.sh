@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains on this machine.
 #
-#   launch/local.sh [--dry-run] --config=configs/igd.py --workdir=runs/igd ...
+#   launch/local.sh [--dry-run] --config=igd --workdir=runs/igd ...
 #
 # Settings: ACCELERATOR, nothing for the CPU, or cuda, or tpu; CODE and DATA as in launch/recipe.sh.
 set -euo pipefail

@@ -31,7 +31,7 @@ need() { # NAMES...: refuse if a setting is missing
   done
 }
 need_workdir() { # FOLDER: refuse if there is no --workdir, or not in the folder that alone is kept; empty: all are
-  local example="for example: $0 --config=configs/igd.py --workdir=${1:-runs}/igd"
+  local example="for example: $0 --config=igd --workdir=${1:-runs}/igd"
   [ -n "$workdir" ] || refuse "no --workdir among the arguments of igd_jax.train; $example"
   [ -n "$1" ] || return 0
   case $workdir/ in

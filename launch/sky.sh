@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains on what SkyPilot finds in any cloud, as a managed job, which is started anew and resumes after a preemption.
 #
-#   ACCELERATORS=H100:8 NODES=2 BUCKET=gs://my-bucket launch/sky.sh [--dry-run] --config=configs/igd.py \
+#   ACCELERATORS=H100:8 NODES=2 BUCKET=gs://my-bucket launch/sky.sh [--dry-run] --config=igd \
 #     --workdir=/bucket/runs/igd ...
 #
 # Settings: ACCELERATORS of one host, as `sky show-gpus` names them; BUCKET (gs://, s3://, ...), mounted as /bucket, all

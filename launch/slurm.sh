@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains on the GPUs of one or more hosts of a Slurm cluster, whose file system the hosts share.
 #
-#   GPUS=8 NODES=2 launch/slurm.sh [--dry-run] --config=configs/igd.py --workdir=runs/igd ...
+#   GPUS=8 NODES=2 launch/slurm.sh [--dry-run] --config=igd --workdir=runs/igd ...
 #
 # Settings: GPUS per host; NODES (1); CPUS per GPU (8); NAME (igd_jax); CODE and DATA as in launch/recipe.sh. Partition,
 # account and time come from sbatch's own variables: SBATCH_PARTITION, SBATCH_ACCOUNT, SBATCH_TIMELIMIT.

@@ -2,7 +2,7 @@
 # Trains on all hosts of a TPU slice, as a queued resource: waits for it, makes it anew after a preemption, and goes on.
 #
 #   NAME=igd ZONE=us-west4-a ACCELERATOR=v5litepod-16 BUCKET=my-bucket DATA=gs://my-bucket/data launch/tpu_pod.sh \
-#     [--dry-run] --config=configs/igd.py --workdir=bucket/runs/igd ...
+#     [--dry-run] --config=igd --workdir=bucket/runs/igd ...
 #
 # Settings: launch/tpu.sh and launch/recipe.sh name them; SPOT= (empty) asks for what is never preempted; POLL, seconds
 # between two looks at the queue (60). Started again, it goes on wherever it was.

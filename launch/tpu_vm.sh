@@ -2,7 +2,7 @@
 # Trains on one TPU VM, which is made if there is none of that name, and deleted when training has ended well.
 #
 #   NAME=igd ZONE=us-west4-a ACCELERATOR=v5litepod-8 BUCKET=my-bucket launch/tpu_vm.sh \
-#     [--dry-run] --config=configs/igd.py --workdir=bucket/runs/igd ...
+#     [--dry-run] --config=igd --workdir=bucket/runs/igd ...
 #
 # Settings: launch/tpu.sh and launch/recipe.sh name them. With KEEP=1, which deletes nothing, BUCKET may be left out and
 # --workdir be any. Started again, it goes on.

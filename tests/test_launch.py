@@ -112,7 +112,7 @@ TOOLS = dict.fromkeys(("gcloud", "sky", "docker", "sbatch", "uv", "curl", "mkdir
 def test_without_a_workdir_nothing_is_made(recipe, given, tmp_path):
     folder = tools(tmp_path / "bin", **TOOLS)
     done = launch(recipe, *given, **NEEDS[recipe], path=folder)
-    example = f"for example: {ROOT}/launch/{recipe}.sh --config=configs/igd.py --workdir={KEPT.get(recipe, 'runs')}/igd"
+    example = f"for example: {ROOT}/launch/{recipe}.sh --config=igd --workdir={KEPT.get(recipe, 'runs')}/igd"
     assert done.stderr == f"error: no --workdir among the arguments of igd_jax.train; {example}\n"
     assert (done.returncode, done.stdout, (folder / "calls").exists()) == (2, "", False)
 
@@ -125,7 +125,7 @@ def test_a_workdir_that_would_be_deleted_is_refused_before_anything_is_made(reci
     done = launch(recipe, FLAGS[0], *words, **NEEDS[recipe], path=folder)
     place, told = KEPT[recipe], words[-1].removeprefix("--workdir=")
     assert done.stderr.startswith(f"error: --workdir is {told}, which is deleted in the end; only {place}/ is kept; ")
-    assert done.stderr.endswith(f".sh --config=configs/igd.py --workdir={place}/igd\n")
+    assert done.stderr.endswith(f".sh --config=igd --workdir={place}/igd\n")
     assert (done.returncode, done.stderr.count("\n"), (folder / "calls").exists()) == (2, 1, False)
 
 

@@ -27,7 +27,7 @@ from igd_jax.data.examples import Examples
 
 TARGET_WIDTHS = (16, 32, 48, 64, 128, 256, 512)
 PROMPT_WIDTHS = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
-HISTORY_WIDTHS = (10, 20, 30, 50, 75, 100, 150, 200)
+HISTORY_WIDTHS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
 
 
 def steps_per_epoch(n_rows: int, batch_size: int) -> int:
