@@ -76,14 +76,14 @@ def define_flags() -> None:
 def main() -> None:
     """Entry point."""
     given, workdir = flags.FLAGS, Workdir(flags.FLAGS.workdir)
-    if (given.input is None) != (given.output is None) or (given.input and given.history):
+    if (given.input is None) != (given.output is None) or (given.input is not None and given.history):
         raise InputError("give --history, or --input=REQUESTS.jsonl with --output=FILE.jsonl, and not both")
-    if given.input and (given.candidate or given.exclude_history is not None or given.score):
+    if given.input is not None and (given.candidate or given.exclude_history is not None or given.score):
         raise InputError("--candidate, --exclude_history and --score are of --history; a file of requests has fields")
     if given.score and given.k is not None:
         raise InputError("--k is the length of a list, and --score asks for the scores of given titles; leave one out")
     config = load_config(given.config, workdir)
-    if given.input:
+    if given.input is not None:
         answer_file(lambda: make_recommender(config, workdir), given.input, given.output, k=given.k)
         return
     with contextlib.redirect_stdout(sys.stderr if given.json else sys.stdout):

@@ -241,7 +241,9 @@ def is_url(given: str) -> bool:
 
 
 def local_path(given: str, *, option: str) -> Path:
-    """The path that `option` gives; raises `InputError` for a URL, and for a link that leads to itself."""
+    """The path that `option` gives; raises `InputError` for '', for a URL, and for a link that leads to itself."""
+    if not given:
+        raise InputError(f"{option} is empty; expected a path, or '.' for the current folder")
     if is_url(given):
         raise InputError(
             f"{option} is {shown(given)}, which is a URL; expected a path on this machine, such as one in the folder "
@@ -265,7 +267,7 @@ def check_name(name: str, *, option: str) -> None:
 
 
 class Workdir:
-    """Paths of a run's files. Names are fixed, as scripts rely on them. Raises `InputError` for a URL."""
+    """Paths of a run's files. Names are fixed, as scripts rely on them. Raises `InputError` as `local_path` does."""
 
     def __init__(self, path: str):
         self.path = Path(os.path.abspath(local_path(path, option="--workdir")))

@@ -87,7 +87,8 @@ def check_argument_size(field: str, value: str | int | float) -> None:
     """Raise `InputError` unless any argument of a method may have a value; methods check their own further."""
     if isinstance(value, str):
         Text(0, LONGEST_ARGUMENT)(field, value)
-        local_path(value, option=f"config.{field}")
+        if value:
+            local_path(value, option=f"config.{field}")
     elif not abs(value) <= LARGEST_ARGUMENT:
         raise refused(field, value, f"a finite number of at most {_number(LARGEST_ARGUMENT)}")
     elif 0 < abs(value) < SMALLEST_ARGUMENT:
@@ -140,6 +141,8 @@ class Existing:
 
     def on_this_machine(self, field: str, value: str, *, copy: bool) -> str:
         """The path that a value gives; a URL stands for a copy of its folder, made if `copy`."""
+        if not value:
+            return value
         if not (self.by_url and is_url(value)):
             local_path(value, option=f"config.{field}")
             return value
