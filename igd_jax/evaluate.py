@@ -30,6 +30,7 @@ from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, atomic_folder, check_name, check_replaceable, owned, read_json, write_json
 from igd_jax.core.log import say
+from igd_jax.core.run_folder import check_takes_run
 from igd_jax.core.signals import stoppable
 from igd_jax.evaluation.choice import CHOSEN_ON, Choice, means_of_largest_ndcg
 from igd_jax.evaluation.evaluations import CONFIG, METRICS, PREDICTIONS, RECORD
@@ -224,6 +225,7 @@ def _main() -> None:
     check_name(name, option="--name")
     if flags.FLAGS.choose_per_metric and flags.FLAGS.choose is None:
         raise InputError("--choose_per_metric has nothing to choose from; give --choose=FIELD=VALUE,VALUE with it")
+    check_takes_run(workdir)
     check_replaceable(workdir.eval(name))  # before values are chosen, too
     # A start that fails on bad input must not create a folder, not even one for a lock.
     with owned(workdir.eval(name)) if workdir.path.is_dir() else nullcontext():

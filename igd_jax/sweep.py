@@ -31,6 +31,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, check_name, local_path, read_json
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say
+from igd_jax.core.run_folder import check_takes_sweep
 from igd_jax.data.prepared import read_meta
 from igd_jax.evaluate import VARIED, check_lists_fit_valid, config_record, evaluate
 from igd_jax.evaluation.choice import CHOSEN_ON, Choice, means_of_largest_ndcg
@@ -72,9 +73,10 @@ def sweep(
       or, if that split is valid, of all combinations.
 
     Raises:
-      InputError: a field is varied twice; `train` or `evaluate` failed, which ends the sweep but keeps finished runs;
-        or another process is sweeping in the folder.
+      InputError: a field is varied twice; the folder has something else (see `check_takes_sweep`); `train` or
+        `evaluate` failed, which ends the sweep but keeps finished runs; or another process is sweeping in the folder.
     """
+    check_takes_sweep(output)
     for point in points([*grid, *evaluations]):  # bad values fail before hours are spent
         settings_from(changed(config, point), needs=TO_TRAIN)
     names = (*map(name_of, points(grid)), *(evaluation_name(CHOSEN_ON, point) for point in points(evaluations)))

@@ -28,6 +28,7 @@ from igd_jax.core.io import Workdir, write_json
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.core.metrics_log import MetricsWriter, plot_losses
+from igd_jax.core.run_folder import check_takes_run
 from igd_jax.core.signals import Stop, stoppable
 from igd_jax.core.trackers import TensorBoard, Tracker, WeightsAndBiases
 from igd_jax.data.batches import by_length
@@ -74,11 +75,13 @@ def train(config: ConfigDict, workdir: Workdir, *, restart: bool = False, profil
       profile_steps: steps of which a trace is written, ``FIRST:LAST``; empty = none.
 
     Raises:
-      InputError: the config or the data is bad, the workdir is in use or has another config, or a loss is not finite.
+      InputError: the config or the data is bad, the workdir is in use, has another config or is no place for a run
+        (see `check_takes_run`), or a loss is not finite.
       SystemExit: SIGTERM or Ctrl-C was received; progress is saved.
     """
     needs = TO_TRAIN - {"tokenizer.path"} if workdir.config.is_file() else TO_TRAIN
     settings = settings_from(config, needs=needs)
+    check_takes_run(workdir)
     with locked(workdir.path), stoppable() as stop:
         check_workdir(config, workdir, free=FREE_TO_RESUME)
         session = set_up(settings, workdir)

@@ -1,5 +1,7 @@
 """Paths that cannot be, as the value of every option that takes one: one line, and nothing is written anywhere."""
 
+import shutil
+
 import pytest
 from command import ROOT, one_line, run_here
 
@@ -79,4 +81,30 @@ def test_a_url_is_no_path(good, tmp_path, name, option):
         )
     assert line.startswith(f"error: {shown} is {url!r}")
     assert line.endswith(expected)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+EMPTY_CASES = [
+    *(("train", "--workdir"), ("evaluate", "--workdir"), ("recommend", "--workdir"), ("doctor", "--workdir")),
+    *(("sweep", "--output"), ("recommend", "--output"), ("recommend", "--input")),
+]
+
+
+@pytest.mark.parametrize(("name", "option"), EMPTY_CASES, ids=["".join(case) for case in EMPTY_CASES])
+def test_an_empty_path_is_not_the_current_folder(good, tmp_path, name, option):
+    before = sorted(tmp_path.rglob("*"))
+    program = doctor if name == "doctor" else OPTIONS[name][0]
+    done = run_here(program, *(f"{key}={value}" for key, value in (good.get(name, {}) | {option: ""}).items()))
+    assert f"{option} is empty; expected a path" in one_line(done)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("name", "option"), [("train", "--workdir"), ("evaluate", "--workdir"), ("sweep", "--output")])
+def test_prepared_data_is_no_place_for_runs(good, tiny, tmp_path, name, option):
+    shutil.copytree(tiny / "data", tmp_path / "data")
+    before = sorted(tmp_path.rglob("*"))
+    given = good[name] | {"--config.data.dir": "data", option: "data"}
+    line = one_line(run_here(OPTIONS[name][0], *(f"{key}={value}" for key, value in given.items())))
+    assert f"{option} is " in line
+    assert "wrote (meta.json is in it); name a folder for the run alone" in line
     assert sorted(tmp_path.rglob("*")) == before
