@@ -48,7 +48,7 @@ from igd_jax.settings.settings import settings_from
 VARIED = ("decode.", "method.args.")
 """Beginnings of the fields that --choose, and --evaluate of a sweep, may vary: how a trained model is decoded."""
 CANDIDATES = ("decode.candidates", "decode.allowed")
-"""Fields that --choose does not vary: metrics among different candidates cannot be compared."""
+"""Fields that --choose, and a sweep, do not vary: metrics among different candidates cannot be compared."""
 
 
 def evaluate(

@@ -33,14 +33,14 @@ from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.core.run_folder import check_takes_sweep
 from igd_jax.data.prepared import read_meta
-from igd_jax.evaluate import VARIED, check_lists_fit_valid, config_record, evaluate
+from igd_jax.evaluate import CANDIDATES, VARIED, check_lists_fit_valid, config_record, evaluate
 from igd_jax.evaluation.choice import CHOSEN_ON, Choice, means_of_largest_ndcg
 from igd_jax.evaluation.evaluations import CONFIG, METRICS, RECORD
 from igd_jax.evaluation.record import read_record
 from igd_jax.evaluation.tables import comparison_table
 from igd_jax.settings.config_flags import FREE_TO_RESUME, check_workdir, define_config_flag, required_config
 from igd_jax.settings.config_grid import Axis, changed, name_of, parse_axis, points
-from igd_jax.settings.settings import TO_TRAIN, settings_from
+from igd_jax.settings.settings import TO_DECODE, settings_from
 from igd_jax.train import train
 
 SEED = "train.seed"
@@ -78,7 +78,7 @@ def sweep(
     """
     check_takes_sweep(output)
     for point in points([*grid, *evaluations]):  # bad values fail before hours are spent
-        settings_from(changed(config, point), needs=TO_TRAIN)
+        settings_from(changed(config, point), needs=TO_DECODE)
     names = (*map(name_of, points(grid)), *(evaluation_name(CHOSEN_ON, point) for point in points(evaluations)))
     for name in names:
         check_name(name, option="the name of a run or evaluation")
@@ -130,7 +130,7 @@ def _make(
     for number, point in enumerate(runs, start=1):
         run_config, workdir = changed(config, point), Workdir(str(output / name_of(point)))
         check_workdir(run_config, workdir, free=FREE_TO_RESUME)
-        data, todo = settings_from(run_config, needs=TO_TRAIN).data.dir, {}
+        data, todo = settings_from(run_config, needs=TO_DECODE).data.dir, {}
         for decoding in points(evaluations):
             trial = changed(run_config, {**decoding, "eval.split": split})
             name = evaluation_name(split, decoding)
@@ -199,6 +199,21 @@ def define_flags() -> None:
     define_config_flag()
 
 
+def check_comparable(axis: Axis, config: ConfigDict, *, option: str) -> None:
+    """Raise `InputError` for a field whose values lead to metrics of different rows, or among different candidates."""
+    if axis.field == "data.dir":
+        what = "of different data"
+    elif axis.field in CANDIDATES or (axis.field == "data.candidates" and not config.decode.candidates):
+        what = "among different candidates"
+    else:
+        return
+    fix = ", or set config.decode.candidates" if axis.field == "data.candidates" else ""
+    raise InputError(
+        f"{option} names {axis.field}, but metrics {what} cannot be compared; start a sweep with each value of "
+        f"--config.{axis.field}{fix}"
+    )
+
+
 def main() -> None:
     """Entry point."""
     config = required_config()
@@ -207,6 +222,9 @@ def main() -> None:
     not_how_to_measure = [f"{section}." for section in config if section != "eval"]
     grid = [parse_axis(text, config, option="--grid", under=not_how_to_measure) for text in flags.FLAGS.grid]
     evaluations = [parse_axis(text, config, option="--evaluate", under=VARIED) for text in flags.FLAGS.evaluate]
+    for option, axes in (("--grid", grid), ("--evaluate", evaluations)):
+        for axis in axes:
+            check_comparable(axis, config, option=option)
     output = local_path(flags.FLAGS.output, option="--output")
     files, _ = files_in(output), files_in(output, name=f"compare_{CHOSEN_ON}")
     folders = sweep(config, output, grid=grid, evaluations=evaluations, choose_seeds=flags.FLAGS.choose_seeds)

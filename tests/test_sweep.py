@@ -187,6 +187,17 @@ def test_what_was_made_on_other_data_is_not_taken_for_finished(tiny, finished, s
         (["--grid=train.seed=1", "--evaluate=decode.alpha="], "--evaluate=decode.alpha= has no values"),
         (["--grid=method.args.beta=3,0.1"], "config.method.args.beta is 3.0; expected a weight from 0 to 1"),
         (["--grid=train.seed=1", "--config.train.sede=2"], "no field 'sede'"),
+        (["--grid=data.dir=a,b"], "--grid names data.dir, but metrics of different data cannot be compared; start a"),
+        (["--grid=data.candidates=warm,cold"], "data.candidates, but metrics among different candidates cannot be"),
+        (["--grid=data.candidates=warm,cold"], "value of --config.data.candidates, or set config.decode.candidates"),
+        (["--grid=decode.candidates=warm,cold"], "--grid names decode.candidates, but metrics among"),
+        (["--grid=train.seed=1", "--evaluate=decode.candidates=warm,cold"], "--evaluate names decode.candidates, but"),
+        (["--grid=train.seed=1", "--evaluate=decode.allowed=a,b"], "--evaluate names decode.allowed, but metrics"),
+        (["--grid=train.seed=1", "--config.decode.collaborative=nope"], "decode.collaborative is 'nope', which is not"),
+        (
+            ["--grid=data.candidates=warm,nope", "--config.decode.candidates=warm"],
+            "config.data.candidates is 'nope', which is no file",
+        ),
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_made(tiny, tmp_path, arguments, message):
@@ -307,8 +318,9 @@ def test_a_bad_value_anywhere_ends_the_sweep_before_anything_is_made(
 def test_two_combinations_never_have_one_folder(tiny, tmp_path, started, is_grid):
     files = [tmp_path / "a@b", tmp_path / "a_b"]
     for file in files:
-        file.write_text("\n".join(tiny_run.ITEM_IDS[:9]))
-    axis = Axis("decode.candidates", [*map(str, files)])
+        file.mkdir()
+        (file / "collaborative.safetensors").touch()
+    axis = Axis("decode.collaborative", [*map(str, files)])
     seed = Axis("train.seed", [1])
     axes = {"grid": [axis], "evaluations": []} if is_grid else {"grid": [seed], "evaluations": [axis]}
     with pytest.raises(InputError, match=r"two combinations would have one folder, .*a_b; let them differ in a letter"):
