@@ -101,6 +101,8 @@ def _answer_rest(make_recommender: Maker, source: Path, target: Path, *, k: int 
             keep, n_answered = None, n_answered + len(texts)
             say(f"answered {n_answered:,} requests, up to line {chunk[-1][0]:,}")
     append_lines(target, [], keep=keep)
+    if left_out.count and not (n_answered or written.last):
+        raise InputError(f"--input={source} has no request on any line; expected a JSON object per line (docs/data.md)")
     say(f"{n_answered:,} requests answered, {left_out.count:,} lines left out, {notes.count:,} notes; see {target}")
 
 
@@ -162,7 +164,10 @@ def _read(chunk: list[tuple[int, bytes]], recommender: Answering, left_out: Told
     resolved = {}
     for number, line in chunk:
         try:
-            resolved[number] = recommender.resolve(read_request(json.loads(line)))
+            if line.strip():
+                resolved[number] = recommender.resolve(read_request(json.loads(line)))
+        except json.JSONDecodeError as error:
+            left_out.add(number, f"it is not valid JSON ({error.msg} at column {error.pos + 1})")
         except (InputError, RecursionError, ValueError) as error:
             left_out.add(number, error)
     return resolved

@@ -110,9 +110,8 @@ def test_notes_about_histories_are_told_with_their_lines_and_counted(answer):
 
 # ------------------------------------------------------------------------------------------------------------ bad lines
 BAD = {
-    "no json": "Expecting value",
-    "": "Expecting value",
-    '{"history": ["A"]': "Expecting ',' delimiter",
+    "no json": "it is not valid JSON (Expecting value at column 1)",
+    '{"history": ["A"]': "it is not valid JSON (Expecting ',' delimiter at column 19)",
     '["A"]': "a request is ['A']; expected an object",
     "{}": "a request has no history",
     '{"history": ["A"], "id": 3}': "id is 3; expected a text",
@@ -135,9 +134,17 @@ def test_bad_lines_are_named_counted_and_left_out(answer):
 
 def test_a_line_that_is_no_text_is_left_out(recommender, tmp_path, capsys):
     (tmp_path / "in.jsonl").write_bytes(b'{"history": ["\xff"]}\n')
-    answers.answer_file(lambda: recommender, tmp_path / "in.jsonl", tmp_path / "out.jsonl", k=None)
+    with pytest.raises(InputError, match=r"--input=.*in.jsonl has no request on any line; expected a JSON object per "):
+        answers.answer_file(lambda: recommender, tmp_path / "in.jsonl", tmp_path / "out.jsonl", k=None)
     assert "line 1: 'utf-8' codec can't decode" in capsys.readouterr().out
     assert (tmp_path / "out.jsonl").read_bytes() == b""
+
+
+def test_blank_lines_are_skipped(answer):
+    said, found = answer([*_requests(2), "", *_requests(1), " ", ""])
+    assert [line["line"] for line in found] == [1, 2, 4]
+    assert "3 requests answered, 0 lines left out" in said
+    assert "0 requests answered, 0 lines left out" in answer([*_requests(2), "", *_requests(1), " ", ""])[0]
 
 
 def test_of_many_bad_lines_ten_are_named_and_all_are_counted(answer):
@@ -154,9 +161,9 @@ def test_what_may_be_meant_is_looked_for_where_it_is_told(answer, monkeypatch):
     """A look through a large catalogue takes a second."""
     asked = []
     monkeypatch.setattr(suggest, "did_you_mean", lambda given, known: asked.append(given) or "; did you mean that?")
-    said, _ = answer([{"history": TITLES[:1], "candidates": [f"My own {n}"]} for n in range(14)])
+    said, _ = answer([*_requests(1), *({"history": TITLES[:1], "candidates": [f"My own {n}"]} for n in range(14))])
     assert said.count("which the catalogue does not have; did you mean that?") == len(asked) == 10
-    assert "0 requests answered, 14 lines left out" in said
+    assert "1 requests answered, 14 lines left out" in said
 
 
 # ------------------------------------------------------------------------------------------------------------- going on
