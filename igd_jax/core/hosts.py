@@ -48,9 +48,12 @@ _LAST_WORDS = 'trap "" INT TERM; read -r ended || echo "$0" >&2'
 
 def define_flags() -> None:
     """Flags that tell processes about one another where no cluster does."""
-    flags.DEFINE_string("coordinator_address", None, "HOST:PORT of process 0; default what the cluster says.")
-    flags.DEFINE_integer("num_processes", None, "Processes that run together; 1 = alone. Default as the cluster says.")
-    flags.DEFINE_integer("process_id", None, "Number of this process, from 0; default what the cluster says.")
+    command = sys.argv[0]  # so that its --help shows them
+    address, alone = "HOST:PORT of process 0; default what the cluster says.", "1 = alone. Default as the cluster says."
+    number = "Number of this process, from 0; default what the cluster says."
+    flags.DEFINE_string("coordinator_address", None, address, module_name=command)
+    flags.DEFINE_integer("num_processes", None, f"Processes that run together; {alone}", module_name=command)
+    flags.DEFINE_integer("process_id", None, number, module_name=command)
 
 
 @contextmanager
