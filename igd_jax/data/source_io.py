@@ -35,6 +35,8 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 _PROGRESS_LINES = 1000
 _LONGEST_LINE = 1 << 24
 """Limit in characters, so that a file without line ends is not read into memory whole."""
+_OF_OFFICE = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""First bytes of zip archives, which xlsx files are, and of older Excel files."""
 
 
 @contextmanager
@@ -65,6 +67,8 @@ def text_lines(path: Path, *, encoding: str = "utf-8", newline: str = "") -> Ite
     """
     with reading(path), _opened(path) as raw, Progress(path.name, path.stat().st_size, "bytes") as progress:
         unpacked = _unpacked(raw)
+        if unpacked.peek(4)[:4] in _OF_OFFICE:
+            raise InputError(f"{path} is a zip archive or an Excel file; unpack it, or save the sheet as csv (UTF-8)")
         if encoding == "utf-8":
             is_utf16 = unpacked.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
             encoding = "utf-16" if is_utf16 else "utf-8-sig"

@@ -73,3 +73,9 @@ def test_a_line_without_an_end_is_not_read_whole(tmp_path, monkeypatch):
     monkeypatch.setattr("igd_jax.data.source_io._LONGEST_LINE", 1000)
     with pytest.raises(InputError, match=r"line 2: longer than 1,000 characters"):
         list(text_lines(write(tmp_path / "my.txt", "line\n" + LONG)))
+
+
+@pytest.mark.parametrize("first", [b"PK\x03\x04", b"\xd0\xcf\x11\xe0"])
+def test_an_excel_file_is_named(tmp_path, first):
+    with pytest.raises(InputError, match=r"my.xlsx is a zip archive or an Excel file; unpack it, or save the sheet as"):
+        list(text_lines(write(tmp_path / "my.xlsx", first + b"\x14\0\x06\0")))
