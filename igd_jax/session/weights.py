@@ -115,7 +115,12 @@ def trained_model(session: Session, workdir: Workdir, context: Context, *, known
     params = abstract(params)  # or weights would be held twice
     check = partial(check_fingerprints, expected=fingerprints(session, frozen), session=session, workdir=workdir)
     with closing(Checkpoints(workdir.checkpoints)) as checkpoints:
-        found = checkpoints.restore_best(params, check=check)
+        found, step = checkpoints.restore_best(params, check=check), checkpoints.newest_step
+    if found is None and step:
+        raise InputError(
+            f"{workdir.path} has a state of step {step} to resume, but no evaluated weights yet; go on with "
+            "igd_jax.train, if need be with a lower config.train.eval_every_steps"
+        )
     if found is None:
         raise InputError(f"{workdir.path} has no checkpoint yet; let igd_jax.train reach its first evaluation")
     params, progress = found
