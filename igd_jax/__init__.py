@@ -38,6 +38,10 @@ def __getattr__(name: str) -> Any:
     return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 def load(run: str | Path, changes: Mapping[str, Any] | None = None) -> "Recommender":
     """Load the recommender of a run, which answers any number of requests (docs/python.md).
 

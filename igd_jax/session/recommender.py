@@ -26,7 +26,7 @@ from igd_jax.session.results import Answer, Explanation
 from igd_jax.session.session import set_up_to_decode
 from igd_jax.session.token_statistics import token_statistics
 from igd_jax.session.training_weights import training_weights
-from igd_jax.settings.config_flags import load_config
+from igd_jax.settings.config_flags import run_config
 from igd_jax.training.mesh import put_batch
 
 OneRequest: TypeAlias = Request | Mapping[str, Any]
@@ -48,7 +48,9 @@ class Recommender(Ranker):
           InputError: there is no run, or the config does not accept a change.
         """
         folder, path = Workdir(str(workdir)), Path(workdir)
-        config = exported_config(path) if is_exported(path) else load_config(None, folder)
+        if not (is_exported(path) or folder.config.is_file()):
+            raise InputError(f"{folder.path} holds no run (no config.json in it); give the folder of one, or an export")
+        config = exported_config(path) if is_exported(path) else run_config(folder)
         try:
             config.update_from_flattened_dict(dict(changes or {}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -78,7 +80,8 @@ class Recommender(Ranker):
 
         Args:
           asked: a history, titles or item ids, oldest first; or a request, which can say more; or several requests,
-            which are answered together, in the given order.
+            which are answered together, in the given order. An empty list is taken for no requests; an empty history
+            is an error only in a request, ``{"history": []}``.
           k: length of the lists, at most `config.decode.top_k`, which is the default.
           exclude_history: whether items of the history are left out, unless a request says so itself; None =
             `config.decode.exclude_history`, which is False by default: what the user has may be recommended again.
