@@ -102,8 +102,8 @@ def get_config() -> ConfigDict:
     config.train.global_batch_size = 128  # rows per step over all devices; published: 128
     config.train.micro_batch_size = 16  # rows per forward pass over all devices; published: 16
     config.train.packing = "auto"  # rows are padded (none), or stand in packs side by side (rows) or as trees of common
-    # beginnings (trees), which then have as many tokens as micro_batch_size rows; auto: rows for decoders if
-    # loss.normalizer is global, else none
+    # beginnings (trees), which then have as many tokens as micro_batch_size rows; auto: rows if packs are possible and
+    # take fewer operations, else none
     config.train.pack_length = 0  # tokens of a pack; 0 = the cheapest: those of the longest row, or 256 to 1,024
     config.train.shuffle = "rows"  # what each epoch shuffles: rows, or users, whose rows then share most in trees
     config.train.learning_rate = 1e-4  # peak; published: 1e-4

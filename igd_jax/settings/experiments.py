@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import io
+import itertools
 import runpy
 import shlex
 import sys
@@ -95,14 +96,18 @@ def described(config: ConfigDict, *given: str) -> Iterator[str]:
 
 
 def _comments(source: str) -> Iterator[tuple[str, str]]:
-    """Each ``config.SECTION.FIELD`` that is set, with the comment on that line, or lines."""
-    comments = {
-        token.start[0]: token.string
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
-    }
+    """Each ``config.SECTION.FIELD`` that is set, with the comment on its lines, and on comment lines below."""
+    comments, alone = dict[int, str](), set[int]()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            comments[token.start[0]] = token.string
+            if not token.line[: token.start[1]].strip():
+                alone.add(token.start[0])
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Assign):
-            found = [comments[line] for line in range(node.lineno, (node.end_lineno or 0) + 1) if line in comments]
+            last = node.end_lineno or node.lineno
+            found = [comments[line] for line in range(node.lineno, last + 1) if line in comments]
+            further = itertools.takewhile(alone.__contains__, itertools.count(last + 1))
+            found += [comments[line].removeprefix("# ") for line in further] if found else []
             if found:
                 yield ast.unparse(node.targets[0]), " ".join(found)
