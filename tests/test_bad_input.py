@@ -20,11 +20,21 @@ def _field(name: str, value: object) -> str:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--confg=x"], "Unknown command line flag 'confg'"),
+        (["--confg=x"], "--confg is no option of this command; --help lists them; did you mean 'config'?"),
+        (["--train.num_steps=3"], "--train.num_steps is no option; fields of the config are given by --config.SECTION"),
         (["data"], "unexpected argument 'data': options are written --name=value"),
-        (["--config.train.learning_rte=1"], """no field 'learning_rte' Did you mean "learning_rate" instead"""),
-        (["--config.train.num_steps=many"], "flag --config.train.num_steps=many: "),
-        (["--config.method.args.gamma=1"], "no field 'gamma'"),
+        (
+            ["--config.train.learning_rte=1"],
+            "no field train.learning_rte; --help_config lists them all; did you mean 'lea",
+        ),
+        (["--config.learning_rate=1"], "no field learning_rate; --help_config lists them all; did you mean 'train.lea"),
+        (["--config.train.lr=1"], "no field train.lr; --help_config lists them all"),
+        (["--config.method.args.bta=1"], "no field method.args.bta; --help_config lists them all; did you mean 'beta'"),
+        (["--noconfig.train.show_sampel"], "no field train.show_sampel; "),
+        (["--config.train.num_steps=many"], "--config.train.num_steps is 'many'; expected a whole number"),
+        (["--config.train.learning_rate=x"], "--config.train.learning_rate is 'x'; expected a number"),
+        (["--config.train.show_sample=maybe"], "--config.train.show_sample is 'maybe'; expected true or false"),
+        (["--config.method.args.gamma=1"], "no field method.args.gamma"),
         (
             [_field("data.dir", "nowhere")],
             "config.data.dir is 'nowhere', which is not a folder; expected a folder that igd_jax.prepare has written",
@@ -213,9 +223,21 @@ def test_neither_an_experiment_nor_a_run(module, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (train, "--workdir is missing; expected the folder of the run"),
+        (evaluate, "--workdir is missing; expected the folder of the run"),
+        (inspect, "--title is missing; expected the title, or the item id, to take apart"),
+    ],
+)
+def test_a_required_option_that_is_missing(module, message):
+    assert one_line(run_here(module)) == f"error: {message}"
+
+
 def test_an_unknown_field_of_the_run_in_the_workdir(trained):
     line = one_line(run_here(evaluate, f"--workdir={trained}", "--config.decode.alhpa=0.1"))
-    assert """the config has no field 'alhpa' Did you mean "alpha" instead""" in line
+    assert "the config has no field decode.alhpa; --help_config lists them all; did you mean 'alpha'" in line
 
 
 @pytest.mark.parametrize(
@@ -242,9 +264,9 @@ def test_a_run_whose_checkpoints_are_a_file(trained, tmp_path):
 
 def test_a_workdir_of_another_config(ask, tiny, trained):
     line = ask(train, _field("train.seed", 7), workdir=trained)
-    assert "holds a run of another config: " in line
-    assert "train.seed" in line
-    assert "; use another --workdir, or give the same values to resume it" in line
+    assert "holds a run of another config, " in line
+    assert "train.seed: 42 there, 7 here" in line
+    assert "; leave them as they are there, or name another --workdir" in line
 
 
 # ------------------------------------------------------------------------------------------------------- real processes

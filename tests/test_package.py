@@ -68,6 +68,14 @@ def test_help_of_a_command_fits_a_screen_and_has_three_examples(name, monkeypatc
     assert len(done.out.splitlines()) <= 50
 
 
+def test_names_for_notebooks_are_listed():
+    assert dir(igd_jax) == sorted(igd_jax.__all__)
+
+
+def test_help_names_the_options_of_several_processes():
+    assert "--coordinator_address" in run_here(train, "--help").out
+
+
 def test_the_reader_of_help_may_go():
     read, write = os.pipe()
     os.close(read)
@@ -92,6 +100,13 @@ def test_a_name_that_is_not_shipped():
     assert line.endswith(f"--config=idg: there is no such shipped experiment; expected FILE.py or {SHIPPED}")
 
 
+def test_a_field_is_printed_with_the_value_that_is_given():
+    done = run_here(train, "--config", "igd", "--help_config", "--config.train.learning_rate=1", "--workdir", "run")
+    assert (done.code, done.err) == (0, "")
+    assert "--config.train.learning_rate=1.0  # peak; " in done.out
+    assert "no field train.lr" in one_line(run_here(train, "--help_config", "--config.train.lr=1"))
+
+
 def test_every_field_of_a_config_is_printed_with_what_it_means():
     done = run_here(train, "--config=igd:games", "--help_config")
     assert done.code == 0, done.err
@@ -101,5 +116,6 @@ def test_every_field_of_a_config_is_printed_with_what_it_means():
     assert "--config.data.candidates=train  # items in the trie; also train (published), warm, cold, or " in done.out
     assert "--config.method.args.beta=0.2  # weight of tokens without information gain; 1 = plain SFT" in lines
     assert "--config.decode.search=jump  # beam by whole chains per call; " in done.out
+    assert "of common beginnings (trees)" in done.out  # the second line of a comment
     assert "--config.eval.ks='(1,3,5,10)'  # cut-offs of " in done.out
     assert all("  # " in line for line in lines if not line.startswith("--config.method.args"))

@@ -7,10 +7,11 @@ import signal
 
 import pytest
 import tiny_run
-from command import run_here
+from command import one_line, run_here
 from evaluation_folders import write_evaluation
 from runs import interrupt_at
 
+from igd_jax import evaluate as evaluation
 from igd_jax import sweep as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
@@ -186,7 +187,10 @@ def test_what_was_made_on_other_data_is_not_taken_for_finished(tiny, finished, s
         (["--grid=decode.alpha=0,1", "--evaluate=decode.alpha=0,1"], "a field is varied twice"),
         (["--grid=train.seed=1", "--evaluate=decode.alpha="], "--evaluate=decode.alpha= has no values"),
         (["--grid=method.args.beta=3,0.1"], "config.method.args.beta is 3.0; expected a weight from 0 to 1"),
-        (["--grid=train.seed=1", "--config.train.sede=2"], "no field 'sede'"),
+        (
+            ["--grid=train.seed=1", "--config.train.sede=2"],
+            "no field train.sede; --help_config lists them all; did you mean 'seed'?",
+        ),
         (["--grid=data.dir=a,b"], "--grid names data.dir, but metrics of different data cannot be compared; start a"),
         (["--grid=data.candidates=warm,cold"], "data.candidates, but metrics among different candidates cannot be"),
         (["--grid=data.candidates=warm,cold"], "value of --config.data.candidates, or set config.decode.candidates"),
@@ -336,6 +340,8 @@ def test_a_run_stopped_in_training_is_resumed(tiny, tmp_path, capsys, monkeypatc
         with pytest.raises(SystemExit, match="143"):
             program.sweep(config, tmp_path, grid=seeds, evaluations=[])
     assert not Workdir(str(tmp_path / "seed=3")).eval("test").exists()
+    line = one_line(run_here(evaluation, f"--workdir={tmp_path / 'seed=3'}"))
+    assert "seed=3 has a state of step 1 to resume, but no evaluated weights yet; go on with igd_jax.train, if" in line
     program.sweep(config, tmp_path, grid=seeds, evaluations=[])
     told = capsys.readouterr().out
     assert "terminated: saving step 1" in told

@@ -96,7 +96,9 @@ def test_a_valid_loss_that_is_not_finite_is_never_the_best(tiny, tmp_path):
 def test_a_workdir_of_another_config_is_refused_with_the_fields_that_differ(tiny, trained):
     before = (trained / "config.json").read_bytes()
     with pytest.raises(
-        InputError, match=r"another config: method.args, train.learning_rate, train.seed differ; use another"
+        InputError,
+        match=r"another config, method.args.beta: 0.1 there, 0.3 here, train.learning_rate: 0.\d* there, 1.0 here, "
+        r"train.seed: 0 there, 1 here; leave them as they are there, or name another --workdir",
     ):
         train_tiny(tiny, trained, {"train.seed": 1, "train.learning_rate": 1.0, "method.args.beta": 0.3})
     assert (trained / "config.json").read_bytes() == before
@@ -111,7 +113,9 @@ def test_how_to_decode_and_evaluate_and_on_how_many_devices_may_change(tiny, tra
 
 
 def test_other_candidates_are_refused_because_the_weights_of_tokens_come_from_them(tiny, trained):
-    with pytest.raises(InputError, match=r"holds a run of another config: data.candidates differ"):
+    with pytest.raises(
+        InputError, match=r"holds a run of another config, data.candidates: 'catalogue' there, 'train' here;"
+    ):
         train_tiny(tiny, trained, {"data.candidates": "train"})
 
 
@@ -154,7 +158,7 @@ def test_a_run_older_than_a_field_goes_on_with_the_default_of_the_field(tiny, tr
     assert read_json(tmp_path / "run/eval/test/config.json")["eval"]["protocol"] == "rows"
     train_tiny(tiny, tmp_path / "run")
     assert "nothing left to train" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"holds a run of another config: model.lora_rank differ"):
+    with pytest.raises(InputError, match=r"holds a run of another config, model.lora_rank: 0 there, 4 here"):
         train_tiny(tiny, tmp_path / "run", {"model.lora_rank": 4})
 
 

@@ -46,6 +46,12 @@ _OF_THE_PATH = {
     *(errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL, errno.ENXIO),
 }
 """Failures due to a given path."""
+_BAD_VALUES = {
+    r"\('Non-boolean argument to boolean flag', .*\)": "true or false",
+    r"invalid literal for int\(\) with base 10: .*": "a whole number",
+    r"could not convert string to float: .*": "a number",
+}
+"""What libraries say of the value of a flag, and what was expected."""
 _NUMBER = re.compile(r"\bos[ _]error(?:[ _]code)?[ =:']*(\d+)", re.IGNORECASE)
 """System error numbers in messages of libraries written in Rust and C++."""
 
@@ -157,10 +163,32 @@ def bad_flags_told() -> Iterator[None]:
     except (AttributeError, KeyError) as error:
         inner = error.args[0] if isinstance(error.args[0], KeyError) else error
         end(error, f"the config has no field {inner.args[0]}; --help_config lists them all")
+    except flags.UnrecognizedFlagError as error:
+        end(error, _of_unknown_flag(error.flagname))
     except (flags.Error, TypeError, ValueError) as error:
-        end(error, str(error))
+        end(error, _of_bad_flag(str(error)))
     except (Exception, KeyboardInterrupt) as error:
         end(error)
+
+
+def _of_unknown_flag(name: str) -> str:
+    from igd_jax.core.suggest import did_you_mean  # which imports this module
+
+    if "." in name and "config" in flags.FLAGS:
+        return f"--{name} is no option; fields of the config are given by --config.SECTION.FIELD=VALUE"
+    known = [each for each in flags.FLAGS if "." not in each]
+    return f"--{name} is no option of this command; --help lists them{did_you_mean(name, known)}"
+
+
+def _of_bad_flag(message: str) -> str:
+    """A message of absl about the value of a flag, in our words if there are some."""
+    if missing := re.fullmatch(r"flag --(\w+)=None: Flag --\1 must have a value other than None\.", message):
+        means = (flags.FLAGS[missing[1]].help or "").partition(";")[0].rstrip(".").removeprefix("The ")
+        return f"--{missing[1]} is missing; expected the {means[:1].lower()}{means[1:]}"
+    for pattern, expected in _BAD_VALUES.items():
+        if found := re.fullmatch(rf"flag (--[^=]+)=(.*): {pattern}", message, re.DOTALL):
+            return f"{found[1]} is {found[2]!r}; expected {expected}"
+    return message
 
 
 def _check_encoding(argv: Sequence[str]) -> None:

@@ -62,7 +62,7 @@ def exported_session(config: ConfigDict, folder: Path) -> tuple[Session, Workdir
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{folder / SETTINGS} is not of format {FORMAT}, which this program reads; {AGAIN}")
     if differ := differing(exported_config(folder), config, free=FREE_TO_DECODE):
-        raise InputError(f"{folder} holds a run of another config: {', '.join(differ)} differ; leave it as it is")
+        raise InputError(f"{folder} holds a run of another config, {', '.join(differ)}; leave them as they are there")
     settings = settings_from(config, needs=NEEDED)
     cache_compilations()
     prepared, facts = _items(folder, fingerprint=str(content.get("data_fingerprint")))

@@ -10,6 +10,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import is_url, local_path
 from igd_jax.core.remote import local_folder
 from igd_jax.core.shown import LONGEST_SHOWN, shown
+from igd_jax.core.suggest import UnknownNameError
 
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
 SMALLEST_ARGUMENT, LARGEST_ARGUMENT = 1e-12, 1_000_000
@@ -178,8 +179,10 @@ def check_names(where: str, given: Mapping[str, Any], known: Collection[str]) ->
       known: names of its fields.
     """
     for name in sorted(set(given) ^ set(known)):
-        what = "missing" if name in known else "unknown"
-        raise InputError(f"{where}.{name[:LONGEST_SHOWN]} is {what}; --help_config lists all there are")
+        if name in known:
+            raise InputError(f"{where}.{name[:LONGEST_SHOWN]} is missing; --help_config lists all there are")
+        message = f"{where}.{name[:LONGEST_SHOWN]} is unknown; --help_config lists all there are"
+        raise UnknownNameError(message, name, known)
 
 
 def read_section(name: str, kind: type[T], given: Any, needs: Collection[str]) -> T:

@@ -2,8 +2,9 @@
 
 import itertools
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from ml_collections import ConfigDict, config_flags
 from igd_jax.core.errors import InputError, bad_flags_told
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.core.log import say
+from igd_jax.core.shown import shown
 from igd_jax.methods import with_defaults
+from igd_jax.settings.config_grid import check_field
 from igd_jax.settings.experiments import DEFAULTS, described, read_config
 
 FREE_TO_CHANGE = (
@@ -91,7 +94,9 @@ class _ExperimentParser(flags.ArgumentParser):
     """Reads the experiment that ``--config`` names."""
 
     def parse(self, argument: str) -> ConfigDict:
-        return read_config(argument).lock()
+        config = read_config(argument).lock()
+        _check_fields_given(config)
+        return config
 
 
 def define_config_flag() -> None:
@@ -110,10 +115,12 @@ def define_config_flag() -> None:
                 raise InputError("--decode_as is given, but no --workdir of a run alone; it says how to decode a run")
             decode_as(config, read_config(other, option="decode_as"))
         if "--help_config" in sys.argv[1:]:  # options that are required are not missed
-            say("\n".join(described(config or read_config(given or DEFAULTS), DEFAULTS, given or DEFAULTS)))
+            shown_config = _as_changed(config or read_config(given or DEFAULTS))
+            say("\n".join(described(shown_config, DEFAULTS, given or DEFAULTS)))
             sys.exit(0)
         flags.DEFINE_bool("help_config", False, "Print every field of the config: its value, unit and meaning.")
         if config is not None:
+            _check_fields_given(config)
             config_flags.DEFINE_config_dict("config", config, _HELP, lock_config=True)
             flags.declare_key_flag("config")
             flags.FLAGS["config"].default_as_str = ""  # all fields and their values
@@ -144,26 +151,36 @@ def check_workdir(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] =
         return
     if differ := differing(run_config(workdir), config, free=free):
         raise InputError(
-            f"{workdir.path} holds a run of another config: {', '.join(differ)} differ; use another --workdir, or give "
-            "the same values to resume it"
+            f"{workdir.path} holds a run of another config, {', '.join(differ)}; leave them as they are there, or name "
+            "another --workdir"
         )
 
 
 def differing(first: ConfigDict, second: ConfigDict, *, free: Sequence[str]) -> list[str]:
-    """Fields that differ between two configs, apart from the sections and fields in `free`.
+    """Fields that differ between two configs and their values, apart from the sections and fields in `free`.
 
     An empty `config.model.config` of the second stands for that of the first.
     """
     old, new = (_with_all_args(config_json(each)) for each in (first, second))
     new["model"]["config"] = new["model"]["config"] or old["model"]["config"]
-    return [
-        f"{section}.{field}"
+    pairs = {
+        f"{section}.{field}": (old.get(section, {}).get(field), new.get(section, {}).get(field))
         for section in sorted(set(old) | set(new))
         if section not in free
         for field in sorted(set(old.get(section, {})) | set(new.get(section, {})))
-        if f"{section}.{field}" not in free
-        if old.get(section, {}).get(field) != new.get(section, {}).get(field)
+    }
+    return [
+        line for field, (there, here) in pairs.items() if field not in free for line in _difference(field, there, here)
     ]
+
+
+def _difference(field: str, there: Any, here: Any) -> Iterator[str]:
+    """The two values of a field, or of each of its arguments, where they differ."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for name in sorted(set(there) | set(here)):
+            yield from _difference(f"{field}.{name}", there.get(name), here.get(name))
+    elif there != here:
+        yield f"{field}: {shown(there)} there, {shown(here)} here"
 
 
 def _with_all_args(config: Any) -> Any:
@@ -179,9 +196,32 @@ def config_json(config: ConfigDict) -> Any:
     return json.loads(config.to_json())
 
 
+def _as_changed(config: ConfigDict) -> ConfigDict:
+    """The config with the fields that the command line gives, before flags are parsed."""
+    _check_fields_given(config)
+    words = [sys.argv[0], *(word for word in _words() if word.partition("=")[0] not in ("--config", "-config"))]
+    own = flags.FlagValues()
+    own.set_gnu_getopt()
+    config_flags.DEFINE_config_dict("config", config, flag_values=own, sys_argv=words)
+    own(words, known_only=True)
+    return own.config
+
+
+def _check_fields_given(config: ConfigDict) -> None:
+    """Raise `InputError` if an option ``--config.SECTION.FIELD`` names no field of the config."""
+    for word in _words():
+        if found := re.match(r"--?(?:no)?config\.([^=]+)", word):
+            check_field(found[1], config)
+
+
+def _words() -> list[str]:
+    """The command line before flags are parsed, up to what is no option."""
+    return [*itertools.takewhile(lambda word: word != "--", sys.argv[1:])]
+
+
 def _option(name: str) -> str | None:
     """Value of an option before flags are parsed; as absl, the last one counts, and one dash does as well as two."""
-    value, words = None, [*itertools.takewhile(lambda word: word != "--", sys.argv[1:])]
+    value, words = None, _words()
     for word, following in itertools.zip_longest(words, words[1:]):
         given, is_assigned, assigned = word.partition("=")
         if given in (name, name.removeprefix("-")):

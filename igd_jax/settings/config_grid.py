@@ -9,6 +9,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.suggest import UnknownNameError
 
 PARSERS: dict[type, flags.ArgumentParser] = {
     float: flags.FloatParser(),
@@ -51,12 +52,28 @@ def parse_axis(text: str, config: ConfigDict, *, option: str, under: Sequence[st
     return Axis(field, parsed)
 
 
+def check_field(field: str, config: ConfigDict, *, before: str = "") -> None:
+    """Raise `InputError` unless the config has a field, or section, of this full name; `before` begins the message."""
+    known = list(_full_names(config))
+    if field not in known:
+        (section, _, last), message = field.rpartition("."), f"{before}the config has no field {field}"
+        fields = [name.removeprefix(f"{section}.") for name in known if name.startswith(f"{section}.")]
+        given, alike = (last, fields) if fields else (field, known)
+        raise UnknownNameError(f"{message}; --help_config lists them all", given, alike)
+
+
+def _full_names(config: ConfigDict, under: str = "") -> Iterator[str]:
+    for name, value in config.items():
+        yield f"{under}{name}"
+        if isinstance(value, ConfigDict):
+            yield from _full_names(value, f"{under}{name}.")
+
+
 def _type_of(field: str, config: ConfigDict, given: str) -> type:
+    check_field(field, config, before=f"{given}: ")
     *sections, last = field.split(".")
     for section in sections:
-        config = config.get(section) if isinstance(config, ConfigDict) else None
-    if not isinstance(config, ConfigDict) or last not in config:
-        raise InputError(f"{given}: the config has no field {field}; --help_config lists them all")
+        config = config[section]
     kind: type = config.get_type(last)
     return kind
 

@@ -30,7 +30,7 @@ def test_a_run_may_be_older_than_some_arguments_of_its_method(tmp_path):
     write_json(tmp_path / "config.json", written)
     check_workdir(config, Workdir(str(tmp_path)))
     config.method.args.weights = "gain"
-    with pytest.raises(InputError, match=r"run of another config: method.args differ"):
+    with pytest.raises(InputError, match=r"run of another config, method.args.weights: .zero. there, .gain. here"):
         check_workdir(config, Workdir(str(tmp_path)))
 
 
