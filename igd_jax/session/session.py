@@ -75,6 +75,7 @@ class Session:
     def context(self, index: ItemIndex) -> Context:
         """Context of the method, with the candidates of `index`."""
         seed, train = self.settings.train.seed, self.prepared.splits.get("train")
+        n_ids = self.identifiers.vocab_size
         return Context(
             index=index,
             texts=self.prepared.texts,
@@ -82,12 +83,7 @@ class Session:
             tokenizer=self.tokenizer,
             prompts=self.prompts,
             backbone=partial(
-                make_backbone,
-                self.settings.model,
-                self.tokenizer,
-                vocab_size=self.identifiers.vocab_size,
-                seed=seed,
-                mesh=self.mesh,
+                make_backbone, self.settings.model, self.tokenizer, vocab_size=n_ids, seed=seed, mesh=self.mesh
             ),
             seed=seed,
             cache=self.cache,
