@@ -101,7 +101,7 @@ def test_a_dataset_becomes_a_prepared_folder_and_its_columns_are_told(tmp_path, 
         (["--source=synthetic", "--output=out", "--split=random"], "--split=random"),
         (["--source=synthetic", f"--output={'x' * 300}"], "cannot be written (File name too long)"),
         (["--source=synthetic", f"--output={'x' * 250}"], "File name too long"),
-        (["--source=synthetic", "--output=out", "--outptu=x"], "'outptu'"),
+        (["--source=synthetic", "--output=out", "--outptu=x"], "--outptu is no option of this command"),
         (["--source=csv"], "--output is missing"),
     ],
 )
