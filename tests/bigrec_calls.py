@@ -7,8 +7,8 @@ from flax import nnx
 from tiny_run import HF_CONFIG, TITLES, context_of, decode_options
 
 from igd_jax.core.ragged import Ragged
-from igd_jax.core.types import Recommendations, TextBatch
-from igd_jax.data.remainders import Remainders, remainders
+from igd_jax.core.types import Recommendations, Remainders, TextBatch
+from igd_jax.data.remainders import remainders
 from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
 from igd_jax.decoding.engine import recommend
 from igd_jax.decoding.grounding import embed_texts

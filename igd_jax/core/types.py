@@ -9,10 +9,11 @@ in place of tokens, have the meaning that their module gives them.
     L layers          D model width       F mlp width        Q query heads    G kv heads    H head dim
 """
 
-from typing import no_type_check
+from typing import NamedTuple, no_type_check
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
@@ -147,3 +148,17 @@ class Recommendations:
 
     rows: Int[Array, "B K"]
     scores: Float[Array, "B K"]
+
+
+class Remainders(NamedTuple):
+    """For each token of the vocabulary what remains of it, in one place of a text: itself, another token, or -1; int32.
+
+    Attributes:
+      end: before a newline, or EOS; another token if the characters before the newline, without quotes, are one.
+      opening: at the start of a text, without quotes.
+      closing: at the end of a text, without quotes.
+    """
+
+    end: Int[np.ndarray | jax.Array, " V"]
+    opening: Int[np.ndarray | jax.Array, " V"]
+    closing: Int[np.ndarray | jax.Array, " V"]

@@ -1,26 +1,9 @@
 """What remains of a token where a text is trimmed: of a newline, of the end, or of quotes around the text."""
 
-from typing import NamedTuple
-
-import jax
 import numpy as np
-from jaxtyping import Int
 
+from igd_jax.core.types import Remainders
 from igd_jax.data.tokenizer import Tokenizer
-
-
-class Remainders(NamedTuple):
-    """For each token of the vocabulary what remains of it, in one place of a text: itself, another token, or -1; int32.
-
-    Attributes:
-      end: before a newline, or EOS; another token if the characters before the newline, without quotes, are one.
-      opening: at the start of a text, without quotes.
-      closing: at the end of a text, without quotes.
-    """
-
-    end: Int[np.ndarray | jax.Array, " V"]
-    opening: Int[np.ndarray | jax.Array, " V"]
-    closing: Int[np.ndarray | jax.Array, " V"]
 
 
 def remainders(tokenizer: Tokenizer, *, vocab_size: int, quote: str) -> Remainders:

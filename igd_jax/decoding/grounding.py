@@ -20,7 +20,7 @@ from igd_jax.core.log import Progress
 from igd_jax.core.map_rows import deal_rows, in_groups, map_rows
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.sharding import put, replicated
-from igd_jax.data.remainders import Remainders
+from igd_jax.core.types import Remainders
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.visibility import Causal, positions_of
 

@@ -17,8 +17,8 @@ from jaxtyping import Array, Float, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
-from igd_jax.core.types import Recommendations, TextBatch
-from igd_jax.data.remainders import Remainders, remainders
+from igd_jax.core.types import Recommendations, Remainders, TextBatch
+from igd_jax.data.remainders import remainders
 from igd_jax.data.title_embeddings import kept_embeddings
 from igd_jax.decoding.engine import Engine, OneCall
 from igd_jax.decoding.grounding import (

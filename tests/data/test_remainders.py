@@ -9,7 +9,8 @@ from tiny_run import HF_CONFIG, TITLES
 from tokenizers import models
 
 from igd_jax.core.ragged import Ragged
-from igd_jax.data.remainders import Remainders, remainders
+from igd_jax.core.types import Remainders
+from igd_jax.data.remainders import remainders
 from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.decoding.grounding import cut

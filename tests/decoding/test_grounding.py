@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from tiny_run import HF_CONFIG
 
-from igd_jax.data.remainders import Remainders
+from igd_jax.core.types import Remainders
 from igd_jax.decoding.grounding import (
     adjusted,
     cut,
