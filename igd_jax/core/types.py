@@ -151,7 +151,7 @@ class Recommendations:
 
 
 class Remainders(NamedTuple):
-    """For each token of the vocabulary what remains of it, in one place of a text: itself, another token, or -1; int32.
+    """For each token of the vocabulary what remains of it where a text is trimmed: itself, another token, or -1; int32.
 
     Attributes:
       end: before a newline, or EOS; another token if the characters before the newline, without quotes, are one.
@@ -159,6 +159,6 @@ class Remainders(NamedTuple):
       closing: at the end of a text, without quotes.
     """
 
-    end: Int[np.ndarray | jax.Array, " V"]
-    opening: Int[np.ndarray | jax.Array, " V"]
-    closing: Int[np.ndarray | jax.Array, " V"]
+    end: Int[np.ndarray | Array, " V"]
+    opening: Int[np.ndarray | Array, " V"]
+    closing: Int[np.ndarray | Array, " V"]

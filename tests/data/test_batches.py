@@ -178,11 +178,11 @@ def test_items_are_padded_left_to_a_width_for_the_longest_of_all_histories():
     history = Ragged.from_lists([[0], [4, 5, 6], [7, 0]])
     examples = item_examples(history, np.array([3, 2, 1], np.int32))
     batch = make_item_batch(examples, np.array([2, 0]), size=3, seed=np.array([11, 12], np.int32))
-    assert batch.history.tolist() == [[0] * 8 + [7, 0], [0] * 10, [0] * 10]
-    assert batch.history_mask.tolist() == [[False] * 8 + [True, True], [False] * 9 + [True], [False] * 10]
+    assert batch.history.tolist() == [[0, 0, 0, 7, 0], [0] * 5, [0] * 5]
+    assert batch.history_mask.tolist() == [[False] * 3 + [True, True], [False] * 4 + [True], [False] * 5]
     assert batch.target.tolist() == [1, 3, 0]
-    longer = item_examples(Ragged.from_lists([[0], [4] * 11]))
-    assert make_item_batch(longer, np.array([0]), size=1).history.shape == (1, 20)
+    longer = item_examples(Ragged.from_lists([[0], [4] * 6]))
+    assert make_item_batch(longer, np.array([0]), size=1).history.shape == (1, 10)
     assert batch.is_real.tolist() == [True, True, False]
     assert batch.seed.tolist() == [11, 12, 0]
     assert {type(array) for array in jax.tree.leaves(batch)} == {np.ndarray}
@@ -192,7 +192,7 @@ def test_items_without_a_target_or_a_seed():
     batch = make_item_batch(item_examples(Ragged.from_lists([[4, 5], [6]])), np.array([1]), size=2)
     assert batch.seed is None
     assert batch.target.tolist() == [0, 0]
-    assert batch.history.tolist() == [[0] * 9 + [6], [0] * 10]
+    assert batch.history.tolist() == [[0] * 4 + [6], [0] * 5]
     assert batch.is_real.tolist() == [True, False]
 
 

@@ -1,7 +1,7 @@
 """The width of packs, if it is not given, is the one that takes the fewest operations."""
 
 import re
-from types import SimpleNamespace
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -44,7 +44,9 @@ def test_a_micro_batch_has_the_number_of_packs_that_leaves_fewest_empty(n_packs,
     session = session_of(tiny_run.tiny_config(tiny), tmp_path)
     choices = packing._numbers_of_packs(4.0, session.mesh)
     assert choices == [4, 5]
-    steps = [SimpleNamespace(n_packs=number) for number in n_packs]
+    train, any_room = session.examples(session.rows("train")), PackShape(128, packing.ANY, packing.ANY, 0)
+    placed = place_rows(train, np.arange(8), session.index.item_tokens, any_room)
+    steps = [replace(placed, n_packs=number) for number in n_packs]
     tried = {PackShape(64, 0, 0, packs): steps for packs in choices}
     assert packing._cheapest((backbone_config(session), 300), tried)[0].packs == expected
 
