@@ -18,6 +18,13 @@ def visible(text: str) -> str:
     return _OBEYED.sub(lambda found: _escaped(found[0]), text)
 
 
+def one_line(text: str) -> str:
+    """The text with its line breaks, and the white space around them, as spaces; a text on one line as it is."""
+    if "\n" not in text and "\r" not in text:
+        return text
+    return " ".join(filter(None, map(str.strip, text.replace("\r", "\n").split("\n"))))
+
+
 def _escaped(text: str) -> str:
     units = text.encode("utf-16-be", "surrogatepass")
     return "".join(f"\\u{units[i : i + 2].hex()}" for i in range(0, len(units), 2))

@@ -6,13 +6,15 @@ least one event, at most 10 items of history, and a global cut by time at 80 % a
 
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from operator import ne
 
 import numpy as np
 from jaxtyping import Bool, Float, Int32, Int64
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.lines import one_line
 from igd_jax.core.ragged import Ragged, ragged_index, starts_of
-from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble, has_line_break
+from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble
 
 DUPLICATES = ("drop", "keep")
 """Values of ``--duplicates``."""
@@ -122,18 +124,12 @@ def drop_untitled(log: Interactions) -> Interactions:
 
 
 def on_one_line(log: Interactions) -> Interactions:
-    """Turn line breaks in titles, with the white space around them, into spaces, as prompts separate titles by them."""
-    if not (n_broken := sum(map(has_line_break, log.titles))):
+    """Turn line breaks in titles into spaces, as prompts separate titles by line breaks, and count the items."""
+    titles = [one_line(title) for title in log.titles]
+    if not (n_broken := sum(map(ne, titles, log.titles))):
         return log
-    titles = [_joined(title) if has_line_break(title) else title for title in log.titles]
-    return replace(
-        log, titles=titles, notes={**log.notes, "items with a line break in the title, now a space": n_broken}
-    )
-
-
-def _joined(title: str) -> str:
-    lines = map(str.strip, title.replace("\r", "\n").split("\n"))
-    return " ".join(filter(None, lines))
+    told = {"items with a line break in the title, now a space": n_broken}
+    return replace(log, titles=titles, notes=log.notes | told)
 
 
 def window(log: Interactions, *, start: int, end: int) -> Interactions:

@@ -19,6 +19,7 @@ from igd_jax.core import io
 from igd_jax.core.arrays import check_range
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint, json_list
+from igd_jax.core.lines import one_line
 from igd_jax.core.ragged import Ragged, starts_of
 
 SCHEMA_VERSION = 1
@@ -115,12 +116,10 @@ def assemble(
         raise InputError(f"every split needs at least one row, but there are {told}; give more events or filter less")
     for name, rows in splits.items():
         if (total := int(rows.history.start[-1])) >= 2**31:
-            raise InputError(
-                f"the histories of {name} have {total:,} items, 2^31 or more; limit them (--max_history ...)"
-            )
+            raise InputError(f"{name} has histories of {total:,} items, 2^31 or more; limit them (--max_history ...)")
     if n_blank := sum(not title.strip() for title in titles):
         notes = notes | {"items with a blank title, kept as published": n_blank}
-    if n_broken := sum(map(has_line_break, titles)):
+    if n_broken := sum(one_line(title) != title for title in titles):
         notes = notes | {"items with a line break in the title, kept as published": n_broken}
     times, texts = np.concatenate([rows.timestamp for rows in splits.values()]), texts or {}
     shared = [count for count in Counter(titles).values() if count > 1]
@@ -140,11 +139,6 @@ def assemble(
     prepared = Prepared(item_ids, titles, splits, meta, texts, seen_beside_rows)
     meta["fingerprint"] = _fingerprint(prepared)
     return prepared
-
-
-def has_line_break(title: str) -> bool:
-    """Whether a title stands on several lines."""
-    return "\n" in title or "\r" in title
 
 
 def headline(meta: dict[str, Any]) -> str:

@@ -108,7 +108,7 @@ def test_meta_counts_the_data(small):
 def test_histories_that_cannot_be_written_are_refused(small):
     rows = small.splits["train"]
     many = dataclasses.replace(rows, history=Ragged(rows.history.ids, np.array([0, 0, 0, 2**31])))
-    with pytest.raises(InputError, match=r"the histories of train have 2,147,483,648 items, 2\^31 or more; limit them"):
+    with pytest.raises(InputError, match=r"train has histories of 2,147,483,648 items, 2\^31 or more; limit them"):
         assemble(item_ids=small.item_ids, titles=TITLES, splits=small.splits | {"train": many}, dropped={}, notes={})
 
 
