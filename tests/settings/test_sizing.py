@@ -55,7 +55,7 @@ def test_a_run_keeps_its_size_wherever_it_goes_on(tiny, tmp_path, capsys):
     check_workdir(config, run)
     assert _size(tiny, tmp_path, NO_MODEL) == "mini"
     assert capsys.readouterr().out == ""
-    with pytest.raises(InputError, match="another config, model.config: 'mini' there, 'nano' here"):
+    with pytest.raises(InputError, match=r"another config, model.config: 'mini' there, 'nano' here"):
         check_workdir(tiny_run.tiny_config(tiny, NO_MODEL | {"model.config": "nano"}), run)
 
 
