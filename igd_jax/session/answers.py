@@ -102,6 +102,8 @@ def _answer_rest(make_recommender: Maker, source: Path, target: Path, *, k: int 
             say(f"answered {n_answered:,} requests, up to line {chunk[-1][0]:,}")
     append_lines(target, [], keep=keep)
     if left_out.count and not (n_answered or written.last):
+        for empty in (target, _origin_file(target)):
+            empty.unlink(missing_ok=True)
         raise InputError(f"--input={source} has no request on any line; expected a JSON object per line (docs/data.md)")
     say(f"{n_answered:,} requests answered, {left_out.count:,} lines left out, {notes.count:,} notes; see {target}")
 
