@@ -18,18 +18,11 @@ FEW = 16
 """Most requests at once whose unknown titles are looked for among those that are spelt alike."""
 
 
-def ranked_items(session: Session, index: ItemIndex, history: Ragged) -> Examples:
-    """Histories of items, oldest first, as a method reads them to rank the candidates of `index`."""
-    if session.method.inputs == "items":
-        return item_examples(history)
-    return ranked_examples(history, session.prompts.of_items, room=room_of_prompts(session, index))
-
-
 class Histories:
     """Makes prompts, or rows of items, after which there is room for every candidate of `index`."""
 
-    def __init__(self, session: Session, index: ItemIndex, names: ItemNames):
-        self._session, self._index, self._names = session, index, names
+    def __init__(self, session: Session, index: ItemIndex):
+        self._session, self._index = session, index
 
     @cached_property
     def _room(self) -> int:
@@ -40,21 +33,28 @@ class Histories:
         """Whether a history may contain arbitrary text."""
         return self._session.method.inputs == "text" and self._session.identifiers.texts is not None
 
+    def of_items(self, history: Ragged) -> Examples:
+        """Histories of items, oldest first."""
+        if self._session.method.inputs == "items":
+            return item_examples(history)
+        return ranked_examples(history, self._session.prompts.of_items, room=self._room)
+
     def of_rows(self, rows: Rows) -> Examples:
         """Rows of a split, without their targets. Prints how many histories were cut."""
-        examples = ranked_items(self._session, self._index, rows.history)
+        examples = self.of_items(rows.history)
         if n_cut := int(examples.is_cut.sum()):
             say(
                 f"{n_cut:,} of {len(examples):,} histories without their oldest items: prompts over {self._room} tokens"
             )
         return examples
 
-    def of_requests(self, resolved: Sequence[Resolved]) -> tuple[Examples, list[list[str]]]:
+    def of_requests(self, resolved: Sequence[Resolved], names: ItemNames) -> tuple[Examples, list[list[str]]]:
         """Histories of requests, and notes on parts that are not read as given.
 
-        The notes of a few requests, `FEW`, also suggest what was meant; looking for it takes time.
+        The notes of a few requests, `FEW`, also suggest what of `names` was meant; looking for it takes time.
         """
-        notes = [self._unknown(found, suggests=len(resolved) <= FEW) for found in resolved]
+        asked = names if len(resolved) <= FEW else None
+        notes = [self._unknown(found, asked) for found in resolved]
         if self.reads_words:
             titles = self._index.titles
             examples = self._of_texts(
@@ -62,7 +62,7 @@ class Histories:
             )
         else:
             known = [[item for item in found.items if item is not None] for found in resolved]
-            examples = ranked_items(self._session, self._index, Ragged.from_lists(known))
+            examples = self.of_items(Ragged.from_lists(known))
         for row in np.flatnonzero(examples.is_cut).tolist():
             notes[row].append(f"the history is cut to its newest items: the prompt had over {self._room} tokens")
         return examples, notes
@@ -79,14 +79,14 @@ class Histories:
         places = Ragged(np.arange(len(texts), dtype=np.int32), starts_of(lengths))
         return ranked_examples(places, prompts_of, room=self._room)
 
-    def _unknown(self, found: Resolved, *, suggests: bool) -> list[str]:
-        """A note for each entry of the history that is not in the catalogue."""
+    def _unknown(self, found: Resolved, names: ItemNames | None) -> list[str]:
+        """A note for each entry of the history that is not in the catalogue, with suggestions if there are names."""
         becomes = "; the model reads it as plain text"
         if not self.reads_words:
             becomes = ", so the model cannot read it; it is left out"
         return [
             f"{entry!r} is neither a title nor an item of the catalogue{becomes}"
-            f"{self._names.suggested(entry) if suggests else ''}"
+            f"{names.suggested(entry) if names else ''}"
             for entry, item in found.entries
             if item is None
         ]

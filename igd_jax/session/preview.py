@@ -15,7 +15,7 @@ from igd_jax.decoding.engine import recommend
 from igd_jax.decoding.search import JUMP, STEPWISE
 from igd_jax.evaluation.examples import example_line
 from igd_jax.session.batch import make_batch
-from igd_jax.session.histories import ranked_items
+from igd_jax.session.histories import Histories
 from igd_jax.session.limits import decode_options
 from igd_jax.session.ranker import engine_of
 from igd_jax.session.session import Session
@@ -95,6 +95,6 @@ class Sample:
     def _batch(self) -> TextBatch | ItemBatch:
         session, size = self._session, row_shards(self._session.mesh)
         own = local_rows(size, session.mesh)
-        examples = ranked_items(session, session.index, self._row.history)
+        examples = Histories(session, session.index).of_items(self._row.history)
         batch = make_batch(session, examples, np.arange(1), size=size, own=own)
         return put_batch(batch, session.mesh, size=size)

@@ -65,7 +65,7 @@ class Ranker:
         self.engine, self._read = engine_of(session, self.index, self.trained.model, options), Reader()
         self.n_read, self._compilations = 0, Compilations()
         self._names = ItemNames(self.index, session.prepared.item_ids)
-        self._histories = Histories(session, self.index, self._names)
+        self._histories = Histories(session, self.index)
 
     def rank(
         self,

@@ -173,7 +173,7 @@ class Recommender(Ranker):
         if history is None:
             return found
         request = read_request({"history": history if isinstance(history, str) else list(history)})
-        examples, (notes,) = self._histories.of_requests([self.resolve(request)])
+        examples, (notes,) = self._histories.of_requests([self.resolve(request)], self._names)
         logp, *_ = token_statistics(self, examples, np.array([item])).tolist()
         tokens = [replace(token, log_probability=p) for token, p in zip(found.tokens, logp, strict=True)]
         return replace(found, tokens=tuple(tokens), notes=tuple(notes))
@@ -204,14 +204,14 @@ class Recommender(Ranker):
         return training_weights(self.session)
 
     def _ranked(self, resolved: Sequence[Resolved], *, k: int) -> list[Answer]:
-        examples, notes = self._histories.of_requests(resolved)
+        examples, notes = self._histories.of_requests(resolved, self._names)
         source = collaborative_source(self.session, split=None, n_rows=len(resolved))
         found = self.rank(examples, collaborative=source, allowed=[each.allowed for each in resolved])
         score = self.session.method.score
         return [Answer(self.results(found, q)[:k], tuple(told), score) for q, told in enumerate(notes)]
 
     def _scored(self, resolved: Sequence[Resolved]) -> list[Answer]:
-        examples, notes = self._histories.of_requests(resolved)
+        examples, notes = self._histories.of_requests(resolved, self._names)
         source = collaborative_source(self.session, split=None, n_rows=len(resolved))
         lists = [np.asarray(each.score) for each in resolved]
         search, size, mesh = self._search(), self._batch_size(len(resolved)), self.session.mesh
