@@ -163,7 +163,7 @@ def make_step(
     def update(state: TrainState, accumulator: Accumulator) -> tuple[TrainState, dict[str, Float[Array, ""]]]:
         total = accumulator.total
         scale = 1.0 / jnp.maximum(total.weight, 1e-9)
-        grads = jax.tree.map(lambda g: g * scale.astype(g.dtype), accumulator.grads)
+        grads = jax.tree.map(lambda g: (g.astype(scale.dtype) * scale).astype(g.dtype), accumulator.grads)
         # optax raises floats to integer powers, and adds float32 updates to bfloat16 weights.
         with jax.numpy_dtype_promotion("standard"):
             updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

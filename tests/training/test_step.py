@@ -165,6 +165,24 @@ def test_gradients_of_bfloat16_weights_are_added_up_in_float32_unless_asked(sum_
         np.testing.assert_allclose(found, exact, rtol=1e-6)
 
 
+def test_gradients_of_bfloat16_are_divided_in_float32_and_rounded_once():
+    gradients = np.random.default_rng(3).normal(size=500).astype(jnp.bfloat16)
+
+    def loss(params, tables, batch, state) -> LossSum:
+        product = params["w"] * batch.annotations["x"][0, 0]
+        return LossSum(product.sum(dtype=jnp.float32), jnp.float32(3), {})
+
+    functions = make_step(loss, optax.sgd(1.0), sum_dtype=None)
+    state = init_state({"w": jnp.zeros(500, jnp.bfloat16)}, optax.sgd(1.0))
+    groups = grouped(
+        [_batch(gradients[None, None], np.zeros((1, 1), np.int32), np.ones((1, 1), np.float32))], make_mesh(data=1)
+    )
+    state, _ = functions.update(state, functions.accumulate(state, groups))
+    np.testing.assert_array_equal(
+        state.params["w"], -(gradients.astype(np.float32) / np.float32(3)).astype(jnp.bfloat16)
+    )
+
+
 def test_each_shape_is_traced_once():
     shapes = []
 
