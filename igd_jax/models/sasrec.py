@@ -15,7 +15,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int, Key
 
 from igd_jax.models.attention import KeyBlock, attend
-from igd_jax.models.dropout import at_site, drop, row_keys
+from igd_jax.models.dropout import at_site, drop, token_keys
 from igd_jax.models.layers import Linear, normal_init
 from igd_jax.models.visibility import Causal, mask_of
 
@@ -57,9 +57,10 @@ class Block(nnx.Module):
         valid: Bool[Array, "B J"],
         *,
         n_last: int,
-        keys: Key[Array, " B"] | None = None,
+        keys: Key[Array, "B J"] | None = None,
     ) -> Float[Array, "B n D"]:
         """New states of the last `n_last` columns; those of padding are finite but arbitrary."""
+        keys = None if keys is None else keys[:, -n_last:]
         n_batch, _, width = hidden.shape
         heads = (n_batch, -1, self.num_heads, width // self.num_heads)
         x = self.attention_norm(hidden)
@@ -90,10 +91,10 @@ class SASRec(nnx.Module):
         Args:
           history: left-padded items, oldest first; only the newest `max_history` columns are read.
           valid: True on real items. The vector of a row without any depends on the last position alone.
-          seed: seed of each row's dropout, which does not depend on the other rows; None = no dropout.
+          seed: seed of each row's dropout, which depends neither on other rows nor on padding; None = no dropout.
         """
         history, valid = history[:, -self.config.max_history :], valid[:, -self.config.max_history :]
-        keys = row_keys(seed)
+        keys = token_keys(seed, valid)
         items = jnp.where(valid[..., None], self.embed[...][history], 0.0)
         hidden = items + self.position[...][None, -history.shape[1] :]
         hidden = drop(hidden, at_site(keys, 0), rate=self.config.dropout)

@@ -103,6 +103,8 @@ def test_dropout_follows_from_a_rows_seed_alone(model, users):
         pick = np.array([row])
         alone = read(model, jnp.asarray(HISTORY[pick]), jnp.asarray(VALID[pick]), jnp.asarray(SEED[pick]))
         np.testing.assert_allclose(alone[0], together[row], atol=1e-6)
+    wide = read(model, *(jnp.pad(jnp.asarray(x), ((0, 0), (1, 0))) for x in (HISTORY, VALID)), jnp.asarray(SEED))
+    np.testing.assert_allclose(wide, together, atol=1e-6)
     other = read(model, jnp.asarray(HISTORY), jnp.asarray(VALID), jnp.asarray(SEED + 1))
     assert (np.abs(other - together).max(axis=1) > 1e-3).all()
 
