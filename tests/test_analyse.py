@@ -170,7 +170,7 @@ def test_an_item_scorer_has_all_but_the_figures_about_text(sasrec_run):
     told = read_json(sasrec_run / "analysis" / "test" / "analysis.json")
     assert told["figures"].keys() == OF_ANY
     assert "left out: tokens, entropy, ghosts and history: sasrec scores items and writes no text\n" in done.out
-    assert "left out: exact: sasrec does not search with a beam over the trie\n" in done.out
+    assert "left out: exact: these lists come from no beam over the trie\n" in done.out
     assert columns_of(told, "training").keys() == {"step", "loss", "valid_loss", "valid_loss_softmax"}
 
 
