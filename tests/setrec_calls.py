@@ -1,7 +1,7 @@
 """A small catalogue and histories for SETRec, and what tests ask of its model, compiled once per shape."""
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -46,10 +46,10 @@ def batch_of(n_rows: int, *, width: int = 4, seed: int = 0) -> ItemBatch:
     )
 
 
-@nnx.jit
-def ask(model: SetModel, batch: ItemBatch) -> tuple[jax.Array, jax.Array]:
+@partial(nnx.jit, static_argnames="padded")
+def ask(model: SetModel, batch: ItemBatch, *, padded: bool = False) -> tuple[jax.Array, jax.Array]:
     """Outputs of the queries [B Z D], and scores of each [Z B I]."""
-    asked = model(model.tokens(batch.history), batch.history_mask)
+    asked = model(model.tokens(batch.history), batch.history_mask, padded=padded)
     return asked, jnp.einsum("BZD,IZD->ZBI", asked, model.tokens(jnp.arange(model.tokens.n_items)))
 
 

@@ -90,7 +90,7 @@ def test_a_tokenizer_with_more_ids_than_the_model(ask, folder):
     ("config", "message"),
     [
         ("cft.py", "max_length is 512; expected at most 16, the positions that "),
-        ("setrec.py", "the instruction, the histories"),
+        ("setrec.py", "of the model's 16 positions, and items have 7 tokens each; lower config."),
     ],
 )
 def test_a_model_with_too_few_positions(ask, folder, config, message):

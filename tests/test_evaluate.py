@@ -218,7 +218,7 @@ def test_lists_do_not_depend_on_targets_and_histories_that_are_cut_are_counted(t
         config = tiny_run.tiny_config(tmp_path / name, {"data.max_length": 47})
         program.evaluate(config, Workdir(str(tmp_path / name / "run")), name="plain")
         told = re.findall(
-            r"(\d+) of 22 histories without their oldest items: prompts over 47 ", capsys.readouterr().out
+            r"(\d+) of 22 histories without their oldest items: over 47 tokens in the prompt", capsys.readouterr().out
         )
         assert [0 < int(n_cut) < N_TEST for n_cut in told] == [True]
         predictions, _ = read_written(tmp_path / name / "run", "plain")

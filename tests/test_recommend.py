@@ -91,7 +91,7 @@ def test_an_unknown_title_is_noted_and_read_as_text(ask):
 def test_a_history_that_is_too_long_is_cut_and_that_is_told(ask):
     done = ask("--k=1", "--json", history=[f"Title number {number}" for number in range(100)])
     assert done.code == 0
-    assert "note: the history is cut to its newest items: the prompt had over 503 tokens" in done.err
+    assert "note: the history is cut to its newest items: over 503 tokens in the prompt" in done.err
 
 
 @pytest.mark.parametrize("k", [0, 5])

@@ -113,7 +113,6 @@ def context_of(index: ItemIndex, **changes: Any) -> Context:
     known = {
         "index": index,
         "texts": {},
-        "longest_history": 3,
         "tokenizer": tokenizer,
         "prompts": Prompts(filled("plain", category="items"), tokenizer, identifiers, cache),
         "backbone": lambda: nnx.jit(lambda: Decoder(from_hf(HF_CONFIG), rngs=nnx.Rngs(0)))(),

@@ -9,7 +9,7 @@ the vocabulary head can run on target positions alone. Widths come from a short 
 What all prompts begin with, the words of the template before the history, is a shared prefix of one row: a model reads
 it once per batch and not once per row.
 
-Methods that read items instead of text get histories, padded on the left to a width for the longest of all examples.
+Methods that read items instead of text get histories, padded on the left to such a width.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,7 +27,7 @@ from igd_jax.data.examples import Examples
 
 TARGET_WIDTHS = (16, 32, 48, 64, 128, 256, 512)
 PROMPT_WIDTHS = (32, 64, 96, 128, 160, 192, 224, 256, 320, 384, 448, 512)
-HISTORY_WIDTHS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
+HISTORY_WIDTHS = (5, 10, 15, 20, 30, 40, 50)
 
 
 def steps_per_epoch(n_rows: int, batch_size: int) -> int:
@@ -77,8 +77,9 @@ def seed_of_rows(rows: Int[np.ndarray, " b"], *, seed: int, step: int) -> Int[np
 
 
 def by_length(examples: Examples, rows: Int[np.ndarray, " b"]) -> Int[np.ndarray, " b"]:
-    """Order rows by prompt length, so that neighbours pad little."""
-    return rows[np.argsort(examples.prompt.lengths[rows], kind="stable")]
+    """Order rows by the length of prompt or history, so that neighbours pad little."""
+    read = examples.prompt if examples.history is None else examples.history
+    return rows[np.argsort(read.lengths[rows], kind="stable")]
 
 
 def make_text_batch(
@@ -134,7 +135,9 @@ def padded_columns(examples: Examples, rows: Int[np.ndarray, " b"], item_tokens:
 
 
 def n_shapes(examples: Examples, groups: Iterable[Int[np.ndarray, " b"]]) -> int:
-    """Number of shapes that the prompts of batches have, each made of one group of rows."""
+    """Number of shapes that the prompts or histories of batches have, each made of one group of rows."""
+    if examples.history is not None:
+        return len({_history_width(examples.history, group) for group in groups})
     return len({(len(prefix), width) for prefix, width in (_prompt_columns(examples, group) for group in groups)})
 
 
@@ -178,9 +181,9 @@ def make_item_batch(
       own, seed: as in `make_text_batch`.
     """
     assert examples.history is not None
+    width = _history_width(examples.history, rows)
     rows, seed, size = _own_rows(rows, seed, size, own)
     history = examples.history.take(rows)
-    width = padded_width(int(examples.history.lengths.max(initial=1)), HISTORY_WIDTHS)
     target = np.zeros(len(rows), np.int32) if examples.target is None else examples.target[rows].astype(np.int32)
     arrays: dict[str, Any] = {
         "history": _left_padded(history, width),
@@ -191,6 +194,11 @@ def make_item_batch(
     }
     filled: dict[str, Any] = {n: None if array is None else pad_rows(array, size) for n, array in arrays.items()}
     return ItemBatch(**filled)
+
+
+def _history_width(history: Ragged, rows: Int[np.ndarray, " b"]) -> int:
+    """Columns of the histories of a batch of these rows."""
+    return padded_width(int(history.lengths[rows].max(initial=1)), HISTORY_WIDTHS)
 
 
 def _targets(

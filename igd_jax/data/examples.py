@@ -5,6 +5,7 @@ first tokens, as in the published code (`make_examples`). In ranking all prompts
 is, and lose the oldest items of their history; the words around these stay (`ranked_examples`).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -131,11 +132,15 @@ def _fitting(history: Ragged, prompts_of: Callable[[Ragged], TokenRows], *, room
     return fits
 
 
-def item_examples(history: Ragged, target: Int[np.ndarray, " R"] | None = None) -> Examples:
-    """Rows for a method that reads items: no text at all."""
-    n_rows = len(history)
+def item_examples(
+    history: Ragged, target: Int[np.ndarray, " R"] | None = None, *, room: int | float = math.inf
+) -> Examples:
+    """Rows for a method that reads items: no text at all. Of longer histories, the newest `room` items are left."""
+    n_rows, is_cut = len(history), history.lengths > room
+    if is_cut.any():
+        history = history.keep_last(np.minimum(history.lengths, room).astype(np.int32))
     no_text = Ragged(np.zeros(0, np.int32), np.zeros(n_rows + 1, np.int64))
-    return Examples(no_text, target, np.zeros(n_rows, bool), np.zeros(0, np.int32), np.zeros(n_rows, bool), history)
+    return Examples(no_text, target, is_cut, np.zeros(0, np.int32), np.zeros(n_rows, bool), history)
 
 
 def shared_prefix(rows: TokenRows, which: Bool[np.ndarray, " R"]) -> Int[np.ndarray, " P"]:

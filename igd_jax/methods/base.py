@@ -57,7 +57,6 @@ class Context:
     Attributes:
       index: items, with the candidates of training or of decoding.
       texts: further texts of the items, as in `data.prepared.Prepared`.
-      longest_history: number of items of the longest history of train; 0 for an exported run, which has no rows.
       tokenizer: tokenizer of prompts and titles.
       prompts: prompts around histories.
       backbone: function that makes the untrained backbone, from a Hugging Face folder or with random weights.
@@ -69,7 +68,6 @@ class Context:
 
     index: ItemIndex
     texts: Mapping[str, Sequence[str]]
-    longest_history: int
     tokenizer: Tokenizer
     prompts: Prompts
     backbone: Callable[[], Decoder | T5]
@@ -187,6 +185,18 @@ class Method(abc.ABC):
     @abc.abstractmethod
     def engine(self, context: Context, model: Any, options: DecodeOptions) -> Engine:
         """Make the engine that recommends with a trained model; padding rows must get no results."""
+
+
+class ItemsMethod(Method):
+    """A method whose backbone reads items instead of text, each as several tokens."""
+
+    @abc.abstractmethod
+    def most_items(self, tokenizer: Tokenizer, positions: int | float) -> int | float:
+        """Items of a history that a backbone with so many positions can read, infinite if these are.
+
+        Raises:
+          InputError: it can read none.
+        """
 
 
 class CollaborativeMethod(Method):

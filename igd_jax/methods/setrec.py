@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx, struct
 from jaxtyping import Array, Bool, Float, Int
 
+from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint, sample_leaves
 from igd_jax.core.log import say
 from igd_jax.core.types import ItemBatch, LossSum, Recommendations
@@ -24,12 +25,21 @@ from igd_jax.data.collaborative import FILE as COLLABORATIVE
 from igd_jax.data.collaborative import load_item_vectors
 from igd_jax.data.item_features import load_text_model, read_features, text_features
 from igd_jax.data.safetensors_io import cached_matrix
+from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.decoding.dense_topk import best_rows, in_chunks
 from igd_jax.decoding.engine import Engine, OneCall
-from igd_jax.methods.base import Context, DecodeOptions, Method, Objective, check_argument, check_file, check_folder
+from igd_jax.methods.base import (
+    Context,
+    DecodeOptions,
+    ItemsMethod,
+    Objective,
+    check_argument,
+    check_file,
+    check_folder,
+)
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.item_tokens import ItemTokens
-from igd_jax.models.setrec import ATTENTIONS, SetModel
+from igd_jax.models.setrec import ATTENTIONS, POSITIONS, SetModel
 from igd_jax.models.t5 import T5
 from igd_jax.training.step import LossState
 
@@ -39,7 +49,6 @@ TABLE_WIDTH = 64
 """Width of the trained vectors of collaborative tokens, as in the published SASRec."""
 CHUNK = 4096
 """Number of items that are scored at a time."""
-POSITIONS = ("contiguous", "published")
 MISSING = ("", "zero")
 POOLINGS = ("mean", "last")
 VECTORS = "the folder of a finished SASRec run (configs/sasrec.py), a .npy file, or nothing to train vectors"
@@ -76,7 +85,7 @@ class SetRanking(OneCall):
         return Recommendations(rows=jnp.where(scores > -jnp.inf, self.row[numbers], -1), scores=scores)
 
 
-class SETRec(Method):
+class SETRec(ItemsMethod):
     """Sets of tokens.
 
     Args:
@@ -98,9 +107,8 @@ class SETRec(Method):
       missing: ``zero`` replaces rows of features that are not finite by zeros; empty refuses them.
       sampled_items: number of items in the softmax in addition to the targets of a micro-batch, drawn uniformly at each
         step, without correction for the sampling; 0 = all items.
-      positions: ``contiguous``, or ``published``, where padding is counted and there is a gap after the history. The
-        authors pad to the longest history of a batch; here what counts is the longest of train, or a longer history
-        itself, so that an answer does not depend on the requests beside it.
+      positions: ``contiguous``, or ``published``, where a gap follows the history and, in the loss alone, histories
+        count as if padded to the longest of their micro-batch. The authors rank for users one by one.
       attention: ``sparse``, as the paper has it: tokens of an item do not see each other, nor do queries; ``dense``,
         where they do; or, for a T5, ``published``, the dense one of the authors' code, which also adds 1 to each
         query's logit of itself.
@@ -155,7 +163,7 @@ class SETRec(Method):
         self._n_semantic, self._alpha, self._beta, self._sampled = n_semantic, alpha, beta, sampled_items
         self._collaborative, self._features, self._missing = collaborative, features, missing
         self._pooling, self._text_model = pooling, text_model
-        self._collaborative_token, self._counts_padding = collaborative_token, positions == "published"
+        self._collaborative_token, self._positions = collaborative_token, positions
         self._attention, self._trained_queries = attention, trained_queries
         self.backbones = ("t5",) if attention == "published" else ("decoder", "t5")
 
@@ -168,9 +176,7 @@ class SETRec(Method):
         backbone = context.backbone()
         rngs = nnx.Rngs(context.seed)
         vectors = self._item_vectors(context, rngs) if self._collaborative_token else None
-        instruction, response = (
-            jnp.asarray(ids, jnp.int32) for ids in context.tokenizer.encode([INSTRUCTION, RESPONSE])
-        )
+        words = context.tokenizer.encode([INSTRUCTION, RESPONSE])
         features, made_from = self._item_features(context, backbone) if self._n_semantic else (None, "")
         tokens = ItemTokens(
             vectors,
@@ -184,14 +190,25 @@ class SETRec(Method):
         return SetModel(
             backbone,
             tokens,
-            instruction=instruction,
-            response=response,
-            n_counted=context.longest_history if self._counts_padding else None,
+            instruction=jnp.asarray(words[0], jnp.int32),
+            response=jnp.asarray(words[1], jnp.int32),
+            positions=self._positions,
             query_scale=0.02 if isinstance(backbone, T5) else 1.0,
             rngs=rngs,
             attention=self._attention,
             trains_queries=self._trained_queries,
         )
+
+    def most_items(self, tokenizer: Tokenizer, positions: int | float) -> int | float:
+        """Items whose tokens fit beside the published texts and the queries."""
+        n_tokens = self._n_semantic + self._collaborative_token
+        room = positions - sum(map(len, tokenizer.encode([INSTRUCTION, RESPONSE]))) - n_tokens
+        if room < n_tokens:
+            raise InputError(
+                f"words and queries leave {room} of the model's {positions} positions, and items have {n_tokens} "
+                "tokens each; lower config.method.args.n_semantic, or use another model"
+            )
+        return room if room == float("inf") else room // n_tokens
 
     def objective(self, context: Context) -> Objective:
         """Cross-entropy over items, and the autoencoder's error."""
@@ -229,7 +246,7 @@ class SETRec(Method):
             table = model.tokens(jnp.arange(model.tokens.n_items))
             allowed = jnp.ones((len(target), len(table)), bool)
             read, column = table[history], target
-        answers = model(read, mask, batch.seed)
+        answers = model(read, mask, batch.seed, padded=True)
         logits = jnp.einsum("BZD,IZD->BZI", answers, table, preferred_element_type=jnp.float32)
         logits = jnp.where(allowed[:, None], logits, -jnp.inf)
         own = jnp.take_along_axis(logits, column[:, None, None], axis=-1)[..., 0]

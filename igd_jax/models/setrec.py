@@ -14,13 +14,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
-from igd_jax.core.errors import InputError
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.item_tokens import ItemTokens
 from igd_jax.models.layers import Frozen
 from igd_jax.models.t5 import T5
 from igd_jax.models.visibility import Causal, Dense, both_sides, mask_of
 
+POSITIONS = ("contiguous", "published")
+"""Positions without gaps, or as in the published code, where there is one after the history and where training counts
+padding (docs/methods/setrec.md)."""
 ATTENTIONS = ("sparse", "dense", "published")
 """Who sees whom: tokens of an item and queries do not see others of their kind (``sparse``); they do, as in a plain
 decoder or encoder (``dense``); or a T5 as in the published code, dense and with 1 added to each query's logit of itself
@@ -49,23 +51,26 @@ def lay_out(
     n_instruction: int,
     n_response: int,
     n_tokens: int,
-    n_counted: int | None = None,
+    gap: bool = False,
+    padded: bool = False,
 ) -> Layout:
     """Number the tokens of instruction, history and response.
 
-    All tokens of an item share a position. For a one-token instruction and items of two tokens, the first item padding:
+    All tokens of an item share a position. For a one-token instruction and items of two tokens, the first item padding,
+    beside a row of three items:
 
-        tokens        i  .  .  a  a  b  b  r  q  q
-        group         0  1  1  2  2  3  3  4
-        contiguous    0  0  0  1  1  2  2  3  4  5      n_counted None: padding is not counted
-        published     0  1  1  2  2  3  3  7  8  9      n_counted 3: padding is counted; later tokens have raw indices
+        tokens          i  .  .  a  a  b  b  r  q  q
+        group           0  1  1  2  2  3  3  4
+        contiguous      0  0  0  1  1  2  2  3  4  5
+        gap             0  0  0  1  1  2  2  5  6  7      tokens after the history have raw indices
+        gap, padded     0  1  1  2  2  3  3  7  8  9      items of padding count, too
 
     Args:
       history_mask: True on real items.
       n_instruction, n_response: number of tokens before and after the history.
       n_tokens: Z.
-      n_counted: number of items to which the published code would pad, whose positions are wanted, whatever the
-        padding here; longer histories count as they are. None = padding is not counted.
+      gap: whether positions after the history count its tokens, and not its items.
+      padded: whether all histories count as many items as the longest of these rows, whatever the padding here.
     """
     n_rows, n_items = history_mask.shape
     before, item = jnp.arange(n_instruction), jnp.arange(n_items)
@@ -74,10 +79,10 @@ def lay_out(
     of_items = jnp.repeat(history_mask, n_tokens, axis=1)
     valid = jnp.pad(of_items, ((0, 0), (n_instruction, n_response)), constant_values=True)
     counted = history_mask.sum(axis=1, dtype=jnp.int32)[:, None]
-    if n_counted is not None:
-        counted = jnp.maximum(counted, n_counted)
+    if padded:
+        counted = jnp.broadcast_to(counted.max(), counted.shape)
     place = jnp.maximum(n_instruction + counted - n_items + item[None], 0)  # of items; the newest is the last column
-    after = n_instruction + counted * (1 if n_counted is None else n_tokens) + jnp.arange(n_response + n_tokens)[None]
+    after = n_instruction + counted * (n_tokens if gap else 1) + jnp.arange(n_response + n_tokens)[None]
     begin = jnp.broadcast_to(before[None], (n_rows, n_instruction))
     positions = jnp.concatenate([begin, jnp.repeat(place, n_tokens, axis=1), after[:, :n_response]], axis=1)
     return Layout(group, valid, positions, after[:, n_response:])
@@ -95,7 +100,7 @@ class SetModel(nnx.Module):
       backbone: model that reads embeddings; trained with the rest, at least its adapters.
       tokens: tokens of the items, of the backbone's width.
       instruction, response: ids before and after the history.
-      n_counted: as in `lay_out`.
+      positions: one of `POSITIONS`.
       query_scale: standard deviation of the initial queries; published: 1 for a decoder, 0.02 for a T5.
       rngs: source of random numbers.
       attention: one of `ATTENTIONS`; ``published`` only for a T5.
@@ -109,13 +114,13 @@ class SetModel(nnx.Module):
         *,
         instruction: Int[Array, " i"],
         response: Int[Array, " r"],
-        n_counted: int | None = None,
+        positions: str = "contiguous",
         query_scale: float,
         rngs: nnx.Rngs,
         attention: str = "sparse",
         trains_queries: bool = True,
     ):
-        self.backbone, self.tokens, self.n_counted, self.attention = backbone, tokens, n_counted, attention
+        self.backbone, self.tokens, self.positions, self.attention = backbone, tokens, positions, attention
         self.instruction, self.response = Frozen(instruction), Frozen(response)
         queries = query_scale * jax.random.normal(rngs.params(), (tokens.n_tokens, tokens.width))
         self.queries = nnx.Param(queries) if trains_queries else Frozen(queries)
@@ -125,6 +130,8 @@ class SetModel(nnx.Module):
         history: Float[Array, "B J Z D"],
         history_mask: Bool[Array, "B J"],
         seed: Int[Array, " B"] | None = None,
+        *,
+        padded: bool = False,
     ) -> Float[Array, "B Z D"]:
         """Output of each query after a history of item tokens, in float32, by one forward pass.
 
@@ -132,6 +139,7 @@ class SetModel(nnx.Module):
           history: tokens of the left-padded items, oldest first.
           history_mask: True on real items; a row may have none.
           seed: seed of each row's dropout, that of a T5 or of adapters; None = no dropout.
+          padded: whether published positions count padding up to the longest history of these rows.
         """
         n_rows, n_tokens = len(history), history.shape[2]
         n_instruction, n_response = len(self.instruction[...]), len(self.response[...])
@@ -140,16 +148,21 @@ class SetModel(nnx.Module):
             n_instruction=n_instruction,
             n_response=n_response,
             n_tokens=n_tokens,
-            n_counted=self.n_counted,
+            gap=self.positions == "published",
+            padded=padded and self.positions == "published",
         )
-        words = [self.backbone.embed[...][ids[...]] for ids in (self.instruction, self.response)]
-        before, after = (jnp.broadcast_to(word, (n_rows, *word.shape)).astype(self.backbone.dtype) for word in words)
+        before, after = (self._words(ids[...], n_rows) for ids in (self.instruction, self.response))
         items = history.reshape(n_rows, -1, history.shape[-1]).astype(self.backbone.dtype)
         read = jnp.concatenate([before, items, after], axis=1)
         asked = jnp.broadcast_to(self.queries[...], (n_rows, *self.queries.shape)).astype(self.backbone.dtype)
         if isinstance(self.backbone, T5):
             return self._ask_t5(read, asked, layout, seed).astype(jnp.float32)
         return self._ask_decoder(read, asked, layout, seed).astype(jnp.float32)
+
+    def _words(self, ids: Int[Array, " w"], n_rows: int) -> Float[Array, "B w D"]:
+        """Embeddings of words, the same in all rows, over which their gradients are summed in float32."""
+        words = self.backbone.embed[...][ids].astype(jnp.float32)
+        return jnp.broadcast_to(words, (n_rows, *words.shape)).astype(self.backbone.dtype)
 
     def _ask_decoder(
         self,
@@ -161,12 +174,6 @@ class SetModel(nnx.Module):
         """Causal attention, with the queries as one more group."""
         assert isinstance(self.backbone, Decoder)
         n_rows, n_tokens = asked.shape[:2]
-        if (length := read.shape[1] + n_tokens) > self.backbone.config.max_positions:
-            raise InputError(
-                f"the instruction, the histories' tokens and the queries are {length:,} tokens, but the model was made "
-                f"for {self.backbone.config.max_positions:,} positions; lower config.method.args.n_semantic, or "
-                "prepare shorter histories"
-            )
         group = jnp.concatenate([layout.group, jnp.full(n_tokens, layout.group[-1] + 1)])
         valid = jnp.concatenate([layout.valid, jnp.ones((n_rows, n_tokens), bool)], axis=1)
         is_dense = self.attention == "dense"

@@ -29,6 +29,13 @@ class Histories:
         return room_of_prompts(self._session, self._index)
 
     @property
+    def _limit(self) -> str:
+        """The limit of histories that were cut."""
+        if self._session.method.inputs == "items":
+            return f"over {self._session.most_items} items"
+        return f"over {self._room} tokens in the prompt"
+
+    @property
     def reads_words(self) -> bool:
         """Whether a history may contain arbitrary text."""
         return self._session.method.inputs == "text" and self._session.identifiers.texts is not None
@@ -36,16 +43,14 @@ class Histories:
     def of_items(self, history: Ragged) -> Examples:
         """Histories of items, oldest first."""
         if self._session.method.inputs == "items":
-            return item_examples(history)
+            return item_examples(history, room=self._session.most_items)
         return ranked_examples(history, self._session.prompts.of_items, room=self._room)
 
     def of_rows(self, rows: Rows) -> Examples:
         """Rows of a split, without their targets. Prints how many histories were cut."""
         examples = self.of_items(rows.history)
         if n_cut := int(examples.is_cut.sum()):
-            say(
-                f"{n_cut:,} of {len(examples):,} histories without their oldest items: prompts over {self._room} tokens"
-            )
+            say(f"{n_cut:,} of {len(examples):,} histories without their oldest items: {self._limit}")
         return examples
 
     def of_requests(self, resolved: Sequence[Resolved], names: ItemNames) -> tuple[Examples, list[list[str]]]:
@@ -64,7 +69,7 @@ class Histories:
             known = [[item for item in found.items if item is not None] for found in resolved]
             examples = self.of_items(Ragged.from_lists(known))
         for row in np.flatnonzero(examples.is_cut).tolist():
-            notes[row].append(f"the history is cut to its newest items: the prompt had over {self._room} tokens")
+            notes[row].append(f"the history is cut to its newest items: {self._limit}")
         return examples, notes
 
     def _of_texts(self, histories: Sequence[Sequence[str]]) -> Examples:

@@ -3,6 +3,7 @@
 A run is determined by its config and the files of its workdir.
 """
 
+import math
 import os
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -25,8 +26,8 @@ from igd_jax.core.log import say
 from igd_jax.core.shown import shown
 from igd_jax.data.examples import Examples, item_examples, make_examples, room_beside
 from igd_jax.data.prepared import Prepared, Rows, headline, load
-from igd_jax.data.prompts import Prompts, render
-from igd_jax.data.tokenizer import Tokenizer, describe, load_tokenizer, train_tokenizer
+from igd_jax.data.prompts import Prompts
+from igd_jax.data.tokenizer import Tokenizer, describe
 from igd_jax.evaluation.metrics import CatalogueRows
 from igd_jax.evaluation.queries import evenly_spaced, make_queries
 from igd_jax.identifiers.base import Source, identifiers_class
@@ -34,8 +35,10 @@ from igd_jax.items.candidates import CANDIDATES, choose_candidates
 from igd_jax.items.identifiers import Identifiers
 from igd_jax.items.index import ItemIndex, build_index, describe_index
 from igd_jax.methods import load_method
-from igd_jax.methods.base import Context, Method
+from igd_jax.methods.base import Context, ItemsMethod, Method
+from igd_jax.models.load import config_of
 from igd_jax.session.backbone import make_backbone
+from igd_jax.session.tokenizer import choose_tokenizer
 from igd_jax.settings.config_flags import FREE_TO_DECODE, check_workdir, config_json
 from igd_jax.settings.settings import TO_DECODE, Settings, settings_from
 from igd_jax.settings.sizing import check_positions, sized
@@ -74,12 +77,10 @@ class Session:
 
     def context(self, index: ItemIndex) -> Context:
         """Context of the method, with the candidates of `index`."""
-        seed, train = self.settings.train.seed, self.prepared.splits.get("train")
-        n_ids = self.identifiers.vocab_size
+        seed, n_ids = self.settings.train.seed, self.identifiers.vocab_size
         return Context(
             index=index,
             texts=self.prepared.texts,
-            longest_history=0 if train is None else int(train.history.lengths.max()),
             tokenizer=self.tokenizer,
             prompts=self.prompts,
             backbone=partial(
@@ -102,6 +103,14 @@ class Session:
         index = self.index.with_candidates(candidates)
         say(describe_index(which, index))
         return index
+
+    @cached_property
+    def most_items(self) -> int | float:
+        """Items that a history may have where the method reads items; longer ones lose their oldest."""
+        if not isinstance(self.method, ItemsMethod):
+            return math.inf
+        model = self.settings.model
+        return self.method.most_items(self.tokenizer, config_of(model.path or model.config).max_positions)
 
     @property
     def catalogue(self) -> CatalogueRows:
@@ -128,13 +137,15 @@ class Session:
     def examples(self, rows: Rows, *, split: str = "") -> Examples:
         """Rows in the form that the method reads, with their targets. Prints how many prompts were cut, and of what."""
         if self.method.inputs == "items":
-            return item_examples(rows.history, rows.target)
-        limit = self.settings.data.max_length
-        room = room_beside(rows.target, self.index, max_length=limit)
-        examples = make_examples(self.prompts.of_items(rows.history), target=rows.target, room=room)
+            examples = item_examples(rows.history, rows.target, room=self.most_items)
+            what, over = "histories", f"over {self.most_items} items"
+        else:
+            limit = self.settings.data.max_length
+            room = room_beside(rows.target, self.index, max_length=limit)
+            examples = make_examples(self.prompts.of_items(rows.history), target=rows.target, room=room)
+            what, over = "prompts", f"with target over {limit} tokens"
         if n_cut := int(examples.is_cut.sum()):
-            of = f" of {split}" if split else ""
-            say(f"{n_cut:,} of {len(examples):,} prompts{of} cut: with target over {limit} tokens")
+            say(f"{n_cut:,} of {len(examples):,} {what}{f' of {split}' if split else ''} cut: {over}")
         return examples
 
     def check_targets(self) -> None:
@@ -282,16 +293,3 @@ def token_folder(data: Path, workdir: Workdir) -> Path:
     folder = data.with_name(f"{data.name}.tokens")
     is_writable = os.access(folder if os.path.lexists(folder) else data.parent, os.W_OK | os.X_OK)
     return folder if is_writable else workdir.cache
-
-
-def choose_tokenizer(settings: Settings, workdir: Workdir, prepared: Prepared) -> Tokenizer:
-    """The tokenizer of the run in the workdir, else that of the config, else one trained on the titles."""
-    if workdir.config.is_file():
-        return load_tokenizer(workdir.tokenizer)
-    if settings.tokenizer.path:
-        return load_tokenizer(Path(settings.tokenizer.path))
-    say(f"training a tokenizer on {len(prepared.titles):,} titles")
-    template = settings.data.template
-    before, after = template.around
-    texts = ["".join(render(template, [])), *(before + title + after for title in prepared.titles)]
-    return train_tokenizer(texts, vocab_size=settings.tokenizer.vocab_size)

@@ -14,6 +14,7 @@ from igd_jax.data.batches import (
     by_length,
     make_item_batch,
     make_text_batch,
+    n_shapes,
     rows_of_step,
     seed_of_rows,
     steps_per_epoch,
@@ -174,15 +175,18 @@ def test_what_all_prompts_begin_with_stands_apart_unless_a_row_of_the_batch_lack
     assert whole.prompt[:, -3:].tolist() == [[8, 9, 3], [0, 5, 6]]
 
 
-def test_items_are_padded_left_to_a_width_for_the_longest_of_all_histories():
+def test_items_are_padded_left_to_a_width_for_the_longest_of_the_batch():
     history = Ragged.from_lists([[0], [4, 5, 6], [7, 0]])
     examples = item_examples(history, np.array([3, 2, 1], np.int32))
     batch = make_item_batch(examples, np.array([2, 0]), size=3, seed=np.array([11, 12], np.int32))
     assert batch.history.tolist() == [[0, 0, 0, 7, 0], [0] * 5, [0] * 5]
     assert batch.history_mask.tolist() == [[False] * 3 + [True, True], [False] * 4 + [True], [False] * 5]
     assert batch.target.tolist() == [1, 3, 0]
-    longer = item_examples(Ragged.from_lists([[0], [4] * 6]))
-    assert make_item_batch(longer, np.array([0]), size=1).history.shape == (1, 10)
+    longer, rows = item_examples(Ragged.from_lists([[4] * 51, [0], [4] * 6, [4] * 5])), np.arange(4)
+    assert [make_item_batch(longer, rows[row : row + 1], size=1).history.shape[1] for row in rows] == [100, 5, 10, 5]
+    assert make_item_batch(longer, rows[1:3], size=1, own=np.array([0])).history.shape == (1, 10)
+    assert by_length(longer, rows).tolist() == [1, 3, 2, 0]
+    assert n_shapes(longer, in_groups(by_length(longer, rows), 2)) == 2
     assert batch.is_real.tolist() == [True, True, False]
     assert batch.seed.tolist() == [11, 12, 0]
     assert {type(array) for array in jax.tree.leaves(batch)} == {np.ndarray}

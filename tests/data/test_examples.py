@@ -70,3 +70,9 @@ def test_rows_of_items_hold_no_text():
         examples = item_examples(history, target)
         assert (len(examples), examples.is_cut.sum(), len(examples.shared_prefix)) == (2, 0, 0)
         assert (examples.history, examples.target) == (history, target)
+
+
+def test_rows_of_items_lose_their_oldest():
+    examples = item_examples(Ragged.from_lists([[3], [1, 2, 5], []]), room=2)
+    assert lists_of(examples.history) == [[3], [2, 5], []]
+    assert examples.is_cut.tolist() == [False, True, False]

@@ -12,21 +12,22 @@ from tiny_models import VOCAB, random_model
 import igd_jax.methods
 from igd_jax.core.errors import InputError
 from igd_jax.methods import load_method, with_defaults
-from igd_jax.methods.base import BACKBONE, CollaborativeMethod, Method, target_logits
+from igd_jax.methods.base import BACKBONE, CollaborativeMethod, ItemsMethod, Method, target_logits
 from igd_jax.models.visibility import Causal, positions_of
 
 NAMES = sorted(path.stem for path in Path(igd_jax.methods.__path__[0]).glob("[!_]*.py") if path.stem != "base")
+BASES = (Method, CollaborativeMethod, ItemsMethod)
 every_method = pytest.mark.parametrize("name", NAMES)
 
 
 @every_method
 def test_every_file_holds_one_final_method(name):
     method = load_method(name, {})
-    assert type(method).__bases__ in ((Method,), (CollaborativeMethod,))
+    assert type(method).__bases__ in {(base,) for base in BASES}
     assert type(method).__module__ == f"igd_jax.methods.{name}"
 
 
-@pytest.mark.parametrize("base", [Method, CollaborativeMethod])
+@pytest.mark.parametrize("base", BASES)
 def test_a_base_writes_nothing_that_a_method_could_inherit(base):
     public = {name for name in vars(base) if not name.startswith("_")}
     assert public <= base.__abstractmethods__

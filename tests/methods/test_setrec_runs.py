@@ -138,3 +138,7 @@ def test_a_run_learns_to_recommend_and_its_command_lines_agree(backbone, tiny, s
     longer = {"history": tiny_run.TITLES[:12]}
     beside, _ = Recommender.load(workdir).recommend([{"history": tiny_run.TITLES[5:7]}, longer], k=4)
     np.testing.assert_allclose([result.score for result in beside.results], scores, rtol=1e-4)
+    (too_long,) = Recommender.load(workdir).recommend([{"history": tiny_run.TITLES * 12}])
+    assert too_long.notes == (
+        ("the history is cut to its newest items: over 226 items",) if backbone == "decoder" else ()
+    )

@@ -14,7 +14,7 @@ from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_config import from_hf
 from igd_jax.models.item_tokens import ItemTokens, torch_linear
 from igd_jax.models.lora import LoRA, add_lora
-from igd_jax.models.setrec import SetModel, apart, lay_out
+from igd_jax.models.setrec import POSITIONS, SetModel, apart, lay_out
 from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import T5Config
 from igd_jax.models.visibility import Causal, Dense
@@ -30,7 +30,7 @@ MASK = jnp.asarray([[False, True, True], [True, True, True]])
 def make(
     kind: str,
     *,
-    n_counted: int | None = None,
+    positions: str = "contiguous",
     attention: str = "sparse",
     n_tokens: int = N_TOKENS,
     t5: T5Config = T5_CONFIG,
@@ -49,7 +49,7 @@ def make(
         n_semantic=n_tokens - collaborative, width=WIDTH, rngs=rngs,
     )  # fmt: skip
     return SetModel(
-        backbone, tokens, instruction=jnp.asarray([4, 5]), response=jnp.asarray([6]), n_counted=n_counted,
+        backbone, tokens, instruction=jnp.asarray([4, 5]), response=jnp.asarray([6]), positions=positions,
         query_scale=1.0, rngs=rngs, attention=attention,
     )  # fmt: skip
 
@@ -76,13 +76,14 @@ def differs(a, b) -> np.ndarray:
 
 # -------------------------------------------------------------------------------------------------------------- layout
 def test_positions_and_groups_are_the_rows_of_the_docstring():
-    mask = jnp.asarray([[False, True, True]])
+    mask = jnp.asarray([[False, True, True], [True, True, True]])
     expected = {
-        None: [0, 0, 0, 1, 1, 2, 2, 3, 4, 5], 1: [0, 0, 0, 1, 1, 2, 2, 5, 6, 7], 3: [0, 1, 1, 2, 2, 3, 3, 7, 8, 9],
-        4: [0, 2, 2, 3, 3, 4, 4, 9, 10, 11],
-    }  # fmt: skip
-    for n_counted, rows in expected.items():
-        layout = lay_out(mask, n_instruction=1, n_response=1, n_tokens=2, n_counted=n_counted)
+        (False, False): [0, 0, 0, 1, 1, 2, 2, 3, 4, 5],
+        (True, False): [0, 0, 0, 1, 1, 2, 2, 5, 6, 7],
+        (True, True): [0, 1, 1, 2, 2, 3, 3, 7, 8, 9],
+    }
+    for (gap, padded), rows in expected.items():
+        layout = lay_out(mask, n_instruction=1, n_response=1, n_tokens=2, gap=gap, padded=padded)
         assert layout.group.tolist() == [0, 1, 1, 2, 2, 3, 3, 4]
         assert layout.valid[0].tolist() == [True, False, False, True, True, True, True, True]
         assert [*layout.positions[0].tolist(), *layout.query_positions[0].tolist()] == rows
@@ -208,12 +209,23 @@ def test_every_item_of_the_history_counts_and_padding_does_not(model, history):
 def test_more_padding_changes_nothing(kind, history):
     wide = jnp.pad(history, ((0, 0), (2, 0), (0, 0), (0, 0)))
     wide_mask, found = jnp.pad(MASK, ((0, 0), (2, 0))), {}
-    for n_counted in (None, 2, 4):
-        model = make(kind, n_counted=n_counted)
-        found[n_counted] = ask(model, history, MASK)
-        np.testing.assert_allclose(ask(model, wide, wide_mask), found[n_counted], atol=1e-4)
-    assert differs(found[None], found[2]).any()
-    assert differs(found[2], found[4]).any()
+    for positions in POSITIONS:
+        model = make(kind, positions=positions)
+        found[positions] = ask(model, history, MASK)
+        np.testing.assert_allclose(ask(model, wide, wide_mask), found[positions], atol=1e-4)
+        alone = model(history[:1, 1:], MASK[:1, 1:])
+        np.testing.assert_allclose(alone, found[positions][:1], atol=1e-4)
+    assert differs(*found.values()).any()
+
+
+@pytest.mark.parametrize("kind", ["decoder", "t5"])
+def test_published_positions_of_training_count_padding_up_to_the_longest_row(kind, history):
+    model = make(kind, positions="published")
+    wide, wide_mask = jnp.pad(history, ((0, 0), (2, 0), (0, 0), (0, 0))), jnp.pad(MASK, ((0, 0), (2, 0)))
+    padded, own = model(history, MASK, padded=True), model(history, MASK)
+    np.testing.assert_allclose(padded[1], own[1], atol=1e-4)
+    assert differs(padded[:1], own[:1]).any()
+    np.testing.assert_allclose(model(wide, wide_mask, padded=True), padded, atol=1e-4)
 
 
 def test_an_empty_history_has_finite_answers(model, history):
@@ -277,3 +289,12 @@ def test_tokens_are_projected_vectors_and_then_the_pieces_of_the_encoded_feature
     np.testing.assert_allclose(found[0, 0, 1:].reshape(-1), x @ last.kernel[...] + last.bias[...], atol=1e-5)
     assert [layer.kernel.shape[1] for layer in tokens.encoder.layers] == [512, 256, 128, 2 * WIDTH]
     assert [layer.kernel.shape[1] for layer in tokens.decoder.layers] == [128, 256, 512, 7]
+
+
+def test_gradients_of_words_are_summed_over_rows_in_float32():
+    model = make("decoder")
+    graph, state = nnx.split(model.backbone)
+    half = nnx.merge(graph, jax.tree.map(lambda x: x.astype(jnp.bfloat16), state))
+    half.dtype, model.backbone = jnp.bfloat16, half
+    gradient = nnx.grad(lambda model: model._words(jnp.asarray([4]), 1023).astype(jnp.float32).sum())(model)
+    assert float(gradient.backbone.embed[...][4, 0]) == 1024  # 1023, rounded once

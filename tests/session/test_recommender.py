@@ -135,7 +135,7 @@ def test_a_title_goes_before_an_id_and_ids_are_read_as_their_titles(recommender)
 
 def test_a_history_that_is_too_long_is_cut_and_noted(recommender):
     (answer,) = _ask(recommender, {"history": TITLES * 4})
-    assert answer.notes == ("the history is cut to its newest items: the prompt had over 503 tokens",)
+    assert answer.notes == ("the history is cut to its newest items: over 503 tokens in the prompt",)
 
 
 # -------------------------------------------------------------------------------------------- what may be recommended

@@ -9,8 +9,9 @@ import pytest
 import tiny_run
 from runs import session_of
 
-from igd_jax.data.prepared import load
+from configs import setrec
 from igd_jax.data.tokenizer import Tokenizer
+from igd_jax.methods.setrec import INSTRUCTION, RESPONSE
 from igd_jax.session import session
 from igd_jax.session.input import micro_batches
 from igd_jax.session.session import Session
@@ -25,9 +26,17 @@ def test_rows_that_are_evenly_spread_can_stand_for_all(tiny, tmp_path):
     np.testing.assert_array_equal(run.seen, spread.seen(len(tiny_run.TITLES)))
 
 
-def test_a_method_knows_the_longest_history_of_train(tiny, tmp_path):
-    run = session_of(tiny_run.tiny_config(tiny), tmp_path)
-    assert run.context(run.index).longest_history == load(tiny / "data").splits["train"].history.lengths.max()
+def test_histories_of_items_are_cut_to_what_the_model_can_read_and_counted(tiny, tmp_path, capsys):
+    config = tiny_run.tiny_config(tiny)
+    config.method = setrec.get_config().method
+    run = session_of(config, tmp_path)
+    words = sum(map(len, run.tokenizer.encode([INSTRUCTION, RESPONSE])))
+    assert run.most_items == (512 - words - 7) // 7
+    run.__dict__["most_items"] = 2
+    rows = run.rows("train")
+    assert run.examples(rows, split="train").history.lengths.max() == 2 < rows.history.lengths.max()
+    n_cut = (rows.history.lengths > 2).sum()
+    assert f"{n_cut:,} of {len(rows):,} histories of train cut: over 2 items" in capsys.readouterr().out
 
 
 def test_the_fingerprint_of_a_run_is_that_of_its_rows(tiny, tmp_path, monkeypatch):
