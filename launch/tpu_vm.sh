@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Trains on one TPU VM, which is made if there is none of that name, and deleted when training has ended well.
 #
-#   NAME=igd ZONE=us-west4-a ACCELERATOR=v5litepod-8 BUCKET=my-bucket launch/tpu_vm.sh \
+#   NAME=igd ZONE=us-west4-a ACCELERATOR=v5litepod-8 BUCKET=my-bucket DATA=gs://my-bucket/data launch/tpu_vm.sh \
 #     [--dry-run] --config=igd --workdir=bucket/runs/igd ...
 #
 # Settings: launch/tpu.sh and launch/recipe.sh name them. With KEEP=1, which deletes nothing, BUCKET may be left out and
