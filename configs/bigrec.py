@@ -36,7 +36,7 @@ def get_config(word: str = "bigrec") -> ConfigDict:
     config.method.args.gamma = 0.0  # weight of the statistic; published: 0.01 to 99, by metric and K on validation
     config.method.args.embeddings = ""  # file of another run's cache; empty = computed
     config.decode.alpha = 0.0  # no effect: nothing is decoded along the trie
-    config.decode.length_penalty = 1.0  # published: mean of log-probabilities
+    config.decode.length_penalty = 1.0  # published; see docs/decoding.md for transformers of 2023
     config.decode.top_k = 10  # length of the lists; method.args.beams write the texts, and num_beams has no effect
     if word not in GROUNDINGS:
         nouns = common.BIGREC_NOUNS

@@ -136,7 +136,7 @@ def get_config() -> ConfigDict:
     config.decode.allowed = ""  # file with a JSON list of titles or ids per row of eval.split, its candidates
     config.decode.exclude_history = False  # items of a history are not recommended after it
     config.decode.collaborative = ""  # scores of items for D3 and BIGRec: popularity, or the folder of a SASRec run
-    config.decode.batch_size = 16  # users at a time; published: 16
+    config.decode.batch_size = 16  # users at a time; published: 16 or 32
     config.decode.search = (
         "jump"  # beam by whole chains per call; stepwise = by tokens; exact = all candidates, no beam
     )

@@ -23,7 +23,7 @@ from igd_jax.models.t5 import T5
 from igd_jax.models.text_encoder import text_reader
 
 LONGEST_TEXT = 2048
-"""Limit in tokens per text, as published; lower if the model has a shorter context."""
+"""Limit in tokens per text, as published with SETRec for Qwen; lower if the model has a shorter context."""
 TOKENS_AT_ONCE = 8192
 
 

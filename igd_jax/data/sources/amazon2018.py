@@ -1,9 +1,10 @@
 """Amazon review data of 2018: CATEGORY_5.json.gz (or CATEGORY.json.gz) and meta_CATEGORY.json.gz, as downloaded.
 
 The steps are those of the preprocessing that IGD and D3 share: titles are filtered and cleaned, and a time window that
-ends on 1 November 2018 is widened until enough items survive the k-core. There are three differences: days are cut in
-UTC instead of the local time zone, a title is cleaned once, and items are numbered in order of their first review
-instead of being shuffled.
+ends on 1 November 2018 is widened until enough items survive the k-core. There are four differences: days are cut in
+UTC instead of the local time zone, a title is cleaned once, items are numbered in order of their first review instead
+of being shuffled, and of several metadata records of an item the first counts, where the authors drop the item if any
+has no usable title, and take the last one else.
 """
 
 from collections.abc import Iterator, Sequence
