@@ -42,12 +42,13 @@ def make_model() -> Decoder:
 
 
 def batch_of(context: Context, items: list[int], *, size: int) -> TextBatch:
-    """One row per item, each after a prompt of its own; rows beyond them fill up."""
+    """A batch of training: a row per item, each after a prompt of its own; rows beyond them fill up."""
     prompts = Ragged.from_lists([[20 + item, 30] for item in items])
     every = np.ones(len(items), bool)
     examples = Examples(prompts, np.array(items, np.int32), ~every, shared_prefix(prompts, every), every)
     annotations = MSL().objective(context).annotations
-    batch = make_text_batch(examples, np.arange(len(items)), context.index.item_tokens, annotations, size=size)
+    rows, tokens, seed = np.arange(len(items)), context.index.item_tokens, np.zeros(len(items), np.int32)
+    batch = make_text_batch(examples, rows, tokens, annotations, size=size, seed=seed)
     return jax.tree.map(jnp.asarray, batch)
 
 

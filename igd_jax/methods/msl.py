@@ -125,7 +125,8 @@ class MSL(Method):
         """Sum of l over target tokens, times tau if it is adaptive."""
         hidden = model.target_hidden(batch)
         parent = jnp.where(batch.target_mask, batch.annotations["parent"], -1)  # padding holds zeros
-        tau = state["tau"] if self._adaptive else jnp.float32(self._tau)
+        # Losses at different temperatures cannot be compared: that of validation, which has no seeds, is the first one.
+        tau = state["tau"] if self._adaptive and batch.seed is not None else jnp.float32(self._tau)
 
         # First tokens have many alternatives, the children of the root; other tokens have few.
         first_hidden, *of_first = first_tokens(batch, hidden, parent)

@@ -67,7 +67,8 @@ def golden_of(name: str) -> Golden:
     context = context_of(index_of(rows))
     examples = examples_of(Ragged.from_lists([[1]] * 8), np.arange(8))
     annotations = MSL().objective(context).annotations
-    batch = make_text_batch(examples, np.arange(8), context.index.item_tokens, annotations, size=8)
+    tokens, seed = context.index.item_tokens, np.zeros(8, np.int32)  # as in training
+    batch = make_text_batch(examples, np.arange(8), tokens, annotations, size=8, seed=seed)
     at_row, at_column = np.nonzero(batch.target_mask)
     assert batch.target[at_row, at_column].tolist() == target.tolist()
     token = np.repeat(np.arange(len(row)), np.diff(start))

@@ -112,6 +112,9 @@ def test_the_statistics_are_those_of_all_legal_first_tokens_of_candidates_and_ta
         np.testing.assert_allclose(total.metrics[name], pair, rtol=1e-5)
     deciding = [nll_of(target, legal, 2.5) for target, legal in parts if len(legal) > 1]
     np.testing.assert_allclose(means(total)["loss"], 2.5 * np.mean(deciding), rtol=1e-5)
+    validation = loss_of(ADAPTIVE, context, model, batch.replace(seed=None), {"tau": jnp.float32(2.5)})
+    at_first = [nll_of(target, legal, 1.5) for target, legal in parts if len(legal) > 1]
+    np.testing.assert_allclose(means(validation)["loss"], 1.5 * np.mean(at_first), rtol=1e-5)
 
 
 def test_a_step_without_candidates_keeps_tau():
