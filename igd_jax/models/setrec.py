@@ -70,7 +70,8 @@ def lay_out(
       n_instruction, n_response: number of tokens before and after the history.
       n_tokens: Z.
       gap: whether positions after the history count its tokens, and not its items.
-      padded: whether all histories count as many items as the longest of these rows, whatever the padding here.
+      padded: whether all histories count as many items as the longest of these rows, at least 2 as in the published
+        code, whatever the padding here.
     """
     n_rows, n_items = history_mask.shape
     before, item = jnp.arange(n_instruction), jnp.arange(n_items)
@@ -80,7 +81,7 @@ def lay_out(
     valid = jnp.pad(of_items, ((0, 0), (n_instruction, n_response)), constant_values=True)
     counted = history_mask.sum(axis=1, dtype=jnp.int32)[:, None]
     if padded:
-        counted = jnp.broadcast_to(counted.max(), counted.shape)
+        counted = jnp.broadcast_to(jnp.maximum(counted.max(), 2), counted.shape)
     place = jnp.maximum(n_instruction + counted - n_items + item[None], 0)  # of items; the newest is the last column
     after = n_instruction + counted * (n_tokens if gap else 1) + jnp.arange(n_response + n_tokens)[None]
     begin = jnp.broadcast_to(before[None], (n_rows, n_instruction))

@@ -33,7 +33,7 @@ def micro_batches(
     step: int | None = None,
     packs: PackShape | None = None,
 ) -> Iterator[TextBatch | ItemBatch]:
-    """The micro-batches of a step, in NumPy; sorted by length unless the objective depends on their composition.
+    """The micro-batches of a step, in NumPy; sorted by length if the divisor is that of the whole step.
 
     Args:
       session: the run.

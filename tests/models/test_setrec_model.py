@@ -89,6 +89,12 @@ def test_positions_and_groups_are_the_rows_of_the_docstring():
         assert [*layout.positions[0].tolist(), *layout.query_positions[0].tolist()] == rows
 
 
+def test_padding_counts_up_to_two_items_at_least():
+    mask = jnp.asarray([[False, True], [False, False]])
+    layout = lay_out(mask, n_instruction=1, n_response=1, n_tokens=3, padded=True)
+    assert layout.positions[0].tolist() == [0, 1, 1, 1, 2, 2, 2, 3]
+
+
 def test_tokens_of_a_group_see_themselves_alone():
     seen = np.asarray(apart(jnp.asarray([0, 1, 1, 2])))
     assert seen.astype(int).tolist() == [[1, 1, 1, 1], [1, 1, 0, 1], [1, 0, 1, 1], [1, 1, 1, 1]]
