@@ -23,7 +23,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from igd_jax.core import errors
-from igd_jax.core.errors import InputError
+from igd_jax.core.errors import InputError, Unreachable
 from igd_jax.core.process import is_first
 from igd_jax.core.shown import shown
 
@@ -152,7 +152,8 @@ def _last_words() -> Iterator[IO[bytes]]:
 
 def _leave(error: BaseException, last_words: IO[bytes]) -> None:
     """Report an error and exit, without waiting for the other processes."""
-    if any(_LOST.search(str(each)) for each in errors.behind(error) if not isinstance(each, InputError)):
+    told = isinstance(error, InputError | Unreachable)  # which may quote, or follow, what a store says
+    if not told and any(_LOST.search(str(each)) for each in errors.behind(error)):
         os._exit(errors.SYSTEM)  # the last words say why
     code: Any = error.code if isinstance(error, SystemExit) else errors.report(error)
     if is_first():

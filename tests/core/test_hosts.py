@@ -11,7 +11,7 @@ from absl import flags
 from command import ROOT
 
 from igd_jax.core import hosts
-from igd_jax.core.errors import InputError
+from igd_jax.core.errors import InputError, Unreachable
 from igd_jax.core.signals import stoppable
 from igd_jax.training.mesh import make_mesh
 
@@ -146,11 +146,18 @@ def test_a_signal_ends_the_loop_when_all_know_of_it():
 
 
 # -------------------------------------------------------------------------------------------------------------- parting
+def _after(first: Exception, error: Exception) -> Exception:
+    error.__context__ = first
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "code", "says"),
     [
         (ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer [127.0.0.1]:1"), 74, b""),
         (InputError("config.data.dir is 'Gloo'; expected a folder"), 2, b"ended\n"),
+        (Unreachable("gs://x cannot be read now: UNAVAILABLE"), 74, b"ended\n"),
+        (_after(OSError("UNAVAILABLE"), InputError("gs://x cannot be read")), 2, b"ended\n"),
         (SystemExit(143), 143, b"ended\n"),
     ],
 )
@@ -166,7 +173,7 @@ def test_the_last_words_are_left_to_say_where_another_process_is_lost(monkeypatc
     with (tmp_path / "last words").open("wb") as last_words, pytest.raises(KeyboardInterrupt):
         hosts._leave(error, last_words)
     assert (ended, (tmp_path / "last words").read_bytes()) == ([code], says)
-    assert len(capsys.readouterr().err.splitlines()) == (code == 2)
+    assert len(capsys.readouterr().err.splitlines()) == isinstance(error, InputError | Unreachable)
 
 
 LIVE = """
