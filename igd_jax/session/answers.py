@@ -55,14 +55,15 @@ def answer_file(make_recommender: Maker, input: str | Path, output: str | Path, 
     Lines that are not valid requests are reported, counted and skipped.
 
     Args:
-      make_recommender: function that makes the recommender; called only if there are requests or earlier answers.
+      make_recommender: function that makes the recommender; called if both files can be used.
       input: file of requests.
       output: file of answers, which is created or resumed.
       k: length of the lists; None = `config.decode.top_k`.
 
     Raises:
-      InputError: `input` does not exist, or `output` exists and is not a file of answers to it, or holds those of
-        another run, other settings, another k or other requests, or another process writes it.
+      InputError: `input` does not exist, or none of its lines can be answered; `output` exists and is not a file of
+        answers to it, or holds those of another run, other settings, another k or other requests; or another process
+        writes it.
     """
     source, target = local_path(str(input), option="--input"), local_path(str(output), option="--output")
     with locked(target):
@@ -72,8 +73,8 @@ def answer_file(make_recommender: Maker, input: str | Path, output: str | Path, 
 def _answer_rest(make_recommender: Maker, source: Path, target: Path, *, k: int | None) -> None:
     """Answer the requests that have no answers yet."""
     written = _check(source, target)
-    recommender = make_recommender() if written.last else None
-    if recommender is not None:
+    recommender = make_recommender()
+    if written.last:
         _check_origin(target, source, f"{recommender.made_from} k={k}")
     if written.n_lines:
         say(f"going on after line {written.n_lines:,} of {source}")
@@ -83,7 +84,6 @@ def _answer_rest(make_recommender: Maker, source: Path, target: Path, *, k: int 
         digest = _digest(itertools.islice(lines, written.n_lines))
         numbered = enumerate(lines, start=written.n_lines + 1)
         while chunk := list(itertools.islice(numbered, AT_ONCE)):
-            recommender = recommender or make_recommender()
             resolved = _read(chunk, recommender, left_out)
             answers = recommender.answer(list(resolved.values()), k=k)
             digest = _digest((line for _, line in chunk), digest)
@@ -101,10 +101,10 @@ def _answer_rest(make_recommender: Maker, source: Path, target: Path, *, k: int 
             keep, n_answered = None, n_answered + len(texts)
             say(f"answered {n_answered:,} requests, up to line {chunk[-1][0]:,}")
     append_lines(target, [], keep=keep)
-    if left_out.count and not (n_answered or written.last):
+    if not (n_answered or written.last):
         for empty in (target, _origin_file(target)):
             empty.unlink(missing_ok=True)
-        raise InputError(f"--input={source} has no request on any line; expected a JSON object per line (docs/data.md)")
+        raise InputError(f"no line of --input={source} could be answered: the reasons are above; mend its lines")
     say(f"{n_answered:,} requests answered, {left_out.count:,} lines left out, {notes.count:,} notes; see {target}")
 
 
@@ -179,6 +179,9 @@ def _check(source: Path, target: Path) -> "Written":
     """Find the answers written so far; raises `InputError` if the files are not requests and answers to them."""
     if not source.is_file():
         raise InputError(f"--input={source} does not exist; name a file with one request per line")
+    with source.open("rb") as lines:
+        if not any(line.strip() for line in lines):
+            raise InputError(f"--input={source} has no request; expected a JSON object per line (docs/data.md)")
     if not target.exists():
         return Written()
     if target.samefile(source):

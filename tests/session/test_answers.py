@@ -89,13 +89,14 @@ def test_lines_are_read_and_written_chunk_by_chunk(answer, recommender, tmp_path
     assert n_resolved == Counter(request["id"] for request in requests), "each is resolved once"
 
 
-def test_an_empty_file_has_no_answers_and_needs_no_model(answer):
+@pytest.mark.parametrize("lines", [[], ["", " "]])
+def test_a_file_without_requests_is_refused_before_a_model_is_made(answer, tmp_path, lines):
     def never():
         raise AssertionError("nothing is to be answered")
 
-    said, found = answer([], make=never)
-    assert found == []
-    assert "0 requests answered" in said
+    with pytest.raises(InputError, match=r"--input=.*in.jsonl has no request; expected a JSON object per line"):
+        answer(lines, make=never)
+    assert not list(tmp_path.glob("new/*.jsonl"))
 
 
 def test_notes_about_histories_are_told_with_their_lines_and_counted(answer):
@@ -134,7 +135,7 @@ def test_bad_lines_are_named_counted_and_left_out(answer):
 
 def test_a_line_that_is_no_text_is_left_out(recommender, tmp_path, capsys):
     (tmp_path / "in.jsonl").write_bytes(b'{"history": ["\xff"]}\n')
-    with pytest.raises(InputError, match=r"--input=.*in.jsonl has no request on any line; expected a JSON object per "):
+    with pytest.raises(InputError, match=r"no line of --input=.*in.jsonl could be answered: the reasons are"):
         answers.answer_file(lambda: recommender, tmp_path / "in.jsonl", tmp_path / "out.jsonl", k=None)
     assert "line 1: 'utf-8' codec can't decode" in capsys.readouterr().out
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
@@ -325,7 +326,7 @@ def test_a_folder_is_no_file_of_answers(answer, tmp_path):
 
 @pytest.mark.parametrize("link", [False, True])
 def test_the_requests_are_never_overwritten(recommender, tmp_path, link):
-    (tmp_path / "in.jsonl").write_text("")
+    (tmp_path / "in.jsonl").write_text("{}")
     out = tmp_path / "in.jsonl"
     if link:
         out = tmp_path / "out.jsonl"
