@@ -73,10 +73,10 @@ def evaluate(
       exact_queries: queries that are also ranked exactly, for ``beam_misses`` in the metrics; 0 = all, None = none.
 
     Raises:
-      InputError: the config is bad, there is no model, or the folder exists but was not written by this program.
+      InputError: the config is bad, there is no model, the workdir is no place for a run (see `check_takes_run`), or
+        the folder exists but was not written by this program.
     """
-    check_name(name, option="--name")
-    check_replaceable(folder := workdir.eval(name))
+    folder = _place(workdir, name)
     commit = _trained_commit(workdir)
     unfinished = workdir.unfinished(name)
     scored = score(config, workdir, trained=trained, exact_queries=exact_queries, unfinished=unfinished)
@@ -96,6 +96,14 @@ def evaluate(
     say("\n".join(["", *examples_of(scored)]))
     say(f"\nall metrics and lists written to {folder}")
     return scored.metrics
+
+
+def _place(workdir: Workdir, name: str) -> Path:
+    """The folder of an evaluation; raises `InputError` unless it can be written, in the folder of a run."""
+    check_name(name, option="--name")
+    check_takes_run(workdir)
+    check_replaceable(folder := workdir.eval(name))
+    return folder
 
 
 def config_record(config: ConfigDict, choice: Choice | None) -> dict[str, Any]:
@@ -222,13 +230,11 @@ def _main() -> None:
     if flags.FLAGS.split:
         config.eval.split = flags.FLAGS.split
     name, chosen = flags.FLAGS.name or config.eval.split, Chosen(config)
-    check_name(name, option="--name")
     if flags.FLAGS.choose_per_metric and flags.FLAGS.choose is None:
         raise InputError("--choose_per_metric has nothing to choose from; give --choose=FIELD=VALUE,VALUE with it")
-    check_takes_run(workdir)
-    check_replaceable(workdir.eval(name))  # before values are chosen, too
+    folder = _place(workdir, name)  # before values are chosen, too
     # A start that fails on bad input must not create a folder, not even one for a lock.
-    with owned(workdir.eval(name)) if workdir.path.is_dir() else nullcontext():
+    with owned(folder) if workdir.path.is_dir() else nullcontext():
         if flags.FLAGS.choose is not None:
             axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)
             if axis.field in CANDIDATES:

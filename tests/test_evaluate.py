@@ -241,6 +241,12 @@ def test_cut_offs_beyond_the_lists_are_bad_input(tiny, trained, ks, message):
     assert not (trained / "eval" / "none").exists()
 
 
+def test_a_folder_of_other_things_takes_no_evaluation(tiny, tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(InputError, match=r"which has no run .* but 'thesis.tex'; name a new folder"):
+        program.evaluate(tiny_run.tiny_config(tiny), Workdir(str(tmp_path)), name="none")
+
+
 def test_a_run_without_a_checkpoint_is_bad_input(tiny, trained, tmp_path):
     shutil.copytree(trained, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints", "eval"))
     with pytest.raises(InputError, match=r"run has no checkpoint yet; let igd_jax.train reach its first evaluation"):
