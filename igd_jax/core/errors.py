@@ -124,8 +124,8 @@ def _less_memory() -> str:
     if "config" not in flags.FLAGS:
         return "use a machine with more"
     return (
-        "lower config.train.micro_batch_size or config.decode.batch_size, set config.model.remat=full, or use a "
-        "machine or device with more"
+        "lower config.train.micro_batch_size or config.decode.batch_size, set config.model.remat=full or "
+        "config.train.show_sample=False, or use a machine or device with more"
     )
 
 

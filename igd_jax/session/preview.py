@@ -53,22 +53,25 @@ class Sample:
       session: the run.
       rows: watched rows of valid.
       model_of: function from trained parameters to the model.
+
+    Attributes:
+      is_new: whether none was shown yet, and one will be, by a search that is not compiled.
     """
 
     def __init__(self, session: Session, rows: Rows, model_of: ModelOf):
-        method = session.method
+        method, is_wanted = session.method, session.settings.train.show_sample
         searches = method.beam_search or method.inputs == "items"
-        self.is_shown = session.settings.train.show_sample and searches and not method.needs_collaborative
-        self._session, self._row, self._is_compiled = session, rows.take(np.arange(1)), False
+        self.is_new = self._is_shown = is_wanted and searches and not method.needs_collaborative
+        self._session, self._row = session, rows.take(np.arange(1))
         self._model_of = model_of
 
     def show(self, step: int, params: Params) -> None:
         """Print history, target and recommendations in one line; of several processes, all have to call it."""
-        if not self.is_shown:
+        if not self._is_shown:
             return
-        if not self._is_compiled:
+        if self.is_new:
             say("compiling the search of a sample recommendation")
-            self._is_compiled = True
+            self.is_new = False
         with heartbeat("compiling"):
             found = self._ranked(self._model_of(params))
         index, row = self._session.index, self._row

@@ -67,13 +67,17 @@ def train_steps(
     flops, of_rows = flops_of(session, state), partial(parts.batches_of, parts.examples["train"])
     with closing(prefetch(step_inputs(session, plan, of_rows, flops, step, parts.packs))) as ahead:
         while True:
-            if plan.evaluates(step) and progress["evaluated"] < step:
+            if evaluated := plan.evaluates(step) and progress["evaluated"] < step:
                 progress = _evaluated(session, parts, state, progress, out, stop)
             is_over = stop.check() or plan.is_over(step, worse=progress["worse"])
-            if step and (is_over or step % session.settings.train.checkpoint_every_steps == 0):
+            shows = evaluated and not stop
+            is_at_stake = shows and parts.sample.is_new  # its search may need more memory than there is
+            if step and (is_over or is_at_stake or step % session.settings.train.checkpoint_every_steps == 0):
                 out.log.flush()
                 out.metrics.sync()
                 out.checkpoints.save_last(state, progress)
+            if shows:
+                parts.sample.show(step, state.params)
             if stop:
                 saved = f"saving step {step}; the same command resumes from it" if step else "no step was made"
                 say(f"terminated: {saved}")
@@ -108,7 +112,6 @@ def _evaluated(
     say(f"step {step}: valid loss {valid['valid_loss']:.4f} (best {progress['best_loss']:.4f})")
     if progress["worse"] == 0:
         out.checkpoints.save_best(step, state.params, progress)
-    parts.sample.show(step, state.params)  # a search may need more memory than there is, so nothing is at stake in it
     if plan.out_of_patience(progress["worse"]):
         say(f"stopping early: {progress['worse']} evaluation(s) without a better loss")
     return progress

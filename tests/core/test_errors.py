@@ -177,7 +177,8 @@ def test_what_to_lower_is_told_where_a_config_says_it():
         _, told = explain(MemoryError())
     finally:
         delattr(flags.FLAGS, "config")
-    assert "lower config.train.micro_batch_size or config.decode.batch_size, set config.model.remat=full" in told
+    assert "lower config.train.micro_batch_size or config.decode.batch_size, set config.model.remat=full or" in told
+    assert "config.train.show_sample=False" in told
 
 
 def test_a_path_that_cannot_be_is_bad_input(tmp_path):

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import tiny_run
 from runs import train_tiny, without_speed
 
@@ -14,6 +15,7 @@ from igd_jax.decoding import engine
 from igd_jax.session import preview
 from igd_jax.session.batch import make_batch
 from igd_jax.train import train
+from igd_jax.training.checkpoint import Checkpoints
 
 LINE = re.compile(r"sample of step (\d): after (.+) came (.+), (none|number \d) of the \d+ recommended: 1\. '(.+)', 2")
 
@@ -33,6 +35,19 @@ def test_each_evaluation_shows_a_sample_with_one_program_and_trains_no_different
     train_tiny(tiny, tmp_path / "plain", changes)
     assert "sample" not in capsys.readouterr().out
     assert without_speed(tmp_path / "shown") == without_speed(tmp_path / "plain")
+
+
+def test_a_sample_without_memory_costs_no_step_and_is_not_searched_again(tiny, tmp_path, monkeypatch):
+    def fail(*_):
+        raise MemoryError
+
+    monkeypatch.setattr(preview.Sample, "_ranked", fail)
+    changes = {"train.num_steps": 3, "train.eval_every_steps": 2, "train.show_sample": True}
+    for step in (2, 3):
+        with pytest.raises(MemoryError):
+            train_tiny(tiny, tmp_path / "run", changes)
+        assert Checkpoints(tmp_path / "run" / "checkpoints").newest_step == step
+    assert train_tiny(tiny, tmp_path / "run", changes)["evaluated"] == 3
 
 
 def test_the_prompt_of_a_sample_does_not_depend_on_its_target(tiny, tmp_path, monkeypatch):
