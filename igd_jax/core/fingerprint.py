@@ -44,5 +44,7 @@ def sample_leaves(tree: Any) -> list[bytes]:
     """Bytes of 64 to 127 numbers of each array, or of all if it is small: enough to tell models apart on any device."""
     import jax  # not needed to prepare data
 
-    parts = [leaf.reshape(-1)[:: max(1, leaf.size // 64)] for leaf in jax.tree.leaves(tree)]
-    return [np.asarray(part).tobytes() for part in parts]
+    from igd_jax.core.sharding import fetch
+
+    part_of = jax.jit(lambda leaf: leaf.reshape(-1)[:: max(1, leaf.size // 64)])  # without a copy of the whole
+    return [part.tobytes() for part in fetch([part_of(leaf) for leaf in jax.tree.leaves(tree)])]

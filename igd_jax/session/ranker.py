@@ -154,7 +154,8 @@ class Ranker:
     def made_from(self) -> str:
         """A fingerprint of settings, data, candidates and weights: another one means other answers to a request.
 
-        Of folders the content counts, wherever they lie.
+        Of the data, the tokenizer and the model the content counts, wherever they lie; other paths count as they are
+        given, and files of `method.args` also by size and time of change.
         """
         session, settings = self.session, self.session.settings
         versions = map(version_of, map(str, settings.method.args.values()))

@@ -13,13 +13,14 @@ import optax
 from flax import nnx
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.fingerprint import version_of
+from igd_jax.core.fingerprint import fingerprint, sample_leaves
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.core.sharding import put, replicated
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.methods import load_method, with_defaults
 from igd_jax.methods.base import BACKBONE, Context, Method, Objective
+from igd_jax.models.load import config_of
 from igd_jax.models.sharding_rules import placed, shardings, whole_arrays
 from igd_jax.session.session import Session
 from igd_jax.settings.config_flags import config_json, run_config
@@ -110,7 +111,8 @@ def trained_model(session: Session, workdir: Workdir, context: Context, *, known
         return known
     if not workdir.config.is_file():
         say(f"no training: weights of {session.settings.model.path}")
-        return Trained(trainer.make_model(context), None, version_of(session.settings.model.path))
+        model, sizes = trainer.make_model(context), repr(config_of(session.settings.model.path))
+        return Trained(model, None, fingerprint(sizes, *sample_leaves(nnx.state(model))))
     graph, params, frozen = split_trainable(trainer.make_model(context))
     params = abstract(params)  # or weights would be held twice
     check = partial(check_fingerprints, expected=fingerprints(session, frozen), session=session, workdir=workdir)

@@ -5,9 +5,11 @@ import os
 import shutil
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from command import run_here
+from safetensors.numpy import load_file, save_file
 from tiny_run import ITEM_IDS, TITLES, tiny_config
 
 from igd_jax import recommend as program
@@ -288,20 +290,23 @@ def test_answers_to_requests_that_have_changed_are_not_gone_on_with(answer, tmp_
     assert (tmp_path / "new" / "out.jsonl").read_bytes() == before
 
 
-def test_answers_of_a_model_by_url_are_gone_on_with_until_it_changes(answer, tiny, tmp_path):
-    model, workdir = shutil.copytree(tiny / "model", tmp_path / "model"), Workdir(str(tmp_path / "run"))
-    urls = {"data.dir": f"file://{tiny / 'data'}", "model.path": f"file://{model}"}
+def test_answers_of_a_model_are_gone_on_with_wherever_it_lies_until_its_weights_change(answer, tiny, tmp_path):
+    copy, workdir = shutil.copytree(tiny / "model", tmp_path / "copy"), Workdir(str(tmp_path / "run"))
+    (weights := copy / "model.safetensors").touch()
 
-    def answer_in_a_new_process() -> str:
+    def answer_in_a_new_process(model: Path) -> str:
         remote._copied.cache_clear()
-        config = tiny_config(tiny, urls)
+        config = tiny_config(tiny, {"data.dir": f"file://{tiny / 'data'}", "model.path": f"file://{model}"})
         return answer(_requests(6), make=lambda: Recommender(set_up_to_decode(config, workdir), workdir))[0]
 
-    answer_in_a_new_process()
-    assert "going on after line 4 of" in answer_in_a_new_process()
-    os.utime(model / "model.safetensors")
+    answer_in_a_new_process(tiny / "model")
+    assert "going on after line 4 of" in answer_in_a_new_process(copy)
+    arrays, before = load_file(weights), weights.stat()
+    save_file(arrays | {"model.norm.weight": -arrays["model.norm.weight"]}, weights)
+    os.utime(weights, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert weights.stat().st_size == before.st_size
     with pytest.raises(InputError, match=r"out.jsonl holds answers of another run"):
-        answer_in_a_new_process()
+        answer_in_a_new_process(copy)
 
 
 @pytest.mark.parametrize("note", ["", "[]", "{}", '{"from": 1}', "made by an earlier version k=None\n"])
