@@ -122,7 +122,7 @@ def test_without_a_network_a_dataset_of_the_hub_is_trouble_of_the_machine(run):
     assert done.code == 74
     (line,) = done.err.splitlines()
     assert line.startswith("error: cannot read owner/name as a dataset (ConnectionError: ")
-    assert line.endswith("; check the network, and start the same command again")
+    assert line.endswith("; check the network and the login, and start the same command again")
 
 
 @pytest.mark.parametrize(

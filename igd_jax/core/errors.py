@@ -79,7 +79,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, InputError):
         return BAD_INPUT, str(error)
     if isinstance(error, Unreachable):
-        return SYSTEM, f"{error}; check the network, and start the same command again"
+        return SYSTEM, f"{error}; check the network and the login, and start the same command again"
     if isinstance(error, OSError) and error.errno in _OF_THE_PATH:
         return BAD_INPUT, f"{error.strerror}: {shortened(str(error.filename), 300)}; name another path"
     if isinstance(error, OSError):

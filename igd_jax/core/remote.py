@@ -20,6 +20,8 @@ READ = (".jinja", ".json", ".model", ".parquet", ".safetensors", ".txt")
 """Endings of the files that prepared folders, models and tokenizers are read from; others are not copied."""
 _PATIENCE = "retry_limit_seconds=60"
 """For Google's library, which otherwise tries for 15 minutes."""
+_NO_LOGIN = "Could not create a OAuth2 access token"
+"""Google's library where it finds no login, or cannot use it; it goes on as if nobody answered."""
 _NO_ANSWER = re.compile("UNAVAILABLE|NETWORK_CONNECTION|ConnectionError|ConnectError|(?i:could(n't| not) resolve)")
 """In errors of the libraries that ask over the network: nobody answers."""
 
@@ -45,8 +47,12 @@ def local_folder(given: str, *, option: str) -> Path:
     try:
         return _copied(given)
     except (FileNotFoundError, ArrowException, _Unreadable) as error:
-        told, why = f"{option} is {shown(given)}, which cannot be read", shown(str(error))
-        raise Unreachable(f"{told} now: {why}") if is_unreachable(error) else InputError(f"{told}: {why}") from None
+        told, why = f"{option} is {shown(given)}, which cannot be read", str(error)
+        if (at := why.find(_NO_LOGIN)) >= 0:
+            login = "no login can be used, such as gcloud auth application-default login makes"
+            raise Unreachable(f"{told} now: {login} ({shown(why[at:])})") from None
+        kind, now = (Unreachable, " now") if is_unreachable(error) else (InputError, "")
+        raise kind(f"{told}{now}: {shown(why)}") from None
 
 
 class _Unreadable(Exception):

@@ -66,7 +66,7 @@ def test_a_store_that_does_not_answer_is_trouble_of_the_machine_after_a_line(mon
     assert capsys.readouterr().out.startswith(f"reading from {url}: without an answer, this ends after a minute")
     code, line = explain(raised.value)
     assert code == 74
-    assert line.endswith("; check the network, and start the same command again")
+    assert line.endswith("; check the network and the login, and start the same command again")
     assert "\n" not in line
 
 
@@ -81,6 +81,14 @@ def test_a_store_whose_name_is_not_found_is_no_bad_input(said, monkeypatch):
     monkeypatch.setattr(remote, "fs", store_that_says(said))
     with pytest.raises(Unreachable, match="cannot be read now: "):
         local_folder("s3://bucket/x", option="--data")
+
+
+def test_a_login_that_is_missing_is_named_and_not_the_host_that_was_asked_for_one(monkeypatch):
+    no_login = "Could not create a OAuth2 access token to authenticate the request. The request was not sent"
+    said = f"google::cloud::Status(UNAVAILABLE: Retry policy exhausted, with a last message of {no_login}, "
+    monkeypatch.setattr(remote, "fs", store_that_says(f"{said}{'x' * 500}=Could not resolve hostname"))
+    with pytest.raises(Unreachable, match=r"now: no login can be used, such as gcloud auth .* \('Could not create a OA"):
+        local_folder("gs://bucket/x", option="--data")
 
 
 def test_a_bucket_that_is_not_there_is_bad_input(monkeypatch):
