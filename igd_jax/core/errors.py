@@ -73,7 +73,9 @@ def explain(error: BaseException) -> tuple[int, str]:
         if (number := _number_of(each)) in _TROUBLE:
             where = f": {each.filename}" if isinstance(each, OSError) and each.filename else ""
             return SYSTEM, f"{os.strerror(number)}{where}; {_TROUBLE[number]}, and start the same command again"
-        if isinstance(each, MemoryError) or "RESOURCE_EXHAUSTED" in _said_by_library(each):
+        # A store says so of a quota.
+        is_full = "RESOURCE_EXHAUSTED" in _said_by_library(each) and not isinstance(each, OSError)
+        if isinstance(each, MemoryError) or is_full:
             told = f" ({_first_line(each)})" if str(each) else ""
             return SYSTEM, f"out of memory{told}; {_less_memory()}"
     if isinstance(error, InputError):

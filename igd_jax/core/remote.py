@@ -55,7 +55,7 @@ def local_folder(given: str, *, option: str) -> Path:
         raise kind(f"{told}{now}: {shown(why)}") from None
 
 
-class _Unreadable(Exception):
+class _Unreadable(OSError):
     """A store that does not answer, or a folder without a file to read."""
 
 
@@ -78,7 +78,8 @@ def _copied(url: str) -> Path:
     (folder := around / "copy").mkdir()
     for info in files:
         fs.copy_files(info.path, str(copy := folder / info.base_name), store, fs.LocalFileSystem(), use_threads=False)
-        os.utime(copy, ns=(info.mtime_ns, info.mtime_ns))  # for `core.fingerprint.version_of`: equal in later processes
+        # For `core.fingerprint.version_of`: equal in later processes, also where a store has no times.
+        os.utime(copy, ns=(info.mtime_ns or 0, info.mtime_ns or 0))
     left = f", {len(found) - len(files)} other entries left" if len(found) > len(files) else ""
     say(f"copied {len(files)} files, {sum(info.size for info in files) / 1e6:,.1f} MB, from {url}{left}")
     return folder

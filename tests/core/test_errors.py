@@ -12,7 +12,7 @@ from absl import app, flags
 from command import run_here
 
 from igd_jax.core import suggest
-from igd_jax.core.errors import InputError, bad_flags_told, explain, run
+from igd_jax.core.errors import InputError, Unreachable, bad_flags_told, explain, run
 
 
 @pytest.fixture
@@ -136,6 +136,7 @@ def _told_as_bad_input(error: BaseException) -> None:
         (ExceptionGroup("threads", [OSError(errno.ENOSPC, "full")]), "No space left on device; free some space"),
         (MemoryError(), "out of memory; use a machine with more"),
         (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes."), "out of memory (RESOURCE_EXHAUSTED: "),
+        (Unreachable("gs://x: RESOURCE_EXHAUSTED, quota"), "gs://x: RESOURCE_EXHAUSTED, quota; check the network"),
         (ConnectionError("the Hub does not answer"), "ConnectionError: the Hub does not answer; mend it, and start"),
     ],
 )

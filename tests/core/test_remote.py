@@ -3,6 +3,7 @@
 import http.server
 import json
 import os
+import shutil
 import threading
 import urllib.parse
 from pathlib import Path
@@ -44,6 +45,18 @@ def test_a_copy_has_the_times_of_change_of_the_store(tmp_path):
     assert version_of(str(copy)) == version_of(str(tmp_path))
 
 
+def test_files_of_a_store_without_times_have_the_same_one_in_all_copies(tmp_path, monkeypatch):
+    (tmp_path / "meta.json").write_text("{}")
+    info = SimpleNamespace(is_file=True, base_name="meta.json", path=str(tmp_path / "meta.json"), mtime_ns=None, size=2)
+    store = SimpleNamespace(get_file_info=lambda _: [info])
+    files = SimpleNamespace(from_uri=lambda _: (store, ""))
+    fakes = {"FileSystem": files, "FileSelector": str, "LocalFileSystem": str}
+    copies = {"copy_files": lambda source, copy, *_, **__: shutil.copy(source, copy)}
+    monkeypatch.setattr(remote, "fs", SimpleNamespace(**fakes, **copies))
+    (copied,) = local_folder("s3://bucket/x", option="--data").iterdir()
+    assert copied.stat().st_mtime_ns == 0
+
+
 @pytest.mark.parametrize(
     ("url", "because"),
     [
@@ -81,6 +94,13 @@ def test_a_store_whose_name_is_not_found_is_no_bad_input(said, monkeypatch):
     monkeypatch.setattr(remote, "fs", store_that_says(said))
     with pytest.raises(Unreachable, match="cannot be read now: "):
         local_folder("s3://bucket/x", option="--data")
+
+
+def test_the_quota_of_a_store_is_not_the_memory_of_a_device(monkeypatch):
+    monkeypatch.setattr(remote, "fs", store_that_says("google::cloud::Status(RESOURCE_EXHAUSTED: quota)"))
+    with pytest.raises(InputError, match="cannot be read: ") as raised:
+        local_folder("gs://bucket/x", option="--data")
+    assert explain(raised.value)[1] == str(raised.value)
 
 
 def test_a_login_that_is_missing_is_named_and_not_the_host_that_was_asked_for_one(monkeypatch):
