@@ -42,13 +42,11 @@ from igd_jax.session.evaluating import examples_of, predictions_of, score
 from igd_jax.session.unfinished import remove
 from igd_jax.session.weights import Trained
 from igd_jax.settings.config_flags import config_json, define_config_flag, define_decode_as_flag, load_config
-from igd_jax.settings.config_grid import Axis, changed, parse_axis
+from igd_jax.settings.config_grid import Axis, changed, check_comparable, parse_axis
 from igd_jax.settings.settings import settings_from
 
 VARIED = ("decode.", "method.args.")
 """Beginnings of the fields that --choose, and --evaluate of a sweep, may vary: how a trained model is decoded."""
-CANDIDATES = ("decode.candidates", "decode.allowed")
-"""Fields that --choose, and a sweep, do not vary: metrics among different candidates cannot be compared."""
 
 
 def evaluate(
@@ -151,8 +149,9 @@ def choose(
       unfinished: see `score`.
 
     Raises:
-      InputError: see `score`.
+      InputError: see `score` and `check_comparable`.
     """
+    check_comparable(axis, config, option="--choose")
     (tried, trained), figures = _tried(config, workdir, axis, max_examples=max_examples, unfinished=unfinished), None
     if per_metric:
         best_places = sorted(set(best_by_metric(tried).values()))
@@ -237,11 +236,6 @@ def _main() -> None:
     with owned(folder) if workdir.path.is_dir() else nullcontext():
         if flags.FLAGS.choose is not None:
             axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)
-            if axis.field in CANDIDATES:
-                raise InputError(
-                    f"--choose names {axis.field}, but metrics among different candidates cannot be compared; evaluate "
-                    "with each, under names of their own (--name)"
-                )
             chosen = choose(
                 config,
                 workdir,

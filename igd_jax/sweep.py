@@ -33,13 +33,13 @@ from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.core.run_folder import check_takes_sweep
 from igd_jax.data.prepared import read_meta
-from igd_jax.evaluate import CANDIDATES, VARIED, check_lists_fit_valid, config_record, evaluate
+from igd_jax.evaluate import VARIED, check_lists_fit_valid, config_record, evaluate
 from igd_jax.evaluation.choice import CHOSEN_ON, Choice, means_of_largest_ndcg
 from igd_jax.evaluation.evaluations import CONFIG, METRICS, RECORD
 from igd_jax.evaluation.record import read_record
 from igd_jax.evaluation.tables import comparison_table
 from igd_jax.settings.config_flags import FREE_TO_RESUME, check_workdir, define_config_flag, required_config
-from igd_jax.settings.config_grid import Axis, changed, name_of, parse_axis, points
+from igd_jax.settings.config_grid import Axis, changed, check_comparable, name_of, parse_axis, points
 from igd_jax.settings.settings import TO_DECODE, settings_from
 from igd_jax.train import train
 
@@ -73,10 +73,14 @@ def sweep(
       or, if that split is valid, of all combinations.
 
     Raises:
-      InputError: a field is varied twice; the folder has something else (see `check_takes_sweep`); `train` or
-        `evaluate` failed, which ends the sweep but keeps finished runs; or another process is sweeping in the folder.
+      InputError: a field is varied twice, or metrics of its values cannot be compared; the folder has something else
+        (see `check_takes_sweep`); `train` or `evaluate` failed, which ends the sweep but keeps finished runs; or
+        another process is sweeping in the folder.
     """
     check_takes_sweep(output)
+    for option, axes in (("--grid", grid), ("--evaluate", evaluations)):
+        for axis in axes:
+            check_comparable(axis, config, option=option)
     for point in points([*grid, *evaluations]):  # bad values fail before hours are spent
         settings_from(changed(config, point), needs=TO_DECODE)
     names = (*map(name_of, points(grid)), *(evaluation_name(CHOSEN_ON, point) for point in points(evaluations)))
@@ -199,21 +203,6 @@ def define_flags() -> None:
     define_config_flag()
 
 
-def check_comparable(axis: Axis, config: ConfigDict, *, option: str) -> None:
-    """Raise `InputError` for a field whose values lead to metrics of different rows, or among different candidates."""
-    if axis.field == "data.dir":
-        what = "of different data"
-    elif axis.field in CANDIDATES or (axis.field == "data.candidates" and not config.decode.candidates):
-        what = "among different candidates"
-    else:
-        return
-    fix = ", or set config.decode.candidates" if axis.field == "data.candidates" else ""
-    raise InputError(
-        f"{option} names {axis.field}, but metrics {what} cannot be compared; start a sweep with each value of "
-        f"--config.{axis.field}{fix}"
-    )
-
-
 def main() -> None:
     """Entry point."""
     config = required_config()
@@ -222,9 +211,6 @@ def main() -> None:
     not_how_to_measure = [f"{section}." for section in config if section != "eval"]
     grid = [parse_axis(text, config, option="--grid", under=not_how_to_measure) for text in flags.FLAGS.grid]
     evaluations = [parse_axis(text, config, option="--evaluate", under=VARIED) for text in flags.FLAGS.evaluate]
-    for option, axes in (("--grid", grid), ("--evaluate", evaluations)):
-        for axis in axes:
-            check_comparable(axis, config, option=option)
     output = local_path(flags.FLAGS.output, option="--output")
     files, _ = files_in(output), files_in(output, name=f"compare_{CHOSEN_ON}")
     folders = sweep(config, output, grid=grid, evaluations=evaluations, choose_seeds=flags.FLAGS.choose_seeds)

@@ -50,6 +50,11 @@ def trials(monkeypatch):
 ALPHAS = Axis("decode.alpha", [0.5, 0.0, 0.1, 0.3])
 
 
+def test_candidates_are_not_chosen_in_python_either(tiny):
+    with pytest.raises(InputError, match=r"--choose names decode.candidates, but metrics among different candidates"):
+        program.choose(tiny_run.tiny_config(tiny), Workdir("no"), Axis("decode.candidates", ["warm"]), max_examples=0)
+
+
 @pytest.mark.parametrize(("values", "chosen"), [([0.2, 0.1, 0.4, 0.3], 0.1), ([0.1, 0.4, 0.4, 0.4], 0.0)])
 def test_the_best_value_wins_and_of_equals_the_first(tiny, trials, values, chosen):
     trials(values)

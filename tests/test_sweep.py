@@ -191,9 +191,8 @@ def test_what_was_made_on_other_data_is_not_taken_for_finished(tiny, finished, s
             ["--grid=train.seed=1", "--config.train.sede=2"],
             "no field train.sede; --help_config lists them all",
         ),
-        (["--grid=data.dir=a,b"], "--grid names data.dir, but metrics of different data cannot be compared; start a"),
+        (["--grid=data.dir=a,b"], "--grid names data.dir, but metrics of different data cannot be compared; give e"),
         (["--grid=data.candidates=warm,cold"], "data.candidates, but metrics among different candidates cannot be"),
-        (["--grid=data.candidates=warm,cold"], "value of --config.data.candidates, or set config.decode.candidates"),
         (["--grid=decode.candidates=warm,cold"], "--grid names decode.candidates, but metrics among"),
         (["--grid=train.seed=1", "--evaluate=decode.candidates=warm,cold"], "--evaluate names decode.candidates, but"),
         (["--grid=train.seed=1", "--evaluate=decode.allowed=a,b"], "--evaluate names decode.allowed, but metrics"),
@@ -243,6 +242,11 @@ def made(monkeypatch):
 
 
 SEEDS = Axis("train.seed", [1, 2])
+
+
+def test_what_cannot_be_compared_is_refused_in_python_too(tiny, tmp_path):
+    with pytest.raises(InputError, match=r"--grid names data.candidates, but metrics among different candidates"):
+        program.sweep(tiny_run.tiny_config(tiny), tmp_path, grid=[Axis("data.candidates", ["a"])], evaluations=[])
 
 
 def test_the_mean_over_seeds_decides_and_of_equals_the_first(tiny, tmp_path, made):

@@ -18,6 +18,10 @@ PARSERS: dict[type, flags.ArgumentParser] = {
 }
 
 
+CANDIDATES = ("decode.candidates", "decode.allowed")
+"""Fields that say which items may be recommended."""
+
+
 class Axis(NamedTuple):
     """Full name of a field of the config, and the values to try, in the given order."""
 
@@ -50,6 +54,23 @@ def parse_axis(text: str, config: ConfigDict, *, option: str, under: Sequence[st
     if twice := [value for place, value in enumerate(parsed) if value in parsed[:place]]:
         raise InputError(f"{given} has {twice[0]!r} twice; give each value once")
     return Axis(field, parsed)
+
+
+def check_comparable(axis: Axis, config: ConfigDict, *, option: str) -> None:
+    """Raise `InputError` for a field whose values lead to metrics of different rows, or among different candidates."""
+    field, fix = axis.field, ""
+    if field == "data.candidates" and not config.decode.candidates:
+        what, fix = "among different candidates", "set config.decode.candidates, among which all will rank, or "
+    elif field in CANDIDATES:
+        what = "among different candidates"
+    elif field == "data.dir":
+        what = "of different data"
+    else:
+        return
+    raise InputError(
+        f"{option} names {field}, but metrics {what} cannot be compared; {fix}give each value as --config.{field}, in "
+        "a command and a folder of its own"
+    )
 
 
 def check_field(field: str, config: ConfigDict, *, before: str = "") -> None:

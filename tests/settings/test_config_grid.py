@@ -4,7 +4,7 @@ import pytest
 
 from configs import common
 from igd_jax.core.errors import InputError
-from igd_jax.settings.config_grid import Axis, changed, name_of, parse_axis, points
+from igd_jax.settings.config_grid import Axis, changed, check_comparable, name_of, parse_axis, points
 
 
 @pytest.fixture
@@ -64,6 +64,20 @@ def test_fields_can_be_limited_to_some_sections(config):
         InputError, match=r"train.seed cannot be varied here; expected a field of decode., method.args."
     ):
         parse_axis("train.seed=0", config, option="--choose", under=under)
+
+
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ("data.dir", "of different data cannot be compared; give each value as --config.data.dir, in a command and a"),
+        ("decode.candidates", "among different candidates cannot be compared; give each value as --config.decode.cand"),
+        ("data.candidates", "compared; set config.decode.candidates, among which all will rank, or give each value as"),
+    ],
+)
+def test_what_metrics_of_different_rows_or_candidates_would_be_compared_for(config, field, told):
+    with pytest.raises(InputError, match=rf"^--grid names {field}, but metrics .*{told}"):
+        check_comparable(Axis(field, ["a", "b"]), config, option="--grid")
+    check_comparable(Axis("data.candidates", ["a", "b"]), changed(config, {"decode.candidates": "warm"}), option="")
 
 
 def test_points_are_all_combinations_the_last_axis_fastest():
