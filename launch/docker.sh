@@ -4,11 +4,16 @@
 #   ACCELERATOR=cuda launch/docker.sh [--dry-run] --config=igd --workdir=runs/igd ...
 #
 # Settings: ACCELERATOR, nothing for the CPU, or cuda; RUNS, the folder that the container sees as runs (./runs), all
-# that is kept of it; RUN, further flags of `docker run`; CODE and DATA as in launch/recipe.sh.
+# that is kept of it; RUN, further flags of `docker run`, whose --volume=FOLDER:PLACE is kept, too; CODE and DATA as in
+# launch/recipe.sh.
 set -euo pipefail
 # shellcheck source=launch/recipe.sh
 . "$(dirname "$0")/recipe.sh"
-need_workdir runs
+kept=(runs /igd_jax/runs)
+for word in ${RUN:-}; do
+  case $word in *:/*) word=${word#*:} && kept+=("${word%%:*}") ;; esac
+done
+need_workdir "${kept[@]}"
 need_kind cuda
 need_tool docker docker
 extra=${ACCELERATOR:-} image=igd_jax:${ACCELERATOR:-cpu} runs=$(absolute "${RUNS:-runs}") file=launch/Dockerfile

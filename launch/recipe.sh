@@ -14,8 +14,8 @@ for word in "$@"; do # all but --dry-run come back, at the end
   case $word in
     --dry-run) dry_run=1 && continue ;;
     --help | -h) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;;
-    --workdir=*) workdir=${word#*=} ;;
-    *) if [ "$before" = --workdir ]; then workdir=$word; fi ;;
+    --workdir=* | -workdir=*) workdir=${word#*=} ;;
+    *) case $before in --workdir | -workdir) workdir=$word ;; esac ;;
   esac
   set -- "$@" "$word"
   before=$word
@@ -30,14 +30,16 @@ need() { # NAMES...: refuse if a setting is missing
     [ -n "${!name:-}" ] || refuse "the setting $name is missing; $0 names all settings on its first lines"
   done
 }
-need_workdir() { # FOLDER: refuse if there is no --workdir, or not in the folder that alone is kept; empty: all are
-  local example="for example: $0 --config=igd --workdir=${1:-runs}/igd"
+need_workdir() { # FOLDERS...: refuse if there is no --workdir, or in none of these, which are kept; empty: all are
+  local folder example="for example: $0 --config=igd --workdir=${1:-runs}/igd"
   [ -n "$workdir" ] || refuse "no --workdir among the arguments of igd_jax.train; $example"
   [ -n "$1" ] || return 0
-  case $workdir/ in
-    */../*) ;;
-    "$1"/* | "./$1"/*) return ;;
-  esac
+  for folder in "$@"; do
+    case $workdir/ in
+      */../*) ;;
+      "$folder"/* | "./$folder"/*) return ;;
+    esac
+  done
   refuse "--workdir is $workdir, which is deleted in the end; only $1/ is kept; $example"
 }
 need_kind() { # WORDS...: refuse an ACCELERATOR that is none of these; without one, it is the CPU

@@ -153,11 +153,20 @@ def test_help_is_the_first_lines_and_makes_nothing(recipe, words, tmp_path):
 
 
 @pytest.mark.parametrize("recipe", NEEDS)
-def test_a_workdir_may_be_a_word_of_its_own(recipe):
-    words = ["--workdir", f"{KEPT.get(recipe, 'anywhere')}/igd"]
+@pytest.mark.parametrize("words", ["--workdir {}", "-workdir {}", "-workdir={}"])
+def test_a_workdir_may_have_one_dash_and_be_a_word_of_its_own(recipe, words):
+    words = words.format(f"{KEPT.get(recipe, 'anywhere')}/igd").split()
     done = launch(recipe, "--dry-run", *words, **NEEDS[recipe])
     assert (done.returncode, done.stderr) == (0, "")
     assert " ".join(words) in done.stdout
+
+
+@pytest.mark.parametrize("workdir", ["/igd_jax/runs/igd", "/scratch/igd", "/scratch", "/more/igd"])
+def test_a_container_keeps_what_is_mounted(workdir):
+    volumes = "--volume=/scratch:/scratch --shm-size=1g -v /here:/more:rw"
+    done = launch("docker", "--dry-run", f"--workdir={workdir}", RUN=volumes)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert launch("docker", "--dry-run", f"--workdir=/not{workdir}", RUN=volumes).returncode == 2
 
 
 def test_a_tpu_vm_that_is_left_keeps_any_workdir():
