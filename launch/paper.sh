@@ -36,12 +36,12 @@ decode_all() { # SUFFIX FLAGS...: the decodings of every seed, with one candidat
     done
     for run in "$sft" "$igd"; do
       decode "$run" "alpha$1" --choose=decode.alpha="$alphas" "${@:2}"
-      decode "$run" "d3$1" --decode_as=configs/d3.py --choose=method.args.lam="$lams" \
+      decode "$run" "d3$1" --decode_as=d3 --choose=method.args.lam="$lams" \
         --config.decode.collaborative="$sasrec" "${@:2}"
     done
     decode "$sft" "penalty$1" --config.decode.length_penalty=1 "${@:2}"
     # shellcheck disable=SC2086
-    decode "$sft" "bigrec$1" --decode_as=configs/bigrec.py "${@:2}" ${BIGREC:-}
+    decode "$sft" "bigrec$1" --decode_as=bigrec "${@:2}" ${BIGREC:-}
   done
   python -m igd_jax.compare "$runs"/{sft,igd,pos,cft,msl}/*/eval/test"$1" "$runs"/{sft,igd}/*/eval/{alpha,d3}"$1" \
     "$runs"/sft/*/eval/{penalty,bigrec}"$1" "$out"/sasrec/*/eval/test"$1" | tee "$runs/table$1.md"
@@ -52,13 +52,13 @@ test -f "$out/data/meta.json" ||
   python -m igd_jax.prepare --source="$source" --input="$input" --output="$out/data" ${PREPARE:-}
 data=(--config.data.dir="$out/data" --config.data.max_examples="$train_rows")
 # shellcheck disable=SC2086
-sweep "$out/sasrec" configs/sasrec.py "${data[@]}" ${SASREC:-}
+sweep "$out/sasrec" sasrec "${data[@]}" ${SASREC:-}
 plain=("${data[@]}" --config.decode.alpha=0 --config.decode.length_penalty=0 "$@")
-sweep "$runs/sft" configs/sft.py --grid=train.learning_rate="$rates" "${plain[@]}"
+sweep "$runs/sft" sft --grid=train.learning_rate="$rates" "${plain[@]}"
 plain+=(--config.train.learning_rate="$(rate_of "$runs/sft" "${seeds%%,*}")")
-sweep "$runs/igd" configs/igd.py --grid=method.args.beta="$betas" "${plain[@]}"
+sweep "$runs/igd" igd --grid=method.args.beta="$betas" "${plain[@]}"
 for method in pos cft msl; do
-  sweep "$runs/$method" configs/$method.py "${plain[@]}"
+  sweep "$runs/$method" $method "${plain[@]}"
 done
 decode_all ""
 for candidates in ${MORE:-}; do

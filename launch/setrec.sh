@@ -42,8 +42,8 @@ rows() { # SUFFIX
 }
 
 for seed in ${seeds//,/ }; do
-  train setrec configs/setrec.py "$seed" "$@"
-  train setrec_t5 configs/setrec.py:t5 "$seed" "$@" "${t5[@]}"
+  train setrec setrec "$seed" "$@"
+  train setrec_t5 setrec:t5 "$seed" "$@" "${t5[@]}"
   for method in "$out/sasrec" "$runs"/{sft,igd,setrec,setrec_t5}; do
     for candidates in catalogue $slices; do
       decode "$(run_of "$method" "$seed")" "users-$candidates" --config.eval.protocol=users \

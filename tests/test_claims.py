@@ -157,7 +157,7 @@ def test_a_set_of_few_rows_has_as_many_epochs_as_it_takes_with_every_method(tmp_
     assert len(_named(commands, "igd_jax.compare")) == 2 + 2 + 1  # none of cold items, as there are none
     for sweep in _named(commands, "igd_jax.sweep"):
         flags = sweep.flags
-        if flags["config"].endswith("/sasrec.py"):
+        if flags["config"] == "sasrec":
             assert (flags["config.train.global_batch_size"], flags["config.train.patience"]) == ("64", "20")
         else:
             assert (flags["config.train.num_epochs"], flags["config.train.eval_every_steps"]) == ("1000", "30")
