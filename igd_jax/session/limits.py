@@ -31,9 +31,10 @@ def room_of_prompts(session: Session, index: ItemIndex) -> int:
             f"config.data.max_length is {limit}, but a prompt without a history has {words} tokens; raise it, better "
             "far above"
         )
-    if positions - answer < words:
+    if (most := positions - words) < answer:
+        fewer = f"set config.decode.max_new_tokens to at most {most}, or " if most > 0 else ""
         raise InputError(
             f"a prompt without a history has {words} tokens and the longest answer {answer}, but {model} was made for "
-            f"{positions} positions; lower config.decode.max_new_tokens, or use another model"
+            f"{positions} positions; {fewer}use another model"
         )
     return int(min(limit, positions - answer))
