@@ -36,6 +36,8 @@ FREE_TO_DECODE = (*FREE_TO_CHANGE, "method")
 HOW_TO_SCORE = ("alpha", "length_penalty", "temperature", "collaborative")
 """Fields of `config.decode` that belong to a method, unlike the candidates and the length of lists."""
 
+_FIELD = re.compile(r"--?(?:no)?config\.([^=]+)")
+"""An option for a field of the config."""
 _HELP = (
     "Experiment: the name of a shipped one, such as igd or igd:books, or a file, FILE.py or FILE.py:ARGUMENT; default "
     "the config of the run in the workdir. Each field is an option of its own, --config.SECTION.FIELD=VALUE."
@@ -125,7 +127,7 @@ def define_config_flag() -> None:
             flags.declare_key_flag("config")
             flags.FLAGS["config"].default_as_str = ""  # all fields and their values
             return
-        if given is None and any(word.startswith("--config.") for word in sys.argv):
+        if given is None and any(map(_FIELD.match, _words())):
             if folder is not None:
                 load_config(None, Workdir(folder))  # which tells that there is none
             raise InputError("--config.FIELD is given, but neither --config=FILE nor the --workdir of a run")
@@ -210,7 +212,7 @@ def _as_changed(config: ConfigDict) -> ConfigDict:
 def _check_fields_given(config: ConfigDict) -> None:
     """Raise `InputError` if an option ``--config.SECTION.FIELD`` names no field of the config."""
     for word in _words():
-        if found := re.match(r"--?(?:no)?config\.([^=]+)", word):
+        if found := _FIELD.match(word):
             check_field(found[1], config)
 
 

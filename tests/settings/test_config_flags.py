@@ -3,9 +3,10 @@
 import sys
 
 import pytest
-from command import run_process
+from command import run_here, run_process
 
 from configs import igd
+from igd_jax import train
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, write_json
 from igd_jax.settings import config_flags
@@ -55,6 +56,13 @@ def test_what_changes_no_loss_and_where_the_data_lie_may_differ_from_the_run(tmp
 def test_an_option_is_read_as_absl_reads_it(monkeypatch, words, expected):
     monkeypatch.setattr(sys, "argv", ["program", *words])
     assert config_flags._option("--workdir") == expected
+
+
+@pytest.mark.parametrize("word", ["--config.data.dir=x", "-config.data.dir=x", "--noconfig.train.show_sample"])
+def test_a_field_without_a_config_is_told_as_one(word):
+    done = run_here(train, word)
+    assert done.code == 2
+    assert done.err == "error: --config.FIELD is given, but neither --config=FILE nor the --workdir of a run\n"
 
 
 def test_the_config_of_an_evaluation_is_read_without_how_values_were_chosen(tmp_path):
