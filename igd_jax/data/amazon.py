@@ -32,7 +32,12 @@ _KINDS = {
 }
 _BLOCK_BYTES = 1 << 24  # longer than any record
 _MAX_WORDS = 20
-_TAG = re.compile(r"<(?:[/!]?[A-Za-z]|!--)[^>]*>")
+_TAGS = (
+    "a|b|big|blockquote|body|br|center|code|dd|div|dl|dt|em|embed|font|h[1-6]|head|hr|html|i|iframe|img|input|li|link|"
+    "meta|object|ol|p|param|pre|s|script|small|span|strike|strong|style|sub|sup|table|tbody|td|th|thead|title|tr|tt|u|ul"
+)
+_TAG = re.compile(rf"<(?:!--.*?--|!doctype[^>]*|/?(?:{_TAGS})(?:\s[^<>]*=[^<>]*)?\s*/?)>", re.IGNORECASE | re.DOTALL)
+"""A comment or a tag of HTML, with attributes that have values; ``a <b and c> d`` has none."""
 
 
 class Release(NamedTuple):
@@ -200,7 +205,7 @@ def _read_texts(records: Iterable[dict[str, Any]], item_ids: Sequence[str]) -> d
 
 
 def clean_text(raw: str | list[str | None]) -> str:
-    """Text without HTML, on one line; the distinct members of a list are joined by commas."""
+    """Text without tags of HTML, escaped or not, on one line; the distinct members of a list are joined by commas."""
     parts = [raw] if isinstance(raw, str) else [part or "" for part in raw]
-    plain = (" ".join(html.unescape(_TAG.sub(" ", part)).split()) for part in parts)  # an escaped < begins no tag
+    plain = (" ".join(_TAG.sub(" ", html.unescape(part)).split()) for part in parts)
     return ", ".join(dict.fromkeys(filter(None, plain)))

@@ -64,7 +64,9 @@ def test_texts_are_plain_and_of_the_items_that_are_left(tmp_path):
     ("raw", "plain"),
     [
         ("waists < 32 inches and chests > 40 inches", "waists < 32 inches and chests > 40 inches"),
-        ("the &lt;b&gt; tag, 1 &lt; 2 &gt; 0", "the <b> tag, 1 < 2 > 0"),
+        ("a &lt;b&gt;x&lt;/b&gt; c, 1 &lt; 2 &gt; 0", "a x c, 1 < 2 > 0"),
+        ("if a <b and c> d, <new> &lt;sic&gt;", "if a <b and c> d, <new> <sic>"),
+        ('<a href="x">one</a> <FONT size=2 color="red">two</FONT>\n<h2 >three', "one two three"),
         ("<P class='a'>one<br/>two</p> <!-- no words -->three<!DOCTYPE html>", "one two three"),
     ],
 )
