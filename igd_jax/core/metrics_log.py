@@ -37,7 +37,8 @@ class MetricsWriter:
     def truncate(self, last_step: int, *, last_evaluation: int | None = None) -> None:
         """Drop lines after `last_step` and an unfinished last line; other unreadable lines are dropped and counted.
 
-        The file is replaced atomically, and only if there are lines to drop. The trackers forget these steps, too.
+        The file is replaced atomically, and only if there are lines to drop. The trackers forget the steps after
+        `last_step`, too, but keep evaluations up to it.
 
         Args:
           last_evaluation: the last step whose ``valid_`` lines stay; None = `last_step`.

@@ -55,7 +55,7 @@ class Session:
       tokenizer: tokenizer of the run.
       identifiers: identifiers of the items.
       prompts: prompts around histories.
-      seen: mask of the items in the train rows in use, as a target or in a history.
+      seen: mask of the items in the train rows in use, as a target or in a history, or beside all (`Prepared.seen`).
       index: items, with the candidates of training, and their counts over those rows.
       method: method of training and decoding.
       mesh: devices.
