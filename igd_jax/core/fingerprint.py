@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -46,5 +47,12 @@ def sample_leaves(tree: Any) -> list[bytes]:
 
     from igd_jax.core.sharding import fetch
 
-    part_of = jax.jit(lambda leaf: leaf.reshape(-1)[:: max(1, leaf.size // 64)])  # without a copy of the whole
-    return [part.tobytes() for part in fetch([part_of(leaf) for leaf in jax.tree.leaves(tree)])]
+    return [part.tobytes() for part in fetch([_sampler()(leaf) for leaf in jax.tree.leaves(tree)])]
+
+
+@cache
+def _sampler() -> Any:
+    """Compiled, so that no array is copied as a whole; one program per shape."""
+    import jax
+
+    return jax.jit(lambda leaf: leaf.reshape(-1)[:: max(1, leaf.size // 64)])
