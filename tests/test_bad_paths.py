@@ -106,5 +106,6 @@ def test_prepared_data_is_no_place_for_runs(good, tiny, tmp_path, name, option):
     given = good[name] | {"--config.data.dir": "data", option: "data"}
     line = one_line(run_here(OPTIONS[name][0], *(f"{key}={value}" for key, value in given.items())))
     assert f"{option} is " in line
-    assert "wrote (meta.json is in it); name a folder for the run" in line
+    whose = "the runs" if name == "sweep" else "the run"
+    assert f"wrote (meta.json is in it); name a folder for {whose} alone" in line
     assert sorted(tmp_path.rglob("*")) == before

@@ -144,13 +144,14 @@ class SetModel(nnx.Module):
         """
         n_rows, n_tokens = len(history), history.shape[2]
         n_instruction, n_response = len(self.instruction[...]), len(self.response[...])
+        is_published = self.positions == "published"
         layout = lay_out(
             history_mask,
             n_instruction=n_instruction,
             n_response=n_response,
             n_tokens=n_tokens,
-            gap=self.positions == "published",
-            padded=padded and self.positions == "published",
+            gap=is_published,
+            padded=is_published and padded,
         )
         before, after = (self._words(ids[...], n_rows) for ids in (self.instruction, self.response))
         items = history.reshape(n_rows, -1, history.shape[-1]).astype(self.backbone.dtype)

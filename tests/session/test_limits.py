@@ -39,7 +39,8 @@ def test_a_prompt_may_have_max_length_tokens_or_what_the_longest_answer_leaves_o
 def test_no_room_for_the_words_of_a_prompt_is_bad_input(room):
     with pytest.raises(InputError, match="max_length is 32, but a prompt without a history has 33 tokens; raise it"):
         room({"data.max_length": 32})
-    with pytest.raises(InputError, match=r"the longest answer 9, but .* for 41 positions; set .* at most 8, or use"):
+    told = r"has 33 tokens and the longest answer 9, but .* made for 41 positions; set .*max_new_tokens to at most 8,"
+    with pytest.raises(InputError, match=told):
         room({"data.max_length": 41}, positions=41)
     with pytest.raises(InputError, match=r"made for 33 positions; use another model"):
         room({"data.max_length": 33}, positions=33)
