@@ -7,9 +7,10 @@
 
 The recipe is the published one for Toys. What differs: all weights of a decoder are tuned, where the authors use LoRA
 (--config.model.lora_rank=8 --config.model.lora_targets=q,v,o --config.model.quantize=int8); attention and positions
-are those of the paper and not of the code (method.args.attention, positions); beta of the T5 is not chosen on test;
-features of a T5's items come from that T5, field by field, where the authors read one joined text with
-sentence-t5-base; the computation is in float32, theirs in 16 bits over trained weights of float32 (AMP).
+are those of the paper and not of the code (method.args.attention, positions); means are those of a whole step
+(loss.normalizer=micro_batch: theirs, of each micro-batch); beta of the T5 is not chosen on test; features of a T5's
+items come from that T5, field by field, where the authors read one joined text with sentence-t5-base; the computation
+is in float32, theirs in 16 bits over trained weights of float32 (AMP).
 Data as published: prepare --source=setrec. With --min_history=0 --max_history=49 --max_eval_history=0 other sources
 have histories of the published lengths, but every event is a target (docs/methods/setrec.md).
 Runs with their times and scores are in LOG.md.

@@ -57,6 +57,15 @@ def test_csv_becomes_a_prepared_folder_and_all_is_told(tmp_path, run):
     assert max(len(prepared.splits["test"].history[r]) for r in range(3)) == 3
 
 
+def test_histories_may_begin_empty_and_those_of_test_be_longer(tmp_path, run):
+    (tmp_path / "my.csv").write_text("\n".join(["user,item,timestamp,title", *(f"u,i{i},{i},T{i}" for i in range(31))]))
+    given = ["--min_history=0", "--max_history=5", "--max_eval_history=20"]
+    assert run("--source=csv", "--input=my.csv", "--output=out", *given).code == 0
+    splits = load(tmp_path / "out").splits
+    assert (splits["train"].history.lengths.min(), splits["train"].history.lengths.max()) == (0, 5)
+    assert splits["test"].history.lengths.max() == 20
+
+
 def test_equal_times_and_titles_are_told(tmp_path, run):
     lines = [f"u{i % 4},i{i % 12},2023-11-14,Same" for i in range(28)]
     (tmp_path / "my.csv").write_text("\n".join(["user,item,timestamp,title", *lines]))
