@@ -67,7 +67,9 @@ def test_training_stops_early_and_stays_stopped(tiny, tmp_path, capsys):
     changes = {"train.patience": 1, "train.eval_every_steps": 2, "train.learning_rate": 0.0, "train.num_steps": 8}
     progress = train_tiny(tiny, tmp_path, changes)
     assert (progress["best_step"], progress["worse"]) == (2, 1)
-    assert "stopping early: 1 evaluation(s) without a better loss" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "micro-batches of 8; at most 2 steps (0.33 epochs) without a better loss\n" in told
+    assert "stopping early: 1 evaluation(s) without a better loss" in told
     assert lines_of(tmp_path)[-1]["step"] == 4
     assert train_tiny(tiny, tmp_path, changes) == progress
     assert "nothing left to train: step 4 was the last" in capsys.readouterr().out
@@ -215,7 +217,7 @@ def test_what_is_merged_left_out_or_cut_is_counted_and_told(tiny, tmp_path, caps
     cut = [line for line in told.splitlines() if line.endswith(" cut: with target over 42 tokens")]
     of = [line.partition(" of ")[2].partition(" cut: ")[0] for line in cut]
     assert of == ["90 prompts of train", "13 prompts of valid"]
-    assert "plan: 2 steps of 16 rows (6 steps per epoch of 90 rows), micro-batches of 8" in told
+    assert "plan: 2 steps of 16 rows (6 steps per epoch of 90 rows), micro-batches of 8\n" in told
     assert "example target (token:weight): '" in told
 
 

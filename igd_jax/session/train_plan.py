@@ -31,9 +31,11 @@ class TrainPlan:
             self._users = Users(np.unique(session.rows("train").user.astype(str), return_inverse=True)[1])
 
     def __str__(self) -> str:
+        enough = self.patience * self.eval_every_steps
+        end = f"; at most {enough:,} steps ({enough / self.epoch:.2g} epochs) without a better loss" if enough else ""
         return (
             f"plan: {self.num_steps:,} steps of {self.global_batch_size} rows ({self.epoch:,} steps per epoch of "
-            f"{self.n_rows:,} rows), micro-batches of {self.micro_batch_size}"
+            f"{self.n_rows:,} rows), micro-batches of {self.micro_batch_size}{end}"
         )
 
     def rows(self, step: int) -> Int[np.ndarray, " b"]:
