@@ -97,6 +97,12 @@ def test_every_method_is_trained_with_three_seeds_until_validation_says_so(comma
     assert seeds == {method: set(SEEDS) for method in ("sasrec", *TITLES, *SETS)}
 
 
+def test_patience_is_that_of_all_sets_where_an_epoch_is_long(tmp_path):
+    sweeps = _named(_run(tmp_path, SETS="movielens-1m"), "igd_jax.sweep")
+    found = {sweep.flags["output"].rsplit("/", 1)[1]: sweep.flags.get("config.train.patience") for sweep in sweeps}
+    assert found == {"sasrec": None} | dict.fromkeys((*TITLES, *SETS), "15")
+
+
 def test_rates_and_beta_are_chosen_by_the_first_seed_for_titles_and_by_each_for_sets(commands):
     grids = {_method(s.flags["output"] + "/"): (_grid(s), s) for s in _named(commands, "igd_jax.sweep")}
     assert grids["sft"][0]["train.learning_rate"] == "3e-3,6e-3"
