@@ -26,6 +26,7 @@ from typing import Any
 
 import numpy as np
 from absl import flags
+from jaxtyping import Shaped
 
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
@@ -39,7 +40,7 @@ from igd_jax.evaluation.evaluations import (
     short_labels,
 )
 from igd_jax.evaluation.queries import PROTOCOLS
-from igd_jax.evaluation.significance import CONFIDENCE, N_RESAMPLES, corrected, interval, resampled_means
+from igd_jax.evaluation.significance import CONFIDENCE, MIN_USERS, N_RESAMPLES, corrected, interval, resampled_means
 from igd_jax.evaluation.tables import comparison_table
 
 
@@ -81,16 +82,17 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
 
     Returns:
       ``n`` rows or users, according to ``protocol``, of ``split`` (None if no config.json tells); ``ks``,
-      ``ks_skipped`` (not in all evaluations), ``confidence``, ``n_resamples``, ``reference`` (label of the first
-      method), ``n_comparisons`` (pairs of methods times metrics, for which p-values are corrected), ``evaluations``
-      (labels by method), ``candidates`` (by method; None if not told), ``weights`` (by evaluation: ``run``, its folder,
-      and ``step``, None for untrained weights), ``choices`` (by method, where values were chosen on validation: the
-      fields of `evaluation.choice.Choice`, and ``chosen``: for each evaluation the values by field), ``popularity``
-      (baseline of the first evaluation, by metric), ``winner`` (by metric: the best method if it beats the second after
-      correction, else None) and ``runs``: by method and metric, ``value``; ``spread``, the standard deviation over
-      several seeds; and except for the first method, ``difference``; ``low`` and ``high``, its own interval, and
-      whether that ``excludes_zero``; and corrected for all comparisons, ``together``, the interval [low, high], and
-      ``p`` and ``significant``.
+      ``ks_skipped`` (not in all evaluations), ``n_users`` (those that are resampled; if there are fewer than
+      `significance.MIN_USERS`, nothing is significant), ``confidence``, ``n_resamples``, ``reference`` (label of the
+      first method), ``n_comparisons`` (pairs of methods times metrics, for which p-values are corrected),
+      ``evaluations`` (labels by method), ``candidates`` (by method; None if not told), ``weights`` (by evaluation:
+      ``run``, its folder, and ``step``, None for untrained weights), ``choices`` (by method, where values were chosen
+      on validation: the fields of `evaluation.choice.Choice`, and ``chosen``: for each evaluation the values by field),
+      ``popularity`` (baseline of the first evaluation, by metric), ``winner`` (by metric: the best method if it beats
+      the second after correction, else None) and ``runs``: by method and metric, ``value``; ``spread``, the standard
+      deviation over several seeds; and except for the first method, ``difference``; ``low`` and ``high``, its own
+      interval, and whether that ``excludes_zero``; and corrected for all comparisons, ``together``, the interval [low,
+      high], and ``p`` and ``significant``.
 
     Raises:
       InputError: there are no evaluations, their rows or targets differ, or they have no common k.
@@ -106,14 +108,16 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     names = [f"{metric}@{k}" for metric in (PROTOCOLS[evaluations[0].protocol], "ndcg") for k in ks]
     methods = by_method(evaluations)
     pairs = [(a, b, m) for a, b in itertools.combinations(range(len(methods)), 2) for m in range(len(names))]
-    runs, winner = _runs(methods, names, pairs)
     first = evaluations[0]
+    user = np.array([answer.user for answer in first.answers])
+    runs, winner = _runs(methods, names, pairs, user)
     return {
         "n": len(first.answers),
         "protocol": first.protocol,
         "split": next((split for e in evaluations if (split := e.origin.split)), None),
         "ks": ks,
         "ks_skipped": sorted(set.union(*all_ks) - set(ks)),
+        "n_users": len(set(user.tolist())),
         "confidence": CONFIDENCE,
         "n_resamples": N_RESAMPLES,
         "reference": next(iter(methods)),
@@ -138,6 +142,7 @@ def _runs(
     methods: Mapping[str, Sequence[Evaluation]],
     names: Sequence[str],
     pairs: Sequence[tuple[int, int, int]],
+    user: Shaped[np.ndarray, " n"],
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
     """The entries ``runs`` and ``winner`` of `compare`; `pairs` are the methods a and b and the metric to compare."""
     labels, n = list(methods), len(names)
@@ -150,11 +155,11 @@ def _runs(
             runs[label][name]["value"] = float(columns[-1].mean())
             if len(seeds) > 1:
                 runs[label][name]["spread"] = float(np.std([values.mean() for values in seeds], ddof=1))
-    answers = next(iter(methods.values()))[0].answers
-    by_row, user = np.stack(columns, axis=1), np.array([answer.user for answer in answers])
+    by_row = np.stack(columns, axis=1)
     means, samples = by_row.mean(axis=0), resampled_means(by_row, user)
     found = corrected(means, samples, [(a * n + m, b * n + m) for a, b, m in pairs])
     p_of, margin_of = (dict(zip(pairs, values.tolist(), strict=True)) for values in found)
+    highest = 1 - CONFIDENCE if len(np.unique(user)) >= MIN_USERS else -1.0
     for b, label in enumerate(labels[1:], start=1):
         for m, name in enumerate(names):
             difference, margin = float(means[b * n + m] - means[m]), margin_of[0, b, m]
@@ -166,12 +171,12 @@ def _runs(
                 "excludes_zero": low > 0 or high < 0,
                 "together": [difference - margin, difference + margin],
                 "p": p_of[0, b, m],
-                "significant": p_of[0, b, m] <= 1 - CONFIDENCE,
+                "significant": p_of[0, b, m] <= highest,
             }
     winner: dict[str, str | None] = dict.fromkeys(names)
     for m, name in enumerate(names) if len(labels) > 1 else ():
         best, second = np.argsort(-means[m::n], kind="stable")[:2].tolist()
-        if p_of[min(best, second), max(best, second), m] <= 1 - CONFIDENCE:
+        if p_of[min(best, second), max(best, second), m] <= highest:
             winner[name] = labels[best]
     return runs, winner
 

@@ -14,6 +14,7 @@ from igd_jax.core.io import write_json
 from igd_jax.evaluation.evaluations import find_evaluations, read_evaluation, short_labels
 from igd_jax.evaluation.predictions import Target, read_predictions, write_predictions
 from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord
+from igd_jax.evaluation.significance import MIN_USERS
 from igd_jax.evaluation.user_metrics import user_metrics
 
 
@@ -236,6 +237,45 @@ def test_other_candidates_and_steps_are_told_in_the_caption_and_the_json(tmp_pat
     same = run_here(program, f"{a}/eval/tr", f"{b}/eval/test").out
     assert "all targets, candidates: train. Difference" in same
     assert "differ:" not in same
+
+
+def test_what_rows_are_restricted_to_is_part_of_their_candidates(tmp_path):
+    config = {"train": {"seed": 1}, "eval": {"split": "test"}, "decode": {"allowed": "", "exclude_history": False}}
+    for name, decode in (
+        ("a", {}),
+        ("b", {"allowed": "lists.jsonl", "exclude_history": True}),
+        ("c", {"exclude_history": True}),
+    ):
+        restricted = config | {"decode": config["decode"] | decode}
+        write_evaluation(tmp_path / name, [0, -1], candidates="catalogue", config=restricted)
+    table = run_here(program, *(str(tmp_path / name) for name in "abc")).out
+    assert (
+        "Candidates differ: catalogue (a), catalogue and, for each row, lists.jsonl without the history (b), catalogue "
+        "without the history (c); metrics among" in table
+    )
+
+
+def test_which_targets_are_warm_may_differ(tmp_path):
+    """As it does between runs with different data.max_examples."""
+    a, b = (write_evaluation(tmp_path / name, [0, 1, 2]) for name in "ab")
+    path = b / "predictions.jsonl"
+    path.write_text(path.read_text().replace('"warm": [true]', '"warm": [false]', 1))
+    assert compare(read(a, b))["n"] == 3
+    with pytest.raises(InputError, match=r"a has 2 rows, b 1; .*and, with --targets, of runs on the same train rows"):
+        compare_folders([a, b], group="warm")
+
+
+@pytest.mark.parametrize("n_users", [1, MIN_USERS - 1, MIN_USERS])
+def test_few_users_show_nothing_for_certain(tmp_path, n_users):
+    """Whose bootstrap would call any difference certain that all of them have."""
+    folders = [write_evaluation(tmp_path / name, [rank] * n_users) for name, rank in (("a", -1), ("b", 0))]
+    table = run_here(program, *map(str, folders)).out
+    found, enough = json.loads((tmp_path / "compare.json").read_text()), n_users == MIN_USERS
+    assert found["n_users"] == n_users
+    assert found["runs"]["b"]["hr@1"]["significant"] is enough
+    assert found["winner"]["hr@1"] == ("b" if enough else None)
+    assert (f"There are {n_users} users, too few for * and bold, which take 50." in table) is not enough
+    assert ("] *" in table) is ("**" in table) is enough
 
 
 def test_targets_of_one_kind_alone(runs):

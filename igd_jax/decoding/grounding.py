@@ -152,11 +152,12 @@ def min_max(values: Float[Array, "... N"]) -> Float[Array, "... N"]:
 
 
 def collaborative_weight(
-    scores: Float[Array, "B items"], item: Int[Array, " I"], item_title: Int[Array, " I"], *, n_titles: int
-) -> Float[Array, "B {n_titles}"]:
-    """W of each title for each user: the best score among its items, scaled from 0 to 1 per user."""
+    scores: Float[Array, "B items"], item: Int[Array, " I"], item_title: Int[Array, " I"], may_be: Bool[Array, "B N"]
+) -> Float[Array, "B N"]:
+    """W of each title for each user: the best score among its items, scaled from 0 to 1 among those that may be."""
+    n_titles = may_be.shape[1]
     best = jax.ops.segment_max(scores[:, item].T, item_title, num_segments=n_titles, indices_are_sorted=True)
-    return min_max(best.T)
+    return min_max(jnp.where(may_be, best.T, -jnp.inf))
 
 
 def adjusted(
@@ -165,11 +166,12 @@ def adjusted(
     """D~ as defined at the top of this module. The nearest title of a text stays the nearest for any gamma.
 
     Args:
-      distance: distances from each of a user's K texts.
+      distance: distances from each of a user's K texts; infinite for titles that must not be returned, which stay so.
       weight: W, 0 to 1.
       gamma: exponent, 0 or more; 0 keeps the order of the distances.
     """
-    return min_max(distance) * jnp.exp(-gamma * jnp.log1p(weight))[:, None]
+    near = min_max(distance) * jnp.exp(-gamma * jnp.log1p(weight))[:, None]
+    return jnp.where(jnp.isfinite(distance), near, jnp.inf)
 
 
 def nearest(

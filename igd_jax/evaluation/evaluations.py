@@ -50,6 +50,7 @@ class Origin:
       method: text that is equal for evaluations of one method with different seeds.
       seed: `train.seed`; None = not told.
       split: split of the rows; None = not told.
+      restricted: what further restricts its candidates, in words; empty = nothing.
       choice: how values were chosen on validation, if some were.
       chosen: these values, by full name of the field.
     """
@@ -57,6 +58,7 @@ class Origin:
     method: str
     seed: int | None = None
     split: str | None = None
+    restricted: str = ""
     choice: Choice | None = None
     chosen: Mapping[str, Any] = field(default_factory=dict)
 
@@ -74,7 +76,7 @@ class Evaluation:
       popularity: metrics of the popularity baseline, by name.
       origin: what its config.json tells.
       record: record of code, machine and checkpoint.
-      candidates: name or file of its candidates; None = not told.
+      candidates: name or file of its candidates, and what further restricts them; None = not told.
       run: folder of its run; its own folder if it lies in none.
     """
 
@@ -156,7 +158,10 @@ def read_origin(config: Any, *, of_run: Collection[str] = ()) -> Origin:
     seed = chosen["train.seed"]
     text = json.dumps(blank, sort_keys=True)
     method = re.sub(rf"(seed[=_-]?){re.escape(str(seed))}(?!\d)", r"\1*", text)
-    return Origin(method, int(seed), str(config["eval"]["split"]), choice, {name: chosen[name] for name in tried})
+    decode, split = config.get("decode", {}), str(config["eval"]["split"])
+    restricted = f" and, for each row, {decode['allowed']}" if decode.get("allowed") else ""
+    restricted += " without the history" * bool(decode.get("exclude_history"))
+    return Origin(method, int(seed), split, restricted, choice, {name: chosen[name] for name in tried})
 
 
 def only(answers: Sequence[Answer], group: str) -> list[Answer]:
@@ -209,7 +214,7 @@ def read_evaluation(label: str, folder: Path, *, group: str = "") -> Evaluation:
     if not isinstance(popularity, dict) or not all(map(is_finite, popularity.values())):
         raise InputError(f"{metrics_path} has no finite numbers as popularity_baseline; {AGAIN}")
     origin = _origin(folder / CONFIG) if (folder / CONFIG).exists() else Origin(method=str(folder))
-    candidates = None if (told := metrics.get("candidates")) is None else str(told)
+    candidates = None if (told := metrics.get("candidates")) is None else f"{told}{origin.restricted}"
     whole = Path(os.path.abspath(folder))
     run = whole.parents[1] if whole.parent.name == "eval" else whole
     return Evaluation(label, protocol, answers, by_row, ks, popularity, origin, record, candidates, run)
@@ -273,11 +278,14 @@ def check_same_rows(evaluations: Sequence[Evaluation]) -> None:
         if len(other.answers) != len(first.answers):
             raise InputError(
                 f"{first.label} has {len(first.answers):,} rows, {other.label} {len(other.answers):,}; "
-                "compare evaluations of the same split and eval.max_examples"
+                "compare evaluations of the same split and eval.max_examples and, with --targets, of runs on the same "
+                "train rows"
             )
         for line, (a, b) in enumerate(zip(first.answers, other.answers, strict=True), start=1):
             for name in ("row", "user", "target"):
                 ours, theirs = getattr(a, name), getattr(b, name)
+                if name == "target":  # which of its items are warm depends on the train rows that a run used
+                    ours, theirs = ({"items": each.items, "title": each.title} for each in (ours, theirs))
                 if ours != theirs:
                     raise InputError(
                         f"predictions.jsonl line {line}: {name} is {as_json(ours)} in {first.label}, {as_json(theirs)} "

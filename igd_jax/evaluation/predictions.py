@@ -17,7 +17,7 @@ none and has no title and no tokens. The version of the schema is in the env.jso
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -88,7 +88,7 @@ class Prediction:
     ranked: tuple[Result, ...]
 
 
-def as_json(value: Prediction | Target | Sequence[Result] | int | str) -> str:
+def as_json(value: Prediction | Mapping[str, Any] | Sequence[Result] | int | str) -> str:
     """JSON of a prediction or of a part of one, as in the file."""
     return json.dumps(value, default=vars, ensure_ascii=False)
 

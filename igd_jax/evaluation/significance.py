@@ -19,6 +19,10 @@ from jaxtyping import Float, Shaped
 N_RESAMPLES = 10_000
 CONFIDENCE = 0.95
 
+MIN_USERS = 50
+"""Users from which on a difference is called significant: of equal methods, a bootstrap at 5 % calls 49 in 100
+different with 2 users, 13 with 10, 9 with 20, and 5 with 50."""
+
 MAX_CHUNK = 1 << 22
 """Number of draws held in memory at once (8 bytes each)."""
 

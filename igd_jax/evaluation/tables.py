@@ -5,7 +5,7 @@ from typing import Any
 
 from igd_jax.core.shown import shortened
 from igd_jax.evaluation.queries import PROTOCOLS
-from igd_jax.evaluation.significance import CONFIDENCE
+from igd_jax.evaluation.significance import CONFIDENCE, MIN_USERS
 
 ENOUGH = 50
 """Queries from which on the mean of a slice is told."""
@@ -177,6 +177,8 @@ def _legend(comparison: Mapping[str, Any]) -> str:
             f"{comparison['n_comparisons']:,} comparisons (pairs of methods times metrics, largest difference; * and "
             "bold step down)."
         )
+        if (n_users := comparison["n_users"]) < MIN_USERS:
+            parts.append(f"There are {n_users:,} users, too few for * and bold, which take {MIN_USERS}.")
     if several:
         parts.append(
             "± = standard deviation over seeds; differences are of means over seeds, and users are resampled, seeds "

@@ -13,7 +13,7 @@ from typing import Any, no_type_check
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx, struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
@@ -65,7 +65,7 @@ class Grounding(OneCall):
       titles: embeddings of the candidates' rows.
       row: catalogue row of each embedding.
       remainders: what remains of each token at the ends of a text; see `grounding.cut`.
-      popularity: W of each embedding if the statistic is popularity.
+      popularity: number of train targets of each embedding's title.
       item, item_title: candidate items and the index of each one's embedding, ascending by that index.
       statistic: origin of W; see `BIGRec`.
       gamma: exponent of 1 + W.
@@ -117,21 +117,20 @@ class Grounding(OneCall):
         tokens = texts.tokens[:, :n_texts].reshape(n_rows * n_texts, -1)
         embedded = embed_texts(embedder, *cut(tokens, lengths.reshape(-1), self.remainders), bos=self.bos)
         distance = distances(embedded, self.titles).reshape(n_rows, n_texts, -1)
+        may_be = jnp.ones((n_rows, len(self.row)), bool) if batch.allowed is None else batch.allowed[:, self.row]
+        distance = jnp.where(may_be[:, None], distance, jnp.inf)
         if self.statistic:
-            distance = adjusted(distance, self._statistic(batch), self.gamma)
-        if batch.allowed is not None:
-            distance = jnp.where(batch.allowed[:, self.row][:, None], distance, jnp.inf)
+            distance = adjusted(distance, self._statistic(batch, may_be), self.gamma)
         titles, distance = nearest(distance, lengths > 0, k=self.top_k)
         rows = jnp.where(titles >= 0, self.row[jnp.maximum(titles, 0)], -1)
         return Recommendations(rows=rows, scores=-distance)
 
-    def _statistic(self, batch: TextBatch) -> Float[Array, "B n"]:
-        """W, from 0 to 1."""
-        n_rows, n_titles = len(batch.prompt), len(self.row)
+    def _statistic(self, batch: TextBatch, may_be: Bool[Array, "B n"]) -> Float[Array, "B n"]:
+        """W, from 0 to 1, of the titles that may be recommended."""
         if self.statistic == "popularity":
-            return jnp.broadcast_to(self.popularity[None], (n_rows, n_titles))
+            return min_max(jnp.where(may_be, self.popularity[None], -jnp.inf))
         assert batch.collaborative is not None
-        return collaborative_weight(batch.collaborative, self.item, self.item_title, n_titles=n_titles)
+        return collaborative_weight(batch.collaborative, self.item, self.item_title, may_be)
 
 
 class BIGRec(Method):
@@ -159,7 +158,7 @@ class BIGRec(Method):
     inputs = "text"
     decoding_args = ("beams", "embed_by", "grounding", "min_new_tokens", "statistic", "gamma", "embeddings")
     beam_search = False
-    score = "minus the distance between the text that the model wrote and the title; the nearer to 0 the better"
+    score = "minus the distance between the text that the model wrote and the title, with gamma D~; best nearest to 0"
     backbones = ("decoder",)
 
     def __init__(
@@ -225,7 +224,7 @@ class BIGRec(Method):
             titles=titles,
             row=jnp.asarray(rows, jnp.int32),
             remainders=left,
-            popularity=min_max(jnp.asarray(index.catalog.counts[rows], jnp.float32)),
+            popularity=jnp.asarray(index.catalog.counts[rows], jnp.float32),
             item=jnp.asarray(items[by_title], jnp.int32),
             item_title=jnp.asarray(title[by_title], jnp.int32),
             statistic=self._statistic,

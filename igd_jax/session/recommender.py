@@ -237,9 +237,9 @@ class Recommender(Ranker):
 
     def _checked_length(self, k: int | None) -> int:
         decode = self.session.settings.decode
-        if k is not None and (not isinstance(k, int) or not 1 <= k <= decode.top_k):
+        if k is not None and (not isinstance(k, int | np.integer) or not 1 <= k <= decode.top_k):
             raise InputError(
                 f"k is {k!r}, but lists have a length of {decode.top_k}; give 1 to {decode.top_k}, or raise "
                 "config.decode.num_beams (and config.decode.top_k, if that is not 0)"
             )
-        return decode.top_k if k is None else k
+        return decode.top_k if k is None else int(k)

@@ -85,6 +85,7 @@ def small_comparison():
         "split": "test",
         "targets": "all",
         "ks_skipped": [20],
+        "n_users": 300,
         "confidence": 0.95,
         "n_resamples": 10_000,
         "n_comparisons": 2,

@@ -191,6 +191,18 @@ def test_a_statistic_pulls_titles_as_the_paper_says(index, model, batch, written
     assert (order != np.argsort(distance, axis=1)[:, :K]).any()
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("statistic", ["popularity", "collaborative"])
+def test_some_titles_that_are_allowed_rank_as_they_do_alone(index, model, batch, statistic):
+    method = BIGRec(embed_by="tuned", statistic=statistic, gamma=5.0)
+    some = index.with_candidates(index.catalog.row_of_item % 3 == 1)
+    allowed = jnp.broadcast_to(jnp.asarray(some.is_candidate), (5, len(index.catalog)))
+    restricted = ask(engine_of(method, model, index), batch.replace(allowed=allowed))
+    alone = ask(engine_of(method, model, some), batch)
+    np.testing.assert_array_equal(restricted.rows[:4], alone.rows[:4])
+    np.testing.assert_allclose(restricted.scores[:4], alone.scores[:4], rtol=1e-3, atol=1e-4)
+
+
 def scaled(values: np.ndarray) -> np.ndarray:
     """Each row from 0 to 1, nan aside."""
     low, high = np.nanmin(values, axis=1, keepdims=True), np.nanmax(values, axis=1, keepdims=True)
@@ -224,8 +236,11 @@ def test_at_gamma_zero_a_statistic_is_not_looked_at(index, model, batch, written
 def test_a_title_of_several_items_has_the_score_of_its_best_item():
     scores = jnp.array([[1.0, 5.0, 3.0, 2.0], [-jnp.inf, -jnp.inf, 0.0, 4.0]])
     item, item_row = jnp.array([0, 2, 1, 3], jnp.int32), jnp.array([0, 0, 1, 2], jnp.int32)
-    found = collaborative_weight(scores, item, item_row, n_titles=3)  # best: [3 5 2] and [0 -inf 4]
+    may_be = jnp.ones((2, 3), bool)
+    found = collaborative_weight(scores, item, item_row, may_be)  # best: [3 5 2] and [0 -inf 4]
     np.testing.assert_allclose(found, [[1 / 3, 1, 0], [0, 0, 1]], rtol=1e-6)
+    found = collaborative_weight(scores, item, item_row, may_be.at[:, 1].set(False))
+    np.testing.assert_allclose(found, [[1, 0, 0], [0, 0, 1]], rtol=1e-6)
 
 
 def test_a_collaborative_statistic_needs_a_source():
