@@ -35,7 +35,7 @@ from tqdm import tqdm
 from benchmarks import common
 from configs import sasrec
 from igd_jax import train as program
-from igd_jax.core import hosts
+from igd_jax.core import meeting
 from igd_jax.core.errors import SYSTEM, InputError
 from igd_jax.core.errors import run as run_main
 from igd_jax.core.io import Workdir
@@ -73,9 +73,9 @@ def config_of(data: Path) -> Any:
 
 def train(data: Path, workdir: Path, log: Path, moments: Connection, place: list[str]) -> None:
     """Train in this process, whose `place` among others flags say, and report each moment when it comes."""
-    hosts.define_flags()
+    meeting.define_flags()
     flags.FLAGS(["train", *place])
-    hosts.MEETING_SECONDS, hosts.HEARTBEAT_SECONDS, hosts.GRACE_SECONDS = 20, 10, 2.0
+    meeting.MEETING_SECONDS, meeting.HEARTBEAT_SECONDS, meeting.GRACE_SECONDS = 20, 10, 2.0
     tqdm.set_lock(threading.RLock())  # the default lock outlives a killed process
     jax.config.update("jax_compilation_cache_dir", str(log.parent / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
@@ -98,7 +98,7 @@ def train(data: Path, workdir: Path, log: Path, moments: Connection, place: list
     with log.open("a") as out, contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         os.dup2(out.fileno(), 1)
         os.dup2(out.fileno(), 2)  # what libraries print
-        with hosts.together():
+        with meeting.together():
             program.train(config_of(data), Workdir(str(workdir)))
 
 

@@ -27,7 +27,7 @@ from igd_jax.core.compilation import cache_compilations
 from igd_jax.core.environment import environment
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
-from igd_jax.core.sharding import by_row
+from igd_jax.core.sharding import by_row, fetch
 from igd_jax.training.mesh import make_mesh
 
 DRIVERS = {"jax-cuda12-plugin": 525, "jax-cuda13-plugin": 580}
@@ -48,7 +48,7 @@ RECIPES: dict[str, dict[str, str]] = {
 def check_devices() -> str:
     """Count devices and their memory."""
     devices = jax.devices()
-    stats = devices[0].memory_stats() or {}
+    stats = jax.local_devices()[0].memory_stats() or {}
     memory = f", {stats['bytes_limit'] / 2**30:.0f} GiB each" if "bytes_limit" in stats else ""
     kind = f"{devices[0].device_kind} ({jax.default_backend()})"
     return f"{len(devices)} x {kind}{memory}, {jax.process_count()} process(es)"
@@ -93,7 +93,7 @@ def check_sharded_product() -> str:
     """Multiply a matrix that is split over all devices."""
     mesh = make_mesh(data=-1)
     x = jax.device_put(jnp.ones((8 * mesh.size, 64)), by_row(mesh))
-    if not np.allclose(jax.jit(lambda x: x @ x.T)(x), 64.0):
+    if not np.allclose(fetch(jax.jit(lambda x: x @ x.T)(x)), 64.0):
         raise RuntimeError("a product over all devices is wrong: check the driver, or run on one device")
     return f"right on {mesh.size} device(s)"
 

@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 
-from igd_jax.core import errors, hosts
+from igd_jax.core import errors, meeting
 from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, atomic_folder, check_name, check_replaceable, owned, read_json, write_json
@@ -214,12 +214,12 @@ def define_flags() -> None:
     )
     define_decode_as_flag()
     define_config_flag()
-    hosts.define_flags()
+    meeting.define_flags()
 
 
 def main() -> None:
     """Entry point."""
-    with hosts.together(), stoppable():
+    with meeting.together(), stoppable():
         _main()
 
 

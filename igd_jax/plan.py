@@ -81,8 +81,18 @@ def savings(config: ConfigDict, n_chips: int) -> Iterator[dict[str, object]]:
         section, name = field.split(".")
         if config[section][name] != value:
             copies = {"mesh.data": -1} if field == "mesh.fsdp" and config.mesh.data != -1 else {}
-            change = {**change, **copies, field: value}
-            yield dict(change)
+            more = {**change, **copies, field: value}
+            if _is_possible(changed(config, more)):
+                yield dict(change := more)
+
+
+def _is_possible(config: ConfigDict) -> bool:
+    """Whether the settings take it: a T5, for one, has no adapters."""
+    try:
+        settings_from(config, needs=())
+    except InputError:
+        return False
+    return True
 
 
 def define_flags() -> None:

@@ -22,7 +22,7 @@ import optax
 from absl import flags
 from ml_collections import ConfigDict
 
-from igd_jax.core import errors, hosts
+from igd_jax.core import errors, hosts, meeting
 from igd_jax.core.environment import environment
 from igd_jax.core.io import Workdir, write_json
 from igd_jax.core.locks import locked
@@ -83,6 +83,7 @@ def train(config: ConfigDict, workdir: Workdir, *, restart: bool = False, profil
     settings = settings_from(config, needs=needs)
     check_takes_run(workdir)
     with locked(workdir.path), stoppable() as stop:
+        hosts.check_shared(workdir.path)
         check_workdir(config, workdir, free=FREE_TO_RESUME)
         session = set_up(settings, workdir)
         config = changed(config, {"model.config": session.settings.model.config})
@@ -217,14 +218,14 @@ def define_flags() -> None:
     flags.DEFINE_bool("restart", False, "Start from step 0, and remove the checkpoints that are there.")
     flags.DEFINE_string("profile_steps", "", "FIRST:LAST: write a trace of these steps into the folder profile.")
     define_config_flag()
-    hosts.define_flags()
+    meeting.define_flags()
 
 
 def main() -> None:
     """Entry point."""
     config = required_config()
     values = flags.FLAGS
-    with hosts.together():
+    with meeting.together():
         train(config, Workdir(values.workdir), restart=values.restart, profile_steps=values.profile_steps)
 
 

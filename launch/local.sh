@@ -10,6 +10,6 @@ set -euo pipefail
 need_workdir ''
 need_kind cuda tpu
 if [ -n "${DATA:-}" ]; then set -- "$@" --config.data.dir="$(absolute "$DATA")"; fi
-enter_code
-run bash launch/setup.sh ${ACCELERATOR:+"$ACCELERATOR"}
-run exec .venv/bin/python -m igd_jax.train "$@"
+fetch_code
+run bash "$code/launch/setup.sh" ${ACCELERATOR:+"$ACCELERATOR"}
+run exec "$code/.venv/bin/python" -m igd_jax.train "$@"

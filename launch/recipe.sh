@@ -72,12 +72,13 @@ clone() { # line of shell: the code of a URL into ./igd_jax, and nothing new if 
   echo "test -d igd_jax/.git || git clone --no-checkout $(quoted "${CODE%%#*}") igd_jax;" \
     "git -C igd_jax fetch $(quoted "${CODE%%#*}" "$ref") && git -C igd_jax checkout --detach FETCH_HEAD"
 }
-enter_code() { # on this machine: go where the code is
+fetch_code() { # on this machine: set code, the folder of the code, which that of a URL is cloned to
   if is_url "$CODE"; then
     run bash -c "$(clone)"
-    run cd igd_jax || exit
+    code=$PWD/igd_jax
+    run export PYTHONPATH="$code${PYTHONPATH:+:$PYTHONPATH}" # here, Python would take the clone for the package
   else
-    run cd "$CODE" || exit
+    code=$(absolute "$CODE")
   fi
 }
 absolute() { # PATH: the same from anywhere; URLs as they are

@@ -54,5 +54,7 @@ train() { # ARGUMENTS...: on all hosts, which find one another
   if [ -n "${DATA:-}" ]; then
     if is_url "$DATA"; then set -- "$@" --config.data.dir="$DATA"; else set -- "$@" --config.data.dir=data; fi
   fi
-  everywhere "cd igd_jax && exec .venv/bin/python -m igd_jax.train $(quoted "$@")"
+  # Only the first process keeps what it has compiled, so the others, and a TPU that is made anew, read it in the bucket.
+  everywhere "cd igd_jax && exec env ${BUCKET:+JAX_COMPILATION_CACHE_DIR=\$PWD/bucket/.compiled }\
+.venv/bin/python -m igd_jax.train $(quoted "$@")"
 }

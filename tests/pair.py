@@ -16,7 +16,7 @@ import tiny_run
 from absl import flags
 from runs import interrupt_at, train_tiny
 
-from igd_jax.core import hosts
+from igd_jax.core import hosts, meeting
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.process import is_first
@@ -34,10 +34,16 @@ SIGNALLED_AT, STOPPED_AT = 2, 4
 
 
 def run(folder: Path) -> None:
-    """Give one process another config, end both by a signal to one, evaluate, tune adapters, and kill one."""
+    """Give one process another config, each another folder, both a signal; evaluate, tune adapters, and kill one."""
     config = STEPS | MESH
     with pytest.raises(InputError) as odd:
         train_tiny(folder, folder / "odd", config | ({} if is_first() else {"train.seed": 43}))
+
+    (own := folder / f"of {jax.process_index()}").mkdir()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(hosts, "SEEN_SECONDS", 0.5)
+        with pytest.raises(InputError) as unshared:
+            train_tiny(folder, own, config)
 
     with pytest.MonkeyPatch.context() as patched:
         if not is_first():
@@ -45,7 +51,7 @@ def run(folder: Path) -> None:
         with pytest.raises(SystemExit) as stopped:
             train_tiny(folder, folder / "moved", config)
     evaluate(tiny_run.tiny_config(folder, config), Workdir(str(folder / "moved")), name="two")
-    told = {"odd": str(odd.value), "code": stopped.value.code}
+    told = {"odd": str(odd.value), "unshared": str(unshared.value), "code": stopped.value.code}
     (folder / f"told {jax.process_index()}.json").write_text(json.dumps(told))
 
     train_tiny(folder, folder / "split", STEPS | SPLIT)
@@ -57,8 +63,8 @@ def run(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    hosts.define_flags()
+    meeting.define_flags()
     folder, address, number = sys.argv[1:]
     flags.FLAGS([sys.argv[0], f"--coordinator_address={address}", "--num_processes=2", f"--process_id={number}"])
-    with hosts.together():
+    with meeting.together():
         run(Path(folder))

@@ -37,9 +37,9 @@ def flags_of(recipe: str) -> list[str]:
     return [FLAGS[0], f"--workdir={KEPT.get(recipe, 'bucket')}/run", CATEGORY]
 
 
-def dry(recipe: str, **settings: str) -> list[list[str]]:
+def dry(recipe: str, path: Path | None = None, **settings: str) -> list[list[str]]:
     """The commands of a dry run, each split into words as a shell does."""
-    done = launch(recipe, "--dry-run", *flags_of(recipe), **NEEDS[recipe], **settings)
+    done = launch(recipe, "--dry-run", *flags_of(recipe), **NEEDS[recipe], **settings, path=path)
     assert (done.returncode, done.stderr) == (0, "")
     return [shlex.split(line) for line in done.stdout.splitlines()]
 
@@ -139,7 +139,7 @@ def test_a_dry_run_is_one_wherever_it_is_asked_for(recipe, place, tmp_path):
     done = launch(recipe, *words, **NEEDS[recipe], **settings, path=folder)
     assert (done.returncode, done.stderr, (folder / "calls").exists()) == (0, "", False)
     said = [shlex.split(line) for line in done.stdout.splitlines()]
-    assert said == dry(recipe, **settings)
+    assert said == dry(recipe, folder, **settings)
 
 
 @pytest.mark.parametrize("recipe", NEEDS)
@@ -195,7 +195,7 @@ def repository(code: Path) -> None:
     """A checkout, tagged v1, whose setup makes a Python that says the checkout's name and what it is asked."""
     (code / "launch").mkdir(parents=True)
     says = f"printf '#!/bin/sh\\necho \"{code.name} $# $4\"' > .venv/bin/python; chmod +x .venv/bin/python"
-    (code / "launch" / "setup.sh").write_text(f"mkdir -p .venv/bin; {says}")
+    (code / "launch" / "setup.sh").write_text(f'cd "$(dirname "$0")/.."; mkdir -p .venv/bin; {says}')
     git = ["git", "-C", code, "-c", "user.name=x", "-c", "user.email=x@x"]
     for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", code.name], ["tag", "v1"]):
         subprocess.run([*git, *words], check=True)
@@ -209,6 +209,26 @@ def test_code_of_a_url_is_cloned_once_set_up_and_run_until_it_is_another_url(tmp
             repository(code)
         done = launch("local", *FLAGS, CODE=f"file://{code}#v1", path=tmp_path / "here")
         assert (done.returncode, done.stdout.splitlines()[-1]) == (0, f"{name} 5 --workdir=bucket/run"), done.stderr
+
+
+@pytest.mark.parametrize("recipe", ["local", "slurm"])
+def test_paths_are_meant_where_the_user_stands(recipe, tmp_path):
+    done = launch(recipe, "--dry-run", *FLAGS, **NEEDS[recipe], path=tools(tmp_path / "here", sbatch=""))
+    words = [shlex.split(line) for line in done.stdout.splitlines()]
+    assert ["bash", f"{ROOT}/launch/setup.sh"] in [line[:2] for line in words]
+    assert f"{ROOT}/.venv/bin/python" in innermost(words[-1])
+    assert not any(line[0] == "cd" for line in words)
+
+
+def test_a_bucket_that_cannot_be_appended_to_is_refused():
+    done = launch("sky", "--dry-run", *flags_of("sky"), **(NEEDS["sky"] | {"BUCKET": "s3://mine"}))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: BUCKET is s3://mine; expected gs://NAME, as ")
+
+
+def test_all_hosts_of_a_slice_read_what_the_first_compiled():
+    (line,) = [words for words in dry("tpu_pod") if any("igd_jax.train" in word for word in words)]
+    assert "JAX_COMPILATION_CACHE_DIR=$PWD/bucket/.compiled" in innermost(line)
 
 
 def test_a_slurm_job_has_a_process_per_gpu_and_queues_again_after_saving():

@@ -72,6 +72,16 @@ def test_a_process_with_another_config_is_named_in_all(pair):
 
 
 @pytest.mark.slow
+def test_folders_that_processes_do_not_share_are_refused(pair):
+    folder, _ = pair
+    for number in range(2):
+        told = read_json(folder / f"told {number}.json")["unshared"]
+        here = socket.gethostname()
+        assert told.startswith(f"process 1 on {here} does not see what process 0 on {here} writes to {folder}/of ")
+    assert not list(folder.glob("of */.seen*"))
+
+
+@pytest.mark.slow
 def test_a_signal_to_one_process_ends_all_after_the_same_step(pair):
     folder, _ = pair
     codes = [read_json(folder / f"told {number}.json")["code"] for number in range(2)]

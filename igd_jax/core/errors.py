@@ -76,7 +76,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         # A store says so of a quota.
         is_full = "RESOURCE_EXHAUSTED" in _said_by_library(each) and not isinstance(each, OSError)
         if isinstance(each, MemoryError) or is_full:
-            told = f" ({_first_line(each)})" if str(each) else ""
+            told = f" ({first_line(each)})" if str(each) else ""
             return SYSTEM, f"out of memory{told}; {_less_memory()}"
     if isinstance(error, InputError):
         return BAD_INPUT, str(error)
@@ -87,7 +87,7 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError):
         return SYSTEM, f"{type(error).__name__}: {error}; mend it, and start the same command again"
     return INTERNAL, (
-        f"internal error ({type(error).__name__}: {_first_line(error)}): a fault of igd_jax, not of what it was given; "
+        f"internal error ({type(error).__name__}: {first_line(error)}): a fault of igd_jax, not of what it was given; "
         "--traceback shows where it arose, for a report"
     )
 
@@ -118,7 +118,8 @@ def _said_by_library(error: BaseException) -> str:
     return "" if isinstance(error, InputError) else str(error)
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What the first line of an error's message says, shortened."""
     return shortened(str(error).strip().partition("\n")[0], 200)
 
 
@@ -136,14 +137,15 @@ def end(error: BaseException, message: str = "") -> NoReturn:
     sys.exit(report(error, message))
 
 
-def report(error: BaseException, message: str = "") -> int:
+def report(error: BaseException, message: str = "", *, code: int = BAD_INPUT) -> int:
     """Print the message of an error; returns the exit code. Both are as `explain` says.
 
     Args:
       error: the error.
-      message: message to print instead, for bad input that a library reports by an exception of its own.
+      message: message to print instead, for what a library reports by an exception of its own.
+      code: exit code that belongs to this message.
     """
-    code, line = (BAD_INPUT, message) if message else explain(error)
+    code, line = (code, message) if message else explain(error)
     close_bars()
     with outliving_reader(sys.stderr):
         if _shows_traceback():

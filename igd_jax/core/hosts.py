@@ -1,170 +1,34 @@
-"""Processes that run one command together, usually one per host: how they meet, agree, stop and part.
+"""Processes that run one command together, usually one per host: how they agree and stop; see also `core.meeting`.
 
 All of them run the same program with the same arguments, and call the functions below at the same points of it.
 """
 
 import json
-import os
-import re
+import secrets
 import socket
-import subprocess
-import sys
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import IO, Any, TypeVar
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from igd_jax.core import errors
-from igd_jax.core.errors import InputError, Unreachable
+from igd_jax.core.errors import InputError
 from igd_jax.core.process import is_first
 from igd_jax.core.shown import shown
 
 T = TypeVar("T")
 
-HEARTBEAT_SECONDS = 30
-"""A process that says nothing for so long is lost, and all others end."""
-MEETING_SECONDS = 300
-"""How long processes wait for one another at the start."""
-PARTING_SECONDS = 3600
-"""How long they wait for one another at the end, where the first writes what all have computed."""
-GRACE_SECONDS = 5.0
-"""How much longer the first lives after an error that all may have, since the others end when they lose it."""
+SEEN_SECONDS = 30
+"""How long a file that one process wrote may take to be seen by the others."""
 VOTES_UNDERWAY = 2
 
-_SIZES = {"ompi": "OMPI_COMM_WORLD_SIZE", "slurm": "SLURM_STEP_NUM_TASKS"}
-"""Variable with the number of processes of a step, by JAX's name of the cluster."""
-_LOST = re.compile("Gloo|NCCL|UNAVAILABLE|DEADLINE_EXCEEDED|[Cc]onnection (closed|reset)")
-"""What libraries say of a process that they cannot reach."""
-_LAST_WORDS = 'trap "" INT TERM; read -r ended || echo "$0" >&2'
 
-
-def define_flags() -> None:
-    """Flags that tell processes about one another where no cluster does."""
-    command = sys.argv[0]  # so that its --help shows them
-    address, alone = "HOST:PORT of process 0; default what the cluster says.", "1 = alone. Default as the cluster says."
-    number = "Number of this process, from 0; default what the cluster says."
-    flags.DEFINE_string("coordinator_address", None, address, module_name=command)
-    flags.DEFINE_integer("num_processes", None, f"Processes that run together; {alone}", module_name=command)
-    flags.DEFINE_integer("process_id", None, number, module_name=command)
-
-
-@contextmanager
-def together() -> Iterator[None]:
-    """Run the block as one of the processes of a cluster, or of the flags; alone if there are neither.
-
-    To be entered before any device is used. An error ends the process at once, as the others may wait for it in vain.
-
-    Raises:
-      InputError: some of the flags are given, but not all.
-    """
-    options = _options()
-    if options is None:
-        yield
-        return
-    # Its handler would replace those of `core.signals`; see `Vote`.
-    jax.config.update("jax_enable_preemption_service", False)
-    with _last_words() as last_words:
-        jax.distributed.initialize(
-            **options,
-            initialization_timeout=MEETING_SECONDS,
-            heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
-            shutdown_timeout_seconds=PARTING_SECONDS,
-        )
-        try:
-            yield
-        except BaseException as error:
-            _leave(error, last_words)
-        jax.distributed.shutdown()
-
-
-def _options() -> dict[str, Any] | None:
-    """Arguments of `jax.distributed.initialize`; None for a process alone."""
-    names = ("coordinator_address", "num_processes", "process_id")
-    given: dict[str, Any] = {name: flags.FLAGS[name].value for name in names}
-    if given["num_processes"] == 1:
-        return None
-    if lacking := [name for name, value in given.items() if value is None]:
-        if len(lacking) < len(given):
-            raise InputError(f"--{lacking[0]} is not set; give --{', --'.join(given)}, or none of them")
-        method = _cluster()
-        if method == "slurm":
-            _check_gpus()
-        return None if method is None else {"cluster_detection_method": method}
-    address, n, number = given.values()
-    if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdecimal():
-        raise InputError(f"--coordinator_address is {shown(address)}; expected HOST:PORT, a free port of process 0")
-    if not 0 <= number < n:
-        raise InputError(f"--process_id is {number}, but --num_processes {n}; expected 0 to {n - 1}")
-    return given
-
-
-def _cluster() -> str | None:
-    """JAX's name of the cluster that runs several processes of this command; None if there is none.
-
-    JAX's own detection would also take a Slurm job with one task, or any container of Kubernetes, for a cluster.
-    """
-    for method, size in _SIZES.items():
-        if int(os.environ.get(size, "1")) > 1:
-            return method
-    if os.environ.get("TPU_ML_PLATFORM") != "JAX" or "TPU_SKIP_MDS_QUERY" in os.environ:
-        return None  # JAX sets both when it is imported, on machines with TPUs and without
-    workers = os.environ.get("TPU_PROCESS_ADDRESSES", os.environ.get("TPU_WORKER_HOSTNAMES"))
-    if workers is None:
-        return "gcetpu"
-    return "gketpu" if "," in workers else None
-
-
-def _check_gpus() -> None:
-    """Refuse a Slurm step with fewer tasks than GPUs per host: JAX gives each only the GPU of its number there."""
-    gpus, tasks = int(os.environ.get("SLURM_GPUS_ON_NODE", "0")), os.environ.get("SLURM_STEP_TASKS_PER_NODE", "")
-    if (first := re.match(r"\d+", tasks)) and int(first[0]) < gpus:
-        raise InputError(
-            f"Slurm starts {first[0]} task(s) and gives {gpus} GPUs per host, but each takes one GPU; start one task "
-            f"per GPU: srun --ntasks-per-node={gpus}"
-        )
-
-
-@contextmanager
-def _last_words() -> Iterator[IO[bytes]]:
-    """Have a line printed if this process is killed inside the block.
-
-    JAX kills it if another one is lost, after a stack trace and without a chance to say anything.
-    """
-    message = (
-        f"error: the process on {socket.gethostname()} was killed, or lost another one of its run; start the same "
-        "command in all of them again, which goes on from the last checkpoint"
-    )
-    with subprocess.Popen(["/bin/sh", "-c", _LAST_WORDS, message], stdin=subprocess.PIPE) as mourner:
-        assert mourner.stdin is not None
-        try:
-            yield mourner.stdin
-        finally:
-            mourner.stdin.write(b"ended\n")
-
-
-def _leave(error: BaseException, last_words: IO[bytes]) -> None:
-    """Report an error and exit, without waiting for the other processes."""
-    told = isinstance(error, InputError | Unreachable)  # which may quote, or follow, what a store says
-    if not told and any(_LOST.search(str(each)) for each in errors.behind(error)):
-        os._exit(errors.SYSTEM)  # the last words say why
-    code: Any = error.code if isinstance(error, SystemExit) else errors.report(error)
-    if is_first():
-        time.sleep(GRACE_SECONDS)
-    last_words.write(b"ended\n")
-    last_words.flush()
-    sys.stdout.flush()
-    os._exit(code or 0)
-
-
-# ----------------------------------------------------------------------------------------------------------- agreeing
 def texts_of_all(text: str) -> list[str]:
     """A text of each process, by its number."""
     data = np.frombuffer(text.encode(), np.uint8)
@@ -222,6 +86,35 @@ def _flat(value: Any, path: str = "") -> dict[str, Any]:
     if not isinstance(value, Mapping):
         return {path: value}
     return {k: v for name, part in value.items() for k, v in _flat(part, f"{path}.{name}" if path else name).items()}
+
+
+def check_shared(folder: Path) -> None:
+    """Check that all processes see the same folder, by a file that the first leaves there for a moment.
+
+    Where there is no folder yet, it is left in the one that it will be made in.
+
+    Raises:
+      InputError: in all processes: one of them does not see it.
+    """
+    if jax.process_count() == 1:
+        return
+    there_is = next(each for each in (folder, *folder.parents) if each.is_dir())
+    mark = there_is / from_first(lambda: f".seen-by-all-{secrets.token_hex(8)}")
+    if is_first():
+        mark.touch()
+    wait_for_all()
+    until = time.monotonic() + SEEN_SECONDS  # a network may show a file late
+    while not (there := mark.exists()) and time.monotonic() < until:
+        time.sleep(0.1)
+    told = [json.loads(text) for text in texts_of_all(json.dumps([socket.gethostname(), there]))]
+    if is_first():
+        mark.unlink(missing_ok=True)
+    for number, (host, sees) in enumerate(told):
+        if not sees:
+            raise InputError(
+                f"process {number} on {host} does not see what process 0 on {told[0][0]} writes to {folder}; name a "
+                "folder that all hosts share, such as a network disk or a mounted bucket"
+            )
 
 
 def wait_for_all() -> None:

@@ -5,6 +5,7 @@ Of several processes only the first writes (see `core.process`).
 
 import json
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,13 +62,18 @@ class MetricsWriter:
 
     def write(self, step: int, **values: float) -> None:
         """Append ``{"step": step, **values}``; steps count from 1."""
-        if not is_first():
+        self.write_all([(step, values)])
+
+    def write_all(self, steps: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Append several lines at once, as each time that the file is opened a mounted bucket uploads it whole."""
+        if not steps or not is_first():
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.writelines(json.dumps({"step": step, **values}) + "\n" for step, values in steps)
         for tracker in self._trackers:
-            tracker.write(step, values)
+            for step, values in steps:
+                tracker.write(step, values)
 
     def sync(self) -> None:
         """Sync all lines to disk."""

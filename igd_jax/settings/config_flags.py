@@ -30,8 +30,10 @@ FREE_TO_RESUME = (
     *("train.eval_every_steps", "train.eval_examples", "train.show_sample", "train.wandb"),
 )
 """Sections and fields that may differ when training is resumed: also durations and intervals."""
-FREE_TO_DECODE = (*FREE_TO_CHANGE, "method")
-"""Sections that may differ when the run is only decoded (see `decode_as`)."""
+FREE_IF_GLOBAL = "train.micro_batch_size"
+"""Field that may differ, too, where the loss is divided once for all micro-batches of a step (`loss.normalizer`)."""
+FREE_TO_DECODE = (*FREE_TO_CHANGE, "method", "train.micro_batch_size")
+"""Sections and fields that may differ when the run is only decoded (see `decode_as`)."""
 
 HOW_TO_SCORE = ("alpha", "length_penalty", "temperature", "collaborative")
 """Fields of `config.decode` that belong to a method, unlike the candidates and the length of lists."""
@@ -159,12 +161,14 @@ def check_workdir(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] =
 
 
 def differing(first: ConfigDict, second: ConfigDict, *, free: Sequence[str]) -> list[str]:
-    """Fields that differ between two configs and their values, apart from the sections and fields in `free`.
+    """Fields that differ between two configs and their values, apart from those in `free`, and `FREE_IF_GLOBAL`.
 
     An empty `config.model.config` of the second stands for that of the first.
     """
     old, new = (_with_all_args(config_json(each)) for each in (first, second))
     new["model"]["config"] = new["model"]["config"] or old["model"]["config"]
+    if old.get("loss", {}).get("normalizer") == "global":
+        free = (*free, FREE_IF_GLOBAL)
     pairs = {
         f"{section}.{field}": (old.get(section, {}).get(field), new.get(section, {}).get(field))
         for section in sorted(set(old) | set(new))

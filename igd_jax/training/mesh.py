@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 from jaxtyping import Int
 
@@ -41,8 +42,12 @@ def mesh_over(devices: Sequence[jax.Device], *, fsdp: int, tensor: int) -> Mesh:
 
     Axis types are Auto, as jax's default, Explicit, would require annotations of embedding look-ups.
     """
-    shape = (len(devices) // (fsdp * tensor), fsdp, tensor)
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    shape, types = (len(devices) // (fsdp * tensor), fsdp, tensor), (AxisType.Auto,) * len(AXES)
+    try:
+        return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+    except NotImplementedError:  # on v6e and v5p JAX splits an axis of the torus only if it is asked to
+        split = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+        return Mesh(split, AXES, axis_types=types)
 
 
 def local_rows(size: int, mesh: Mesh) -> Int[np.ndarray, " own"]:

@@ -109,11 +109,14 @@ class TrainLog:
         waiting = jax.device_get(self._waiting)
         seconds = max(time.monotonic() - self._since, 1e-9)
         speed = self._speed(seconds, len(waiting))
-        for step, values in waiting:
-            numbers = {name: float(value) for name, value in values.items()}
-            check_finite(numbers, step)
-            numbers["learning_rate"] = float(self._schedule(step - 1))
-            self._metrics.write(step, **numbers, **speed)
+        lines = []
+        try:
+            for step, values in waiting:
+                numbers = {name: float(value) for name, value in values.items()}
+                check_finite(numbers, step)
+                lines.append((step, {**numbers, "learning_rate": float(self._schedule(step - 1)), **speed}))
+        finally:
+            self._metrics.write_all(lines)
         mean = {name: float(np.mean([values[name] for _, values in waiting])) for name in waiting[0][1]}
         if self._progress is None:
             say(f"step {waiting[0][0]}: {_shown(mean)}, after {duration(seconds)} with compilation")

@@ -26,6 +26,19 @@ def test_each_write_is_a_line(tmp_path):
     ]
 
 
+def test_lines_that_are_written_together_are_those_written_one_by_one(tmp_path, monkeypatch):
+    lines = [(step, {"loss": 1.0 / step}) for step in (1, 2, 3)]
+    one_by_one, together = (MetricsWriter(tmp_path / name) for name in ("a", "b"))
+    for step, values in lines:
+        one_by_one.write(step, **values)
+    opened, plain = [], Path.open
+    monkeypatch.setattr(Path, "open", lambda path, *args, **given: opened.append(path) or plain(path, *args, **given))
+    together.write_all(lines)
+    together.write_all([])
+    assert opened == [tmp_path / "b"]
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
+
+
 def test_truncation_drops_later_steps_and_a_line_cut_short(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 2, "valid_loss": 1.0}\n{"step": 2, "lo')

@@ -12,7 +12,7 @@ from absl import flags
 from command import ROOT, own_flags
 from jax.experimental import topologies
 
-from configs import igd, sasrec
+from configs import igd, sasrec, setrec
 from igd_jax import plan
 from igd_jax.core.devices import GIB
 from igd_jax.core.errors import InputError
@@ -85,6 +85,13 @@ def test_changes_that_save_memory_add_up_and_leave_out_what_is_so_already():
     assert found[-1] == {"mesh.fsdp": 16, "model.dtype": "bfloat16", "model.lora_rank": 32}
 
 
+def test_changes_that_the_settings_refuse_are_left_out():
+    config = setrec.get_config("t5")
+    config.model.config = "t5-pico"
+    config.train.micro_batch_size = 64
+    assert list(savings(config, 16))[-1] == {"model.remat": "full", "mesh.fsdp": 16, "train.micro_batch_size": 16}
+
+
 def test_an_unknown_topology_is_bad_input(monkeypatch):
     def fails(**_):
         raise ValueError("no such thing\nand more")
@@ -117,11 +124,13 @@ TINY = """
 import jax
 from benchmarks.tpu_compile import Slice, made_up_engine, settings_of
 from igd_jax.session.ahead import abstract_backbone, search_cost, step_cost, topology_mesh
+from igd_jax.settings.sections import MeshSettings
 
 training = {"mesh.fsdp": 4, "model.dtype": "bfloat16"}
 chips = Slice("v5e:2x2", "mini", training, 4, 1, 4)
 settings = settings_of(chips, chips.training)
 mesh = topology_mesh(chips.topology, settings.mesh)
+assert topology_mesh("v6e:4x4", MeshSettings(-1, 8, 1)).shape == {"data": 2, "fsdp": 8, "tensor": 1}  # splits an axis
 step = step_cost(settings.model, mesh, rows=4, prompt=32, target=32)
 engine = made_up_engine(settings, mesh, n_items=1000, num_beams=4)
 assert engine.fill == 64, "the budget is not that of the TPU"

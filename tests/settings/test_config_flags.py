@@ -10,7 +10,7 @@ from igd_jax import train
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, write_json
 from igd_jax.settings import config_flags
-from igd_jax.settings.config_flags import check_workdir, config_at, config_json
+from igd_jax.settings.config_flags import FREE_TO_DECODE, check_workdir, config_at, config_json
 from igd_jax.settings.config_grid import changed
 
 
@@ -40,6 +40,19 @@ def test_what_changes_no_loss_and_where_the_data_lie_may_differ_from_the_run(tmp
     write_json(tmp_path / "config.json", config_json(config))
     changes = {"train.packing": "none", "train.pack_length": 512, "data.dir": "moved/data"}
     check_workdir(changed(config, changes), Workdir(str(tmp_path)))
+
+
+@pytest.mark.parametrize("normalizer", ["global", "micro_batch"])
+def test_micro_batches_may_differ_from_the_run_where_they_change_no_loss(tmp_path, normalizer):
+    (config := igd.get_config()).loss.normalizer = normalizer
+    write_json(tmp_path / "config.json", config_json(config))
+    other, workdir = changed(config, {"train.micro_batch_size": 32}), Workdir(str(tmp_path))
+    check_workdir(other, workdir, free=FREE_TO_DECODE)
+    if normalizer == "global":
+        check_workdir(other, workdir)
+        return
+    with pytest.raises(InputError, match=r"another config, train.micro_batch_size: 16 there, 32 here"):
+        check_workdir(other, workdir)
 
 
 @pytest.mark.parametrize(
