@@ -1,5 +1,7 @@
 """Evaluation by users, several targets of each, and by rows."""
 
+import json
+
 import numpy as np
 import pytest
 import tiny_run
@@ -73,6 +75,24 @@ def test_a_user_is_shown_the_history_of_their_earliest_row(tiny, shoppers, tmp_p
         compare.compare_folders([tmp_path / "run" / "eval" / name for name in ("users", "rows")])
 
 
+@pytest.mark.parametrize("is_alike", [True, False])
+def test_lists_of_what_is_allowed_are_those_of_users(tiny, shoppers, tmp_path, is_alike):
+    users, file = shoppers[1].user.tolist(), tmp_path / "allowed.jsonl"
+    lists = {user: [item, tiny_run.ITEM_IDS[-1]] for user, item in zip(users, tiny_run.ITEM_IDS * 9, strict=False)}
+    lines = [lists[user] for user in users]
+    if not is_alike:
+        lines[-1] = lines[-1][:1]
+    file.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    if is_alike:
+        predictions, _ = _by_users(tiny, shoppers, tmp_path / "run", {"decode.allowed": str(file)})
+        assert all(len(line["ranked"]) <= 2 for line in predictions)
+        return
+    with pytest.raises(
+        InputError, match=rf"lines \d+ and {len(lines)} differ, but both are of user '.*', who is asked"
+    ):
+        _by_users(tiny, shoppers, tmp_path / "run", {"decode.allowed": str(file)})
+
+
 @pytest.mark.slow
 def test_some_users_keep_all_their_targets(tiny, shoppers, tmp_path):
     predictions, _ = _by_users(tiny, shoppers, tmp_path / "run")
@@ -106,7 +126,7 @@ def test_collaborative_scores_are_those_of_the_rows_asked(tiny, shoppers, tmp_pa
     users = np.full((N_TEST, len(tiny_run.TITLES)), -100.0, np.float32)
     users[np.arange(N_TEST), rows.target] = 100.0
     mark, items = load(shoppers[0]).meta["fingerprint"], np.eye(len(tiny_run.TITLES), dtype=np.float32)
-    save_collaborative(source, items, {"test": users}, fingerprint=mark)
+    save_collaborative(source, items, {"test": users}, fingerprint=mark, n_train=tiny_run.N_ROWS["train"])
     changes = {"decode.collaborative": str(source), "method.name": "d3", "method.args": {"lam": 0.0}}
     predictions, _ = _by_users(tiny, shoppers, tmp_path / "run", changes)
     assert [line["ranked"][0]["title"] for line in predictions] == [line["target"]["title"] for line in predictions]
@@ -119,8 +139,10 @@ def test_vectors_are_kept_of_every_row_whoever_is_asked(tiny, sasrec_run):
     assert program.evaluate(config, workdir, name="users")["n"] == 2
     mark, n_items = load(tiny / "data").meta["fingerprint"], len(tiny_run.TITLES)
     for split in ("valid", "test"):
-        n_rows = tiny_run.N_ROWS[split]
-        kept = load_collaborative(sasrec_run, fingerprint=mark, split=split, n_rows=n_rows, n_items=n_items)
+        n_rows, n_train = tiny_run.N_ROWS[split], tiny_run.N_ROWS["train"]
+        kept = load_collaborative(
+            sasrec_run, fingerprint=mark, split=split, n_rows=n_rows, n_items=n_items, n_train=n_train
+        )
         assert len(kept.users) == n_rows
 
 

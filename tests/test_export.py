@@ -131,6 +131,16 @@ def test_a_recommender_of_the_folder_gives_the_lists_of_the_run(recommender, fol
         Recommender.load(folder, {"train.seed": 3})
 
 
+def test_a_folder_of_other_candidates_says_among_which_it_explains(trained, tmp_path, capsys):
+    export(trained, tmp_path / "some", {"decode.candidates": "train"})
+    capsys.readouterr()
+    Recommender.load(tmp_path / "some")
+    told = (
+        "note: the folder holds the candidates train, and not those of training, catalogue: lists are those of the run"
+    )
+    assert told in capsys.readouterr().out
+
+
 def test_an_evaluation_of_the_folder_is_that_of_the_run(tiny, folder, plain, tmp_path):
     config = tiny_run.tiny_config(tiny, {"model.path": str(folder)})
     assert evaluate.evaluate(config, Workdir(str(tmp_path / "run")), name="again") == plain[1]

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from igd_jax.core.arrays import check_finite
 from igd_jax.core.errors import InputError
+from igd_jax.core.log import say
 from igd_jax.data.npy_io import read_npy
 from igd_jax.data.safetensors_io import read_matrices, write_matrices
 
@@ -57,18 +58,31 @@ def save_collaborative(
     users: Mapping[str, Float[np.ndarray, "R D"]],
     *,
     fingerprint: str,
+    n_train: int,
 ) -> None:
     """Write the vectors of a run into its folder.
 
     Args:
       users: user vectors by split.
       fingerprint: fingerprint of the prepared data.
+      n_train: number of train rows that the run used.
     """
-    write_matrices(folder / FILE, {"items": items, **users}, {"fingerprint": fingerprint})
+    told = {"fingerprint": fingerprint, "train_rows": str(n_train)}
+    write_matrices(folder / FILE, {"items": items, **users}, told)
 
 
-def load_collaborative(run: Path, *, fingerprint: str, split: str, n_rows: int, n_items: int) -> Collaborative:
-    """Read what a collaborative run exported, for the rows of a split.
+def load_collaborative(
+    run: Path, *, fingerprint: str, split: str, n_rows: int, n_items: int, n_train: int
+) -> Collaborative:
+    """Read what a collaborative run exported, for the rows of a split; says if that run used other train rows.
+
+    Args:
+      run: folder of the run.
+      fingerprint: fingerprint of the prepared data.
+      split: name of the split.
+      n_rows: number of its rows.
+      n_items: number of items.
+      n_train: number of train rows that are in use here.
 
     Raises:
       InputError: no such file, or it belongs to other data, lacks that split, or holds numbers that are not finite.
@@ -79,7 +93,7 @@ def load_collaborative(run: Path, *, fingerprint: str, split: str, n_rows: int, 
             f"{' or '.join(EXPORTED)}"
         )
     (items, users), found = read_matrices(path := run / FILE, "items", split, remedy=AGAIN)
-    _check(path, items, found, fingerprint=fingerprint, n_items=n_items)
+    _check(path, items, found, fingerprint=fingerprint, n_items=n_items, n_train=n_train)
     if users.shape != (n_rows, items.shape[1]):
         raise InputError(
             f"{path} has {len(users):,} rows of {split}, {users.shape[1]} wide, but that split has {n_rows:,}, and "
@@ -88,8 +102,8 @@ def load_collaborative(run: Path, *, fingerprint: str, split: str, n_rows: int, 
     return Collaborative(users, items)
 
 
-def load_item_vectors(source: Path, *, fingerprint: str, n_items: int) -> Float[np.ndarray, "I D"]:
-    """Read the item vectors only, of a collaborative run or of a NumPy file (``.npy``) with a row per item.
+def load_item_vectors(source: Path, *, fingerprint: str, n_items: int, n_train: int) -> Float[np.ndarray, "I D"]:
+    """Read the item vectors only, of a collaborative run (see there) or of a NumPy file (``.npy``) with a row per item.
 
     Raises:
       InputError: there are none, or they belong to another catalogue or are not finite.
@@ -101,12 +115,18 @@ def load_item_vectors(source: Path, *, fingerprint: str, n_items: int) -> Float[
             raise InputError(f"{source} has {len(vectors):,} item vectors for {n_items:,} items; {MENDED}")
         return vectors
     (vectors,), found = read_matrices(path := source / FILE, "items", remedy=AGAIN)
-    _check(path, vectors, found, fingerprint=fingerprint, n_items=n_items)
+    _check(path, vectors, found, fingerprint=fingerprint, n_items=n_items, n_train=n_train)
     return vectors
 
 
 def _check(
-    path: Path, items: Float[np.ndarray, "I D"], found: Mapping[str, str], *, fingerprint: str, n_items: int
+    path: Path,
+    items: Float[np.ndarray, "I D"],
+    found: Mapping[str, str],
+    *,
+    fingerprint: str,
+    n_items: int,
+    n_train: int,
 ) -> None:
     if (given := found.get("fingerprint")) != fingerprint:
         raise InputError(
@@ -115,3 +135,5 @@ def _check(
         )
     if len(items) != n_items:
         raise InputError(f"{path} has {len(items):,} item vectors for {n_items:,} items; {AGAIN}")
+    if (rows := found.get("train_rows", str(n_train))) != str(n_train):  # a file may be older than this field
+        say(f"note: {path} was learned from {rows} train rows, and {n_train} are in use here; methods differ in data")

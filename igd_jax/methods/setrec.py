@@ -271,8 +271,9 @@ class SETRec(ItemsMethod):
         """Vectors of a collaborative run, or random ones to be trained."""
         n_items = len(context.index.titles)
         if self._collaborative:
-            source = Path(self._collaborative)
-            return jnp.asarray(load_item_vectors(source, fingerprint=context.data_fingerprint, n_items=n_items))
+            source, n_train = Path(self._collaborative), int(context.index.counts.sum())
+            mark = context.data_fingerprint
+            return jnp.asarray(load_item_vectors(source, fingerprint=mark, n_items=n_items, n_train=n_train))
         say("collaborative tokens: trained here, from a random table; config.method.args.collaborative is not set")
         return 0.1 * jax.random.normal(rngs.params(), (n_items, TABLE_WIDTH))
 

@@ -42,8 +42,14 @@ def collaborative_source(session: Session, *, split: str | None, n_rows: int) ->
             f"config.decode.collaborative is {given!r}, which has scores for the rows of a split only; for a new "
             "history give 'popularity' or ''"
         )
-    mark, n_items = session.prepared.meta["fingerprint"], len(session.index.titles)
-    return load_collaborative(Path(given), fingerprint=mark, split=split, n_rows=n_rows, n_items=n_items)
+    return load_collaborative(
+        Path(given),
+        fingerprint=session.prepared.meta["fingerprint"],
+        split=split,
+        n_rows=n_rows,
+        n_items=len(session.index.titles),
+        n_train=int(session.index.counts.sum()),
+    )
 
 
 def export_vectors(session: Session, method: CollaborativeMethod, model: nnx.Module, workdir: Workdir) -> None:
@@ -68,5 +74,6 @@ def export_vectors(session: Session, method: CollaborativeMethod, model: nnx.Mod
         n_rows = len(examples)
         groups, progress = in_groups(np.arange(n_rows), size), Progress(f"vectors of {split}", n_rows, "users")
         users[split] = map_rows(answer, groups, n_rows=n_rows, progress=progress)
-    save_collaborative(workdir.path, fetch(items), users, fingerprint=session.prepared.meta["fingerprint"])
+    mark, n_train = session.prepared.meta["fingerprint"], int(session.index.counts.sum())
+    save_collaborative(workdir.path, fetch(items), users, fingerprint=mark, n_train=n_train)
     say(f"vectors of items and users are in {workdir.path}: --config.decode.collaborative={workdir.path}")

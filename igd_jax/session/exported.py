@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 from igd_jax.core.compilation import cache_compilations
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
+from igd_jax.core.log import say
 from igd_jax.core.shown import shortened
 from igd_jax.data.prepared import Prepared
 from igd_jax.data.tokenizer import load_tokenizer
@@ -72,6 +73,12 @@ def exported_session(config: ConfigDict, folder: Path) -> tuple[Session, Workdir
         settings, method, prepared, load_tokenizer(folder), facts, mesh, workdir.cache, workdir.cache
     )
     _check_trie(folder / TRIE, session.index)
+    trained = config_at(folder / RUN).data.candidates
+    if trained != settings.data.candidates:
+        say(
+            f"note: the folder holds the candidates {settings.data.candidates}, and not those of training, {trained}: "
+            "lists are those of the run, but what is explained of a title is meant among the folder's"
+        )
     if not session.method.beam_search:
         raise InputError(
             f"{folder} is of a run of {settings.method.name}, which needs more for its lists than the folder holds; "

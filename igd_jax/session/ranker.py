@@ -186,8 +186,15 @@ class Ranker:
 
     def allowed(self, rows: Rows, numbers: Int[np.ndarray, " q"]) -> list[Allowed | None]:
         """What may be recommended to some rows of a split; see `requests.allowed_of_rows`."""
-        decode = self.session.settings.decode
-        return allowed_of_rows(self._names, rows, numbers, file=decode.allowed, exclude_history=decode.exclude_history)
+        decode, by_user = self.session.settings.decode, self.session.settings.eval.protocol == "users"
+        return allowed_of_rows(
+            self._names,
+            rows,
+            numbers,
+            file=decode.allowed,
+            exclude_history=decode.exclude_history,
+            by_user=by_user,
+        )
 
     def masks(self, allowed: Sequence[Allowed | None]) -> Bool[np.ndarray, "b N"]:
         """Mask of the catalogue rows that may be recommended, for each of some rows; None = all candidates."""

@@ -11,6 +11,7 @@ from jaxtyping import Int
 
 from igd_jax.core.allowed import Allowed
 from igd_jax.core.errors import InputError
+from igd_jax.core.log import say_once
 from igd_jax.core.shown import shown
 from igd_jax.core.suggest import UnknownNameError, did_you_mean
 from igd_jax.data.prepared import Rows
@@ -101,7 +102,14 @@ class ItemNames:
     def __init__(self, index: ItemIndex, item_ids: Sequence[str]):
         self._index = index
         backwards = range(len(item_ids) - 1, -1, -1)
-        self._item = {item_ids[item]: item for item in backwards} | {index.titles[item]: item for item in backwards}
+        by_id, by_title = ({names[item]: item for item in backwards} for names in (item_ids, index.titles))
+        self._item = by_id | by_title
+        others = [name for name in by_id.keys() & by_title.keys() if index.titles[by_id[name]] != name]
+        if others:
+            say_once(
+                f"note: {len(others):,} item ids are titles of other items, such as {shown(min(others))}; where an "
+                "item is named, they mean these titles"
+            )
 
     def item(self, name: str) -> int:
         """Number of the item with a title or an id; raises `InputError` if there is none, with what may be meant."""
@@ -173,7 +181,7 @@ class ItemNames:
 
 
 def allowed_of_rows(
-    names: ItemNames, rows: Rows, numbers: Int[np.ndarray, " q"], *, file: str, exclude_history: bool
+    names: ItemNames, rows: Rows, numbers: Int[np.ndarray, " q"], *, file: str, exclude_history: bool, by_user: bool
 ) -> list[Allowed | None]:
     """What may be recommended to some rows of a split.
 
@@ -183,11 +191,15 @@ def allowed_of_rows(
       numbers: the rows in question.
       file: `config.decode.allowed`, a path, or empty for all candidates.
       exclude_history: whether items of a row's history are left out.
+      by_user: whether each row in question stands for all rows of its user.
 
     Raises:
-      InputError: the file is not one for these rows, or nothing is left to recommend to a row.
+      InputError: the file is not one for these rows, rows of a user have different lists though one stands for all, or
+        nothing is left to recommend to a row.
     """
     lists = _read_lists(Path(file), len(rows)) if file else [None] * len(rows)
+    if file and by_user:
+        _check_one_list_per_user(rows, lists, file)
     found = []
     for row in numbers.tolist():
         try:
@@ -195,6 +207,16 @@ def allowed_of_rows(
         except InputError as error:
             raise InputError(f"row {row}: {error}") from None
     return found
+
+
+def _check_one_list_per_user(rows: Rows, lists: Sequence[list[str] | None], file: str) -> None:
+    first: dict[str, int] = {}
+    for row, user in enumerate(rows.user.tolist()):
+        if lists[row] != lists[earlier := first.setdefault(user, row)]:
+            raise InputError(
+                f"{file} lines {earlier + 1} and {row + 1} differ, but both are of user {shown(user)}, who is asked "
+                "once (config.eval.protocol=users); give a user's lines the same list, or rank by rows"
+            )
 
 
 def _read_lists(path: Path, n_rows: int) -> list[list[str] | None]:

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from igd_jax.core.errors import InputError
 from igd_jax.core.log import say, with_progress
 from igd_jax.core.metrics_log import MetricsWriter
 from igd_jax.core.prefetch import prefetch
@@ -133,6 +134,11 @@ def evaluate_loss(
             return None
         sums.append(functions.evaluate(state, batch))
     total = jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *jax.device_get(sums))
+    if not total.weight:
+        raise InputError(
+            "no target of the validation rows has a token with weight, so that no step can be called the best; set "
+            "config.data.candidates and the method's arguments so that some have"
+        )
     return {f"valid_{name}": float(value) for name, value in means(total).items()}
 
 

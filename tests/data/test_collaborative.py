@@ -14,7 +14,7 @@ from igd_jax.data.collaborative import (
     save_collaborative,
 )
 
-WANTED = {"fingerprint": "abc", "split": "test", "n_rows": 4, "n_items": 5}
+WANTED = {"fingerprint": "abc", "split": "test", "n_rows": 4, "n_items": 5, "n_train": 9}
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def source():
 @pytest.fixture
 def folder(source, tmp_path):
     users = {"valid": source.users[:2] + 1, "test": source.users}
-    save_collaborative(tmp_path, source.items, users, fingerprint="abc")
+    save_collaborative(tmp_path, source.items, users, fingerprint="abc", n_train=9)
     return tmp_path
 
 
@@ -44,7 +44,7 @@ def test_a_file_comes_back_as_it_was(source, folder):
     assert again.users.dtype == again.items.dtype == np.float32
     valid = load_collaborative(folder, **WANTED | {"split": "valid", "n_rows": 2})
     np.testing.assert_array_equal(valid.users, source.users[:2] + 1)
-    np.testing.assert_array_equal(load_item_vectors(folder, fingerprint="abc", n_items=5), source.items)
+    np.testing.assert_array_equal(load_item_vectors(folder, fingerprint="abc", n_items=5, n_train=9), source.items)
 
 
 @pytest.mark.parametrize(
@@ -65,20 +65,30 @@ def test_scores_of_something_else_are_bad_input(folder, changes, told):
         load_collaborative(folder, **WANTED | changes)
 
 
+def test_a_source_of_other_train_rows_is_told(folder, capsys):
+    load_collaborative(folder, **WANTED)
+    load_item_vectors(folder, fingerprint="abc", n_items=5, n_train=9)
+    assert capsys.readouterr().out == ""
+    load_collaborative(folder, **WANTED | {"n_train": 4})
+    load_item_vectors(folder, fingerprint="abc", n_items=5, n_train=4)
+    told = f"note: {folder / FILE} was learned from 9 train rows, and 4 are in use here; methods differ in data"
+    assert capsys.readouterr().out.splitlines() == [told, told]
+
+
 def test_item_vectors_that_do_not_fit_are_bad_input(folder, source):
     with pytest.raises(InputError, match="has vectors of data abc, but this run's data is xyz"):
-        load_item_vectors(folder, fingerprint="xyz", n_items=5)
+        load_item_vectors(folder, fingerprint="xyz", n_items=5, n_train=9)
     with pytest.raises(InputError, match="has 5 item vectors for 4 items"):
-        load_item_vectors(folder, fingerprint="abc", n_items=4)
+        load_item_vectors(folder, fingerprint="abc", n_items=4, n_train=9)
     broken = np.where(np.arange(5)[:, None] == 2, np.float32("nan"), source.items)
-    save_collaborative(folder, broken, {}, fingerprint="abc")
+    save_collaborative(folder, broken, {}, fingerprint="abc", n_train=9)
     with pytest.raises(InputError, match=r"'items' in .*: 3 of 15 numbers are nan or infinite; finish"):
-        load_item_vectors(folder, fingerprint="abc", n_items=5)
+        load_item_vectors(folder, fingerprint="abc", n_items=5, n_train=9)
 
 
 def test_vectors_of_users_that_do_not_fit_are_bad_input(folder, source):
     broken = {"test": np.where(np.arange(4)[:, None] == 2, np.float32("inf"), source.users)}
-    save_collaborative(folder, source.items, broken, fingerprint="abc")
+    save_collaborative(folder, source.items, broken, fingerprint="abc", n_train=9)
     with pytest.raises(InputError, match=r"'test' in .*: 3 of 12 numbers are nan or infinite; finish the collab"):
         load_collaborative(folder, **WANTED)
     save_file({"items": source.items, "test": source.items[:4, :2]}, folder / FILE, metadata={"fingerprint": "abc"})

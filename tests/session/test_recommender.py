@@ -17,12 +17,13 @@ import igd_jax
 from igd_jax import Answer, Recommender
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
+from igd_jax.core.log import say_once
 from igd_jax.data.prepared import load
 from igd_jax.decoding.engine import start
 from igd_jax.decoding.jump import Jump
 from igd_jax.evaluate import evaluate
 from igd_jax.evaluation.predictions import read_predictions
-from igd_jax.session.requests import Request
+from igd_jax.session.requests import ItemNames, Request
 from igd_jax.session.session import set_up_to_decode
 
 HISTORY = TITLES[4:6]
@@ -125,6 +126,17 @@ def test_a_title_that_the_catalogue_does_not_have_is_read_as_text_and_noted(reco
     assert plain.notes == ()
     assert told.notes == ("'My own' is neither a title nor an item of the catalogue; the model reads it as plain text",)
     assert not np.allclose(_scores([plain]), _scores([told]), atol=1e-3)
+
+
+def test_ids_that_are_titles_of_other_items_are_told(recommender, capsys):
+    ids = [*recommender.session.prepared.item_ids]
+    ids[2:4] = TITLES[3], TITLES[3]
+    say_once.cache_clear()
+    assert ItemNames(recommender.index, ids).item(TITLES[3]) == 3
+    told = (
+        "note: 1 item ids are titles of other items, such as 'TITLE'; where an item is named, they mean these titles\n"
+    )
+    assert capsys.readouterr().out == told.replace("TITLE", TITLES[3])
 
 
 def test_a_title_goes_before_an_id_and_ids_are_read_as_their_titles(recommender):
