@@ -1,7 +1,8 @@
-"""Pages made from the code, and figures from results, whenever the pages are built (a hook of mkdocs, see mkdocs.yml).
+"""Pages made from the code whenever the pages are built (a hook of mkdocs, see mkdocs.yml), and figures from results.
 
-`PAGES` says which pages there are. None is kept in a file, so they cannot differ from the code. In all others,
-NAME.json:FIELD in backquotes stands for a figure of benchmarks/results.
+`PAGES` says which pages there are. None is kept in a file, so they cannot differ from the code. In all others, figures
+of benchmarks/results stand between comments, which readers do not see, ``<!--NAME.json:FIELD-->3.25<!---->``; a test
+compares, and ``python -m docs.reference`` writes them anew.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from igd_jax.settings.experiments import DEFAULTS, described, read_config
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
-    from mkdocs.structure.pages import Page
 
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
 
@@ -43,19 +43,18 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Puts figures where they are named; mkdocs calls this."""
-    return with_figures(markdown)
-
-
 def with_figures(markdown: str) -> str:
-    """The text with figures in place of their names.
+    """The text with the figures of the results between their comments.
 
     Raises:
       KeyError: a results file has no such field.
       FileNotFoundError: there is no such results file.
     """
-    return re.sub(r"`(\w+\.json):([^`]+)`", lambda name: _figure(name[1], name[2]), markdown)
+    return re.sub(
+        r"<!--(\w+\.json):(.+?)-->.*?<!---->",
+        lambda found: f"<!--{found[1]}:{found[2]}-->{_figure(found[1], found[2])}<!---->",
+        markdown,
+    )
 
 
 def _figure(file: str, field: str) -> str:
@@ -152,3 +151,8 @@ def _table(*columns: str | Iterator[tuple[str, str, str]]) -> str:
     for name, value, meaning in rows:
         lines.append(f"| `{name}` | {value} | {' '.join(meaning.split()).replace('|', chr(92) + '|')} |")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    for path in Path(__file__).parent.rglob("*.md"):
+        path.write_text(with_figures(path.read_text("utf-8")), "utf-8")

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -32,6 +33,7 @@ from igd_jax.core.run_folder import check_takes_run
 from igd_jax.core.signals import Stop, stoppable
 from igd_jax.core.trackers import TensorBoard, Tracker, WeightsAndBiases
 from igd_jax.data.batches import by_length
+from igd_jax.data.collaborative import FILE as COLLABORATIVE
 from igd_jax.data.examples import Examples
 from igd_jax.data.prepared import Rows
 from igd_jax.methods.base import CollaborativeMethod, Objective
@@ -105,6 +107,7 @@ def _train(
     packs = choose_packs(session, objective, plan, train=examples["train"], valid=examples["valid"])
     schedule, optimizer = _optimizer(settings, plan)
     _tell_model(session)
+    _tell_source(settings.decode.collaborative)
     state, functions, frozen, model_of = initial_state(session, context, objective, optimizer)
     sample = Sample(session, valid_rows, model_of)
     # Methods raise errors about sizes when a batch is traced; trace the longest before anything is written.
@@ -185,6 +188,12 @@ def _tell_model(session: Session) -> None:
             f"note: its weights are random, which config.train.learning_rate={settings.train.learning_rate:g} is low "
             f"for; {RATE_OF_RANDOM_WEIGHTS:g} or more trains small models well"
         )
+
+
+def _tell_source(source: str) -> None:
+    """Print that the collaborative source, which only decoding needs, is not there yet."""
+    if source not in ("", "popularity") and not (Path(source) / COLLABORATIVE).is_file():
+        say(f"note: config.decode.collaborative is {source}, which holds no {COLLABORATIVE} yet; evaluating needs it")
 
 
 def _optimizer(settings: Settings, plan: TrainPlan) -> tuple[optax.Schedule, optax.GradientTransformation]:

@@ -235,6 +235,16 @@ def test_a_required_option_that_is_missing(module, message):
     assert one_line(run_here(module)) == f"error: {message}"
 
 
+def test_a_field_without_its_section(trained):
+    line = one_line(run_here(evaluate, f"--workdir={trained}", "--name=a", "--choose=alpha=0,0.1"))
+    assert line.endswith("the config has no field alpha; --help_config lists them all; did you mean 'decode.alpha'?")
+
+
+def test_a_word_that_an_experiment_does_not_take():
+    line = one_line(run_here(train, "--config=sft:books", "--workdir=run"))
+    assert line.endswith("--config=sft:books: this experiment takes nothing after a colon; give --config=sft")
+
+
 def test_an_unknown_field_of_the_run_in_the_workdir(trained):
     line = one_line(run_here(evaluate, f"--workdir={trained}", "--config.decode.alhpa=0.1"))
     assert "the config has no field decode.alhpa; --help_config lists them all; did you mean 'alpha'" in line

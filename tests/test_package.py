@@ -14,7 +14,7 @@ from igd_jax import __main__ as igd_command
 from igd_jax import train
 from igd_jax.settings import experiments
 
-SHIPPED = ", ".join(sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py")))
+SHIPPED = ", ".join(sorted(path.stem for path in (ROOT / "configs").glob("[!_]*.py") if path.stem != "common"))
 COMMANDS = sorted(path.stem for path in (ROOT / "igd_jax").glob("[!_]*.py"))
 
 

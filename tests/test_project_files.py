@@ -45,5 +45,5 @@ def test_its_figures_are_those_of_the_record():
     claims = text("README.md").partition("Does it work?")[2].partition("The quickstart prints")[0]
     figures = re.findall(r"0\.\d{4}", claims)
     assert len(figures) >= 12
-    records = "".join(text(f"benchmarks/results/claims_{name}.json") for name in ("ml100k_chosen", "ml1m"))
+    records = "".join(text(f"benchmarks/results/claims_{name}.json") for name in ("ml100k_chosen", "ml1m", "books"))
     assert {float(figure) for figure in figures} <= set(map(float, re.findall(r"\d\.\d+", records)))

@@ -54,11 +54,15 @@ def test_every_exported_name_has_its_block():
 
 def test_figures_are_those_of_the_results():
     page = (test_docs.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
-    assert page.count(".json:") > 10
-    assert ".json:" not in reference.with_figures(page)
-    assert reference.with_figures("`setrec.json:users`, `setrec.json:model`") == "256, tiny-qwen2-books"
+    assert page.count(".json:") == page.count("<!---->") > 40
+    for path in (test_docs.ROOT / "docs").rglob("*.md"):
+        text = path.read_text(encoding="utf-8")
+        assert text == reference.with_figures(text), f"{path}: run python -m docs.reference"
+    users, model = "<!--setrec.json:users-->9<!---->", "<!--setrec.json:model--><!---->"
+    expected = "<!--setrec.json:users-->256<!---->, <!--setrec.json:model-->tiny-qwen2-books<!---->"
+    assert reference.with_figures(f"{users}, {model}") == expected
     with pytest.raises(KeyError, match="speed"):
-        reference.with_figures("`trie.json:speed`")
+        reference.with_figures("<!--trie.json:speed-->1<!---->")
 
 
 def test_pictures_are_those_that_are_drawn():

@@ -94,6 +94,16 @@ def test_a_valid_loss_that_is_not_finite_is_never_the_best(tiny, tmp_path):
     assert saved(tmp_path) == (None, None)
 
 
+def test_a_source_that_is_not_there_yet_is_told(capsys, tmp_path):
+    said = []
+    for given in ("", "popularity", str(tmp_path), str(tmp_path / "sasrec")):
+        (tmp_path / "collaborative.safetensors").touch()
+        program._tell_source(given)
+        said.append(capsys.readouterr().out)
+    told = f"note: config.decode.collaborative is {tmp_path / 'sasrec'}, which holds no collaborative.safetensors yet; "
+    assert said == ["", "", "", f"{told}evaluating needs it\n"]
+
+
 # ------------------------------------------------------------------------------------------------------------- refusing
 def test_a_workdir_of_another_config_is_refused_with_the_fields_that_differ(tiny, trained):
     before = (trained / "config.json").read_bytes()

@@ -69,6 +69,8 @@ def text_lines(path: Path, *, encoding: str = "utf-8", newline: str = "") -> Ite
         unpacked = _unpacked(raw)
         if unpacked.peek(4)[:4] in _OF_OFFICE:
             raise InputError(f"{path} is a zip archive or an Excel file; unpack it, or save the sheet as csv (UTF-8)")
+        if unpacked.peek(4)[:4] == b"PAR1":
+            raise InputError(f"{path} is a parquet file and no text; --source=huggingface reads it")
         if encoding == "utf-8":
             is_utf16 = unpacked.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
             encoding = "utf-16" if is_utf16 else "utf-8-sig"
@@ -192,6 +194,8 @@ def parse_timestamp(text: str) -> int:
         return _in_range((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
     if DATES[0] <= number < DATES[1]:
         raise ValueError("eight digits are a date or epoch seconds: write 2018-01-31 or more digits")
+    if abs(number) > 1000 * LATEST:
+        raise ValueError(f"{OUT_OF_RANGE}; are they microseconds? divide them by 1,000")
     return _in_range(number / 1000 if abs(number) > 1e11 else number)
 
 

@@ -80,6 +80,8 @@ def check_field(field: str, config: ConfigDict, *, before: str = "") -> None:
         (section, _, last), message = field.rpartition("."), f"{before}the config has no field {field}"
         fields = [name.removeprefix(f"{section}.") for name in known if name.startswith(f"{section}.")]
         given, alike = (last, fields) if fields else (field, known)
+        if named := [name for name in known if name.rpartition(".")[2] == field]:  # without its section
+            given, alike = named[0], named
         raise UnknownNameError(f"{message}; --help_config lists them all", given, alike)
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import inspect
 import io
 import itertools
 import runpy
@@ -26,7 +27,7 @@ DEFAULTS = str(SHIPPED / "common.py")
 
 def shipped() -> list[str]:
     """Names of the shipped experiments."""
-    return sorted(path.stem for path in SHIPPED.glob("[!_]*.py"))
+    return sorted(path.stem for path in SHIPPED.glob("[!_]*.py") if str(path) != DEFAULTS)
 
 
 def read_config(given: str, *, option: str = "config") -> ConfigDict:
@@ -49,10 +50,20 @@ def read_config(given: str, *, option: str = "config") -> ConfigDict:
         raise InputError(told)
     _make_importable()
     try:
-        config = runpy.run_path(str(file))["get_config"](*[argument] if ":" in given else [])
+        get_config = runpy.run_path(str(file))["get_config"]
+        if ":" in given and not inspect.signature(get_config).parameters:
+            raise InputError(f"--{option}={given}: this experiment takes nothing after a colon; give --{option}={path}")
+        try:
+            config = get_config(*[argument] if ":" in given else [])
+        except ValueError as error:
+            if file.parent == SHIPPED:  # which says what it expects after the colon
+                raise InputError(f"--{option}={given}: {error}") from None
+            raise
         if not isinstance(config, ConfigDict):
             raise TypeError(f"get_config() returns {type(config).__name__} and no ConfigDict")
         return config
+    except InputError:
+        raise
     except (Exception, SystemExit) as error:  # user code may raise anything
         what = f"{type(error).__name__}: {error}"
         raise InputError(f"{path} is no experiment file ({what}); expected one like those of configs/") from error

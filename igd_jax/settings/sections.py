@@ -75,7 +75,10 @@ class IdentifierSettings:
     name: Annotated[str, Text(1, 100)]
 
 
-MODEL_FOLDER = "a Hugging Face model folder with safetensors weights; download the whole model and give its path"
+MODEL_FOLDER = (
+    "a Hugging Face model folder with safetensors weights; download the whole model, such as by hf download ID "
+    "--local-dir=FOLDER, and give its path"
+)
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,8 @@ def read(
     if delimiter not in DELIMITERS:
         raise InputError(f"--delimiter={shown(delimiter)}: expected one of {' '.join(DELIMITERS)}")
     header, rows = csv_table(path, delimiter=DELIMITERS[delimiter])
+    if not header:
+        raise InputError(f"{path} is empty; expected a line with the names of columns, and one per event")
     for name, separator in DELIMITERS.items():
         if len(header) == 1 and separator in header[0]:
             raise InputError(f"{path} line 1: one column, {shown(header[0])}; is it --delimiter={shown(name)}?")
@@ -64,7 +66,7 @@ def read(
         except ValueError as error:
             raise InputError(
                 f"{path} line {line}: cannot read timestamp {shown(when)} ({shortened(str(error))}); expected"
-                " 2018-01-31, 2018-01-31T12:00:00 or epoch seconds"
+                " 2018-01-31, 2018-01-31T12:00:00 or epoch seconds or milliseconds"
             ) from None
         if is_rated:
             ratings.append(parse_rating(further.pop(0), where=f"{path} line {line}"))
