@@ -20,7 +20,7 @@ def get_config(words: str = "fixed") -> ConfigDict:
     """MSL with the published temperature; `words` are fixed or adaptive, and perhaps one of `common.BIGREC_NOUNS`."""
     temperature, _, category = words.partition(",")
     if temperature not in ("fixed", "adaptive"):
-        raise ValueError(f"configs/msl.py:{temperature} is unknown; expected fixed or adaptive")
+        raise ValueError(f"configs/msl.py:{temperature} is unknown; expected fixed or adaptive, or fixed,books")
     is_adaptive = temperature == "adaptive"
     config = common.get_config()
     config.method.name = "msl"

@@ -39,9 +39,7 @@ def get_config(backbone: str = "") -> ConfigDict:
     config.method.args.pooling = "mean"  # of a text's hidden states: over its tokens (published), or last = its last
     config.method.args.text_model = ""  # Hugging Face folder (decoder, T5) that reads texts; empty = the backbone
     config.method.args.missing = ""  # zero = features that are not finite count as zeros; empty = refuse them
-    config.method.args.sampled_items = (
-        0  # items of a training softmax beside a micro-batch's targets; 0 = all, published
-    )
+    config.method.args.sampled_items = 0  # items of the softmax beside a micro-batch's targets; 0 = all, published
     config.method.args.positions = "contiguous"  # published: with loss.normalizer=micro_batch
     config.method.args.attention = "sparse"  # as the paper says; dense = plain; published = as the authors' code of T5
     config.method.args.trained_queries = True  # published; False = queries stay random

@@ -159,7 +159,7 @@ def _runs(
     means, samples = by_row.mean(axis=0), resampled_means(by_row, user)
     found = corrected(means, samples, [(a * n + m, b * n + m) for a, b, m in pairs])
     p_of, margin_of = (dict(zip(pairs, values.tolist(), strict=True)) for values in found)
-    highest = 1 - CONFIDENCE if len(np.unique(user)) >= MIN_USERS else -1.0
+    may_be_sure, highest = len(np.unique(user)) >= MIN_USERS, 1 - CONFIDENCE
     for b, label in enumerate(labels[1:], start=1):
         for m, name in enumerate(names):
             difference, margin = float(means[b * n + m] - means[m]), margin_of[0, b, m]
@@ -171,12 +171,12 @@ def _runs(
                 "excludes_zero": low > 0 or high < 0,
                 "together": [difference - margin, difference + margin],
                 "p": p_of[0, b, m],
-                "significant": p_of[0, b, m] <= highest,
+                "significant": may_be_sure and p_of[0, b, m] <= highest,
             }
     winner: dict[str, str | None] = dict.fromkeys(names)
     for m, name in enumerate(names) if len(labels) > 1 else ():
         best, second = np.argsort(-means[m::n], kind="stable")[:2].tolist()
-        if p_of[min(best, second), max(best, second), m] <= highest:
+        if may_be_sure and p_of[min(best, second), max(best, second), m] <= highest:
             winner[name] = labels[best]
     return runs, winner
 
