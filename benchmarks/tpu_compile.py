@@ -2,7 +2,7 @@
 
     python -m benchmarks.tpu_compile [--only="train qwen2.5-1.5b v5e-8"] [--only=...]
 
-Needs the package libtpu (pip install '.[tpu]'), and no TPU; minutes per part. Training is the gradient of a
+Needs the package libtpu (pip install libtpu), and no TPU; minutes per part. Training is the gradient of a
 micro-batch with sequences of 512 tokens and the update; searching is a batch of users with a catalogue of a million
 made-up titles: reading the prompts and a call of the model. Memory is what the compiler says of a chip. Operations are
 those of products, with what is computed again, on a chip. A part fails if a program does not fit a chip, or if gathers

@@ -96,7 +96,7 @@ def _tell(found: Analysis, folder: Path) -> None:
     for sentence in found.left_out:
         say(f"left out: {sentence}")
     if not can_draw():
-        say("no pictures: they need matplotlib (pip install '.[plots]')")
+        say("no pictures: they need matplotlib (pip install matplotlib)")
     say(f"\nwritten to {folder}: {', '.join(figure.name for figure in found.figures)}")
 
 

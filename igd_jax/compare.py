@@ -110,14 +110,15 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     pairs = [(a, b, m) for a, b in itertools.combinations(range(len(methods)), 2) for m in range(len(names))]
     first = evaluations[0]
     user = np.array([answer.user for answer in first.answers])
-    runs, winner = _runs(methods, names, pairs, user)
+    n_users = len(np.unique(user))
+    runs, winner = _runs(methods, names, pairs, user, may_be_sure=n_users >= MIN_USERS)
     return {
         "n": len(first.answers),
         "protocol": first.protocol,
         "split": next((split for e in evaluations if (split := e.origin.split)), None),
         "ks": ks,
         "ks_skipped": sorted(set.union(*all_ks) - set(ks)),
-        "n_users": len(set(user.tolist())),
+        "n_users": n_users,
         "confidence": CONFIDENCE,
         "n_resamples": N_RESAMPLES,
         "reference": next(iter(methods)),
@@ -143,6 +144,8 @@ def _runs(
     names: Sequence[str],
     pairs: Sequence[tuple[int, int, int]],
     user: Shaped[np.ndarray, " n"],
+    *,
+    may_be_sure: bool,
 ) -> tuple[dict[str, Any], dict[str, str | None]]:
     """The entries ``runs`` and ``winner`` of `compare`; `pairs` are the methods a and b and the metric to compare."""
     labels, n = list(methods), len(names)
@@ -159,7 +162,6 @@ def _runs(
     means, samples = by_row.mean(axis=0), resampled_means(by_row, user)
     found = corrected(means, samples, [(a * n + m, b * n + m) for a, b, m in pairs])
     p_of, margin_of = (dict(zip(pairs, values.tolist(), strict=True)) for values in found)
-    may_be_sure, highest = len(np.unique(user)) >= MIN_USERS, 1 - CONFIDENCE
     for b, label in enumerate(labels[1:], start=1):
         for m, name in enumerate(names):
             difference, margin = float(means[b * n + m] - means[m]), margin_of[0, b, m]
@@ -171,12 +173,12 @@ def _runs(
                 "excludes_zero": low > 0 or high < 0,
                 "together": [difference - margin, difference + margin],
                 "p": p_of[0, b, m],
-                "significant": may_be_sure and p_of[0, b, m] <= highest,
+                "significant": may_be_sure and p_of[0, b, m] <= 1 - CONFIDENCE,
             }
     winner: dict[str, str | None] = dict.fromkeys(names)
     for m, name in enumerate(names) if len(labels) > 1 else ():
         best, second = np.argsort(-means[m::n], kind="stable")[:2].tolist()
-        if may_be_sure and p_of[min(best, second), max(best, second), m] <= highest:
+        if may_be_sure and p_of[min(best, second), max(best, second), m] <= 1 - CONFIDENCE:
             winner[name] = labels[best]
     return runs, winner
 

@@ -7,7 +7,7 @@
 Prints one line per combination: whether a step with a micro-batch of `config.train.micro_batch_size` rows of
 `config.data.max_length` tokens fits a chip, or by how much it does not (docs/plan.md). If none fits, the first is tried
 again with what saves memory, one change after another, until it fits. Needs the package libtpu
-(pip install '.[tpu]'), and no TPU.
+(pip install libtpu), and no TPU.
 """
 
 from collections.abc import Iterator

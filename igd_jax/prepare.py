@@ -171,10 +171,7 @@ def main() -> None:
     for line in describe(prepared.meta):
         say(line)
     say(f"wrote {FLAGS.output}")
-    say(
-        f"next: python -m igd_jax.train --config=igd --config.data.dir={shlex.quote(FLAGS.output)} --workdir=RUN, with "
-        "--config.model.path=HF_DIR, or without a model --config.train.learning_rate=3e-3"
-    )
+    say(f"next: python -m igd_jax.train --config=igd --config.data.dir={shlex.quote(FLAGS.output)} --workdir=RUN")
 
 
 if __name__ == "__main__":

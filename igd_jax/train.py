@@ -21,10 +21,12 @@ import jax
 import numpy as np
 import optax
 from absl import flags
+from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from igd_jax.core import errors, hosts, meeting
 from igd_jax.core.environment import environment
+from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, write_json
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say
@@ -45,7 +47,7 @@ from igd_jax.session.packing import choose_packs
 from igd_jax.session.preview import Sample, print_example, report_targets
 from igd_jax.session.resume import resume
 from igd_jax.session.session import Session, check_processes, set_up
-from igd_jax.session.train_loop import Outputs, Parts, train_steps
+from igd_jax.session.train_loop import NO_WEIGHT, Outputs, Parts, train_steps
 from igd_jax.session.train_plan import TrainPlan
 from igd_jax.session.weights import initial_state, trained_model
 from igd_jax.settings.config_flags import (
@@ -174,8 +176,16 @@ def _examples(session: Session, objective: Objective, valid_rows: Rows) -> dict[
     examples = {split: session.examples(some, split=split) for split, some in rows.items()}
     report_targets(session, examples)
     if "weight" in objective.annotations:
+        _check_weight(session, objective.annotations["weight"], valid_rows)
         print_example(session, examples["train"], objective.annotations["weight"])
     return examples
+
+
+def _check_weight(session: Session, weight: Float[np.ndarray, " total"], valid_rows: Rows) -> None:
+    """Refuse validation rows of which no target has a token with weight, whose loss would be 0 whatever is learned."""
+    of_items = np.add.reduceat(weight, session.index.item_tokens.start[:-1])
+    if not of_items[valid_rows.target].any():
+        raise InputError(NO_WEIGHT)
 
 
 def _tell_model(session: Session) -> None:

@@ -37,7 +37,7 @@ claims() { # SET SOURCE CATEGORY FLAGS...
   "$launch/paper.sh" "$2" "$data/$1" "$out/$1" --config.data.category="$3" "${converge[@]}" "${@:4}" | tee -a "$out/$1/log"
   "$launch/setrec.sh" "$out/$1" "${converge[@]}" "${@:4}" | tee -a "$out/$1/log"
 }
-claims amazon_books d3 books "$@" # published rows, with their own histories
+claims amazon_books d3 books "$@" # rows as they are, with their own histories
 export PREPARE=${PREPARE:---max_history=5}
 claims ml-100k movielens movies "$@"
 claims movielens-1m movielens movies "$@"

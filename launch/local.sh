@@ -12,4 +12,4 @@ need_kind cuda tpu
 if [ -n "${DATA:-}" ]; then set -- "$@" --config.data.dir="$(absolute "$DATA")"; fi
 fetch_code
 run bash "$code/launch/setup.sh" ${ACCELERATOR:+"$ACCELERATOR"}
-run exec "$code/.venv/bin/python" -m igd_jax.train "$@"
+run exec "$code/.venv/bin/python" -P -m igd_jax.train "$@" # -P: what lies in this folder is not the package

@@ -76,7 +76,6 @@ fetch_code() { # on this machine: set code, the folder of the code, which that o
   if is_url "$CODE"; then
     run bash -c "$(clone)"
     code=$PWD/igd_jax
-    run export PYTHONPATH="$code${PYTHONPATH:+:$PYTHONPATH}" # here, Python would take the clone for the package
   else
     code=$(absolute "$CODE")
   fi

@@ -17,7 +17,7 @@ if [ -n "${DATA:-}" ]; then set -- "$@" --config.data.dir="$(absolute "$DATA")";
 fetch_code
 run bash "$code/launch/setup.sh" cuda
 # One process per GPU, each of which sees all GPUs of its host: JAX takes the one of its number on the host.
-job="srun --cpus-per-task=$cpus --kill-on-bad-exit=1 $(quoted "$code/.venv/bin/python") -m igd_jax.train $(quoted "$@"); code=\$?; "
+job="srun --cpus-per-task=$cpus --kill-on-bad-exit=1 $(quoted "$code/.venv/bin/python") -P -m igd_jax.train $(quoted "$@"); code=\$?; "
 job+="if test \$code = 143; then scontrol requeue \$SLURM_JOB_ID; fi; exit \$code"
 run sbatch --job-name="${NAME:-igd_jax}" --nodes="${NODES:-1}" --ntasks-per-node="$GPUS" --gpus-per-node="$GPUS" \
   --cpus-per-task="$cpus" --requeue --signal=TERM@120 --open-mode=append --output=%x-%j.log --wrap="$job"

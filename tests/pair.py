@@ -37,7 +37,7 @@ def run(folder: Path) -> None:
     """Give one process another config, each another folder, both a signal; evaluate, tune adapters, and kill one."""
     config = STEPS | MESH
     with pytest.raises(InputError) as odd:
-        train_tiny(folder, folder / "odd", config | ({} if is_first() else {"train.seed": 43}))
+        train_tiny(folder, folder / "new" / "odd", config | ({} if is_first() else {"train.seed": 43}))
 
     (own := folder / f"of {jax.process_index()}").mkdir()
     with pytest.MonkeyPatch.context() as patched:

@@ -60,7 +60,7 @@ def test_every_recipe_ends_in_the_same_command_with_the_arguments_as_they_were(r
     if recipe == "sky":  # whose job has the command
         assert "-m igd_jax.train $hosts $TRAIN" in (ROOT / "launch" / "sky.yaml").read_text()
         return
-    program, *rest = words[-len(FLAGS) - 3 : -len(FLAGS)]
+    program, *rest = [word for word in words[: -len(FLAGS)] if word != "-P"][-len(TRAIN) :]
     assert [Path(program).name, *rest] == TRAIN
 
 
@@ -194,7 +194,7 @@ def test_an_accelerator_of_another_recipe_is_refused(recipe, known):
 def repository(code: Path) -> None:
     """A checkout, tagged v1, whose setup makes a Python that says the checkout's name and what it is asked."""
     (code / "launch").mkdir(parents=True)
-    says = f"printf '#!/bin/sh\\necho \"{code.name} $# $4\"' > .venv/bin/python; chmod +x .venv/bin/python"
+    says = f"printf '#!/bin/sh\\necho \"{code.name} $# $5\"' > .venv/bin/python; chmod +x .venv/bin/python"
     (code / "launch" / "setup.sh").write_text(f'cd "$(dirname "$0")/.."; mkdir -p .venv/bin; {says}')
     git = ["git", "-C", code, "-c", "user.name=x", "-c", "user.email=x@x"]
     for words in (["init", "-q", "-b", "main"], ["add", "."], ["commit", "-qm", code.name], ["tag", "v1"]):
@@ -208,7 +208,7 @@ def test_code_of_a_url_is_cloned_once_set_up_and_run_until_it_is_another_url(tmp
         if not (code := tmp_path / name).exists():
             repository(code)
         done = launch("local", *FLAGS, CODE=f"file://{code}#v1", path=tmp_path / "here")
-        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, f"{name} 5 --workdir=bucket/run"), done.stderr
+        assert (done.returncode, done.stdout.splitlines()[-1]) == (0, f"{name} 6 --workdir=bucket/run"), done.stderr
 
 
 @pytest.mark.parametrize("recipe", ["local", "slurm"])
@@ -216,7 +216,9 @@ def test_paths_are_meant_where_the_user_stands(recipe, tmp_path):
     done = launch(recipe, "--dry-run", *FLAGS, **NEEDS[recipe], path=tools(tmp_path / "here", sbatch=""))
     words = [shlex.split(line) for line in done.stdout.splitlines()]
     assert ["bash", f"{ROOT}/launch/setup.sh"] in [line[:2] for line in words]
-    assert f"{ROOT}/.venv/bin/python" in innermost(words[-1])
+    command = innermost(words[-1])
+    python = command.index(f"{ROOT}/.venv/bin/python")
+    assert command[python + 1 : python + 4] == ["-P", "-m", "igd_jax.train"]  # what lies there is not the package
     assert not any(line[0] == "cd" for line in words)
 
 

@@ -68,7 +68,7 @@ def test_a_process_with_another_config_is_named_in_all(pair):
     folder, _ = pair
     expected = f"process 1 on {socket.gethostname()} has 43 as config.train.seed, but others have 42; start the same"
     assert [read_json(folder / f"told {number}.json")["odd"][: len(expected)] for number in range(2)] == [expected] * 2
-    assert not (folder / "odd").exists()
+    assert not (folder / "new" / "odd").exists()
 
 
 @pytest.mark.slow

@@ -55,6 +55,7 @@ def test_every_exported_name_has_its_block():
 def test_figures_are_those_of_the_results():
     page = (test_docs.ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
     assert page.count(".json:") == page.count("<!---->") > 40
+    assert "\n<!--" not in page  # which would begin a block of its own
     for path in (test_docs.ROOT / "docs").rglob("*.md"):
         text = path.read_text(encoding="utf-8")
         assert text == reference.with_figures(text), f"{path}: run python -m docs.reference"

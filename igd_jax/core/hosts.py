@@ -98,8 +98,10 @@ def check_shared(folder: Path) -> None:
     """
     if jax.process_count() == 1:
         return
-    there_is = next(each for each in (folder, *folder.parents) if each.is_dir())
-    mark = there_is / from_first(lambda: f".seen-by-all-{secrets.token_hex(8)}")
+    places = [folder, *folder.parents]
+    # The first chooses, as some of them may be made meanwhile.
+    depth, token = from_first(lambda: (next(n for n, each in enumerate(places) if each.is_dir()), secrets.token_hex(8)))
+    mark = places[depth] / f".seen-by-all-{token}"
     if is_first():
         mark.touch()
     wait_for_all()

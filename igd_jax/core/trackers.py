@@ -79,7 +79,7 @@ class WeightsAndBiases:
         except ImportError:
             raise InputError(
                 f"config.train.wandb is {shown(project)}, but the package wandb is not installed; pip install "
-                ".[wandb], or leave the field empty"
+                "wandb, or leave the field empty"
             ) from None
         self._wandb, self._project, self._folder, self._config = wandb, project, folder, config
         self._run: Any = None

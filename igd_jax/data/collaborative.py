@@ -103,7 +103,7 @@ def load_collaborative(
 
 
 def load_item_vectors(source: Path, *, fingerprint: str, n_items: int, n_train: int) -> Float[np.ndarray, "I D"]:
-    """Read the item vectors only, of a collaborative run (see there) or of a NumPy file (``.npy``) with a row per item.
+    """Read the item vectors only, of a collaborative run or of a NumPy file (``.npy``) with a row per item.
 
     Raises:
       InputError: there are none, or they belong to another catalogue or are not finite.

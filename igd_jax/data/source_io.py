@@ -195,7 +195,7 @@ def parse_timestamp(text: str) -> int:
     if DATES[0] <= number < DATES[1]:
         raise ValueError("eight digits are a date or epoch seconds: write 2018-01-31 or more digits")
     if abs(number) > 1000 * LATEST:
-        raise ValueError(f"{OUT_OF_RANGE}; are they microseconds? divide them by 1,000")
+        raise ValueError(f"{OUT_OF_RANGE}; if these are microseconds or less, divide them until they are milliseconds")
     return _in_range(number / 1000 if abs(number) > 1e11 else number)
 
 

@@ -129,8 +129,14 @@ def _without_common_ends(paths: list[list[str]]) -> list[str]:
     return ["/".join(parts) for parts in paths]
 
 
-HOW_ROWS_LIE = ("packing", "pack_length")
-"""Fields of `train` that change no loss."""
+def how_rows_lie(config: Mapping[str, Any]) -> list[str]:
+    """Fields of `train` that change no loss of a run with this config.
+
+    Micro-batches do not where the loss is divided once for all of a step, but for items that are drawn for each.
+    """
+    is_global = config.get("loss", {}).get("normalizer") == "global"
+    args = config.get("method", {}).get("args", {})
+    return ["packing", "pack_length"] + ["micro_batch_size"] * (is_global and not args.get("sampled_items"))
 
 
 def read_origin(config: Any, *, of_run: Collection[str] = ()) -> Origin:
@@ -153,7 +159,7 @@ def read_origin(config: Any, *, of_run: Collection[str] = ()) -> Origin:
         *sections, last = name.split(".")
         section = reduce(dict.__getitem__, sections, blank)
         chosen[name], section[last] = section[last], None
-    for name in HOW_ROWS_LIE:  # a sweep may have chosen among them, too
+    for name in how_rows_lie(config):  # a sweep may have chosen among them, too
         blank["train"].pop(name, None)
     seed = chosen["train.seed"]
     text = json.dumps(blank, sort_keys=True)

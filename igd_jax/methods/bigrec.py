@@ -158,7 +158,9 @@ class BIGRec(Method):
     inputs = "text"
     decoding_args = ("beams", "embed_by", "grounding", "min_new_tokens", "statistic", "gamma", "embeddings")
     beam_search = False
-    score = "minus the distance between the text that the model wrote and the title, with gamma D~; best nearest to 0"
+    score = (
+        "minus the distance, scaled if gamma is not 0, of the text that the model wrote to the title; best nearest to 0"
+    )
     backbones = ("decoder",)
 
     def __init__(

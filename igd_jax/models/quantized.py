@@ -122,6 +122,6 @@ def _qwix() -> ModuleType:
     except ImportError:
         raise InputError(
             "config.model.quantize needs the package qwix, which is not installed; install it: pip install "
-            "'.[quantization]'; or set the field to ''"
+            "qwix; or set the field to ''"
         ) from None
     return qwix

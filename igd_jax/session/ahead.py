@@ -58,7 +58,7 @@ def topology_mesh(topology: str, mesh: MeshSettings) -> Mesh:
     except Exception as error:  # XLA's errors are of several types
         raise InputError(
             f"--topology is {topology!r}, which cannot be described here ({str(error).splitlines()[0]}); expected a "
-            "name such as v5e:4x4 or v6e:2x4, and the package libtpu: pip install '.[tpu]'"
+            "name such as v5e:4x4 or v6e:2x4, and the package libtpu: pip install libtpu"
         ) from None
     shards = mesh.fsdp * mesh.tensor
     n_data = len(devices) // shards if mesh.data == -1 else mesh.data

@@ -107,7 +107,7 @@ class ItemNames:
         others = [name for name in by_id.keys() & by_title.keys() if index.titles[by_id[name]] != name]
         if others:
             say_once(
-                f"note: {len(others):,} item ids are titles of other items, such as {shown(min(others))}; where an "
+                f"note: {len(others):,} ids of items are titles of others, such as {shown(min(others))}; where an "
                 "item is named, they mean these titles"
             )
 

@@ -156,5 +156,5 @@ def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, first: 
     try:
         import pandas
     except ImportError:
-        raise InputError("to_pandas needs pandas: pip install '.[pandas]'") from None
+        raise InputError("to_pandas needs pandas: pip install pandas") from None
     return pandas.DataFrame(rows, columns=list(columns), index=range(first, first + len(rows)))

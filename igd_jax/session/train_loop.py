@@ -28,6 +28,11 @@ from igd_jax.training.profile import Profiler
 from igd_jax.training.step import StepFunctions, TrainState, means
 from igd_jax.training.train_log import TrainLog, check_finite
 
+NO_WEIGHT = (
+    "no target of the validation rows has a token with weight, so that no step would be the best; give "
+    "config.data.candidates among which some have one, or other arguments of the method"
+)
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -135,10 +140,7 @@ def evaluate_loss(
         sums.append(functions.evaluate(state, batch))
     total = jax.tree.map(lambda *parts: np.sum(parts, dtype=np.float64), *jax.device_get(sums))
     if not total.weight:
-        raise InputError(
-            "no target of the validation rows has a token with weight, so that no step can be called the best; set "
-            "config.data.candidates and the method's arguments so that some have"
-        )
+        raise InputError(NO_WEIGHT)
     return {f"valid_{name}": float(value) for name, value in means(total).items()}
 
 

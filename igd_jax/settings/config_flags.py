@@ -15,23 +15,22 @@ from igd_jax.core.errors import InputError, bad_flags_told
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.core.log import say
 from igd_jax.core.shown import shown
+from igd_jax.evaluation.evaluations import how_rows_lie
 from igd_jax.methods import with_defaults
 from igd_jax.settings.config_grid import check_field
 from igd_jax.settings.experiments import DEFAULTS, described, read_config
 
 FREE_TO_CHANGE = (
-    *("decode", "eval", "mesh", "model.remat", "model.attention", "train.packing", "train.pack_length"),
+    *("decode", "eval", "mesh", "model.remat", "model.attention"),
     "data.dir",  # whose content is compared by fingerprint
 )
-"""Sections and fields of the config that may differ from the config of the run in a workdir."""
+"""Sections and fields of the config that may differ from that of the run in a workdir, beside `how_rows_lie`."""
 FREE_TO_RESUME = (
     *FREE_TO_CHANGE,
     *("train.num_steps", "train.num_epochs", "train.patience", "train.log_every_steps", "train.checkpoint_every_steps"),
     *("train.eval_every_steps", "train.eval_examples", "train.show_sample", "train.wandb"),
 )
 """Sections and fields that may differ when training is resumed: also durations and intervals."""
-FREE_IF_GLOBAL = "train.micro_batch_size"
-"""Field that may differ, too, where the loss is divided once for all micro-batches of a step (`loss.normalizer`)."""
 FREE_TO_DECODE = (*FREE_TO_CHANGE, "method", "train.micro_batch_size")
 """Sections and fields that may differ when the run is only decoded (see `decode_as`)."""
 
@@ -161,14 +160,13 @@ def check_workdir(config: ConfigDict, workdir: Workdir, *, free: Sequence[str] =
 
 
 def differing(first: ConfigDict, second: ConfigDict, *, free: Sequence[str]) -> list[str]:
-    """Fields that differ between two configs and their values, apart from those in `free`, and `FREE_IF_GLOBAL`.
+    """Fields that differ between two configs and their values, apart from those in `free`, and `how_rows_lie`.
 
     An empty `config.model.config` of the second stands for that of the first.
     """
     old, new = (_with_all_args(config_json(each)) for each in (first, second))
     new["model"]["config"] = new["model"]["config"] or old["model"]["config"]
-    if old.get("loss", {}).get("normalizer") == "global":
-        free = (*free, FREE_IF_GLOBAL)
+    free = (*free, *(f"train.{name}" for name in how_rows_lie(old)))
     pairs = {
         f"{section}.{field}": (old.get(section, {}).get(field), new.get(section, {}).get(field))
         for section in sorted(set(old) | set(new))

@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,7 +29,10 @@ def test_each_write_is_a_line(tmp_path):
 
 def test_lines_that_are_written_together_are_those_written_one_by_one(tmp_path, monkeypatch):
     lines = [(step, {"loss": 1.0 / step}) for step in (1, 2, 3)]
-    one_by_one, together = (MetricsWriter(tmp_path / name) for name in ("a", "b"))
+    seen = ([], [])
+    rest = {"truncate": lambda _: None, "close": lambda: None}
+    trackers = (SimpleNamespace(write=lambda step, values, at=at: at.append((step, values)), **rest) for at in seen)
+    one_by_one, together = (MetricsWriter(tmp_path / name, next(trackers)) for name in ("a", "b"))
     for step, values in lines:
         one_by_one.write(step, **values)
     opened, plain = [], Path.open
@@ -37,6 +41,7 @@ def test_lines_that_are_written_together_are_those_written_one_by_one(tmp_path, 
     together.write_all([])
     assert opened == [tmp_path / "b"]
     assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
+    assert seen == (lines, lines)
 
 
 def test_truncation_drops_later_steps_and_a_line_cut_short(tmp_path):

@@ -134,7 +134,7 @@ def test_ids_that_are_titles_of_other_items_are_told(recommender, capsys):
     say_once.cache_clear()
     assert ItemNames(recommender.index, ids).item(TITLES[3]) == 3
     told = (
-        "note: 1 item ids are titles of other items, such as 'TITLE'; where an item is named, they mean these titles\n"
+        "note: 1 ids of items are titles of others, such as 'TITLE'; where an item is named, they mean these titles\n"
     )
     assert capsys.readouterr().out == told.replace("TITLE", TITLES[3])
 
