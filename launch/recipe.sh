@@ -77,6 +77,7 @@ fetch_code() { # on this machine: set code, the folder of the code, which that o
     run bash -c "$(clone)"
     code=$PWD/igd_jax
   else
+    # shellcheck disable=SC2034 # recipes read it
     code=$(absolute "$CODE")
   fi
 }
