@@ -239,7 +239,8 @@ def test_vectors_are_those_of_the_best_checkpoint_whatever_the_devices_and_batch
     assert {name: len(matrix) for name, matrix in kept.items()} == {"items": 23, "valid": 13, "test": 22}
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), again, kept)
     with safe_open(tmp_path / FILE, framework="numpy") as file:
-        assert file.metadata() == {"fingerprint": session.prepared.meta["fingerprint"]}
+        mark, n_train = session.prepared.meta["fingerprint"], str(tiny_run.N_ROWS["train"])
+        assert file.metadata() == {"fingerprint": mark, "train_rows": n_train}
 
 
 def test_a_source_serves_its_own_data_and_rows_only(shop):
