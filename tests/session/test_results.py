@@ -88,5 +88,5 @@ def test_data_frames_have_a_row_per_result_and_per_token():
 
 def test_without_pandas_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(InputError, match=r"^to_pandas needs pandas: pip install 'igd_jax\[pandas\]'$"):
+    with pytest.raises(InputError, match=r"^to_pandas needs pandas: pip install pandas$"):
         ANSWER.to_pandas()
