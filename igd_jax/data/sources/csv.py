@@ -66,7 +66,7 @@ def read(
         except ValueError as error:
             raise InputError(
                 f"{path} line {line}: cannot read timestamp {shown(when)} ({shortened(str(error))}); expected"
-                " 2018-01-31, 2018-01-31T12:00:00 or epoch seconds or milliseconds"
+                " 2018-01-31, 2018-01-31T12:00 or epoch (milli)seconds"
             ) from None
         if is_rated:
             ratings.append(parse_rating(further.pop(0), where=f"{path} line {line}"))
