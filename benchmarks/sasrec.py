@@ -27,6 +27,7 @@ from igd_jax.core.types import ItemBatch
 from igd_jax.data.batches import make_item_batch, rows_of_step, steps_per_epoch
 from igd_jax.data.examples import Examples
 from igd_jax.models.sasrec import scores_of
+from igd_jax.session.input import micro_batches
 from igd_jax.session.session import Session, set_up
 from igd_jax.session.weights import initial_state, split_trainable
 from igd_jax.settings.settings import settings_from

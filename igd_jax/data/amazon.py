@@ -138,7 +138,7 @@ def json_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         progress.update(size)
 
 
-def _read_reviews(path: Path, schema: pa.Schema) -> tuple[Interactions, Float64[np.ndarray, "events"], IdCodes]:
+def _read_reviews(path: Path, schema: pa.Schema) -> tuple[Interactions, Float64[np.ndarray, " events"], IdCodes]:
     """All events without titles, their ratings (NaN if missing), and the numbering of items."""
     users, items = IdCodes(), IdCodes()
     columns: list[tuple[np.ndarray, ...]] = []

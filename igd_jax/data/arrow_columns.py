@@ -76,7 +76,7 @@ def as_numbers(column: pa.Array) -> pa.Array:
     return column.cast(pa.float64()).fill_null(float("nan"))
 
 
-def as_seconds(column: pa.Array) -> Int64[np.ndarray, "rows"]:
+def as_seconds(column: pa.Array) -> Int64[np.ndarray, " rows"]:
     """Epoch seconds UTC, by the rules of `parse_timestamp`, from numbers, texts, dates or datetimes without nulls.
 
     Raises:
@@ -102,7 +102,7 @@ def as_seconds(column: pa.Array) -> Int64[np.ndarray, "rows"]:
     raise ValueError(f"expected numbers, texts, dates or datetimes, got {kind}")
 
 
-def _seconds_of_numbers(numbers: Num[np.ndarray, "rows"]) -> Int64[np.ndarray, "rows"]:
+def _seconds_of_numbers(numbers: Num[np.ndarray, " rows"]) -> Int64[np.ndarray, " rows"]:
     """Epoch seconds from seconds or, above 1e11, milliseconds."""
     seconds = np.where((numbers > 1e11) | (numbers < -1e11), numbers / 1000, numbers)
     if (wrong := ~((seconds >= EARLIEST) & (seconds < LATEST + 1))).any():
@@ -112,7 +112,7 @@ def _seconds_of_numbers(numbers: Num[np.ndarray, "rows"]) -> Int64[np.ndarray, "
     return np.floor(seconds).astype(np.int64)
 
 
-def _seconds_of_texts(texts: pa.Array) -> Int64[np.ndarray, "rows"]:
+def _seconds_of_texts(texts: pa.Array) -> Int64[np.ndarray, " rows"]:
     """Epoch seconds from texts: all at once if they have one format, else one by one."""
     for kind in (pa.float64(), pa.timestamp("us"), pa.timestamp("us", "UTC")):
         try:

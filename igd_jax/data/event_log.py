@@ -28,7 +28,7 @@ class IdCodes:
         """The number of a string; a new string gets the next number."""
         return self._codes.setdefault(text, len(self._codes))
 
-    def encode(self, column: pa.Array) -> Int32[np.ndarray, "events"]:
+    def encode(self, column: pa.Array) -> Int32[np.ndarray, " events"]:
         """The numbers of a column of strings without nulls; each distinct string is looked up once."""
         coded = column.dictionary_encode()
         codes = np.array([self.code(text) for text in coded.dictionary.to_pylist()], np.int32)

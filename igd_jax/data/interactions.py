@@ -36,9 +36,9 @@ class Interactions:
       notes: further facts to be recorded with the data.
     """
 
-    user: Int32[np.ndarray, "events"]
-    item: Int32[np.ndarray, "events"]
-    timestamp: Int64[np.ndarray, "events"]
+    user: Int32[np.ndarray, " events"]
+    item: Int32[np.ndarray, " events"]
+    timestamp: Int64[np.ndarray, " events"]
     user_ids: list[str]
     item_ids: list[str]
     titles: list[str]
@@ -50,7 +50,7 @@ class Interactions:
         return len(self.item)
 
 
-def select(log: Interactions, keep: Bool[np.ndarray, "events"], *, reason: str) -> Interactions:
+def select(log: Interactions, keep: Bool[np.ndarray, " events"], *, reason: str) -> Interactions:
     """Keep some events and their users and items, in the old order; count the others under `reason`."""
     user, users = _renumber(log.user[keep], len(log.user_ids))
     item, items = _renumber(log.item[keep], len(log.item_ids))
@@ -72,12 +72,12 @@ def select(log: Interactions, keep: Bool[np.ndarray, "events"], *, reason: str) 
     )
 
 
-def _renumber(codes: Int32[np.ndarray, "events"], total: int) -> tuple[Int32[np.ndarray, "events"], list[int]]:
+def _renumber(codes: Int32[np.ndarray, " events"], total: int) -> tuple[Int32[np.ndarray, " events"], list[int]]:
     present = np.bincount(codes, minlength=total) > 0
     return (np.cumsum(present, dtype=np.int32) - 1)[codes], np.flatnonzero(present).tolist()
 
 
-def keep_rated(log: Interactions, rating: Float[np.ndarray, "events"], min_rating: float | None) -> Interactions:
+def keep_rated(log: Interactions, rating: Float[np.ndarray, " events"], min_rating: float | None) -> Interactions:
     """Keep the events rated `min_rating` or higher, and drop unrated ones (NaN). None keeps all events.
 
     Raises:
@@ -137,7 +137,7 @@ def window(log: Interactions, *, start: int, end: int) -> Interactions:
     return select(log, (start <= log.timestamp) & (log.timestamp <= end), reason="outside the time window")
 
 
-def core_events(log: Interactions, k: int) -> tuple[Bool[np.ndarray, "events"], int]:
+def core_events(log: Interactions, k: int) -> tuple[Bool[np.ndarray, " events"], int]:
     """Mask of the events in the k-core, where every user and item has at least `k` events, and the number of rounds.
 
     Each round drops all users and items below `k` at once; the core does not depend on the order of removal.
@@ -180,13 +180,13 @@ class Sequences:
       user_ids: as in `Interactions`.
     """
 
-    user: Int32[np.ndarray, "events"]
-    item: Int32[np.ndarray, "events"]
-    timestamp: Int64[np.ndarray, "events"]
-    position: Int64[np.ndarray, "events"]
+    user: Int32[np.ndarray, " events"]
+    item: Int32[np.ndarray, " events"]
+    timestamp: Int64[np.ndarray, " events"]
+    position: Int64[np.ndarray, " events"]
     user_ids: list[str]
 
-    def targets(self, *, min_history: int = 1) -> Int64[np.ndarray, "rows"]:
+    def targets(self, *, min_history: int = 1) -> Int64[np.ndarray, " rows"]:
         """Events that make a row, ascending: all but a user's first; with `min_history` 0 also first ones.
 
         A user's only event makes no row.
@@ -202,7 +202,7 @@ class Sequences:
             )
         return targets
 
-    def rows(self, targets: Int64[np.ndarray, "rows"], *, max_history: int) -> Rows:
+    def rows(self, targets: Int64[np.ndarray, " rows"], *, max_history: int) -> Rows:
         """A row per target, with the up to `max_history` items before it as history."""
         lengths = np.minimum(self.position[targets], max_history)
         return Rows(
@@ -221,7 +221,7 @@ def in_sequence(log: Interactions) -> Sequences:
     return Sequences(user, log.item[order], log.timestamp[order], position, log.user_ids)
 
 
-def split_by_time(events: Sequences, targets: Int64[np.ndarray, "rows"]) -> dict[str, Int64[np.ndarray, "part"]]:
+def split_by_time(events: Sequences, targets: Int64[np.ndarray, " rows"]) -> dict[str, Int64[np.ndarray, " part"]]:
     """Sort targets by time (ties in the given order) and cut those with a history at 80 % and 90 %.
 
     Targets without a history are for train alone; those after its end are left out.
@@ -233,7 +233,9 @@ def split_by_time(events: Sequences, targets: Int64[np.ndarray, "rows"]) -> dict
     return dict(zip(SPLITS, [train, *(part[events.position[part] > 0] for part in others)], strict=True))
 
 
-def split_leave_one_out(events: Sequences, targets: Int64[np.ndarray, "rows"]) -> dict[str, Int64[np.ndarray, "part"]]:
+def split_leave_one_out(
+    events: Sequences, targets: Int64[np.ndarray, " rows"]
+) -> dict[str, Int64[np.ndarray, " part"]]:
     """Use each user's last target for test, the one before for valid if it has a history, and the others for train.
 
     Train rows may be later than other users' test rows, so future behaviour leaks into training.

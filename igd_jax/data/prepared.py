@@ -50,21 +50,21 @@ class Rows:
       timestamp: time of the target, epoch seconds UTC.
     """
 
-    user: Shaped[np.ndarray, "rows"]
+    user: Shaped[np.ndarray, " rows"]
     history: Ragged
-    target: Int32[np.ndarray, "rows"]
-    timestamp: Int64[np.ndarray, "rows"]
+    target: Int32[np.ndarray, " rows"]
+    timestamp: Int64[np.ndarray, " rows"]
 
     def __len__(self) -> int:
         return len(self.target)
 
-    def seen(self, n_items: int) -> Bool[np.ndarray, "n_items"]:
+    def seen(self, n_items: int) -> Bool[np.ndarray, " items"]:
         """Items that these rows have as a target or in a history."""
         seen = np.zeros(n_items, bool)
         seen[self.target] = seen[self.history.ids] = True
         return seen
 
-    def take(self, index: Int[np.ndarray, "taken"]) -> "Rows":
+    def take(self, index: Int[np.ndarray, " taken"]) -> "Rows":
         """The rows at `index`, in that order."""
         return Rows(self.user[index], self.history.take(index), self.target[index], self.timestamp[index])
 

@@ -6,13 +6,13 @@ from jaxtyping import Float, Int
 from igd_jax.evaluation.metrics import POPULARITY_THIRDS, CatalogueRows, popularity_third
 
 
-def entropy(counts: Int[np.ndarray, "n"]) -> float:
+def entropy(counts: Int[np.ndarray, " n"]) -> float:
     """Entropy of a distribution that is given by counts, in nats; 0 if all are 0."""
     p = counts[counts > 0] / max(counts.sum(), 1)
     return float(-(p * np.log(p)).sum()) + 0.0  # no -0.0
 
 
-def gini(counts: Int[np.ndarray, "n"]) -> float:
+def gini(counts: Int[np.ndarray, " n"]) -> float:
     """Gini index of counts: 0 if all are equal, near 1 if one has all; 0 if all are 0."""
     n, total = counts.size, counts.sum()
     if not total:
@@ -22,7 +22,7 @@ def gini(counts: Int[np.ndarray, "n"]) -> float:
 
 
 def describe_choice(
-    rows: Int[np.ndarray, "n"], catalogue: CatalogueRows, first_token: Int[np.ndarray, "N"]
+    rows: Int[np.ndarray, " n"], catalogue: CatalogueRows, first_token: Int[np.ndarray, " N"]
 ) -> dict[str, float | int]:
     """Diversity and popularity of some items, each as often as it was recommended or taken.
 
@@ -56,7 +56,7 @@ def describe_choice(
     }
 
 
-def overlap(a: Int[np.ndarray, "R K"], b: Int[np.ndarray, "R K"], k: int) -> Float[np.ndarray, "R"]:
+def overlap(a: Int[np.ndarray, "R K"], b: Int[np.ndarray, "R K"], k: int) -> Float[np.ndarray, " R"]:
     """Share of the first k results of `b` that are among the first k of `a`, for each row; -1 is no result."""
     shared = (b[:, :k, None] == a[:, None, :k]) & (b[:, :k, None] >= 0)
     return shared.any(axis=2).sum(axis=1) / np.maximum((b[:, :k] >= 0).sum(axis=1), 1)

@@ -83,7 +83,7 @@ class Evaluation:
     label: str
     protocol: str
     answers: list[Answer]
-    by_row: dict[str, Float[np.ndarray, "R"]]
+    by_row: dict[str, Float[np.ndarray, " R"]]
     ks: set[int]
     popularity: dict[str, Any]
     origin: Origin
@@ -259,7 +259,7 @@ def _answer(prediction: Prediction) -> Answer:
     return Answer(prediction.row, prediction.user, prediction.target, ranks)
 
 
-def _metrics(answers: Sequence[Answer], protocol: str, ks: Iterable[int]) -> dict[str, Float[np.ndarray, "R"]]:
+def _metrics(answers: Sequence[Answer], protocol: str, ks: Iterable[int]) -> dict[str, Float[np.ndarray, " R"]]:
     """Value of each metric for every row."""
     rank = np.array([rank for answer in answers for rank in answer.ranks])
     query = np.repeat(np.arange(len(answers)), [len(answer.ranks) for answer in answers])

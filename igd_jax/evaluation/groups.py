@@ -13,14 +13,16 @@ BOUNDS = 10.0 ** (np.arange(-12, 5) / 2)
 """Bounds of the groups of gain, in nats: two per decade from 1e-6 to 100."""
 
 
-def powers_of_two(values: Int[np.ndarray, "n"]) -> tuple[list[str], Int[np.ndarray, "n"]]:
+def powers_of_two(values: Int[np.ndarray, " n"]) -> tuple[list[str], Int[np.ndarray, " n"]]:
     """Groups 0, 1, 2-3, 4-7, ... of counts: the name of each group up to the largest, and the group of each value."""
     group = np.ceil(np.log2(values + 1.0)).astype(np.int64)
     low = [0, *(2**i for i in range(int(group.max(initial=0))))]
     return [str(each) if each < 2 else f"{each}-{2 * each - 1}" for each in low], group
 
 
-def gain_groups(gain: Float[np.ndarray, "n"], forced: Bool[np.ndarray, "n"]) -> tuple[list[str], Int[np.ndarray, "n"]]:
+def gain_groups(
+    gain: Float[np.ndarray, " n"], forced: Bool[np.ndarray, " n"]
+) -> tuple[list[str], Int[np.ndarray, " n"]]:
     """Groups of gain: ``0`` for forced tokens, then half decades, named by their lower bound in nats.
 
     Returns:
@@ -34,7 +36,7 @@ def gain_groups(gain: Float[np.ndarray, "n"], forced: Bool[np.ndarray, "n"]) -> 
 
 
 def group_means(
-    names: Sequence[str], group: Int[np.ndarray, "n"], values: Mapping[str, Shaped[np.ndarray, "n"]]
+    names: Sequence[str], group: Int[np.ndarray, " n"], values: Mapping[str, Shaped[np.ndarray, " n"]]
 ) -> Columns:
     """Mean of each array over each group; None for a group without entries.
 

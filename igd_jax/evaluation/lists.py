@@ -23,28 +23,28 @@ class Lists:
       targets: distinct catalogue rows that are right for each query, at least one.
     """
 
-    row: Int[np.ndarray, "Q"]
+    row: Int[np.ndarray, " Q"]
     ranked: Int[np.ndarray, "Q K"]
     targets: Ragged
 
     def __len__(self) -> int:
         return len(self.row)
 
-    def take(self, queries: Int[np.ndarray, "q"]) -> "Lists":
+    def take(self, queries: Int[np.ndarray, " q"]) -> "Lists":
         """Some of the queries."""
         return Lists(self.row[queries], self.ranked[queries], self.targets.take(queries))
 
     @property
-    def first_targets(self) -> Int[np.ndarray, "Q"]:
+    def first_targets(self) -> Int[np.ndarray, " Q"]:
         """One catalogue row that is right for each query, the first."""
         return self.targets.ids[self.targets.start[:-1]]
 
     @property
-    def query(self) -> Int[np.ndarray, "G"]:
+    def query(self) -> Int[np.ndarray, " G"]:
         """Query of each target."""
         return np.repeat(np.arange(len(self)), self.targets.lengths)
 
-    def rank_of_targets(self) -> Int[np.ndarray, "G"]:
+    def rank_of_targets(self) -> Int[np.ndarray, " G"]:
         """Rank of each target in the list of its query, from 0; -1 = missed."""
         return rank_of_target(self.ranked[self.query], self.targets.ids)
 

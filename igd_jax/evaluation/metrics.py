@@ -31,20 +31,20 @@ class CatalogueRows:
       is_warm: mask of the rows seen in training, as a target or in a history.
     """
 
-    row_of_item: Int[np.ndarray, "items"]
-    candidates: Bool[np.ndarray, "items"]
-    is_candidate: Bool[np.ndarray, "N"]
-    count: Int[np.ndarray, "N"]
-    is_warm: Bool[np.ndarray, "N"]
+    row_of_item: Int[np.ndarray, " items"]
+    candidates: Bool[np.ndarray, " items"]
+    is_candidate: Bool[np.ndarray, " N"]
+    count: Int[np.ndarray, " N"]
+    is_warm: Bool[np.ndarray, " N"]
 
     @classmethod
     def of_items(
         cls,
-        row_of_item: Int[np.ndarray, "items"],
+        row_of_item: Int[np.ndarray, " items"],
         *,
-        candidates: Bool[np.ndarray, "items"],
-        counts: Int[np.ndarray, "items"],
-        seen: Bool[np.ndarray, "items"],
+        candidates: Bool[np.ndarray, " items"],
+        counts: Int[np.ndarray, " items"],
+        seen: Bool[np.ndarray, " items"],
     ) -> "CatalogueRows":
         """Aggregate properties of items by row.
 
@@ -63,15 +63,15 @@ class CatalogueRows:
         return cls(row_of_item, candidates, is_candidate, count, is_warm)
 
 
-def rank_of_target(ranked: Int[np.ndarray, "R K"], target: Int[np.ndarray, "R"]) -> Int[np.ndarray, "R"]:
+def rank_of_target(ranked: Int[np.ndarray, "R K"], target: Int[np.ndarray, " R"]) -> Int[np.ndarray, " R"]:
     """Rank of the first hit, from 0; -1 if the list misses. A -1 in the list is "no result"."""
     hit = ranked == target[:, None]
     return np.where(hit.any(axis=1), hit.argmax(axis=1), -1)
 
 
 def rank_of_item(
-    ranked: Int[np.ndarray, "R K"], item: Int[np.ndarray, "R"], catalogue: CatalogueRows
-) -> Int[np.ndarray, "R"]:
+    ranked: Int[np.ndarray, "R K"], item: Int[np.ndarray, " R"], catalogue: CatalogueRows
+) -> Int[np.ndarray, " R"]:
     """Rank of the exact item if every catalogue row is expanded to its candidates, ascending; -1 = missed.
 
     The rank can exceed K, as rows with several candidates push later items down. "No result" takes no place.
@@ -89,28 +89,28 @@ def rank_of_item(
     return np.where(is_hit, before[np.arange(rank.size), rank] + place[item], -1)
 
 
-def hit_rate(rank: Int[np.ndarray, "R"], k: int) -> Float[np.ndarray, "R"]:
+def hit_rate(rank: Int[np.ndarray, " R"], k: int) -> Float[np.ndarray, " R"]:
     """HR@k of each row: 1 if the target is among the first k results, else 0."""
     return ((rank >= 0) & (rank < k)).astype(np.float64)
 
 
-def ndcg(rank: Int[np.ndarray, "R"], k: int) -> Float[np.ndarray, "R"]:
+def ndcg(rank: Int[np.ndarray, " R"], k: int) -> Float[np.ndarray, " R"]:
     """NDCG@k of each row: 1 / log2(rank + 2), or 0 if the target is not among the first k results."""
     return hit_rate(rank, k) / np.log2(rank.clip(min=0) + 2.0)
 
 
-def mrr(rank: Int[np.ndarray, "R"]) -> Float[np.ndarray, "R"]:
+def mrr(rank: Int[np.ndarray, " R"]) -> Float[np.ndarray, " R"]:
     """Reciprocal rank of each row: 1 / (rank + 1), or 0 if the list misses."""
     return (rank >= 0) / (rank.clip(min=0) + 1.0)
 
 
-def coverage(ranked: Int[np.ndarray, "R K"], is_candidate: Bool[np.ndarray, "N"], k: int) -> float:
+def coverage(ranked: Int[np.ndarray, "R K"], is_candidate: Bool[np.ndarray, " N"], k: int) -> float:
     """Fraction of the candidate rows that are among the first k results of at least one row."""
     shown = np.unique(ranked[:, :k])
     return int(is_candidate[shown[shown >= 0]].sum()) / int(is_candidate.sum())
 
 
-def row_metrics(rank: Int[np.ndarray, "R"], ks: Sequence[int]) -> dict[str, Float[np.ndarray, "R"]]:
+def row_metrics(rank: Int[np.ndarray, " R"], ks: Sequence[int]) -> dict[str, Float[np.ndarray, " R"]]:
     """``hr@k`` and ``ndcg@k`` for each k, and ``mrr``: one value per row, for means and for paired tests."""
     return {
         **{f"hr@{k}": hit_rate(rank, k) for k in ks},
@@ -119,17 +119,17 @@ def row_metrics(rank: Int[np.ndarray, "R"], ks: Sequence[int]) -> dict[str, Floa
     }
 
 
-def means(columns: Mapping[str, Float[np.ndarray, "R"]]) -> dict[str, float | None]:
+def means(columns: Mapping[str, Float[np.ndarray, " R"]]) -> dict[str, float | None]:
     """Mean of each metric; None, never NaN, if there are no rows."""
     return {name: float(values.mean()) if values.size else None for name, values in columns.items()}
 
 
-def mean_metrics(rank: Int[np.ndarray, "R"], ks: Sequence[int]) -> dict[str, float | None]:
+def mean_metrics(rank: Int[np.ndarray, " R"], ks: Sequence[int]) -> dict[str, float | None]:
     """`means` of `row_metrics`."""
     return means(row_metrics(rank, ks))
 
 
-def popularity_third(target_count: Int[np.ndarray, "R"], count: Int[np.ndarray, "C"]) -> Int[np.ndarray, "R"]:
+def popularity_third(target_count: Int[np.ndarray, " R"], count: Int[np.ndarray, " C"]) -> Int[np.ndarray, " R"]:
     """Popularity class of each target: 0 head, 1 mid, 2 tail.
 
     Let s be the fraction of the candidates' train targets that candidates more popular than the target account for: s <
@@ -145,7 +145,7 @@ def popularity_third(target_count: Int[np.ndarray, "R"], count: Int[np.ndarray, 
     return (3 * above >= mass[-1]).astype(np.int64) + (3 * above >= 2 * mass[-1])
 
 
-def most_popular(catalogue: CatalogueRows, n_results: int) -> Int[np.ndarray, "P"]:
+def most_popular(catalogue: CatalogueRows, n_results: int) -> Int[np.ndarray, " P"]:
     """The candidate rows most frequent in train, at most `n_results`; ties are in catalogue order."""
     rows = np.flatnonzero(catalogue.is_candidate)
     return rows[np.argsort(-catalogue.count[rows], kind="stable")[:n_results]]
@@ -194,13 +194,13 @@ def kept_cutoffs(ks: Sequence[int], *, n_rows: int, n_results: int) -> list[int]
 
 def score_rows(
     ranked: Int[np.ndarray, "R K"],
-    target: Int[np.ndarray, "R"],
+    target: Int[np.ndarray, " R"],
     *,
     catalogue: CatalogueRows,
     ks: Sequence[int],
     n_invalid: int,
     allowed: Sequence[Allowed | None] = (),
-) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "R"]]]:
+) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, " R"]]]:
     """Metrics of lists with one target per row.
 
     Args:
@@ -246,7 +246,7 @@ def score_rows(
 
 
 def _slices(
-    rank: Int[np.ndarray, "R"], row: Int[np.ndarray, "R"], *, catalogue: CatalogueRows, ks: Sequence[int]
+    rank: Int[np.ndarray, " R"], row: Int[np.ndarray, " R"], *, catalogue: CatalogueRows, ks: Sequence[int]
 ) -> dict[str, Any]:
     third = popularity_third(catalogue.count[row], catalogue.count[catalogue.is_candidate])
     masks = {name: third == i for i, name in enumerate(POPULARITY_THIRDS)}

@@ -28,9 +28,9 @@ class Queries:
     """
 
     protocol: str
-    row: Int[np.ndarray, "Q"]
+    row: Int[np.ndarray, " Q"]
     targets: Ragged
-    user: Shaped[np.ndarray, "Q"]
+    user: Shaped[np.ndarray, " Q"]
 
     def __len__(self) -> int:
         return len(self.row)
@@ -39,9 +39,9 @@ class Queries:
 def make_queries(
     protocol: str,
     *,
-    user: Shaped[np.ndarray, "R"],
-    timestamp: Int[np.ndarray, "R"],
-    target: Int[np.ndarray, "R"],
+    user: Shaped[np.ndarray, " R"],
+    timestamp: Int[np.ndarray, " R"],
+    target: Int[np.ndarray, " R"],
     max_examples: int = 0,
 ) -> Queries:
     """Make the queries of a split, in row order.
@@ -65,8 +65,8 @@ def make_queries(
 
 
 def group_by_user(
-    user: Shaped[np.ndarray, "R"], timestamp: Int[np.ndarray, "R"]
-) -> tuple[Int[np.ndarray, "U"], Int[np.ndarray, "R"]]:
+    user: Shaped[np.ndarray, " R"], timestamp: Int[np.ndarray, " R"]
+) -> tuple[Int[np.ndarray, " U"], Int[np.ndarray, " R"]]:
     """Group the rows of a split by user.
 
     Returns:
@@ -85,7 +85,7 @@ def group_by_user(
     return first[place], user_of_row
 
 
-def evenly_spaced(n: int, limit: int) -> Int[np.ndarray, "chosen"]:
+def evenly_spaced(n: int, limit: int) -> Int[np.ndarray, " chosen"]:
     """Numbers of `limit` of n rows, evenly spaced, ascending; all n if `limit` is 0 or larger than n.
 
     Splits are in time order, so their first rows are a few users of one day; evenly spaced rows cover all days.
@@ -93,7 +93,7 @@ def evenly_spaced(n: int, limit: int) -> Int[np.ndarray, "chosen"]:
     return np.arange(limit) * n // limit if 0 < limit < n else np.arange(n)
 
 
-def distinct_targets(queries: Queries, row_of_item: Int[np.ndarray, "items"]) -> Ragged:
+def distinct_targets(queries: Queries, row_of_item: Int[np.ndarray, " items"]) -> Ragged:
     """Targets of each query without repetitions of a catalogue row, oldest first."""
     targets = queries.targets
     query, n_rows = np.repeat(np.arange(len(queries)), targets.lengths), int(row_of_item.max()) + 1
@@ -121,7 +121,7 @@ def describe_targets(
     return described
 
 
-def _first_candidate(catalogue: CatalogueRows) -> Int[np.ndarray, "N"]:
+def _first_candidate(catalogue: CatalogueRows) -> Int[np.ndarray, " N"]:
     """First candidate item of each catalogue row; -1 if there is none."""
     first, offered = np.full(catalogue.count.size, -1), np.flatnonzero(catalogue.candidates)
     rows, place = np.unique(catalogue.row_of_item[offered], return_index=True)

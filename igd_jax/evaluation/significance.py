@@ -31,7 +31,7 @@ ROUNDING = 1e-12
 
 
 def resampled_means(
-    columns: Float[np.ndarray, "R X"], user: Shaped[np.ndarray, "R"], *, n_resamples: int = N_RESAMPLES, seed: int = 0
+    columns: Float[np.ndarray, "R X"], user: Shaped[np.ndarray, " R"], *, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> Float[np.ndarray, "X S"]:
     """Means of the columns over the rows of users drawn with replacement, the same users for all columns.
 
@@ -57,14 +57,14 @@ def resampled_means(
 
 
 def intervals(
-    columns: Mapping[str, Float[np.ndarray, "R"]], user: Shaped[np.ndarray, "R"]
+    columns: Mapping[str, Float[np.ndarray, " R"]], user: Shaped[np.ndarray, " R"]
 ) -> dict[str, tuple[float, float]]:
     """Interval of the mean of each column, by its name, over resampled users; see `resampled_means`."""
     samples = resampled_means(np.stack(list(columns.values()), axis=1), user)
     return {name: interval(of_one) for name, of_one in zip(columns, samples, strict=True)}
 
 
-def interval(samples: Float[np.ndarray, "S"], *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def interval(samples: Float[np.ndarray, " S"], *, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Percentile interval of the resampled values with the given coverage."""
     low, high = np.quantile(samples, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
@@ -78,12 +78,12 @@ class Corrected(NamedTuple):
       margin: half the width of the interval of each difference; all intervals hold together.
     """
 
-    p: Float[np.ndarray, "P"]
-    margin: Float[np.ndarray, "P"]
+    p: Float[np.ndarray, " P"]
+    margin: Float[np.ndarray, " P"]
 
 
 def corrected(
-    means: Float[np.ndarray, "X"],
+    means: Float[np.ndarray, " X"],
     samples: Float[np.ndarray, "X S"],
     pairs: Sequence[tuple[int, int]],
     *,

@@ -27,17 +27,17 @@ class TitleTokens:
       without: the same log-probability after the prompt without history.
     """
 
-    place: Int[np.ndarray, "n"]
-    gain: Float[np.ndarray, "n"]
-    forced: Bool[np.ndarray, "n"]
-    on_trie: Bool[np.ndarray, "n"]
-    left: Float[np.ndarray, "n"]
-    logp: Float[np.ndarray, "n"]
-    entropy: Float[np.ndarray, "n"]
-    without: Float[np.ndarray, "n"]
+    place: Int[np.ndarray, " n"]
+    gain: Float[np.ndarray, " n"]
+    forced: Bool[np.ndarray, " n"]
+    on_trie: Bool[np.ndarray, " n"]
+    left: Float[np.ndarray, " n"]
+    logp: Float[np.ndarray, " n"]
+    entropy: Float[np.ndarray, " n"]
+    without: Float[np.ndarray, " n"]
 
     @property
-    def is_ghost(self) -> Bool[np.ndarray, "n"]:
+    def is_ghost(self) -> Bool[np.ndarray, " n"]:
         """Whether the model gives the token a probability above `GHOST`."""
         return self.logp > np.log(GHOST)
 

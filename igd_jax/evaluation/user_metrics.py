@@ -22,8 +22,8 @@ from igd_jax.evaluation.metrics import CatalogueRows
 
 
 def user_metrics(
-    rank: Int[np.ndarray, "G"], user: Int[np.ndarray, "G"], ks: Sequence[int]
-) -> dict[str, Float[np.ndarray, "U"]]:
+    rank: Int[np.ndarray, " G"], user: Int[np.ndarray, " G"], ks: Sequence[int]
+) -> dict[str, Float[np.ndarray, " U"]]:
     """``recall@k`` and ``ndcg@k`` for each k, and ``mrr``: one value for each user that occurs, ascending.
 
     Args:
@@ -35,7 +35,7 @@ def user_metrics(
     discount = 1 / np.log2(np.arange(max(ks)) + 2.0)
     ideal = np.concatenate([np.zeros(1), np.cumsum(discount)])
 
-    def total(values: Float[np.ndarray, "G"]) -> Float[np.ndarray, "U"]:
+    def total(values: Float[np.ndarray, " G"]) -> Float[np.ndarray, " U"]:
         sums = np.zeros(size.size)
         np.add.at(sums, group, values)
         return sums
@@ -50,8 +50,8 @@ def user_metrics(
 
 
 def query_metrics(
-    protocol: str, rank: Int[np.ndarray, "G"], query: Int[np.ndarray, "G"], ks: Sequence[int]
-) -> dict[str, Float[np.ndarray, "Q"]]:
+    protocol: str, rank: Int[np.ndarray, " G"], query: Int[np.ndarray, " G"], ks: Sequence[int]
+) -> dict[str, Float[np.ndarray, " Q"]]:
     """`metrics.row_metrics` or `user_metrics`, as the protocol has it: one value for each query.
 
     Args:
@@ -71,7 +71,7 @@ def score_users(
     ks: Sequence[int],
     n_invalid: int,
     allowed: Sequence[Allowed | None] = (),
-) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, "U"]]]:
+) -> tuple[dict[str, Any], dict[str, Float[np.ndarray, " U"]]]:
     """Metrics of lists with several targets per user.
 
     Args:

@@ -110,7 +110,7 @@ def add_lists(found: Analysis, evaluated: Evaluated) -> None:
     found.figures.append(Figure("lists", "Popularity and diversity of lists", columns, drawn, "share, or index"))
 
 
-def first_tokens(catalog: Catalog, texts: Sequence[str] | None, tokenizer: Tokenizer) -> Int[np.ndarray, "N"]:
+def first_tokens(catalog: Catalog, texts: Sequence[str] | None, tokenizer: Tokenizer) -> Int[np.ndarray, " N"]:
     """The token with which each catalogue row begins, int32; -1 for a blank title.
 
     Of words it is that of the bare text: some quotes are a token alone, others one with letters, so in quoted titles

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 import pytest
-from tiny_run import tiny_config
+from tiny_run import sasrec_config, tiny_config
 
 pytest.importorskip("torch")
 
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks import common, decoding, decoding_inputs, decoding_ours, kills, memory, setrec, training
+from benchmarks import common, decoding, decoding_inputs, decoding_ours, kills, memory, sasrec, setrec, training
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.data.prepared import load
@@ -59,6 +59,14 @@ def test_one_pass_ranks_as_a_sort_of_all_titles_does(tiny: Path, tmp_path: Path)
     examples, groups = decoding_ours.choose_users(side.session, 8)
     with pytest.raises(InputError, match="scores differ"):
         setrec.check(side(examples, groups), setrec.rank_all(side, examples, groups[0]))
+
+
+@pytest.mark.slow
+def test_both_trainings_of_sasrec_rank_all_rows(tiny: Path, tmp_path: Path):
+    session = set_up(settings_from(sasrec_config(tiny)), Workdir(str(tmp_path)))
+    for side in sasrec.compare(session, n_epochs=1).values():
+        assert side["examples_per_second"] > 0
+        assert 0 <= side["hr@10"] < 1
 
 
 @pytest.mark.slow

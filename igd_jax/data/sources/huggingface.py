@@ -137,7 +137,7 @@ class _Events:
             rows = whole
         return rows
 
-    def finish(self, path: Path, notes: dict[str, str | int]) -> tuple[Interactions, Float64[np.ndarray, "events"]]:
+    def finish(self, path: Path, notes: dict[str, str | int]) -> tuple[Interactions, Float64[np.ndarray, " events"]]:
         """All events and their ratings, NaN if missing; raises `InputError` if there is no event."""
         if not len(self._items):
             raise InputError(f"none of the {self.n_rows:,} rows of {path} has a user, an item and a time")
@@ -159,8 +159,8 @@ class _Events:
 
 
 def _first_titles(
-    item: Int32[np.ndarray, "events"], title: Int32[np.ndarray, "events"], n_items: int
-) -> tuple[Int32[np.ndarray, "items"], int]:
+    item: Int32[np.ndarray, " events"], title: Int32[np.ndarray, " events"], n_items: int
+) -> tuple[Int32[np.ndarray, " items"], int]:
     """The first title of each item, -1 if it has none, and the number of items with several titles."""
     item, title = item[title >= 0], title[title >= 0]
     titled, first = np.unique(item, return_index=True)

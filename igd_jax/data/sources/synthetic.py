@@ -34,9 +34,9 @@ class Shop(NamedTuple):
     """
 
     titles: list[str]
-    genre: Int[np.ndarray, "lines"]
-    first_item: Int[np.ndarray, "lines"]
-    volumes: Int[np.ndarray, "lines"]
+    genre: Int[np.ndarray, " lines"]
+    first_item: Int[np.ndarray, " lines"]
+    volumes: Int[np.ndarray, " lines"]
 
 
 # fmt: off
@@ -134,7 +134,7 @@ def _stock(rng: np.random.Generator, n_items: int) -> Shop:
     raise InputError(f"there are names for {len(titles):,} items only; ask for fewer than {n_items:,}")
 
 
-def _cumulated_popularity(genre: Int[np.ndarray, "lines"]) -> Float[np.ndarray, "lines"]:
+def _cumulated_popularity(genre: Int[np.ndarray, " lines"]) -> Float[np.ndarray, " lines"]:
     """Cumulative Zipf popularity of the lines within their genre, from the number of the genre to that plus one."""
     rank = np.arange(len(genre)) - np.searchsorted(genre, genre) + 1
     weight = rank**-_ZIPF_EXPONENT
@@ -143,7 +143,7 @@ def _cumulated_popularity(genre: Int[np.ndarray, "lines"]) -> Float[np.ndarray, 
     return genre + (np.cumsum(weight) - before[genre]) / total[genre]
 
 
-def _walk(rng: np.random.Generator, shop: Shop, events_of: Int[np.ndarray, "users"]) -> Int[np.ndarray, "events"]:
+def _walk(rng: np.random.Generator, shop: Shop, events_of: Int[np.ndarray, " users"]) -> Int[np.ndarray, " events"]:
     """The items that each user takes, grouped by user; all users are simulated in parallel."""
     n_users, n_lines, n_genres = len(events_of), len(shop.genre), int(shop.genre[-1]) + 1
     popularity = _cumulated_popularity(shop.genre)
@@ -163,7 +163,7 @@ def _walk(rng: np.random.Generator, shop: Shop, events_of: Int[np.ndarray, "user
     return np.stack(taken, axis=1)[is_event].astype(np.int32)
 
 
-def _times(rng: np.random.Generator, user: Int[np.ndarray, "events"], n_users: int) -> Int[np.ndarray, "events"]:
+def _times(rng: np.random.Generator, user: Int[np.ndarray, " events"], n_users: int) -> Int[np.ndarray, " events"]:
     """Ascending timestamps of the events of each user, within that user's part of the year."""
     first = 0.75 * rng.random(n_users)
     span = (1 - first) * rng.uniform(0.2, 1.0, n_users)
