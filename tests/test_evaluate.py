@@ -226,6 +226,12 @@ def test_lists_do_not_depend_on_targets_and_histories_that_are_cut_are_counted(t
     assert lists[0] == lists[1]
 
 
+def test_a_run_ranks_after_longer_and_shorter_prompts_than_it_was_trained_on(evaluate, plain, capsys):
+    shorter, _ = evaluate("shorter", {"data.max_length": 47})
+    assert "without their oldest items: over 47 tokens in the prompt" in capsys.readouterr().out
+    assert [line["ranked"] for line in shorter] != [line["ranked"] for line in plain[0]]
+
+
 # ------------------------------------------------------------------------------------------------------ what is refused
 @pytest.mark.parametrize(
     ("ks", "message"),
