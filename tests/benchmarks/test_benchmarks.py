@@ -10,7 +10,18 @@ pytest.importorskip("torch")
 import torch
 from transformers import AutoModelForCausalLM
 
-from benchmarks import common, decoding, decoding_inputs, decoding_ours, kills, memory, sasrec, setrec, training
+from benchmarks import (
+    common,
+    decoding,
+    decoding_inputs,
+    decoding_ours,
+    kills,
+    memory,
+    precision,
+    sasrec,
+    setrec,
+    training,
+)
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.data.prepared import load
@@ -67,6 +78,27 @@ def test_both_trainings_of_sasrec_rank_all_rows(tiny: Path, tmp_path: Path):
     for side in sasrec.compare(session, n_epochs=1).values():
         assert side["examples_per_second"] > 0
         assert 0 <= side["hr@10"] < 1
+
+
+@pytest.mark.slow
+def test_fewer_bits_are_told_beside_float32(tiny: Path, tmp_path: Path):
+    pytest.importorskip("qwix")
+    base = tiny_config(tiny, precision.ADAPTERS)
+    exact, nf4 = (precision.measure(base, tmp_path, name, steps=2, seeds=1) for name in ("float32", "nf4"))
+    assert exact["bytes_per_weight"] == 4
+    assert 0.5 + 4 / 64 < nf4["bytes_per_weight"] < 0.5 + 4 / 32  # a scale for each 32 or 64 inputs
+    assert (exact["titles_of_float32_kept"], exact["score_difference_nats"]) == (1, 0)
+    assert nf4["score_difference_nats"] > 1e-3
+    assert nf4["tuned_valid_loss"] != exact["tuned_valid_loss"]
+
+
+def test_lists_beside_those_of_float32():
+    exact = [{"a": -1.0, "b": -2.0}, {"c": -1.0, "d": -3.0}]
+    assert precision.beside([{"b": -2.5, "e": -3.0}, {"c": -1.25, "d": -3.0}], exact) == {
+        "titles_of_float32_kept": 0.75,
+        "first_titles_kept": 0.5,
+        "score_difference_nats": 0.25,
+    }
 
 
 @pytest.mark.slow
