@@ -18,6 +18,7 @@ from igd_jax.models.dropout import at_site, path_keys, token_keys
 from igd_jax.models.layers import (
     MLP,
     Attention,
+    Linear,
     RMSNorm,
     Rotation,
     look_up,
@@ -166,6 +167,17 @@ class Decoder(nnx.Module):
         hidden = keep_rows(hidden.astype(self.dtype))
         hidden, (key, value) = jax.lax.scan(recomputing(run_layer, self.remat), hidden, layers)
         return self.norm(hidden), KVCache(key, value)
+
+    def round_weights(self) -> None:
+        """Keep in the dtype of the computation what calls round to it: linear maps, embedding and head.
+
+        Results are the same bits. A compiled search would otherwise hold both, and round anew whenever it is called.
+        """
+        maps = [module.kernel for _, module in nnx.iter_modules(self) if isinstance(module, Linear)]
+        for variable in (self.embed, self.head, *maps):
+            value = None if variable is None else variable.get_value()
+            if isinstance(value, jax.Array) and value.dtype.itemsize > self.dtype.itemsize:
+                variable.set_value(value.astype(self.dtype))
 
     def read_shared(self, ids: Int[Array, " P"]) -> KVCache:
         """Keys and values [L 1 G P H] of ids that prompts begin with."""

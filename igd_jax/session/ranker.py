@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax import nnx
 from jaxtyping import Bool, Int
 
 from igd_jax.core.allowed import Allowed
@@ -29,6 +30,7 @@ from igd_jax.decoding.queue import Reader, recommend_all
 from igd_jax.evaluation.predictions import Result
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods.base import DecodeOptions
+from igd_jax.models.decoder import Decoder
 from igd_jax.models.sharding_rules import placed
 from igd_jax.session.batch import make_batch
 from igd_jax.session.histories import Histories
@@ -53,7 +55,7 @@ class Ranker:
     Attributes:
       session: the run.
       index: items, with the candidates of decoding.
-      trained: model with its weights, and what they were made from.
+      trained: model with its weights, in the dtype of the computation, and what they were made from.
       engine: engine that ranks.
       n_read: number of users of the last `rank` whose lists an earlier start had found.
     """
@@ -61,6 +63,9 @@ class Ranker:
     def __init__(self, session: Session, workdir: Workdir, *, trained: Trained | None = None):
         self.session, self.index = session, session.decode_index
         self.trained = trained_model(session, workdir, session.context(self.index), known=trained)
+        for _, module in nnx.iter_modules(self.trained.model):
+            if isinstance(module, Decoder):
+                module.round_weights()
         options = decode_options(session.settings.decode, self.index)
         self.engine, self._read = engine_of(session, self.index, self.trained.model, options), Reader()
         self.n_read, self._compilations = 0, Compilations()
