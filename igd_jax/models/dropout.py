@@ -4,9 +4,11 @@ A row's seed becomes a key per row or per token, a place in the model folds its 
 for what it stands for. Without keys, or at rate 0, nothing is drawn and the program has no trace of dropout.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int, Key, UInt16
 
 
 def row_keys(seed: Int[Array, " B"] | None) -> Key[Array, " B"] | None:
@@ -80,10 +82,16 @@ def drop(x: Float[Array, "*n_rest"], keys: Key[Array, "*n"] | None, *, rate: flo
     Args:
       x: numbers; their first axes are those of `keys`.
       keys: ``x[i]`` is drawn from ``keys[i]`` only; None changes nothing.
-      rate: probability, from 0 to below 1; 0 changes nothing.
+      rate: probability, from 0 to below 1, rounded to a multiple of 2^-16; 0 changes nothing.
     """
     if keys is None or rate == 0.0:
         return x
-    shape = x.shape[keys.ndim :]
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, shape))(keys.reshape(-1)).reshape(x.shape)
+    n, dropped = math.prod(x.shape[keys.ndim :]), jnp.uint16(min(round(rate * 2**16), 2**16 - 1))
+    keep = jax.vmap(lambda key: _draws(key, n) >= dropped)(keys.reshape(-1)).reshape(x.shape)
     return jnp.where(keep, x / (1.0 - rate), 0.0)
+
+
+def _draws(key: Key[Array, ""], n: int) -> UInt16[Array, " n"]:
+    """Numbers below 2^16, two of each word: the words are most of what dropout costs."""
+    words = jax.random.bits(key, (math.ceil(n / 2),))
+    return jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(-1)[:n]

@@ -17,6 +17,17 @@ def test_the_given_share_becomes_zero_and_the_mean_stays():
     np.testing.assert_allclose((found == 0).mean(axis=1), 0.25, atol=0.03)
 
 
+def test_rates_near_the_ends_and_odd_numbers_of_draws():
+    keys = row_keys(jnp.arange(3))
+    assert (drop(jnp.ones((3, 501)), keys, rate=1e-7) != 0).all()
+    found = np.asarray(drop(jnp.ones((3, 50_001)), keys, rate=1 - 1e-7)) != 0
+    assert found.mean() < 1e-3
+    found = np.asarray(drop(jnp.ones((3, 50_001)), keys, rate=0.05)) == 0
+    np.testing.assert_allclose([found[:, ::2].mean(), found[:, 1::2].mean()], 0.05, atol=0.004)  # each half of a word
+    both = (found[:, :-1:2] & found[:, 1::2]).mean()
+    np.testing.assert_allclose(both, 0.05**2, atol=0.001)
+
+
 def test_without_seeds_there_is_no_trace_of_dropout_and_at_rate_zero_nothing_is_drawn():
     assert not jax.make_jaxpr(lambda x: drop(x, at_site(token_keys(None, ALL), 3), rate=0.5))(ONES).eqns
     assert drop(ONES, row_keys(SEED), rate=0.0) is ONES
