@@ -42,18 +42,18 @@ ROOM = 16
 """Slots per beam of the first tables, enough for titles of some 15 tokens; they do not affect results."""
 
 
-def budget_of(budget: int, *, batch_size: int, platform: str) -> dict[str, Any]:
+def budget_of(budget: int, *, n_rows: int, platform: str) -> dict[str, Any]:
     """Sizes of a call, as arguments of `Jump`.
 
     Args:
       budget: tokens per row and call, up to which calls are filled by prospect; 0 = no more than needed; -1 = as many
         as an accelerator computes in the time of reading its weights, so that calls of few rows are filled, and of many
         rows, chains are read in pieces; on a CPU, `ON_CPU`.
-      batch_size: number of rows.
+      n_rows: number of rows that a device has.
       platform: of the devices that run it, which need not be those of this process: "cpu", "gpu" or "tpu".
     """
     if budget < 0:
-        n_tokens = ON_CPU if platform == "cpu" else max(FEWEST, min(MOST, RIDGE // batch_size))
+        n_tokens = ON_CPU if platform == "cpu" else max(FEWEST, min(MOST, RIDGE // n_rows))
         return {"n_tokens": n_tokens, "fill": n_tokens}
     return {"n_tokens": max(budget, WIDTH), "fill": budget}
 

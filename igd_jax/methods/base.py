@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.sharding import rows_per_device
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.data.prompts import Prompts
 from igd_jax.data.tokenizer import Tokenizer
@@ -278,5 +279,5 @@ def search_engine(
     if options.search == STEPWISE:
         return Stepwise(**search)
     platform = context.mesh.devices.flat[0].platform
-    budget = budget_of(options.budget, batch_size=options.batch_size, platform=platform)
+    budget = budget_of(options.budget, n_rows=rows_per_device(options.batch_size, context.mesh), platform=platform)
     return Jump(**search, **budget, chains=chains_of(index.trie, index.catalog.counts))

@@ -19,13 +19,14 @@ from igd_jax.core.fingerprint import fingerprint, version_of
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress
 from igd_jax.core.map_rows import in_groups, in_order, pad_rows
-from igd_jax.core.sharding import row_shards
+from igd_jax.core.sharding import row_shards, rows_per_device
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
 from igd_jax.data.batches import by_length, n_shapes, prompt_room
 from igd_jax.data.collaborative import Collaborative
 from igd_jax.data.examples import Examples
 from igd_jax.data.prepared import Rows
 from igd_jax.decoding.engine import Engine
+from igd_jax.decoding.jump import Jump, budget_of
 from igd_jax.decoding.queue import Reader, recommend_all
 from igd_jax.evaluation.predictions import Result
 from igd_jax.items.index import ItemIndex
@@ -94,7 +95,7 @@ class Ranker:
           Lists as NumPy arrays.
         """
         mesh, size = self.session.mesh, self._batch_size(len(examples))
-        engine = self.engine if engine is None else engine
+        engine = self._for_batches(size) if engine is None else engine
         width = prompt_room(examples)  # of these examples only, so that answers do not depend on earlier requests
         batch_of = partial(
             self.batch,
@@ -217,6 +218,14 @@ class Ranker:
         parts = row_shards(self.session.mesh)
         needed = parts * power_of_two(-(-n_rows // parts))
         return min(self.session.settings.decode.batch_size, needed)
+
+    def _for_batches(self, size: int) -> Engine:
+        """The engine for batches of a size: where a device has few rows, it reads more tokens of each in a call."""
+        if not isinstance(self.engine, Jump):
+            return self.engine
+        mesh, budget = self.session.mesh, self.session.settings.decode.budget
+        platform = mesh.devices.flat[0].platform
+        return replace(self.engine, **budget_of(budget, n_rows=rows_per_device(size, mesh), platform=platform))
 
     def _result(self, row: int, score: float) -> Result:
         index, ids = self.index, self.session.prepared.item_ids

@@ -186,8 +186,8 @@ def test_a_network_finds_what_it_finds_token_by_token(kind):
 
 
 @pytest.mark.parametrize(
-    ("platform", "batch_size", "expected"), [("cpu", 1, ON_CPU), ("gpu", 1, 128), ("gpu", 4, 64), ("tpu", 64, FEWEST)]
+    ("platform", "n_rows", "expected"), [("cpu", 1, ON_CPU), ("gpu", 1, 128), ("gpu", 4, 64), ("tpu", 64, FEWEST)]
 )
-def test_the_budget_goes_by_batch_and_the_devices_that_run_it(platform, batch_size, expected):
-    budget = budget_of(-1, batch_size=batch_size, platform=platform)
+def test_the_budget_goes_by_batch_and_the_devices_that_run_it(platform, n_rows, expected):
+    budget = budget_of(-1, n_rows=n_rows, platform=platform)
     assert budget == {"n_tokens": expected, "fill": expected}

@@ -45,3 +45,12 @@ def test_float32_weights_are_rounded_once_where_bfloat16_is_computed_with(tiny, 
     engine = engine_of(session, session.index, as_given, decode_options(session.settings.decode, session.index))
     rounded, expected = ranker.rank(examples), ranker.rank(examples, engine=engine)
     jax.tree.map(np.testing.assert_array_equal, rounded, expected)
+
+
+def test_a_call_is_sized_for_the_rows_that_are_asked_for(trained, monkeypatch):
+    ranker, sizes = Recommender.load(trained), []
+    monkeypatch.setattr("igd_jax.session.ranker.budget_of", lambda budget, n_rows, platform: sizes.append(n_rows) or {})
+    test = ranker.session.rows("test")
+    for n_rows in (1, 3, len(test)):
+        ranker.rank(ranker.examples(test.take(np.arange(n_rows))))
+    assert sizes == [1, 4, ranker.session.settings.decode.batch_size]
