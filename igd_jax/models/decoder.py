@@ -1,7 +1,7 @@
 """One decoder-only transformer for Qwen2, Qwen2.5, Qwen3 and Llama 3; its layers are stacked and scanned."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -149,17 +149,13 @@ class Decoder(nnx.Module):
           Values of a token that sees nothing, not even itself, are finite but arbitrary.
         """
         hidden = look_up(self.embed[...], inputs) if jnp.issubdtype(inputs.dtype, jnp.integer) else inputs
-        rotation, mask, in_order = rotation_of(positions, self.config), mask_of(visible), is_in_order(visible)
-        graph, weights = nnx.split(self.layers)
+        seen, (graph, weights) = self._seen(positions, visible), nnx.split(self.layers)
 
         def run_layer(hidden, layer):
             layer_weights, cached, number = layer
-            blocks = [KeyBlock(key, value, seen) for (key, value), (_, seen) in zip(cached, past, strict=True)]
+            blocks = [KeyBlock(key, value, is_seen) for (key, value), (_, is_seen) in zip(cached, past, strict=True)]
             own = None if number is None else at_site(keys, number)
-            layer = nnx.merge(graph, layer_weights)
-            hidden, new = layer(
-                hidden, rotation=rotation, mask=mask, past=blocks, in_order=in_order, keys=own, attention=self.attention
-            )
+            hidden, new = nnx.merge(graph, layer_weights)(hidden, past=blocks, keys=own, **seen)
             return keep_rows(hidden), new
 
         numbers = None if keys is None else jnp.arange(self.config.num_layers)
@@ -174,8 +170,9 @@ class Decoder(nnx.Module):
         Results are the same bits. A compiled search would otherwise hold both, and round anew whenever it is called.
         """
         maps = [module.kernel for _, module in nnx.iter_modules(self) if isinstance(module, Linear)]
-        for variable in (self.embed, self.head, *maps):
-            value = None if variable is None else variable.get_value()
+        tables = [self.embed] if self.head is None else [self.embed, self.head]
+        for variable in [*tables, *maps]:
+            value = variable.get_value()
             if isinstance(value, jax.Array) and value.dtype.itemsize > self.dtype.itemsize:
                 variable.set_value(value.astype(self.dtype))
 
@@ -186,10 +183,16 @@ class Decoder(nnx.Module):
 
     def prefill(self, batch: TextBatch, shared: KVCache | None = None) -> Prefix:
         """Read the prompts; their padding is on the left, so the last column predicts the first token."""
-        seen = Seen.of_rows(batch, batch.prompt_mask)
-        hidden, kv = self._after_shared(batch.shared_prefix, batch.prompt, seen, shared=shared)
-        n_shared = len(batch.shared_prefix)
-        mask = jnp.pad(batch.prompt_mask, ((0, 0), (n_shared, 0)), constant_values=True)
+        ids, tokens, seen = batch.shared_prefix, batch.prompt, Seen.of_rows(batch, batch.prompt_mask)
+        past: list[Past] = []
+        if len(ids):
+            shared = self.read_shared(ids) if shared is None else shared
+            of_all = jax.tree.map(lambda x: jnp.broadcast_to(x, (x.shape[0], len(tokens), *x.shape[2:])), shared)
+            past = [(of_all, jnp.ones((*tokens.shape, len(ids)), bool))]
+        hidden, kv = self(tokens, positions=seen.positions, visible=seen.visible, past=past)
+        if past:
+            kv = jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=3), past[0][0], kv)
+        mask = jnp.pad(batch.prompt_mask, ((0, 0), (len(ids), 0)), constant_values=True)
         return Prefix(kv, mask, length=mask.sum(axis=1, dtype=jnp.int32), hidden=hidden[:, -1])
 
     def extend(
@@ -216,13 +219,13 @@ class Decoder(nnx.Module):
             seen = Seen.of_packs(batch.pack_trees)
             keys = path_keys(batch.seed, seen.positions) if self.dropout else None
             assert keys is None or not len(batch.shared_prefix), "a shared prefix is read without dropout"
-            hidden, _ = self._after_shared(batch.shared_prefix, batch.prompt, seen, keys=keys)
+            hidden = self._states_after_shared(batch.shared_prefix, batch.prompt, seen, keys=keys)
             return pick(hidden.reshape(len(batch.before), -1, hidden.shape[-1]), batch.before)
         tokens = jnp.concatenate([batch.prompt, batch.target], axis=1)
         valid = jnp.concatenate([batch.prompt_mask, batch.target_mask], axis=1)
         shared = batch.shared_prefix
         if batch.seed is None or not self.dropout:
-            hidden, _ = self._after_shared(shared, tokens, Seen.of_rows(batch, valid))
+            hidden = self._states_after_shared(shared, tokens, Seen.of_rows(batch, valid))
             return pick(hidden, batch.before)
         # Each row draws for itself, also for the tokens of the prefix, which are therefore not shared.
         tokens = jnp.concatenate([jnp.broadcast_to(shared[None], (len(tokens), len(shared))), tokens], axis=1)
@@ -235,32 +238,37 @@ class Decoder(nnx.Module):
         """Keys of dropout for the tokens of rows; None without seeds, and for a model without dropout."""
         return token_keys(seed, valid) if self.dropout else None
 
-    def _after_shared(
-        self,
-        ids: Int[Array, " P"],
-        tokens: Int[Array, "B T"],
-        seen: Seen,
-        *,
-        keys: Key[Array, "B T"] | None = None,
-        shared: KVCache | None = None,
-    ) -> tuple[Float[Array, "B T D"], KVCache]:
-        """Run tokens after ids that all rows share, which are read once, or have been: `shared`.
+    def _seen(self, positions: Int[Array, "B T"], visible: Visibility) -> dict[str, Any]:
+        """What layers are told of the positions of tokens, and of what these see of each other."""
+        rotation, mask, in_order = rotation_of(positions, self.config), mask_of(visible), is_in_order(visible)
+        return {"rotation": rotation, "mask": mask, "in_order": in_order, "attention": self.attention}
 
-        Returns:
-          Hidden states of `tokens`, and keys and values of both together [L B G P+T H].
+    def _states_after_shared(
+        self, ids: Int[Array, " P"], tokens: Int[Array, "B T"], seen: Seen, *, keys: Key[Array, "B T"] | None = None
+    ) -> Float[Array, "B T D"]:
+        """Hidden states of `tokens` after ids that all rows share, which are read once.
+
+        Each layer reads both, so that training has one gradient of the layers to hold; a pass of its own would have
+        another.
         """
         if len(ids) == 0:
-            return self(tokens, positions=seen.positions, visible=seen.visible, keys=keys)
-        kv = self.read_shared(ids) if shared is None else shared
-        past = jax.tree.map(lambda x: jnp.broadcast_to(x, (x.shape[0], len(tokens), *x.shape[2:])), kv)
-        hidden, new = self(
-            tokens,
-            positions=seen.positions,
-            visible=seen.visible,
-            past=[(past, jnp.broadcast_to(seen.follows[..., None], (*tokens.shape, len(ids))))],
-            keys=keys,
-        )
-        return hidden, jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=3), past, new)
+            return self(tokens, positions=seen.positions, visible=seen.visible, keys=keys)[0]
+        whole = jnp.ones((1, len(ids)), bool)
+        seen_by_shared, seen_by_rows = self._seen(positions_of(whole), Causal(whole)), self._seen(*seen[:2])
+        follows = jnp.broadcast_to(seen.follows[..., None], (*tokens.shape, len(ids)))
+        graph, weights = nnx.split(self.layers)
+
+        def run_layer(hidden, layer_weights):
+            layer = nnx.merge(graph, layer_weights)
+            # If XLA of jax 0.10 may merge the two calls, it is wrong on CPUs at some shapes: test_shared_prefix.py.
+            of_shared, kv = jax.lax.optimization_barrier(layer(hidden[0], past=[], **seen_by_shared))
+            key, value = (jnp.broadcast_to(x, (len(tokens), *x.shape[1:])) for x in kv)
+            of_rows, _ = layer(hidden[1], past=[KeyBlock(key, value, follows)], **seen_by_rows)
+            return (of_shared, keep_rows(of_rows)), None
+
+        both = [look_up(self.embed[...], each).astype(self.dtype) for each in (ids[None], tokens)]
+        (_, hidden), _ = jax.lax.scan(recomputing(run_layer, self.remat), (both[0], keep_rows(both[1])), weights)
+        return self.norm(hidden)
 
     def logits(self, hidden: Float[Array, "... D"]) -> Float[Array, "... V"]:
         """Float32 logits over the vocabulary from hidden states after the final norm."""
