@@ -21,7 +21,7 @@ from igd_jax.session.explaining import explanation
 from igd_jax.session.exported import exported_config, exported_session, is_exported
 from igd_jax.session.given_lists import list_scores, search_of
 from igd_jax.session.ranker import Ranker
-from igd_jax.session.requests import Request, Resolved, read_request
+from igd_jax.session.requests import Request, Resolved, read_request, requests_in
 from igd_jax.session.results import Answer, Explanation
 from igd_jax.session.session import set_up_to_decode
 from igd_jax.session.token_statistics import token_statistics
@@ -31,6 +31,8 @@ from igd_jax.training.mesh import put_batch
 
 OneRequest: TypeAlias = Request | Mapping[str, Any]
 """A request, or a mapping with the fields of `Request`."""
+OneOfMany: TypeAlias = OneRequest | list[str] | tuple[str, ...]
+"""One of several requests: also a history alone, which may be any iterable of texts."""
 
 
 class Recommender(Ranker):
@@ -66,12 +68,12 @@ class Recommender(Ranker):
 
     @overload
     def recommend(
-        self, asked: Iterable[OneRequest], *, k: int | None = None, exclude_history: bool | None = None
+        self, asked: Iterable[OneOfMany], *, k: int | None = None, exclude_history: bool | None = None
     ) -> list[Answer]: ...
 
     def recommend(
         self,
-        asked: Iterable[str] | OneRequest | Iterable[OneRequest],
+        asked: Any,  # as above; what is something else is told in one line
         *,
         k: int | None = None,
         exclude_history: bool | None = None,
@@ -79,9 +81,10 @@ class Recommender(Ranker):
         """Recommend the next items after one history, or after many.
 
         Args:
-          asked: a history, titles or item ids, oldest first; or a request, which can say more; or several requests,
-            which are answered together, in the given order. An empty list is taken for no requests; an empty history
-            is an error only in a request, ``{"history": []}``.
+          asked: a history, titles or item ids, oldest first; or a request, which can say more; or several of either,
+            which are answered together, in the given order. Lists, tuples, arrays and columns of pandas will do. An
+            empty one is taken for no requests; an empty history is an error among several, ``[[]]``, or in a request,
+            ``{"history": []}``.
           k: length of the lists, at most `config.decode.top_k`, which is the default.
           exclude_history: whether items of the history are left out, unless a request says so itself; None =
             `config.decode.exclude_history`, which is False by default: what the user has may be recommended again.
@@ -92,11 +95,7 @@ class Recommender(Ranker):
         Raises:
           InputError: a request cannot be answered, or k exceeds `config.decode.top_k`.
         """
-        if isinstance(asked, str) or not isinstance(asked, Request | Iterable):
-            raise InputError(f"the history is {asked!r}; expected a list of titles or item ids, oldest first")
-        requests: list[Any] = [asked] if (is_one := isinstance(asked, Request | Mapping)) else list(asked)
-        if requests and all(isinstance(each, str) for each in requests):
-            requests, is_one = [{"history": requests}], True
+        requests, is_one = requests_in(asked)
         resolved = []
         for number, each in enumerate(requests, start=1):
             try:

@@ -41,6 +41,31 @@ class Request:
     score: tuple[str, ...] | None = None
 
 
+def requests_in(asked: Any) -> tuple[list[Any], bool]:
+    """The requests in what a recommender was asked, unread, and whether it was asked for a single one.
+
+    Args:
+      asked: a history or a request; or several of either, in any iterable. An empty one has no requests.
+
+    Raises:
+      InputError: it is none of these.
+    """
+    if isinstance(asked, Request | Mapping):
+        return [asked], True
+    if not _is_listed(asked):
+        raise InputError(f"the history is {shown(asked)}; expected a list of titles or item ids, oldest first")
+    given = list(asked)
+    if given and not any(isinstance(each, Request) or _is_listed(each) for each in given):
+        return [{"history": given}], True
+    is_history = [_is_listed(each) and not isinstance(each, Mapping) for each in given]
+    return [{"history": list(each)} if listed else each for each, listed in zip(given, is_history, strict=True)], False
+
+
+def _is_listed(value: Any) -> bool:
+    """Whether a value has entries, unlike a text."""
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes)
+
+
 def read_request(value: Any) -> Request:
     """Check a request, or a JSON object with its fields.
 
@@ -70,8 +95,13 @@ def read_request(value: Any) -> Request:
 
 def check_names_of_items(what: str, value: Any) -> None:
     """Raise `InputError` unless a value is a list of texts, which may be titles or item ids."""
-    if not isinstance(value, list | tuple) or not all(map(is_writable, value)):
+    if not isinstance(value, list | tuple):
         raise InputError(f"{what} is {shown(value)}; expected a list of titles or item ids")
+    for place, name in enumerate(value):
+        if not is_writable(name):
+            is_number = isinstance(name, int | np.integer) and not isinstance(name, bool)
+            fix = f'; give "{shown(int(name))}"' if is_number else ""
+            raise InputError(f"{what}[{place}] is {shown(name)}; expected a title or an item id, which are texts{fix}")
 
 
 @dataclass(frozen=True)

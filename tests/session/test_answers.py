@@ -118,7 +118,7 @@ BAD = {
     '["A"]': "a request is ['A']; expected an object",
     "{}": "a request has no history",
     '{"history": ["A"], "id": 3}': "id is 3; expected a text",
-    '{"history": ["\\ud800"]}': "history is ['\\ud800']; expected a list",
+    '{"history": ["\\ud800"]}': "history[0] is '\\ud800'; expected a title or an item id",
     "[" * 100_000: "recursion",
     "1" * 5000: "limit",
 }

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import tiny_run
 from tiny_run import ITEM_IDS, TITLES
@@ -23,7 +24,7 @@ from igd_jax.decoding.engine import start
 from igd_jax.decoding.jump import Jump
 from igd_jax.evaluate import evaluate
 from igd_jax.evaluation.predictions import read_predictions
-from igd_jax.session.requests import ItemNames, Request
+from igd_jax.session.requests import ItemNames, Request, requests_in
 from igd_jax.session.session import set_up_to_decode
 
 HISTORY = TITLES[4:6]
@@ -101,6 +102,40 @@ def test_a_history_or_a_request_has_one_answer(recommender):
         recommender.recommend(["Title A", {"history": HISTORY}])
     with pytest.raises(InputError, match=r"^a request has no history"):
         recommender.recommend({"history": []})
+
+
+def test_many_histories_are_lists_of_lists_or_a_column_of_them(recommender):
+    histories = [HISTORY, TITLES[:2]]
+    column = pandas.DataFrame({"bought": histories})["bought"]
+    for asked in (histories, tuple(map(tuple, histories)), column, np.array(histories), map(iter, histories)):
+        assert requests_in(asked) == ([{"history": HISTORY}, {"history": TITLES[:2]}], False)
+    assert requests_in([HISTORY, request := Request(("A",))]) == ([{"history": HISTORY}, request], False)
+    expected = _ask(recommender, {"history": HISTORY}, {"history": TITLES[:2]})
+    assert recommender.recommend([*histories, *[HISTORY] * 6])[:2] == expected
+    for asked, number in (([HISTORY, []], 2), ([[]], 1)):
+        with pytest.raises(InputError, match=rf"^request {number}: a request has no history"):
+            recommender.recommend(asked)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ([1, 2], 'history[0] is 1; expected a title or an item id, which are texts; give "1"'),
+        (["i1", 2], 'history[1] is 2; expected a title or an item id, which are texts; give "2"'),
+        (np.array([7]), 'history[0] is np.int64(7); expected a title or an item id, which are texts; give "7"'),
+        (["i1", None], "history[1] is None; expected a title or an item id, which are texts"),
+        (["i1", True], "history[1] is True; expected a title or an item id, which are texts"),
+        ([b"i1"], "history[0] is b'i1'; expected a title or an item id, which are texts"),
+        ([10**5000], "history[0] is a number of 16,610 bits; expected a title or an item id, which are texts; give"),
+        ([["i1"], [2]], 'request 2: history[0] is 2; expected a title or an item id, which are texts; give "2"'),
+        ([["i1"], "i2"], "request 2: a request is 'i2'; expected an object such as"),
+        ([["i1"], float("nan")], "request 2: a request is nan; expected an object such as"),
+        (b"i1", "the history is b'i1'; expected a list of titles or item ids, oldest first"),
+    ],
+)
+def test_what_is_no_text_is_named_by_its_place(recommender, asked, message):
+    with pytest.raises(InputError, match=f"^{re.escape(message)}"):
+        recommender.recommend(asked)
 
 
 def test_a_file_is_answered_as_its_requests_are(recommender, tmp_path):
@@ -201,8 +236,8 @@ def test_candidates_without_the_history(recommender):
         ({}, "a request has no history; name at least one title or item id, oldest first"),
         ({"history": []}, "a request has no history"),
         ({"history": "Title A"}, "history is 'Title A'; expected a list of titles or item ids"),
-        ({"history": ["A", 3]}, r"history is \['A', 3\]; expected a list of titles"),
-        ({"history": ["half \ud800"]}, r"history is \['half .ud800'\]; expected a list"),
+        ({"history": ["A", 3]}, r"history\[1\] is 3; expected a title or an item id, which are texts; give \"3\""),
+        ({"history": ["half \ud800"]}, r"history\[0\] is 'half .ud800'; expected a title or an item id"),
         ({"history": ["A"], "hsitory": []}, "a request has the field 'hsitory'; expected history, id, candidates, "),
         ({"history": ["A"], "id": 7}, "id is 7; expected a text"),
         ({"history": ["A"], "id": "\udfff"}, "id is '.udfff'; expected a text"),
