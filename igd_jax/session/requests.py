@@ -28,14 +28,14 @@ class Request:
 
     Attributes:
       history: titles or item ids, oldest first.
-      id: name of the request, repeated in its answer.
+      id: name of the request, a text or a whole number, repeated in its answer.
       candidates: titles or item ids that may be recommended; None = all candidates of the run.
       exclude_history: whether items of the history are left out; None = `config.decode.exclude_history`.
       score: titles or item ids whose scores are the answer, in this order; None = a list is recommended.
     """
 
     history: tuple[str, ...]
-    id: str | None = None
+    id: str | int | np.integer | None = None
     candidates: tuple[str, ...] | None = None
     exclude_history: bool | None = None
     score: tuple[str, ...] | None = None
@@ -66,6 +66,11 @@ def _is_listed(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, str | bytes)
 
 
+def _is_whole(value: Any) -> bool:
+    """Whether a value is a whole number; true and false are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def read_request(value: Any) -> Request:
     """Check a request, or a JSON object with its fields.
 
@@ -77,11 +82,12 @@ def read_request(value: Any) -> Request:
     if not isinstance(value, Mapping):
         raise InputError(f'a request is {shown(value)}; expected an object such as {{"history": ["Title A"]}}')
     known = [field.name for field in fields(Request)]
-    if unknown := sorted(set(value) - set(known)):
-        raise InputError(f"a request has the field {shown(unknown[0])}; expected {', '.join(known)}")
+    if unknown := sorted(map(str, set(value) - set(known))):
+        message = f"a request has the field {shown(unknown[0])}; expected {', '.join(known)}"
+        raise UnknownNameError(message, unknown[0], known)
     given = {name: each for name, each in value.items() if each is not None}
-    if "id" in given and not is_writable(given["id"]):
-        raise InputError(f"id is {shown(given['id'])}; expected a text")
+    if "id" in given and not (is_writable(given["id"]) or _is_whole(given["id"])):
+        raise InputError(f"id is {shown(given['id'])}; expected a text or a whole number")
     if not isinstance(given.get("exclude_history", False), bool):
         raise InputError(f"exclude_history is {shown(given['exclude_history'])}; expected true or false")
     for name in LISTS:
@@ -99,8 +105,7 @@ def check_names_of_items(what: str, value: Any) -> None:
         raise InputError(f"{what} is {shown(value)}; expected a list of titles or item ids")
     for place, name in enumerate(value):
         if not is_writable(name):
-            is_number = isinstance(name, int | np.integer) and not isinstance(name, bool)
-            fix = f'; give "{shown(int(name))}"' if is_number else ""
+            fix = f'; give "{shown(int(name))}"' if _is_whole(name) else ""
             raise InputError(f"{what}[{place}] is {shown(name)}; expected a title or an item id, which are texts{fix}")
 
 

@@ -24,7 +24,7 @@ from igd_jax.decoding.engine import start
 from igd_jax.decoding.jump import Jump
 from igd_jax.evaluate import evaluate
 from igd_jax.evaluation.predictions import read_predictions
-from igd_jax.session.requests import ItemNames, Request, requests_in
+from igd_jax.session.requests import ItemNames, Request, read_request, requests_in
 from igd_jax.session.session import set_up_to_decode
 
 HISTORY = TITLES[4:6]
@@ -115,6 +115,11 @@ def test_many_histories_are_lists_of_lists_or_a_column_of_them(recommender):
     for asked, number in (([HISTORY, []], 2), ([[]], 1)):
         with pytest.raises(InputError, match=rf"^request {number}: a request has no history"):
             recommender.recommend(asked)
+
+
+@pytest.mark.parametrize("name", ["a", 7, -1, np.int64(7)])
+def test_the_id_of_a_request_is_a_text_or_a_whole_number(name):
+    assert read_request({"history": ["A"], "id": name}).id is name
 
 
 @pytest.mark.parametrize(
@@ -238,9 +243,12 @@ def test_candidates_without_the_history(recommender):
         ({"history": "Title A"}, "history is 'Title A'; expected a list of titles or item ids"),
         ({"history": ["A", 3]}, r"history\[1\] is 3; expected a title or an item id, which are texts; give \"3\""),
         ({"history": ["half \ud800"]}, r"history\[0\] is 'half .ud800'; expected a title or an item id"),
-        ({"history": ["A"], "hsitory": []}, "a request has the field 'hsitory'; expected history, id, candidates, "),
-        ({"history": ["A"], "id": 7}, "id is 7; expected a text"),
-        ({"history": ["A"], "id": "\udfff"}, "id is '.udfff'; expected a text"),
+        ({"histry": ["A"]}, r"a request has the field 'histry'; expected history, id, .*; did you mean 'history'\?"),
+        ({"history": ["A"], "nothing": 1, 2: 3}, "a request has the field '2'; expected .*, exclude_history, score$"),
+        *(
+            ({"history": ["A"], "id": each}, f"id is {re.escape(repr(each))}; expected a text or a whole number")
+            for each in (7.0, True, [7], {"a": 7}, "\udfff")
+        ),
         ({"history": ["A"], "exclude_history": 1}, "exclude_history is 1; expected true or false"),
         ({"history": ["A"], "candidates": ["nothing"]}, "names the candidate 'nothing', which the catalogue does not"),
         ({"history": ["A"], "candidates": []}, "leaves nothing to recommend"),
