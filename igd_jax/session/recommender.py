@@ -22,7 +22,7 @@ from igd_jax.session.exported import exported_config, exported_session, is_expor
 from igd_jax.session.given_lists import list_scores, search_of
 from igd_jax.session.ranker import Ranker
 from igd_jax.session.requests import Request, Resolved, read_request, requests_in
-from igd_jax.session.results import Answer, Explanation
+from igd_jax.session.results import Answer, Answers, Explanation
 from igd_jax.session.session import set_up_to_decode
 from igd_jax.session.token_statistics import token_statistics
 from igd_jax.session.training_weights import training_weights
@@ -69,7 +69,7 @@ class Recommender(Ranker):
     @overload
     def recommend(
         self, asked: Iterable[OneOfMany], *, k: int | None = None, exclude_history: bool | None = None
-    ) -> list[Answer]: ...
+    ) -> Answers: ...
 
     def recommend(
         self,
@@ -77,7 +77,7 @@ class Recommender(Ranker):
         *,
         k: int | None = None,
         exclude_history: bool | None = None,
-    ) -> Answer | list[Answer]:
+    ) -> Answer | Answers:
         """Recommend the next items after one history, or after many.
 
         Args:
@@ -90,7 +90,8 @@ class Recommender(Ranker):
             `config.decode.exclude_history`, which is False by default: what the user has may be recommended again.
 
         Returns:
-          One answer to a history or a request, a list of answers to several; no requests have no answers.
+          One answer to a history or a request; to several, a list of answers, which `to_pandas` makes one table of. No
+          requests have no answers.
 
         Raises:
           InputError: a request cannot be answered, or k exceeds `config.decode.top_k`.
@@ -106,7 +107,7 @@ class Recommender(Ranker):
             except InputError as error:
                 raise error if is_one else InputError(f"request {number}: {error}") from None
         answers = self.answer(resolved, k=k)
-        return answers[0] if is_one else answers
+        return answers[0] if is_one else Answers(answers)
 
     def resolve(self, request: Request) -> Resolved:
         """Convert a request to numbers of the catalogue; raises `InputError` if it cannot be answered."""
@@ -207,7 +208,10 @@ class Recommender(Ranker):
         source = collaborative_source(self.session, split=None, n_rows=len(resolved))
         found = self.rank(examples, collaborative=source, allowed=[each.allowed for each in resolved])
         score = self.session.method.score
-        return [Answer(self.results(found, q)[:k], tuple(told), score) for q, told in enumerate(notes)]
+        return [
+            Answer(self.results(found, q)[:k], tuple(told), score, each.request.id)
+            for q, (each, told) in enumerate(zip(resolved, notes, strict=True))
+        ]
 
     def _scored(self, resolved: Sequence[Resolved]) -> list[Answer]:
         examples, notes = self._histories.of_requests(resolved, self._names)
@@ -222,7 +226,10 @@ class Recommender(Ranker):
                 pairs = zip(lists[q].tolist(), of_list.tolist(), strict=True)
                 results[q] = tuple(self._result(row, score) for row, score in pairs)
         score = self.session.method.score
-        return [Answer(of_one, tuple(told), score) for of_one, told in zip(results, notes, strict=True)]
+        return [
+            Answer(of_one, tuple(told), score, each.request.id)
+            for each, of_one, told in zip(resolved, results, notes, strict=True)
+        ]
 
     def _search(self) -> TrieSearch:
         return search_of(self.engine, self.session.settings.method.name)

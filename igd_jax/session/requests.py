@@ -35,7 +35,7 @@ class Request:
     """
 
     history: tuple[str, ...]
-    id: str | int | np.integer | None = None
+    id: str | int | None = None
     candidates: tuple[str, ...] | None = None
     exclude_history: bool | None = None
     score: tuple[str, ...] | None = None
@@ -86,7 +86,9 @@ def read_request(value: Any) -> Request:
         message = f"a request has the field {shown(unknown[0])}; expected {', '.join(known)}"
         raise UnknownNameError(message, unknown[0], known)
     given = {name: each for name, each in value.items() if each is not None}
-    if "id" in given and not (is_writable(given["id"]) or _is_whole(given["id"])):
+    if _is_whole(given.get("id")):
+        given["id"] = int(given["id"])  # of a column of numbers
+    elif "id" in given and not is_writable(given["id"]):
         raise InputError(f"id is {shown(given['id'])}; expected a text or a whole number")
     if not isinstance(given.get("exclude_history", False), bool):
         raise InputError(f"exclude_history is {shown(given['exclude_history'])}; expected true or false")

@@ -111,7 +111,10 @@ def test_many_histories_are_lists_of_lists_or_a_column_of_them(recommender):
         assert requests_in(asked) == ([{"history": HISTORY}, {"history": TITLES[:2]}], False)
     assert requests_in([HISTORY, request := Request(("A",))]) == ([{"history": HISTORY}, request], False)
     expected = _ask(recommender, {"history": HISTORY}, {"history": TITLES[:2]})
-    assert recommender.recommend([*histories, *[HISTORY] * 6])[:2] == expected
+    answers = recommender.recommend([*histories, *[{"history": HISTORY, "id": 7}] * 6])
+    assert answers[:2] == expected
+    assert [answer.id for answer in answers] == [None, None, *[7] * 6]
+    assert len(answers.to_pandas()) == 8 * 4
     for asked, number in (([HISTORY, []], 2), ([[]], 1)):
         with pytest.raises(InputError, match=rf"^request {number}: a request has no history"):
             recommender.recommend(asked)
@@ -119,7 +122,8 @@ def test_many_histories_are_lists_of_lists_or_a_column_of_them(recommender):
 
 @pytest.mark.parametrize("name", ["a", 7, -1, np.int64(7)])
 def test_the_id_of_a_request_is_a_text_or_a_whole_number(name):
-    assert read_request({"history": ["A"], "id": name}).id is name
+    found = read_request({"history": ["A"], "id": name}).id
+    assert (found, type(found)) == (name, str if name == "a" else int)
 
 
 @pytest.mark.parametrize(
