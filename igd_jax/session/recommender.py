@@ -13,7 +13,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.map_rows import in_groups
 from igd_jax.data.batches import by_length
-from igd_jax.decoding.search import TrieSearch
+from igd_jax.decoding.search import EXACT, TrieSearch
 from igd_jax.evaluation.predictions import Result
 from igd_jax.session.answers import answer_file
 from igd_jax.session.collaborative import collaborative_source
@@ -27,6 +27,7 @@ from igd_jax.session.session import set_up_to_decode
 from igd_jax.session.token_statistics import token_statistics
 from igd_jax.session.training_weights import training_weights
 from igd_jax.settings.config_flags import run_config
+from igd_jax.settings.config_grid import check_field
 from igd_jax.training.mesh import put_batch
 
 OneRequest: TypeAlias = Request | Mapping[str, Any]
@@ -53,6 +54,9 @@ class Recommender(Ranker):
         if not (is_exported(path) or folder.config.is_file()):
             raise InputError(f"{folder.path} holds no run (no config.json in it); give the folder of one, or an export")
         config = exported_config(path) if is_exported(path) else run_config(folder)
+        for field in changes if isinstance(changes, Mapping) else ():
+            if not str(field).startswith("method.args."):  # those of another method are not in the config
+                check_field(str(field), config, before="changes: ")
         try:
             config.update_from_flattened_dict(dict(changes or {}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -60,6 +64,15 @@ class Recommender(Ranker):
         if is_exported(path):
             return cls(*exported_session(config, path))
         return cls(set_up_to_decode(config, folder), folder)
+
+    def __repr__(self) -> str:
+        settings, step = self.session.settings, self.trained.step
+        folder = settings.model.path if step is None else self._folder  # an exported folder, or a model as it came
+        told = [settings.method.name, *[f"step {step}"] * (step is not None)]
+        told.append(f"{int(self.index.candidates.sum()):,} candidates")
+        if self.session.method.beam_search and settings.decode.search != EXACT:
+            told.append(f"{settings.decode.num_beams} beams")
+        return f"<Recommender of {folder}: {', '.join(told)}>"
 
     @overload
     def recommend(

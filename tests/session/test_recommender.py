@@ -311,15 +311,27 @@ def test_fields_of_decoding_can_be_changed(trained, recommender):
     ("changes", "message"),
     [
         ({"decode.alpha": 1.5}, r"config.decode.alpha is 1.5; expected a discount from 0 to 1"),
-        ({"decode.alhpa": 0.5}, r"config.decode.alhpa is unknown"),
+        ({"decode.alhpa": 0.5}, r"changes: the config has no field decode.alhpa; .*; did you mean 'alpha'\?$"),
+        ({"alpha": 0.5}, r"changes: the config has no field alpha; .*; did you mean 'decode.alpha'\?$"),
+        ({"method.args.betta": 0.5}, r"config.method.args has betta"),
         ({"decode.alpha": "high"}, r"changes are .*, which the config does not take"),
-        ({"nothing.of.this": 1}, r"changes are .*, which the config does not take"),
+        ({"nothing.of.this": 1}, r"changes: the config has no field nothing.of.this"),
         ({"train.seed": 7}, r"holds a run of another config, train.seed: \d+ there, 7 here"),
     ],
 )
 def test_changes_that_a_run_cannot_take(trained, changes, message):
     with pytest.raises(InputError, match=message):
         Recommender.load(trained, changes)
+
+
+def test_a_recommender_shows_what_it_is(trained, recommender, monkeypatch):
+    step, n = recommender.trained.step, len(TITLES)
+    assert repr(recommender) == f"<Recommender of {trained}: igd, step {step}, {n} candidates, 4 beams>"
+    monkeypatch.setattr(recommender, "trained", replace(recommender.trained, step=None))
+    settings = recommender.session.settings
+    exact = replace(settings, decode=replace(settings.decode, search="exact"))
+    monkeypatch.setattr(recommender, "session", replace(recommender.session, settings=exact))
+    assert repr(recommender) == f"<Recommender of {settings.model.path}: igd, {n} candidates>"
 
 
 def test_a_folder_without_a_run(tmp_path):
