@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from igd_jax.session.recommender import Recommender
 
 __version__ = "0.2.0"
-__all__ = ["Answer", "Explanation", "InputError", "Recommender", "Request", "Result", "Token", "load"]
+__all__ = ["Answer", "Answers", "Explanation", "InputError", "Recommender", "Request", "Result", "Token", "load"]
 
 _MODULES = {
     "Answer": "session.results",
+    "Answers": "session.results",
     "Explanation": "session.results",
     "InputError": "core.errors",
     "Recommender": "session.recommender",

@@ -76,7 +76,7 @@ def test_each_row_is_recommended_what_is_allowed_and_not_in_its_history(tiny, tr
     [
         (['["sku1"]'] * 3, f"has 3 lines; expected one for each of the {N_TEST} rows of the split"),
         (["{"] * N_TEST, "line 1: .* expected a JSON list of titles or item ids"),
-        (["null", "[1]"] * N_TEST, r"line 2 is \[1\]; expected a list of titles or item ids"),
+        (["null", "[1]"] * N_TEST, r"line 2\[0\] is 1; expected a title or an item id"),
         (
             ["null", '["sku99"]'] * (N_TEST // 2),
             "row 1: a request names the candidate 'sku99', which the catalogue does",

@@ -112,12 +112,17 @@ class Progress:
         self._last = now
         rate = (done - self._first) / max(now - self._start, 1e-9)
         of = "" if self._total is None else f"/{self._total:,}"
-        left = ""
-        if self._total and rate > 0 and done < self._total:
-            left = f", {duration((self._total - done) / rate)} left"
         note = f"  {note}" if note else ""
-        per_second = f"{rate:,.1f}" if rate >= 1 else f"{rate:.2g}"
-        say(f"{self._what}: {done:,}{of} {self._unit} ({per_second}/s{left}){note}")
+        say(f"{self._what}: {done:,}{of} {self._unit}{self._speed(done, rate)}{note}")
+
+    def _speed(self, done: int, rate: float) -> str:
+        """Units per second and the time left, in brackets; empty until something is done."""
+        if rate <= 0:
+            return ""
+        left = ""
+        if self._total and done < self._total:
+            left = f", {duration((self._total - done) / rate)} left"
+        return f" ({rate:,.1f}/s{left})" if rate >= 1 else f" ({rate:.2g}/s{left})"
 
     def _draw(self, bar: tqdm, done: int, note: str) -> None:
         bar.set_postfix_str(note, refresh=False)

@@ -27,7 +27,7 @@ SHOWN = 10
 """Maximum number of skipped lines, and of notes, that are printed; the others are counted."""
 
 BEGINNING = b'{"line": '
-ANSWER = re.compile(re.escape(BEGINNING) + rb'(\d{1,18}), ("id": ".*", )?"(?:ranked|scored)": \[.*\]\}\n')
+ANSWER = re.compile(re.escape(BEGINNING) + rb'(\d{1,18}), ("id": (".*"|-?\d+), )?"(?:ranked|scored)": \[.*\]\}\n')
 
 
 @runtime_checkable

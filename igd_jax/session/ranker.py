@@ -62,7 +62,7 @@ class Ranker:
     """
 
     def __init__(self, session: Session, workdir: Workdir, *, trained: Trained | None = None):
-        self.session, self.index = session, session.decode_index
+        self.session, self.index, self._folder = session, session.decode_index, workdir.path
         self.trained = trained_model(session, workdir, session.context(self.index), known=trained)
         for _, module in nnx.iter_modules(self.trained.model):
             if isinstance(module, Decoder):

@@ -13,7 +13,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.map_rows import in_groups
 from igd_jax.data.batches import by_length
-from igd_jax.decoding.search import TrieSearch
+from igd_jax.decoding.search import EXACT, TrieSearch
 from igd_jax.evaluation.predictions import Result
 from igd_jax.session.answers import answer_file
 from igd_jax.session.collaborative import collaborative_source
@@ -21,16 +21,19 @@ from igd_jax.session.explaining import explanation
 from igd_jax.session.exported import exported_config, exported_session, is_exported
 from igd_jax.session.given_lists import list_scores, search_of
 from igd_jax.session.ranker import Ranker
-from igd_jax.session.requests import Request, Resolved, read_request
-from igd_jax.session.results import Answer, Explanation
+from igd_jax.session.requests import Request, Resolved, read_request, requests_in
+from igd_jax.session.results import Answer, Answers, Explanation
 from igd_jax.session.session import set_up_to_decode
 from igd_jax.session.token_statistics import token_statistics
 from igd_jax.session.training_weights import training_weights
 from igd_jax.settings.config_flags import run_config
+from igd_jax.settings.config_grid import check_field
 from igd_jax.training.mesh import put_batch
 
 OneRequest: TypeAlias = Request | Mapping[str, Any]
 """A request, or a mapping with the fields of `Request`."""
+OneOfMany: TypeAlias = OneRequest | list[str] | tuple[str, ...]
+"""One of several requests: also a history alone, which may be any iterable of texts."""
 
 
 class Recommender(Ranker):
@@ -51,6 +54,9 @@ class Recommender(Ranker):
         if not (is_exported(path) or folder.config.is_file()):
             raise InputError(f"{folder.path} holds no run (no config.json in it); give the folder of one, or an export")
         config = exported_config(path) if is_exported(path) else run_config(folder)
+        for field in changes if isinstance(changes, Mapping) else ():
+            if not str(field).startswith("method.args."):  # those of another method are not in the config
+                check_field(str(field), config, before="changes: ")
         try:
             config.update_from_flattened_dict(dict(changes or {}))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -59,6 +65,15 @@ class Recommender(Ranker):
             return cls(*exported_session(config, path))
         return cls(set_up_to_decode(config, folder), folder)
 
+    def __repr__(self) -> str:
+        settings, step = self.session.settings, self.trained.step
+        folder = settings.model.path if step is None else self._folder  # an exported folder, or a model as it came
+        told = [settings.method.name, *[f"step {step}"] * (step is not None)]
+        told.append(f"{int(self.index.candidates.sum()):,} candidates")
+        if self.session.method.beam_search and settings.decode.search != EXACT:
+            told.append(f"{settings.decode.num_beams} beams")
+        return f"<Recommender of {folder}: {', '.join(told)}>"
+
     @overload
     def recommend(
         self, asked: Iterable[str] | OneRequest, *, k: int | None = None, exclude_history: bool | None = None
@@ -66,37 +81,35 @@ class Recommender(Ranker):
 
     @overload
     def recommend(
-        self, asked: Iterable[OneRequest], *, k: int | None = None, exclude_history: bool | None = None
-    ) -> list[Answer]: ...
+        self, asked: Iterable[OneOfMany], *, k: int | None = None, exclude_history: bool | None = None
+    ) -> Answers: ...
 
     def recommend(
         self,
-        asked: Iterable[str] | OneRequest | Iterable[OneRequest],
+        asked: Any,  # as above; what is something else is told in one line
         *,
         k: int | None = None,
         exclude_history: bool | None = None,
-    ) -> Answer | list[Answer]:
+    ) -> Answer | Answers:
         """Recommend the next items after one history, or after many.
 
         Args:
-          asked: a history, titles or item ids, oldest first; or a request, which can say more; or several requests,
-            which are answered together, in the given order. An empty list is taken for no requests; an empty history
-            is an error only in a request, ``{"history": []}``.
+          asked: a history, titles or item ids, oldest first; or a request, which can say more; or several of either,
+            which are answered together, in the given order. Lists, tuples, arrays and columns of pandas will do. An
+            empty one is taken for no requests; an empty history is an error among several, ``[[]]``, or in a request,
+            ``{"history": []}``.
           k: length of the lists, at most `config.decode.top_k`, which is the default.
           exclude_history: whether items of the history are left out, unless a request says so itself; None =
             `config.decode.exclude_history`, which is False by default: what the user has may be recommended again.
 
         Returns:
-          One answer to a history or a request, a list of answers to several; no requests have no answers.
+          One answer to a history or a request; to several, a list of answers, which `to_pandas` makes one table of. No
+          requests have no answers.
 
         Raises:
           InputError: a request cannot be answered, or k exceeds `config.decode.top_k`.
         """
-        if isinstance(asked, str) or not isinstance(asked, Request | Iterable):
-            raise InputError(f"the history is {asked!r}; expected a list of titles or item ids, oldest first")
-        requests: list[Any] = [asked] if (is_one := isinstance(asked, Request | Mapping)) else list(asked)
-        if requests and all(isinstance(each, str) for each in requests):
-            requests, is_one = [{"history": requests}], True
+        requests, is_one = requests_in(asked)
         resolved = []
         for number, each in enumerate(requests, start=1):
             try:
@@ -107,7 +120,7 @@ class Recommender(Ranker):
             except InputError as error:
                 raise error if is_one else InputError(f"request {number}: {error}") from None
         answers = self.answer(resolved, k=k)
-        return answers[0] if is_one else answers
+        return answers[0] if is_one else Answers(answers)
 
     def resolve(self, request: Request) -> Resolved:
         """Convert a request to numbers of the catalogue; raises `InputError` if it cannot be answered."""
@@ -208,7 +221,10 @@ class Recommender(Ranker):
         source = collaborative_source(self.session, split=None, n_rows=len(resolved))
         found = self.rank(examples, collaborative=source, allowed=[each.allowed for each in resolved])
         score = self.session.method.score
-        return [Answer(self.results(found, q)[:k], tuple(told), score) for q, told in enumerate(notes)]
+        return [
+            Answer(self.results(found, q)[:k], tuple(told), score, each.request.id)
+            for q, (each, told) in enumerate(zip(resolved, notes, strict=True))
+        ]
 
     def _scored(self, resolved: Sequence[Resolved]) -> list[Answer]:
         examples, notes = self._histories.of_requests(resolved, self._names)
@@ -223,7 +239,10 @@ class Recommender(Ranker):
                 pairs = zip(lists[q].tolist(), of_list.tolist(), strict=True)
                 results[q] = tuple(self._result(row, score) for row, score in pairs)
         score = self.session.method.score
-        return [Answer(of_one, tuple(told), score) for of_one, told in zip(results, notes, strict=True)]
+        return [
+            Answer(of_one, tuple(told), score, each.request.id)
+            for each, of_one, told in zip(resolved, results, notes, strict=True)
+        ]
 
     def _search(self) -> TrieSearch:
         return search_of(self.engine, self.session.settings.method.name)

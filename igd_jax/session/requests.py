@@ -28,17 +28,47 @@ class Request:
 
     Attributes:
       history: titles or item ids, oldest first.
-      id: name of the request, repeated in its answer.
+      id: name of the request, a text or a whole number, repeated in its answer.
       candidates: titles or item ids that may be recommended; None = all candidates of the run.
       exclude_history: whether items of the history are left out; None = `config.decode.exclude_history`.
       score: titles or item ids whose scores are the answer, in this order; None = a list is recommended.
     """
 
     history: tuple[str, ...]
-    id: str | None = None
+    id: str | int | None = None
     candidates: tuple[str, ...] | None = None
     exclude_history: bool | None = None
     score: tuple[str, ...] | None = None
+
+
+def requests_in(asked: Any) -> tuple[list[Any], bool]:
+    """The requests in what a recommender was asked, unread, and whether it was asked for a single one.
+
+    Args:
+      asked: a history or a request; or several of either, in any iterable. An empty one has no requests.
+
+    Raises:
+      InputError: it is none of these.
+    """
+    if isinstance(asked, Request | Mapping):
+        return [asked], True
+    if not _is_listed(asked):
+        raise InputError(f"the history is {shown(asked)}; expected a list of titles or item ids, oldest first")
+    given = list(asked)
+    if given and not any(isinstance(each, Request) or _is_listed(each) for each in given):
+        return [{"history": given}], True
+    is_history = [_is_listed(each) and not isinstance(each, Mapping) for each in given]
+    return [{"history": list(each)} if listed else each for each, listed in zip(given, is_history, strict=True)], False
+
+
+def _is_listed(value: Any) -> bool:
+    """Whether a value has entries, unlike a text."""
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes)
+
+
+def _is_whole(value: Any) -> bool:
+    """Whether a value is a whole number; true and false are none."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def read_request(value: Any) -> Request:
@@ -52,11 +82,14 @@ def read_request(value: Any) -> Request:
     if not isinstance(value, Mapping):
         raise InputError(f'a request is {shown(value)}; expected an object such as {{"history": ["Title A"]}}')
     known = [field.name for field in fields(Request)]
-    if unknown := sorted(set(value) - set(known)):
-        raise InputError(f"a request has the field {shown(unknown[0])}; expected {', '.join(known)}")
+    if unknown := sorted(map(str, set(value) - set(known))):
+        message = f"a request has the field {shown(unknown[0])}; expected {', '.join(known)}"
+        raise UnknownNameError(message, unknown[0], known)
     given = {name: each for name, each in value.items() if each is not None}
-    if "id" in given and not is_writable(given["id"]):
-        raise InputError(f"id is {shown(given['id'])}; expected a text")
+    if _is_whole(given.get("id")):
+        given["id"] = int(given["id"])  # of a column of numbers
+    elif "id" in given and not is_writable(given["id"]):
+        raise InputError(f"id is {shown(given['id'])}; expected a text or a whole number")
     if not isinstance(given.get("exclude_history", False), bool):
         raise InputError(f"exclude_history is {shown(given['exclude_history'])}; expected true or false")
     for name in LISTS:
@@ -70,8 +103,12 @@ def read_request(value: Any) -> Request:
 
 def check_names_of_items(what: str, value: Any) -> None:
     """Raise `InputError` unless a value is a list of texts, which may be titles or item ids."""
-    if not isinstance(value, list | tuple) or not all(map(is_writable, value)):
+    if not isinstance(value, list | tuple):
         raise InputError(f"{what} is {shown(value)}; expected a list of titles or item ids")
+    for place, name in enumerate(value):
+        if not is_writable(name):
+            fix = f'; give "{shown(int(name))}"' if _is_whole(name) else ""
+            raise InputError(f"{what}[{place}] is {shown(name)}; expected a title or an item id, which are texts{fix}")
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,14 @@ from igd_jax.core.shown import shortened, with_ink
 from igd_jax.evaluation.predictions import Result
 from igd_jax.evaluation.tables import markdown_table
 
+COLUMNS = ("title", "items", "score")
+"""What a data frame holds of a result."""
 GAIN, LOGP = "240, 150, 40", "70, 130, 230"
 """Colours of the heat map, red, green and blue: of gain, and of what the model finds unlikely."""
 DARKEST = 0.6
 """Opacity of the strongest colour, through which text can be read on light and dark pages."""
+LONGEST_TITLE = 60
+"""Maximum number of characters of a title in a table for people."""
 UNLIKELY = 5.0
 """Negative log-probability in nats, of a chance of 1 in 150, from which on the colour is the strongest."""
 
@@ -26,11 +30,13 @@ class Answer:
       results: results, best first, or in the order in which scores were asked for.
       notes: one sentence for each part of the history that was not read as given.
       score: what the score of a result is.
+      id: the id of the request; None if it has none.
     """
 
     results: tuple[Result, ...]
     notes: tuple[str, ...] = ()
     score: str = ""
+    id: str | int | None = None
 
     def to_pandas(self) -> Any:
         """Data frame with ``title``, ``items`` (ids, a tuple) and ``score`` per result; the index is the rank, from 1.
@@ -38,14 +44,12 @@ class Answer:
         Raises:
           InputError: pandas is not installed.
         """
-        rows = [{"title": one.title, "items": one.items, "score": one.score} for one in self.results]
-        return _frame(rows, ("title", "items", "score"), first=1)
+        return _frame([_columns(one) for one in self.results], COLUMNS, first=1)
 
     def __repr__(self) -> str:
         header, told = ["rank", "score", "items", "title"], [f"note: {note}" for note in self.notes]
-        rows = [[shortened(cell) for cell in row] for row in self._rows()]
         told += [f"score: {self.score}"] * bool(self.score)
-        return "\n".join([markdown_table(header, rows), *told])
+        return "\n".join([markdown_table(header, self._rows()), *told])
 
     def _repr_html_(self) -> str:
         cells = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in row)}</tr>" for row in self._rows())
@@ -54,10 +58,32 @@ class Answer:
         return f"<table><thead>{head}</thead><tbody>{cells}</tbody></table>{_paragraphs(told)}"
 
     def _rows(self) -> list[list[str]]:
-        return [
-            [str(rank), f"{one.score:.3f}", " ".join(one.items), one.title if one.items else "(unfinished)"]
-            for rank, one in enumerate(self.results, start=1)
+        """The cells of both tables; titles and many items are shortened."""
+        rows = []
+        for rank, one in enumerate(self.results, start=1):
+            title = shortened(one.title, LONGEST_TITLE) if one.items else "(unfinished)"
+            rows.append([str(rank), f"{one.score:.3f}", shortened(" ".join(one.items)), title])
+        return rows
+
+
+class Answers(list[Answer]):
+    """Answers to several requests, in their order."""
+
+    def to_pandas(self) -> Any:
+        """Data frame with a row per result of all answers.
+
+        Its columns are ``request`` (number of the request, from 1), ``id`` (missing where a request has none), ``rank``
+        (from 1 in each answer), and those of `Answer.to_pandas`.
+
+        Raises:
+          InputError: pandas is not installed.
+        """
+        rows = [
+            {"request": number, "id": answer.id, "rank": rank, **_columns(one)}
+            for number, answer in enumerate(self, start=1)
+            for rank, one in enumerate(answer.results, start=1)
         ]
+        return _frame(rows, ("request", "id", "rank", *COLUMNS))
 
 
 @dataclass(frozen=True)
@@ -149,6 +175,11 @@ def _box(token: Token, most: float) -> str:
 
 def _paragraphs(lines: Sequence[str]) -> str:
     return "".join(f"<p>{escape(line)}</p>" for line in lines)
+
+
+def _columns(result: Result) -> dict[str, Any]:
+    """A result as a row of a data frame."""
+    return {name: getattr(result, name) for name in COLUMNS}
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, first: int = 0) -> Any:

@@ -25,6 +25,20 @@ def test_progress_is_told_now_and_then_and_always_at_the_end(monkeypatch, capsys
     ]
 
 
+def test_a_rate_is_told_from_when_it_is_known(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress("recommend", 48, "users")
+    for done in (2, 3, 48):
+        now[0] += 6.0
+        progress.update(done)
+    assert capsys.readouterr().out.splitlines() == [
+        "recommend: 2/48 users",
+        "recommend: 3/48 users (0.083/s, 9 min left)",
+        "recommend: 48/48 users (2.6/s)",
+    ]
+
+
 def test_parts_are_told_while_they_take_long_and_not_where_they_do_not(monkeypatch, capsys):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

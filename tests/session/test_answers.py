@@ -65,6 +65,16 @@ def test_answers_come_in_order_with_their_lines_and_ids(answer, recommender):
     assert "10 requests answered, 0 lines left out, 0 notes" in said
 
 
+def test_an_id_may_be_a_whole_number(answer):
+    requests = [request | {"id": number} for number, request in enumerate(_requests(6), start=-2)]
+    said, found = answer(requests)
+    assert [line["id"] for line in found] == [-2, -1, 0, 1, 2, 3]
+    assert "6 requests answered, 0 lines left out" in said
+    said, again = answer(requests)
+    assert "going on after line 4 of" in said
+    assert again == found
+
+
 @pytest.mark.slow
 def test_a_list_is_scored_in_its_order(answer):
     _, (ranked, scored) = answer([*_requests(1), {"history": TITLES[:1], "score": [TITLES[9], ITEM_IDS[2]]}])
@@ -117,8 +127,10 @@ BAD = {
     '{"history": ["A"]': "it is not valid JSON (Expecting ',' delimiter at column 19)",
     '["A"]': "a request is ['A']; expected an object",
     "{}": "a request has no history",
-    '{"history": ["A"], "id": 3}': "id is 3; expected a text",
-    '{"history": ["\\ud800"]}': "history is ['\\ud800']; expected a list",
+    '{"history": ["A"], "id": 3.0}': "id is 3.0; expected a text or a whole number",
+    '{"history": ["A"], "histry": []}': "'histry'; expected history, id, candidates, exclude_history, score; did you "
+    "mean 'history'?",
+    '{"history": ["\\ud800"]}': "history[0] is '\\ud800'; expected a title or an item id",
     "[" * 100_000: "recursion",
     "1" * 5000: "limit",
 }

@@ -40,13 +40,14 @@ def test_scores_are_those_of_the_exact_ranking_in_the_order_of_the_list(recommen
 
 
 def test_scored_and_ranked_requests_are_answered_in_order(recommender):
-    scored = {"history": HISTORIES[0], "score": LISTS[0]}
+    scored = {"history": HISTORIES[0], "score": LISTS[0], "id": "a"}
     ranked = {"history": HISTORIES[1]}
     first, second, third = recommender.recommend([scored, ranked, scored])
     assert [result.title for result in first.results] == [_title(name) for name in LISTS[0]]
     assert first.results[2].items == (ITEM_IDS[3], ITEM_IDS[22])
     assert (first.notes, len(second.results), len(second.notes)) == ((), 4, 1)
     assert third.results == first.results
+    assert (first.id, second.id, third.id) == ("a", None, "a")
 
 
 @pytest.mark.parametrize(

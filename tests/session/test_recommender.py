@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import tiny_run
 from tiny_run import ITEM_IDS, TITLES
@@ -23,7 +24,7 @@ from igd_jax.decoding.engine import start
 from igd_jax.decoding.jump import Jump
 from igd_jax.evaluate import evaluate
 from igd_jax.evaluation.predictions import read_predictions
-from igd_jax.session.requests import ItemNames, Request
+from igd_jax.session.requests import ItemNames, Request, read_request, requests_in
 from igd_jax.session.session import set_up_to_decode
 
 HISTORY = TITLES[4:6]
@@ -101,6 +102,49 @@ def test_a_history_or_a_request_has_one_answer(recommender):
         recommender.recommend(["Title A", {"history": HISTORY}])
     with pytest.raises(InputError, match=r"^a request has no history"):
         recommender.recommend({"history": []})
+
+
+def test_many_histories_are_lists_of_lists_or_a_column_of_them(recommender):
+    histories = [HISTORY, TITLES[:2]]
+    column = pandas.DataFrame({"bought": histories})["bought"]
+    for asked in (histories, tuple(map(tuple, histories)), column, np.array(histories), map(iter, histories)):
+        assert requests_in(asked) == ([{"history": HISTORY}, {"history": TITLES[:2]}], False)
+    assert requests_in([HISTORY, request := Request(("A",))]) == ([{"history": HISTORY}, request], False)
+    expected = _ask(recommender, {"history": HISTORY}, {"history": TITLES[:2]})
+    answers = recommender.recommend([*histories, *[{"history": HISTORY, "id": 7}] * 6])
+    assert answers[:2] == expected
+    assert [answer.id for answer in answers] == [None, None, *[7] * 6]
+    assert len(answers.to_pandas()) == 8 * 4
+    for asked, number in (([HISTORY, []], 2), ([[]], 1)):
+        with pytest.raises(InputError, match=rf"^request {number}: a request has no history"):
+            recommender.recommend(asked)
+
+
+@pytest.mark.parametrize("name", ["a", 7, -1, np.int64(7)])
+def test_the_id_of_a_request_is_a_text_or_a_whole_number(name):
+    found = read_request({"history": ["A"], "id": name}).id
+    assert (found, type(found)) == (name, str if name == "a" else int)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ([1, 2], 'history[0] is 1; expected a title or an item id, which are texts; give "1"'),
+        (["i1", 2], 'history[1] is 2; expected a title or an item id, which are texts; give "2"'),
+        (np.array([7]), 'history[0] is np.int64(7); expected a title or an item id, which are texts; give "7"'),
+        (["i1", None], "history[1] is None; expected a title or an item id, which are texts"),
+        (["i1", True], "history[1] is True; expected a title or an item id, which are texts"),
+        ([b"i1"], "history[0] is b'i1'; expected a title or an item id, which are texts"),
+        ([10**5000], "history[0] is a number of 16,610 bits; expected a title or an item id, which are texts; give"),
+        ([["i1"], [2]], 'request 2: history[0] is 2; expected a title or an item id, which are texts; give "2"'),
+        ([["i1"], "i2"], "request 2: a request is 'i2'; expected an object such as"),
+        ([["i1"], float("nan")], "request 2: a request is nan; expected an object such as"),
+        (b"i1", "the history is b'i1'; expected a list of titles or item ids, oldest first"),
+    ],
+)
+def test_what_is_no_text_is_named_by_its_place(recommender, asked, message):
+    with pytest.raises(InputError, match=f"^{re.escape(message)}"):
+        recommender.recommend(asked)
 
 
 def test_a_file_is_answered_as_its_requests_are(recommender, tmp_path):
@@ -201,11 +245,14 @@ def test_candidates_without_the_history(recommender):
         ({}, "a request has no history; name at least one title or item id, oldest first"),
         ({"history": []}, "a request has no history"),
         ({"history": "Title A"}, "history is 'Title A'; expected a list of titles or item ids"),
-        ({"history": ["A", 3]}, r"history is \['A', 3\]; expected a list of titles"),
-        ({"history": ["half \ud800"]}, r"history is \['half .ud800'\]; expected a list"),
-        ({"history": ["A"], "hsitory": []}, "a request has the field 'hsitory'; expected history, id, candidates, "),
-        ({"history": ["A"], "id": 7}, "id is 7; expected a text"),
-        ({"history": ["A"], "id": "\udfff"}, "id is '.udfff'; expected a text"),
+        ({"history": ["A", 3]}, r"history\[1\] is 3; expected a title or an item id, which are texts; give \"3\""),
+        ({"history": ["half \ud800"]}, r"history\[0\] is 'half .ud800'; expected a title or an item id"),
+        ({"histry": ["A"]}, r"a request has the field 'histry'; expected history, id, .*; did you mean 'history'\?"),
+        ({"history": ["A"], "nothing": 1, 2: 3}, "a request has the field '2'; expected .*, exclude_history, score$"),
+        *(
+            ({"history": ["A"], "id": each}, f"id is {re.escape(repr(each))}; expected a text or a whole number")
+            for each in (7.0, True, [7], {"a": 7}, "\udfff")
+        ),
         ({"history": ["A"], "exclude_history": 1}, "exclude_history is 1; expected true or false"),
         ({"history": ["A"], "candidates": ["nothing"]}, "names the candidate 'nothing', which the catalogue does not"),
         ({"history": ["A"], "candidates": []}, "leaves nothing to recommend"),
@@ -264,15 +311,27 @@ def test_fields_of_decoding_can_be_changed(trained, recommender):
     ("changes", "message"),
     [
         ({"decode.alpha": 1.5}, r"config.decode.alpha is 1.5; expected a discount from 0 to 1"),
-        ({"decode.alhpa": 0.5}, r"config.decode.alhpa is unknown"),
+        ({"decode.alhpa": 0.5}, r"changes: the config has no field decode.alhpa; .*; did you mean 'alpha'\?$"),
+        ({"alpha": 0.5}, r"changes: the config has no field alpha; .*; did you mean 'decode.alpha'\?$"),
+        ({"method.args.betta": 0.5}, r"config.method.args has betta"),
         ({"decode.alpha": "high"}, r"changes are .*, which the config does not take"),
-        ({"nothing.of.this": 1}, r"changes are .*, which the config does not take"),
+        ({"nothing.of.this": 1}, r"changes: the config has no field nothing.of.this"),
         ({"train.seed": 7}, r"holds a run of another config, train.seed: \d+ there, 7 here"),
     ],
 )
 def test_changes_that_a_run_cannot_take(trained, changes, message):
     with pytest.raises(InputError, match=message):
         Recommender.load(trained, changes)
+
+
+def test_a_recommender_shows_what_it_is(trained, recommender, monkeypatch):
+    step, n = recommender.trained.step, len(TITLES)
+    assert repr(recommender) == f"<Recommender of {trained}: igd, step {step}, {n} candidates, 4 beams>"
+    monkeypatch.setattr(recommender, "trained", replace(recommender.trained, step=None))
+    settings = recommender.session.settings
+    exact = replace(settings, decode=replace(settings.decode, search="exact"))
+    monkeypatch.setattr(recommender, "session", replace(recommender.session, settings=exact))
+    assert repr(recommender) == f"<Recommender of {settings.model.path}: igd, {n} candidates>"
 
 
 def test_a_folder_without_a_run(tmp_path):

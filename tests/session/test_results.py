@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from igd_jax import Answer, Explanation, InputError, Result, Token
+from igd_jax import Answer, Answers, Explanation, InputError, Result, Token
 
 SCRIPT = '<script>alert("a & b")</script>'
 ANSWER = Answer(
@@ -37,10 +37,15 @@ def test_an_answer_is_a_table_with_the_meaning_of_its_scores():
     assert repr(Answer(())).count("\n") == 1
 
 
-def test_a_long_title_and_many_items_are_shortened_in_a_terminal_alone():
-    answer = Answer((Result(tuple(f"sku{number}" for number in range(900)), "long " * 600, -1.0, (7, 0)),))
-    assert max(map(len, repr(answer).splitlines())) < 400
-    assert len(_texts(answer._repr_html_(), "td")[3]) == 3000
+def test_a_long_title_and_many_items_are_shortened_for_people():
+    items = tuple(f"sku{number}" for number in range(900))
+    answer = Answer((Result(items, "The long " * 300 + "End", -1.0, (7, 0)), Result(("sku1",), "y" * 60, -2.0, (7, 0))))
+    lines, cells = repr(answer).splitlines(), _texts(answer._repr_html_(), "td")
+    assert max(map(len, lines)) < 160 + 60 + 40
+    assert max(map(len, repr(Answer(answer.results[1:])).splitlines())) < 100
+    assert [cells[3], cells[7]] == ["The long The long The long T...e long The long The long End", "y" * 60]
+    assert [line.split("|")[4].strip() for line in lines[2:]] == [cells[3], cells[7]]
+    assert len(cells[2]) <= 160
 
 
 def test_an_answer_in_a_notebook_shows_markup_as_text():
@@ -84,6 +89,17 @@ def test_data_frames_have_a_row_per_result_and_per_token():
     frame = EXPLANATION.to_pandas()
     assert list(frame.columns) == ["id", "text", "gain", "forced", "weight", "log_probability"]
     assert frame["log_probability"].tolist() == [-0.25, -2.0, -30.0]
+
+
+def test_a_data_frame_of_many_answers_names_their_requests():
+    answers = Answers([ANSWER, Answer(()), Answer(ANSWER.results[:1], id=7)])
+    assert answers == [ANSWER, Answer(()), Answer(ANSWER.results[:1], id=7)]
+    frame = answers.to_pandas()
+    assert list(frame.columns) == ["request", "id", "rank", "title", "items", "score"]
+    assert frame[["request", "rank"]].to_numpy().tolist() == [[1, 1], [1, 2], [3, 1]]
+    assert (frame["id"].isna().tolist(), frame["id"][2]) == ([True, True, False], 7)
+    assert frame.loc[2, ["title", "items", "score"]].tolist() == [SCRIPT, ("sku1", "sku2"), -1.25]
+    assert list(Answers().to_pandas().columns) == list(frame.columns)
 
 
 def test_without_pandas_one_line_says_what_to_install(monkeypatch):
