@@ -49,6 +49,7 @@ from igd_jax.session.resume import resume
 from igd_jax.session.session import Session, check_processes, set_up
 from igd_jax.session.train_loop import NO_WEIGHT, Outputs, Parts, train_steps
 from igd_jax.session.train_plan import TrainPlan
+from igd_jax.session.training_weights import make_objective
 from igd_jax.session.weights import initial_state, trained_model
 from igd_jax.settings.config_flags import (
     FREE_TO_RESUME,
@@ -100,7 +101,7 @@ def _train(
     session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *, restart: bool, profile_steps: str
 ) -> dict[str, Any]:
     context, settings = session.context(session.index), session.settings
-    objective = session.method.objective(context)
+    objective = make_objective(session, context)
     valid_rows = session.watched_rows()
     examples = _examples(session, objective, valid_rows)
     plan = TrainPlan(session, len(examples["train"]))

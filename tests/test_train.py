@@ -18,8 +18,11 @@ from igd_jax.core.io import Workdir, read_json
 from igd_jax.data.prepared import load
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluate import evaluate
+from igd_jax.methods.base import Objective, token_loss
+from igd_jax.methods.igd import IGD
 from igd_jax.models import config as model_config
 from igd_jax.models.load import config_of
+from igd_jax.session.training_weights import training_weights
 from igd_jax.settings.config_flags import config_json
 from igd_jax.training.train_log import SPEED
 
@@ -114,6 +117,19 @@ def test_a_workdir_of_another_config_is_refused_with_the_fields_that_differ(tiny
     ):
         train_tiny(tiny, trained, {"train.seed": 1, "train.learning_rate": 1.0, "method.args.beta": 0.3})
     assert (trained / "config.json").read_bytes() == before
+
+
+def test_annotations_of_another_length_are_refused_before_anything_is_compiled(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        IGD, "objective", lambda self, context: Objective(token_loss, {"weight": np.ones(len(context.index.titles))})
+    )
+    with pytest.raises(
+        InputError, match=r"the objective of igd has an annotation 'weight' of shape \(23,\); expected one entry per "
+    ):
+        train_tiny(tiny, tmp_path / "run")
+    assert "making the model" not in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"of all items, \(\d+,\), aligned with context.index.item_tokens.ids$"):
+        training_weights(session_of(tiny_run.tiny_config(tiny), tmp_path / "run"))
 
 
 def test_how_to_decode_and_evaluate_and_on_how_many_devices_may_change(tiny, trained, tmp_path, capsys):
