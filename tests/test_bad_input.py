@@ -21,6 +21,15 @@ def _field(name: str, value: object) -> str:
     ("changes", "message"),
     [
         (["--confg=x"], "--confg is no option of this command; --help lists them; did you mean 'config'?"),
+        (
+            ["--learning_rate=1"],
+            "--learning_rate is no option of this command; --help lists them; did you mean --config.",
+        ),
+        (
+            ["--batch_size=1"],
+            "did you mean --config.decode.batch_size or --config.train.global_batch_size or --config.train.micro_",
+        ),
+        (["--config.workdir=x"], "the config has no field workdir, which is an option of its own; give --workdir"),
         (["--train.num_steps=3"], "--train.num_steps is no option; fields of the config are given by --config.SECTION"),
         (["data"], "unexpected argument 'data': options are written --name=value"),
         (
@@ -83,6 +92,8 @@ def _field(name: str, value: object) -> str:
             [_field("model.path", ""), _field("model.config", "huge")],
             "config.model.config is 'huge'; expected one of pico, ",
         ),
+        ([_field("model.config", "picoo")], "; did you mean 'pico'?"),
+        ([_field("method.name", "igdd")], "; did you mean 'igd'?"),
         ([_field("model.dtype", "float8")], "config.model.dtype is 'float8'; expected one of float32, bfloat16"),
         (
             [

@@ -200,7 +200,17 @@ def _of_unknown_flag(name: str) -> str:
     if "." in name and "config" in flags.FLAGS:
         return f"--{name} is no option; fields of the config are given by --config.SECTION.FIELD=VALUE"
     known = [each for each in flags.FLAGS if "." not in each]
-    return f"--{name} is no option of this command; --help lists them{did_you_mean(name, known)}"
+    fields = " or ".join(_fields_called(name))
+    meant = f"; did you mean {fields}?" if fields else did_you_mean(name, known)
+    return f"--{name} is no option of this command; --help lists them{meant}"
+
+
+def _fields_called(name: str) -> list[str]:
+    """Options for the fields of the config that have this name, or whose names end in ``_`` and it."""
+    config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+    sections = {name: each for name, each in (config or {}).items() if hasattr(each, "keys")}
+    fields = ((section, field) for section, fields in sections.items() for field in fields)
+    return [f"--config.{section}.{field}" for section, field in fields if f"_{field}".endswith(f"_{name}")]
 
 
 def _of_bad_flag(message: str) -> str:

@@ -41,7 +41,10 @@ def load_method(name: str, args: Mapping[str, Any]) -> "igd_jax.methods.base.Met
     takes = inspect.signature(method).parameters
     unknown = sorted(set(args) - set(takes))
     if unknown:
-        raise InputError(f"config.method.args has {', '.join(unknown)}; {name} takes {', '.join(takes)}")
+        raise InputError(
+            f"config.method.args has {', '.join(unknown)}; {name} takes {', '.join(takes) or 'none'}; leave the others "
+            f"out of the experiment, or start from one of {name}, such as --config={name}"
+        )
     made = method(**args)
     _check_whole(name, made)
     return made

@@ -217,6 +217,10 @@ def _check_fields_given(config: ConfigDict) -> None:
     """Raise `InputError` if an option ``--config.SECTION.FIELD`` names no field of the config."""
     for word in _words():
         if found := _FIELD.match(word):
+            if found[1] in flags.FLAGS and found[1] not in config:
+                raise InputError(
+                    f"the config has no field {found[1]}, which is an option of its own; give --{found[1]}"
+                )
             check_field(found[1], config)
 
 
@@ -226,7 +230,7 @@ def _words() -> list[str]:
 
 
 def _put_config_first(given: str) -> None:
-    """Give ``--config`` once on the command line, before its fields, as ml_collections needs; the rest stays as it is."""
+    """Give ``--config`` once on the command line, before its fields, as ml_collections needs; all else stays."""
     words, replaced = _words(), set[int]()
     for place, word in enumerate(words):
         name, is_assigned, _ = word.partition("=")
