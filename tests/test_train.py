@@ -22,8 +22,10 @@ from igd_jax.methods.base import Objective, token_loss
 from igd_jax.methods.igd import IGD
 from igd_jax.models import config as model_config
 from igd_jax.models.load import config_of
+from igd_jax.session.train_plan import TrainPlan
 from igd_jax.session.training_weights import training_weights
 from igd_jax.settings.config_flags import config_json
+from igd_jax.training.optimizer import make_schedule
 from igd_jax.training.train_log import SPEED
 
 SHORT = {"train.num_steps": 2, "train.warmup_steps": 0, "train.log_every_steps": 1}
@@ -105,6 +107,54 @@ def test_a_source_that_is_not_there_yet_is_told(capsys, tmp_path):
         said.append(capsys.readouterr().out)
     told = f"note: config.decode.collaborative is {tmp_path / 'sasrec'}, which holds no collaborative.safetensors yet; "
     assert said == ["", "", "", f"{told}evaluating needs it\n"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model.path": "", "train.learning_rate": 1e-2}, []),
+        ({"model.lora_rank": 4}, []),
+        (
+            {"model.path": "", "model.lora_rank": 4},
+            ["note: its weights are random, and config.model.lora_rank=4 trains"],
+        ),
+        (
+            {"model.path": "", "model.lora_rank": 4, "train.learning_rate": 1e-4},
+            [
+                "note: its weights are random, and",
+                "note: its weights are random, which config.train.learning_rate=",
+            ],
+        ),
+    ],
+)
+def test_what_is_for_trained_weights_is_told_of_random_ones(tiny, tmp_path, capsys, changes, told):
+    small = {"model.config": "pico", "tokenizer.path": str(tiny / "model")}
+    session = session_of(tiny_run.tiny_config(tiny, small | changes), tmp_path)
+    capsys.readouterr()
+    program._tell_model(session)
+    first, *notes = capsys.readouterr().out.splitlines()
+    assert first.startswith("making the model: ")
+    assert len(notes) == len(told)
+    assert all(map(str.startswith, notes, told))
+
+
+@pytest.mark.parametrize(
+    ("warmup", "note"),
+    [
+        (4, ""),
+        (5, "note: config.train.warmup_steps=5 does not end before training does, so the rate rises to 0.008 and not"),
+        (
+            40,
+            "note: config.train.warmup_steps=40 does not end before training does, so the rate rises to 0.001 and not",
+        ),
+    ],
+)
+def test_a_warm_up_as_long_as_training_is_told(tiny, tmp_path, warmup, note):
+    config = tiny_run.tiny_config(tiny, {"train.num_steps": 5, "train.warmup_steps": warmup})
+    plan = TrainPlan(session_of(config, tmp_path), 90)
+    assert (plan.note[: len(note)], bool(plan.note)) == (note, warmup >= 5)
+    schedule = make_schedule("constant", learning_rate=1e-2, warmup_steps=warmup, num_steps=5)
+    assert bool(plan.note) == (max(map(schedule, range(5))) < 1e-2)
 
 
 # ------------------------------------------------------------------------------------------------------------- refusing
