@@ -23,6 +23,7 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.io import check_replaceable, local_path, owned
 from igd_jax.core.log import say
 from igd_jax.core.shown import shortened
+from igd_jax.core.suggest import UnknownNameError
 from igd_jax.data import sources
 from igd_jax.data.interactions import DUPLICATES, SPLITTERS, to_prepared
 from igd_jax.data.prepared import Prepared, headline, save
@@ -84,8 +85,8 @@ def prepare(source: str, *, path: Path | None, options: dict[str, Any]) -> Prepa
     Raises:
       InputError: an unknown source, an option that it does not take, a missing input, or bad data.
     """
-    if source not in source_names():
-        raise InputError(f"there is no source {source!r}; choose one of {', '.join(source_names())}")
+    if source not in (known := source_names()):
+        raise UnknownNameError(f"there is no source {source!r}; choose one of {', '.join(known)}", source, known)
     module = importlib.import_module(f"{sources.__name__}.{source}")
     read, elsewhere = module.read, getattr(module, "elsewhere", None)
     own = _defaults(read)

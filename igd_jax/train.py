@@ -49,6 +49,7 @@ from igd_jax.session.resume import resume
 from igd_jax.session.session import Session, check_processes, set_up
 from igd_jax.session.train_loop import NO_WEIGHT, Outputs, Parts, train_steps
 from igd_jax.session.train_plan import TrainPlan
+from igd_jax.session.training_weights import make_objective
 from igd_jax.session.weights import initial_state, trained_model
 from igd_jax.settings.config_flags import (
     FREE_TO_RESUME,
@@ -100,11 +101,13 @@ def _train(
     session: Session, config: ConfigDict, workdir: Workdir, stop: Stop, *, restart: bool, profile_steps: str
 ) -> dict[str, Any]:
     context, settings = session.context(session.index), session.settings
-    objective = session.method.objective(context)
+    objective = make_objective(session, context)
     valid_rows = session.watched_rows()
     examples = _examples(session, objective, valid_rows)
     plan = TrainPlan(session, len(examples["train"]))
     say(str(plan))
+    if plan.note:
+        say(plan.note)
     profiled = parse_steps(profile_steps, num_steps=plan.num_steps)
     packs = choose_packs(session, objective, plan, train=examples["train"], valid=examples["valid"])
     schedule, optimizer = _optimizer(settings, plan)
@@ -189,11 +192,18 @@ def _check_weight(session: Session, weight: Float[np.ndarray, " total"], valid_r
 
 
 def _tell_model(session: Session) -> None:
-    """Print which model is made, and whether the rate is one for weights that were trained before."""
+    """Print which model is made, and what of the config is for weights that were trained before, if its are random."""
     settings, has_backbone = session.settings, bool(session.method.backbones)
     backbone = (settings.model.path or settings.model.config) if has_backbone else ""
     say(f"making the model: {backbone or settings.method.name}")
-    if has_backbone and not settings.model.path and settings.train.learning_rate < RATE_OF_RANDOM_WEIGHTS:
+    if not has_backbone or settings.model.path:
+        return
+    if rank := settings.model.lora_rank:
+        say(
+            f"note: its weights are random, and config.model.lora_rank={rank} trains adapters alone, which can learn "
+            "little on top of them; give a trained model in config.model.path, or set lora_rank to 0"
+        )
+    if settings.train.learning_rate < RATE_OF_RANDOM_WEIGHTS:
         say(
             f"note: its weights are random, which config.train.learning_rate={settings.train.learning_rate:g} is low "
             f"for; {RATE_OF_RANDOM_WEIGHTS:g} or more trains small models well"

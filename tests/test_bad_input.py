@@ -21,6 +21,15 @@ def _field(name: str, value: object) -> str:
     ("changes", "message"),
     [
         (["--confg=x"], "--confg is no option of this command; --help lists them; did you mean 'config'?"),
+        (
+            ["--learning_rate=1"],
+            "--learning_rate is no option of this command; --help lists them; did you mean --config.",
+        ),
+        (
+            ["--batch_size=1"],
+            "did you mean --config.decode.batch_size or --config.train.global_batch_size or --config.train.micro_",
+        ),
+        (["--config.workdir=x"], "the config has no field workdir, which is an option of its own; give --workdir"),
         (["--train.num_steps=3"], "--train.num_steps is no option; fields of the config are given by --config.SECTION"),
         (["data"], "unexpected argument 'data': options are written --name=value"),
         (
@@ -83,6 +92,8 @@ def _field(name: str, value: object) -> str:
             [_field("model.path", ""), _field("model.config", "huge")],
             "config.model.config is 'huge'; expected one of pico, ",
         ),
+        ([_field("model.config", "picoo")], "; did you mean 'pico'?"),
+        ([_field("method.name", "igdd")], "; did you mean 'igd'?"),
         ([_field("model.dtype", "float8")], "config.model.dtype is 'float8'; expected one of float32, bfloat16"),
         (
             [
@@ -187,23 +198,35 @@ def test_an_experiment_that_is_not_there_or_takes_no_such_name(ask):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("import nowhere", "No module named 'nowhere'"),
-        ("def get_config(:", "invalid syntax (broken.py, line 1)"),
-        ("x = 1", "KeyError: 'get_config'"),
-        ("def get_config(): return 1 / 0", "ZeroDivisionError: division by zero"),
-        ("def get_config(): raise OSError('no such thing')", "OSError: no such thing"),
-        ("def get_config(): return None", "TypeError: get_config() returns NoneType and no ConfigDict"),
-        ("import sys; sys.exit(0)", "SystemExit: 0"),
-        ("def get_config(): return (lambda f: f(f))(lambda f: f(f))", "RecursionError: maximum recursion depth"),
-        ("raise ValueError('x' * 100_000)", "ValueError: xxx"),
+        ("import nowhere", " line 1: ModuleNotFoundError: No module named 'nowhere'"),
+        ("\ndef get_config(:", " line 2: SyntaxError: invalid syntax (broken.py, line 2)"),
+        ("x = 1", " has no get_config()"),
+        ("def get_config():\n    return 1 / 0", " line 2: ZeroDivisionError: division by zero"),
+        ("def get_config(): raise OSError('no such\\nthing')", " line 1: OSError: no such thing"),
+        ("def get_config(): return None", ": get_config() returns NoneType and no ConfigDict"),
+        ("def get_config(kind): return None", ": TypeError: get_config() missing 1 required positional argument"),
+        ("import sys; sys.exit(0)", " line 1: SystemExit: 0"),
+        ("def get_config(): return (lambda f: f(f))(lambda f: f(f))", " line 1: RecursionError: maximum recursion dep"),
+        ("raise ValueError('x' * 100_000)", " line 1: ValueError: xxx"),
+        (
+            "from configs import common\n\ndef get_config():\n    common.get_config().trian.num_epochs = 1",
+            """ line 4: AttributeError: 'trian' Did you mean "train" instead of "trian"?; expected""",
+        ),
     ],
 )
 def test_an_experiment_that_is_broken(text, message, tmp_path):
     (tmp_path / "broken.py").write_text(text, encoding="utf-8")
     line = one_line(run_here(train, f"--config={tmp_path / 'broken.py'}", f"--workdir={tmp_path / 'run'}"))
-    assert f"{tmp_path / 'broken.py'} is no experiment file (" in line
-    assert message in line
-    assert line.endswith("; expected one like those of configs/")
+    assert f"error: {tmp_path / 'broken.py'}{message}" in line
+    assert line.endswith("; expected an experiment like those of configs/")
+
+
+def test_an_experiment_without_the_ending_of_its_file(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").touch()
+    monkeypatch.chdir(tmp_path)
+    for given in (f"{tmp_path}/mine", "mine"):
+        line = one_line(run_here(train, f"--config={given}:x", "--workdir=run"))
+        assert line.endswith(f"; did you mean --config={given}.py:x?")
 
 
 @pytest.mark.slow

@@ -97,7 +97,9 @@ def test_a_shipped_experiment_is_named_from_anywhere(tmp_path, monkeypatch):
 
 def test_a_name_that_is_not_shipped():
     line = one_line(run_here(train, "--config=idg", "--workdir=run"))
-    assert line.endswith(f"--config=idg: there is no such shipped experiment; expected FILE.py or {SHIPPED}")
+    assert line.endswith(
+        f"--config=idg: there is no such shipped experiment; expected FILE.py or {SHIPPED}; did you mean 'igd'?"
+    )
 
 
 def test_a_field_is_printed_with_the_value_that_is_given():

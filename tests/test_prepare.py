@@ -139,6 +139,7 @@ def test_without_a_network_a_dataset_of_the_hub_is_trouble_of_the_machine(run):
     [
         ("netflix", {}, "no source 'netflix'; choose one of amazon2014, amazon2018, "),
         ("../prepare", {}, "no source '../prepare'"),
+        ("movielense", {}, "; did you mean 'movielens'?"),
         ("csv", {}, "--source=csv needs --input"),
         (
             "csv",

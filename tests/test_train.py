@@ -18,9 +18,14 @@ from igd_jax.core.io import Workdir, read_json
 from igd_jax.data.prepared import load
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluate import evaluate
+from igd_jax.methods.base import Objective, token_loss
+from igd_jax.methods.igd import IGD
 from igd_jax.models import config as model_config
 from igd_jax.models.load import config_of
+from igd_jax.session.train_plan import TrainPlan
+from igd_jax.session.training_weights import training_weights
 from igd_jax.settings.config_flags import config_json
+from igd_jax.training.optimizer import make_schedule
 from igd_jax.training.train_log import SPEED
 
 SHORT = {"train.num_steps": 2, "train.warmup_steps": 0, "train.log_every_steps": 1}
@@ -104,6 +109,54 @@ def test_a_source_that_is_not_there_yet_is_told(capsys, tmp_path):
     assert said == ["", "", "", f"{told}evaluating needs it\n"]
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"model.path": "", "train.learning_rate": 1e-2}, []),
+        ({"model.lora_rank": 4}, []),
+        (
+            {"model.path": "", "model.lora_rank": 4},
+            ["note: its weights are random, and config.model.lora_rank=4 trains"],
+        ),
+        (
+            {"model.path": "", "model.lora_rank": 4, "train.learning_rate": 1e-4},
+            [
+                "note: its weights are random, and",
+                "note: its weights are random, which config.train.learning_rate=",
+            ],
+        ),
+    ],
+)
+def test_what_is_for_trained_weights_is_told_of_random_ones(tiny, tmp_path, capsys, changes, told):
+    small = {"model.config": "pico", "tokenizer.path": str(tiny / "model")}
+    session = session_of(tiny_run.tiny_config(tiny, small | changes), tmp_path)
+    capsys.readouterr()
+    program._tell_model(session)
+    first, *notes = capsys.readouterr().out.splitlines()
+    assert first.startswith("making the model: ")
+    assert len(notes) == len(told)
+    assert all(map(str.startswith, notes, told))
+
+
+@pytest.mark.parametrize(
+    ("warmup", "note"),
+    [
+        (4, ""),
+        (5, "note: config.train.warmup_steps=5 does not end before training does, so the rate rises to 0.008 and not"),
+        (
+            40,
+            "note: config.train.warmup_steps=40 does not end before training does, so the rate rises to 0.001 and not",
+        ),
+    ],
+)
+def test_a_warm_up_as_long_as_training_is_told(tiny, tmp_path, warmup, note):
+    config = tiny_run.tiny_config(tiny, {"train.num_steps": 5, "train.warmup_steps": warmup})
+    plan = TrainPlan(session_of(config, tmp_path), 90)
+    assert (plan.note[: len(note)], bool(plan.note)) == (note, warmup >= 5)
+    schedule = make_schedule("constant", learning_rate=1e-2, warmup_steps=warmup, num_steps=5)
+    assert bool(plan.note) == (max(map(schedule, range(5))) < 1e-2)
+
+
 # ------------------------------------------------------------------------------------------------------------- refusing
 def test_a_workdir_of_another_config_is_refused_with_the_fields_that_differ(tiny, trained):
     before = (trained / "config.json").read_bytes()
@@ -114,6 +167,19 @@ def test_a_workdir_of_another_config_is_refused_with_the_fields_that_differ(tiny
     ):
         train_tiny(tiny, trained, {"train.seed": 1, "train.learning_rate": 1.0, "method.args.beta": 0.3})
     assert (trained / "config.json").read_bytes() == before
+
+
+def test_annotations_of_another_length_are_refused_before_anything_is_compiled(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(
+        IGD, "objective", lambda self, context: Objective(token_loss, {"weight": np.ones(len(context.index.titles))})
+    )
+    with pytest.raises(
+        InputError, match=r"the objective of igd has an annotation 'weight' of shape \(23,\); expected one entry per "
+    ):
+        train_tiny(tiny, tmp_path / "run")
+    assert "making the model" not in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"of all items, \(\d+,\), aligned with context.index.item_tokens.ids$"):
+        training_weights(session_of(tiny_run.tiny_config(tiny), tmp_path / "run"))
 
 
 def test_how_to_decode_and_evaluate_and_on_how_many_devices_may_change(tiny, trained, tmp_path, capsys):

@@ -54,6 +54,10 @@ _BAD_VALUES = {
 """What libraries say of the value of a flag, and what was expected."""
 _NUMBER = re.compile(r"\bos[ _]error(?:[ _]code)?[ =:']*(\d+)", re.IGNORECASE)
 """System error numbers in messages of libraries written in Rust and C++."""
+_ABOVE = os.path.abspath(__file__).removesuffix("igd_jax/core/errors.py")
+"""Folder that holds the package."""
+_LIBRARIES = re.compile(r"$|<|.*/lib(64)?/python3[^/]*/")
+"""Files of code of libraries, also of Python's own, and names of code without a file."""
 
 
 class InputError(Exception):
@@ -86,10 +90,25 @@ def explain(error: BaseException) -> tuple[int, str]:
         return BAD_INPUT, f"{error.strerror}: {shortened(str(error.filename), 300)}; name another path"
     if isinstance(error, OSError):
         return SYSTEM, f"{type(error).__name__}: {error}; mend it, and start the same command again"
+    place = place_of(error, _is_no_library)
+    at = f" at {shortened(place[0].removeprefix(_ABOVE))}:{place[1]}" if place else ""
     return INTERNAL, (
-        f"internal error ({type(error).__name__}: {first_line(error)}): a fault of igd_jax, not of what it was given; "
-        "--traceback shows where it arose, for a report"
+        f"internal error ({type(error).__name__}: {first_line(error)}{at}): not a fault of what was given; "
+        "--traceback shows all, for a report"
     )
+
+
+def place_of(error: BaseException, is_own: Callable[[str], bool]) -> tuple[str, int] | None:
+    """File and line of the innermost code on the way to an error whose file `is_own`; None if there is none."""
+    places = [(frame.f_code.co_filename, line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError):
+        places.append((error.filename or "", error.lineno or 0))
+    return next((place for place in reversed(places) if is_own(place[0])), None)
+
+
+def _is_no_library(file: str) -> bool:
+    """Whether a file of code is of igd_jax, or of its user."""
+    return file.startswith(f"{_ABOVE}igd_jax/") or not _LIBRARIES.match(file)
 
 
 def behind(error: BaseException) -> Iterator[BaseException]:
@@ -181,7 +200,17 @@ def _of_unknown_flag(name: str) -> str:
     if "." in name and "config" in flags.FLAGS:
         return f"--{name} is no option; fields of the config are given by --config.SECTION.FIELD=VALUE"
     known = [each for each in flags.FLAGS if "." not in each]
-    return f"--{name} is no option of this command; --help lists them{did_you_mean(name, known)}"
+    fields = " or ".join(_fields_called(name))
+    meant = f"; did you mean {fields}?" if fields else did_you_mean(name, known)
+    return f"--{name} is no option of this command; --help lists them{meant}"
+
+
+def _fields_called(name: str) -> list[str]:
+    """Options for the fields of the config that have this name, or whose names end in ``_`` and it."""
+    config = flags.FLAGS["config"].value if "config" in flags.FLAGS else None
+    sections = {name: each for name, each in (config or {}).items() if hasattr(each, "keys")}
+    fields = ((section, field) for section, fields in sections.items() for field in fields)
+    return [f"--config.{section}.{field}" for section, field in fields if f"_{field}".endswith(f"_{name}")]
 
 
 def _of_bad_flag(message: str) -> str:

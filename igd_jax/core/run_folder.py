@@ -31,13 +31,15 @@ def check_takes_run(workdir: Workdir) -> None:
 
 
 def check_takes_sweep(output: Path) -> None:
-    """Raise `InputError` for a folder that has a run itself, or that another command wrote."""
+    """Raise `InputError` for a file, for a folder that has a run itself, and for one that another command wrote."""
     _check_written_by_no_other(output, option="--output", what="the runs")
     if (output / "config.json").exists():
         raise InputError(f"--output is {output}, the folder of a run (config.json is in it); name one for many runs")
 
 
 def _check_written_by_no_other(folder: Path, *, option: str, what: str) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{option} is {folder}, which is a file; name a folder for {what}, which may be a new one")
     for name in OF_OTHER_COMMANDS:
         if (folder / name).exists():
             raise InputError(

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from rapidfuzz import fuzz, process, utils
+from rapidfuzz import distance, fuzz, process, utils
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.shown import shortened
@@ -15,13 +15,15 @@ LONGEST = 80
 """Maximum number of characters of a suggestion."""
 SHORTEST = 4
 """Letters with which the beginning of a name is recognised."""
+FEWEST = 3
+"""Letters with which a name is recognised that has one letter changed, or two in each other's place."""
 
 
 def did_you_mean(given: str, known: Collection[str]) -> str:
     """A question to append to a message about an unknown name: ``; did you mean 'A' or 'B'?``; empty if nothing fits.
 
-    Suggested is what is spelt like the given text, or begins like it, the most similar first. Case and signs do not
-    matter. A million names take about a second.
+    Suggested is what is spelt like the given text, or begins like it, the most similar first; if nothing is, what is
+    one slip away. Case and signs do not matter. A million names take about a second.
 
     Args:
       given: the unknown name.
@@ -34,6 +36,9 @@ def did_you_mean(given: str, known: Collection[str]) -> str:
     for form in forms:
         for _, like, place in process.extract(asked, form, scorer=fuzz.ratio, limit=MOST, score_cutoff=LEAST_LIKE):
             likeness[names[place]] = max(like, likeness.get(names[place], 0.0))
+    if not likeness and len(asked) >= FEWEST:
+        slips = process.extract(asked, plain, scorer=distance.OSA.distance, limit=MOST, score_cutoff=1)
+        likeness = {names[place]: LEAST_LIKE for _, _, place in slips}
     if not asked or not likeness:
         return ""
     best = sorted(likeness, key=lambda name: -likeness[name])[:MOST]

@@ -104,7 +104,8 @@ class OneOf:
 
     def __call__(self, field: str, value: Any) -> None:
         if value not in self.names:
-            raise refused(field, value, f"one of {', '.join(name or repr(name) for name in self.names)}")
+            error = refused(field, value, f"one of {', '.join(name or repr(name) for name in self.names)}")
+            raise UnknownNameError(str(error), shown(value), self.names)
 
 
 class SomeOf(OneOf):

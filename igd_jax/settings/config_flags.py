@@ -105,8 +105,8 @@ class _ExperimentParser(flags.ArgumentParser):
 def define_config_flag() -> None:
     """Define ``--config``: an experiment if the command line names one, else the config of the run in its workdir.
 
-    So ``--config.decode.alpha=0.2`` overrides a field in either case. Unknown fields are errors. ``--help_config``
-    prints all fields of that config, and exits.
+    So ``--config.decode.alpha=0.2`` overrides a field in either case, also before ``--config``. Unknown fields are
+    errors. ``--help_config`` prints all fields of that config, and exits.
     """
     with bad_flags_told():
         given, folder, other = (_option(name) for name in ("--config", "--workdir", "--decode_as"))
@@ -132,6 +132,8 @@ def define_config_flag() -> None:
             if folder is not None:
                 load_config(None, Workdir(folder))  # which tells that there is none
             raise InputError("--config.FIELD is given, but neither --config=FILE nor the --workdir of a run")
+        if given is not None:
+            _put_config_first(given)
         config_flags.DEFINE_config_file("config", None, _HELP)
         flags.FLAGS["config"].parser = _ExperimentParser()
 
@@ -215,12 +217,27 @@ def _check_fields_given(config: ConfigDict) -> None:
     """Raise `InputError` if an option ``--config.SECTION.FIELD`` names no field of the config."""
     for word in _words():
         if found := _FIELD.match(word):
+            if found[1] in flags.FLAGS and found[1] not in config:
+                raise InputError(
+                    f"the config has no field {found[1]}, which is an option of its own; give --{found[1]}"
+                )
             check_field(found[1], config)
 
 
 def _words() -> list[str]:
     """The command line before flags are parsed, up to what is no option."""
     return [*itertools.takewhile(lambda word: word != "--", sys.argv[1:])]
+
+
+def _put_config_first(given: str) -> None:
+    """Give ``--config`` once on the command line, before its fields, as ml_collections needs; all else stays."""
+    words, replaced = _words(), set[int]()
+    for place, word in enumerate(words):
+        name, is_assigned, _ = word.partition("=")
+        if name in ("--config", "-config"):
+            replaced |= {place} if is_assigned else {place, place + 1}
+    rest = [word for place, word in enumerate(words) if place not in replaced]
+    sys.argv[1 : len(words) + 1] = [f"--config={given}", *rest]
 
 
 def _option(name: str) -> str | None:

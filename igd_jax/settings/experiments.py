@@ -15,7 +15,8 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 import igd_jax
-from igd_jax.core.errors import InputError
+from igd_jax.core.errors import InputError, place_of
+from igd_jax.core.suggest import UnknownNameError
 
 _PACKAGE = Path(igd_jax.__file__).resolve().parent
 _INSTALLED = _PACKAGE / "_shipped" / "configs"
@@ -23,6 +24,7 @@ SHIPPED = _INSTALLED if _INSTALLED.is_dir() else _PACKAGE.parent / "configs"
 """Folder of the shipped experiments: of an installed package (see setup.py), or of a checkout."""
 DEFAULTS = str(SHIPPED / "common.py")
 """Experiment file with all fields of a config."""
+_EXPECTED = "expected an experiment like those of configs/"
 
 
 def shipped() -> list[str]:
@@ -45,12 +47,13 @@ def read_config(given: str, *, option: str = "config") -> ConfigDict:
     if not file.is_file():
         what = "file" if _is_path(path) else "shipped experiment"
         told = f"--{option}={given}: there is no such {what}; expected FILE.py or {', '.join(shipped())}"
-        if file.stem in shipped():  # named by its path in a clone
-            told += f"; did you mean --{option}={given.replace(path, file.stem, 1)}?"
-        raise InputError(told)
+        if meant := _meant(path, file):
+            raise InputError(f"{told}; did you mean --{option}={given.replace(path, meant, 1)}?")
+        raise UnknownNameError(told, path, shipped())
     _make_importable()
     try:
-        get_config = runpy.run_path(str(file))["get_config"]
+        if (get_config := runpy.run_path(str(file)).get("get_config")) is None:
+            raise InputError(f"{path} has no get_config(); {_EXPECTED}")
         if ":" in given and not inspect.signature(get_config).parameters:
             raise InputError(f"--{option}={given}: this experiment takes nothing after a colon; give --{option}={path}")
         try:
@@ -60,13 +63,29 @@ def read_config(given: str, *, option: str = "config") -> ConfigDict:
                 raise InputError(f"--{option}={given}: {error}") from None
             raise
         if not isinstance(config, ConfigDict):
-            raise TypeError(f"get_config() returns {type(config).__name__} and no ConfigDict")
+            raise InputError(f"{path}: get_config() returns {type(config).__name__} and no ConfigDict; {_EXPECTED}")
         return config
     except InputError:
         raise
     except (Exception, SystemExit) as error:  # user code may raise anything
-        what = f"{type(error).__name__}: {error}"
-        raise InputError(f"{path} is no experiment file ({what}); expected one like those of configs/") from error
+        place = place_of(error, lambda code: code == str(file))
+        at = f" line {place[1]}" if place else ""
+        raise InputError(f"{path}{at}: {type(error).__name__}: {_said(error)}; {_EXPECTED}") from error
+
+
+def _said(error: BaseException) -> str:
+    """What an error says; that of an unknown field has another error inside, and each would put it into quotes."""
+    said: object = error
+    while isinstance(said, AttributeError | KeyError) and said.args:
+        said = said.args[0]
+    return " ".join(str(said).split())
+
+
+def _meant(path: str, file: Path) -> str:
+    """The experiment that was meant by a path without its ending, or by its path in a clone; empty if neither was."""
+    if Path(f"{path}.py").is_file():
+        return f"{path}.py"
+    return file.stem if file.stem in shipped() else ""
 
 
 def _file_of(given: str) -> Path:

@@ -1,11 +1,14 @@
 """Whatever goes wrong ends in one line and an exit code that says whose turn it is; --traceback shows all of it."""
 
 import errno
+import json
+import re
 import sys
 import threading
 import types
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from absl import app, flags
@@ -13,6 +16,7 @@ from command import run_here
 
 from igd_jax.core import suggest
 from igd_jax.core.errors import InputError, Unreachable, bad_flags_told, explain, run
+from igd_jax.core.ragged import Ragged
 
 
 @pytest.fixture
@@ -70,13 +74,35 @@ def test_help_is_a_good_end_and_goes_to_standard_output(option):
     assert "--[no]traceback" in done.out
 
 
-def test_a_fault_of_the_program_is_told_as_one(command):
-    code, err = command(lambda: 1 / 0)
+def _divide():
+    return 1 / 0
+
+
+def test_a_fault_of_the_program_is_told_with_its_place(command):
+    code, err = command(_divide)
     assert code == 70
-    assert err.startswith(
-        "error: internal error (ZeroDivisionError: division by zero): a fault of igd_jax, not of what"
-    )
+    assert err.startswith("error: internal error (ZeroDivisionError: division by zero at ")
+    line = _divide.__code__.co_firstlineno + 1
+    told = f"test_errors.py:{line}): not a fault of what was given; --traceback shows all, for a report\n"
+    assert err.endswith(told)
     assert len(err.splitlines()) == 1
+
+
+def _in_a_library():
+    jax.eval_shape(lambda: json.loads("{"))
+
+
+def test_the_place_of_a_fault_is_in_no_library():
+    _, told = explain(_raised(_in_a_library))
+    assert f"test_errors.py:{_in_a_library.__code__.co_firstlineno + 1}): not a fault" in told
+    _, told = explain(_raised(lambda: Ragged.from_lists([[1]]).take(np.array([5]))))
+    assert re.search(r" at igd_jax/core/ragged.py:\d+\): not a fault", told)
+
+
+def test_the_place_of_a_fault_that_no_code_can_be_read_from():
+    assert "internal error (ValueError: x): not a fault" in explain(ValueError("x"))[1]
+    _, told = explain(_raised(lambda: compile("x = (", "own/method.py", "exec")))
+    assert " at own/method.py:1): not a fault" in told
 
 
 def test_the_whole_traceback_is_shown_on_demand(command):
@@ -84,7 +110,7 @@ def test_the_whole_traceback_is_shown_on_demand(command):
     assert code == 70
     first, *_, last = err.splitlines()
     assert first == "Traceback (most recent call last):"
-    assert last.startswith("error: internal error (ZeroDivisionError: division by zero)")
+    assert last.startswith("error: internal error (ZeroDivisionError: division by zero at ")
 
 
 def test_an_interrupt_is_told_in_a_word(command):

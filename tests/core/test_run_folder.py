@@ -64,6 +64,14 @@ def test_other_folders_are_no_place_for_a_run(tmp_path, names, message):
         check_takes_run(Workdir(str(_made(tmp_path, *names))))
 
 
+def test_a_file_is_no_place_for_a_run(tmp_path):
+    (file := tmp_path / "my.csv").touch()
+    with pytest.raises(InputError, match=r"^--workdir is .*my.csv, which is a file; name a folder for the run, which"):
+        check_takes_run(Workdir(str(file)))
+    with pytest.raises(InputError, match=r"^--output is .*my.csv, which is a file; name a folder for the runs, which"):
+        check_takes_sweep(file)
+
+
 def test_a_sweep_goes_on_in_its_folder(tmp_path):
     check_takes_sweep(_made(tmp_path, "seed=1/config.json", "compare.md"))
 

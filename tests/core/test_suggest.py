@@ -25,3 +25,8 @@ def test_what_begins_alike_or_is_spelt_alike_is_suggested(given, told):
     assert did_you_mean(given, NAMES) == told
     assert did_you_mean(given, dict.fromkeys(NAMES, 3)) == told
     assert did_you_mean(given, []) == ""
+
+
+@pytest.mark.parametrize(("given", "told"), [("idg", "igd"), ("sfd", "sft"), ("d4", ""), ("cfd", "")])
+def test_a_slip_in_a_short_name(given, told):
+    assert did_you_mean(given, ["igd", "sft", "d3"]) == (f"; did you mean '{told}'?" if told else "")

@@ -1,5 +1,6 @@
 """Methods are files: what they write, and their names and arguments, which are checked before anything runs."""
 
+import sys
 from pathlib import Path
 
 import jax.numpy as jnp
@@ -60,12 +61,77 @@ def test_what_a_method_declares_is_among_what_there_is(name):
 def test_an_unknown_method_lists_those_there_are(name):
     with pytest.raises(InputError) as caught:
         load_method(name, {})
-    assert str(caught.value) == f"config.method.name is {name!r}; known methods are {', '.join(NAMES)}"
+    meant = "; did you mean 'igd'?" if name in ("idg", "../igd") else ""
+    assert str(caught.value) == f"config.method.name is {name!r}; known methods are {', '.join(NAMES)}{meant}"
 
 
 def test_an_unknown_argument_lists_those_it_takes():
-    with pytest.raises(InputError, match=r"config.method.args has alpha, gamma; igd takes beta, weights, entropy$"):
+    with pytest.raises(InputError) as caught:
         load_method("igd", {"gamma": 1.0, "beta": 0.5, "alpha": 2})
+    assert str(caught.value) == (
+        "config.method.args has alpha, gamma; igd takes beta, weights, entropy; leave the others out of the "
+        "experiment, or start from one of igd, such as --config=igd"
+    )
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Load a method from the text of its module."""
+    monkeypatch.setattr(igd_jax.methods, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(igd_jax.methods, "__path__", [str(tmp_path), *igd_jax.methods.__path__])
+
+    def load(text):
+        (tmp_path / "own.py").write_text(text, encoding="utf-8")
+        return load_method("own", {})
+
+    yield load
+    sys.modules.pop("igd_jax.methods.own", None)
+
+
+WHOLE = """
+from igd_jax.methods import base
+
+class Own(base.Method):
+    model_kind = inputs = score = ""
+    decoding_args = backbones = ()
+    beam_search = True
+    make_model = objective = engine = None
+
+    def __init__(self):
+        self.needs_collaborative = False
+
+METHOD = Own
+"""
+
+
+@pytest.mark.parametrize(
+    ("less", "lacks"),
+    [
+        ("    beam_search = True\n", "beam_search"),
+        (
+            "    make_model = objective = engine = None\n    beam_search = True\n",
+            "engine, make_model, objective, beam_s",
+        ),
+        ("        self.needs_collaborative = False\n", "needs_collaborative"),
+    ],
+)
+def test_a_method_that_lacks_what_every_method_has(own, less, lacks):
+    text = WHOLE
+    for line in less.splitlines(keepends=True):
+        assert line in text
+        text = text.replace(line, "        pass\n" if line.startswith("     ") else "")
+    with pytest.raises(InputError, match=rf"^the METHOD of igd_jax/methods/own.py has no {lacks}.*; define all that"):
+        own(text)
+
+
+def test_a_method_that_is_whole(own):
+    assert own(WHOLE).needs_collaborative is False
+
+
+@pytest.mark.parametrize("text", [WHOLE.replace("METHOD = ", "METHODS = "), "METHOD = 1"])
+def test_a_module_without_a_method(own, text):
+    with pytest.raises(InputError, match=r"^igd_jax/methods/own.py has no METHOD; expected its last line to be METHOD"):
+        own(text)
 
 
 # -------------------------------------------------------------------------------------------------------------- targets

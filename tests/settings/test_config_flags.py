@@ -3,7 +3,7 @@
 import sys
 
 import pytest
-from command import run_here, run_process
+from command import one_line, run_here, run_process
 
 from configs import igd
 from igd_jax import train
@@ -69,6 +69,24 @@ def test_micro_batches_may_differ_from_the_run_where_they_change_no_loss(tmp_pat
 def test_an_option_is_read_as_absl_reads_it(monkeypatch, words, expected):
     monkeypatch.setattr(sys, "argv", ["program", *words])
     assert config_flags._option("--workdir") == expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--config.data.dir=nowhere", "--workdir=run", "--config=igd"],
+        ["--config.data.dir", "nowhere", "--config", "igd", "--config.train.seed=1", "--workdir=run"],
+        ["--config=sft", "--config.data.dir=nowhere", "-config", "igd", "--workdir=run"],
+    ],
+)
+def test_fields_may_stand_before_the_experiment(words):
+    assert one_line(run_here(train, *words)).startswith("error: config.data.dir is 'nowhere', which is not a folder")
+
+
+def test_the_experiment_is_put_first_and_the_rest_stays_in_order(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["program", "-b", "--config", "x", "--a=1", "--config=y", "c", "--", "--config=z"])
+    config_flags._put_config_first("y")
+    assert sys.argv == ["program", "--config=y", "-b", "--a=1", "c", "--", "--config=z"]
 
 
 @pytest.mark.parametrize("word", ["--config.data.dir=x", "-config.data.dir=x", "--noconfig.train.show_sample"])
