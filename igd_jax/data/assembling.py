@@ -38,6 +38,8 @@ def assemble(
         notes = notes | {"items with a blank title, kept as published": n_blank}
     if n_broken := sum(one_line(title) != title for title in titles):
         notes = notes | {"items with a line break in the title, kept as published": n_broken}
+    if n_again := sum(map(_n_repeats, splits.values())):
+        notes = notes | {"rows whose target is the last item of their history": n_again}
     times, texts = np.concatenate([rows.timestamp for rows in splits.values()]), texts or {}
     shared = [count for count in Counter(titles).values() if count > 1]
     meta = {
@@ -64,6 +66,13 @@ def _no_rows(counts: Mapping[str, int], dropped: Mapping[str, int]) -> str:
     gone = [f"{reason} {count:,}" for reason, count in dropped.items() if reason.endswith(": events") and count]
     before = f" (dropped before: {shortened(', '.join(gone), 280)})" if gone else ""
     return f"every split needs at least one row, but there are {told}{before}; give more events or filter less"
+
+
+def _n_repeats(rows: Rows) -> int:
+    """Number of rows whose target is the last item of their history."""
+    has_history = rows.history.lengths > 0
+    last = rows.history.ids[rows.history.start[1:][has_history] - 1]
+    return int((last == rows.target[has_history]).sum())
 
 
 def iso_time(timestamp: int) -> str:

@@ -265,6 +265,14 @@ def test_what_was_dropped_before_a_split_became_empty_is_told():
     assert len(str(caught.value)) < 480
 
 
+def test_rows_whose_target_ends_their_history_are_counted_and_kept():
+    log = make_log([("a", item, time) for time, item in enumerate("ijjkkkjkjkjkj")])
+    for min_history in (0, 1):  # an empty history ends in no item
+        prepared = to_prepared(log, min_history=min_history)
+        assert prepared.meta["notes"] == {"rows whose target is the last item of their history": 3}
+        assert sum(prepared.meta["rows"].values()) == 13 - min_history
+
+
 def test_texts_follow_their_items_into_the_prepared_data():
     events = [("a", item, time) for time, item in enumerate("ijkikikikikik")]
     log = dataclasses.replace(make_log(events, titles={"j": ""}), texts={"brand": ["I", "J", ""]})
