@@ -9,6 +9,8 @@ from igd_jax.evaluation.significance import CONFIDENCE, MIN_USERS
 
 ENOUGH = 50
 """Queries from which on the mean of a slice is told."""
+BEAM = "; --beam_misses=N or, for small catalogues, --config.decode.search=exact shows whether the beam misses items"
+"""What is told of a beam whose lists are no better than popularity."""
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -31,10 +33,14 @@ def cell(value: str | int | float | None, *, none: str = "-") -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else value
 
 
-def evaluation_table(metrics: Mapping[str, Any]) -> str:
+def evaluation_table(metrics: Mapping[str, Any], *, has_beam: bool) -> str:
     """What matters of a metrics.json in some ten lines: counts, metrics with intervals, slices, and how to read it.
 
     The metrics are hits at the smallest and the largest cut-off, and NDCG at the latter; the others stay in the file.
+
+    Args:
+      metrics: content of the metrics.json.
+      has_beam: whether the lists come from a beam over the trie, which may miss what an exact ranking finds.
     """
     hit = PROTOCOLS[metrics["protocol"]]
     ks = sorted(int(name.split("@")[1]) for name in metrics if name.startswith(f"{hit}@"))
@@ -52,7 +58,7 @@ def evaluation_table(metrics: Mapping[str, Any]) -> str:
     if metrics[names[-1]] <= metrics["popularity_baseline"][names[-1]]:
         told.append(
             "the model ranks no better than popularity: train longer or, from random weights, with a higher "
-            "config.train.learning_rate"
+            "config.train.learning_rate" + BEAM * has_beam
         )
     return "\n\n".join([_counts(metrics), table, *told])
 

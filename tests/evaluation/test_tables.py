@@ -34,7 +34,7 @@ def small_evaluation(ks, protocol="rows", *, n=120, n_invalid=0):
 
 
 def test_an_evaluation_shows_main_metrics_with_intervals_beside_popularity_and_how_to_read_them():
-    lines = evaluation_table(metrics := small_evaluation([1, 2])).splitlines()
+    lines = evaluation_table(metrics := small_evaluation([1, 2]), has_beam=True).splitlines()
     assert lines[0] == "120 rows, 10 with a target that is no candidate; 0 invalid results"
     header, _, *rows = cells("\n".join(lines))
     assert header == ["metric", "model", "95% interval", "id-exact", "popularity"]
@@ -54,13 +54,24 @@ def test_an_evaluation_shows_main_metrics_with_intervals_beside_popularity_and_h
 
 
 def test_a_model_that_popularity_equals_is_told_of_and_a_better_one_is_not():
-    told, metrics = "the model ranks no better than popularity: train longer", small_evaluation([1, 2])
-    assert evaluation_table(metrics).splitlines()[-1].startswith(told)
-    assert told not in evaluation_table(metrics | {"ndcg@2": metrics["ndcg@2"] + 0.01})
+    metrics, told = (
+        small_evaluation([1, 2]),
+        (
+            "the model ranks no better than popularity: train longer or, from random weights, with a higher "
+            "config.train.learning_rate"
+        ),
+    )
+    assert evaluation_table(metrics, has_beam=False).splitlines()[-1] == told
+    of_beam = evaluation_table(metrics, has_beam=True).splitlines()[-1]
+    assert of_beam == (
+        f"{told}; --beam_misses=N or, for small catalogues, --config.decode.search=exact shows whether the beam misses "
+        "items"
+    )
+    assert told not in evaluation_table(metrics | {"ndcg@2": metrics["ndcg@2"] + 0.01}, has_beam=True)
 
 
 def test_an_evaluation_by_users_shows_what_there_was_to_find():
-    text = evaluation_table(small_evaluation([1, 5], "users", n_invalid=3))
+    text = evaluation_table(small_evaluation([1, 5], "users", n_invalid=3), has_beam=True)
     assert text.splitlines()[0] == (
         "60 users, 1.92 titles each to find, at most 2; 5 titles that are no candidate; 3 invalid results; k = 5 left "
         "out: not from 1 to the results per row"
@@ -72,7 +83,7 @@ def test_an_evaluation_by_users_shows_what_there_was_to_find():
 
 def test_slices_of_few_rows_are_not_told():
     assert "by target (with their number): fewer than 50, so not told: head (" in evaluation_table(
-        small_evaluation([1], n=20)
+        small_evaluation([1], n=20), has_beam=True
     )
 
 
