@@ -151,7 +151,7 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
     def score(config: Any, *_: Any, **__: Any) -> Scored:
         scored = object.__new__(Scored)
         session = SimpleNamespace(prepared=SimpleNamespace(meta=read_meta(Path(config.data.dir))))
-        ranker = SimpleNamespace(trained=SimpleNamespace(step=4), session=session, engine=None)
+        ranker = SimpleNamespace(trained=SimpleNamespace(step=4), session=session)
         vars(scored).update(metrics={"n": next(counts)}, users_per_second=1.0, ranker=ranker)
         return scored
 
@@ -167,6 +167,7 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
         (train, "environment", lambda: {"commit": None}),
         (evaluate, "environment", lambda: {"commit": None}),
         (evaluate, "score", score),
+        (evaluate, "has_beam", lambda _: False),
         (evaluate, "evaluation_table", lambda *_, **__: "a table"),
         (evaluate, "examples_of", lambda _: ["an example"]),
         (evaluate, "predictions_of", predictions_of),
