@@ -1,9 +1,10 @@
 """Plain-text tables of metrics: Markdown that also reads well in a terminal."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from igd_jax.core.shown import shortened
+from igd_jax.evaluation.origin import DECODING
 from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.evaluation.significance import CONFIDENCE, MIN_USERS
 
@@ -141,13 +142,15 @@ def _chosen(choice: Mapping[str, Any]) -> str:
 
 
 def _cautions(comparison: Mapping[str, Any]) -> Iterator[str]:
-    """Sentences about what differs although it should not: candidates, and steps of the weights of one run."""
+    """Sentences about what differs beside the methods: candidates, decoding, and steps of the weights of one run."""
     if len(set((candidates := comparison["candidates"]).values())) > 1:
         told = _by_value({label: shortened(which or "not told") for label, which in candidates.items()})
         yield (
             f"Candidates differ: {told}; metrics among different ones are not comparable, and popularity is that among "
             "the first's."
         )
+    if differing := list(_decoding(comparison["decoding"].values())):
+        yield f"Decoding differs (config.decode, in the order of the methods): {', '.join(differing)}."
     steps: dict[str, dict[str, str]] = {}
     for label, weights in comparison["weights"].items():
         step = "untrained" if weights["step"] is None else f"step {weights['step']:,}"
@@ -155,6 +158,23 @@ def _cautions(comparison: Mapping[str, Any]) -> Iterator[str]:
     for of_run in steps.values():
         if len(set(of_run.values())) > 1:
             yield f"Weights of one run differ: {_by_value(of_run)}."
+
+
+def _decoding(settings: Collection[Mapping[str, Any]]) -> Iterator[str]:
+    """``alpha 0 / 0.2 / chosen`` for each field whose told values are not all equal, one value per method."""
+    for name in DECODING:
+        told = [setting[name] for setting in settings if name in setting]
+        if any(value != told[0] for value in told):
+            yield f"{name} {' / '.join(_setting(setting, name) for setting in settings)}"
+
+
+def _setting(setting: Mapping[str, Any], name: str) -> str:
+    """The value of a field of `DECODING`; None = chosen on validation."""
+    if name not in setting:
+        return "not told"
+    if (value := setting[name]) is None:
+        return "chosen"
+    return shortened(f"{value:g}" if isinstance(value, float) else str(value), 40) or "none"
 
 
 def _by_value(value_of: Mapping[str, str]) -> str:

@@ -104,6 +104,7 @@ def small_comparison():
         "evaluations": {"a": ["a"], "b*": ["b1", "b2"]},
         "candidates": {"a": "catalogue", "b*": "catalogue"},
         "weights": {label: {"run": label, "step": 18} for label in ("a", "b1", "b2")},
+        "decoding": {"a": {"alpha": 0.0, "search": "jump"}, "b*": {"alpha": 0.0, "search": "jump"}},
         "choices": {},
         "popularity": {"hr@1": 0.05, "hr@5": None},
         "winner": {"hr@1": "b*", "hr@5": None},
@@ -174,6 +175,23 @@ def test_the_caption_says_where_candidates_differ_or_are_not_told():
     assert "Weights" not in text
     comparison["candidates"] = {"a": None, "b*": None}
     assert "1,200 rows of test, all targets. Difference" in comparison_table(comparison)
+
+
+def test_the_caption_says_where_decoding_differs():
+    comparison = small_comparison()
+    assert "Decoding" not in comparison_table(comparison)
+    comparison["decoding"] = {
+        "a": {"alpha": 0.0, "length_penalty": 1.0, "search": "jump", "num_beams": 10, "collaborative": ""},
+        "b*": {"alpha": 0.2, "length_penalty": 1.0, "search": "exact", "num_beams": 10, "collaborative": "x" * 99},
+        "c": {"alpha": None, "length_penalty": 0.5, "search": "jump", "collaborative": "popularity"},
+    }
+    assert (
+        "candidates: catalogue. Decoding differs (config.decode, in the order of the methods): alpha 0 / 0.2 / chosen, "
+        f"length_penalty 1 / 1 / 0.5, search jump / exact / jump, collaborative none / {'x' * 18}...{'x' * 18} / "
+        "popularity. Difference"
+    ) in comparison_table(comparison)
+    comparison["decoding"]["a"] = {}
+    assert "methods): alpha not told / 0.2 / chosen, length_penalty not told / 1 / 0.5" in comparison_table(comparison)
 
 
 def test_the_caption_says_where_evaluations_of_one_run_are_of_different_steps():
