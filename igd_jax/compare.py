@@ -185,9 +185,15 @@ def _runs(
     return runs, winner
 
 
-def compare_folders(folders: Sequence[Path], *, group: str = "") -> dict[str, Any]:
-    """`compare` the evaluations in some folders; only on ``warm`` or ``cold`` targets if `group` says so."""
-    labels = short_labels(folders)
+def compare_folders(folders: Sequence[Path], *, labels: Sequence[str] = (), group: str = "") -> dict[str, Any]:
+    """`compare` the evaluations in some folders; only on ``warm`` or ``cold`` targets if `group` says so.
+
+    Args:
+      folders: the folders.
+      labels: their labels, which differ; empty = `short_labels`.
+      group: ``warm``, ``cold`` or empty.
+    """
+    labels = labels or short_labels(folders)
     found = [read_evaluation(label, folder, group=group) for label, folder in zip(labels, folders, strict=True)]
     return compare(found) | {"targets": group or "all"}
 
@@ -228,6 +234,8 @@ def main(runs: Sequence[str]) -> None:
         say(json.dumps(result, indent=2, ensure_ascii=False))
         return
     say(comparison_table(result))
+    if len(result["runs"]) == 1:
+        say("\nnote: there is one method only, so nothing to compare; name an evaluation of another config")
     say(f"\nwritten to {files[0]} and {files[1].name}")
 
 

@@ -193,9 +193,7 @@ def _legend(comparison: Mapping[str, Any]) -> str:
     parts = [f"{comparison['n']:,} {comparison['protocol']} of {split}, {comparison['targets']} targets{among}."]
     parts += _cautions(comparison)
     parts += [f"{label}: {_chosen(choice)}." for label, choice in comparison["choices"].items()]
-    if len(comparison["runs"]) == 1:
-        parts.append("There is one method only, so nothing to compare: name an evaluation of another config.")
-    else:
+    if len(comparison["runs"]) > 1:
         parts.append(
             f"Difference to the first with its {confidence:.0%} interval (bootstrap over users, "
             f"{comparison['n_resamples']:,} resamples); * = differs from the first, bold = beats the second best, "
