@@ -31,7 +31,8 @@ from configs import igd
 from igd_jax.core.errors import run as run_main
 from igd_jax.core.io import Workdir
 from igd_jax.core.ragged import Ragged, starts_of
-from igd_jax.data.prepared import SPLITS, Rows, assemble, load, save
+from igd_jax.data.assembling import assemble
+from igd_jax.data.prepared import SPLITS, Rows, load, save
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.train import train
 

@@ -85,8 +85,9 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
       ``ks_skipped`` (not in all evaluations), ``n_users`` (those that are resampled; if there are fewer than
       `significance.MIN_USERS`, nothing is significant), ``confidence``, ``n_resamples``, ``reference`` (label of the
       first method), ``n_comparisons`` (pairs of methods times metrics, for which p-values are corrected),
-      ``evaluations`` (labels by method), ``candidates`` (by method; None if not told), ``weights`` (by evaluation:
-      ``run``, its folder, and ``step``, None for untrained weights), ``choices`` (by method, where values were chosen
+      ``evaluations`` (labels by method), ``candidates`` (by method; None if not told), ``decoding`` (by method:
+      `evaluation.origin.Origin.decoding`), ``weights`` (by evaluation: ``run``, its folder, and ``step``, None for
+      untrained weights), ``choices`` (by method, where values were chosen
       on validation: the fields of `evaluation.choice.Choice`, and ``chosen``: for each evaluation the values by field),
       ``popularity`` (baseline of the first evaluation, by metric), ``winner`` (by metric: the best method if it beats
       the second after correction, else None) and ``runs``: by method and metric, ``value``; ``spread``, the standard
@@ -125,6 +126,7 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         "n_comparisons": len(pairs),
         "evaluations": {label: [evaluation.label for evaluation in group] for label, group in methods.items()},
         "candidates": {label: group[0].candidates for label, group in methods.items()},
+        "decoding": {label: dict(group[0].origin.decoding) for label, group in methods.items()},
         "weights": {
             e.label: {"run": str(e.run), "step": e.record.checkpoint and e.record.checkpoint.step} for e in evaluations
         },
@@ -183,9 +185,15 @@ def _runs(
     return runs, winner
 
 
-def compare_folders(folders: Sequence[Path], *, group: str = "") -> dict[str, Any]:
-    """`compare` the evaluations in some folders; only on ``warm`` or ``cold`` targets if `group` says so."""
-    labels = short_labels(folders)
+def compare_folders(folders: Sequence[Path], *, labels: Sequence[str] = (), group: str = "") -> dict[str, Any]:
+    """`compare` the evaluations in some folders; only on ``warm`` or ``cold`` targets if `group` says so.
+
+    Args:
+      folders: the folders.
+      labels: their labels, which differ; empty = `short_labels`.
+      group: ``warm``, ``cold`` or empty.
+    """
+    labels = labels or short_labels(folders)
     found = [read_evaluation(label, folder, group=group) for label, folder in zip(labels, folders, strict=True)]
     return compare(found) | {"targets": group or "all"}
 
@@ -226,6 +234,8 @@ def main(runs: Sequence[str]) -> None:
         say(json.dumps(result, indent=2, ensure_ascii=False))
         return
     say(comparison_table(result))
+    if len(result["runs"]) == 1:
+        say("\nnote: there is one method only, so nothing to compare; name an evaluation of another config")
     say(f"\nwritten to {files[0]} and {files[1].name}")
 
 

@@ -38,6 +38,7 @@ from igd_jax.evaluation.per_metric import best_by_metric, figures_of, table_of
 from igd_jax.evaluation.predictions import write_predictions
 from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord, write_record
 from igd_jax.evaluation.tables import evaluation_table
+from igd_jax.session.beam_misses import has_beam
 from igd_jax.session.evaluating import examples_of, predictions_of, score
 from igd_jax.session.unfinished import remove
 from igd_jax.session.weights import Trained
@@ -90,7 +91,7 @@ def evaluate(
         write_predictions(partial / PREDICTIONS, predictions_of(scored))
     remove(unfinished)
     say(f"\n{config.eval.split} of {config.data.dir}, {scored.users_per_second:.1f} users/s")
-    say(evaluation_table(scored.metrics))
+    say(evaluation_table(scored.metrics, has_beam=has_beam(scored.ranker)))
     say("\n".join(["", *examples_of(scored)]))
     say(f"\nall metrics and lists written to {folder}")
     return scored.metrics

@@ -10,14 +10,16 @@ evaluated on valid, the combination with the highest NDCG there (at the largest 
 one alone is evaluated on `config.eval.split`, unless that is valid. With --choose_seeds=1, combinations are tried with
 the first seed only, and the chosen one is then trained with all of them.
 
-A table of each split is printed, and written as `compare` writes it: that of `config.eval.split` to ROOT/compare.md and
-ROOT/compare.json, that of all combinations on valid to ROOT/compare_valid.md and ROOT/compare_valid.json.
+A table of each split is printed, with columns named by their values, and written as `compare` writes it: that of
+`config.eval.split` to ROOT/compare.md and ROOT/compare.json, that of all combinations on valid to ROOT/compare_valid.md
+and ROOT/compare_valid.json. The last lines name the best runs and the next command.
 
 Each run is a folder under ROOT, the --workdir of train and evaluate, named after its values: ROOT/beta=0.1,seed=1, with
 evaluations under eval/valid,alpha=0.2 and eval/test,alpha=0.2; without --evaluate under eval/valid and eval/test.
 Existing evaluations with the same config are not repeated.
 """
 
+import shlex
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -47,6 +49,19 @@ SEED = "train.seed"
 """The one field whose values are repetitions of a method, and not to be chosen among."""
 
 
+class Swept(NamedTuple):
+    """Evaluations that a sweep ends with.
+
+    Attributes:
+      folders: folders of all on `config.eval.split`: of all runs if only seeds vary, else of the chosen combination,
+        or, if that split is valid, of all combinations.
+      chosen: those of the chosen combination, one per seed; empty where only seeds vary.
+    """
+
+    folders: list[Path]
+    chosen: list[Path]
+
+
 class Made(NamedTuple):
     """An evaluation of a sweep: its folder, and the values it was made with, apart from the seed."""
 
@@ -56,7 +71,7 @@ class Made(NamedTuple):
 
 def sweep(
     config: ConfigDict, output: Path, *, grid: Sequence[Axis], evaluations: Sequence[Axis], choose_seeds: int = 0
-) -> list[Path]:
+) -> Swept:
     """Train every point of `grid`, and evaluate it at every point of `evaluations`: on valid if there is a choice.
 
     Prints the table of valid, if there is one, and the combination that is chosen by it.
@@ -67,10 +82,6 @@ def sweep(
       grid: fields and values to train with.
       evaluations: fields and values to decode every run with.
       choose_seeds: number of seeds of `grid`, its first ones, with which combinations are tried; 0 = all.
-
-    Returns:
-      Folders of the evaluations on `config.eval.split`: of all runs if only seeds vary, else of the chosen combination,
-      or, if that split is valid, of all combinations.
 
     Raises:
       InputError: a field is varied twice, or metrics of its values cannot be compared; the folder has something else
@@ -93,27 +104,42 @@ def sweep(
         check_lists_fit_valid(config)
     with locked(output):
         if not varied:
-            return [made.folder for made in _make(config, output, grid, evaluations, split=config.eval.split)]
+            made = _make(config, output, grid, evaluations, split=config.eval.split)
+            return Swept([each.folder for each in made], [])
         few = [Axis(axis.field, axis.values[: choose_seeds or None]) if axis.field == SEED else axis for axis in grid]
         tried = _make(config, output, few, evaluations, split=CHOSEN_ON)
         chosen, choice = _choose(tried, varied)
         trained = {name_of(point) for point in points(few)}
         folders = [made.folder for made in tried]
         if config.eval.split == CHOSEN_ON:
-            return folders
+            return Swept(folders, [made.folder for made in tried if made.point == chosen])
         say(f"\nall combinations, on {CHOSEN_ON}:")
         _tell(folders, files_in(output, name=f"compare_{CHOSEN_ON}"))
         say(f"\nevaluating {name_of(chosen)} on {config.eval.split}")
         grid, evaluations = ([_at(axis, chosen) for axis in axes] for axes in (grid, evaluations))
         made = _make(config, output, grid, evaluations, split=config.eval.split, choice=choice, trained=trained)
-        return [each.folder for each in made]
+        return Swept(folders := [each.folder for each in made], folders)
 
 
 def _tell(folders: Sequence[Path], files: tuple[Path, Path]) -> None:
-    """Write and print the comparison of some evaluations."""
-    comparison = compare_folders(folders)
+    """Write and print the comparison of some evaluations, each under the values it was made with."""
+    comparison = compare_folders(folders, labels=[_label(folder) for folder in folders])
     write_comparison(comparison, files)
     say(comparison_table(comparison))
+
+
+def _label(folder: Path) -> str:
+    """The values of an evaluation by the names of its folders: ``beta=0.1,seed=1,alpha=0.2``."""
+    decoding = folder.name.partition(",")[2]
+    return ",".join([folder.parents[1].name] + [decoding] * bool(decoding))
+
+
+def _tell_next(swept: Swept) -> None:
+    """Print the folders of the best runs, or of all where nothing was chosen, and the command that comes next."""
+    folders = swept.chosen or swept.folders
+    runs = [str(folder.parents[1]) for folder in folders]
+    say(f"\n{'best ' * bool(swept.chosen)}run{'s' * (len(runs) > 1)}: {', '.join(runs)}")
+    say(f"next: python -m igd_jax.report --workdir={shlex.quote(runs[0])} --name={folders[0].name}")
 
 
 def _make(
@@ -213,9 +239,10 @@ def main() -> None:
     evaluations = [parse_axis(text, config, option="--evaluate", under=VARIED) for text in flags.FLAGS.evaluate]
     output = local_path(flags.FLAGS.output, option="--output")
     files, _ = files_in(output), files_in(output, name=f"compare_{CHOSEN_ON}")
-    folders = sweep(config, output, grid=grid, evaluations=evaluations, choose_seeds=flags.FLAGS.choose_seeds)
+    swept = sweep(config, output, grid=grid, evaluations=evaluations, choose_seeds=flags.FLAGS.choose_seeds)
     say("")
-    _tell(folders, files)
+    _tell(swept.folders, files)
+    _tell_next(swept)
 
 
 if __name__ == "__main__":

@@ -137,7 +137,8 @@ def shoppers(tiny: Path, tmp_path_factory):
     """The data with the test rows dealt out among six users, latest first, two targets cold; its folder, those rows."""
     import numpy as np
 
-    from igd_jax.data.prepared import assemble, load, save
+    from igd_jax.data.assembling import assemble
+    from igd_jax.data.prepared import load, save
 
     prepared, folder = load(tiny / "data"), tmp_path_factory.mktemp("shoppers") / "data"
     latest_first = prepared.splits["test"].take(np.arange(len(prepared.splits["test"]))[::-1].copy())

@@ -124,6 +124,29 @@ def test_the_table_says_of_which_split_it_is_and_what_was_chosen_for_each_seed(t
     assert found["choices"] == {"best/s*": {**tried, "chosen": [{"method.args.beta": beta} for beta in (0.1, 0.2)]}}
 
 
+def test_decoding_that_differs_is_told_and_what_was_chosen_or_follows_the_seed_is_one_value(tmp_path):
+    tried = {"tried": {"decode.alpha": [0.0, 0.2]}, "metric": "ndcg@3", "split": "valid", "protocol": "rows", "n": 50}
+    settings = {"batch_size": 16, "budget": -1, "top_k": 0}  # which change no list, or only its length
+    configs = {
+        "a": config_of(1) | {"decode": {"alpha": 0.0, "num_beams": 10, "collaborative": "", **settings}},
+        **{
+            f"b{seed}": config_of(seed)
+            | {"decode": {"alpha": alpha, "num_beams": 5, "collaborative": f"seed={seed}"}, "chosen": tried}
+            for seed, alpha in ((1, 0.0), (2, 0.2))
+        },
+    }
+    for name, config in configs.items():
+        write_evaluation(tmp_path / name, [0, -1], config=config)
+    found = compare_folders([tmp_path / name for name in configs])
+    assert found["decoding"] == {
+        "a": {"alpha": 0.0, "num_beams": 10, "collaborative": ""},
+        "b*": {"alpha": None, "num_beams": 5, "collaborative": "seed=*"},
+    }
+    told = "order of the methods): alpha 0 / chosen, num_beams 10 / 5, collaborative none / seed=*. b*: decode.alpha ch"
+    assert told in run_command(tmp_path, *configs).stdout
+    assert "Decoding" not in run_command(tmp_path, "b1", "b2").stdout
+
+
 def test_what_a_sweep_chose_for_each_seed_makes_no_two_methods_of_later_evaluations(tmp_path):
     tried = {"tried": {"train.num_steps": [1, 2]}, "metric": "ndcg@3", "split": "valid", "protocol": "rows", "n": 50}
     folders = []
@@ -176,7 +199,7 @@ def test_the_same_seed_again_begins_another_method(tmp_path):
 def test_seeds_of_one_method_alone_are_told_to_be_one_method(seeds):
     done = run_command(seeds[0].parents[2], "beta=0.1,seed=1", "beta=0.1,seed=2")
     assert done.returncode == 0, done.stderr
-    assert "one method only" in done.stdout
+    assert "\nnote: there is one method only, so nothing to compare; name an evaluation of ano" in done.stdout
     assert "± 0.0" in done.stdout
 
 

@@ -15,7 +15,8 @@ from evaluation_calls import N_TEST, read_written, scores_of, titles_of
 from igd_jax import evaluate as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import MARK, Workdir, read_json
-from igd_jax.data.prepared import assemble, load, save
+from igd_jax.data.assembling import assemble
+from igd_jax.data.prepared import load, save
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluation.predictions import SCHEMA_VERSION
 

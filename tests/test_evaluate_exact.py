@@ -17,11 +17,14 @@ from igd_jax.data.prepared import load
 NARROW = {"decode.num_beams": 1, "eval.ks": (1,)}
 
 
-def test_the_misses_of_a_beam_are_those_beside_the_exact_lists(tiny, trained, evaluate):
+def test_the_misses_of_a_beam_are_those_beside_the_exact_lists(tiny, trained, evaluate, monkeypatch):
+    had_beam = []
+    monkeypatch.setattr(program, "evaluation_table", lambda _, *, has_beam: had_beam.append(has_beam) or "")
     done = run_here(program, f"--workdir={trained}", "--name=beam", "--beam_misses=0")
     assert (done.code, done.err) == (0, "")
     beam, metrics = read_written(trained, "beam")
     exact, _ = evaluate("exact", {"decode.search": "exact", **NARROW, "decode.top_k": 4})
+    assert had_beam == [True, False]
     ours, theirs = titles_of(beam), titles_of(exact)
     misses = metrics["beam_misses"]
     assert misses.pop("queries") == N_TEST

@@ -167,7 +167,8 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
         (train, "environment", lambda: {"commit": None}),
         (evaluate, "environment", lambda: {"commit": None}),
         (evaluate, "score", score),
-        (evaluate, "evaluation_table", lambda _: "a table"),
+        (evaluate, "has_beam", lambda _: False),
+        (evaluate, "evaluation_table", lambda *_, **__: "a table"),
         (evaluate, "examples_of", lambda _: ["an example"]),
         (evaluate, "predictions_of", predictions_of),
     ):

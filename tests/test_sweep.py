@@ -111,14 +111,24 @@ def test_a_table_of_each_split_says_which_it_is_with_seeds_as_one_method(finishe
     assert runs == [f"run {s} of 2: seed={s}, evaluations to make: {names}" for names in asked for s in (1, 2)]
     tried, chosen = [line for line in lines if line.startswith("| metric") and "seeds" in line]
     cells = [cell.strip() for cell in tried.strip("|").split("|")]
-    of_valid = [f"seed=*/valid,alpha={alpha} (2 seeds)" for alpha in (0.0, 0.4)]
+    of_valid = [f"seed=*,alpha={alpha} (2 seeds)" for alpha in (0.0, 0.4)]
     assert cells == ["metric", *of_valid, "difference", "popularity"]
-    assert [cell.strip() for cell in chosen.strip("|").split("|")] == ["metric", "seed=* (2 seeds)", "popularity"]
+    of_test = f"seed=*,{_chosen(finished[1])} (2 seeds)"
+    assert [cell.strip() for cell in chosen.strip("|").split("|")] == ["metric", of_test, "popularity"]
     captions = [line for line in lines if ", all targets, candidates: catalogue." in line]
     assert [caption.split(",")[0] for caption in captions] == ["4 rows of valid", "4 rows of test"]
     alpha = _chosen(finished[1]).removeprefix("alpha=")
     assert f"decode.alpha chosen from 0.0, 0.4 ({alpha}, {alpha}) by ndcg@3 on 4 rows of valid" in captions[1]
     assert "chosen from" not in captions[0]
+
+
+def test_the_end_names_the_best_runs_and_the_next_command(finished):
+    root, out = finished
+    assert out.splitlines()[-2:] == [
+        f"best runs: {root / 'seed=1'}, {root / 'seed=2'}",
+        f"next: python -m igd_jax.report --workdir={root / 'seed=1'} --name=test,{_chosen(out)}",
+    ]
+    assert "one method only" not in out
 
 
 def test_a_finished_sweep_does_nothing_but_print_the_tables(tiny, finished, started):
@@ -129,7 +139,7 @@ def test_a_finished_sweep_does_nothing_but_print_the_tables(tiny, finished, star
 
     summary = before[before.index("all combinations, on valid") : before.index("evaluating alpha=")].strip()
     assert summary in done.out
-    assert done.out.splitlines()[-8:] == before.splitlines()[-8:]
+    assert done.out.splitlines()[-11:] == before.splitlines()[-11:]
 
 
 def test_what_is_missing_is_made_and_nothing_else(tiny, finished, started, tmp_path):
@@ -154,7 +164,8 @@ def test_an_evaluation_by_another_config_is_made_again(tiny, finished, started, 
     assert started == [("train", "seed=1"), ("evaluate", "seed=1", on_test)]
     assert read_json(root / "seed=1" / "eval" / on_test / "metrics.json")["n"] == 3
     assert "chosen" not in read_json(root / "seed=1" / "eval" / on_test / "config.json")
-    assert "one method only" in done.out
+    assert "one method only" not in done.out
+    assert done.out.splitlines()[-2] == f"run: {root / 'seed=1'}"
 
 
 def test_what_was_made_on_other_data_is_not_taken_for_finished(tiny, finished, started, tmp_path):
@@ -256,7 +267,7 @@ def test_the_mean_over_seeds_decides_and_of_equals_the_first(tiny, tmp_path, mad
     found = program.sweep(tiny_run.tiny_config(tiny), tmp_path, grid=[betas, SEEDS], evaluations=[])
     tried = [f"beta={beta},seed={seed}/valid" for beta in (0.5, 0.1, 0.9) for seed in (1, 2)]
     assert folders == [*tried, "beta=0.1,seed=1/test", "beta=0.1,seed=2/test"]
-    assert found == [tmp_path / f"beta=0.1,seed={seed}" / "eval" / "test" for seed in (1, 2)]
+    assert found.folders == found.chosen == [tmp_path / f"beta=0.1,seed={seed}" / "eval" / "test" for seed in (1, 2)]
 
 
 def test_combinations_may_be_tried_with_the_first_seeds_only(tiny, tmp_path, made):
@@ -264,14 +275,15 @@ def test_combinations_may_be_tried_with_the_first_seeds_only(tiny, tmp_path, mad
     found = program.sweep(tiny_run.tiny_config(tiny), tmp_path, grid=[BETAS, SEEDS], evaluations=[], choose_seeds=1)
     tried = ["beta=0.1,seed=1/valid", "beta=0.5,seed=1/valid"]
     assert folders == [*tried, "beta=0.5,seed=1/test", "beta=0.5,seed=2/test"]
-    assert found == [tmp_path / f"beta=0.5,seed={seed}" / "eval" / "test" for seed in (1, 2)]
+    assert found.chosen == [tmp_path / f"beta=0.5,seed={seed}" / "eval" / "test" for seed in (1, 2)]
 
 
 def test_test_is_not_looked_at_if_the_split_is_valid(tiny, tmp_path, made):
-    folders, config = made({}), tiny_run.tiny_config(tiny, {"eval.split": "valid"})
+    folders, config = made({(0.5, 42): 1}), tiny_run.tiny_config(tiny, {"eval.split": "valid"})
     found = program.sweep(config, tmp_path, grid=[BETAS], evaluations=[])
     assert folders == ["beta=0.1/valid", "beta=0.5/valid"]
-    assert found == [tmp_path / f"beta={beta}" / "eval" / "valid" for beta in (0.1, 0.5)]
+    assert found.folders == [tmp_path / f"beta={beta}" / "eval" / "valid" for beta in (0.1, 0.5)]
+    assert found.chosen == found.folders[1:]
 
 
 @pytest.mark.parametrize("decoding", [[], [Axis("decode.alpha", [0.4])]])
@@ -280,15 +292,16 @@ def test_where_only_seeds_vary_the_split_is_evaluated_at_once(tiny, tmp_path, ma
     grid = [Axis("method.args.beta", [0.1]), SEEDS]
     found = program.sweep(tiny_run.tiny_config(tiny), tmp_path, grid=grid, evaluations=decoding)
     assert folders == [f"beta=0.1,seed={seed}/{name}" for seed in (1, 2)]
-    assert found == [tmp_path / f"beta=0.1,seed={seed}" / "eval" / name for seed in (1, 2)]
-    assert "chosen" not in read_json(found[0] / "config.json")
+    assert found == ([tmp_path / f"beta=0.1,seed={seed}" / "eval" / name for seed in (1, 2)], [])
+    assert "chosen" not in read_json(found.folders[0] / "config.json")
 
 
 def test_a_choice_that_changes_with_more_values_is_evaluated_anew(tiny, tmp_path, made):
     folders, config = made({(0.1, 42): 1, (0.5, 42): 2, (0.9, 42): 3}), tiny_run.tiny_config(tiny)
     program.sweep(config, tmp_path, grid=[BETAS], evaluations=[])
     more = Axis("method.args.beta", [0.1, 0.5, 0.9])
-    assert program.sweep(config, tmp_path, grid=[more], evaluations=[]) == [tmp_path / "beta=0.9" / "eval" / "test"]
+    found = program.sweep(config, tmp_path, grid=[more], evaluations=[])
+    assert found.folders == [tmp_path / "beta=0.9" / "eval" / "test"]
     assert folders[-2:] == ["beta=0.9/valid", "beta=0.9/test"]
 
 

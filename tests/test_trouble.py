@@ -36,7 +36,9 @@ def test_an_evaluation_is_written_whoever_reads(trained, without_reader):
 
 def test_an_evaluation_is_written_before_it_is_told(trained, monkeypatch):
     told = []
-    monkeypatch.setattr(evaluate, "evaluation_table", lambda _: told.append((trained / "eval" / "first").is_dir()))
+    monkeypatch.setattr(
+        evaluate, "evaluation_table", lambda *_, **_k: told.append((trained / "eval" / "first").is_dir())
+    )
     with contextlib.suppress(TypeError):  # no table, nothing to print
         run_here(evaluate, f"--workdir={trained}", "--name=first")
     assert told == [True]

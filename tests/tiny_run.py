@@ -11,7 +11,8 @@ from safetensors.numpy import save_file
 
 from configs import igd, sasrec
 from igd_jax.core.ragged import Ragged, starts_of
-from igd_jax.data.prepared import SPLITS, Rows, assemble, save
+from igd_jax.data.assembling import assemble
+from igd_jax.data.prepared import SPLITS, Rows, save
 from igd_jax.data.prompts import Prompts
 from igd_jax.data.templates import filled
 from igd_jax.data.tokenizer import train_tokenizer

@@ -14,7 +14,8 @@ from jaxtyping import Bool, Float, Int32, Int64
 from igd_jax.core.errors import InputError
 from igd_jax.core.lines import one_line
 from igd_jax.core.ragged import Ragged, ragged_index, starts_of
-from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble
+from igd_jax.data.assembling import assemble
+from igd_jax.data.prepared import SPLITS, Prepared, Rows
 
 DUPLICATES = ("drop", "keep")
 """Values of ``--duplicates``."""

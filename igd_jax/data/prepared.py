@@ -2,10 +2,8 @@
 
 import json
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +17,6 @@ from igd_jax.core import io
 from igd_jax.core.arrays import check_range
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint, json_list
-from igd_jax.core.lines import one_line
 from igd_jax.core.ragged import Ragged, starts_of
 
 SCHEMA_VERSION = 1
@@ -95,52 +92,6 @@ class Prepared:
         return seen if self.seen_beside_rows is None or not is_whole else seen | self.seen_beside_rows
 
 
-def assemble(
-    *,
-    item_ids: list[str],
-    titles: list[str],
-    splits: dict[str, Rows],
-    dropped: dict[str, int],
-    notes: dict[str, str | int],
-    texts: dict[str, list[str]] | None = None,
-    seen_beside_rows: Bool[np.ndarray, " items"] | None = None,
-) -> Prepared:
-    """Put a catalogue and its splits together and describe them in `meta`.
-
-    Raises:
-      InputError: a split is empty, or its histories are too long to be written.
-    """
-    counts = {name: len(splits[name]) for name in SPLITS}
-    if not all(counts.values()):
-        told = ", ".join(f"{name} {count}" for name, count in counts.items())
-        raise InputError(f"every split needs at least one row, but there are {told}; give more events or filter less")
-    for name, rows in splits.items():
-        if (total := int(rows.history.start[-1])) >= 2**31:
-            raise InputError(f"{name} has histories of {total:,} items, 2^31 or more; limit them (--max_history ...)")
-    if n_blank := sum(not title.strip() for title in titles):
-        notes = notes | {"items with a blank title, kept as published": n_blank}
-    if n_broken := sum(one_line(title) != title for title in titles):
-        notes = notes | {"items with a line break in the title, kept as published": n_broken}
-    times, texts = np.concatenate([rows.timestamp for rows in splits.values()]), texts or {}
-    shared = [count for count in Counter(titles).values() if count > 1]
-    meta = {
-        "schema_version": SCHEMA_VERSION,
-        "users": len(set().union(*(rows.user for rows in splits.values()))),
-        "items": len(item_ids),
-        "rows": counts,
-        "dates": [iso_time(int(times.min())), iso_time(int(times.max()))],
-        "dropped": {reason: count for reason, count in dropped.items() if count},
-        "notes": notes,
-        "items_with_text": {name: sum(map(bool, column)) for name, column in texts.items()},
-        "titles_shared_by_several_items": len(shared),
-        "items_with_a_shared_title": sum(shared),
-        "train_rows_after_first_test_row": int((splits["train"].timestamp > splits["test"].timestamp.min()).sum()),
-    }
-    prepared = Prepared(item_ids, titles, splits, meta, texts, seen_beside_rows)
-    meta["fingerprint"] = _fingerprint(prepared)
-    return prepared
-
-
 def headline(meta: dict[str, Any]) -> str:
     """One line about a prepared folder: counts, dates, fingerprint."""
     rows = ", ".join(f"{split} {meta['rows'][split]:,}" for split in SPLITS)
@@ -149,11 +100,6 @@ def headline(meta: dict[str, Any]) -> str:
         f"data: users {meta['users']:,}, items {meta['items']:,}, rows {rows}, dates {first} to {last}, "
         f"fingerprint {meta['fingerprint']}"
     )
-
-
-def iso_time(timestamp: int) -> str:
-    """Epoch seconds as ``2018-01-31T23:59:00Z``."""
-    return datetime.fromtimestamp(timestamp, UTC).isoformat().replace("+00:00", "Z")
 
 
 def save(prepared: Prepared, folder: Path) -> None:
@@ -207,7 +153,7 @@ def load(folder: Path) -> Prepared:
     beside = np.array(items[_SEEN].to_pylist(), bool) if _SEEN in items.column_names else None
     splits = {split: _table_rows(_read_table(folder / f"{split}.parquet", _ROWS_SCHEMA)) for split in SPLITS}
     pa.default_memory_pool().release_unused()  # several times what the rows have
-    found = _fingerprint(prepared := Prepared(item_ids, titles, splits, meta, texts, beside))
+    found = fingerprint_of(prepared := Prepared(item_ids, titles, splits, meta, texts, beside))
     if found != meta.get("fingerprint"):
         raise InputError(
             f"{folder} was altered: meta.json says fingerprint {meta.get('fingerprint')}, the files have {found};"
@@ -290,7 +236,8 @@ def _has_nulls(column: pa.ChunkedArray) -> bool:
     return bool(column.null_count or inside)
 
 
-def _fingerprint(prepared: Prepared) -> str:
+def fingerprint_of(prepared: Prepared) -> str:
+    """Fingerprint of all ids, titles, texts and rows; of `meta` nothing is read."""
     parts: list[bytes | str | np.ndarray] = [json_list(prepared.item_ids), json_list(prepared.titles)]
     parts += [json.dumps(prepared.texts)] if prepared.texts else []
     parts += [] if prepared.seen_beside_rows is None else [_SEEN, prepared.seen_beside_rows]

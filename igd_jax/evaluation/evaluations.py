@@ -1,13 +1,12 @@
 """Reads the folders that `evaluate` writes, for comparison."""
 
 import itertools
-import json
 import math
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial, reduce
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from jaxtyping import Float
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, is_leftover, local_path, read_json
 from igd_jax.core.log import say_once
-from igd_jax.evaluation.choice import Choice, read_choice
+from igd_jax.evaluation.origin import Origin, read_origin
 from igd_jax.evaluation.predictions import AGAIN, Prediction, Target, as_json, is_finite, read_predictions
 from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.evaluation.record import EvaluationRecord, read_record
@@ -40,27 +39,6 @@ class Answer:
     user: str
     target: Target
     ranks: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What the config.json of an evaluation tells; the evaluation may have none.
-
-    Attributes:
-      method: text that is equal for evaluations of one method with different seeds.
-      seed: `train.seed`; None = not told.
-      split: split of the rows; None = not told.
-      restricted: what further restricts its candidates, in words; empty = nothing.
-      choice: how values were chosen on validation, if some were.
-      chosen: these values, by full name of the field.
-    """
-
-    method: str
-    seed: int | None = None
-    split: str | None = None
-    restricted: str = ""
-    choice: Choice | None = None
-    chosen: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,47 +105,6 @@ def _without_common_ends(paths: list[list[str]]) -> list[str]:
         while all(len(parts) > 1 for parts in paths) and len({parts[end] for parts in paths}) == 1:
             paths = [parts[1:] if end == 0 else parts[:-1] for parts in paths]
     return ["/".join(parts) for parts in paths]
-
-
-def how_rows_lie(config: Mapping[str, Any]) -> list[str]:
-    """Fields of `train` that change no loss of a run with this config.
-
-    Micro-batches do not where the loss is divided once for all of a step, but for items that are drawn for each.
-    """
-    is_global = config.get("loss", {}).get("normalizer") == "global"
-    args = config.get("method", {}).get("args", {})
-    return ["packing", "pack_length"] + ["micro_batch_size"] * (is_global and not args.get("sampled_items"))
-
-
-def read_origin(config: Any, *, of_run: Collection[str] = ()) -> Origin:
-    """What the content of a config.json tells.
-
-    Seeds of one method differ in `train.seed`, in paths such as seed=1, seed1, seed-1 or seed_1, and in values that
-    were chosen on validation; how they were chosen is part of the method.
-
-    Args:
-      config: the content.
-      of_run: full names of fields that were chosen when the run was, before this evaluation.
-
-    Raises:
-      AttributeError, KeyError, OverflowError, TypeError, ValueError: it is no config of an evaluation.
-    """
-    choice = read_choice(config["chosen"]) if "chosen" in config else None
-    blank, chosen = json.loads(json.dumps(config)), {}
-    tried = choice.tried if choice else {}
-    for name in dict.fromkeys(["train.seed", *tried, *of_run]):
-        *sections, last = name.split(".")
-        section = reduce(dict.__getitem__, sections, blank)
-        chosen[name], section[last] = section[last], None
-    for name in how_rows_lie(config):  # a sweep may have chosen among them, too
-        blank["train"].pop(name, None)
-    seed = chosen["train.seed"]
-    text = json.dumps(blank, sort_keys=True)
-    method = re.sub(rf"(seed[=_-]?){re.escape(str(seed))}(?!\d)", r"\1*", text)
-    decode, split = config.get("decode", {}), str(config["eval"]["split"])
-    restricted = f" and, for each row, {decode['allowed']}" if decode.get("allowed") else ""
-    restricted += " without the history" * bool(decode.get("exclude_history"))
-    return Origin(method, int(seed), split, restricted, choice, {name: chosen[name] for name in tried})
 
 
 def only(answers: Sequence[Answer], group: str) -> list[Answer]:

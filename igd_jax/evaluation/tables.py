@@ -1,14 +1,17 @@
 """Plain-text tables of metrics: Markdown that also reads well in a terminal."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from igd_jax.core.shown import shortened
+from igd_jax.evaluation.origin import DECODING
 from igd_jax.evaluation.queries import PROTOCOLS
 from igd_jax.evaluation.significance import CONFIDENCE, MIN_USERS
 
 ENOUGH = 50
 """Queries from which on the mean of a slice is told."""
+BEAM = "; --beam_misses=N or, for small catalogues, --config.decode.search=exact shows whether the beam misses items"
+"""What is told of a beam whose lists are no better than popularity."""
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -31,10 +34,14 @@ def cell(value: str | int | float | None, *, none: str = "-") -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else value
 
 
-def evaluation_table(metrics: Mapping[str, Any]) -> str:
+def evaluation_table(metrics: Mapping[str, Any], *, has_beam: bool) -> str:
     """What matters of a metrics.json in some ten lines: counts, metrics with intervals, slices, and how to read it.
 
     The metrics are hits at the smallest and the largest cut-off, and NDCG at the latter; the others stay in the file.
+
+    Args:
+      metrics: content of the metrics.json.
+      has_beam: whether the lists come from a beam over the trie, which may miss what an exact ranking finds.
     """
     hit = PROTOCOLS[metrics["protocol"]]
     ks = sorted(int(name.split("@")[1]) for name in metrics if name.startswith(f"{hit}@"))
@@ -52,7 +59,7 @@ def evaluation_table(metrics: Mapping[str, Any]) -> str:
     if metrics[names[-1]] <= metrics["popularity_baseline"][names[-1]]:
         told.append(
             "the model ranks no better than popularity: train longer or, from random weights, with a higher "
-            "config.train.learning_rate"
+            "config.train.learning_rate" + BEAM * has_beam
         )
     return "\n\n".join([_counts(metrics), table, *told])
 
@@ -135,13 +142,15 @@ def _chosen(choice: Mapping[str, Any]) -> str:
 
 
 def _cautions(comparison: Mapping[str, Any]) -> Iterator[str]:
-    """Sentences about what differs although it should not: candidates, and steps of the weights of one run."""
+    """Sentences about what differs beside the methods: candidates, decoding, and steps of the weights of one run."""
     if len(set((candidates := comparison["candidates"]).values())) > 1:
         told = _by_value({label: shortened(which or "not told") for label, which in candidates.items()})
         yield (
             f"Candidates differ: {told}; metrics among different ones are not comparable, and popularity is that among "
             "the first's."
         )
+    if differing := list(_decoding(comparison["decoding"].values())):
+        yield f"Decoding differs (config.decode, in the order of the methods): {', '.join(differing)}."
     steps: dict[str, dict[str, str]] = {}
     for label, weights in comparison["weights"].items():
         step = "untrained" if weights["step"] is None else f"step {weights['step']:,}"
@@ -149,6 +158,23 @@ def _cautions(comparison: Mapping[str, Any]) -> Iterator[str]:
     for of_run in steps.values():
         if len(set(of_run.values())) > 1:
             yield f"Weights of one run differ: {_by_value(of_run)}."
+
+
+def _decoding(settings: Collection[Mapping[str, Any]]) -> Iterator[str]:
+    """``alpha 0 / 0.2 / chosen`` for each field whose told values are not all equal, one value per method."""
+    for name in DECODING:
+        told = [setting[name] for setting in settings if name in setting]
+        if any(value != told[0] for value in told):
+            yield f"{name} {' / '.join(_setting(setting, name) for setting in settings)}"
+
+
+def _setting(setting: Mapping[str, Any], name: str) -> str:
+    """The value of a field of `DECODING`; None = chosen on validation."""
+    if name not in setting:
+        return "not told"
+    if (value := setting[name]) is None:
+        return "chosen"
+    return shortened(f"{value:g}" if isinstance(value, float) else str(value), 40) or "none"
 
 
 def _by_value(value_of: Mapping[str, str]) -> str:
@@ -167,9 +193,7 @@ def _legend(comparison: Mapping[str, Any]) -> str:
     parts = [f"{comparison['n']:,} {comparison['protocol']} of {split}, {comparison['targets']} targets{among}."]
     parts += _cautions(comparison)
     parts += [f"{label}: {_chosen(choice)}." for label, choice in comparison["choices"].items()]
-    if len(comparison["runs"]) == 1:
-        parts.append("There is one method only, so nothing to compare: name an evaluation of another config.")
-    else:
+    if len(comparison["runs"]) > 1:
         parts.append(
             f"Difference to the first with its {confidence:.0%} interval (bootstrap over users, "
             f"{comparison['n_resamples']:,} resamples); * = differs from the first, bold = beats the second best, "

@@ -31,6 +31,11 @@ def ranked_exactly(ranker: Ranker, ranking: ExactSearch, rows: Int[np.ndarray, "
     return np.asarray(found.rows)
 
 
+def has_beam(ranker: Ranker) -> bool:
+    """Whether lists come from a beam over the trie, which an exact ranking can be compared with."""
+    return isinstance(ranker.engine, TrieSearch)
+
+
 def exact_beside(ranker: Ranker) -> ExactSearch:
     """The exact ranking by the scores of the search whose beam recommends.
 

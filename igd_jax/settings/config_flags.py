@@ -15,7 +15,7 @@ from igd_jax.core.errors import InputError, bad_flags_told
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.core.log import say
 from igd_jax.core.shown import shown
-from igd_jax.evaluation.evaluations import how_rows_lie
+from igd_jax.evaluation.origin import how_rows_lie
 from igd_jax.methods import with_defaults
 from igd_jax.settings.config_grid import check_field
 from igd_jax.settings.experiments import DEFAULTS, described, read_config

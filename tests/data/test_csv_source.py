@@ -7,6 +7,7 @@ import pytest
 from source_files import HEADER, LONG, events_of, short, write
 
 from igd_jax.core.errors import InputError
+from igd_jax.data.interactions import drop_untitled
 from igd_jax.data.sources import csv
 
 
@@ -55,6 +56,16 @@ def test_keeps_an_items_first_title_and_counts_the_items_with_others(tmp_path):
     assert log.dropped == {"title other than the item's first: items": 1}
 
 
+def test_an_item_without_a_title_takes_a_later_one_or_goes_with_its_events(tmp_path):
+    """As with source huggingface; prepare drops and counts what has none."""
+    text = HEADER + "u,i,1,\nv,j,2,  \nu,k,3,K\nu,i,4,First\nv,i,5,\nv,i,6,Second\nv,k,7,\n"
+    log = csv.read(write(tmp_path / "my.csv", text))
+    assert log.titles == ["First", "", "K"]
+    assert log.dropped == {"title other than the item's first: items": 1}
+    assert events_of(drop_untitled(log)) == [event for event in events_of(log) if event[1] != "j"]
+    assert drop_untitled(log).dropped["no title: events"] == 1
+
+
 def test_keeps_an_items_first_words_and_leaves_out_fields_that_no_item_has(tmp_path):
     text = "user,item,timestamp,title,brand,category,description\nu,i,1,A,,x,\nu,j,2,B,,,\nu,i,3,A, Wing ,y,\n"
     log = csv.read(write(tmp_path / "my.csv", text))
@@ -84,7 +95,6 @@ def test_keeps_an_items_first_words_and_leaves_out_fields_that_no_item_has(tmp_p
         (HEADER + "u,i,1,A\n ,i,2,A\n", "line 3: user is empty"),
         (HEADER + "u,,1,A\n", "line 2: item is empty"),
         (HEADER + "u,i,,A\n", "line 2: timestamp is empty"),
-        (HEADER + "u,i,1,   \n", "line 2: title is empty"),
         (HEADER + 'u,i,1,"A" B\n', "line 2: "),
         (HEADER + 'u,i,1,"A\nu,i,2,B\n', "unexpected end of data"),
         (HEADER.encode() + b"u,i,1,A\nu,i,1,\xe9\xfe\n", "line 3: not UTF-8 text (byte 0xe9); save it as UTF-8"),

@@ -11,8 +11,9 @@ import tiny_run
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
-from igd_jax.data import prepared as folders
-from igd_jax.data.prepared import assemble, load, save
+from igd_jax.data import assembling
+from igd_jax.data.assembling import assemble
+from igd_jax.data.prepared import load, save
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_items_that_are_not_in_the_catalogue(forge, item):
 
 
 def test_times_that_no_date_is_of(forge, monkeypatch):
-    monkeypatch.setattr(folders, "iso_time", str)  # which would refuse to write the folder
+    monkeypatch.setattr(assembling, "iso_time", str)  # which would refuse to write the folder
     with pytest.raises(InputError, match=r"timestamp in .*: number 0 of them is 9223372036854775807; expected -62,"):
         load(forge(timestamp=np.full(N, 2**63 - 1)))
 

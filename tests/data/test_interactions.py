@@ -249,6 +249,30 @@ def test_empty_split_is_an_input_error():
         to_prepared(make_log([("a", "i", 1), ("a", "j", 2), ("a", "k", 3)]))
 
 
+def test_what_was_dropped_before_a_split_became_empty_is_told():
+    few = [("a", item, time) for time, item in enumerate("iijjkxxy")] + [("b", "z", 9)]
+    log = make_log(few, titles=dict.fromkeys("xyz", ""))
+    with pytest.raises(InputError) as caught:
+        to_prepared(dataclasses.replace(log, dropped={"no user: events": 0, "a, renamed: items": 3}), k_core=2)
+    assert str(caught.value) == (
+        "every split needs at least one row, but there are train 2, valid 0, test 1 (dropped before: no title: events "
+        "4, outside the 2-core: events 1, first of its user, so without history: events 1); give more events or filter "
+        "less"
+    )
+    long = {f"{'reason' * 9} {n}: events": 10**9 for n in range(20)}
+    with pytest.raises(InputError, match="give more events or filter less") as caught:
+        to_prepared(dataclasses.replace(log, dropped=long), k_core=2)
+    assert len(str(caught.value)) < 480
+
+
+def test_rows_whose_target_ends_their_history_are_counted_and_kept():
+    log = make_log([("a", item, time) for time, item in enumerate("ijjkkkjkjkjkj")])
+    for min_history in (0, 1):  # an empty history ends in no item
+        prepared = to_prepared(log, min_history=min_history)
+        assert prepared.meta["notes"] == {"rows whose target is the last item of their history": 3}
+        assert sum(prepared.meta["rows"].values()) == 13 - min_history
+
+
 def test_texts_follow_their_items_into_the_prepared_data():
     events = [("a", item, time) for time, item in enumerate("ijkikikikikik")]
     log = dataclasses.replace(make_log(events, titles={"j": ""}), texts={"brand": ["I", "J", ""]})

@@ -18,7 +18,8 @@ from igd_jax.core import fingerprint as fingerprints
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
 from igd_jax.data import prepared as folders
-from igd_jax.data.prepared import Rows, assemble, load, save
+from igd_jax.data.assembling import assemble
+from igd_jax.data.prepared import Rows, load, save
 
 ROOT = Path(__file__).resolve().parents[2]
 TITLES = ["None", "NA", "Tab\tand, comma", "Ünïcode 書 🎲", "NA"]

@@ -34,7 +34,7 @@ def small_evaluation(ks, protocol="rows", *, n=120, n_invalid=0):
 
 
 def test_an_evaluation_shows_main_metrics_with_intervals_beside_popularity_and_how_to_read_them():
-    lines = evaluation_table(metrics := small_evaluation([1, 2])).splitlines()
+    lines = evaluation_table(metrics := small_evaluation([1, 2]), has_beam=True).splitlines()
     assert lines[0] == "120 rows, 10 with a target that is no candidate; 0 invalid results"
     header, _, *rows = cells("\n".join(lines))
     assert header == ["metric", "model", "95% interval", "id-exact", "popularity"]
@@ -54,13 +54,24 @@ def test_an_evaluation_shows_main_metrics_with_intervals_beside_popularity_and_h
 
 
 def test_a_model_that_popularity_equals_is_told_of_and_a_better_one_is_not():
-    told, metrics = "the model ranks no better than popularity: train longer", small_evaluation([1, 2])
-    assert evaluation_table(metrics).splitlines()[-1].startswith(told)
-    assert told not in evaluation_table(metrics | {"ndcg@2": metrics["ndcg@2"] + 0.01})
+    metrics, told = (
+        small_evaluation([1, 2]),
+        (
+            "the model ranks no better than popularity: train longer or, from random weights, with a higher "
+            "config.train.learning_rate"
+        ),
+    )
+    assert evaluation_table(metrics, has_beam=False).splitlines()[-1] == told
+    of_beam = evaluation_table(metrics, has_beam=True).splitlines()[-1]
+    assert of_beam == (
+        f"{told}; --beam_misses=N or, for small catalogues, --config.decode.search=exact shows whether the beam misses "
+        "items"
+    )
+    assert told not in evaluation_table(metrics | {"ndcg@2": metrics["ndcg@2"] + 0.01}, has_beam=True)
 
 
 def test_an_evaluation_by_users_shows_what_there_was_to_find():
-    text = evaluation_table(small_evaluation([1, 5], "users", n_invalid=3))
+    text = evaluation_table(small_evaluation([1, 5], "users", n_invalid=3), has_beam=True)
     assert text.splitlines()[0] == (
         "60 users, 1.92 titles each to find, at most 2; 5 titles that are no candidate; 3 invalid results; k = 5 left "
         "out: not from 1 to the results per row"
@@ -72,7 +83,7 @@ def test_an_evaluation_by_users_shows_what_there_was_to_find():
 
 def test_slices_of_few_rows_are_not_told():
     assert "by target (with their number): fewer than 50, so not told: head (" in evaluation_table(
-        small_evaluation([1], n=20)
+        small_evaluation([1], n=20), has_beam=True
     )
 
 
@@ -93,6 +104,7 @@ def small_comparison():
         "evaluations": {"a": ["a"], "b*": ["b1", "b2"]},
         "candidates": {"a": "catalogue", "b*": "catalogue"},
         "weights": {label: {"run": label, "step": 18} for label in ("a", "b1", "b2")},
+        "decoding": {"a": {"alpha": 0.0, "search": "jump"}, "b*": {"alpha": 0.0, "search": "jump"}},
         "choices": {},
         "popularity": {"hr@1": 0.05, "hr@5": None},
         "winner": {"hr@1": "b*", "hr@5": None},
@@ -165,6 +177,23 @@ def test_the_caption_says_where_candidates_differ_or_are_not_told():
     assert "1,200 rows of test, all targets. Difference" in comparison_table(comparison)
 
 
+def test_the_caption_says_where_decoding_differs():
+    comparison = small_comparison()
+    assert "Decoding" not in comparison_table(comparison)
+    comparison["decoding"] = {
+        "a": {"alpha": 0.0, "length_penalty": 1.0, "search": "jump", "num_beams": 10, "collaborative": ""},
+        "b*": {"alpha": 0.2, "length_penalty": 1.0, "search": "exact", "num_beams": 10, "collaborative": "x" * 99},
+        "c": {"alpha": None, "length_penalty": 0.5, "search": "jump", "collaborative": "popularity"},
+    }
+    assert (
+        "candidates: catalogue. Decoding differs (config.decode, in the order of the methods): alpha 0 / 0.2 / chosen, "
+        f"length_penalty 1 / 1 / 0.5, search jump / exact / jump, collaborative none / {'x' * 18}...{'x' * 18} / "
+        "popularity. Difference"
+    ) in comparison_table(comparison)
+    comparison["decoding"]["a"] = {}
+    assert "methods): alpha not told / 0.2 / chosen, length_penalty not told / 1 / 0.5" in comparison_table(comparison)
+
+
 def test_the_caption_says_where_evaluations_of_one_run_are_of_different_steps():
     comparison = small_comparison()
     comparison["weights"] = {
@@ -175,10 +204,10 @@ def test_the_caption_says_where_evaluations_of_one_run_are_of_different_steps():
     assert "Weights of one run differ: step 4 (a), untrained (b2). Difference" in comparison_table(comparison)
 
 
-def test_one_method_is_told_to_be_one():
+def test_of_one_method_nothing_is_told_of_differences():
     comparison = small_comparison()
     del comparison["runs"]["b*"], comparison["evaluations"]["b*"]
     text = comparison_table(comparison)
     assert cells(text)[0] == ["metric", "a", "popularity"]
-    assert "one method only" in text
+    assert text.splitlines()[-1].startswith("1,200 rows of test, all targets, candidates: catalogue.")
     assert "interval" not in text

@@ -10,7 +10,8 @@ import tiny_run
 from runs import train_tiny, without_speed
 
 from igd_jax.core.io import Workdir
-from igd_jax.data.prepared import assemble, load, save
+from igd_jax.data.assembling import assemble
+from igd_jax.data.prepared import load, save
 from igd_jax.decoding import engine
 from igd_jax.session import preview
 from igd_jax.session.batch import make_batch

@@ -29,7 +29,8 @@ def read(
     """Read the events of a csv file, gzipped or not; spaces around cells are stripped.
 
     Timestamps are ISO dates or datetimes (without a zone: UTC), epoch seconds, or epoch milliseconds above 1e11.
-    An item keeps its first title, description, brand and category. Items are numbered in order of appearance.
+    An item keeps its first title, description, brand and category that are not empty; `to_prepared` drops items without
+    any title. Items are numbered in order of appearance.
 
     Args:
       columns: column names by role, see `columns.parse_columns`; one line says which columns are read.
@@ -38,7 +39,8 @@ def read(
       duplicates: "drop" or "keep", see `settle_repeats`.
 
     Raises:
-      InputError: a column or a cell is missing, a value cannot be read, or there is no row; with the line.
+      InputError: a column is missing, a user, an item or a time is, a value cannot be read, or there is no row; with
+        the line.
     """
     named = parse_columns(columns)
     if delimiter not in DELIMITERS:
@@ -58,8 +60,8 @@ def read(
     renamed: set[str] = set()
     for line, cells in rows:
         user, item, when, title, *further = map(str.strip, pick(cells))
-        if "" in (user, item, when, title):
-            empty = REQUIRED[(user, item, when, title).index("")]
+        if "" in (user, item, when):
+            empty = REQUIRED[(user, item, when).index("")]
             raise InputError(f"{path} line {line}: {empty} is empty; fill it or remove the row")
         try:
             log.add(user, item, parse_timestamp(when))
@@ -70,12 +72,12 @@ def read(
             ) from None
         if is_rated:
             ratings.append(parse_rating(further.pop(0), where=f"{path} line {line}"))
-        if titles.setdefault(item, title) != title:
+        if title and titles.setdefault(item, title) != title:
             renamed.add(item)
         for words, text in zip(texts.values(), further, strict=True):
             if text:
                 words.setdefault(item, text)
-    if not titles:
-        raise InputError(f"{path} has a header but no rows")
     events = log.finish(titles, texts=texts, dropped={"title other than the item's first: items": len(renamed)})
+    if not len(events):
+        raise InputError(f"{path} has a header but no rows")
     return settle_repeats(keep_rated(events, np.array(ratings), min_rating), duplicates)

@@ -10,8 +10,9 @@ from pathlib import Path
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
 from igd_jax.core.shown import shown
+from igd_jax.data.assembling import assemble
 from igd_jax.data.event_log import RowLog
-from igd_jax.data.prepared import SPLITS, Prepared, Rows, assemble
+from igd_jax.data.prepared import SPLITS, Prepared, Rows
 from igd_jax.data.source_io import csv_rows, parse_seconds, python_literal, text_lines
 
 _COLUMNS = ("user_id", "history_item_title", "item_title", "history_item_id", "item_id", "timestamp")

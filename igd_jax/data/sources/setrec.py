@@ -13,8 +13,9 @@ import numpy as np
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import read_json
 from igd_jax.core.shown import shown
+from igd_jax.data.assembling import assemble
 from igd_jax.data.event_log import RowLog
-from igd_jax.data.prepared import SPLITS, Prepared, assemble
+from igd_jax.data.prepared import SPLITS, Prepared
 from igd_jax.data.source_io import is_writable, reading
 
 FILES = {"train": "training_dict", "valid": "validation_dict", "test": "testing_dict"}

@@ -1,0 +1,82 @@
+"""What the config.json of an evaluation tells of it: method, seed, split, candidates, and how lists were decoded."""
+
+import json
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+from igd_jax.evaluation.choice import Choice, read_choice
+
+DECODING = (
+    *("alpha", "length_penalty", "temperature", "normalize"),
+    *("search", "num_beams", "max_new_tokens", "collaborative"),
+)
+"""Fields of `decode` on which lists depend, beside their candidates and their length."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What the config.json of an evaluation tells; the evaluation may have none.
+
+    Attributes:
+      method: text that is equal for evaluations of one method with different seeds.
+      seed: `train.seed`; None = not told.
+      split: split of the rows; None = not told.
+      restricted: what further restricts its candidates, in words; empty = nothing.
+      choice: how values were chosen on validation, if some were.
+      chosen: these values, by full name of the field.
+      decoding: values of the fields of `DECODING` that it tells; None = chosen on validation, * = follows the seed.
+    """
+
+    method: str
+    seed: int | None = None
+    split: str | None = None
+    restricted: str = ""
+    choice: Choice | None = None
+    chosen: Mapping[str, Any] = field(default_factory=dict)
+    decoding: Mapping[str, Any] = field(default_factory=dict)
+
+
+def how_rows_lie(config: Mapping[str, Any]) -> list[str]:
+    """Fields of `train` that change no loss of a run with this config.
+
+    Micro-batches do not where the loss is divided once for all of a step, but for items that are drawn for each.
+    """
+    is_global = config.get("loss", {}).get("normalizer") == "global"
+    args = config.get("method", {}).get("args", {})
+    return ["packing", "pack_length"] + ["micro_batch_size"] * (is_global and not args.get("sampled_items"))
+
+
+def read_origin(config: Any, *, of_run: Collection[str] = ()) -> Origin:
+    """What the content of a config.json tells.
+
+    Seeds of one method differ in `train.seed`, in paths such as seed=1, seed1, seed-1 or seed_1, and in values that
+    were chosen on validation; how they were chosen is part of the method.
+
+    Args:
+      config: the content.
+      of_run: full names of fields that were chosen when the run was, before this evaluation.
+
+    Raises:
+      AttributeError, KeyError, OverflowError, TypeError, ValueError: it is no config of an evaluation.
+    """
+    choice = read_choice(config["chosen"]) if "chosen" in config else None
+    blank, chosen = json.loads(json.dumps(config)), {}
+    tried = choice.tried if choice else {}
+    for name in dict.fromkeys(["train.seed", *tried, *of_run]):
+        *sections, last = name.split(".")
+        section = reduce(dict.__getitem__, sections, blank)
+        chosen[name], section[last] = section[last], None
+    for name in how_rows_lie(config):  # a sweep may have chosen among them, too
+        blank["train"].pop(name, None)
+    seed = chosen["train.seed"]
+    text = json.dumps(blank, sort_keys=True)
+    method = re.sub(rf"(seed[=_-]?){re.escape(str(seed))}(?!\d)", r"\1*", text)
+    decode, split = config.get("decode", {}), str(config["eval"]["split"])
+    restricted = f" and, for each row, {decode['allowed']}" if decode.get("allowed") else ""
+    restricted += " without the history" * bool(decode.get("exclude_history"))
+    decoded = json.loads(method).get("decode", {})
+    decoding = {name: decoded[name] for name in DECODING if name in decoded}
+    return Origin(method, int(seed), split, restricted, choice, {name: chosen[name] for name in tried}, decoding)
