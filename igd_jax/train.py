@@ -194,7 +194,7 @@ def _check_weight(session: Session, weight: Float[np.ndarray, " total"], valid_r
 def _tell_model(session: Session) -> None:
     """Print which model is made, and what of the config is for weights that were trained before, if its are random."""
     settings, has_backbone = session.settings, bool(session.method.backbones)
-    backbone = (settings.model.path or settings.model.config) if has_backbone else ""
+    backbone = settings.model.source if has_backbone else ""
     say(f"making the model: {backbone or settings.method.name}")
     if not has_backbone or settings.model.path:
         return

@@ -45,6 +45,12 @@ def test_commits_and_ci_run_the_checks_of_the_makefile():
     assert any(".ci/run" in step.get("run", "") for step in steps)
 
 
+def test_files_of_the_package_have_at_most_300_lines():
+    files = [path for folder in ("igd_jax", "configs") for path in (ROOT / folder).rglob("*.py")]
+    assert len(files) > 200
+    assert [path.name for path in files if len(path.read_text(encoding="utf-8").splitlines()) > 300] == []
+
+
 def test_the_readme_is_short():
     lines = text("README.md").splitlines()
     assert len(lines) < 200

@@ -5,17 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.fingerprint import fingerprint
+from igd_jax.core.fingerprint import fingerprint, sample_leaves
 from igd_jax.core.log import Progress, say
 from igd_jax.core.map_rows import deal_rows, in_groups, map_rows
 from igd_jax.core.ragged import Ragged
 from igd_jax.data.batches import TARGET_WIDTHS, padded_width
 from igd_jax.data.npy_io import read_npy
-from igd_jax.data.safetensors_io import read_matrices
+from igd_jax.data.safetensors_io import cached_matrix, read_matrices
 from igd_jax.data.tokenizer import Tokenizer, load_tokenizer
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.load import load_backbone
@@ -66,6 +67,29 @@ def load_text_model(folder: Path) -> tuple[Decoder | T5, Tokenizer]:
             f"whose model embeds {model.config.vocab_size:,}; give a folder whose two parts belong together"
         )
     return model, tokenizer
+
+
+def cached_text_features(
+    model: Decoder | T5,
+    tokenizer: Tokenizer,
+    titles: Sequence[str],
+    texts: Mapping[str, Sequence[str]],
+    *,
+    pooling: str,
+    mesh: Mesh,
+    cache: Path,
+) -> tuple[Float[np.ndarray, "I D"], str]:
+    """As `text_features`, kept in the folder `cache`, and a fingerprint of model, tokenizer, texts and pooling."""
+    read = [*titles, *(text for name, column in texts.items() for text in (name, *column))]
+    mark = fingerprint(pooling, tokenizer.fingerprint, *read, *sample_leaves(nnx.state(model)))
+    features = cached_matrix(
+        cache / f"features-{mark}.safetensors",
+        "features",
+        lambda: text_features(model, tokenizer, titles, texts, pooling=pooling, mesh=mesh),
+        shape=(len(titles), model.config.hidden_size),
+        metadata={},
+    )
+    return features, mark
 
 
 def text_features(

@@ -18,13 +18,11 @@ from flax import nnx, struct
 from jaxtyping import Array, Bool, Float, Int
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.fingerprint import fingerprint, sample_leaves
 from igd_jax.core.log import say
 from igd_jax.core.types import ItemBatch, LossSum, Recommendations
 from igd_jax.data.collaborative import FILE as COLLABORATIVE
 from igd_jax.data.collaborative import load_item_vectors
-from igd_jax.data.item_features import load_text_model, read_features, text_features
-from igd_jax.data.safetensors_io import cached_matrix
+from igd_jax.data.item_features import cached_text_features, load_text_model, read_features
 from igd_jax.data.tokenizer import Tokenizer
 from igd_jax.decoding.dense_topk import best_rows, in_chunks
 from igd_jax.decoding.engine import Engine, OneCall
@@ -176,7 +174,7 @@ class SETRec(ItemsMethod):
         backbone = context.backbone()
         rngs = nnx.Rngs(context.seed)
         vectors = self._item_vectors(context, rngs) if self._collaborative_token else None
-        words = context.tokenizer.encode([INSTRUCTION, RESPONSE])
+        before, after = _words(context.tokenizer)
         features, made_from = self._item_features(context, backbone) if self._n_semantic else (None, "")
         tokens = ItemTokens(
             vectors,
@@ -190,8 +188,8 @@ class SETRec(ItemsMethod):
         return SetModel(
             backbone,
             tokens,
-            instruction=jnp.asarray(words[0], jnp.int32),
-            response=jnp.asarray(words[1], jnp.int32),
+            instruction=jnp.asarray(before, jnp.int32),
+            response=jnp.asarray(after, jnp.int32),
             positions=self._positions,
             query_scale=0.02 if isinstance(backbone, T5) else 1.0,
             rngs=rngs,
@@ -202,7 +200,7 @@ class SETRec(ItemsMethod):
     def most_items(self, tokenizer: Tokenizer, positions: int | float) -> int | float:
         """Items whose tokens fit beside the published texts and the queries."""
         n_tokens = self._n_semantic + self._collaborative_token
-        room = positions - sum(map(len, tokenizer.encode([INSTRUCTION, RESPONSE]))) - n_tokens
+        room = positions - sum(map(len, _words(tokenizer))) - n_tokens
         if room < n_tokens:
             raise InputError(
                 f"words and queries leave {room} of the model's {positions} positions, and items have {n_tokens} "
@@ -283,27 +281,20 @@ class SETRec(ItemsMethod):
         if self._features:
             features, made_from = read_features(Path(self._features), titles, missing=self._missing), ""
         else:
-            features, made_from = self._text_features(context, backbone)
+            model, tokenizer = backbone, context.tokenizer
+            if self._text_model:
+                model, tokenizer = load_text_model(Path(self._text_model))
+            how: dict[str, Any] = {"pooling": self._pooling, "mesh": context.mesh, "cache": context.cache}
+            features, made_from = cached_text_features(model, tokenizer, titles, context.texts, **how)
         if len(empty := np.flatnonzero(~features.any(axis=1))):
             named = ", ".join(repr(titles[item]) for item in empty[:3])
             say(f"{len(empty):,} of {len(titles):,} items have no features, such as {named}; theirs are zeros")
         return features, made_from
 
-    def _text_features(self, context: Context, backbone: Decoder | T5) -> tuple[Float[np.ndarray, "I W"], str]:
-        """Features by the text model or the backbone, and a fingerprint of model, tokenizer, texts and pooling."""
-        model, tokenizer, titles, texts = backbone, context.tokenizer, context.index.titles, context.texts
-        if self._text_model:
-            model, tokenizer = load_text_model(Path(self._text_model))
-        read = [*titles, *(text for name, column in texts.items() for text in (name, *column))]
-        mark = fingerprint(self._pooling, tokenizer.fingerprint, *read, *sample_leaves(nnx.state(model)))
-        features = cached_matrix(
-            context.cache / f"features-{mark}.safetensors",
-            "features",
-            lambda: text_features(model, tokenizer, titles, texts, pooling=self._pooling, mesh=context.mesh),
-            shape=(len(titles), model.config.hidden_size),
-            metadata={},
-        )
-        return features, mark
+
+def _words(tokenizer: Tokenizer) -> list[list[int]]:
+    """Ids of the texts before and after the history."""
+    return tokenizer.encode([INSTRUCTION, RESPONSE])
 
 
 METHOD = SETRec

@@ -72,7 +72,7 @@ def topology_mesh(topology: str, mesh: MeshSettings) -> Mesh:
 
 def abstract_backbone(given: ModelSettings) -> nnx.Module:
     """The backbone that the settings name, with shapes in the place of arrays; no weights are read."""
-    name = given.path or given.config or LARGE
+    name = given.source or LARGE
 
     def make() -> nnx.Module:
         config, rngs = config_of(name), nnx.Rngs(0)

@@ -159,7 +159,7 @@ def _activations(session: Session, longest: TextBatch | ItemBatch) -> int | None
 def backbone_config(session: Session) -> ModelConfig | T5Config | None:
     """Sizes of the backbone; None if the model is another."""
     model = session.settings.model
-    return config_of(model.path or model.config) if session.method.model_kind == BACKBONE else None
+    return config_of(model.source) if session.method.model_kind == BACKBONE else None
 
 
 def vocab_size(session: Session, config: ModelConfig | T5Config) -> int:

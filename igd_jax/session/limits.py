@@ -24,7 +24,7 @@ def room_of_prompts(session: Session, index: ItemIndex) -> int:
     """
     settings, words = session.settings, session.prompts.n_words
     limit, answer = settings.data.max_length, decode_options(settings.decode, index).max_length
-    model = settings.model.path or settings.model.config
+    model = settings.model.source
     positions = config_of(model).max_positions
     if limit < words:
         raise InputError(

@@ -110,7 +110,7 @@ class Session:
         if not isinstance(self.method, ItemsMethod):
             return math.inf
         model = self.settings.model
-        return self.method.most_items(self.tokenizer, config_of(model.path or model.config).max_positions)
+        return self.method.most_items(self.tokenizer, config_of(model.source).max_positions)
 
     @property
     def catalogue(self) -> CatalogueRows:

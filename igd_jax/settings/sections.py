@@ -99,6 +99,11 @@ class ModelSettings:
     attention: Annotated[str, OneOf(ATTENTION)]
 
     @property
+    def source(self) -> str:
+        """Folder or named size of the backbone; empty while neither is chosen."""
+        return self.path or self.config
+
+    @property
     def lora(self) -> LoRA | None:
         """Settings of the adapters; None if all weights are tuned."""
         if not self.lora_rank:

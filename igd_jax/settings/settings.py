@@ -161,7 +161,7 @@ def _kind(model: ModelSettings, needs: Collection[str]) -> str | None:
     """Kind of the backbone; None, not known, of a folder that is not needed."""
     if model.path and "model.path" not in needs:
         return None
-    return kind_of(model.path or model.config or LARGE)
+    return kind_of(model.source or LARGE)
 
 
 def _contradictions(settings: Settings, method: Method, *, kind: str | None) -> Iterator[str]:

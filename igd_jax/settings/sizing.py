@@ -38,7 +38,7 @@ def sized(settings: Settings, method: Method, workdir: Workdir) -> Settings:
 def _tell_unread(settings: Settings, method: Method) -> None:
     """Print which of the fields that name a model do not, if there are some."""
     model = settings.model
-    if not method.backbones and (model.path or model.config):
+    if not method.backbones and model.source:
         say(f"model: {settings.method.name} has one of its own, whatever config.model.path and config.model.config say")
     elif model.path and model.config:
         say(f"model: that of config.model.path, whatever config.model.config ({model.config}) says")
@@ -46,7 +46,7 @@ def _tell_unread(settings: Settings, method: Method) -> None:
 
 def check_positions(settings: Settings, method: Method) -> None:
     """Raise `InputError` if a model of text was made for fewer positions than prompt and target may have together."""
-    name, limit = settings.model.path or settings.model.config, settings.data.max_length
+    name, limit = settings.model.source, settings.data.max_length
     if method.inputs == "text" and name and limit > (positions := config_of(name).max_positions):
         raise InputError(
             f"config.data.max_length is {limit}; expected at most {positions}, the positions that {name} was made for"
