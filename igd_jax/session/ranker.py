@@ -17,7 +17,7 @@ from igd_jax.core.arrays import power_of_two
 from igd_jax.core.environment import environment
 from igd_jax.core.fingerprint import fingerprint, version_of
 from igd_jax.core.io import Workdir
-from igd_jax.core.log import Progress
+from igd_jax.core.log import Progress, say
 from igd_jax.core.map_rows import in_groups, in_order, pad_rows
 from igd_jax.core.sharding import row_shards, rows_per_device
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
@@ -64,6 +64,11 @@ class Ranker:
     def __init__(self, session: Session, workdir: Workdir, *, trained: Trained | None = None):
         self.session, self.index, self._folder = session, session.decode_index, workdir.path
         self.trained = trained_model(session, workdir, session.context(self.index), known=trained)
+        if (parts := session.settings.mesh.fsdp) > 1:
+            say(
+                f"note: with config.mesh.fsdp={parts} each call of the model gathers its weights from {parts} devices; "
+                "where they fit one device, --config.mesh.fsdp=1 is faster, with the same lists"
+            )
         for _, module in nnx.iter_modules(self.trained.model):
             if isinstance(module, Decoder):
                 module.round_weights()

@@ -54,3 +54,10 @@ def test_a_call_is_sized_for_the_rows_that_are_asked_for(trained, monkeypatch):
     for n_rows in (1, 3, len(test)):
         ranker.rank(ranker.examples(test.take(np.arange(n_rows))))
     assert sizes == [1, 4, ranker.session.settings.decode.batch_size]
+
+
+def test_a_search_of_split_weights_says_that_whole_ones_are_faster(tiny, tmp_path, capsys):
+    workdir = Workdir(str(tmp_path))
+    for parts in (1, 2):
+        Ranker(set_up_to_decode(tiny_config(tiny, {"mesh.fsdp": parts}), workdir), workdir)
+        assert ("--config.mesh.fsdp=1 is faster" in capsys.readouterr().out) == (parts > 1)
