@@ -118,13 +118,13 @@ def _with_one_thing_wrong(target: Target, rng: Rng, here: Path) -> tuple[list[st
 def _sign(folder: Path) -> None:
     """Make the fingerprint in meta.json fit the files of a prepared folder, as who forges one would."""
     marks: list[str] = []
-    real = prepared._fingerprint
+    real = prepared.fingerprint_of
 
     def record(*parts: Any) -> str:
         marks.append(real(*parts))
         return marks[-1]
 
-    with mock.patch.object(prepared, "_fingerprint", record), suppress(Exception):
+    with mock.patch.object(prepared, "fingerprint_of", record), suppress(Exception):
         prepared.load(folder)
     if marks:
         meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
