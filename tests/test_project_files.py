@@ -101,6 +101,7 @@ def test_its_figures_are_those_of_the_record():
                 ("scores, has {:.4f}", short[f"{sft}/d3"]),
                 ("vectors, {:.4f}", ml100k["setrec"]["runs"]["setrec/seed=*/beta"]),
                 ("IGD has {:.4f}", half["igd/seed=1,beta=0.1/test"]),
+                ("Pos {:.4f}", half["pos/seed=1/test"]),
                 ("MSL {:.4f}", half["msl/seed=1/test"]),
                 ("SFT {:.4f}", half["sft/seed=1,learning_rate=0.003/test"]),
                 ("SASRec {:.4f}", half["sasrec/seed=1,learning_rate=0.001/test"]),
