@@ -87,13 +87,12 @@ def test_its_figures_are_those_of_the_record():
     by_seed = long["hr@10_by_seed"]["sft/test"]
     said = [
         f"runs reach from {min(by_seed):.4f} to {max(by_seed):.4f}",
-        f"Pos ({spread(runs['pos/seed=*/test'], 'hr@10')})",
+        *(f"{name} ({spread(runs[f'{name.lower()}/seed=*/test'], 'hr@10')})" for name in ("Pos", "MSL")),
         f"{difference(short['igd/seed=*,beta=0.1/test'], 'hr@10')}",
         *(
             words.format(run["hr@10"]["value"])
             for words, run in (
                 ("CFT ({:.4f}, one run)", runs["cft/seed=1/test"]),
-                ("MSL ({:.4f}, two)", runs["msl/seed=*/test"]),
                 ("{:.4f} with IGD", short["igd/seed=*,beta=0.1/test"]),
                 ("{:.4f} with SFT", short[f"{sft}/test"]),
                 ("{:.4f} with Pos", short["pos/seed=*/test"]),
