@@ -92,9 +92,10 @@ def measure(base: ConfigDict, scratch: Path, precision: str, *, steps: int, seed
     figures |= beside(scores_of(untuned), scores_of(exact))
     loss, ndcg = [], []
     for seed in range(1, seeds + 1):
-        tuned, of_seed = Workdir(str(scratch / f"{precision}-{seed}")), {"train.num_steps": steps, "train.seed": seed}
-        loss.append(train(changed(config, of_seed), tuned)["best_loss"])
-        ndcg.append(evaluate(changed(config, of_seed), tuned, name="test")[metric])
+        tuned = Workdir(str(scratch / f"{precision}-{seed}"))
+        of_seed = changed(config, {"train.num_steps": steps, "train.seed": seed})
+        loss.append(train(of_seed, tuned)["best_loss"])
+        ndcg.append(evaluate(of_seed, tuned, name="test")[metric])
     for name, values in (("valid_loss", loss), (metric, ndcg)):
         figures[f"tuned_{name}"] = round(statistics.mean(values), 4)
         figures[f"tuned_{name}_spread"] = round(statistics.pstdev(values), 4)

@@ -29,11 +29,6 @@ def row_shards(mesh: Mesh) -> int:
     return mesh.shape[DATA] * mesh.shape[FSDP]
 
 
-def rows_per_device(n_rows: int, mesh: Mesh) -> int:
-    """Rows of a batch that each device has, at least 1."""
-    return max(1, n_rows // row_shards(mesh))
-
-
 def row_shards_here() -> int:
     """The same while a model is traced: 1 outside of ``jax.set_mesh``."""
     shape = jax.sharding.get_abstract_mesh().shape

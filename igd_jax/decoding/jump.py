@@ -10,8 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float, Int
 
+from igd_jax.core.sharding import row_shards
 from igd_jax.decoding.call_plan import (
     CallPlan,
     known_chains,
@@ -56,6 +58,12 @@ def budget_of(budget: int, *, n_rows: int, platform: str) -> dict[str, Any]:
         n_tokens = ON_CPU if platform == "cpu" else max(FEWEST, min(MOST, RIDGE // n_rows))
         return {"n_tokens": n_tokens, "fill": n_tokens}
     return {"n_tokens": max(budget, WIDTH), "fill": budget}
+
+
+def call_sizes(budget: int, *, batch_size: int, mesh: Mesh) -> dict[str, Any]:
+    """`budget_of` for the rows that each device of a mesh has of a batch."""
+    n_rows = max(1, batch_size // row_shards(mesh))
+    return budget_of(budget, n_rows=n_rows, platform=mesh.devices.flat[0].platform)
 
 
 class Replayed(NamedTuple):

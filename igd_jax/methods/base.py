@@ -18,7 +18,6 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from igd_jax.core.errors import InputError
-from igd_jax.core.sharding import rows_per_device
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.data.prompts import Prompts
 from igd_jax.data.tokenizer import Tokenizer
@@ -27,7 +26,7 @@ from igd_jax.decoding.device_trie import device_trie
 from igd_jax.decoding.edge_score import EdgeScore
 from igd_jax.decoding.engine import Engine
 from igd_jax.decoding.exact import ExactSearch, exact_search
-from igd_jax.decoding.jump import Jump, budget_of
+from igd_jax.decoding.jump import Jump, call_sizes
 from igd_jax.decoding.normalizing import AmongChildren
 from igd_jax.decoding.rebalancing import rebalanced
 from igd_jax.decoding.recurrence import SearchOptions
@@ -278,6 +277,5 @@ def search_engine(
         return exact_search(TrieSearch(**search), index)
     if options.search == STEPWISE:
         return Stepwise(**search)
-    platform = context.mesh.devices.flat[0].platform
-    budget = budget_of(options.budget, n_rows=rows_per_device(options.batch_size, context.mesh), platform=platform)
-    return Jump(**search, **budget, chains=chains_of(index.trie, index.catalog.counts))
+    sizes = call_sizes(options.budget, batch_size=options.batch_size, mesh=context.mesh)
+    return Jump(**search, **sizes, chains=chains_of(index.trie, index.catalog.counts))

@@ -19,14 +19,14 @@ from igd_jax.core.fingerprint import fingerprint, version_of
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import Progress, say
 from igd_jax.core.map_rows import in_groups, in_order, pad_rows
-from igd_jax.core.sharding import row_shards, rows_per_device
+from igd_jax.core.sharding import row_shards
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
 from igd_jax.data.batches import by_length, n_shapes, prompt_room
 from igd_jax.data.collaborative import Collaborative
 from igd_jax.data.examples import Examples
 from igd_jax.data.prepared import Rows
 from igd_jax.decoding.engine import Engine
-from igd_jax.decoding.jump import Jump, budget_of
+from igd_jax.decoding.jump import Jump, call_sizes
 from igd_jax.decoding.queue import Reader, recommend_all
 from igd_jax.evaluation.predictions import Result
 from igd_jax.items.index import ItemIndex
@@ -228,9 +228,8 @@ class Ranker:
         """The engine for batches of a size: where a device has few rows, it reads more tokens of each in a call."""
         if not isinstance(self.engine, Jump):
             return self.engine
-        mesh, budget = self.session.mesh, self.session.settings.decode.budget
-        platform = mesh.devices.flat[0].platform
-        return replace(self.engine, **budget_of(budget, n_rows=rows_per_device(size, mesh), platform=platform))
+        budget = self.session.settings.decode.budget
+        return replace(self.engine, **call_sizes(budget, batch_size=size, mesh=self.session.mesh))
 
     def _result(self, row: int, score: float) -> Result:
         index, ids = self.index, self.session.prepared.item_ids

@@ -49,7 +49,7 @@ def test_float32_weights_are_rounded_once_where_bfloat16_is_computed_with(tiny, 
 
 def test_a_call_is_sized_for_the_rows_that_are_asked_for(trained, monkeypatch):
     ranker, sizes = Recommender.load(trained), []
-    monkeypatch.setattr("igd_jax.session.ranker.budget_of", lambda budget, n_rows, platform: sizes.append(n_rows) or {})
+    monkeypatch.setattr("igd_jax.decoding.jump.budget_of", lambda budget, n_rows, platform: sizes.append(n_rows) or {})
     test = ranker.session.rows("test")
     for n_rows in (1, 3, len(test)):
         ranker.rank(ranker.examples(test.take(np.arange(n_rows))))
