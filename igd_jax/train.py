@@ -42,7 +42,7 @@ from igd_jax.methods.base import CollaborativeMethod, Objective
 from igd_jax.session.collaborative import export_vectors
 from igd_jax.session.cost import make_advice, peak_flops, report_cost
 from igd_jax.session.input import micro_batches
-from igd_jax.session.limits import room_of_prompts
+from igd_jax.session.limits import check_max_length, room_of_prompts
 from igd_jax.session.packing import choose_packs
 from igd_jax.session.preview import Sample, print_example, report_targets
 from igd_jax.session.resume import resume
@@ -174,6 +174,7 @@ def _examples(session: Session, objective: Objective, valid_rows: Rows) -> dict[
     if objective.annotations:  # which come from the trie
         session.check_targets()
     if session.method.inputs == "text":
+        check_max_length(session)
         room_of_prompts(session, session.index)  # which ranking will ask for
     rows = {"train": session.rows("train"), "valid": valid_rows}
     examples = {split: session.examples(some, split=split) for split, some in rows.items()}

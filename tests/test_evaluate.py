@@ -216,7 +216,8 @@ def test_lists_do_not_depend_on_targets_and_histories_that_are_cut_are_counted(t
             assemble(item_ids=data.item_ids, titles=data.titles, splits=splits, dropped={}, notes={}),
             tmp_path / name / "data",
         )
-        config = tiny_run.tiny_config(tmp_path / name, {"data.max_length": 47})
+        tiny_run.set_positions(tmp_path / name / "model", 56)
+        config = tiny_run.tiny_config(tmp_path / name, {"data.max_length": 56})
         program.evaluate(config, Workdir(str(tmp_path / name / "run")), name="plain")
         told = re.findall(
             r"(\d+) of 22 histories without their oldest items: over 47 tokens in the prompt", capsys.readouterr().out
@@ -227,10 +228,15 @@ def test_lists_do_not_depend_on_targets_and_histories_that_are_cut_are_counted(t
     assert lists[0] == lists[1]
 
 
-def test_a_run_ranks_after_longer_and_shorter_prompts_than_it_was_trained_on(evaluate, plain, capsys):
-    shorter, _ = evaluate("shorter", {"data.max_length": 47})
-    assert "without their oldest items: over 47 tokens in the prompt" in capsys.readouterr().out
-    assert [line["ranked"] for line in shorter] != [line["ranked"] for line in plain[0]]
+def test_lists_do_not_depend_on_how_short_prompts_are_cut_in_training(tiny, tmp_path, capsys):
+    lists = []
+    for limit in (47, 512):
+        program.evaluate(
+            tiny_run.tiny_config(tiny, {"data.max_length": limit}), Workdir(str(tmp_path / f"{limit}")), name="plain"
+        )
+        lists.append([line["ranked"] for line in read_written(tmp_path / f"{limit}", "plain")[0]])
+    assert "oldest items" not in capsys.readouterr().out
+    assert lists[0] == lists[1]
 
 
 # ------------------------------------------------------------------------------------------------------ what is refused

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -274,11 +275,11 @@ def test_sums_with_adapters_are_rounded_though_weights_were_not_wider(recommende
 
 
 def test_a_prompt_without_room_is_refused_before_anything_is_written(tiny, tmp_path):
-    config = tiny_run.tiny_config(tiny, {"data.max_length": 9})
-    with pytest.raises(
-        InputError,
-        match="max_length is 9, but a prompt without a history has 33 tokens; raise it, better far above",
-    ):
+    shutil.copytree(tiny / "data", tmp_path / "data")
+    shutil.copytree(tiny / "model", tmp_path / "model")
+    tiny_run.set_positions(tmp_path / "model", 40)
+    config = tiny_run.tiny_config(tmp_path, {"data.max_length": 40})
+    with pytest.raises(InputError, match="has 33 tokens and the longest answer 9, but .* made for 40 positions; set "):
         program.export(config, Workdir(str(tmp_path / "none")), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

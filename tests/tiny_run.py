@@ -88,6 +88,12 @@ def save_model(folder: Path) -> Path:
     return folder
 
 
+def set_positions(folder: Path, positions: int) -> None:
+    """Let the model in a folder have been made for so many positions."""
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_position_embeddings": positions}))
+
+
 def _random_tensors() -> dict[str, np.ndarray]:
     """Weights under their Hugging Face names: normal(0.1), norms one, biases zero."""
     rng = np.random.default_rng(0)

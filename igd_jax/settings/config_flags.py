@@ -31,7 +31,7 @@ FREE_TO_RESUME = (
     *("train.eval_every_steps", "train.eval_examples", "train.show_sample", "train.wandb"),
 )
 """Sections and fields that may differ when training is resumed: also durations and intervals."""
-FREE_TO_DECODE = (*FREE_TO_CHANGE, "method", "train.micro_batch_size", "data.max_length")
+FREE_TO_DECODE = (*FREE_TO_CHANGE, "method", "train.micro_batch_size")
 """Sections and fields that may differ when the run is only decoded (see `decode_as`)."""
 
 HOW_TO_SCORE = ("alpha", "length_penalty", "temperature", "collaborative")

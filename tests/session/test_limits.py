@@ -1,6 +1,5 @@
 """How long prompts that are ranked for may be."""
 
-import json
 import shutil
 
 import pytest
@@ -8,7 +7,7 @@ import tiny_run
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
-from igd_jax.session.limits import room_of_prompts
+from igd_jax.session.limits import LONGEST, room_of_prompts
 from igd_jax.session.session import set_up_to_decode
 
 
@@ -17,10 +16,9 @@ def room(tiny, tmp_path):
     """Function from changes of the config, and the positions of the model, to the room of prompts."""
     shutil.copytree(tiny / "data", tmp_path / "data")
     shutil.copytree(tiny / "model", tmp_path / "model")
-    file = tmp_path / "model" / "config.json"
 
     def room_with(changes, *, positions=512):
-        file.write_text(json.dumps(json.loads(file.read_text()) | {"max_position_embeddings": positions}))
+        tiny_run.set_positions(tmp_path / "model", positions)
         session = set_up_to_decode(tiny_run.tiny_config(tmp_path, changes), Workdir(str(tmp_path / "none")))
         assert (session.index.longest, session.prompts.n_words) == (9, 33)
         return room_of_prompts(session, session.index)
@@ -28,17 +26,16 @@ def room(tiny, tmp_path):
     return room_with
 
 
-def test_a_prompt_may_have_max_length_tokens_or_what_the_longest_answer_leaves_of_the_positions(room):
-    assert room({"data.max_length": 47}) == 47
-    assert room({"data.max_length": 512}) == 512 - 9
-    assert room({"data.max_length": 512, "decode.max_new_tokens": 5}) == 512 - 5
-    assert room({"data.max_length": 505}, positions=520) == 505
+def test_a_prompt_may_have_what_the_longest_answer_leaves_of_the_positions_whatever_training_read(room, tmp_path):
+    assert [room({"data.max_length": limit}) for limit in (47, 512)] == [512 - 9] * 2
+    assert room({"decode.max_new_tokens": 5}) == 512 - 5
+    assert room({}, positions=520) == 520 - 9
     assert room({"data.max_length": 42}, positions=42) == 33
+    relative = {"model.path": "", "model.config": "t5-pico", "tokenizer.path": str(tmp_path / "model")}
+    assert room(relative) == LONGEST
 
 
 def test_no_room_for_the_words_of_a_prompt_is_bad_input(room):
-    with pytest.raises(InputError, match="max_length is 32, but a prompt without a history has 33 tokens; raise it"):
-        room({"data.max_length": 32})
     told = r"has 33 tokens and the longest answer 9, but .* made for 41 positions; set .*max_new_tokens to at most 8,"
     with pytest.raises(InputError, match=told):
         room({"data.max_length": 41}, positions=41)

@@ -66,7 +66,8 @@ def test_the_prompt_of_a_sample_does_not_depend_on_its_target(tiny, tmp_path, mo
         folder = tmp_path / str(number)
         shutil.copytree(tiny / "model", folder / "model")
         save(assemble(item_ids=data.item_ids, titles=data.titles, splits=splits, dropped={}, notes={}), folder / "data")
-        changes = {"data.max_length": 47, "train.num_steps": 1, "train.show_sample": True}
+        tiny_run.set_positions(folder / "model", 56)
+        changes = {"data.max_length": 56, "train.num_steps": 1, "train.show_sample": True}
         train(tiny_run.tiny_config(folder, changes), Workdir(str(folder / "run")))
     assert len(prompts) == 3
     assert len(set(prompts)) == 1
