@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 
 from igd_jax.models.attention import WHOLE_TEXT, XLA, KeyBlock, attend, attend_fused, attend_in_order
 from igd_jax.models.config import ModelConfig
-from igd_jax.models.products import product
+from igd_jax.models.products import in_float32, product, rounded_sum
 
 normal_init = jax.nn.initializers.normal(0.02)
 
@@ -86,7 +86,7 @@ class Linear(nnx.Module):
         y = y.reshape(*x.shape[:-1], -1)
         if self.bias is None:
             return y
-        bias = jnp.broadcast_to(self.bias[...].astype(jnp.float32), y.shape)  # its gradient is a sum over tokens
+        bias = jnp.broadcast_to(in_float32(self.bias[...]), y.shape)
         return (y.astype(jnp.float32) + bias).astype(y.dtype)
 
 
@@ -100,7 +100,7 @@ class RMSNorm(nnx.Module):
     def __call__(self, x: Float[Array, "... D"]) -> Float[Array, "... D"]:
         y = x.astype(jnp.float32)
         y = y * jax.lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.eps)
-        return (y * jnp.broadcast_to(self.scale[...].astype(jnp.float32), y.shape)).astype(x.dtype)
+        return (y * jnp.broadcast_to(in_float32(self.scale[...]), y.shape)).astype(x.dtype)
 
 
 class MLP(nnx.Module):
@@ -175,7 +175,7 @@ def _look_up_forward(table: Array, ids: Array) -> tuple[Array, tuple[Array, Arra
 def _look_up_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, None]:
     table, ids = kept
     total = jnp.zeros(table.shape, jnp.float32).at[ids].add(gradient.astype(jnp.float32))
-    return total.astype(table.dtype), None
+    return rounded_sum(total, table.dtype), None
 
 
 look_up.defvjp(_look_up_forward, _look_up_backward)

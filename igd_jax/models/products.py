@@ -27,7 +27,7 @@ def frozen_product(
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
 def product(x: Float[Array, "N I"], weight: Float[Array, "I O"], dtype: DTypeLike | None = None) -> Float[Array, "N O"]:
-    """As `frozen_product`, with trained W, whose gradient is summed in its own dtype, over tokens and over devices."""
+    """As `frozen_product`, with trained W, whose gradient is summed in float32, over tokens and over devices."""
     return frozen_product(x, weight, dtype)
 
 
@@ -39,8 +39,34 @@ def _product_backward(dtype: DTypeLike | None, kept: tuple[Array, Array], gradie
     x, weight = kept
     outputs, tokens = (((1,), (1,)), ((), ())), (((0,), (0,)), ((), ()))
     of_x = jax.lax.dot_general(gradient, weight.astype(x.dtype), outputs, preferred_element_type=x.dtype)
-    of_weight = jax.lax.dot_general(x, gradient, tokens, preferred_element_type=weight.dtype)
-    return of_x, of_weight
+    of_weight = jax.lax.dot_general(x, gradient, tokens, preferred_element_type=jnp.float32)
+    return of_x, rounded_sum(of_weight, weight.dtype)
 
 
 product.defvjp(_product_forward, _product_backward)
+
+
+@jax.custom_vjp
+def in_float32(weight: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """A weight in float32, whose gradient is summed in float32 like that of `product`."""
+    return weight.astype(jnp.float32)
+
+
+def _in_float32_forward(weight: Array) -> tuple[Array, Array]:
+    return weight.astype(jnp.float32), weight
+
+
+def _in_float32_backward(weight: Array, gradient: Array) -> tuple[Array]:
+    return (rounded_sum(gradient, weight.dtype),)
+
+
+in_float32.defvjp(_in_float32_forward, _in_float32_backward)
+
+
+def rounded_sum(total: Float[Array, "*n"], dtype: DTypeLike) -> Float[Array, "*n"]:
+    """A float32 sum over tokens in the dtype of its weight, rounded after devices have added it up."""
+    if total.dtype == dtype:
+        return total
+    # XLA for TPUs lets devices add up rounded numbers if nothing but a rounding follows: here it is bits that follow.
+    bits = jax.lax.optimization_barrier(jax.lax.bitcast_convert_type(total, jnp.uint32))
+    return jax.lax.bitcast_convert_type(bits, jnp.float32).astype(dtype)

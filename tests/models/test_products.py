@@ -8,6 +8,7 @@ from flax import nnx
 from igd_jax.core.sharding import by_row, replicated
 from igd_jax.models.layers import REMAT, Frozen, Linear
 from igd_jax.models.lora import LoRA, LowRank
+from igd_jax.models.products import in_float32, product, rounded_sum
 from igd_jax.session.program_cost import products
 from igd_jax.training.mesh import make_mesh
 
@@ -34,6 +35,19 @@ def test_gradients_of_float32_weights_are_float32_sums_over_tokens_and_devices_t
     for leaf in jax.tree.leaves(grads):
         assert leaf.dtype == jnp.float32
         np.testing.assert_array_equal(leaf % TOKENS, 0)
+
+
+def test_sums_are_rounded_to_the_nearest_number_and_gradients_keep_the_dtype_of_their_weights():
+    total = jnp.asarray([257.0, 259.0, -1.00390625, 0.0, jnp.inf, jnp.nan], jnp.float32)
+    rounded = jax.jit(lambda x: rounded_sum(x, jnp.bfloat16))(total)
+    np.testing.assert_array_equal(rounded.astype(jnp.float32), [256.0, 260.0, -1.0, 0.0, jnp.inf, jnp.nan])
+    assert rounded_sum(total, jnp.float32) is total
+    for dtype in (jnp.bfloat16, jnp.float32):
+        weight, x = jnp.ones((1, 1), dtype), jnp.ones((300, 1), jnp.bfloat16)
+        for function in (lambda w: product(x, w).sum(), lambda w: jnp.broadcast_to(in_float32(w), (300, 1)).sum()):
+            grad = jax.grad(lambda w, function=function: function(w).astype(jnp.float32))(weight)
+            assert grad.dtype == dtype
+            assert grad.item() == 300
 
 
 def test_what_is_kept_for_the_backward_pass_covers_these_products_and_frozen_weights_have_no_gradient():

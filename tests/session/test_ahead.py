@@ -113,7 +113,7 @@ def test_step_and_search_compile_for_a_tpu_and_gather_a_layer_at_a_time():
         [sys.executable, "-c", TINY], env=environment, capture_output=True, text=True, check=False
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-2] == "f32"  # gradients of float32 weights, though products are bfloat16
+    assert done.stdout.splitlines()[-3:-1] == ["f32", "f32"]  # sums of gradients, though products are bfloat16
     held, weights, step, search = map(float, re.findall(r"[\d.]+", done.stdout.splitlines()[-1]))
     assert held < 4.5 * weights / 4  # float32 weights, two moments and sums of gradients, each over four chips
     assert 0 < step < 0.6 * weights
@@ -132,6 +132,9 @@ settings = settings_of(chips, chips.training)
 mesh = topology_mesh(chips.topology, settings.mesh)
 assert topology_mesh("v6e:4x4", MeshSettings(-1, 8, 1)).shape == {"data": 2, "fsdp": 8, "tensor": 1}  # splits an axis
 step = step_cost(settings.model, mesh, rows=4, prompt=32, target=32)
+rounded = settings_of(chips, {"model.dtype": "bfloat16", "model.param_dtype": "bfloat16"})
+copies = topology_mesh(chips.topology, rounded.mesh)
+print(*step_cost(rounded.model, copies, rows=4, prompt=32, target=32).reduced)
 engine = made_up_engine(settings, mesh, n_items=1000, num_beams=4)
 assert engine.fill == 128, "the budget is not that of a TPU with one row"
 search = search_cost(engine, mesh, rows=4, prompt=32)
