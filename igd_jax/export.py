@@ -44,7 +44,9 @@ def export(
     """
     folder = local_path(output, option="--output").absolute()
     if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
-        raise InputError(f"--output={output} exists and is no empty folder; name another one, or remove it yourself")
+        raise InputError(
+            f"--output={output} exists and is not an empty folder; name another one, or remove it yourself"
+        )
     with locked(folder):  # before the model is read: where no lock can be, no folder can
         session = set_up_to_decode(config, workdir)
         lora = check_adapter(session) if adapter else None

@@ -86,5 +86,5 @@ absolute() { # PATH: the same from anywhere; URLs as they are
 }
 
 if [ -n "${DATA:-}" ] && ! is_url "$DATA" && ! [ -f "$DATA/meta.json" ]; then
-  refuse "DATA is $DATA, which is no prepared folder (it holds no meta.json); make one with igd_jax.prepare"
+  refuse "DATA is $DATA, which is not a prepared folder (it holds no meta.json); make one with igd_jax.prepare"
 fi

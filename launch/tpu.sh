@@ -17,7 +17,7 @@ if [ -z "${RUNTIME:-}" ]; then
   esac
 fi
 if ! is_url "$CODE" && ! git -C "$CODE" rev-parse 2>/dev/null; then
-  refuse "CODE is $CODE, which is no git checkout; name one, or a git URL"
+  refuse "CODE is $CODE, which is not a git checkout; name one, or a git URL"
 fi
 packed=$(mktemp -d)
 trap 'rm -rf "$packed"' EXIT

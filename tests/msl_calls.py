@@ -20,7 +20,7 @@ from igd_jax.methods.msl import MSL
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.hf_config import from_hf
 
-# Six first tokens; after "3" there are three choices. Item 4 is no candidate and leaves the trie at its second token.
+# Six first tokens; after "3" there are three choices. Item 4, no candidate, leaves the trie at its second token.
 TITLES = [[1, 9, EOS], [2, 9, EOS], [3, 9, EOS], [3, 4, 9, EOS], [1, 5, 9, EOS], [3, 5, 7, 9, EOS], [4, EOS], [5, EOS]]
 TITLES += [[6, EOS]]
 CANDIDATES = np.arange(len(TITLES)) != 4

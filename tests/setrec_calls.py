@@ -29,7 +29,7 @@ def index_of(titles: list[str], *, candidates: np.ndarray | None = None) -> Item
 
 
 INDEX = index_of(tiny_run.TITLES, candidates=np.arange(len(tiny_run.TITLES)) != 5)
-"""Item 5 is no candidate; items 3 and 22 share a title."""
+"""Item 5 is not a candidate; items 3 and 22 share a title."""
 
 
 def batch_of(n_rows: int, *, width: int = 4, seed: int = 0) -> ItemBatch:

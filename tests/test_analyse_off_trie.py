@@ -1,4 +1,4 @@
-"""Figures about tokens of titles that are no candidates of training."""
+"""Figures about tokens of titles that are not candidates of training."""
 
 from collections import Counter
 from dataclasses import replace

@@ -20,17 +20,20 @@ def _field(name: str, value: object) -> str:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        (["--confg=x"], "--confg is no option of this command; --help lists them; did you mean 'config'?"),
+        (["--confg=x"], "--confg is not an option of this command; --help lists them; did you mean 'config'?"),
         (
             ["--learning_rate=1"],
-            "--learning_rate is no option of this command; --help lists them; did you mean --config.",
+            "--learning_rate is not an option of this command; --help lists them; did you mean --config.",
         ),
         (
             ["--batch_size=1"],
             "did you mean --config.decode.batch_size or --config.train.global_batch_size or --config.train.micro_",
         ),
         (["--config.workdir=x"], "the config has no field workdir, which is an option of its own; give --workdir"),
-        (["--train.num_steps=3"], "--train.num_steps is no option; fields of the config are given by --config.SECTION"),
+        (
+            ["--train.num_steps=3"],
+            "--train.num_steps is not an option; fields of the config are given by --config.SECTION",
+        ),
         (["data"], "unexpected argument 'data': options are written --name=value"),
         (
             ["--config.train.learning_rte=1"],
@@ -78,7 +81,7 @@ def _field(name: str, value: object) -> str:
         ([_field("method.args.beta", 2.0)], "config.method.args.beta is 2.0; expected a weight from 0 to 1"),
         (
             [_field("decode.candidates", "nowhere.txt")],
-            "config.decode.candidates is 'nowhere.txt', which is no file that can be read; expected catalogue, ",
+            "config.decode.candidates is 'nowhere.txt', which is not a file that can be read; expected catalogue, ",
         ),
         (
             [_field("tokenizer.path", "nowhere")],

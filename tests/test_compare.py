@@ -79,7 +79,7 @@ def test_json_may_stand_after_the_runs(runs):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["a", "nowhere"], ["nowhere is no folder"]),
+        (["a", "nowhere"], ["nowhere is not a folder"]),
         (["a", "empty"], ["empty holds no evaluation", "igd_jax.evaluate"]),
         (["a"], ["two evaluations", "a/eval/test; name another run"]),
         (["a", "a/eval/test"], ["two evaluations", "a/eval/test; name another run"]),
@@ -176,10 +176,10 @@ def test_missing_and_malformed_files_are_named(tmp_path):
     (folder / "metrics.json").write_text('{"protocol": "rows"}')
     for text in ('{"row": 0}\n', "not json\n", "[]\n"):
         (folder / "predictions.jsonl").write_text(text)
-        with pytest.raises(InputError, match=r"predictions.jsonl line 1 is no prediction"):
+        with pytest.raises(InputError, match=r"predictions.jsonl line 1 is not a prediction"):
             read_evaluation("a", folder)
     (folder / "predictions.jsonl").write_bytes(b"\xff\n")
-    with pytest.raises(InputError, match=r"line 1 is no prediction"):
+    with pytest.raises(InputError, match=r"line 1 is not a prediction"):
         read_evaluation("a", folder)
     (folder / "predictions.jsonl").write_text("")
     with pytest.raises(InputError, match="has no rows"):

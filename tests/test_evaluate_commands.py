@@ -15,7 +15,7 @@ def test_cold_users_on_the_command_line(trained):
     done = run_here(program, f"--workdir={trained}", "--name=cold", *options)
     assert (done.code, done.err) == (0, "")
     assert "candidates (cold): 2 of 23 items" in done.out
-    assert "22 users, 1.00 titles each to find, at most 1; 20 titles that are no candidate" in done.out
+    assert "22 users, 1.00 titles each to find, at most 1; 20 titles that are not candidates" in done.out
     predictions, metrics = read_written(trained, "cold")
     for titles in titles_of(predictions):
         assert sorted(titles) == sorted(tiny_run.TITLES[tiny_run.N_SOLD : -1])

@@ -180,7 +180,7 @@ def test_an_output_that_is_not_empty_is_refused_and_left_as_it_is(trained, tmp_p
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").touch()
     line = one_line(run_here(program, f"--workdir={trained}", f"--output={tmp_path / 'full'}"))
-    assert f"--output={tmp_path / 'full'} exists and is no empty folder; name another one, or remove it" in line
+    assert f"--output={tmp_path / 'full'} exists and is not an empty folder; name another one, or remove it" in line
     assert [path.name for path in (tmp_path / "full").iterdir()] == ["mine"]
 
 
@@ -279,7 +279,7 @@ def test_a_prompt_without_room_is_refused_before_anything_is_written(tiny, tmp_p
     shutil.copytree(tiny / "model", tmp_path / "model")
     tiny_run.set_positions(tmp_path / "model", 40)
     config = tiny_run.tiny_config(tmp_path, {"data.max_length": 40})
-    with pytest.raises(InputError, match="has 33 tokens and the longest answer 9, but .* made for 40 positions; set "):
+    with pytest.raises(InputError, match=r"has 33 tokens and the longest answer 9, but .* made for 40 positions; set "):
         program.export(config, Workdir(str(tmp_path / "none")), str(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

@@ -66,7 +66,7 @@ def test_the_table_is_for_people(look):
 def test_a_title_off_the_trie_weighs_beta_throughout_and_that_is_told(look):
     cold = tiny_run.TITLES[tiny_run.N_SOLD]
     done = look(f"--title={cold}", "--candidates=train")
-    assert f"{cold!r} is no candidate of training, so none of its tokens has a gain" in done.out
+    assert f"{cold!r} is not a candidate of training, so none of its tokens has a gain" in done.out
     found = json.loads(look(f"--title={cold}", "--candidates=train", "--json").out)
     assert found["on_trie"] is False
     assert {token["weight"] for token in found["tokens"]} == {0.1}

@@ -178,7 +178,7 @@ def test_a_tpu_vm_that_is_left_keeps_any_workdir():
 def test_other_bad_input_is_one_line(tmp_path):
     done = launch("local", *FLAGS, DATA=str(tmp_path))
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "which is no prepared folder" in done.stderr
+    assert "which is not a prepared folder" in done.stderr
     done = launch("sky", *flags_of("sky"), **NEEDS["sky"], path=tools(tmp_path / "none"))
     assert done.returncode == 2
     assert "error: sky is not in PATH; " in done.stderr
@@ -322,7 +322,7 @@ def test_code_that_is_no_checkout_is_refused_before_anything_is_made(tmp_path, r
     folder = tools(tmp_path / "bin", gcloud="")
     done = launch(recipe, *FLAGS, **NEEDS[recipe], CODE=str(tmp_path), path=folder)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == f"error: CODE is {tmp_path}, which is no git checkout; name one, or a git URL\n"
+    assert done.stderr == f"error: CODE is {tmp_path}, which is not a git checkout; name one, or a git URL\n"
     assert not (folder / "calls").exists()
 
 

@@ -110,7 +110,7 @@ def test_a_dataset_becomes_a_prepared_folder_and_its_columns_are_told(tmp_path, 
         (["--source=synthetic", "--output=out", "--split=random"], "--split=random"),
         (["--source=synthetic", f"--output={'x' * 300}"], "cannot be written (File name too long)"),
         (["--source=synthetic", f"--output={'x' * 250}"], "File name too long"),
-        (["--source=synthetic", "--output=out", "--outptu=x"], "--outptu is no option of this command"),
+        (["--source=synthetic", "--output=out", "--outptu=x"], "--outptu is not an option of this command"),
         (["--source=csv"], "--output is missing"),
     ],
 )
@@ -184,7 +184,7 @@ def test_a_file_of_a_folder_must_be_a_regular_file(tmp_path, run):
     (tmp_path / "u.data").write_text("1\t2\t3\t4\n")
     (tmp_path / "u.item").symlink_to("/dev/zero")
     done = run("--source=movielens", "--input=.", "--output=out")
-    assert (done.code, done.err) == (2, "error: u.item is no regular file; expected a file\n")
+    assert (done.code, done.err) == (2, "error: u.item is not a regular file; expected a file\n")
 
 
 def test_all_that_a_csv_can_be_told(tmp_path, run):

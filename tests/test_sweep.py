@@ -210,7 +210,7 @@ def test_what_was_made_on_other_data_is_not_taken_for_finished(tiny, finished, s
         (["--grid=train.seed=1", "--config.decode.collaborative=nope"], "decode.collaborative is 'nope', which is not"),
         (
             ["--grid=data.candidates=warm,nope", "--config.decode.candidates=warm"],
-            "config.data.candidates is 'nope', which is no file",
+            "config.data.candidates is 'nope', which is not a file",
         ),
     ],
 )

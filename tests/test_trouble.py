@@ -88,5 +88,5 @@ def test_any_title_can_be_printed_under_any_locale(tiny):
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(
-        r"error: '--title=\udcc3\udca9' is no text in the encoding of this system, ascii; set"
+        r"error: '--title=\udcc3\udca9' is not text in the encoding of this system, ascii; set"
     )

@@ -40,7 +40,7 @@ TITLES.append(TITLES[3])
 ITEM_IDS = [f"sku{number}" for number in range(len(TITLES))]
 N_ROWS = {"train": 90, "valid": 13, "test": 22}
 ABSENT_IN_TEST = 2
-"""Test rows whose target is no train target."""
+"""Test rows whose target is not a train target."""
 
 HF_CONFIG = {
     "model_type": "qwen2",

@@ -198,11 +198,11 @@ def _of_unknown_flag(name: str) -> str:
     from igd_jax.core.suggest import did_you_mean  # which imports this module
 
     if "." in name and "config" in flags.FLAGS:
-        return f"--{name} is no option; fields of the config are given by --config.SECTION.FIELD=VALUE"
+        return f"--{name} is not an option; fields of the config are given by --config.SECTION.FIELD=VALUE"
     known = [each for each in flags.FLAGS if "." not in each]
     fields = " or ".join(_fields_called(name))
     meant = f"; did you mean {fields}?" if fields else did_you_mean(name, known)
-    return f"--{name} is no option of this command; --help lists them{meant}"
+    return f"--{name} is not an option of this command; --help lists them{meant}"
 
 
 def _fields_called(name: str) -> list[str]:
@@ -229,7 +229,7 @@ def _check_encoding(argv: Sequence[str]) -> None:
     for word in argv:
         if re.search("[\ud800-\udfff]", word):
             raise InputError(
-                f"{word!r} is no text in the encoding of this system, {sys.getfilesystemencoding()}; set PYTHONUTF8=1, "
+                f"{word!r} is not text in the encoding of this system, {sys.getfilesystemencoding()}; set PYTHONUTF8=1 "
                 "or write it in UTF-8"
             )
 

@@ -28,7 +28,7 @@ from igd_jax.core.shown import shown
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises `InputError` if it is missing, not a regular file, or not JSON."""
     if not path.is_file():  # reading a pipe would block
-        raise InputError(f"{path} {'is no file' if path.exists() else 'does not exist'}")
+        raise InputError(f"{path} {'is not a file' if path.exists() else 'does not exist'}")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (RecursionError, ValueError) as error:
@@ -154,7 +154,7 @@ def check_replaceable(path: Path) -> None:
     if not path.exists():
         above = next(parent for parent in path.parents if parent.exists())
         if is_first() and not (above.is_dir() and os.access(above, os.W_OK | os.X_OK)):  # the others write nothing
-            raise InputError(f"{path} cannot be made, as {above} is no folder to write to; name another place")
+            raise InputError(f"{path} cannot be made, as {above} is not a folder to write to; name another place")
         return
     if not path.is_dir():
         raise InputError(f"{path} is a file; name a folder that does not exist yet")

@@ -32,7 +32,7 @@ class MetricsWriter:
 
     def __init__(self, path: Path, *trackers: Tracker):
         if os.path.lexists(path) and not path.is_file():
-            raise InputError(f"{path} is no file; move it away, or name another --workdir")
+            raise InputError(f"{path} is not a file; move it away, or name another --workdir")
         self._path, self._trackers = path, trackers
 
     def truncate(self, last_step: int, *, last_evaluation: int | None = None) -> None:

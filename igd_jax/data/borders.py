@@ -3,8 +3,8 @@
 A tokenizer first splits a text by a pattern and then merges within each part. The patterns known here split, whatever
 else stands around, at two kinds of borders, and look no further than one character ahead to do so:
 
-    SPACE   a character that is no white space | a space
-    LINE    a character that is no white space, and one newline | a character that is no white space
+    SPACE   a character that is not white space | a space
+    LINE    a character that is not white space, and one newline | a character that is not white space
 
 White space of two characters or more before a border would not do: GPT-2's pattern groups it by what follows.
 """

@@ -115,14 +115,14 @@ def _open(path: Path, subset: str | None, scratch: str) -> TableDataset:
         return _open_saved(path)
     if path.is_file():
         if (kind := kind_of(path)) is None:
-            raise InputError(f"{path} is no data file; expected a name that ends in {', '.join(KINDS)}")
+            raise InputError(f"{path} is not a data file; expected a name that ends in {', '.join(KINDS)}")
         options: dict[str, Any] = {"path": kind, "data_files": {"train": glob.escape(str(path.absolute()))}}
         options |= {"sep": "\t"} if ".tsv" in path.suffixes else {}
     elif path.is_dir():
         _refuse_special_files(path)
         options = {"path": str(path.absolute()), "name": subset}
     else:
-        say(f"{path} is no file or folder here: reading the dataset of that name on the Hugging Face Hub")
+        say(f"{path} is not a file or folder here: reading the dataset of that name on the Hugging Face Hub")
         options = {"path": path.as_posix(), "name": subset}
     return _open_stream(path, {**options, "cache_dir": scratch})
 
@@ -131,7 +131,7 @@ def _refuse_special_files(folder: Path) -> None:
     """Raise `InputError` for a data file that is a device or a pipe, which the library would read without end."""
     for file in folder.rglob("*"):
         if kind_of(file) and file.exists() and not file.is_file() and not file.is_dir():
-            raise InputError(f"{file} is no regular file; expected a file")
+            raise InputError(f"{file} is not a regular file; expected a file")
 
 
 def _open_saved(path: Path) -> TableDataset:

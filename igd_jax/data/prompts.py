@@ -49,7 +49,7 @@ class Prompts:
 
     Titles are quoted where the template says so; free text of a history is quoted like the titles of the catalogue.
 
-    Histories of items that are no words (`Identifiers.texts` is None) stand as their mentions, end to end, between the
+    Histories of items that are not words (`Identifiers.texts` is None) stand as their mentions, end to end, between the
     ids of the words before and after; those are then the ids of the whole by definition.
     """
 

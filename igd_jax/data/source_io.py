@@ -45,7 +45,7 @@ def reading(path: Path) -> Iterator[None]:
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):
-            raise InputError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'no regular file'}; expected a file")
+            raise InputError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'not a regular file'}; expected a file")
         yield
     except FileNotFoundError:
         raise InputError(f"{path} does not exist") from None
@@ -166,7 +166,7 @@ def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[
 
 
 def python_literal(text: str, kind: type[_Kind]) -> _Kind | None:
-    """The value of a Python literal, without running anything; None if the text is no literal of that type."""
+    """The value of a Python literal, without running anything; None if the text is not a literal of that type."""
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):

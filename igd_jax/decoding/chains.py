@@ -38,7 +38,7 @@ class Chains:
     log_share: Float[Array, " E_plus_1"]
 
     def end_of(self, node: Int[Array, "B n"]) -> Int[Array, "B n"]:
-        """First node that is no descendant of each node, which is none of `Trie.leaf`."""
+        """First node that is not a descendant of each node, which is none of `Trie.leaf`."""
         return self.end[jnp.searchsorted(self.stop, node, method="scan_unrolled")]
 
 

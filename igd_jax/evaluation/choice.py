@@ -38,9 +38,9 @@ def read_choice(told: Any) -> Choice:
     if not isinstance(choice.tried, dict) or not all(isinstance(values, list) for values in choice.tried.values()):
         raise ValueError("chosen.tried holds no lists by field")
     if not all(isinstance(text, str) for text in (choice.metric, choice.split, choice.protocol)):
-        raise ValueError("chosen has a metric, split or protocol that is no text")
+        raise ValueError("chosen has a metric, split or protocol that is not text")
     if type(choice.n) is not int:
-        raise ValueError("chosen.n is no whole number")
+        raise ValueError("chosen.n is not a whole number")
     return choice
 
 

@@ -74,11 +74,11 @@ def find_evaluations(run: str) -> list[Path]:
     """Folders of evaluations: `run` itself, or those under ``run/eval``.
 
     Raises:
-      InputError: `run` is no folder, or holds no evaluation.
+      InputError: `run` is not a folder, or holds no evaluation.
     """
     path = local_path(run, option="RUN")
     if not path.is_dir():
-        raise InputError(f"{run} is no folder; give a run's folder or one evaluation, RUN/eval/NAME")
+        raise InputError(f"{run} is not a folder; give a run's folder or one evaluation, RUN/eval/NAME")
     if any((path / name).exists() for name in (METRICS, PREDICTIONS)):
         return [path]
     folders = sorted(f for f in Workdir(run).evaluations.glob("*") if f.is_dir() and not is_leftover(f))
@@ -184,7 +184,7 @@ def _read(path: Path, read: Callable[[Any], Origin]) -> Origin:
     try:
         return read(config)
     except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is no config of an evaluation ({error!r}); {AGAIN}") from None
+        raise InputError(f"{path} is not a config of an evaluation ({error!r}); {AGAIN}") from None
 
 
 def _answer(prediction: Prediction) -> Answer:

@@ -19,7 +19,7 @@ class Lists:
 
     Attributes:
       row: row of the split whose history each query shows.
-      ranked: catalogue rows, best first; -1 = no result, or one that is no item.
+      ranked: catalogue rows, best first; -1 = no result, or one that is not an item.
       targets: distinct catalogue rows that are right for each query, at least one.
     """
 

@@ -60,7 +60,7 @@ def read_origin(config: Any, *, of_run: Collection[str] = ()) -> Origin:
       of_run: full names of fields that were chosen when the run was, before this evaluation.
 
     Raises:
-      AttributeError, KeyError, OverflowError, TypeError, ValueError: it is no config of an evaluation.
+      AttributeError, KeyError, OverflowError, TypeError, ValueError: it is not a config of an evaluation.
     """
     choice = read_choice(config["chosen"]) if "chosen" in config else None
     blank, chosen = json.loads(json.dumps(config)), {}

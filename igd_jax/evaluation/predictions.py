@@ -112,7 +112,7 @@ def read_predictions(path: Path) -> Iterator[Prediction]:
             try:
                 prediction = _prediction(json.loads(line))
             except (RecursionError, ValueError) as error:
-                raise InputError(f"{path} line {number} is no prediction ({error}); {AGAIN}") from None
+                raise InputError(f"{path} line {number} is not a prediction ({error}); {AGAIN}") from None
             yield prediction
 
 

@@ -63,5 +63,5 @@ def read_record(path: Path) -> EvaluationRecord:
         checkpoint = None if told is None else CheckpointRecord(int(told["step"]), told["commit"])
         data = environment.pop("data_fingerprint", None)
     except (KeyError, OverflowError, TypeError, ValueError) as error:
-        raise InputError(f"{path} is no record of an evaluation ({error!r}); {AGAIN}") from None
+        raise InputError(f"{path} is not a record of an evaluation ({error!r}); {AGAIN}") from None
     return EvaluationRecord(checkpoint, data, environment, version)

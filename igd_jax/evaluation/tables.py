@@ -70,9 +70,9 @@ def _counts(metrics: Mapping[str, Any]) -> str:
     if "ground_truth" in metrics:
         size = metrics["ground_truth"]
         counts = f"{n:,} users, {size['mean']:.2f} titles each to find, at most {size['max']:,}; "
-        counts += f"{absent:,} titles that are no candidate; "
+        counts += f"{absent:,} titles that are not candidates; "
     else:
-        counts = f"{n:,} rows, {absent:,} with a target that is no candidate; "
+        counts = f"{n:,} rows, {absent:,} with a target that is not a candidate; "
     if "target_not_allowed" in metrics:
         counts += f"{metrics['target_not_allowed']:,} targets that are not allowed; "
     counts += f"{metrics['invalid']:,} invalid results"

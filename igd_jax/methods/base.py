@@ -122,7 +122,7 @@ def check_argument(name: str, value: Any, is_good: bool, expected: str, *, but: 
 
 def check_file(name: str, value: str, expected: str) -> None:
     """Raise `InputError` unless an argument is empty or a file."""
-    check_argument(name, value, not value or isfile(value), expected, but=", which is no file")
+    check_argument(name, value, not value or isfile(value), expected, but=", which is not a file")
 
 
 def check_folder(name: str, value: str, holds: Sequence[str], expected: str) -> None:

@@ -90,7 +90,7 @@ def _evaluation(config: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     return (
         f"It was asked for lists after {metrics['n']:,} {metrics['protocol']} of {config['eval']['split']} "
         f"(num_beams {decode['num_beams']}, alpha {decode['alpha']:g}): {metrics['target_absent']:,} targets are no "
-        f"candidate, and {metrics['invalid']:,} results are no item."
+        f"candidate, and {metrics['invalid']:,} results are not items."
     )
 
 

@@ -216,7 +216,7 @@ def read_written(target: Path) -> Written:
       InputError: `target` is not a file of answers.
     """
     if not target.is_file():
-        raise InputError(f"--output={target} is no file; name one that does not exist yet")
+        raise InputError(f"--output={target} is not a file; name one that does not exist yet")
     number = n_bytes = 0
     before = Written()
     with target.open("rb") as lines:

@@ -138,7 +138,7 @@ def bytes_per_device(tree: Any, *, itemsize: int | None = None) -> int:
 
 
 def _activations(session: Session, longest: TextBatch | ItemBatch) -> int | None:
-    """Estimate of the bytes of activations per device; None if the model is no decoder that writes items."""
+    """Estimate of the bytes of activations per device; None if the model is not a decoder that writes items."""
     config, model = backbone_config(session), session.settings.model
     if not isinstance(config, ModelConfig) or not isinstance(longest, TextBatch):
         return None

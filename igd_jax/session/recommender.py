@@ -157,7 +157,7 @@ class Recommender(Ranker):
     def recommend_file(self, input: str | Path, output: str | Path, *, k: int | None = None) -> None:
         """Answer a file of requests, one JSON object per line; called again, it goes on where it was stopped.
 
-        Lines that are no requests are reported, counted and left out (docs/data.md, Requests).
+        Lines that are not requests are reported, counted and left out (docs/data.md, Requests).
 
         Args:
           input: file of requests.
@@ -165,7 +165,7 @@ class Recommender(Ranker):
           k: length of the lists; None = `config.decode.top_k`.
 
         Raises:
-          InputError: `input` does not exist, `output` exists and is no file of answers to it, another process writes
+          InputError: `input` does not exist, `output` exists and is not a file of answers to it, another process writes
             it, or k exceeds `config.decode.top_k`.
         """
         answer_file(lambda: self, input, output, k=k)
@@ -179,7 +179,7 @@ class Recommender(Ranker):
             log-probabilities.
 
         Raises:
-          InputError: the catalogue has no such title, the history is no list of texts, or the model writes no titles.
+          InputError: the catalogue has no such title, the history is not a list of texts, or the model writes none.
         """
         item = self._names.item(title)
         found = explanation(self.session.index, self.session.tokenizer, item, weight=self._weights)

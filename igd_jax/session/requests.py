@@ -171,7 +171,7 @@ class ItemNames:
           exclude_history: whether items of the history are left out if the request does not say.
 
         Raises:
-          InputError: a candidate is unknown, nothing is left to recommend, or what is to be scored is no candidate.
+          InputError: a candidate is unknown, nothing is left to recommend, or what is to be scored is not a candidate.
         """
         items = tuple(self._item.get(entry) for entry in request.history)
         if request.score is not None:
@@ -203,7 +203,7 @@ class ItemNames:
             raise InputError("a request has an empty score; name the titles or item ids to be scored")
         if not (there := self._index.is_candidate[rows]).all():
             name = names[int(np.argmin(there))]
-            raise InputError(f"a request asks for the score of {name!r}, which is no candidate of the run")
+            raise InputError(f"a request asks for the score of {name!r}, which is not a candidate of the run")
         return rows
 
     def _known(self, names: Iterable[str]) -> list[int]:

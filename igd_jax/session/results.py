@@ -152,7 +152,7 @@ class Explanation:
         return f'<div style="line-height: 1.4">{boxes}</div>{_paragraphs([legend, *self._told()])}'
 
     def _told(self) -> list[str]:
-        off = f"{self.title!r} is no candidate of training, so none of its tokens has a gain"
+        off = f"{self.title!r} is not a candidate of training, so none of its tokens has a gain"
         return [*[off] * (not self.is_candidate), *(f"note: {note}" for note in self.notes)]
 
 

@@ -159,7 +159,7 @@ class Existing:
         path = Path(value)
         try:
             if not self.holds:
-                return "" if path.is_file() and os.access(path, os.R_OK) else ", which is no file that can be read"
+                return "" if path.is_file() and os.access(path, os.R_OK) else ", which is not a file that can be read"
             if not path.is_dir():
                 return ", which is not a folder"
             lacks = [pattern for pattern in self.holds if not any(path.glob(pattern))]

@@ -225,7 +225,7 @@ def _check_fields_given(config: ConfigDict) -> None:
 
 
 def _words() -> list[str]:
-    """The command line before flags are parsed, up to what is no option."""
+    """The command line before flags are parsed, up to what is not an option."""
     return [*itertools.takewhile(lambda word: word != "--", sys.argv[1:])]
 
 

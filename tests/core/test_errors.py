@@ -118,11 +118,11 @@ def test_an_interrupt_is_told_in_a_word(command):
 
 
 def test_a_long_message_loses_its_middle(command):
-    code, err = command(lambda: _fail(InputError(f"the cell {'x' * 100_000} is no number; mend it")))
+    code, err = command(lambda: _fail(InputError(f"the cell {'x' * 100_000} is not a number; mend it")))
     assert code == 2
     assert len(err) <= len("error: \n") + 480
     assert err.startswith("error: the cell xxx")
-    assert err.endswith("xxx is no number; mend it\n")
+    assert err.endswith("xxx is not a number; mend it\n")
 
 
 def test_what_a_terminal_would_obey_is_spelt_out(command):
@@ -133,7 +133,7 @@ def test_what_a_terminal_would_obey_is_spelt_out(command):
 def test_an_argument_that_is_no_text_is_bad_input(command):
     code, err = command(lambda: pytest.fail("ran"), "--size=\udcc3")
     assert code == 2
-    assert err.startswith("error: '--size=\\udcc3' is no text in the encoding of this system, utf-8; set PYTHONUTF8=1")
+    assert err.startswith("error: '--size=\\udcc3' is not text in the encoding of this system, utf-8; set PYTHONUTF8=1")
 
 
 def _raised(make) -> BaseException:
@@ -187,7 +187,7 @@ def test_trouble_of_the_machine_is_told_whatever_was_made_of_it():
 
 @pytest.mark.parametrize("name", ["RESOURCE_EXHAUSTED", "os error 28"])
 def test_bad_input_may_quote_what_libraries_say_of_the_machine(name):
-    assert explain(InputError(f"'{name}' is no title")) == (2, f"'{name}' is no title")
+    assert explain(InputError(f"'{name}' is not a title")) == (2, f"'{name}' is not a title")
 
 
 def test_what_may_be_meant_is_looked_for_once(monkeypatch):

@@ -44,7 +44,7 @@ def test_missing_and_broken_json_are_bad_input(tmp_path):
 
 def test_a_pipe_in_place_of_json_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "x.json")
-    with pytest.raises(InputError, match=r"x\.json is no file"):
+    with pytest.raises(InputError, match=r"x\.json is not a file"):
         read_json(tmp_path / "x.json")
 
 
@@ -239,7 +239,7 @@ def test_what_this_program_did_not_write_is_never_replaced(tmp_path, make, messa
 
 def test_a_folder_that_cannot_be_made_is_refused_before_anything_is_done(tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(InputError, match=r"file/below/run cannot be made, as .*/file is no folder to write to"):
+    with pytest.raises(InputError, match=r"file/below/run cannot be made, as .*/file is not a folder to write to"):
         io.check_replaceable(tmp_path / "file" / "below" / "run")
     io.check_replaceable(tmp_path / "new" / "below")
 

@@ -131,5 +131,5 @@ def test_nothing_is_made_before_the_first_line(tmp_path):
 @pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo, lambda path: path.symlink_to(path.name)])
 def test_what_is_no_file_is_bad_input(tmp_path, make):
     make(tmp_path / "metrics.jsonl")
-    with pytest.raises(InputError, match=r"metrics\.jsonl is no file; move it away"):
+    with pytest.raises(InputError, match=r"metrics\.jsonl is not a file; move it away"):
         MetricsWriter(tmp_path / "metrics.jsonl")

@@ -88,7 +88,7 @@ def test_data_files_that_are_not_read_are_counted(tmp_path):
         ("my.csv", b"", "cannot read .* as a dataset"),
         ("my.csv", b"user,item,timestamp,title\n", "holds no rows"),
         ("my.jsonl", b'{"user": 1\n', "cannot read .* as a dataset"),
-        ("my.txt", b"words", r"is no data file; expected a name that ends in \.parquet, \.csv"),
+        ("my.txt", b"words", r"is not a data file; expected a name that ends in \.parquet, \.csv"),
         ("folder/my.txt", b"words", "holds files of the kind text; expected parquet, csv or JSON lines"),
         ("folder/README.md", b"", "cannot read .* as a dataset"),
     ],
@@ -107,7 +107,7 @@ def test_data_files_of_a_folder_are_regular_files(tmp_path):
     (tmp_path / "loop").symlink_to(tmp_path)
     assert events_of(huggingface.read(csv_folder(tmp_path))) == EVENTS
     os.mkfifo(tmp_path / "other.csv")
-    with pytest.raises(InputError, match=r"other\.csv is no regular file; expected a file"):
+    with pytest.raises(InputError, match=r"other\.csv is not a regular file; expected a file"):
         huggingface.read(tmp_path)
 
 
@@ -138,7 +138,7 @@ def test_without_a_network_an_id_of_the_hub_is_one_clear_error(tmp_path, monkeyp
     with pytest.raises(Unreachable, match=r"cannot read owner/name as a dataset \(ConnectionError: .*id of the Hub"):
         prepare("huggingface", path=Path("owner/name"), options={})  # tests are offline, see conftest.py
     assert capsys.readouterr().out == (
-        "owner/name is no file or folder here: reading the dataset of that name on the Hugging Face Hub\n"
+        "owner/name is not a file or folder here: reading the dataset of that name on the Hugging Face Hub\n"
     )
 
 

@@ -28,7 +28,7 @@ def model() -> Decoder:
 
 @pytest.fixture(scope="module")
 def index() -> ItemIndex:
-    """Some titles are equal, and every fifth item is no candidate."""
+    """Some titles are equal, and every fifth item is not a candidate."""
     rng = np.random.default_rng(1)
     rows = random_rows(rng, 60, vocab=12, longest=6)
     return index_of(rows, counts=rng.integers(0, 5, 60), candidates=np.arange(60) % 5 != 0)
@@ -82,7 +82,7 @@ def test_where_nothing_is_allowed_nothing_is_found_though_all_edges_are_forced(m
     found = lists(engine_of(model, index, k=K), text_batch(PROMPTS).replace(allowed=nothing))
     assert (found.rows == -1).all()
     one = index_of([[3, 2, EOS], [3, EOS]], candidates=np.array([True, False]))
-    masks = jnp.asarray(np.array([[0, 0], [1, 1], [0, 1], [1, 0]], bool))  # row 0 is [3, EOS], which is no candidate
+    masks = jnp.asarray(np.array([[0, 0], [1, 1], [0, 1], [1, 0]], bool))  # row 0 is [3, EOS], which is not a candidate
     found = lists(engine_of(model, one, k=1), text_batch(PROMPTS).replace(allowed=masks))
     assert found.rows[:, 0].tolist() == [-1, 1, 1, -1]
 

@@ -47,7 +47,9 @@ CHOSEN = {"tried": {"train.seed": [1]}, "metric": "ndcg@3", "split": "valid", "p
 )
 def test_what_is_no_config_is_bad_input(tmp_path, config):
     folder = write_evaluation(tmp_path / "a", [0, 1], config=config)
-    with pytest.raises(InputError, match=r"config.json is no config of an evaluation \(.*\); run python -m igd_jax.ev"):
+    with pytest.raises(
+        InputError, match=r"config.json is not a config of an evaluation \(.*\); run python -m igd_jax.ev"
+    ):
         read_evaluation("a", folder)
 
 

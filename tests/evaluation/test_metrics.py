@@ -30,7 +30,7 @@ def bools(*values):
     return np.array(values, dtype=bool)
 
 
-# Row 1 is items 0 2 4 and row 3 items 3 5; row 4, of item 7, is no candidate.
+# Row 1 is items 0 2 4 and row 3 items 3 5; row 4, of item 7, is not a candidate.
 SHARED = CatalogueRows(
     row_of_item=ints(1, 2, 1, 3, 1, 3, 0, 4),
     candidates=bools(1, 1, 1, 1, 1, 1, 1, 0),
@@ -41,7 +41,7 @@ SHARED = CatalogueRows(
 
 
 def random_case(seed, *, n_rows=40, n_results=6, n_catalogue=9):
-    """Lists of candidate rows, some places empty, and a target for each; a quarter of the items are no candidates."""
+    """Lists of candidate rows, some places empty, and a target for each; a quarter of the items are not candidates."""
     rng = np.random.default_rng(seed)
     row_of_item = rng.permutation(np.repeat(np.arange(n_catalogue), rng.integers(1, 4, n_catalogue)))
     items = row_of_item.size
@@ -123,7 +123,7 @@ def test_exact_item_ranks_count_the_items_of_shared_titles():
 
 
 def test_exact_item_ranks_count_only_candidates():
-    # Row 1 is items 0 2 4, of which 0 is no candidate: rows 1, 2 written out are 2 4 | 1.
+    # Row 1 is items 0 2 4, of which 0 is not a candidate: rows 1, 2 written out are 2 4 | 1.
     split = replace(SHARED, candidates=bools(0, 1, 1, 1, 1, 1, 1, 0))
     assert rank_of_item(np.tile(ints(1, 2), (4, 1)), ints(0, 2, 4, 1), split).tolist() == [-1, 0, 1, 2]
 
@@ -195,7 +195,7 @@ def test_without_any_train_target_everything_is_tail():
 
 def test_evaluation_by_hand():
     ranked = ints(0, 1, 1, 3, 3, -1, 2, 0).reshape(4, 2)
-    # Row 0 hits at 1; row 1 hits the title at 2 with its second item; row 2 misses; row 3's target is no candidate.
+    # Row 0 hits at 1; row 1 hits the title at 2 with its second item; row 2 misses; row 3's target is not a candidate.
     result, _ = score_rows(ranked, ints(6, 5, 1, 7), catalogue=SHARED, ks=[2, 1, 5], n_invalid=1)
 
     discount = 1 / np.log2(3)

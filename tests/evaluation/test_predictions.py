@@ -101,7 +101,7 @@ def test_a_bad_line_is_named_with_what_is_wrong(tmp_path, old, new, problem):
     with pytest.raises(InputError) as told:
         list(read_predictions(path))
     message = str(told.value)
-    assert message.startswith(f"{path} line 2 is no prediction ({problem}")
+    assert message.startswith(f"{path} line 2 is not a prediction ({problem}")
     assert message.endswith("run python -m igd_jax.evaluate again")
 
 

@@ -106,7 +106,7 @@ def test_distinct_targets_equal_those_of_a_dictionary(seed):
 
 
 def test_targets_are_named_as_lists_name_them():
-    """Item 0 is no candidate, but item 3 of its row is; item 2 shares its row with none."""
+    """Item 0 is not a candidate, but item 3 of its row is; item 2 shares its row with none."""
     described = describe_targets(make_queries("users", **SPLIT), CATALOGUE, item_ids=IDS, titles=TITLES)
     assert described == [
         Target(items=("i3", "i2"), title="Fox", warm=(True, True)),

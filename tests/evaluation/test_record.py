@@ -35,10 +35,10 @@ def test_the_file_has_the_keys_of_a_runs_env_json_beside_its_own(tmp_path):
     [
         (None, "env.json does not exist, so nothing says what made this evaluation; run"),
         ("{", "env.json is not valid JSON"),
-        ("[1]", "env.json is no record of an evaluation"),
-        ('{"commit": null}', "env.json is no record of an evaluation .*predictions_schema.*; run"),
-        ('{"predictions_schema": 1}', "env.json is no record of an evaluation .*checkpoint.*; run"),
-        ('{"predictions_schema": 1, "checkpoint": 18}', "env.json is no record of an evaluation"),
+        ("[1]", "env.json is not a record of an evaluation"),
+        ('{"commit": null}', "env.json is not a record of an evaluation .*predictions_schema.*; run"),
+        ('{"predictions_schema": 1}', "env.json is not a record of an evaluation .*checkpoint.*; run"),
+        ('{"predictions_schema": 1, "checkpoint": 18}', "env.json is not a record of an evaluation"),
         (
             '{"predictions_schema": 2}',
             "env.json says that predictions.jsonl has schema 2, but this igd_jax reads up to 1",

@@ -20,7 +20,7 @@ def test_a_bar_in_a_cell_does_not_split_it():
 
 
 def small_evaluation(ks, protocol="rows", *, n=120, n_invalid=0):
-    """Of three items, the last is no candidate; each user, with two rows, hits once first and once second."""
+    """Of three items, the last is not a candidate; each user, with two rows, hits once first and once second."""
     candidates, counts = np.array([True, True, False]), np.array([3, 1, 2])
     catalogue = CatalogueRows.of_items(np.arange(3), candidates=candidates, counts=counts, seen=counts > 0)
     user, target = np.repeat(np.arange(n // 2).astype(str), 2), np.tile([0, 1], n // 2)
@@ -35,7 +35,7 @@ def small_evaluation(ks, protocol="rows", *, n=120, n_invalid=0):
 
 def test_an_evaluation_shows_main_metrics_with_intervals_beside_popularity_and_how_to_read_them():
     lines = evaluation_table(metrics := small_evaluation([1, 2]), has_beam=True).splitlines()
-    assert lines[0] == "120 rows, 10 with a target that is no candidate; 0 invalid results"
+    assert lines[0] == "120 rows, 10 with a target that is not a candidate; 0 invalid results"
     header, _, *rows = cells("\n".join(lines))
     assert header == ["metric", "model", "95% interval", "id-exact", "popularity"]
     assert [row[0] for row in rows] == ["hr@1", "hr@2", "ndcg@2"]
@@ -73,8 +73,8 @@ def test_a_model_that_popularity_equals_is_told_of_and_a_better_one_is_not():
 def test_an_evaluation_by_users_shows_what_there_was_to_find():
     text = evaluation_table(small_evaluation([1, 5], "users", n_invalid=3), has_beam=True)
     assert text.splitlines()[0] == (
-        "60 users, 1.92 titles each to find, at most 2; 5 titles that are no candidate; 3 invalid results; k = 5 left "
-        "out: not from 1 to the results per row"
+        "60 users, 1.92 titles each to find, at most 2; 5 titles that are not candidates; 3 invalid results; k = 5 "
+        "left out: not from 1 to the results per row"
     )
     assert cells(text)[0] == ["metric", "model", "95% interval", "popularity"]
     assert [row[0] for row in cells(text)[2:]] == ["recall@1", "ndcg@1"]

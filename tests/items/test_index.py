@@ -82,7 +82,7 @@ def test_walked_titles_carry_gain_forced_and_the_node_before_each_token():
 
 
 def test_a_title_off_the_trie_gains_nothing_on_all_its_tokens():
-    walk = _index(TAKEN).walk()  # C D is no candidate, but begins like C, which is one
+    walk = _index(TAKEN).walk()  # C D is not a candidate, but begins like C, which is one
     assert walk.on_trie.tolist() == TAKEN.tolist()
     off = slice(TOKENS.start[3], TOKENS.start[4])
     assert not walk.gain[off].any()

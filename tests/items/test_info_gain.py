@@ -156,7 +156,7 @@ def test_seen_edges_of_real_catalogues_are_those_of_their_train_targets_alone(sh
             for which in ("catalogue", "train")
         )
         index = build_index(data.titles, tokens, counts, candidates=catalogue)
-        # A blank title that is a train target is no candidate of the catalogue, so the others have a greater share.
+        # A blank title that is a train target is not a candidate of the catalogue, so the others have a greater share.
         atol = {"gain": 2.7e-4, "factor": 2.3e-6} if counts[is_blank].any() else {}
         _assert_seen_edges_are_those_of_train_targets_alone(index, train, atol)
 

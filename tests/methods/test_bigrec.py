@@ -108,7 +108,7 @@ def test_the_loss_covers_prompts_only_if_asked(index, method):
         ({"gamma": 2.0}, r"gamma is 2.0, but statistic is empty; expected 'popularity' or 'collaborative' with it, or"),
         (
             {"embeddings": "none/file"},
-            r"embeddings is 'none/file', which is no file; expected one from the cache of an",
+            r"embeddings is 'none/file', which is not a file; expected one from the cache of an",
         ),
     ],
 )

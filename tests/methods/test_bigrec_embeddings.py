@@ -79,7 +79,9 @@ def test_what_is_no_file_of_embeddings_is_bad_input(index, model, tmp_path):
     with pytest.raises(InputError, match=r"other.safetensors cannot be read .*; leave .*embeddings empty"):
         engine_of(method, model, index)
     path.unlink()
-    with pytest.raises(InputError, match=r"embeddings is '.*other.safetensors', which is no file; expected one from"):
+    with pytest.raises(
+        InputError, match=r"embeddings is '.*other.safetensors', which is not a file; expected one from"
+    ):
         BIGRec(embed_by="tuned", embeddings=str(path))
 
 

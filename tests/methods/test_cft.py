@@ -34,7 +34,7 @@ from igd_jax.models.backbone import Backbone
 from igd_jax.models.without_history import logits_without_history
 from igd_jax.training.loss import weighted_cross_entropy
 
-# 9 is the newline. Item 4 is no candidate, and item 5 has one token.
+# 9 is the newline. Item 4 is not a candidate, and item 5 has one token.
 TOKENS = Ragged.from_lists([[1, 9, EOS], [2, 9, EOS], [3, 9, EOS], [3, 4, 6, 7, 9, EOS], [1, 5, 9, EOS], [EOS]])
 COUNTS = np.array([3, 1, 2, 0, 0, 1])
 MASK = np.arange(6) < TOKENS.lengths[:, None]

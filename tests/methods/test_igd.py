@@ -20,7 +20,7 @@ from igd_jax.methods.igd import IGD
 from igd_jax.training.loss import weighted_cross_entropy
 from igd_jax.training.step import means
 
-# 9 is the newline. Nobody took "C D" (item 3), and item 4 is no candidate.
+# 9 is the newline. Nobody took "C D" (item 3), and item 4 is not a candidate.
 TOKENS = Ragged.from_lists([[1, 9, EOS], [2, 9, EOS], [3, 9, EOS], [3, 4, 9, EOS], [1, 5, 9, EOS]])
 COUNTS = np.array([3, 1, 2, 0, 0])
 DECIDING = np.array([[1, 0, 0, 0], [1, 0, 0, 0], [1, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]], bool)

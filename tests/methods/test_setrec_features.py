@@ -52,12 +52,12 @@ from igd_jax.training.mesh import make_mesh
         ),
         (
             {"features": "none/f"},
-            "features is 'none/f', which is no file; expected one of safetensors or .npy with features of the items, "
-            "or nothing to make them from texts",
+            "features is 'none/f', which is not a file; expected one of safetensors or .npy with features of the "
+            "items, or nothing to make them from texts",
         ),
         (
             {"collaborative": "none.npy"},
-            "collaborative is 'none.npy', which is no file; expected the folder of a finished SASRec run "
+            "collaborative is 'none.npy', which is not a file; expected the folder of a finished SASRec run "
             "(configs/sasrec.py), a .npy file, or nothing to train vectors",
         ),
         (

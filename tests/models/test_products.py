@@ -14,7 +14,7 @@ from igd_jax.training.mesh import make_mesh
 
 MESH = make_mesh(data=2, fsdp=4)
 TOKENS = 8 * 37 + 1
-"""An odd number above 256, which is no number of bfloat16."""
+"""An odd number above 256, which is not a number of bfloat16."""
 
 
 def test_gradients_of_float32_weights_are_float32_sums_over_tokens_and_devices_though_states_are_bfloat16():
@@ -44,8 +44,8 @@ def test_sums_are_rounded_to_the_nearest_number_and_gradients_keep_the_dtype_of_
     assert rounded_sum(total, jnp.float32) is total
     for dtype in (jnp.bfloat16, jnp.float32):
         weight, x = jnp.ones((1, 1), dtype), jnp.ones((300, 1), jnp.bfloat16)
-        for function in (lambda w: product(x, w).sum(), lambda w: jnp.broadcast_to(in_float32(w), (300, 1)).sum()):
-            grad = jax.grad(lambda w, function=function: function(w).astype(jnp.float32))(weight)
+        for function in (product, lambda x, w: jnp.broadcast_to(in_float32(w), x.shape)):
+            grad = jax.grad(lambda w, x=x, function=function: function(x, w).sum().astype(jnp.float32))(weight)
             assert grad.dtype == dtype
             assert grad.item() == 300
 

@@ -34,7 +34,7 @@ def reported(run: Path, tmp_path_factory) -> Path:
         (("--workdir={run}", "--name=none"), "holds no evaluation 'none'; expected one of sums, test"),
         (("--workdir={run}", "--max_examples=-1"), "--max_examples is -1; expected a number of queries"),
         (("--workdir={run}", "--output={run}/no/page.html"), "expected a file in a folder that exists"),
-        (("--workdir={run}/none",), "none is no folder"),
+        (("--workdir={run}/none",), "none is not a folder"),
     ],
 )
 def test_bad_options_are_one_line(run, options, message):

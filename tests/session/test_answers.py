@@ -337,7 +337,7 @@ def test_a_length_that_no_list_has_leaves_nothing_behind(answer, tmp_path):
 
 def test_a_folder_is_no_file_of_answers(answer, tmp_path):
     (tmp_path / "new" / "out.jsonl").mkdir(parents=True)
-    with pytest.raises(InputError, match=r"out.jsonl is no file; name one that does not exist yet"):
+    with pytest.raises(InputError, match=r"out.jsonl is not a file; name one that does not exist yet"):
         answer(_requests(2))
 
 

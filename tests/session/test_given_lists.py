@@ -75,7 +75,7 @@ def test_what_is_no_candidate_of_the_run_has_no_score(trained):
     warm = Recommender.load(trained, {"decode.candidates": "train"})
     cold = TITLES[tiny_run.N_SOLD]
     with pytest.raises(
-        InputError, match=re.escape(f"asks for the score of {cold!r}, which is no candidate of the run")
+        InputError, match=re.escape(f"asks for the score of {cold!r}, which is not a candidate of the run")
     ):
         warm.score([{"history": TITLES[:1]}], [[TITLES[0], cold]])
 

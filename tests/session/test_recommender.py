@@ -382,5 +382,5 @@ def test_the_example_of_the_readme_runs(trained):
     exec("\n".join(lines), names)
     answer, explanation = eval(asks, names), eval(explains, names)
     assert len(answer.results) == 3
-    assert len(answer.notes) == len(explanation.notes) == 2  # Title A and Title B are no titles of the shop
+    assert len(answer.notes) == len(explanation.notes) == 2  # Title A and Title B are not titles of the shop
     assert explanation.title == TITLES[5]

@@ -77,8 +77,8 @@ def test_a_title_without_history_or_off_the_trie_says_so():
     assert [cell.strip() for cell in text.splitlines()[0].strip("|").split("|")][-1] == "log-probability"
     bare = Explanation("A", False, (Token(5, "A", 0.0, True, 0.1),))
     assert "log-probability" not in repr(bare)
-    assert repr(bare).splitlines()[-1] == "'A' is no candidate of training, so none of its tokens has a gain"
-    assert _texts(bare._repr_html_(), "p")[-1].startswith("'A' is no candidate")
+    assert repr(bare).splitlines()[-1] == "'A' is not a candidate of training, so none of its tokens has a gain"
+    assert _texts(bare._repr_html_(), "p")[-1].startswith("'A' is not a candidate")
 
 
 def test_data_frames_have_a_row_per_result_and_per_token():

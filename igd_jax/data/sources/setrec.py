@@ -42,7 +42,7 @@ def read(path: Path) -> Prepared:
     and 2. All items of train are warm, as published, even those that are in none of its rows.
 
     Raises:
-      InputError: a file is missing, a pickle or malformed, or numbers of items are no rows of a catalogue.
+      InputError: a file is missing, a pickle or malformed, or numbers of items are not rows of a catalogue.
     """
     dicts = {split: _read_dict(path, name) for split, name in FILES.items()}
     users = list(dict.fromkeys(user for items in dicts.values() for user in items))
