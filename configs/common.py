@@ -120,21 +120,21 @@ def get_config() -> ConfigDict:
     config.train.patience = 1  # evaluations without a better loss before stopping; 0 = never stop early; published: 1
     config.train.eval_every_steps = 0  # updates between evaluations of the loss; 0 = once per epoch, as published
     config.train.eval_protocol = "rows"  # every row of valid, or the first one of each user (users; SETRec)
-    config.train.eval_examples = 0  # rows of valid whose loss that is, evenly spread; 0 = all
+    config.train.eval_examples = 0  # rows of valid in each evaluation of the loss, evenly spread; 0 = all
     config.train.checkpoint_every_steps = 200  # updates between checkpoints for resuming
     config.train.log_every_steps = 10  # updates between lines of the log; slow ones are told more often
     config.train.show_sample = True  # each evaluation of the loss shows what would be recommended to one user of valid
     config.train.wandb = ""  # project of Weights & Biases that also gets the metrics; empty = none, and no network
 
     config.decode = ConfigDict()
-    config.decode.alpha = 0.2  # discount of high-gain tokens, 0 to 1; 0 = plain beam search; authors: about 0.2
+    config.decode.alpha = 0.2  # favours high-gain tokens, 0 to 1; 0 = plain beam search; authors: about 0.2
     config.decode.length_penalty = 0.0  # power of the length that divides scores; 0 = sum (D3), 1 = mean (BIGRec)
-    config.decode.temperature = 1.0  # divides log-probabilities; no effect on the order under IGD
+    config.decode.temperature = 1.0  # divides log-probabilities, under D3 logits; no effect on the order under IGD
     config.decode.normalize = "vocabulary"  # log-probabilities over all tokens (published), or the legal children only
     config.decode.num_beams = 10  # width of the beam; published: 10
     config.decode.top_k = 0  # length of the lists; 0 = num_beams, and no more where they come from a beam search
     config.decode.max_new_tokens = 0  # longest title that can be written, tokens with EOS; 0 = the longest candidate
-    config.decode.candidates = ""  # items that may be recommended, as data.candidates names them; empty = those
+    config.decode.candidates = ""  # items that may be recommended, named as in data.candidates; empty = data.candidates
     config.decode.allowed = ""  # file with a JSON list of titles or ids per row of eval.split, its candidates
     config.decode.exclude_history = False  # items of a history are not recommended after it
     config.decode.collaborative = ""  # scores of items for D3 and BIGRec: popularity, or the folder of a SASRec run

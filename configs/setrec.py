@@ -1,6 +1,6 @@
 """SETRec: a few vectors per item in place of its title, and one forward pass per list.
 
-    python -m igd_jax.train --config=setrec --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN
+    python -m igd_jax.train --config=setrec --config.data.dir=DATA --config.model.path=HF_DIR --workdir=RUN \
         --config.method.args.collaborative=SASREC_RUN
     python -m igd_jax.train --config=setrec:t5 ... --config.model.path=T5_DIR
     python -m igd_jax.train --config=setrec:t5 ... --config.model.config=t5-pico        random weights

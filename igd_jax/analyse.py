@@ -5,7 +5,7 @@
     python -m igd_jax.analyse --workdir=RUN --split=valid --exact_examples=100
 
 Reads RUN/eval/NAME, runs the model on some of its queries, and writes RUN/analysis/NAME atomically: analysis.json, a
-CSV per figure, and a picture of each if matplotlib is installed.
+CSV per figure, and a picture of each but `data` if matplotlib is installed.
 """
 
 from pathlib import Path

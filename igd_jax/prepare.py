@@ -43,14 +43,18 @@ def define_flags() -> None:
     flags.DEFINE_string("source", None, f"where the data comes from: {', '.join(source_names())}")
     flags.DEFINE_string("input", None, "the file or folder to read; huggingface: or an id of the Hugging Face Hub")
     flags.DEFINE_string("output", None, "the prepared folder to write; an older one of that name is replaced")
-    flags.DEFINE_integer("k_core", None, "fewest events per user and per item; 0: any", lower_bound=0)
-    flags.DEFINE_enum("split", None, list(SPLITTERS), "how rows are split into train, valid and test")
+    flags.DEFINE_integer(
+        "k_core", None, "fewest events per user and item; 0: any; default 0, of amazon 5", lower_bound=0
+    )
+    flags.DEFINE_enum("split", None, list(SPLITTERS), "how rows are split into train, valid and test; default time")
     flags.DEFINE_integer(
         "min_history", None, "fewest items of history per row of train: 1, or 0", lower_bound=0, upper_bound=1
     )
-    flags.DEFINE_integer("max_history", None, "most items of history per row", lower_bound=1, upper_bound=2**31 - 1)
     flags.DEFINE_integer(
-        "max_eval_history", None, "the same for valid and test alone; 0: all", lower_bound=0, upper_bound=2**31 - 1
+        "max_history", None, "most items of history per row; default 10", lower_bound=1, upper_bound=2**31 - 1
+    )
+    flags.DEFINE_integer(
+        "max_eval_history", None, "--max_history of valid and test alone; 0: all", lower_bound=0, upper_bound=2**31 - 1
     )
     flags.DEFINE_string("columns", None, "csv, huggingface: your names of columns, as in user=userId,title=name")
     flags.DEFINE_enum("delimiter", None, list(DELIMITERS), "csv: what separates cells")
@@ -158,7 +162,8 @@ def main() -> None:
     """Check the options, read, write, and print a summary."""
     for name in ("source", "output"):
         if not FLAGS[name].value:
-            raise InputError(f"--{name} is missing; sources are {', '.join(source_names())}, output is a new folder")
+            known = ", ".join(source_names())
+            raise InputError(f"--{name} is missing; expected --source=NAME, one of {known}, and --output=FOLDER")
     output = Path(os.path.abspath(local_path(FLAGS.output, option="--output")))
     path = local_path(FLAGS.input, option="--input") if FLAGS.input else None
     try:

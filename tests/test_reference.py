@@ -40,7 +40,7 @@ def test_every_field_and_argument_has_its_line():
     fields = test_docs.config_fields() - {"method.name", "method.args"}
     assert named == {field.removeprefix("method.args.") for field in fields}
     value, meaning = rows(page, "decode")["decode.alpha"]
-    assert (value, meaning[:31]) == ("0.2", "discount of high-gain tokens, 0")
+    assert (value, meaning[:31]) == ("0.2", "favours high-gain tokens, 0 to ")
     assert all(meaning for section in ("data", "model", "train", "eval") for _, meaning in rows(page, section).values())
     assert rows(page, "msl:adaptive")["eta"][0] == "0.25"
 

@@ -86,12 +86,16 @@ def title_scores(search: TrieSearch, batch: TextBatch, blocks: Blocks) -> Float[
     n_shards = row_shards_here() if n_rows % row_shards_here() == 0 else 1
     n_own, most = n_rows // n_shards, max(LARGEST // (n_columns * model.config.vocab_size), 1)
     size = n_shards * next(size for size in range(min(most, n_own), 0, -1) if n_own % size == 0)
-    own = jax.tree.map(lambda x: jnp.broadcast_to(x, (n_rows, *x.shape[1:])), blocks)
 
     def of_some(rows: Int[Array, " b"]) -> Float[Array, "b columns"]:
         some, some_rows = prefix.take(rows), jax.tree.map(lambda x: x[rows], of_rows)
-        by_block = jax.tree.map(lambda x: jnp.moveaxis(x[rows], 1, 0), own)
-        scores = jax.lax.map(lambda block: _scores(search, model, some, some_rows, block), by_block)
+        by_block = jax.tree.map(lambda x: jnp.moveaxis(x if len(x) == 1 else x[rows], 1, 0), blocks)
+
+        def of_block(block: Blocks) -> Float[Array, "b T"]:
+            own = jax.tree.map(lambda x: jnp.broadcast_to(x, (len(rows), *x.shape[1:])), block)
+            return _scores(search, model, some, some_rows, own)
+
+        scores = jax.lax.map(of_block, by_block)
         return jnp.moveaxis(scores, 0, 1).reshape(len(rows), -1)
 
     return jax.lax.map(of_some, jnp.arange(n_rows).reshape(-1, size)).reshape(n_rows, -1)

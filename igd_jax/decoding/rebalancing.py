@@ -2,7 +2,7 @@
 
     w(c) = (logp(c) / temperature - 1e-7) * (1 - alpha * factor(c))
 
-``factor`` is the gain scaled to [0, 1) among siblings. Nothing is renormalised, so forced tokens contribute their
+``factor`` is the gain scaled to [0, 1] among siblings. Nothing is renormalised, so forced tokens contribute their
 log-probability, and the temperature rescales sums without changing their order. Alpha 0 is plain beam search.
 
 Where a user's candidates are restricted, the factors are those of a trie of the allowed rows alone, computed on the

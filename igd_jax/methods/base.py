@@ -82,7 +82,7 @@ class DecodeOptions:
     """Options of decoding; a method reads those that apply to it. All but `max_length` are fields of `config.decode`.
 
     Attributes:
-      alpha: discount of high-gain siblings, 0 to 1.
+      alpha: share by which high-gain siblings are favoured, 0 to 1; see `decoding.rebalancing`.
       temperature: divisor of log-probabilities, above 0.
       length_penalty: exponent of the length by which final scores are divided.
       num_beams: width of the beam.
