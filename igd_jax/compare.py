@@ -85,10 +85,11 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
       ``ks_skipped`` (not in all evaluations), ``n_users`` (those that are resampled; if there are fewer than
       `significance.MIN_USERS`, nothing is significant), ``confidence``, ``n_resamples``, ``reference`` (label of the
       first method), ``n_comparisons`` (pairs of methods times metrics, for which p-values are corrected),
-      ``evaluations`` (labels by method), ``candidates`` (by method; None if not told), ``decoding`` (by method:
+      ``evaluations`` (labels by method), ``candidates`` (by method; None if not told), ``data`` (by method: the
+      fingerprint of the prepared data; None if not told), ``decoding`` (by method:
       `evaluation.origin.Origin.decoding`), ``weights`` (by evaluation: ``run``, its folder, and ``step``, None for
-      untrained weights), ``choices`` (by method, where values were chosen
-      on validation: the fields of `evaluation.choice.Choice`, and ``chosen``: for each evaluation the values by field),
+      untrained weights), ``choices`` (by method, where values were chosen on validation: the fields of
+      `evaluation.choice.Choice`, and ``chosen``: for each evaluation the values by field),
       ``popularity`` (baseline of the first evaluation, by metric), ``winner`` (by metric: the best method if it beats
       the second after correction, else None) and ``runs``: by method and metric, ``value``; ``spread``, the standard
       deviation over several seeds; and except for the first method, ``difference``; ``low`` and ``high``, its own
@@ -126,6 +127,7 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
         "n_comparisons": len(pairs),
         "evaluations": {label: [evaluation.label for evaluation in group] for label, group in methods.items()},
         "candidates": {label: group[0].candidates for label, group in methods.items()},
+        "data": {label: group[0].record.data_fingerprint for label, group in methods.items()},
         "decoding": {label: dict(group[0].origin.decoding) for label, group in methods.items()},
         "weights": {
             e.label: {"run": str(e.run), "step": e.record.checkpoint and e.record.checkpoint.step} for e in evaluations

@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 from igd_jax.compare import compare_folders, files_in, write_comparison
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, check_name, local_path, read_json
+from igd_jax.core.io import Workdir, check_name, local_path, owned, read_json
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.core.run_folder import check_takes_sweep
@@ -175,7 +175,8 @@ def _make(
         if todo and name_of(point) not in trained:
             train(run_config, workdir)
         for name, trial in todo.items():
-            evaluate(trial, workdir, name=name, choice=choice)
+            with owned(workdir.eval(name)):
+                evaluate(trial, workdir, name=name, choice=choice)
     return made
 
 

@@ -17,7 +17,7 @@ N_ROWS, N_RESULTS = 60, 3
 
 
 def write_evaluation(
-    folder: Path, rank, *, ks=(1, 3), user="u", with_metrics=True, config=None, candidates=None, step=18
+    folder: Path, rank, *, ks=(1, 3), user="u", with_metrics=True, config=None, candidates=None, step=18, data=None
 ):
     """An evaluation whose row r hits at rank[r] (-1: not at all); each title is shared by two items."""
     folder.mkdir(parents=True)
@@ -28,7 +28,7 @@ def write_evaluation(
         target = Target((f"i{row}",), f"Title {row}", (row % 2 == 0,))
         predictions.append(Prediction(row, f"{user}{row}", target, ranked))
     write_predictions(folder / "predictions.jsonl", predictions)
-    write_record(folder / "env.json", EvaluationRecord(CheckpointRecord(step, None), None, {"commit": None}))
+    write_record(folder / "env.json", EvaluationRecord(CheckpointRecord(step, None), data, {"commit": None}))
     if with_metrics:
         baseline = {f"{metric}@{k}": 0.125 for metric in ("hr", "ndcg") for k in ks}
         counts = {"n": len(rank), "invalid": 0, "protocol": "rows", "popularity_baseline": baseline}

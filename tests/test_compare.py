@@ -239,6 +239,25 @@ def test_other_candidates_and_steps_are_told_in_the_caption_and_the_json(tmp_pat
     assert "differ:" not in same
 
 
+def test_other_prepared_data_are_told_where_they_are_known(tmp_path):
+    for name, data in (("a", "11aa"), ("b", None), ("c", "11aa"), ("d", "22bb")):
+        write_evaluation(tmp_path / name, [0, -1], data=data)
+    known = run_here(program, *(str(tmp_path / name) for name in "abc")).out
+    assert "data differ" not in known
+    table = run_here(program, *(str(tmp_path / name) for name in "abcd")).out
+    assert "Prepared data differ, though not the rows that are ranked: fingerprint 11aa (a, c), 22bb (d)." in table
+    found = json.loads((tmp_path / "compare.json").read_text())
+    assert found["data"] == {"a": "11aa", "b": None, "c": "11aa", "d": "22bb"}
+
+
+def test_which_item_of_a_title_is_the_target_may_differ(tmp_path):
+    """As it does between candidates of which one has another item of that title."""
+    a, b = (write_evaluation(tmp_path / name, [0, 1, 2]) for name in "ab")
+    path = b / "predictions.jsonl"
+    path.write_text(path.read_text().replace('"i1"', '"another of the title"'))
+    assert compare(read(a, b))["runs"][str(b)]["hr@3"]["difference"] == 0
+
+
 def test_what_rows_are_restricted_to_is_part_of_their_candidates(tmp_path):
     config = {"train": {"seed": 1}, "eval": {"split": "test"}, "decode": {"allowed": "", "exclude_history": False}}
     for name, decode in (

@@ -51,7 +51,8 @@ def test_the_same_command_goes_on_and_gives_the_same_bytes(run, trained):
     assert not (trained / "eval" / "stopped").exists()
     (kept,) = (trained / "cache" / "unfinished" / "stopped").iterdir()
     with kept.open("a") as file:
-        file.write('{"users": [1]}\n{"users": [1')  # as a bad disk and a kill leave it
+        # The lists of these users once more, as another process beside it leaves them; a bad disk, and a kill.
+        file.write(kept.read_text() + '{"users": [1]}\n{"users": [1')
 
     done, n_parts = run("stopped")
     assert (done.code, n_parts) == (0, -(-N_TEST // 8) - 1)

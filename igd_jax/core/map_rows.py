@@ -68,4 +68,5 @@ def in_order(
         done += len(rows)
         if progress is not None:
             progress.update(done)
+    assert done == n_rows, f"{done} answers to {n_rows} rows"
     return out

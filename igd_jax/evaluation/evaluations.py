@@ -227,8 +227,8 @@ def check_same_rows(evaluations: Sequence[Evaluation]) -> None:
         for line, (a, b) in enumerate(zip(first.answers, other.answers, strict=True), start=1):
             for name in ("row", "user", "target"):
                 ours, theirs = getattr(a, name), getattr(b, name)
-                if name == "target":  # which of its items are warm depends on the train rows that a run used
-                    ours, theirs = ({"items": each.items, "title": each.title} for each in (ours, theirs))
+                if name == "target":  # which of its items are named, and warm, depends on candidates and train rows
+                    ours, theirs = ours.title, theirs.title
                 if ours != theirs:
                     raise InputError(
                         f"predictions.jsonl line {line}: {name} is {as_json(ours)} in {first.label}, {as_json(theirs)} "

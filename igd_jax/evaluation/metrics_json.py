@@ -36,8 +36,8 @@ def metrics_of(
       allowed: what may be recommended for each query; None, or an empty sequence = all candidates.
 
     Returns:
-      The metrics of `score_rows` or `score_users`; ``intervals``, the ``[low, high]`` of each metric of each query's
-      list (`significance.intervals`); ``protocol`` and ``candidates``; and where something is not allowed,
+      The metrics of `score_rows` or `score_users`; ``n_users``; ``intervals``, the ``[low, high]`` of each metric of
+      each query's list (`significance.intervals`); ``protocol`` and ``candidates``; and where something is not allowed,
       ``target_not_allowed``, the number of targets whose rows are candidates, but not for their query.
 
     Raises:
@@ -60,4 +60,5 @@ def metrics_of(
             if each is not None
         )
     told = {name: list(bounds) for name, bounds in intervals(by_query, queries.user).items()}
-    return {**scored, "intervals": told, "protocol": queries.protocol, "candidates": candidates}
+    n_users = len(np.unique(queries.user))
+    return {**scored, "n_users": n_users, "intervals": told, "protocol": queries.protocol, "candidates": candidates}

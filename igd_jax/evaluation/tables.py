@@ -95,7 +95,9 @@ def _slices(metrics: Mapping[str, Any], name: str) -> str:
 
 def _reading(metrics: Mapping[str, Any]) -> str:
     """How to read the table."""
-    parts = ["interval: over resampled users", "popularity: the most frequent targets of training, for everybody"]
+    n_users = metrics.get("n_users", MIN_USERS)  # older files do not tell
+    few = f"; {n_users} users are too few to trust it, which takes {MIN_USERS}" if n_users < MIN_USERS else ""
+    parts = [f"interval: over resampled users{few}", "popularity: the most frequent targets of training, for everybody"]
     if "id_exact" in metrics:
         parts.insert(1, "id-exact: a hit is the very item taken, not another of the same title")
     return "; ".join(parts)
@@ -142,7 +144,10 @@ def _chosen(choice: Mapping[str, Any]) -> str:
 
 
 def _cautions(comparison: Mapping[str, Any]) -> Iterator[str]:
-    """Sentences about what differs beside the methods: candidates, decoding, and steps of the weights of one run."""
+    """Sentences about what differs beside the methods: data, candidates, decoding, steps of the weights of one run."""
+    data_of = {label: which for label, which in comparison["data"].items() if which is not None}
+    if len(set(data_of.values())) > 1:
+        yield f"Prepared data differ, though not the rows that are ranked: fingerprint {_by_value(data_of)}."
     if len(set((candidates := comparison["candidates"]).values())) > 1:
         told = _by_value({label: shortened(which or "not told") for label, which in candidates.items()})
         yield (

@@ -44,7 +44,7 @@ class Unfinished:
 
     def __init__(self, folder: Path, parts: Iterable[bytes | str | np.ndarray]):
         self._path = folder / f"{fingerprint(*parts)}.jsonl"
-        self.n_read = self._n_all = 0
+        self.n_read, self._parts = 0, list[Int[np.ndarray, " _"]]()
 
     def ranked(self, parts: Sequence[Int[np.ndarray, " _"]], rank: Callable[[Any], Iterator[Lists]]) -> Iterator[Lists]:
         """Lists of all users: those of the file, and then new ones, which are kept as each part ends.
@@ -53,8 +53,8 @@ class Unfinished:
           parts: numbers of the users of each part, the same in every start.
           rank: function that ranks those of a part.
         """
+        self._parts = list(parts)
         lines, n_bytes = hosts.from_first(self._read)
-        self._n_all = sum(map(len, parts))
         for line in lines:
             users, lists = _parsed(line)
             self.n_read += len(users)
@@ -70,15 +70,19 @@ class Unfinished:
             append_lines(self._path, [_line(found)], keep=keep)
             keep = None
 
+    @property
+    def _n_all(self) -> int:
+        return sum(map(len, self._parts))
+
     def _read(self) -> tuple[list[str], int]:
-        """The lines of the file before the first that is incomplete or damaged, and their bytes."""
-        lines = list[str]()
-        for line in self._path.read_bytes().splitlines(keepends=True) if self._path.is_file() else []:
+        """The lines of the file before the first that is incomplete, damaged or not of its part, and their bytes."""
+        lines, kept = list[str](), self._path.read_bytes().splitlines(keepends=True) if self._path.is_file() else []
+        for line, part in zip(kept, self._parts, strict=False):
             try:
-                _parsed(text := line.decode())
+                users, _ = _parsed(text := line.decode())
             except (KeyError, TypeError, ValueError):
                 break
-            if not text.endswith("\n"):
+            if not text.endswith("\n") or not np.array_equal(np.sort(users), np.sort(part)):
                 break
             lines.append(text)
         return lines, sum(len(line.encode()) for line in lines)

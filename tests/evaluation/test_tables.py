@@ -81,6 +81,12 @@ def test_an_evaluation_by_users_shows_what_there_was_to_find():
     assert "id-exact" not in text
 
 
+def test_few_users_are_told_to_be_too_few_for_an_interval():
+    few, enough = (evaluation_table(small_evaluation([1], n=n), has_beam=True) for n in (98, 100))
+    assert "resampled users; 49 users are too few to trust it, which takes 50; id-exact" in few
+    assert "too few" not in enough
+
+
 def test_slices_of_few_rows_are_not_told():
     assert "by target (with their number): fewer than 50, so not told: head (" in evaluation_table(
         small_evaluation([1], n=20), has_beam=True
@@ -103,6 +109,7 @@ def small_comparison():
         "reference": "a",
         "evaluations": {"a": ["a"], "b*": ["b1", "b2"]},
         "candidates": {"a": "catalogue", "b*": "catalogue"},
+        "data": {"a": "11aa", "b*": "11aa"},
         "weights": {label: {"run": label, "step": 18} for label in ("a", "b1", "b2")},
         "decoding": {"a": {"alpha": 0.0, "search": "jump"}, "b*": {"alpha": 0.0, "search": "jump"}},
         "choices": {},

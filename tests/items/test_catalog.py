@@ -93,7 +93,7 @@ def test_one_title_makes_a_catalogue():
     assert catalog.items_of(0).tolist() == [0]
 
 
-@pytest.mark.parametrize("bad", [[EOS, 4, EOS], [4, 5], [4, EOS, EOS]])
+@pytest.mark.parametrize("bad", [[EOS, 4, EOS], [4, 5], [4, EOS, EOS], []])
 def test_the_end_token_inside_a_title_or_missing_is_bad_input_that_names_the_item(bad):
     with pytest.raises(InputError, match="item 2 "):
         catalog_of([[3, EOS], [4, EOS], bad, [5, EOS]])
