@@ -124,8 +124,9 @@ def _train(
     parts = Parts(plan, examples, batches_of, packs, functions, sample)
 
     metrics = MetricsWriter(workdir.metrics, *trackers_of(settings, config, workdir))
-    vote = hosts.make_vote(session.mesh)
-    with stop.held_back(vote), closing(Checkpoints(workdir.checkpoints)) as checkpoints, closing(metrics):
+    # All are told of a signal by `largest`, once the first process has saved.
+    held_back = stop.held_back(hosts.make_vote(session.mesh), hosts.largest)
+    with held_back, closing(Checkpoints(workdir.checkpoints)) as checkpoints, closing(metrics):
         state, progress = resume(
             state,
             frozen,
@@ -154,7 +155,6 @@ def _train(
             out = Outputs(log, metrics, checkpoints, profiler)
             step, progress = train_steps(session, parts, state, progress, out, stop)
     if stop:
-        hosts.wait_for_all()  # until the first has saved
         sys.exit(stop.code)
 
     plot_losses(workdir.metrics, workdir.picture)

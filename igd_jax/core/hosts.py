@@ -125,6 +125,13 @@ def wait_for_all() -> None:
         multihost_utils.sync_global_devices("wait_for_all")
 
 
+def largest(number: int) -> int:
+    """The largest of the numbers that all processes give, which wait for each other."""
+    if jax.process_count() == 1:
+        return number
+    return int(multihost_utils.process_allgather(np.int32(number)).max())
+
+
 class Vote:
     """The largest of the numbers that processes give in the same round, known to all of them two rounds later.
 

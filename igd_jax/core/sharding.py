@@ -1,13 +1,17 @@
 """Shardings of arrays over the devices of a mesh: replicated, split by row, and how models say so while they run."""
 
+from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Shaped
 
+_MOST_GATHERED = 1 << 26
+"""Numbers of an array of several processes that every device holds whole at a time, to fetch it."""
 DATA, FSDP, TENSOR = AXES = ("data", "fsdp", "tensor")
 """Axes of every mesh: copies of the model, its shards by the width of weights, and those within one product."""
 ROWS = (DATA, FSDP)
@@ -74,13 +78,25 @@ def fetch(tree: Any) -> Any:
     """The whole arrays of a tree as NumPy's, in every process."""
 
     def whole(x: jax.Array) -> Any:
-        is_here = x.is_fully_addressable or x.is_fully_replicated
-        return x if is_here else multihost_utils.process_allgather(x, tiled=True)
+        return x if x.is_fully_addressable or x.is_fully_replicated else _gathered(x)
 
     return jax.device_get(jax.tree.map(whole, tree))
 
 
-def keep_rows(x: Float[Array, "B ..."], *, last: str | None = None) -> Float[Array, "B ..."]:
+def _gathered(x: jax.Array) -> np.ndarray:
+    """An array of several processes, some of its first axis at a time, as a gather puts it on every device."""
+    at_once = min(max(_MOST_GATHERED * len(x) // x.size, 1), len(x))
+    some = jax.jit(lambda x, begin: jax.lax.dynamic_slice_in_dim(x, begin, at_once))
+    out = np.empty(x.shape, x.dtype)
+    for begin in range(0, len(x), at_once):
+        start = min(begin, len(x) - at_once)  # the last ones may be fetched twice
+        out[start : start + at_once] = multihost_utils.process_allgather(some(x, np.int32(start)), tiled=True)
+    return out
+
+
+def keep_rows(
+    x: Shaped[Array, "B ..."], *, last: str | None = None, over: Sequence[str] = ROWS
+) -> Shaped[Array, "B ..."]:
     """The same array, whose rows stay where the batch put them; to be called while a model is traced.
 
     Without this the compiler may follow a weight that is split by its width, and gather all rows instead of the
@@ -89,10 +105,11 @@ def keep_rows(x: Float[Array, "B ..."], *, last: str | None = None) -> Float[Arr
     Args:
       x: states of a batch.
       last: axis of the mesh over which the last axis of `x` is split; None = not split.
+      over: axes of the mesh over which the rows are dealt.
     """
     shape = jax.sharding.get_abstract_mesh().shape
-    if not shape or all(size == 1 for size in shape.values()) or x.shape[0] % row_shards_here():
+    if not shape or all(size == 1 for size in shape.values()) or x.shape[0] % prod(shape[axis] for axis in over):
         return x
     between = [None] * (x.ndim - 2)
     fits = last is None or x.shape[-1] % shape[last] == 0
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(ROWS, *between, last if fits else None))
+    return jax.lax.with_sharding_constraint(x, PartitionSpec(tuple(over), *between, last if fits else None))

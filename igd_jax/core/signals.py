@@ -28,19 +28,23 @@ class Stop:
         return bool(self.code)
 
     @contextmanager
-    def held_back(self, vote: Callable[[int], int] = int) -> Iterator[None]:
+    def held_back(self, vote: Callable[[int], int] = int, last: Callable[[int], int] = int) -> Iterator[None]:
         """Inside the block, a first signal is only recorded, for a loop that checks it; if none does, the block exits.
 
         Args:
-          vote: function from the code of this process to the largest of all processes, the same in all.
+          vote: function from the code of this process to the largest of all processes, the same in all; maybe late.
+          last: the same at the end of the block, where processes wait for each other. Without it, a process whose
+            signal no vote has told would exit alone, and take the others down while they save.
         """
         self._vote = vote
         try:
             yield
+            is_told, code = bool(self.code), last(self._received)
+            self.code = self.code or code
         finally:
             self._vote = None
-        if self._received and not self.code:
-            sys.exit(self._received)
+        if not is_told and (code := self.code or self._received):
+            sys.exit(code)
 
     def check(self) -> bool:
         """Whether to end now; to be called in a block of `held_back`, at the same points by all processes."""

@@ -29,7 +29,7 @@ def real_tokens(batch: TextBatch | ItemBatch) -> int:
 
 
 def training_flops(
-    config: ModelConfig | T5Config, *, vocab_size: int, adapters: int | None = None
+    config: ModelConfig | T5Config, *, vocab_size: int, adapters: int | None = None, trains_head: bool = False
 ) -> Callable[[TextBatch], float]:
     """Floating-point operations of the gradient of a batch, as a function of the batch.
 
@@ -37,6 +37,7 @@ def training_flops(
       config: sizes of the model.
       vocab_size: rows of its head.
       adapters: number of trained weights in adapters on frozen linear maps; None = all weights are trained.
+      trains_head: whether the head is trained beside adapters.
     """
 
     def flops(batch: TextBatch) -> float:
@@ -44,10 +45,10 @@ def training_flops(
             linear, attention = _t5_forward(config, batch)
         else:
             linear, attention = _decoder_forward(config, batch)
-        linear += 2 * float(batch.target_mask.sum()) * config.hidden_size * vocab_size
+        head = 2 * float(batch.target_mask.sum()) * config.hidden_size * vocab_size
         if adapters is None:
-            return 3 * (linear + attention)
-        return 2 * linear + 3 * attention + 6 * real_tokens(batch) * adapters
+            return 3 * (linear + head + attention)
+        return 2 * linear + (3 if trains_head else 2) * head + 3 * attention + 6 * real_tokens(batch) * adapters
 
     return flops
 

@@ -56,7 +56,7 @@ def load_decoder(
 ) -> Decoder:
     """Build a `Decoder` with the weights of a Hugging Face folder (bf16, f16 or f32 safetensors, whole or sharded).
 
-    In addition to the decoder, host memory holds one part of a stacked array at a time: what one device gets of it.
+    In addition to the decoder, host memory holds a stacked array at a time: what the devices of this process get of it.
 
     Args:
       folder: folder with ``config.json`` and ``model.safetensors``, or shards and ``model.safetensors.index.json``.

@@ -16,6 +16,7 @@ from jax.nn.initializers import Initializer
 from jax.typing import DTypeLike
 from jaxtyping import Array, Bool, Float, Int, Key
 
+from igd_jax.core.sharding import DATA, FSDP, keep_rows
 from igd_jax.models.attention import WHOLE_TEXT, XLA, KeyBlock, attend, attend_fused, attend_in_order
 from igd_jax.models.config import ModelConfig
 from igd_jax.models.products import in_float32, product, rounded_sum
@@ -163,17 +164,21 @@ class Attention(nnx.Module):
 
 
 @jax.custom_vjp
-def look_up(table: Float[Array, "V D"], ids: Int[Array, "*n"]) -> Float[Array, "*n D"]:
+def look_up(table: Float[Array, "V D"], ids: Int[Array, "B T"]) -> Float[Array, "B T D"]:
     """Rows of a table, with gradients summed in float32: in bfloat16, a sum of ones ends at 256."""
-    return table[ids]
+    return _look_up_forward(table, ids)[0]
 
 
 def _look_up_forward(table: Array, ids: Array) -> tuple[Array, tuple[Array, Array]]:
-    return table[ids], (table, ids)
+    # Of a table that is split by its width, devices of a copy look up their part for all rows of that copy. If rows
+    # stayed where they are, the states of all rows of all copies would be gathered.
+    ids = keep_rows(ids, over=(DATA,))
+    return keep_rows(table[ids], last=FSDP, over=(DATA,)), (table, ids)
 
 
 def _look_up_backward(kept: tuple[Array, Array], gradient: Array) -> tuple[Array, None]:
     table, ids = kept
+    gradient = keep_rows(gradient, last=FSDP, over=(DATA,))
     total = jnp.zeros(table.shape, jnp.float32).at[ids].add(gradient.astype(jnp.float32))
     return rounded_sum(total, table.dtype), None
 

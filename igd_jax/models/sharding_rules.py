@@ -20,8 +20,8 @@ Rule = tuple[str, tuple[str | None, ...]]
 RULES: tuple[Rule, ...] = (
     # Backbones: [V D], and [L in out] for each map of the stacked layers, whose values may be quantised.
     (r"(embed|head)", (TENSOR, FSDP)),
-    (r"(q|k|v|gate|up)\.kernel(\.values)?", (None, FSDP, TENSOR)),
-    (r"(o|down)\.kernel(\.values)?", (None, TENSOR, FSDP)),
+    (r"(q|k|v|gate|up)\.kernel(\.values|\.scale)?", (None, FSDP, TENSOR)),
+    (r"(o|down)\.kernel(\.values|\.scale)?", (None, TENSOR, FSDP)),
     (r"(q|k|v)\.bias", (None, TENSOR)),
     # Adapters [L in r] and [L r out] lie beside the map that they change.
     (r"(q|k|v|gate|up)\.adapter\.a", (None, FSDP, None)),

@@ -17,6 +17,7 @@ from igd_jax.methods.base import BACKBONE
 from igd_jax.models.config import SMALL, ModelConfig
 from igd_jax.models.cost import activation_bytes, training_flops
 from igd_jax.models.load import config_of
+from igd_jax.models.sharding_rules import path_of
 from igd_jax.models.t5_config import T5Config
 from igd_jax.session.session import Session
 from igd_jax.settings.settings import Settings
@@ -109,8 +110,12 @@ def flops_of(session: Session, state: TrainState) -> Callable[[Any], float]:
     """Floating-point operations of training on a batch, as a function of the batch; 0 if they are not known."""
     if (config := backbone_config(session)) is None:
         return lambda batch: 0.0
-    adapters = count(state.params) if session.settings.model.lora_rank else None
-    return training_flops(config, vocab_size=vocab_size(session, config), adapters=adapters)
+    size = vocab_size(session, config)
+    if not session.settings.model.lora_rank:
+        return training_flops(config, vocab_size=size)
+    weights = {path_of(path): x.size for path, x in jax.tree.leaves_with_path(state.params)}
+    adapters = sum(n for path, n in weights.items() if ".adapter." in path)
+    return training_flops(config, vocab_size=size, adapters=adapters, trains_head=adapters < sum(weights.values()))
 
 
 def peak_flops(mesh: Mesh) -> float | None:

@@ -1,8 +1,10 @@
 """Input of training: the micro-batches of each step, padded or in packs, and what they amount to."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+import jax
 import numpy as np
 from jaxtyping import Int
 
@@ -103,5 +105,18 @@ def step_inputs(
     for step in range(first, plan.num_steps):
         rows = plan.rows(step)
         batches = list(batches_of(rows, step=step))
-        amount = Amount(len(rows), round(sum(map(real_tokens, batches)) / share), sum(map(flops, batches)) / share)
+        amount = Amount(len(rows), round(_of_all(real_tokens, batches, share)), _of_all(flops, batches, share))
         yield grouped(batches, mesh, size=size, room=room), amount
+
+
+def _of_all(count: Callable[[Any], float], batches: Sequence[TextBatch | ItemBatch], share: float) -> float:
+    """A count over micro-batches of all processes, by the share of rows that are here; a shared prefix counts once."""
+    if share == 1.0:
+        return float(sum(map(count, batches)))
+    total = 0.0
+    for batch in batches:
+        no_rows = jax.tree.map(lambda x: x[:0], batch)
+        if isinstance(batch, TextBatch):
+            no_rows = replace(no_rows, shared_prefix=batch.shared_prefix)
+        total += (shared := count(no_rows)) + (count(batch) - shared) / share
+    return total

@@ -39,6 +39,25 @@ def test_a_signal_that_no_check_saw_ends_the_program_after_the_block():
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+@pytest.mark.parametrize("seen", [False, True])
+def test_at_the_end_of_the_block_a_process_hears_of_a_signal_to_another_and_waits_for_all(seen):
+    asked = []
+
+    def last(own: int) -> int:
+        asked.append(own)
+        return 143
+
+    with stoppable() as stop:
+        if seen:  # the program ends itself
+            with stop.held_back(lambda own: 143, last):
+                assert stop.check()
+        else:
+            with pytest.raises(SystemExit, match="143"), stop.held_back(int, last):
+                assert not stop.check()
+        assert stop.code == 143
+    assert asked == [0]
+
+
 def test_handlers_are_as_before_afterwards():
     before = [signal.getsignal(number) for number in CODES]
     with stoppable():

@@ -35,6 +35,7 @@ def test_operations_of_a_decoder_are_those_counted_by_hand():
     assert training_flops(SMALL, vocab_size=10)(BATCH) == 3 * (linear + head + attention)
     found = training_flops(SMALL, vocab_size=10, adapters=5)(BATCH)
     assert found == 2 * (linear + head) + 3 * attention + 6 * 7 * 5
+    assert training_flops(SMALL, vocab_size=10, adapters=5, trains_head=True)(BATCH) == found + head
 
 
 @pytest.mark.parametrize("kind", ["decoder", "t5"])

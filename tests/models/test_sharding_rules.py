@@ -8,13 +8,15 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
-from igd_jax.core.sharding import FSDP, TENSOR, keep_rows
+from igd_jax.core.sharding import FSDP, TENSOR, by_row, keep_rows
+from igd_jax.models.layers import look_up
 from igd_jax.models.load import named_backbone
 from igd_jax.models.lora import TARGETS, LoRA, add_lora
 from igd_jax.models.setrec import ItemTokens
 from igd_jax.models.sharding_rules import LARGE, RULES, path_of, shardings, whole_arrays
+from igd_jax.session.program_cost import collectives
 from igd_jax.training.mesh import make_mesh
 from igd_jax.training.optimizer import make_optimizer
 
@@ -65,6 +67,31 @@ def test_every_matrix_of_a_backbone_is_split(name):
     for path, spec in _specs(state).items():
         is_matrix = path.endswith(("kernel", "embed", "head", ".a", ".b"))
         assert any(spec) == (is_matrix or path.endswith((".q.bias", ".k.bias", ".v.bias"))), path
+
+
+def test_scales_of_quantised_weights_are_split_like_these():
+    shapes = {"values": jax.ShapeDtypeStruct((2, 512, 256), jnp.int8), "scale": jax.ShapeDtypeStruct((2, 8, 512), "f4")}
+    specs = _specs({name: {"kernel": shapes} for name in ("up", "down")})
+    assert specs["up.kernel.scale"] == specs["up.kernel.values"] == PartitionSpec(None, FSDP, TENSOR)
+    assert specs["down.kernel.scale"] == specs["down.kernel.values"] == PartitionSpec(None, TENSOR, FSDP)
+
+
+def test_looking_up_tokens_gathers_no_states_of_other_copies_of_the_model():
+    mesh, ids = make_mesh(data=2, fsdp=4), jnp.arange(16 * 8).reshape(16, 8) * 5 % 512
+
+    def loss(table, ids):
+        return jnp.square(keep_rows(look_up(table, ids).astype(jnp.bfloat16)).astype(jnp.float32)).sum()
+
+    table = jax.random.normal(jax.random.key(0), (512, 64))
+    expected = jax.grad(loss)(table, ids)
+    split = NamedSharding(mesh, PartitionSpec(TENSOR, FSDP))
+    with jax.set_mesh(mesh):
+        program = jax.jit(jax.grad(loss), out_shardings=split)
+        placed = jax.device_put(table, split), jax.device_put(ids, by_row(mesh))
+        found, text = program(*placed), program.lower(*placed).compile().as_text()
+    np.testing.assert_array_equal(found, expected)
+    states = ids.size * 64 // 4  # of all rows, a quarter of their width, in float32
+    assert max(each.size for each in collectives(text) if each.kind == "all-gather") < 4 * states
 
 
 def test_states_of_an_optimizer_are_split_like_their_parameters():
