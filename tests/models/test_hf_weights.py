@@ -163,6 +163,19 @@ def test_head_unlike_a_tied_embedding_is_refused(tmp_path: Path, tensors: dict[s
         load_decoder(write(tmp_path, tensors))
 
 
+def test_a_head_alone_of_a_tied_pair_is_a_missing_embedding(tmp_path: Path, tensors: dict[str, np.ndarray]):
+    tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+    with pytest.raises(InputError, match=r"- model\.embed_tokens\.weight") as caught:
+        load_decoder(write(tmp_path, tensors))
+    assert "ties them" not in str(caught.value)
+
+
+def test_equal_numbers_of_a_tied_pair_may_have_two_dtypes(tmp_path: Path, tensors: dict[str, np.ndarray]):
+    embedding = tensors["model.embed_tokens.weight"].astype(np.float16)
+    tensors |= {"lm_head.weight": embedding, "model.embed_tokens.weight": embedding.astype(np.float32)}
+    assert load_decoder(write(tmp_path, tensors)).head is None
+
+
 def test_untied_head_is_loaded_and_required(tmp_path: Path, tensors: dict[str, np.ndarray]):
     untied = CONFIG | {"tie_word_embeddings": False}
     with pytest.raises(InputError, match=r"- lm_head\.weight"):
