@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
-_MOST_GATHERED = 1 << 26
+_MOST_GATHERED = 1 << 24
 """Numbers of an array of several processes that every device holds whole at a time, to fetch it."""
 DATA, FSDP, TENSOR = AXES = ("data", "fsdp", "tensor")
 """Axes of every mesh: copies of the model, its shards by the width of weights, and those within one product."""
