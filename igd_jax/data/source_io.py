@@ -65,7 +65,7 @@ def text_lines(path: Path, *, encoding: str = "utf-8", newline: str = "") -> Ite
       InputError: the file cannot be read, is damaged or is not text in that encoding, or a line is endless or holds a
         NUL byte.
     """
-    with reading(path), _opened(path) as raw, Progress(path.name, path.stat().st_size, "bytes") as progress:
+    with reading(path), _opened(path) as raw, Progress(path.name, path.stat().st_size, "bytes", done=0) as progress:
         unpacked = _unpacked(raw)
         if unpacked.peek(4)[:4] in _OF_OFFICE:
             raise InputError(f"{path} is a zip archive or an Excel file; unpack it, or save the sheet as csv (UTF-8)")

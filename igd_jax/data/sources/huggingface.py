@@ -64,7 +64,7 @@ def read(
         events = _Events(chosen)
         counts = [dataset.splits[split] for split in splits]
         total = None if None in counts else sum(filter(None, counts))
-        with Progress(path.name, total, "rows") as progress:
+        with Progress(path.name, total, "rows", done=0) as progress:
             for split, table in dataset.tables(splits, list(chosen.values())):
                 events.add(table, where=f"{path}, split {split}")
                 progress.update(events.n_rows)
