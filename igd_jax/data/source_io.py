@@ -28,7 +28,10 @@ DELIMITERS: Mapping[str, str] = {",": ",", ";": ";", "tab": "\t"}
 """Separators of csv cells, by the value of ``--delimiter``."""
 DATES = (19_000_000, 21_000_000)
 """Numbers that are dates such as 20180131 rather than seconds, to one below the end."""
+MOMENTS = {12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+"""Dates with a time, such as 20180131120000, rather than milliseconds, by the number of their digits."""
 OUT_OF_RANGE = "outside the years 1 to 9999"
+MOMENT_IN_DIGITS = "the digits are a date and a time, or epoch milliseconds: write 2018-01-31T12:00:00"
 
 _Kind = TypeVar("_Kind")
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -185,7 +188,7 @@ def parse_timestamp(text: str) -> int:
     Numbers above 1e11 are milliseconds (as seconds they would be later than the year 5138).
 
     Raises:
-      ValueError: the text has none of these forms, or is outside the years 1 to 9999.
+      ValueError: the text has none of these forms, is outside the years 1 to 9999, or is a date in digits alone.
     """
     try:
         number = float(text)
@@ -194,9 +197,23 @@ def parse_timestamp(text: str) -> int:
         return _in_range((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
     if DATES[0] <= number < DATES[1]:
         raise ValueError("eight digits are a date or epoch seconds: write 2018-01-31 or more digits")
+    if number > 1e11 and is_moment(number):
+        raise ValueError(MOMENT_IN_DIGITS)
     if abs(number) > 1000 * LATEST:
         raise ValueError(f"{OUT_OF_RANGE}; if these are microseconds or less, divide them until they are milliseconds")
     return _in_range(number / 1000 if abs(number) > 1e11 else number)
+
+
+def is_moment(number: int | float) -> bool:
+    """Whether the digits of a number are a date and a time in one of `MOMENTS`, from 1900 to 2099."""
+    digits = f"{number:.0f}"
+    if len(digits) not in MOMENTS or digits[:2] not in ("19", "20"):
+        return False
+    try:
+        datetime.strptime(digits, MOMENTS[len(digits)])
+    except ValueError:
+        return False
+    return True
 
 
 def parse_seconds(text: str) -> int:
