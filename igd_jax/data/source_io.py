@@ -37,7 +37,7 @@ _Kind = TypeVar("_Kind")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PROGRESS_LINES = 1000
 _LONGEST_LINE = 1 << 24
-"""Limit in characters, so that a file without line ends is not read into memory whole."""
+"""Limit in characters of a line, and of a cell, so that a file without line ends is not read into memory whole."""
 _OF_OFFICE = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """First bytes of zip archives, which xlsx files are, and of older Excel files."""
 
@@ -69,28 +69,34 @@ def text_lines(path: Path, *, encoding: str = "utf-8", newline: str = "") -> Ite
         NUL byte.
     """
     with reading(path), _opened(path) as raw, Progress(path.name, path.stat().st_size, "bytes", done=0) as progress:
-        unpacked = _unpacked(raw)
-        if unpacked.peek(4)[:4] in _OF_OFFICE:
-            raise InputError(f"{path} is a zip archive or an Excel file; unpack it, or save the sheet as csv (UTF-8)")
-        if unpacked.peek(4)[:4] == b"PAR1":
-            raise InputError(f"{path} is a parquet file and no text; --source=huggingface reads it")
-        if encoding == "utf-8":
-            is_utf16 = unpacked.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-            encoding = "utf-16" if is_utf16 else "utf-8-sig"
-        with io.TextIOWrapper(unpacked, encoding=encoding, newline=newline) as file:
-            number = 0
-            try:
-                while text := file.readline(_LONGEST_LINE):
-                    number += 1
-                    if "\0" in text:
-                        raise InputError(f"{path} line {number}: a NUL byte, which no text has; save it as UTF-8 text")
-                    if len(text) == _LONGEST_LINE:
-                        raise InputError(f"{path} line {number}: longer than {_LONGEST_LINE:,} characters")
-                    if number % _PROGRESS_LINES == 0:
-                        progress.update(max(0, raw.tell() - 1))
-                    yield text
-            except UnicodeDecodeError as error:
-                raise InputError(_not_text(path, error)) from None
+        for number, text in enumerate(lines_of(raw, path, encoding=encoding, newline=newline), start=1):
+            if number % _PROGRESS_LINES == 0:
+                progress.update(max(0, raw.tell() - 1))
+            yield text
+
+
+def lines_of(raw: io.BufferedReader, path: Path | str, *, encoding: str = "utf-8", newline: str = "") -> Iterator[str]:
+    """As `text_lines`, of a file that is open already, without progress; `path` may be an address on the Hub."""
+    unpacked = _unpacked(raw)
+    if unpacked.peek(4)[:4] in _OF_OFFICE:
+        raise InputError(f"{path} is a zip archive or an Excel file; unpack it, or save the sheet as csv (UTF-8)")
+    if unpacked.peek(4)[:4] == b"PAR1":
+        raise InputError(f"{path} is a parquet file and no text; --source=huggingface reads it")
+    if encoding == "utf-8":
+        is_utf16 = unpacked.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        encoding = "utf-16" if is_utf16 else "utf-8-sig"
+    with io.TextIOWrapper(unpacked, encoding=encoding, newline=newline) as file:
+        number = 0
+        try:
+            while text := file.readline(_LONGEST_LINE):
+                number += 1
+                if "\0" in text:
+                    raise InputError(f"{path} line {number}: a NUL byte, which no text has; save it as UTF-8 text")
+                if len(text) == _LONGEST_LINE:
+                    raise InputError(f"{path} line {number}: longer than {_LONGEST_LINE:,} characters")
+                yield text
+        except UnicodeDecodeError as error:
+            raise InputError(_not_text(path, error)) from None
 
 
 @contextmanager
@@ -109,10 +115,12 @@ def _unpacked(raw: io.BufferedReader) -> io.BufferedReader | gzip.GzipFile:
     return gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
 
 
-def _not_text(path: Path, error: UnicodeDecodeError) -> str:
+def _not_text(path: Path | str, error: UnicodeDecodeError) -> str:
     """Message with the line of the first undecodable byte, which the decoder itself knows only to the block."""
     if not error.encoding.startswith("utf-8"):
         return f"{path} is not {error.encoding} text ({error.reason})"
+    if isinstance(path, str):
+        return f"{path} is not UTF-8 text ({error.reason})"
     with path.open("rb") as raw:
         lines: BinaryIO = _unpacked(raw)  # type: ignore[assignment]
         for number, line in enumerate(lines, start=1):
@@ -127,31 +135,46 @@ def _not_text(path: Path, error: UnicodeDecodeError) -> str:
 def csv_table(path: Path, *, delimiter: str = ",") -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The header of a csv file, and an iterator over (line number, cells), each row as long as the header.
 
-    Blank lines are skipped. Cells stay text: "None" and "NA" are titles like any other.
+    The line is that on which the row begins. Blank lines are skipped. Cells stay text: "None" and "NA" are titles like
+    any other.
 
     Raises:
       InputError: as in `text_lines`; and during iteration, for a row with too few, too many or badly quoted cells.
     """
-    rows = _csv_rows(path, delimiter)
+    return csv_table_of(text_lines(path), path, delimiter=delimiter)
+
+
+def csv_table_of(
+    lines: Iterator[str], path: Path | str, *, delimiter: str, **dialect: Any
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """As `csv_table`, from lines with their ends; `path` names them in errors, `dialect` is that of `csv.reader`."""
+    rows = _csv_rows(lines, path, delimiter=delimiter, **dialect)
     _, header = next(rows, (1, []))
     return [name.strip() for name in header], rows
 
 
-def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(text_lines(path), delimiter=delimiter, strict=True)
-    width = 0
+def _csv_rows(
+    lines: Iterator[str], path: Path | str, *, delimiter: str, **dialect: Any
+) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(_LONGEST_LINE)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, **dialect)
+    width, line = 0, 1
     try:
         for cells in reader:
             width = width or len(cells)
             if cells and len(cells) != width:
                 raise InputError(
-                    f"{path} line {reader.line_num}: {len(cells)} cells where the header has {width}; a cell that "
-                    f"holds {delimiter!r} needs quotes"
+                    f"{path} line {line}: {len(cells)} cells where the header has {width}; a cell that holds "
+                    f"{delimiter!r} needs quotes"
                 )
             if cells:
-                yield reader.line_num, cells
+                yield line, cells
+            line = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num}: {error}") from None
+        found = f" on line {reader.line_num}" if reader.line_num > line else ""
+        raise InputError(
+            f"{path} line {line}: {error}{found}; write a quote within quotes twice, and quote the whole cell"
+        ) from None
 
 
 def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
