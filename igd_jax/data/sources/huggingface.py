@@ -57,9 +57,7 @@ def read(
             named,
             where=str(path),
             rating=min_rating is not None,
-            unusable=[
-                name for name in schema.names if name in TEXT_FIELDS and not holds_words(schema.field(name).type)
-            ],
+            unusable=[field.name for field in schema if field.name in TEXT_FIELDS and not holds_words(field.type)],
         )
         events = _Events(chosen)
         counts = [dataset.splits[split] for split in splits]
