@@ -81,7 +81,7 @@ def lines_of(raw: io.BufferedReader, path: Path | str, *, encoding: str = "utf-8
     if unpacked.peek(4)[:4] in _OF_OFFICE:
         raise InputError(f"{path} is a zip archive or an Excel file; unpack it, or save the sheet as csv (UTF-8)")
     if unpacked.peek(4)[:4] == b"PAR1":
-        raise InputError(f"{path} is a parquet file and no text; --source=huggingface reads it")
+        raise InputError(f"{path} is a parquet file and no text; --source=huggingface reads files named .parquet")
     if encoding == "utf-8":
         is_utf16 = unpacked.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
         encoding = "utf-16" if is_utf16 else "utf-8-sig"
@@ -163,10 +163,11 @@ def _csv_rows(
         for cells in reader:
             width = width or len(cells)
             if cells and len(cells) != width:
-                raise InputError(
-                    f"{path} line {line}: {len(cells)} cells where the header has {width}; a cell that holds "
-                    f"{delimiter!r} needs quotes"
+                is_short = len(cells) < width
+                remedy = (
+                    "write every cell, even if blank" if is_short else f"a cell that holds {delimiter!r} needs quotes"
                 )
+                raise InputError(f"{path} line {line}: {len(cells)} cells where the header has {width}; {remedy}")
             if cells:
                 yield line, cells
             line = reader.line_num + 1

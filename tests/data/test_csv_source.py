@@ -88,7 +88,7 @@ def test_keeps_an_items_first_words_and_leaves_out_fields_that_no_item_has(tmp_p
     ("text", "message"),
     [
         ("", "my.csv is empty; expected a line with the names of columns, and one per event"),
-        ("PAR1...", "my.csv is a parquet file and no text; --source=huggingface reads it"),
+        ("PAR1...", "my.csv is a parquet file and no text; --source=huggingface reads files named .parquet"),
         ("a,b,c,d\n", "line 1: no column user, item, timestamp, title; name yours with --columns=user=NAME,item=NAME,"),
         ("user,item,timestamp,title\nu,i,1524000000000000,A\n", "if these are microseconds or less, divide them until"),
         (

@@ -27,7 +27,7 @@ EVENTS = [("u", "i", 1), ("v", "j", 2)]
         (HEADER + 'u,i,1,"Heroes" (Live)\n', "line 2: ',' expected after '\"'; write a quote"),
         (HEADER + "row0,u,i,1,A\nrow1,u,j,2,B\n", "line 2: 5 cells where the header has 4; a cell that holds ','"),
         (HEADER + "u,i,1,A,\nv,j,2,B,\n", "line 2: 5 cells where the header has 4"),
-        (HEADER + ROWS + "u,i,3\n", "line 4: 3 cells where the header has 4"),
+        (HEADER + ROWS + "u,i,3\n", "line 4: 3 cells where the header has 4; write every cell, even if blank"),
     ],
 )
 def test_what_the_csv_source_refuses_is_refused(tmp_path, text, message):
