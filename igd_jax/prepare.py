@@ -25,6 +25,7 @@ from igd_jax.core.log import say
 from igd_jax.core.shown import shortened
 from igd_jax.core.suggest import UnknownNameError
 from igd_jax.data import sources
+from igd_jax.data.assembling import tell_one_title
 from igd_jax.data.interactions import DUPLICATES, SPLITTERS, to_prepared
 from igd_jax.data.prepared import Prepared, headline, save
 from igd_jax.data.source_io import DELIMITERS
@@ -174,7 +175,7 @@ def main() -> None:
     with owned(output):
         prepared = prepare(FLAGS.source, path=path, options=given)
         save(prepared, output)
-    for line in describe(prepared.meta):
+    for line in [*describe(prepared.meta), *tell_one_title(prepared)]:
         say(line)
     say(f"wrote {FLAGS.output}")
     say(f"next: python -m igd_jax.train --config=igd --config.data.dir={shlex.quote(FLAGS.output)} --workdir=RUN")

@@ -36,6 +36,7 @@ def test_csv_becomes_a_prepared_folder_and_all_is_told(tmp_path, run):
         ["user,", "so", "without", "history:", "events"],
         ["to", "the", "last", "3:", "rows"],
         ["candidate:", "3,", "of", "6", "items"],
+        ["these", "apart;", "drop", "such", "items"],
     ]
     assert wrote == "wrote out"
     assert following.startswith("next: python -m igd_jax.train --config=")
@@ -72,6 +73,23 @@ def test_equal_times_and_titles_are_told(tmp_path, run):
     told = run("--source=csv", "--input=my.csv", "--output=out").out
     assert "all rows have one time, 2023-11-14T00:00:00Z, so that their order and the split are those of the in" in told
     assert "titles shared by several items, which are one candidate: 1, of 12 items\n" in told
+    for split in ("6 of 6 train", "1 of 1 test"):
+        alike = "targets have one title, 'Same', of 12 items: lists cannot tell these apart; drop such items"
+        assert f"\nNOTE: {split} {alike}\n" in told
+
+
+@pytest.mark.parametrize(("n_same", "is_told"), [(5, False), (6, True)])
+def test_a_title_of_more_than_half_of_the_targets_is_told(tmp_path, run, n_same, is_told):
+    """100 rows, each of a user's own; of the 10 in test some have the item of one title."""
+    titles = [f"Title {row}" for row in range(100 - n_same)] + ["<span class='a-size'>"] * n_same
+    events = [f"u{row},i{'same' if row >= 100 - n_same else row},{row},{title}" for row, title in enumerate(titles)]
+    first = [f"u{row},first,-5,First" for row in range(100)]
+    (tmp_path / "my.csv").write_text("\n".join(["user,item,timestamp,title", *first, *events]))
+    told = run("--source=csv", "--input=my.csv", "--output=out").out
+    alike = (
+        """NOTE: 6 of 10 test targets have one title, "<span class='a-size'>", of one item: a list that holds it is"""
+    )
+    assert (alike in told) == ("NOTE" in told) == is_told
 
 
 def test_a_dataset_becomes_a_prepared_folder_and_its_columns_are_told(tmp_path, run):

@@ -74,12 +74,13 @@ class Progress:
       total: number of units; None = unknown.
       unit: noun for the units.
       every_seconds: minimum time between lines.
+      done: units done before the loop, which do not count for the speed; None = those of the first update.
     """
 
-    def __init__(self, what: str, total: int | None, unit: str, every_seconds: float = 5.0):
+    def __init__(self, what: str, total: int | None, unit: str, every_seconds: float = 5.0, *, done: int | None = None):
         self._what, self._total, self._unit, self._every = visible(what), total, unit, every_seconds
         self._start = self._last = time.monotonic()
-        self._first: int | None = None
+        self._first = done
         self._bar: tqdm | None = None
         if _is_watched():
             self._bar = tqdm(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pj
 from jaxtyping import Float64
 
@@ -112,7 +113,7 @@ def json_batches(path: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     """
     size = path.stat().st_size
     with (
-        Progress(path.name, size, "bytes") as progress,
+        Progress(path.name, size, "bytes", done=0) as progress,
         reading(path),
         pa.OSFile(str(path)) as raw,
         pa.CompressedInputStream(raw, "gzip") as stream,
@@ -145,7 +146,9 @@ def _read_reviews(path: Path, schema: pa.Schema) -> tuple[Interactions, Float64[
     dropped: Counter[str] = Counter()
     for batch in json_batches(path, schema):
         rating = batch["overall"] if "overall" in schema.names else pa.nulls(len(batch), pa.float64())
-        whole = batch.select(_REVIEWS.names).append_column("rating", rating.fill_null(math.nan)).drop_null()
+        user, item = _null_if_blank(batch["reviewerID"]), _null_if_blank(batch["asin"])
+        read = [user, item, batch["unixReviewTime"], rating.fill_null(math.nan)]
+        whole = pa.record_batch(read, names=[*_REVIEWS.names, "rating"]).drop_null()
         dropped["no reviewerID, asin or unixReviewTime: events"] += batch.num_rows - whole.num_rows
         user, item, timestamp, rating = whole.columns
         columns.append((users.encode(user), items.encode(item), timestamp.to_numpy(), rating.to_numpy()))
@@ -165,6 +168,11 @@ def _read_reviews(path: Path, schema: pa.Schema) -> tuple[Interactions, Float64[
         dropped=dict(dropped),
     )
     return log, ratings, items
+
+
+def _null_if_blank(ids: pa.Array) -> pa.Array:
+    """The ids, unchanged, but for blank ones: all of these would be one user or item."""
+    return pc.if_else(pc.equal(pc.utf8_trim_whitespace(ids), ""), None, ids)
 
 
 def _read_titles(records: Iterable[dict[str, Any]], codes: IdCodes) -> tuple[list[str], dict[str, str | int]]:

@@ -7,7 +7,7 @@ from jaxtyping import Int64, Num
 
 from igd_jax.core.shown import shown
 from igd_jax.data.prepared import EARLIEST, LATEST
-from igd_jax.data.source_io import DATES, OUT_OF_RANGE, parse_timestamp
+from igd_jax.data.source_io import DATES, MOMENT_IN_DIGITS, MOMENTS, OUT_OF_RANGE, is_moment, parse_timestamp
 
 _TICKS_PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 
@@ -80,7 +80,8 @@ def as_seconds(column: pa.Array) -> Int64[np.ndarray, " rows"]:
     """Epoch seconds UTC, by the rules of `parse_timestamp`, from numbers, texts, dates or datetimes without nulls.
 
     Raises:
-      ValueError: the column has another type, or a value is not a time in the years 1 to 9999.
+      ValueError: the column has another type, floats of fewer than 64 bits included, or a value is not a time in the
+        years 1 to 9999.
     """
     kind = column.type
     if pa.types.is_date(kind):
@@ -93,8 +94,10 @@ def as_seconds(column: pa.Array) -> Int64[np.ndarray, " rows"]:
         return seconds
     if pa.types.is_integer(kind):
         return _seconds_of_numbers(column.cast(pa.int64()).to_numpy())
+    if pa.types.is_float64(kind):
+        return _seconds_of_numbers(column.to_numpy())
     if pa.types.is_floating(kind):
-        return _seconds_of_numbers(column.cast(pa.float64()).to_numpy())
+        raise ValueError(f"{kind.bit_width} bits are too coarse for epoch seconds: write double, int64 or datetimes")
     if is_text(kind):
         return _seconds_of_texts(column)
     if pa.types.is_null(kind):  # and without nulls: no rows
@@ -109,6 +112,10 @@ def _seconds_of_numbers(numbers: Num[np.ndarray, " rows"]) -> Int64[np.ndarray, 
         raise ValueError(f"{numbers[wrong.argmax()]}: {OUT_OF_RANGE}")
     if (dates := (numbers >= DATES[0]) & (numbers < DATES[1])).any():
         raise ValueError(f"{numbers[dates.argmax()]:.0f}: eight digits are a date or epoch seconds")
+    moments = np.any([(numbers >= 19 * 10 ** (n - 2)) & (numbers < 21 * 10 ** (n - 2)) for n in MOMENTS], axis=0)
+    for number in numbers[moments].tolist():  # few, if any: as milliseconds these are of 1976 or after 2570
+        if is_moment(number):
+            raise ValueError(f"{number:.0f}: {MOMENT_IN_DIGITS}")
     return np.floor(seconds).astype(np.int64)
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Bool
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.lines import one_line
-from igd_jax.core.shown import shortened
+from igd_jax.core.shown import shortened, shown
 from igd_jax.data.prepared import SCHEMA_VERSION, SPLITS, Prepared, Rows, fingerprint_of
 
 
@@ -73,6 +73,23 @@ def _n_repeats(rows: Rows) -> int:
     has_history = rows.history.lengths > 0
     last = rows.history.ids[rows.history.start[1:][has_history] - 1]
     return int((last == rows.target[has_history]).sum())
+
+
+def tell_one_title(prepared: Prepared) -> list[str]:
+    """A line for train and for test, if more than half of its targets have one title."""
+    codes = {title: code for code, title in enumerate(dict.fromkeys(prepared.titles))}
+    title_of = np.array([codes[title] for title in prepared.titles], np.int32)
+    lines = []
+    for split in ("train", "test"):
+        target = prepared.splits[split].target
+        counts = np.bincount(title_of[target], minlength=len(codes))
+        if 2 * (most := int(counts.max())) <= len(target):
+            continue
+        title, n_items = shown(list(codes)[counts.argmax()]), int((title_of == counts.argmax()).sum())
+        told = f"NOTE: {most:,} of {len(target):,} {split} targets have one title, {title}, "
+        several = f"of {n_items:,} items: lists cannot tell these apart; drop such items"
+        lines.append(told + (several if n_items > 1 else "of one item: a list that holds it is right for all of them"))
+    return lines
 
 
 def iso_time(timestamp: int) -> str:

@@ -20,6 +20,7 @@ from igd_jax.core.errors import InputError, Unreachable
 from igd_jax.core.log import say
 from igd_jax.core.remote import is_unreachable
 from igd_jax.core.shown import LONGEST_LINE, shortened
+from igd_jax.data.csv_tables import read_strictly
 
 KINDS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".ndjson": "json", ".json": "json"}
 """Readers by file name suffix."""
@@ -155,9 +156,11 @@ def _open_stream(path: Path, options: dict[str, Any]) -> TableDataset:
     import datasets
 
     builder = datasets.load_dataset_builder(**options)
-    kind, splits = builder.name, builder.as_streaming_dataset()
-    if kind not in KINDS.values():
+    if (kind := builder.name) not in KINDS.values():
         raise InputError(f"{path} holds files of the kind {kind}; expected parquet, csv or JSON lines")
+    if kind == "csv":
+        read_strictly(builder, None)
+    splits = builder.as_streaming_dataset()
     first = next(iter(splits.values())).with_format("arrow")
     head = next(first.iter(batch_size=1), None)
     if head is None:
@@ -166,12 +169,10 @@ def _open_stream(path: Path, options: dict[str, Any]) -> TableDataset:
     def narrow(columns: list[str]) -> Mapping[str, Any]:
         if kind == "json":
             return {name: split.select_columns(columns) for name, split in splits.items()}
-        if kind == "parquet":
-            how: dict[str, Any] = {"columns": columns}
-        else:  # cells stay text: "007", "None" and "NA" are ids and titles like any other
-            features = datasets.Features({name: datasets.Value("string") for name in columns})
-            how = {"features": features, "keep_default_na": False, "na_values": [""]}
-        return datasets.load_dataset_builder(**options, **how).as_streaming_dataset()
+        if kind == "csv":
+            read_strictly(builder, columns)
+            return builder.as_streaming_dataset()
+        return datasets.load_dataset_builder(**options, columns=columns).as_streaming_dataset()
 
     files = [str(file) for split_files in builder.config.data_files.values() for file in split_files]
     return TableDataset(

@@ -201,8 +201,9 @@ def _check_rows(path: Path, rows: Rows, *, n_items: int) -> None:
 
 
 def _table_rows(table: pa.Table) -> Rows:
-    user, history, target, timestamp = (table[name].combine_chunks() for name in _ROWS_SCHEMA.names)
-    user = user.dictionary_encode()  # one str per user, not per row
+    # One str per user, not per row; and before chunks are combined, as one array of texts holds at most 2 GiB.
+    user = table["user"].dictionary_encode().combine_chunks()
+    history, target, timestamp = (table[name].combine_chunks() for name in _ROWS_SCHEMA.names[1:])
     return Rows(
         user=np.array(user.dictionary.to_pylist(), object)[_numbers(user.indices)],
         history=Ragged(_numbers(history.flatten()), starts_of(_numbers(history.value_lengths()))),

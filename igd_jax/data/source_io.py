@@ -28,13 +28,16 @@ DELIMITERS: Mapping[str, str] = {",": ",", ";": ";", "tab": "\t"}
 """Separators of csv cells, by the value of ``--delimiter``."""
 DATES = (19_000_000, 21_000_000)
 """Numbers that are dates such as 20180131 rather than seconds, to one below the end."""
+MOMENTS = {12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
+"""Dates with a time, such as 20180131120000, rather than milliseconds, by the number of their digits."""
 OUT_OF_RANGE = "outside the years 1 to 9999"
+MOMENT_IN_DIGITS = "the digits are a date and a time, or epoch milliseconds: write 2018-01-31T12:00:00"
 
 _Kind = TypeVar("_Kind")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _PROGRESS_LINES = 1000
 _LONGEST_LINE = 1 << 24
-"""Limit in characters, so that a file without line ends is not read into memory whole."""
+"""Limit in characters of a line, and of a cell, so that a file without line ends is not read into memory whole."""
 _OF_OFFICE = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """First bytes of zip archives, which xlsx files are, and of older Excel files."""
 
@@ -65,29 +68,35 @@ def text_lines(path: Path, *, encoding: str = "utf-8", newline: str = "") -> Ite
       InputError: the file cannot be read, is damaged or is not text in that encoding, or a line is endless or holds a
         NUL byte.
     """
-    with reading(path), _opened(path) as raw, Progress(path.name, path.stat().st_size, "bytes") as progress:
-        unpacked = _unpacked(raw)
-        if unpacked.peek(4)[:4] in _OF_OFFICE:
-            raise InputError(f"{path} is a zip archive or an Excel file; unpack it, or save the sheet as csv (UTF-8)")
-        if unpacked.peek(4)[:4] == b"PAR1":
-            raise InputError(f"{path} is a parquet file and no text; --source=huggingface reads it")
-        if encoding == "utf-8":
-            is_utf16 = unpacked.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-            encoding = "utf-16" if is_utf16 else "utf-8-sig"
-        with io.TextIOWrapper(unpacked, encoding=encoding, newline=newline) as file:
-            number = 0
-            try:
-                while text := file.readline(_LONGEST_LINE):
-                    number += 1
-                    if "\0" in text:
-                        raise InputError(f"{path} line {number}: a NUL byte, which no text has; save it as UTF-8 text")
-                    if len(text) == _LONGEST_LINE:
-                        raise InputError(f"{path} line {number}: longer than {_LONGEST_LINE:,} characters")
-                    if number % _PROGRESS_LINES == 0:
-                        progress.update(max(0, raw.tell() - 1))
-                    yield text
-            except UnicodeDecodeError as error:
-                raise InputError(_not_text(path, error)) from None
+    with reading(path), _opened(path) as raw, Progress(path.name, path.stat().st_size, "bytes", done=0) as progress:
+        for number, text in enumerate(lines_of(raw, path, encoding=encoding, newline=newline), start=1):
+            if number % _PROGRESS_LINES == 0:
+                progress.update(max(0, raw.tell() - 1))
+            yield text
+
+
+def lines_of(raw: io.BufferedReader, path: Path | str, *, encoding: str = "utf-8", newline: str = "") -> Iterator[str]:
+    """As `text_lines`, of a file that is open already, without progress; `path` may be an address on the Hub."""
+    unpacked = _unpacked(raw)
+    if unpacked.peek(4)[:4] in _OF_OFFICE:
+        raise InputError(f"{path} is a zip archive or an Excel file; unpack it, or save the sheet as csv (UTF-8)")
+    if unpacked.peek(4)[:4] == b"PAR1":
+        raise InputError(f"{path} is a parquet file and no text; --source=huggingface reads files named .parquet")
+    if encoding == "utf-8":
+        is_utf16 = unpacked.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        encoding = "utf-16" if is_utf16 else "utf-8-sig"
+    with io.TextIOWrapper(unpacked, encoding=encoding, newline=newline) as file:
+        number = 0
+        try:
+            while text := file.readline(_LONGEST_LINE):
+                number += 1
+                if "\0" in text:
+                    raise InputError(f"{path} line {number}: a NUL byte, which no text has; save it as UTF-8 text")
+                if len(text) == _LONGEST_LINE:
+                    raise InputError(f"{path} line {number}: longer than {_LONGEST_LINE:,} characters")
+                yield text
+        except UnicodeDecodeError as error:
+            raise InputError(_not_text(path, error)) from None
 
 
 @contextmanager
@@ -106,10 +115,12 @@ def _unpacked(raw: io.BufferedReader) -> io.BufferedReader | gzip.GzipFile:
     return gzip.GzipFile(fileobj=raw) if raw.peek(2)[:2] == b"\x1f\x8b" else raw
 
 
-def _not_text(path: Path, error: UnicodeDecodeError) -> str:
+def _not_text(path: Path | str, error: UnicodeDecodeError) -> str:
     """Message with the line of the first undecodable byte, which the decoder itself knows only to the block."""
     if not error.encoding.startswith("utf-8"):
         return f"{path} is not {error.encoding} text ({error.reason})"
+    if isinstance(path, str):
+        return f"{path} is not UTF-8 text ({error.reason})"
     with path.open("rb") as raw:
         lines: BinaryIO = _unpacked(raw)  # type: ignore[assignment]
         for number, line in enumerate(lines, start=1):
@@ -124,31 +135,47 @@ def _not_text(path: Path, error: UnicodeDecodeError) -> str:
 def csv_table(path: Path, *, delimiter: str = ",") -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The header of a csv file, and an iterator over (line number, cells), each row as long as the header.
 
-    Blank lines are skipped. Cells stay text: "None" and "NA" are titles like any other.
+    The line is that on which the row begins. Blank lines are skipped. Cells stay text: "None" and "NA" are titles like
+    any other.
 
     Raises:
       InputError: as in `text_lines`; and during iteration, for a row with too few, too many or badly quoted cells.
     """
-    rows = _csv_rows(path, delimiter)
+    return csv_table_of(text_lines(path), path, delimiter=delimiter)
+
+
+def csv_table_of(
+    lines: Iterator[str], path: Path | str, *, delimiter: str, **dialect: Any
+) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+    """As `csv_table`, from lines with their ends; `path` names them in errors, `dialect` is that of `csv.reader`."""
+    rows = _csv_rows(lines, path, delimiter=delimiter, **dialect)
     _, header = next(rows, (1, []))
     return [name.strip() for name in header], rows
 
 
-def _csv_rows(path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(text_lines(path), delimiter=delimiter, strict=True)
-    width = 0
+def _csv_rows(
+    lines: Iterator[str], path: Path | str, *, delimiter: str, **dialect: Any
+) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(_LONGEST_LINE)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True, **dialect)
+    width, line = 0, 1
     try:
         for cells in reader:
             width = width or len(cells)
             if cells and len(cells) != width:
-                raise InputError(
-                    f"{path} line {reader.line_num}: {len(cells)} cells where the header has {width}; a cell that "
-                    f"holds {delimiter!r} needs quotes"
+                is_short = len(cells) < width
+                remedy = (
+                    "write every cell, even if blank" if is_short else f"a cell that holds {delimiter!r} needs quotes"
                 )
+                raise InputError(f"{path} line {line}: {len(cells)} cells where the header has {width}; {remedy}")
             if cells:
-                yield reader.line_num, cells
+                yield line, cells
+            line = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{path} line {reader.line_num}: {error}") from None
+        found = f" on line {reader.line_num}" if reader.line_num > line else ""
+        raise InputError(
+            f"{path} line {line}: {error}{found}; write a quote within quotes twice, and quote the whole cell"
+        ) from None
 
 
 def csv_rows(path: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
@@ -185,7 +212,7 @@ def parse_timestamp(text: str) -> int:
     Numbers above 1e11 are milliseconds (as seconds they would be later than the year 5138).
 
     Raises:
-      ValueError: the text has none of these forms, or is outside the years 1 to 9999.
+      ValueError: the text has none of these forms, is outside the years 1 to 9999, or is a date in digits alone.
     """
     try:
         number = float(text)
@@ -194,9 +221,23 @@ def parse_timestamp(text: str) -> int:
         return _in_range((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
     if DATES[0] <= number < DATES[1]:
         raise ValueError("eight digits are a date or epoch seconds: write 2018-01-31 or more digits")
+    if number > 1e11 and is_moment(number):
+        raise ValueError(MOMENT_IN_DIGITS)
     if abs(number) > 1000 * LATEST:
         raise ValueError(f"{OUT_OF_RANGE}; if these are microseconds or less, divide them until they are milliseconds")
     return _in_range(number / 1000 if abs(number) > 1e11 else number)
+
+
+def is_moment(number: int | float) -> bool:
+    """Whether the digits of a number are a date and a time in one of `MOMENTS`, from 1900 to 2099."""
+    digits = f"{number:.0f}"
+    if len(digits) not in MOMENTS or digits[:2] not in ("19", "20"):
+        return False
+    try:
+        datetime.strptime(digits, MOMENTS[len(digits)])
+    except ValueError:
+        return False
+    return True
 
 
 def parse_seconds(text: str) -> int:

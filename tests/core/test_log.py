@@ -39,6 +39,19 @@ def test_a_rate_is_told_from_when_it_is_known(monkeypatch, capsys):
     ]
 
 
+def test_a_loop_that_begins_at_its_beginning_has_a_speed_from_its_first_part_on(monkeypatch, capsys):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress("read", 1000, "bytes", done=0)
+    now[0] += 10.0
+    progress.update(999)
+    progress.update(1000)
+    assert capsys.readouterr().out.splitlines() == [
+        "read: 999/1,000 bytes (99.9/s, 0 s left)",
+        "read: 1,000/1,000 bytes (100.0/s)",
+    ]
+
+
 def test_parts_are_told_while_they_take_long_and_not_where_they_do_not(monkeypatch, capsys):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

@@ -1,6 +1,7 @@
 """The source amazon2018: titles, texts, the time window, and damaged downloads."""
 
 import gzip
+import itertools
 import json
 from collections import Counter
 
@@ -113,6 +114,28 @@ def test_incomplete_records_are_counted(tmp_path):
     folder = amazon(tmp_path, [partial, review("u", "a", seconds(2018))], [("a", "Title")])
     log = amazon2018.read(folder, k_core=0, min_items=1)
     assert log.dropped["no reviewerID, asin or unixReviewTime: events"] == 1
+
+
+@pytest.mark.parametrize("blank", ["", "  ", "\u00a0"])
+def test_a_blank_id_is_a_missing_one(tmp_path, blank):
+    reviews = [review(blank, "a", seconds(2018)), review("u", blank, seconds(2018)), review("u", "a", seconds(2018))]
+    folder = amazon(tmp_path, reviews, [("a", "Title"), (blank, "Title of no item")])
+    log = amazon2018.read(folder, k_core=0, min_items=1)
+    assert events_of(log) == [("u", "a", seconds(2018))]
+    assert log.dropped["no reviewerID, asin or unixReviewTime: events"] == 2
+
+
+def test_how_fast_a_file_of_one_block_is_read(tmp_path, monkeypatch, capsys):
+    clock = itertools.count(step=10)
+    monkeypatch.setattr("igd_jax.core.log.time.monotonic", lambda: next(clock))
+    folder = amazon(tmp_path, [review("u", "a", seconds(2018))], [("a", "Title")])
+    size = (folder / "Toys_5.json.gz").stat().st_size
+    amazon2018.read(folder, k_core=0, min_items=1)
+    told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Toys_5.json.gz: ")]
+    assert told == [
+        f"Toys_5.json.gz: {size - 1}/{size} bytes ({(size - 1) / 10:,.1f}/s, 0 s left)",
+        f"Toys_5.json.gz: {size}/{size} bytes ({size / 20:,.1f}/s)",
+    ]
 
 
 def test_cut_download_is_named(tmp_path, shared):

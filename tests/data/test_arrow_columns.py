@@ -61,6 +61,10 @@ def test_times_before_1970_are_rounded_down():
         ["nan"],
         ["1e30"],
         [20181101],
+        ["20180131120000"],
+        ["5", "2018-01-31", "201801311200"],
+        [20180131120000],
+        [201801311200.0, 5.0],
         [1e30],
         [float("inf")],
         [2**62],
@@ -69,8 +73,18 @@ def test_times_before_1970_are_rounded_down():
     ids=str,
 )
 def test_other_times_are_refused(column):
-    with pytest.raises(ValueError, match=r"31\.01|yesterday|eight digits|years 1 to 9999"):
+    with pytest.raises(ValueError, match=r"31\.01|yesterday|eight digits|the digits are|years 1 to 9999"):
         as_seconds(pa.array(column))
+
+
+def test_digits_that_are_no_date_are_milliseconds():
+    assert as_seconds(pa.array([20181331120000, 201801312460])).tolist() == [20181331120, 201801312]
+
+
+@pytest.mark.parametrize("kind", [pa.float32(), pa.float16()], ids=str)
+def test_short_floats_are_no_times(kind):
+    with pytest.raises(ValueError, match=f"{kind.bit_width} bits are too coarse for epoch seconds: write"):
+        as_seconds(pa.array([5.0]).cast(kind))
 
 
 @pytest.mark.parametrize("second", [-62_135_596_801, 253_402_300_800])

@@ -30,6 +30,18 @@ def test_titles_stay_text(tmp_path):
     assert log.item_ids[7] == "007"
 
 
+def test_a_cell_may_be_as_long_as_a_line_and_no_longer(tmp_path, monkeypatch):
+    path, lines = tmp_path / "my.csv", "".join(f"u,i,{line},A\n" for line in range(200))
+    with monkeypatch.context() as limited:
+        limited.setattr("igd_jax.data.source_io._LONGEST_LINE", 1000)
+        with pytest.raises(
+            InputError, match=r"line 2: field larger than field limit \(1000\) on line \d+; write a quote"
+        ):
+            csv.read(write(path, HEADER + 'u,i,1,"A\n' + lines))
+    log = csv.read(write(path, HEADER + f"u,i,1,{2 * LONG}\n"))
+    assert log.titles == [2 * LONG]
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -76,7 +88,7 @@ def test_keeps_an_items_first_words_and_leaves_out_fields_that_no_item_has(tmp_p
     ("text", "message"),
     [
         ("", "my.csv is empty; expected a line with the names of columns, and one per event"),
-        ("PAR1...", "my.csv is a parquet file and no text; --source=huggingface reads it"),
+        ("PAR1...", "my.csv is a parquet file and no text; --source=huggingface reads files named .parquet"),
         ("a,b,c,d\n", "line 1: no column user, item, timestamp, title; name yours with --columns=user=NAME,item=NAME,"),
         ("user,item,timestamp,title\nu,i,1524000000000000,A\n", "if these are microseconds or less, divide them until"),
         (
@@ -95,8 +107,14 @@ def test_keeps_an_items_first_words_and_leaves_out_fields_that_no_item_has(tmp_p
         (HEADER + "u,i,1,A\n ,i,2,A\n", "line 3: user is empty"),
         (HEADER + "u,,1,A\n", "line 2: item is empty"),
         (HEADER + "u,i,,A\n", "line 2: timestamp is empty"),
-        (HEADER + 'u,i,1,"A" B\n', "line 2: "),
-        (HEADER + 'u,i,1,"A\nu,i,2,B\n', "unexpected end of data"),
+        (
+            HEADER + 'u,i,1,"A" B\n',
+            "line 2: ',' expected after '\"'; write a quote within quotes twice, and quote the whole cell",
+        ),
+        (HEADER + 'u,i,0,A\n\nu,i,1,"A\nu,i,2,B\n', "line 4: unexpected end of data on line 5; write a quote within"),
+        (HEADER + 'u,i,1,"A (B)\nu,i,2,C\nu,i,1,"A (B)\n', "line 2: ',' expected after '\"' on line 4; write a quote"),
+        (HEADER + 'u,i,1,"A\nB",C\n', "line 2: 5 cells where the header has 4"),
+        (HEADER + 'u,i,soon,"A\nB"\n', "line 2: cannot read timestamp 'soon'"),
         (HEADER.encode() + b"u,i,1,A\nu,i,1,\xe9\xfe\n", "line 3: not UTF-8 text (byte 0xe9); save it as UTF-8"),
         (HEADER.encode("utf-16-le"), "line 1: a NUL byte"),
         (HEADER.encode("utf-16") + b"\x00\xd8a\x00", "is not utf-16"),

@@ -51,6 +51,7 @@ def test_counts_what_it_drops_and_what_disagrees(tmp_path):
         ("7,x,['A'],NA,[9],2,15\n", None, "line 2: item '9' is not in the info file"),
         ("7,x,['A'],NA,[0],2,noon\n", None, "line 2: 'noon' is not epoch seconds from the year 1 to 9999"),
         ("7,x,['A'],NA,[0],2,-99999999999\n", None, "line 2: '-99999999999' is not epoch seconds"),
+        (D3_ROW + " ,x,['A'],NA,[0],2,15\n", None, "line 3: user_id is empty; fill it or remove the row"),
         (f"7,x,['A'],NA,['{LONG}'],2,15\n", None, "is not in the info file"),
         (f"7,x,['A'],NA,[0],2,{LONG}\n", None, "is not epoch seconds"),
         (f"7,x,['A'],NA,{LONG},2,15\n", None, "line 2: expected a list"),

@@ -83,9 +83,13 @@ def test_data_files_that_are_not_read_are_counted(tmp_path):
     ("name", "content", "message"),
     [
         ("my.parquet", b"PAR1 not parquet", "cannot read .* as a dataset"),
-        ("my.csv", b"user,item,timestamp,title\nu,i,1\nu,i,1,T,more,cells\n", "Expected 4 fields in line 3, saw 6"),
-        ("my.csv", b"user,item,timestamp,title\nu,i,1,\xff\xfe\n", "cannot read .* as a dataset .*utf-8"),
-        ("my.csv", b"", "cannot read .* as a dataset"),
+        (
+            "my.csv",
+            b"user,item,timestamp,title\nu,i,1\nu,i,1,T,more,cells\n",
+            r"my\.csv line 2: 3 cells where the header has 4",
+        ),
+        ("my.csv", b"user,item,timestamp,title\nu,i,1,\xff\xfe\n", r"my\.csv line 2: not UTF-8 text \(byte 0xff\)"),
+        ("my.csv", b"", r"my\.csv is empty; expected a line with the names of columns"),
         ("my.csv", b"user,item,timestamp,title\n", "holds no rows"),
         ("my.jsonl", b'{"user": 1\n', "cannot read .* as a dataset"),
         ("my.txt", b"words", r"is not a data file; expected a name that ends in \.parquet, \.csv"),
@@ -158,11 +162,16 @@ def test_a_dataset_of_the_hub_is_read_as_a_folder_is_and_its_commit_noted(tmp_pa
         assert path == "owner/name"
         assert "trust_remote_code" not in options
         builder = load(str(csv_folder(folder)), **options)
-        files = {name: [f"hf://{file}" for file in files] for name, files in builder.config.data_files.items()}
-        if "features" not in options:
-            streaming = builder.as_streaming_dataset()
-            builder.config.data_files = files
-            builder.as_streaming_dataset = lambda: streaming
+        here, stream = builder.config.data_files, builder.as_streaming_dataset
+        there = {name: [f"hf://{file}" for file in files] for name, files in here.items()}
+
+        def streaming():
+            builder.config.data_files = here
+            splits = stream()
+            builder.config.data_files = there
+            return splits
+
+        builder.config.data_files, builder.as_streaming_dataset = there, streaming
         return builder
 
     monkeypatch.setattr(datasets, "load_dataset_builder", from_hub)

@@ -1,5 +1,6 @@
 """The source huggingface: every form of a dataset gives the same events, and faults of columns are one line."""
 
+import itertools
 from pathlib import Path
 
 import datasets
@@ -89,6 +90,13 @@ def test_the_same_file_reads_as_by_the_csv_source(tmp_path):
     ours, theirs = huggingface.read(path), csv.read(path)
     assert events_of(ours) == events_of(theirs)
     assert ours.titles == theirs.titles
+
+
+def test_how_fast_rows_are_read(tmp_path, monkeypatch, capsys):
+    clock = itertools.count(step=10)
+    monkeypatch.setattr("igd_jax.core.log.time.monotonic", lambda: next(clock))
+    huggingface.read(csv_file(tmp_path))
+    assert "my.csv: 5 rows (0.5/s)" in capsys.readouterr().out
 
 
 def write_rows(path: Path, **changes) -> Path:

@@ -156,6 +156,24 @@ def test_a_user_is_one_text_however_many_rows_there_are(saved):
     assert users[0] is users[2]
 
 
+def test_user_ids_may_have_more_than_two_gibibytes_in_all_rows():
+    names = [letter * 2**20 for letter in "ab"]
+    user = pa.chunked_array([pa.array([name]) for name in names] * 1025)  # Arrow holds each text once here
+    n_rows = len(user)
+    table = pa.table(
+        {
+            "user": user,
+            "history": pa.array([[0]] * n_rows, pa.list_(pa.int32())),
+            "target": pa.array([1] * n_rows, pa.int32()),
+            "timestamp": pa.array(range(n_rows), pa.int64()),
+        }
+    )
+    rows = folders._table_rows(table)
+    assert len(rows) == n_rows
+    assert set(rows.user[::2]) == {names[0]}
+    assert set(rows.user[1::2]) == {names[1]}
+
+
 def test_reading_a_folder_does_not_import_pandas(saved):
     program = (
         "import sys; from pathlib import Path; from igd_jax.data.prepared import load; "

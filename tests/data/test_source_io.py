@@ -42,6 +42,17 @@ def test_other_timestamps_are_refused(text):
         parse_timestamp(text)
 
 
+@pytest.mark.parametrize("text", ["20180131120000", "201801311200", "20991231235959.0", "190001010000"])
+def test_a_date_and_a_time_in_digits_alone_are_not_milliseconds(text):
+    with pytest.raises(ValueError, match="the digits are a date and a time, or epoch milliseconds: write 2018-01-31T"):
+        parse_timestamp(text)
+
+
+@pytest.mark.parametrize("text", ["20181331120000", "201801312460", "210001010000", "189912312359", "20180229000000"])
+def test_digits_that_are_no_date_are_milliseconds(text):
+    assert parse_timestamp(text) == int(text) // 1000
+
+
 @pytest.mark.parametrize("text", ["0001-01-01", "-62135596800000", "9999-12-31T23:59:59.9", "253402300799000"])
 def test_the_first_and_the_last_second_are_times(text):
     assert parse_timestamp(text) in (EARLIEST, LATEST)
@@ -66,7 +77,7 @@ def test_how_far_reading_is_told_in_bytes_of_the_file(tmp_path, monkeypatch, cap
     assert len(list(text_lines(path))) == 3000
     told = capsys.readouterr().out.splitlines()
     assert len(told) == 3
-    assert all(re.match(rf"my\.csv: [\d,]+/{path.stat().st_size:,} bytes", line) for line in told)
+    assert all(re.match(rf"my\.csv: [\d,]+/{path.stat().st_size:,} bytes \(\d", line) for line in told)
 
 
 def test_a_line_without_an_end_is_not_read_whole(tmp_path, monkeypatch):

@@ -66,6 +66,8 @@ def _read_rows(path: Path, *, title_of: dict[str, str], dropped: Counter[str]) -
     code_of = {item: code for code, item in enumerate(title_of)}
     rows = RowLog()
     for line, (user, past_titles, title, past, item, when) in csv_rows(path, _COLUMNS):
+        if not user.strip():
+            raise InputError(f"{path} line {line}: user_id is empty; fill it or remove the row")
         try:
             items = [str(past_item) for past_item in _python_list(past)] + [item]
             titles = [*_python_list(past_titles), title]

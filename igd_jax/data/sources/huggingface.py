@@ -57,14 +57,12 @@ def read(
             named,
             where=str(path),
             rating=min_rating is not None,
-            unusable=[
-                name for name in schema.names if name in TEXT_FIELDS and not holds_words(schema.field(name).type)
-            ],
+            unusable=[field.name for field in schema if field.name in TEXT_FIELDS and not holds_words(field.type)],
         )
         events = _Events(chosen)
         counts = [dataset.splits[split] for split in splits]
         total = None if None in counts else sum(filter(None, counts))
-        with Progress(path.name, total, "rows") as progress:
+        with Progress(path.name, total, "rows", done=0) as progress:
             for split, table in dataset.tables(splits, list(chosen.values())):
                 events.add(table, where=f"{path}, split {split}")
                 progress.update(events.n_rows)
