@@ -205,7 +205,7 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
     flags.DEFINE_string("split", None, "Rows to rank: test, valid or train; default config.eval.split.")
     flags.DEFINE_string("name", None, "Name of the evaluation; default the split.")
-    flags.DEFINE_string("choose", None, "decode.FIELD or method.args.FIELD=VALUE,VALUE: take what ranks valid best.")
+    flags.DEFINE_string("choose", None, "FIELD=VALUE,VALUE of decode or method.args: what ranks valid best.")
     flags.DEFINE_integer(
         "choose_examples", 0, "Rows, or users, of valid that --choose ranks, evenly spread; 0 = all.", lower_bound=0
     )

@@ -40,8 +40,8 @@ HOW_TO_SCORE = ("alpha", "length_penalty", "temperature", "collaborative")
 _FIELD = re.compile(r"--?(?:no)?config\.([^=]+)")
 """An option for a field of the config."""
 _HELP = (
-    "Experiment: the name of a shipped one, such as igd or igd:books, or a file, FILE.py or FILE.py:ARGUMENT; default, "
-    "with --workdir, the config of the run in it. Each field is an option of its own, --config.SECTION.FIELD=VALUE."
+    "Experiment: the name of a shipped one, such as igd or igd:books, or a file, FILE.py or FILE.py:ARGUMENT; default "
+    "with --workdir that of its run. Each field is an option of its own, --config.SECTION.FIELD=VALUE."
 )
 
 flags.disclaim_key_flags()  # options defined here belong to the commands, so that --help of each shows them
