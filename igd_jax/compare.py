@@ -112,7 +112,7 @@ def compare(evaluations: Sequence[Evaluation]) -> dict[str, Any]:
     pairs = [(a, b, m) for a, b in itertools.combinations(range(len(methods)), 2) for m in range(len(names))]
     first = evaluations[0]
     user = np.array([answer.user for answer in first.answers])
-    n_users = len(np.unique(user))
+    n_users = len(set(user.tolist()))
     runs, winner = _runs(methods, names, pairs, user, may_be_sure=n_users >= MIN_USERS)
     return {
         "n": len(first.answers),

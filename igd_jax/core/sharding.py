@@ -86,12 +86,15 @@ def fetch(tree: Any) -> Any:
 def _gathered(x: jax.Array) -> np.ndarray:
     """An array of several processes, some of its first axis at a time, as a gather puts it on every device."""
     at_once = min(max(_MOST_GATHERED * len(x) // x.size, 1), len(x))
-    some = jax.jit(lambda x, begin: jax.lax.dynamic_slice_in_dim(x, begin, at_once))
     out = np.empty(x.shape, x.dtype)
     for begin in range(0, len(x), at_once):
         start = min(begin, len(x) - at_once)  # the last ones may be fetched twice
-        out[start : start + at_once] = multihost_utils.process_allgather(some(x, np.int32(start)), tiled=True)
+        out[start : start + at_once] = multihost_utils.process_allgather(_some(x, np.int32(start), at_once), tiled=True)
     return out
+
+
+_some = jax.jit(jax.lax.dynamic_slice_in_dim, static_argnums=2)
+"""Some of the first axis of an array; compiled once per shape, as layers have several arrays of each."""
 
 
 def keep_rows(

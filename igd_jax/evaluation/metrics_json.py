@@ -60,5 +60,5 @@ def metrics_of(
             if each is not None
         )
     told = {name: list(bounds) for name, bounds in intervals(by_query, queries.user).items()}
-    n_users = len(np.unique(queries.user))
+    n_users = len(set(queries.user.tolist()))
     return {**scored, "n_users": n_users, "intervals": told, "protocol": queries.protocol, "candidates": candidates}

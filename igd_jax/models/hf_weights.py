@@ -212,7 +212,7 @@ def _mismatches(
 
 
 def _equal(tensors: Mapping[str, Tensor], *names: str) -> bool:
-    first, second = (tensors[name].read().astype(np.float32) for name in names)
+    first, second = (tensors[name].read().astype(np.float32, copy=False) for name in names)
     return np.array_equal(first, second)
 
 
