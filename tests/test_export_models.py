@@ -82,6 +82,21 @@ def test_a_run_with_lora_is_merged_or_handed_to_peft(tiny, tmp_path):
     assert read_json(tmp_path / "by_url" / "adapter_config.json")["base_model_name_or_path"] == url  # no copy of it
 
 
+def test_sums_with_adapters_are_opened_in_the_dtype_of_the_folder(tiny, tmp_path):
+    coarse = {"model.dtype": "bfloat16", "model.param_dtype": "bfloat16", "train.learning_rate": 1e-3}
+    train_tiny(tiny, tmp_path / "run", LORA | coarse)
+    export(tmp_path / "run", tmp_path / "merged")
+    model = Recommender.load(tmp_path / "merged").trained.model
+    stored = load_file(tmp_path / "merged" / "model.safetensors")["model.layers.1.mlp.up_proj.weight"]
+    (held,) = (
+        leaf
+        for path, leaf in jax.tree.leaves_with_path(nnx.state(model))
+        if "up" in jax.tree_util.keystr(path) and leaf.shape[1:] == stored.T.shape
+    )
+    assert (stored != stored.astype(jnp.bfloat16)).any()
+    np.testing.assert_array_equal(np.asarray(held[1]), stored.T)
+
+
 def test_a_t5_gives_the_same_lists_and_vllm_is_told_to_have_none(tiny, t5_folder, tmp_path):
     config, workdir = tiny_run.tiny_config(tiny, {"model.path": str(t5_folder)}), Workdir(str(tmp_path / "run"))
     notes = program.export(config, workdir, str(tmp_path / "out"))

@@ -186,6 +186,8 @@ def recommend(model: Any, items: Items, histories: Sequence[Sequence[str]]) -> l
     """
     eos, decode, n_beams = items.settings["eos"], items.settings["decode"], items.settings["decode"]["num_beams"]
     prompts = [items.prompt(history) for history in histories]
+    if not prompts:
+        return []
     width = max(map(len, prompts))
     ids = torch.tensor([[eos] * (width - len(prompt)) + prompt for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])

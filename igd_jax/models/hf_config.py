@@ -30,6 +30,7 @@ _ONLY = {
     "use_sliding_window": False,
     "use_mrope": False,
     "partial_rotary_factor": 1.0,
+    "rope_interleaved": False,
     "is_encoder_decoder": False,
 }
 """Fields with a single supported value, which is also the meaning of null or no value in all three families."""
@@ -37,14 +38,15 @@ _READ_APART = {
     "model_type", "head_dim", "layer_types", "rms_norm_eps", "rope_parameters", "rope_scaling", "rope_theta",
     "tie_word_embeddings",
 }  # fmt: skip
-_HARMLESS = {
-    "_attn_implementation_autoset", "max_length", "max_sequence_length",
+HARMLESS = {
+    "_attn_implementation_autoset", "max_length", "max_sequence_length", "unsloth_fixed", "unsloth_version",
     "_name_or_path", "architectures", "bos_token_id", "chunk_size_feed_forward", "dtype", "eos_token_id", "id2label",
-    "initializer_range", "label2id", "max_window_layers", "output_attentions", "output_hidden_states", "pad_token_id",
-    "pretraining_tp", "problem_type", "return_dict", "sliding_window", "torch_dtype", "transformers_version",
-    "use_cache",
+    "initializer_range", "is_llama_config", "label2id", "max_window_layers", "output_attentions",
+    "output_hidden_states", "pad_token_id", "pretraining_tp", "problem_type", "return_dict", "sliding_window",
+    "tokenizer_class", "torch_dtype", "transformers_version", "use_cache",
 }  # fmt: skip
 """Fields that do not affect the computation: ids, labels, storage, or details of a switch that `_ONLY` keeps off."""
+REMEDY = "correct it (a field that does not affect the computation may be deleted) or choose another model"
 
 
 def from_hf(config: dict[str, Any]) -> ModelConfig:
@@ -61,7 +63,10 @@ def from_hf(config: dict[str, Any]) -> ModelConfig:
         raise InputError(f"the model is of type {family!r}; expected one of {', '.join(FAMILIES)}; choose such a model")
     if family == "llama":
         config = _with_what_old_ones_lack(config)
-    problems = _unsupported(config)
+    problems = unsupported(config, only=_ONLY, known=_SIZES.keys() | _READ_APART | HARMLESS)
+    layer_types = config.get("layer_types") or []
+    if not isinstance(layer_types, list) or any(kind != "full_attention" for kind in layer_types):
+        problems.append(f"layer_types is {layer_types!r}, only full_attention is supported")
     fields: dict[str, Any] = {"tie_embeddings": config.get("tie_word_embeddings") is True, **FAMILIES[family]}
     for theirs, ours in _SIZES.items():
         fields[ours] = positive_number(config, theirs, int, problems)
@@ -72,9 +77,7 @@ def from_hf(config: dict[str, Any]) -> ModelConfig:
         fields["head_dim"] = fields["hidden_size"] // fields["num_heads"]
     fields["rope_theta"], fields["rope_scaling"] = _rope(config, problems)
     if problems:
-        raise InputError(
-            f"the {family} config cannot be used: {'; '.join(problems)}; correct it or choose another model"
-        )
+        raise InputError(f"the {family} config cannot be used: {'; '.join(problems)}; {REMEDY}")
     return ModelConfig(**fields)
 
 
@@ -86,22 +89,25 @@ def _with_what_old_ones_lack(config: dict[str, Any]) -> dict[str, Any]:
     return meant | {name: value for name, value in config.items() if value is not None}
 
 
-def _unsupported(config: dict[str, Any]) -> list[str]:
+def unsupported(config: dict[str, Any], *, only: dict[str, Any], known: set[str]) -> list[str]:
+    """Problems of the fields that are not sizes.
+
+    Args:
+      config: the config.
+      only: fields with a single supported value, which is also the meaning of null or no value.
+      known: names of the other fields that are read or do not affect the computation.
+    """
     problems = [
         f"{name} is {config[name]!r}, only {value!r} is supported"
-        for name, value in _ONLY.items()
+        for name, value in only.items()
         if config.get(name) is not None and config[name] != value
     ]
-    layer_types = config.get("layer_types") or []
-    if not isinstance(layer_types, list) or any(kind != "full_attention" for kind in layer_types):
-        problems.append(f"layer_types is {layer_types!r}, only full_attention is supported")
     if not isinstance(config.get("tie_word_embeddings"), bool | None):
         problems.append(f"tie_word_embeddings is {config['tie_word_embeddings']!r}, expected true or false")
-    known = _SIZES.keys() | _ONLY.keys() | _READ_APART | _HARMLESS
-    problems += [
+    known = only.keys() | known
+    return problems + [
         f"{name} is not understood" for name, value in config.items() if name not in known and value is not None
     ]
-    return problems
 
 
 def positive_number(
@@ -118,15 +124,17 @@ def positive_number(
 
 def _rope(config: dict[str, Any], problems: list[str]) -> tuple[float, Llama3Scaling | None]:
     """Merge the two spellings: ``rope_theta`` beside ``rope_scaling``, or all in ``rope_parameters``."""
-    rope: dict[str, Any] = {}
-    for source in ({"rope_theta": config.get("rope_theta")}, config.get("rope_scaling"), config.get("rope_parameters")):
+    rope, where = dict[str, Any](), dict[str, str]()
+    spellings = ("rope_scaling", config.get("rope_scaling")), ("rope_parameters", config.get("rope_parameters"))
+    for field, source in (("the config", {"rope_theta": config.get("rope_theta")}), *spellings):
         if not isinstance(source, dict | None):
-            problems.append(f"the rope settings are {source!r}, expected an object")
+            problems.append(f"{field} is {source!r}, expected an object")
             continue
         for key, value in (source or {}).items():
             name = "rope_type" if key == "type" else key
             if value is not None and rope.setdefault(name, value) != value:
-                problems.append(f"{name} is given both as {rope[name]!r} and as {value!r}")
+                problems.append(f"{name} is {rope[name]!r} in {where[name]} and {value!r} in {field}")
+            where.setdefault(name, field)
     theta = float(positive_number(rope, "rope_theta", float, problems))
     kind = rope.get("rope_type", "default")
     scaling = None

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, ClassVar
 
 from igd_jax.core.errors import InputError
-from igd_jax.models.hf_config import positive_number
+from igd_jax.models.hf_config import HARMLESS, REMEDY, positive_number, unsupported
 
 FEED_FORWARD = {"relu": False, "gated-gelu": True}
 """Values of ``feed_forward_proj``, and whether they are gated."""
@@ -69,6 +69,14 @@ _FIELDS = {
 }  # fmt: skip
 _DEFAULTS = {"relative_attention_max_distance": 128, "layer_norm_epsilon": 1e-6}
 """Defaults of fields that older configs lack."""
+_READ_APART = {
+    "decoder_start_token_id", "dropout_rate", "feed_forward_proj", "model_type", "num_decoder_layers",
+    "scale_decoder_outputs", "tie_word_embeddings",
+}  # fmt: skip
+_HARMLESS = HARMLESS | {
+    "classifier_dropout", "gradient_checkpointing", "initializer_factor", "n_positions", "output_past",
+    "task_specific_params",
+}  # fmt: skip
 
 
 def from_hf(config: dict[str, Any]) -> T5Config:
@@ -82,7 +90,13 @@ def from_hf(config: dict[str, Any]) -> T5Config:
     """
     if config.get("model_type") != "t5":
         raise InputError(f"the model is of type {config.get('model_type')!r}; expected t5; choose such a model")
-    given, problems = {**_DEFAULTS, **config}, list[str]()
+    kind = config.get("feed_forward_proj", "relu")
+    only = {"is_encoder_decoder": True, "is_decoder": False}
+    if kind in [*FEED_FORWARD]:
+        gated = FEED_FORWARD[kind]
+        only |= {"is_gated_act": gated, "dense_act_fn": "gelu_new" if gated else "relu"}
+    problems = unsupported(config, only=only, known=_FIELDS.keys() | _READ_APART | _HARMLESS)
+    given = {**_DEFAULTS, **config}
     sizes: dict[str, Any] = {
         ours: positive_number(given, theirs, float if ours == "eps" else int, problems)
         for theirs, ours in _FIELDS.items()
@@ -98,18 +112,19 @@ def from_hf(config: dict[str, Any]) -> T5Config:
         problems.append(f"dropout_rate is {dropout!r}, expected a probability from 0 to below 1")
     if not 4 <= sizes["num_buckets"] < 2 * sizes["max_distance"]:
         problems.append("relative_attention_num_buckets is not from 4 to twice relative_attention_max_distance")
-    kind = config.get("feed_forward_proj", "relu")
     if kind not in [*FEED_FORWARD]:
         problems.append(f"feed_forward_proj is {kind!r}, expected one of {', '.join(FEED_FORWARD)}")
-    if problems:
-        raise InputError(f"the t5 config cannot be used: {'; '.join(problems)}; correct it or choose another model")
     tied = config.get("tie_word_embeddings") is not False
     scaled = config.get("scale_decoder_outputs")
+    if not isinstance(scaled, bool | None):
+        problems.append(f"scale_decoder_outputs is {scaled!r}, expected true or false")
+    if problems:
+        raise InputError(f"the t5 config cannot be used: {'; '.join(problems)}; {REMEDY}")
     return T5Config(
         **sizes,
         gated=FEED_FORWARD[kind],
         tie_embeddings=tied,
-        scale_logits=tied if scaled is None else scaled is True,
+        scale_logits=tied if scaled is None else scaled,
         start_id=start,
         dropout=float(dropout),
     )

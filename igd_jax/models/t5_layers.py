@@ -217,9 +217,10 @@ def bucket_of(distance: Int[Array, "*shape"], config: T5Config, *, both_sides: b
     encoder, half of all buckets are for keys after the query; a decoder never sees these.
     """
     n = config.num_buckets // 2 if both_sides else config.num_buckets
-    exact, far = n // 2, np.maximum(np.arange(config.max_distance + 1), 1).astype(np.float32)
-    grown = exact + np.log(far / exact) / np.log(config.max_distance / exact) * (n - exact)
-    table = np.where(far < exact, np.arange(len(far)), np.minimum(grown.astype(np.int32), n - 1)).astype(np.int32)
+    exact, far = n // 2, np.arange(config.max_distance + 1)
+    share = np.log(np.maximum(far, 1).astype(np.float32) / exact) / np.log(config.max_distance / exact)
+    grown = exact + share * (n - exact)
+    table = np.where(far < exact, far, np.minimum(grown.astype(np.int32), n - 1)).astype(np.int32)
     back = jnp.abs(distance) if both_sides else jnp.maximum(-distance, 0)
     bucket = jnp.asarray(table)[jnp.minimum(back, config.max_distance)]
     return jnp.where(distance > 0, bucket + n, bucket) if both_sides else bucket

@@ -18,6 +18,7 @@ from igd_jax.items.index import ItemIndex
 from igd_jax.methods import load_method
 from igd_jax.session.session import ItemFacts, Session, put_together
 from igd_jax.settings.config_flags import FREE_TO_DECODE, config_at, differing
+from igd_jax.settings.sections import DTYPES
 from igd_jax.settings.settings import TO_DECODE, settings_from
 from igd_jax.training.mesh import make_mesh
 
@@ -37,6 +38,10 @@ def is_exported(folder: str | Path) -> bool:
 def exported_config(folder: Path) -> ConfigDict:
     """Config of the run behind an exported folder, with the model and the candidates of the folder."""
     config = config_at(folder / RUN)
+    is_merged = (config.model.lora_rank or config.model.quantize) and (folder / "config.json").is_file()
+    if is_merged and read_json(folder / "config.json").get("dtype") == DTYPES[0]:
+        # Sums of weights and adapters are finer than the run's weights: rounded like these, they would lose the adapters.
+        config.model.update(dtype=DTYPES[0], param_dtype=DTYPES[0])
     config.model.update(path=str(folder), lora_rank=0, quantize="")
     config.tokenizer.path = str(folder)
     config.data.candidates = config.decode.candidates = config.decode.candidates or config.data.candidates

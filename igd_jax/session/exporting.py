@@ -223,9 +223,9 @@ def _losses(session: Session, *, dtype: str, is_adapter: bool) -> Iterator[str]:
         yield f"the adapters were trained on weights of {given.quantize}; PEFT adds them to those of the folder"
     elif given.quantize:
         yield f"weights were held in {given.quantize}, and are written as what they stood for, in {dtype}"
-    is_made = bool(given.lora_rank or given.quantize) and not is_adapter
+    is_made = bool(given.lora_rank or given.quantize)
     if dtype == "bfloat16" and (dtype != given.param_dtype or is_made):
-        what = "merged or quantised weights" if is_made else "weights"
+        what = "adapters" if is_adapter else "merged or quantised weights" if is_made else "weights"
         yield f"{what} are rounded from float32 to bfloat16, so scores and lists may differ from those of the run"
     if session.identifiers.texts is None:
         yield f"items are written in ids of their own, not in words: {FOR_TRANSFORMERS} cannot make prompts of them"

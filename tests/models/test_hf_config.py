@@ -120,7 +120,7 @@ def test_the_first_llamas_name_neither_groups_of_heads_nor_a_base():
 
 
 def test_two_different_rotary_bases_are_an_error():
-    with pytest.raises(InputError, match=r"rope_theta is given both as 1000000\.0 and as 10000\.0"):
+    with pytest.raises(InputError, match=r"rope_theta is 1000000\.0 in the config and 10000\.0 in rope_parameters"):
         from_hf(QWEN2 | {"rope_parameters": {"rope_theta": 10000.0, "rope_type": "default"}})
 
 
@@ -157,6 +157,7 @@ def test_two_different_rotary_bases_are_an_error():
         (QWEN3, {"tie_word_embeddings": "false"}, "expected true or false"),
         (QWEN3, {"tie_word_embeddings": 1}, "expected true or false"),
         (QWEN3, {"quantization_config": {"bits": 4}}, "quantization_config is not understood"),
+        (LLAMA, {"rope_interleaved": True}, "rope_interleaved is True, only False is supported"),
         (QWEN3, {"num_key_value_heads": 3}, "16 query heads, 3 key-value heads"),
     ],
     ids=str,
@@ -165,6 +166,11 @@ def test_what_would_change_the_maths_is_refused(base: dict, change: dict, messag
     from_hf(base)
     with pytest.raises(InputError, match=message):
         from_hf(base | change)
+
+
+def test_marks_of_programs_that_saved_a_model_do_not_change_it():
+    marks = {"is_llama_config": True, "rope_interleaved": False, "unsloth_fixed": True, "tokenizer_class": "GPT2"}
+    assert from_hf(LLAMA | marks) == from_hf(LLAMA)
 
 
 def test_all_problems_come_in_one_message():
