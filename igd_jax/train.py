@@ -159,8 +159,10 @@ def _train(
 
     plot_losses(workdir.metrics, workdir.picture)
     if first_step == step:
-        say(f"nothing left to train: step {step} was the last")
-    say(f"best valid loss {progress['best_loss']:.4f} at step {progress['best_step']}")
+        is_early = step < plan.num_steps
+        why = f"; {progress['worse']} evaluation(s) were no better, raise config.train.patience to go on" * is_early
+        say(f"nothing left to train: step {step} was the last{why}")
+    say(f"best valid {session.method.criterion} {progress['best_loss']:.4f} at step {progress['best_step']}")
     if isinstance(session.method, CollaborativeMethod):
         export_vectors(session, session.method, trained_model(session, workdir, context).model, workdir)
     told = shlex.quote(str(workdir.path))

@@ -77,7 +77,21 @@ def test_training_stops_early_and_stays_stopped(tiny, tmp_path, capsys):
     assert "stopping early: 1 evaluation(s) without a better loss" in told
     assert lines_of(tmp_path)[-1]["step"] == 4
     assert train_tiny(tiny, tmp_path, changes) == progress
-    assert "nothing left to train: step 4 was the last" in capsys.readouterr().out
+    why = "1 evaluation(s) were no better, raise config.train.patience to go on"
+    assert f"nothing left to train: step 4 was the last; {why}\n" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_run_that_loses_patience_at_its_last_step_is_finished_and_says_so_if_made_longer(tiny, tmp_path, capsys):
+    changes = {"train.patience": 1, "train.eval_every_steps": 2, "train.learning_rate": 0.0, "train.num_steps": 4}
+    train_tiny(tiny, tmp_path, changes)
+    assert "stopping early" not in capsys.readouterr().out
+    train_tiny(tiny, tmp_path, changes)
+    assert "nothing left to train: step 4 was the last\n" in capsys.readouterr().out
+    train_tiny(tiny, tmp_path, changes | {"train.num_steps": 8})
+    assert "no better, raise config.train.patience to go on\n" in capsys.readouterr().out
+    train_tiny(tiny, tmp_path, changes | {"train.num_steps": 8, "train.patience": 3})
+    assert lines_of(tmp_path)[-1]["step"] == 8
 
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value) encountered:RuntimeWarning")

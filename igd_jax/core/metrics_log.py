@@ -128,7 +128,9 @@ def plot_losses(metrics: Path, picture: Path) -> None:
         for name in values:
             if "loss" in name and isinstance(values[name], float):
                 curves.setdefault(name, []).append((values["step"], values[name]))
-    axes = (figure := Figure(layout="constrained")).add_subplot(xlabel="step", ylabel="nats per token")
+    is_of_tokens = any(name.endswith("_forced") for name in curves)
+    unit = "nats per token" if is_of_tokens else "loss"  # of items, errors and 1 - NDCG are among them
+    axes = (figure := Figure(layout="constrained")).add_subplot(xlabel="step", ylabel=unit)
     for name, points in curves.items():
         axes.plot(*zip(*points, strict=True), label=name, marker="o" if name.startswith("valid") else None)
     axes.legend()

@@ -105,6 +105,8 @@ class ItemBatch:
       history_mask: True on real items.
       target: item that followed.
       is_real: False on padding rows.
+      rows_per_read: number of rows per item of their histories, among all rows whose loss is divided once; equal for
+        all real rows. None = those of this batch.
       seed: as in `TextBatch`.
       allowed: as in `TextBatch`.
     """
@@ -113,6 +115,7 @@ class ItemBatch:
     history_mask: Bool[Array, "B J"]
     target: Int[Array, " B"]
     is_real: Bool[Array, " B"]
+    rows_per_read: Float[Array, " B"] | None = None
     seed: Int[Array, " B"] | None = None
     allowed: Bool[Array, "B N"] | None = None
 

@@ -174,13 +174,17 @@ def make_item_batch(
     size: int,
     own: Int[np.ndarray, " own"] | None = None,
     seed: Int[np.ndarray, " b"] | None = None,
+    together: Int[np.ndarray, " n"] | None = None,
 ) -> ItemBatch:
     """Some rows as items, filled up to `size` rows that count for nothing; all arrays are NumPy's.
 
     Args:
       own, seed: as in `make_text_batch`.
+      together: all rows whose loss is divided once, of which these are some; None = these alone.
     """
     assert examples.history is not None
+    together = rows if together is None else together
+    rows_per_read = np.float32(len(together) / max(int(examples.history.lengths[together].sum()), 1))
     width = _history_width(examples.history, rows)
     rows, seed, size = _own_rows(rows, seed, size, own)
     history = examples.history.take(rows)
@@ -190,6 +194,7 @@ def make_item_batch(
         "history_mask": _right_aligned(history.lengths, width),
         "target": target,
         "is_real": np.ones(len(rows), bool),
+        "rows_per_read": np.full(len(rows), rows_per_read),
         "seed": seed,
     }
     filled: dict[str, Any] = {n: None if array is None else pad_rows(array, size) for n, array in arrays.items()}

@@ -42,11 +42,13 @@ class Origin:
 def how_rows_lie(config: Mapping[str, Any]) -> list[str]:
     """Fields of `train` that change no loss of a run with this config.
 
-    Micro-batches do not where the loss is divided once for all of a step, but for items that are drawn for each.
+    Micro-batches do not where the loss is divided once for all of a step, but for items that are drawn for each, and
+    for positions that count the padding of each.
     """
     is_global = config.get("loss", {}).get("normalizer") == "global"
     args = config.get("method", {}).get("args", {})
-    return ["packing", "pack_length"] + ["micro_batch_size"] * (is_global and not args.get("sampled_items"))
+    is_whole = is_global and not args.get("sampled_items") and args.get("positions") != "published"
+    return ["packing", "pack_length"] + ["micro_batch_size"] * is_whole
 
 
 def read_origin(config: Any, *, of_run: Collection[str] = ()) -> Origin:

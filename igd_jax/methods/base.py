@@ -163,6 +163,7 @@ class Method(abc.ABC):
         wide.
       backbones: supported kinds of backbone, ``decoder`` and ``t5``; empty if the method has a model of its own.
       score: what the score of a result is, for people.
+      criterion: what the loss of rows without seeds is, those of validation, for people.
       needs_collaborative: whether the batches of `engine` must have scores of a collaborative source.
     """
 
@@ -172,6 +173,7 @@ class Method(abc.ABC):
     beam_search: ClassVar[bool]
     backbones: tuple[str, ...]
     score: ClassVar[str]
+    criterion: ClassVar[str] = "loss"
     needs_collaborative: bool
 
     @abc.abstractmethod

@@ -21,6 +21,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
@@ -113,9 +114,12 @@ class MSL(Method):
                 f"with eta {self._eta:g} it needs more than {1 / self._eta:g}: give a fixed config.method.args.tau"
             )
         parent = context.index.walk().parent
+        in_mean = np.isin(parent, context.index.trie.branch) if self._denominator == "deciding" else parent >= 0
+        # The loss counts on the device; what a token weighs is shown, and targets without weight are refused.
+        annotations = {"parent": parent, "weight": in_mean.astype(np.float32)}
         if self._adaptive:
-            return Objective(self._loss, {"parent": parent}, trie, {"tau": self._tau, "step": 0.0}, self._follow)
-        return Objective(self._loss, {"parent": parent}, trie)
+            return Objective(self._loss, annotations, trie, {"tau": self._tau, "step": 0.0}, self._follow)
+        return Objective(self._loss, annotations, trie)
 
     def engine(self, context: Context, model: Backbone, options: DecodeOptions) -> Engine:
         """Trie-constrained beam search."""

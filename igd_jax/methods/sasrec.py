@@ -76,6 +76,7 @@ class Sequential(CollaborativeMethod):
     decoding_args = ()
     beam_search = False
     score = "inner product of the vectors of user and item; the larger the better"
+    criterion = f"1 - NDCG@{NDCG_AT}"
     backbones = ()
     needs_collaborative = False
 

@@ -229,9 +229,8 @@ class SETRec(ItemsMethod):
     def _loss(self, model: SetModel, batch: ItemBatch, tables: Any, state: LossState) -> LossSum:
         """Sum over the real rows of the cross-entropy, averaged over tokens, plus alpha times the error.
 
-        The cross-entropy is that of the paper. The error of the paper is a mean over all items of all histories; here
-        the mean of a micro-batch is multiplied by its number of rows, so that a step averages its micro-batches'
-        means, weighted by their rows.
+        The cross-entropy is that of the paper. Its error is a mean over all items of the histories whose loss is
+        divided once; a sum of it takes part here as if it were a mean over rows.
         """
         history, mask, target = batch.history, batch.history_mask, batch.target
         n_rows = batch.is_real.astype(jnp.float32).sum()
@@ -252,7 +251,8 @@ class SETRec(ItemsMethod):
         nll = jnp.where(batch.is_real, nll, 0.0).sum()
         error = jnp.where(mask, model.tokens.rebuild_error(history, read), 0.0).sum()
         n_read = mask.astype(jnp.float32).sum()
-        loss = nll + self._alpha * n_rows * error / jnp.maximum(n_read, 1.0)
+        rows_per_read = n_rows / jnp.maximum(n_read, 1.0) if batch.rows_per_read is None else batch.rows_per_read.max()
+        loss = nll + self._alpha * rows_per_read * error
         return LossSum(loss, n_rows, {"loss_items": (nll, n_rows), "loss_rebuilt": (error, n_read)})
 
     def _sample(self, batch: ItemBatch, n_items: int) -> tuple[Int[Array, " I"], Bool[Array, "B I"]]:

@@ -43,9 +43,17 @@ HARMLESS = {
     "_name_or_path", "architectures", "bos_token_id", "chunk_size_feed_forward", "dtype", "eos_token_id", "id2label",
     "initializer_range", "is_llama_config", "label2id", "max_window_layers", "output_attentions",
     "output_hidden_states", "pad_token_id", "pretraining_tp", "problem_type", "return_dict", "sliding_window",
-    "tokenizer_class", "torch_dtype", "transformers_version", "use_cache",
+    "tf_legacy_loss", "tokenizer_class", "torch_dtype", "torchscript", "transformers_version", "use_bfloat16",
+    "use_cache",
+    # How to generate, in configs that transformers 4 has written in full.
+    "bad_words_ids", "diversity_penalty", "do_sample", "early_stopping", "encoder_no_repeat_ngram_size",
+    "length_penalty", "min_length", "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences",
+    "output_scores", "remove_invalid_values", "repetition_penalty", "return_dict_in_generate", "temperature", "top_k",
+    "top_p", "typical_p",
 }  # fmt: skip
 """Fields that do not affect the computation: ids, labels, storage, or details of a switch that `_ONLY` keeps off."""
+_ONLY_OF_ALL = {"add_cross_attention": False, "is_decoder": False, "pruned_heads": {}, "tie_encoder_decoder": False}
+"""As `_ONLY`, of all kinds of models."""
 REMEDY = "correct it (a field that does not affect the computation may be deleted) or choose another model"
 
 
@@ -97,6 +105,7 @@ def unsupported(config: dict[str, Any], *, only: dict[str, Any], known: set[str]
       only: fields with a single supported value, which is also the meaning of null or no value.
       known: names of the other fields that are read or do not affect the computation.
     """
+    only = _ONLY_OF_ALL | only
     problems = [
         f"{name} is {config[name]!r}, only {value!r} is supported"
         for name, value in only.items()

@@ -91,7 +91,7 @@ def from_hf(config: dict[str, Any]) -> T5Config:
     if config.get("model_type") != "t5":
         raise InputError(f"the model is of type {config.get('model_type')!r}; expected t5; choose such a model")
     kind = config.get("feed_forward_proj", "relu")
-    only = {"is_encoder_decoder": True, "is_decoder": False}
+    only: dict[str, Any] = {"is_encoder_decoder": True}
     if kind in [*FEED_FORWARD]:
         gated = FEED_FORWARD[kind]
         only |= {"is_gated_act": gated, "dense_act_fn": "gelu_new" if gated else "relu"}

@@ -20,6 +20,7 @@ def make_batch(
     own: Int[np.ndarray, " own"] | None = None,
     seed: Int[np.ndarray, " b"] | None = None,
     annotations: Mapping[str, Shaped[np.ndarray, " total"]] | None = None,
+    together: Int[np.ndarray, " n"] | None = None,
 ) -> TextBatch | ItemBatch:
     """Some rows as text or as items, filled up to `size` rows that count for nothing; all arrays are NumPy's.
 
@@ -29,8 +30,9 @@ def make_batch(
       rows: numbers of some examples.
       size, own, seed: as in `make_text_batch`.
       annotations: as in `make_text_batch`; None = none. Items have none.
+      together: as in `make_item_batch`; text does not need it.
     """
     if session.method.inputs == "items":
-        return make_item_batch(examples, rows, size=size, own=own, seed=seed)
+        return make_item_batch(examples, rows, size=size, own=own, seed=seed, together=together)
     tokens = session.index.item_tokens
     return make_text_batch(examples, rows, tokens, annotations or {}, size=size, own=own, seed=seed)

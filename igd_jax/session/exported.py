@@ -40,7 +40,7 @@ def exported_config(folder: Path) -> ConfigDict:
     config = config_at(folder / RUN)
     is_merged = (config.model.lora_rank or config.model.quantize) and (folder / "config.json").is_file()
     if is_merged and read_json(folder / "config.json").get("dtype") == DTYPES[0]:
-        # Sums of weights and adapters are finer than the run's weights: rounded like these, they would lose the adapters.
+        # Sums of weights and adapters are finer than the run's weights: rounded to these, adapters would be lost.
         config.model.update(dtype=DTYPES[0], param_dtype=DTYPES[0])
     config.model.update(path=str(folder), lora_rank=0, quantize="")
     config.tokenizer.path = str(folder)

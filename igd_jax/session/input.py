@@ -49,13 +49,15 @@ def micro_batches(
         yield from _packed(session, annotations, examples, rows, packs, step=step)
         return
     settings = session.settings
-    size = settings.train.micro_batch_size
+    size, together = settings.train.micro_batch_size, None
     if settings.loss.normalizer == "global":
-        rows = by_length(examples, rows)
+        rows = together = by_length(examples, rows)
     own = local_rows(size, session.mesh)
     for group in in_groups(rows, size):
         seed = None if step is None else seed_of_rows(group, seed=settings.train.seed, step=step)
-        yield make_batch(session, examples, group, size=size, own=own, seed=seed, annotations=annotations)
+        yield make_batch(
+            session, examples, group, size=size, own=own, seed=seed, annotations=annotations, together=together
+        )
 
 
 def _packed(

@@ -115,10 +115,11 @@ def _evaluated(
     check_finite(valid, step)
     out.metrics.write(step, **valid)
     progress = update_best(progress, valid["valid_loss"], step)
-    say(f"step {step}: valid loss {valid['valid_loss']:.4f} (best {progress['best_loss']:.4f})")
+    told = f"{valid['valid_loss']:.4f} (best {progress['best_loss']:.4f})"
+    say(f"step {step}: valid {session.method.criterion} {told}")
     if progress["worse"] == 0:
         out.checkpoints.save_best(step, state.params, progress)
-    if plan.out_of_patience(progress["worse"]):
+    if step < plan.num_steps and plan.out_of_patience(progress["worse"]):
         say(f"stopping early: {progress['worse']} evaluation(s) without a better loss")
     return progress
 

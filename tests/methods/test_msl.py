@@ -57,6 +57,9 @@ def test_the_loss_is_that_written_out_over_the_legal_tokens(context, model, tau,
     assert n_deciding == 8 + 3
     np.testing.assert_allclose(total.loss, expected, rtol=1e-5)
     assert float(total.weight) == (len(parts) if denominator == "all" else n_deciding)
+    shown, tokens = MSL(denominator=denominator).objective(context).annotations["weight"], context.index.item_tokens
+    of_targets = [shown[tokens.start[item] : tokens.start[item + 1]].sum() for item in range(9)]
+    assert sum(of_targets) == float(total.weight)
 
 
 def test_a_target_that_is_no_candidate_weighs_nothing_and_is_counted(context, model):

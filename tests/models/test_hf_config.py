@@ -170,6 +170,7 @@ def test_what_would_change_the_maths_is_refused(base: dict, change: dict, messag
 
 def test_marks_of_programs_that_saved_a_model_do_not_change_it():
     marks = {"is_llama_config": True, "rope_interleaved": False, "unsloth_fixed": True, "tokenizer_class": "GPT2"}
+    marks |= {"top_k": 50, "do_sample": False, "is_decoder": False, "pruned_heads": {}}  # written in full
     assert from_hf(LLAMA | marks) == from_hf(LLAMA)
 
 

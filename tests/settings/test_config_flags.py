@@ -42,13 +42,22 @@ def test_what_changes_no_loss_and_where_the_data_lie_may_differ_from_the_run(tmp
     check_workdir(changed(config, changes), Workdir(str(tmp_path)))
 
 
-@pytest.mark.parametrize("normalizer", ["global", "micro_batch"])
-def test_micro_batches_may_differ_from_the_run_where_they_change_no_loss(tmp_path, normalizer):
+@pytest.mark.parametrize(
+    ("normalizer", "args", "may_differ"),
+    [
+        ("global", {}, True),
+        ("micro_batch", {}, False),
+        ("global", {"sampled_items": 5}, False),
+        ("global", {"positions": "published"}, False),
+    ],
+)
+def test_micro_batches_may_differ_from_the_run_where_they_change_no_loss(tmp_path, normalizer, args, may_differ):
     (config := igd.get_config()).loss.normalizer = normalizer
+    config.method.args = args
     write_json(tmp_path / "config.json", config_json(config))
     other, workdir = changed(config, {"train.micro_batch_size": 32}), Workdir(str(tmp_path))
     check_workdir(other, workdir, free=FREE_TO_DECODE)
-    if normalizer == "global":
+    if may_differ:
         check_workdir(other, workdir)
         return
     with pytest.raises(InputError, match=r"another config, train.micro_batch_size: 16 there, 32 here"):

@@ -103,7 +103,7 @@ def test_a_process_alone_holds_all_rows():
 def test_of_an_item_batch_each_device_has_its_rows():
     made = make_item_batch(item_examples(Ragged.from_lists([[3], [4, 5]]), np.array([1, 2])), np.arange(2), size=4)
     batch = put_batch(made, make_mesh(data=4))
-    of_rows = {"history": (1, 5), "history_mask": (1, 5), "target": (1,), "is_real": (1,)}
+    of_rows = {"history": (1, 5), "history_mask": (1, 5), "target": (1,), "is_real": (1,), "rows_per_read": (1,)}
     assert lie(batch) == {name: [shape] * 4 for name, shape in of_rows.items()}
     jax.tree.map(np.testing.assert_array_equal, batch, made)
 
