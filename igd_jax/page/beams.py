@@ -101,7 +101,7 @@ def _beams(evaluated: Evaluated, queries: Int[np.ndarray, " q"], *, alpha: float
     beams = [Beam() for _ in queries]
     with jax.set_mesh(mesh):
         state = start(engine, put_batch(batch, mesh), prompt_room(examples))
-        while _record(beams, state.hypotheses):
+        while _record(beams, state.hypotheses, top_k=engine.top_k):
             if not engine.has_room(state):
                 state = grow(engine, state)
             state = _step(engine, state)
@@ -113,8 +113,11 @@ def _step(engine: Any, state: Any) -> Any:
     return engine.generate(state)
 
 
-def _record(beams: Sequence[Beam], hypotheses: Hypotheses) -> bool:
-    """Add to each beam what its search holds after a step; returns whether any search continues."""
+def _record(beams: Sequence[Beam], hypotheses: Hypotheses, *, top_k: int) -> bool:
+    """Add to each beam what its search holds after a step; returns whether any search continues.
+
+    Of the finished titles, of which there are as many as beams, a list holds the first `top_k` only.
+    """
     held = (hypotheses.node, hypotheses.score, hypotheses.done_node, hypotheses.done_score, hypotheses.is_open)
     nodes, scores, done_nodes, done_scores, is_open = jax.device_get(held)
     for row, beam in enumerate(beams):
@@ -122,7 +125,7 @@ def _record(beams: Sequence[Beam], hypotheses: Hypotheses) -> bool:
             continue
         beam.is_open = bool(is_open[row])
         before = sorted(beam.last)
-        ends = zip(done_nodes[row].tolist(), done_scores[row].tolist(), strict=True)
+        ends = zip(done_nodes[row, :top_k].tolist(), done_scores[row, :top_k].tolist(), strict=True)
         beam.ends = {node: score for node, score in ends if node >= 0}
         running = zip(nodes[row].tolist(), scores[row].tolist(), strict=True)
         beam.last = {node: score for node, score in running if node >= 0}
@@ -136,9 +139,10 @@ def _record(beams: Sequence[Beam], hypotheses: Hypotheses) -> bool:
 def _tree(beam: Beam, plain: Beam, *, token: Int[np.ndarray, " M"], tokenizer: Tokenizer) -> Node:
     """The nodes of two searches of one user as one tree, whose chains are one node each."""
     children: dict[int, list[int]] = {}
-    for node, parent in sorted((plain.parent | beam.parent).items()):
-        children.setdefault(parent, []).append(node)
     kept = {node: _scores(node, beam, plain) for node in (0, *plain.parent, *beam.parent)}
+    for node, parent in sorted((plain.parent | beam.parent).items()):
+        if kept[node] != [None, None]:  # a title that better ones pushed out of the list is in neither
+            children.setdefault(parent, []).append(node)
     ranks = [{node: rank for rank, node in enumerate(each.ends, start=1)} for each in (beam, plain)]
 
     def of(node: int) -> Node:
@@ -159,7 +163,9 @@ def _tree(beam: Beam, plain: Beam, *, token: Int[np.ndarray, " M"], tokenizer: T
 
 def _best(node: Node) -> float:
     """Score of a node, with alpha if it is kept then."""
-    return next(score for score in (node.score, node.plain) if score is not None)
+    score = node.plain if node.score is None else node.score
+    assert score is not None, "a node that neither search keeps is in the tree"
+    return score
 
 
 def _scores(node: int, *beams: Beam) -> list[float | None]:
