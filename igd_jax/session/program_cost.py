@@ -19,13 +19,15 @@ _COMPUTATION = re.compile(r"^(ENTRY )?%(\S+) \(.*\{$")
 _CALLED = re.compile(r"(body|calls|to_apply|branch_computations|called_computations)=\{?(%[^\s,}]+(?:, %[^\s,}]+)*)")
 _CONDITION = re.compile(r"condition=%([^\s,}]+)")
 _COLLECTIVE = re.compile(
-    r" = (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(.*?channel_id=(\d+)"
+    r" = (.*?) (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(-start)?\(.*?channel_id=(\d+)"
 )
 _ARRAY = re.compile(r"(bf16|f16|f32|s32|u32|s8|u8|pred)\[([\d,]*)\]")
 _BYTES = {"bf16": 2, "f16": 2, "f32": 4, "s32": 4, "u32": 4, "s8": 1, "u8": 1, "pred": 1}
 
 
 REDUCTIONS = ("all-reduce", "reduce-scatter")
+BESIDE_OPERANDS = ("all-gather", "collective-permute")
+"""Collectives whose start gives a tuple: first what is sent, then what arrives, then what else it needs."""
 
 
 class Collective(NamedTuple):
@@ -178,7 +180,9 @@ def collectives(program: str) -> list[Collective]:
         name, times = waiting.pop()
         for line in lines.get(name, ()):
             if match := _COLLECTIVE.search(line):
-                shapes, kind, channel = match.groups()
+                shapes, kind, start, channel = match.groups()
+                if start and kind in BESIDE_OPERANDS:
+                    shapes = _elements(shapes)[1]
                 kind = "reduce-scatter" if name.startswith("all-reduce-scatter") else kind
                 old = found.get(channel, Collective(kind, 0, 0, frozenset()))
                 dtypes = old.dtypes.union(dtype for dtype, _ in _ARRAY.findall(shapes))
@@ -207,6 +211,18 @@ def _turns(condition: list[str]) -> int:
     constants = [int(number) for line in condition for number in re.findall(r"s32\[\].* constant\((\d+)\)", line)]
     is_counter = any("direction=LT" in line for line in condition)
     return constants[0] if is_counter and len(constants) == 1 else 1
+
+
+def _elements(shapes: str) -> list[str]:
+    """The elements of a tuple; a tuple or a layout within it stays whole."""
+    depth, found = 0, [""]
+    for sign in shapes[1:-1]:
+        depth += (sign in "([{") - (sign in ")]}")
+        if sign == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += sign
+    return found
 
 
 def _size(shapes: str) -> int:

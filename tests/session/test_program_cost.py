@@ -53,6 +53,19 @@ def test_collectives_are_counted_by_channel_and_as_often_as_their_loops_turn():
     ]
 
 
+@pytest.mark.parametrize(
+    ("line", "size"),
+    [
+        ("(f32[4]{0}, f32[16]{0}) all-gather-start(%x), channel_id=1", 64),
+        ("((f32[4]{0:T(8,128)S(1)}, f32[2]{0}), (f32[16]{0}, f32[8]{0})) all-gather-start(%x, %y), channel_id=1", 96),
+        ("(f32[8]{0}, f32[8]{0}, u32[]{:S(2)}, u32[]{:S(2)}) collective-permute-start(%x), channel_id=1", 32),
+    ],
+)  # fmt: skip
+def test_a_collective_that_is_started_counts_its_result_and_not_its_operand(line, size):
+    (found,) = collectives(f"ENTRY %main (p: f32[8]) -> f32[8] {{\n  %a = {line}, dimensions={{0}}\n}}\n")
+    assert (found.size, found.dtypes) == (size, F32)
+
+
 def test_products_count_as_often_as_their_loops_turn():
     def work(x, weights):
         x, _ = jax.lax.scan(lambda x, w: (jax.jit(jnp.matmul)(x, w), None), x, weights)
