@@ -43,6 +43,8 @@ from igd_jax.training.whole_text import whole_text
 
 BACKBONE = "backbone"
 """Kind of model of methods that tune the backbone to write items; any such method can decode it."""
+LOSSES_BY_GAIN = ("loss_forced", "loss_deciding")
+"""Names of the mean losses of forced and of deciding tokens; those on validation have a prefix."""
 LOG_PROBABILITY = (
     "log-probability of the title, its tokens summed as the method and config.decode.alpha weigh them, over "
     "length^config.decode.length_penalty; the nearer to 0 the better, to be compared within one list only"
@@ -243,7 +245,7 @@ def plain_objective(index: ItemIndex, *, prompt_loss: bool = False) -> Objective
 def parts_by_gain(batch: TextBatch) -> dict[str, Bool[Array, "B T"]]:
     """Masks of the target tokens whose mean losses are reported separately: forced ones and deciding ones."""
     forced = batch.annotations["forced"]
-    return {"loss_forced": forced, "loss_deciding": batch.target_mask & ~forced}
+    return dict(zip(LOSSES_BY_GAIN, (forced, batch.target_mask & ~forced), strict=True))
 
 
 def target_logits(model: Backbone, batch: TextBatch) -> Float[Array, "B T V"]:

@@ -12,14 +12,13 @@ import altair as alt
 from igd_jax.evaluation.figures import Figure
 from igd_jax.evaluation.metrics import POPULARITY_THIRDS
 from igd_jax.evaluation.predictions import is_finite
+from igd_jax.methods.base import LOSSES_BY_GAIN
 
 Spec = dict[str, Any]
 
 HEIGHT = 240
 SLICES = [*POPULARITY_THIRDS, "warm", "cold"]
 SERIES = [f"var(--series-{number})" for number in range(1, 7)]
-FORCED, DECIDING = "_forced", "_deciding"
-"""Endings of the losses of tokens without and with gain."""
 
 
 def figure_chart(figure: Figure) -> Spec:
@@ -42,7 +41,7 @@ def figure_chart(figure: Figure) -> Spec:
 def loss_figures(figure: Figure) -> list[Figure]:
     """The losses of a run: ``losses``, and ``by_gain``, those of forced and of deciding tokens, if there are any."""
     step, losses = figure.columns["step"], [name for name in figure.columns if name != "step"]
-    of_gain = [name for name in losses if name.endswith((FORCED, DECIDING))]
+    of_gain = [name for name in losses if name.endswith(LOSSES_BY_GAIN)]
     found = []
     for name, title, drawn in (
         ("losses", "Losses", [each for each in losses if each not in of_gain]),

@@ -10,6 +10,7 @@ from igd_jax.evaluation.figures import Figure
 from igd_jax.evaluation.groups import Columns, gain_groups
 from igd_jax.evaluation.predictions import is_finite
 from igd_jax.items.index import TokenWalk
+from igd_jax.methods.base import LOSSES_BY_GAIN
 from igd_jax.session.session import Session
 
 WINDOWS = 100
@@ -86,5 +87,5 @@ def training_figure(metrics: Path) -> Figure | None:
         for name in names:
             values = [line[name] for line in here if name in line]
             columns[name].append(float(np.mean(values)) if values else None)
-    drawn = tuple(name for name in names if name.endswith(("_forced", "_deciding"))) or tuple(names)
+    drawn = tuple(name for name in names if name.endswith(LOSSES_BY_GAIN)) or tuple(names)
     return Figure("training", "Losses during training", columns, drawn, "nats per token")

@@ -2,8 +2,6 @@
 
 from dataclasses import replace
 
-from igd_jax.decoding.exact import exact_search
-from igd_jax.decoding.search import TrieSearch
 from igd_jax.evaluation.diversity import overlap
 from igd_jax.evaluation.figures import Figure
 from igd_jax.evaluation.groups import Columns
@@ -12,7 +10,7 @@ from igd_jax.evaluation.token_figures import GHOST, by_gain, by_place, describe_
 from igd_jax.evaluation.user_metrics import query_metrics
 from igd_jax.methods.base import BACKBONE
 from igd_jax.session.analysis import Analysis, Evaluated
-from igd_jax.session.beam_misses import ranked_exactly
+from igd_jax.session.beam_misses import exact_beside, has_beam, ranked_exactly
 from igd_jax.session.token_statistics import title_tokens
 
 AFFORDABLE, MOST_EXACT = 60_000, 64
@@ -78,11 +76,11 @@ def add_exact(found: Analysis, evaluated: Evaluated, *, n_queries: int | None) -
       evaluated: the evaluation.
       n_queries: queries, evenly spread; None = as many as take little time, 0 = none.
     """
-    engine, index, lists = evaluated.ranker.engine, evaluated.ranker.index, evaluated.lists
-    if not isinstance(engine, TrieSearch):
+    lists = evaluated.lists
+    if not has_beam(evaluated.ranker):
         found.left_out.append("exact: these lists come from no beam over the trie")
         return
-    ranking = exact_search(engine, index)
+    ranking = exact_beside(evaluated.ranker)
     cost = ranking.blocks.token.size
     n = min(len(lists), min(AFFORDABLE // cost, MOST_EXACT) if n_queries is None else n_queries)
     if not n:
