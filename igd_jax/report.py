@@ -5,8 +5,9 @@
     python -m igd_jax.report RUN_A RUN_B --output=FILE.html --nomodel
 
 Reads the evaluations in RUN/eval and writes RUN/report.html: losses, metrics with intervals beside popularity and the
-other runs, tokens as a heat map, beams as trees, users with their lists (docs/report.md). The trained model is run for
-heat map, beams and log-probabilities only; without its weights, or with --nomodel, these are left out.
+other runs, tokens as a heat map, beams as trees, users with their lists (docs/report.md). RUN/eval/NAME in place of RUN
+names one evaluation. The trained model is run for heat map, beams and log-probabilities only; without its weights, or
+with --nomodel, these are left out.
 """
 
 from collections.abc import Sequence
@@ -17,18 +18,20 @@ from absl import flags
 from igd_jax.compare import compare
 from igd_jax.core import errors
 from igd_jax.core.errors import InputError
-from igd_jax.core.io import Workdir, check_name, local_path, write_text
+from igd_jax.core.io import check_name, local_path, write_text
 from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.page.measured import read_measured
 
 
-def report(runs: Sequence[str], output: Path, *, name: str | None = None, with_model: bool, max_examples: int) -> None:
+def report(
+    runs: Sequence[str], output: Path | None, *, name: str | None = None, with_model: bool, max_examples: int
+) -> None:
     """Write the page about some runs.
 
     Args:
-      runs: folders of the runs.
-      output: the file, which is replaced.
+      runs: folders of the runs, or of single evaluations of them.
+      output: the file, which is replaced; None = report.html in the folder of the first run.
       name: name of the evaluation of each run that it is about; None = test, or the first one where there is none.
       with_model: whether models are run.
       max_examples: most queries on which they are run, evenly spread; 0 = all.
@@ -37,6 +40,8 @@ def report(runs: Sequence[str], output: Path, *, name: str | None = None, with_m
       InputError: a run holds no such evaluation, or its files are malformed or disagree.
     """
     chosen = read_measured(runs, name)
+    # Not in the folder of an evaluation, which evaluating again replaces as a whole.
+    output = output or chosen.main[0].workdir.path / "report.html"
     if output.is_dir() or not output.parent.is_dir():
         raise InputError(f"--output is {output}; expected a file in a folder that exists")
     # JAX and the charts, which these import, take seconds; what is given is checked before.
@@ -71,7 +76,7 @@ def main(runs: Sequence[str]) -> None:
         raise InputError(f"--max_examples is {given.max_examples}; expected a number of queries, at least 0")
     if given.name is not None:
         check_name(given.name, option="--name")
-    output = local_path(given.output, option="--output") if given.output else Workdir(runs[0]).path / "report.html"
+    output = local_path(given.output, option="--output") if given.output else None
     report(runs, output, name=given.name, with_model=given.model, max_examples=given.max_examples)
 
 

@@ -293,7 +293,8 @@ def test_few_users_show_nothing_for_certain(tmp_path, n_users):
     assert found["n_users"] == n_users
     assert found["runs"]["b"]["hr@1"]["significant"] is enough
     assert found["winner"]["hr@1"] == ("b" if enough else None)
-    assert (f"There are {n_users} users, too few for * and bold, which take 50." in table) is not enough
+    caution = f"There are {n_users} users, too few to tell a difference from chance, which takes 50."
+    assert (caution in table) is not enough
     assert ("] *" in table) is ("**" in table) is enough
 
 

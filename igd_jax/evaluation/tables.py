@@ -143,8 +143,12 @@ def _chosen(choice: Mapping[str, Any]) -> str:
     return f"{'; '.join(fields)} by {choice['metric']} on {choice['n']:,} {choice['protocol']} of {choice['split']}"
 
 
-def _cautions(comparison: Mapping[str, Any]) -> Iterator[str]:
-    """Sentences about what differs beside the methods: data, candidates, decoding, steps of the weights of one run."""
+def cautions(comparison: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences about what differs beside the methods: data, candidates, decoding, steps of the weights of one run.
+
+    Args:
+      comparison: result of `compare.compare`.
+    """
     data_of = {label: which for label, which in comparison["data"].items() if which is not None}
     if len(set(data_of.values())) > 1:
         yield f"Prepared data differ, though not the rows that are ranked: fingerprint {_by_value(data_of)}."
@@ -163,6 +167,12 @@ def _cautions(comparison: Mapping[str, Any]) -> Iterator[str]:
     for of_run in steps.values():
         if len(set(of_run.values())) > 1:
             yield f"Weights of one run differ: {_by_value(of_run)}."
+
+
+def too_few(comparison: Mapping[str, Any]) -> Iterator[str]:
+    """A sentence if the users of a result of `compare.compare` are too few for any difference to be significant."""
+    if len(comparison["runs"]) > 1 and (n_users := comparison["n_users"]) < MIN_USERS:
+        yield f"There are {n_users:,} users, too few to tell a difference from chance, which takes {MIN_USERS}."
 
 
 def _decoding(settings: Collection[Mapping[str, Any]]) -> Iterator[str]:
@@ -196,7 +206,7 @@ def _legend(comparison: Mapping[str, Any]) -> str:
     candidates = set(comparison["candidates"].values())
     among = f", candidates: {shortened(str(*candidates))}" if len(candidates) == 1 and None not in candidates else ""
     parts = [f"{comparison['n']:,} {comparison['protocol']} of {split}, {comparison['targets']} targets{among}."]
-    parts += _cautions(comparison)
+    parts += cautions(comparison)
     parts += [f"{label}: {_chosen(choice)}." for label, choice in comparison["choices"].items()]
     if len(comparison["runs"]) > 1:
         parts.append(
@@ -206,8 +216,7 @@ def _legend(comparison: Mapping[str, Any]) -> str:
             f"{comparison['n_comparisons']:,} comparisons (pairs of methods times metrics, largest difference; * and "
             "bold step down)."
         )
-        if (n_users := comparison["n_users"]) < MIN_USERS:
-            parts.append(f"There are {n_users:,} users, too few for * and bold, which take {MIN_USERS}.")
+        parts += too_few(comparison)
     if several:
         parts.append(
             "± = standard deviation over seeds; differences are of means over seeds, and users are resampled, seeds "

@@ -11,6 +11,7 @@ from igd_jax.evaluation.evaluations import CONFIG
 from igd_jax.evaluation.figures import Figure
 from igd_jax.evaluation.groups import Columns
 from igd_jax.evaluation.queries import PROTOCOLS
+from igd_jax.evaluation.tables import ENOUGH
 from igd_jax.page.beams import Node, beam_trees
 from igd_jax.page.charts import Spec, figure_chart, loss_chart, loss_figures, metric_chart, slice_chart
 from igd_jax.page.facts import describe
@@ -131,7 +132,7 @@ def page_of(chosen: Chosen, comparison: Mapping[str, Any] | None, *, with_model:
     ]
     ndcg = f"ndcg@{_largest(chosen.main[0])}"
     bars = [
-        {"x": name, "of": each.label, "y": values.get(ndcg)}
+        {"x": name, "of": each.label, "y": values.get(ndcg), "few": values["n"] < ENOUGH}
         for each in chosen.beside
         for name, values in each.metrics["slices"].items()
     ]

@@ -95,15 +95,16 @@ def metric_chart(rows: Sequence[Mapping[str, Any]]) -> Spec:
 
 
 def slice_chart(rows: Sequence[Mapping[str, Any]], metric: str) -> Spec:
-    """One metric by slice.
+    """One metric by slice; bars of few queries are pale.
 
     Args:
-      rows: ``x``, the slice; ``of``, an evaluation; ``y``, the metric.
+      rows: ``x``, the slice; ``of``, an evaluation; ``y``, the metric; ``few``, whether it is of few queries.
       metric: its name.
     """
     chart = alt.Chart(alt.Data(values=list(rows))).mark_bar()
     x = alt.X("x:N", title=None, scale=alt.Scale(domain=SLICES), axis=alt.Axis(labelAngle=0))
-    return _spec(chart.encode(x, alt.Y("y:Q", title=metric), _color(), xOffset=_offset()))
+    pale = alt.condition("datum.few", alt.value(0.35), alt.value(1))
+    return _spec(chart.encode(x, alt.Y("y:Q", title=metric), _color(), xOffset=_offset(), opacity=pale))
 
 
 def _words(name: str) -> str:

@@ -1,11 +1,10 @@
 """Evaluations that the page is about, their metrics and the intervals of these."""
 
+import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
@@ -17,7 +16,7 @@ from igd_jax.evaluation.evaluations import (
     read_evaluation,
     short_labels,
 )
-from igd_jax.evaluation.significance import intervals
+from igd_jax.evaluation.predictions import AGAIN, is_finite
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,7 @@ class Measured:
       folder: its folder.
       evaluation: what was read from it.
       metrics: content of its metrics.json.
-      intervals: interval over users of each metric that has one value per query.
+      intervals: interval over users of each metric, as its metrics.json tells; older files do not.
     """
 
     folder: Path
@@ -44,7 +43,7 @@ class Measured:
     @property
     def workdir(self) -> Workdir:
         """Folder of its run."""
-        return Workdir(str(self.folder.parents[1]))
+        return Workdir(str(self.evaluation.run))
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ def read_measured(runs: Sequence[str], name: str | None) -> Chosen:
     """Read the evaluations of some runs.
 
     Args:
-      runs: folders of the runs.
+      runs: folders of the runs, or of single evaluations of them; one that is named twice is read once.
       name: name of the evaluation of each run that the page is about; None = test, or the first one without one.
 
     Raises:
@@ -75,14 +74,14 @@ def read_measured(runs: Sequence[str], name: str | None) -> Chosen:
     main: list[Path] = []
     others: list[Path] = []
     for run in runs:
-        by_name = {folder.name: folder for folder in find_evaluations(run)}
+        by_name = {path.name: path for path in map(_absolute, find_evaluations(run))}
         wanted = name or ("test" if "test" in by_name else next(iter(by_name)))
         if wanted not in by_name:
             raise InputError(f"{run} holds no evaluation {wanted!r}; expected one of {', '.join(by_name)}")
         main.append(by_name.pop(wanted))
         others += by_name.values()
-    folders = [*main, *others]
-    labels = short_labels(folders) if len(folders) > 1 else [folders[0].parents[1].name]
+    n_main, folders = len(dict.fromkeys(main)), list(dict.fromkeys([*main, *others]))
+    labels = short_labels(folders) if len(folders) > 1 else [""]
     read = [_measured(label, folder) for label, folder in zip(labels, folders, strict=True)]
     beside, apart, ks = read[:1], [], read[0].evaluation.ks
     for other in read[1:]:
@@ -94,10 +93,23 @@ def read_measured(runs: Sequence[str], name: str | None) -> Chosen:
             beside.append(other)
         except InputError as error:
             apart.append(f"{other.label} is left out: {error}.")
-    return Chosen(read[: len(main)], beside, apart)
+    return Chosen(read[:n_main], beside, apart)
 
 
 def _measured(label: str, folder: Path) -> Measured:
-    evaluation = read_evaluation(label, folder)
-    user = np.array([answer.user for answer in evaluation.answers])
-    return Measured(folder, evaluation, read_json(folder / METRICS), intervals(evaluation.by_row, user))
+    """An evaluation; without a label it has the name of its run."""
+    evaluation, path = read_evaluation(label, folder), folder / METRICS
+    metrics = read_json(path)
+    told = metrics.get("intervals", {})
+    if not isinstance(told, dict) or not all(map(_is_interval, told.values())):
+        raise InputError(f"{path} has no pairs of finite numbers as intervals; {AGAIN}")
+    intervals = {name: (low, high) for name, (low, high) in told.items()}
+    return Measured(folder, replace(evaluation, label=label or evaluation.run.name), metrics, intervals)
+
+
+def _is_interval(told: Any) -> bool:
+    return isinstance(told, list) and len(told) == 2 and all(map(is_finite, told))
+
+
+def _absolute(folder: Path) -> Path:
+    return Path(os.path.abspath(folder))

@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 import igd_jax
 from igd_jax.evaluation.groups import Columns
-from igd_jax.evaluation.tables import cell
+from igd_jax.evaluation.tables import ENOUGH, cautions, cell, too_few
 from igd_jax.page.beams import Node
 from igd_jax.page.build import Page, Panel
 from igd_jax.page.texts import HOW_TO_READ
@@ -36,11 +36,13 @@ def render(page: Page, script: str) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": partial(cell, none="–"), "beam": as_json, "rows": rows, "signed": signed}
+    environment.filters["cautions"] = lambda comparison: [*cautions(comparison), *too_few(comparison)]
     return environment.get_template("page.html").render(
         page=page,
         specs=_specs(page),
         version=igd_jax.__version__,
         how_to_read=HOW_TO_READ,
+        enough=ENOUGH,
         slice_names=[f"ndcg@{page.runs[0].k}"]
         if len(page.beside) > 1
         else [page.runs[0].hit, f"ndcg@{page.runs[0].k}"],

@@ -1,9 +1,12 @@
 """How each figure of the page is read: one sentence each, by the name of the figure."""
 
+from igd_jax.evaluation.tables import ENOUGH
+
 HOW_TO_READ = {
     "metrics": (
         "Each dot is the mean over all queries, and the line through it the interval in which it lies for 95\u00a0% of "
-        "resampled users; evaluations whose lines hardly overlap differ by more than chance."
+        "resampled users; whether two evaluations differ by more than chance is not told by how far their lines "
+        "overlap, but by the table of differences, which pairs the users."
     ),
     "differences": (
         "How much higher each metric is than that of the first evaluation on the same users, with its interval; a "
@@ -12,7 +15,8 @@ HOW_TO_READ = {
     "slices": (
         "Head, mid and tail are the targets that make up the first, second and last third of all purchases, from the "
         "most popular on; warm targets were seen in training, cold ones were not, so a method that repeats what is "
-        "popular has a high first bar and low others."
+        f"popular has a high first bar and low others; what is pale or marked few is of fewer than {ENOUGH} queries, "
+        "and says little."
     ),
     "losses": (
         "Lower is better; where the dashed line (valid) rises while the solid one (train) falls, the model overfits."
@@ -55,7 +59,7 @@ HOW_TO_READ = {
         "truth, such titles are recommended too often."
     ),
     "lists": (
-        "Coverage is the share of the catalogue that is recommended at all, gini runs from 0 (all titles alike) to 1 "
+        "Coverage is the share of the candidates that is recommended at all, gini runs from 0 (all titles alike) to 1 "
         "(one title only), and head, mid and tail are shares of popularity; compare each with the truth."
     ),
     "misses": (

@@ -11,6 +11,7 @@ from command import run_here
 from evaluation_calls import N_TEST, read_written
 
 from igd_jax import evaluate as evaluation
+from igd_jax.compare import compare
 from igd_jax.core import remote
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json, write_json
@@ -31,6 +32,7 @@ def test_evaluations_of_the_same_queries_stand_side_by_side_with_intervals(run, 
     assert [each.label for each in chosen.beside] == ["test", "sums"]
     for each in chosen.beside:
         assert each.metrics == written[each.label][1]
+        assert each.intervals == {name: tuple(bounds) for name, bounds in each.metrics["intervals"].items()}
         for name, (low, high) in each.intervals.items():
             assert low <= each.metrics[name] <= high
         assert {"hr@3", "ndcg@3", "mrr"} <= each.intervals.keys()
@@ -49,9 +51,52 @@ def test_an_evaluation_of_other_queries_is_told_and_left_out(run, tmp_path):
         read_measured([str(workdir)], "other")
 
 
-def test_a_single_evaluation_has_the_name_of_its_run(run, tmp_path):
+def test_an_evaluation_that_tells_no_intervals_is_shown_without_and_bad_ones_are_one_line(run, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(run / "eval" / "test", workdir / "eval" / "test")
+    path = workdir / "eval" / "test" / "metrics.json"
+    metrics = read_json(path)
+    write_json(path, {name: value for name, value in metrics.items() if name != "intervals"})
+    assert read_measured([str(workdir)], None).main[0].intervals == {}
+    for bad in ([], {"mrr": 1}, {"mrr": [1]}, {"mrr": [1, "2"]}):
+        write_json(path, metrics | {"intervals": bad})
+        with pytest.raises(InputError, match="has no pairs of finite numbers as intervals"):
+            read_measured([str(workdir)], None)
+
+
+def test_a_single_evaluation_has_the_name_of_its_run(run, tmp_path, monkeypatch):
     shutil.copytree(run / "eval" / "sums", tmp_path / "shop" / "eval" / "sums")
-    assert [each.label for each in read_measured([str(tmp_path / "shop")], None).main] == ["shop"]
+    for inside, named in (("", "shop"), ("shop", "."), ("shop/eval", "sums"), ("shop/eval/sums", ".")):
+        monkeypatch.chdir(tmp_path / inside)
+        (main,) = read_measured([named], None).main
+        assert (main.label, main.workdir.path) == ("shop", tmp_path / "shop")
+
+
+def test_an_evaluation_that_is_named_twice_is_there_once(run, monkeypatch):
+    monkeypatch.chdir(run.parent)
+    for second, main in (("eval/test", ["test"]), ("eval/sums", ["test", "sums"])):
+        chosen = read_measured([run.name, str(run / second)], None)
+        assert [each.label for each in chosen.main] == main
+        assert [each.label for each in chosen.beside] == ["test", "sums"]
+
+
+def test_a_comparison_has_its_cautions_and_slices_of_few_queries_are_marked(page):
+    comparison = compare([each.evaluation for each in page.beside])
+    comparison["candidates"] = {"test": "catalogue", "sums": "<b>"}
+    html = render(replace(page, comparison=comparison), "")
+    for sentence in (
+        "Candidates differ: catalogue (test), &lt;b&gt; (sums); metrics among different ones are not comparable",
+        "Decoding differs (config.decode, in the order of the methods): alpha 0.2 / 0.",
+        f"There are {comparison['n_users']} users, too few to tell a difference from chance, which takes 50.",
+    ):
+        assert sentence in html
+    slices = page.beside[0].metrics["slices"]
+    assert all(each["n"] < 50 for each in slices.values())
+    assert html.count('<span class="soft">few</span>') == len(slices) == 5
+    assert all(bar["few"] for bar in page.slices["data"]["values"])
+    metrics = page.beside[0].metrics | {"slices": {name: each | {"n": 50} for name, each in slices.items()}}
+    many = replace(page, beside=[replace(page.beside[0], metrics=metrics)])
+    assert '<span class="soft">few</span>' not in render(many, "")
 
 
 def test_the_run_in_sentences(run, written, monkeypatch):

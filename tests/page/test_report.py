@@ -42,6 +42,16 @@ def test_bad_options_are_one_line(run, options, message):
     assert not (run / "report.html").exists()
 
 
+def test_the_page_about_an_evaluation_lies_in_the_folder_of_its_run(run, tmp_path, monkeypatch):
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("checkpoints"))
+    monkeypatch.chdir(folder := tmp_path / "run" / "eval" / "test")
+    files = sorted(folder.iterdir())
+    done = run_here(program, "--workdir=.", "--nomodel")
+    assert (done.code, done.err) == (0, "")
+    assert (tmp_path / "run" / "report.html").is_file()
+    assert sorted(folder.iterdir()) == files
+
+
 # ------------------------------------------------------------------------------------------------------------- browser
 @pytest.fixture(scope="module")
 def browser() -> Iterator:
