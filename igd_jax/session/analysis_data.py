@@ -87,5 +87,6 @@ def training_figure(metrics: Path) -> Figure | None:
         for name in names:
             values = [line[name] for line in here if name in line]
             columns[name].append(float(np.mean(values)) if values else None)
-    drawn = tuple(name for name in names if name.endswith(LOSSES_BY_GAIN)) or tuple(names)
-    return Figure("training", "Losses during training", columns, drawn, "nats per token")
+    by_gain = tuple(name for name in names if name.endswith(LOSSES_BY_GAIN))
+    unit = "nats per token" if by_gain else "loss"  # of items, errors and 1 - NDCG are among them
+    return Figure("training", "Losses during training", columns, by_gain or tuple(names), unit)
