@@ -27,7 +27,7 @@ refuse() { # WORDS...: end as programs do after bad input
 }
 need() { # NAMES...: refuse if a setting is missing
   for name in "$@"; do
-    [ -n "${!name:-}" ] || refuse "the setting $name is missing; $0 names all settings on its first lines"
+    [ -n "${!name:-}" ] || refuse "the setting $name is missing; '$0 --help' says what it is, or where that is said"
   done
 }
 need_workdir() { # FOLDERS...: refuse if there is no --workdir, or in none of these, which are kept; empty: all are

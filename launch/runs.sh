@@ -1,6 +1,9 @@
 # shellcheck shell=bash
-# Functions of the scripts beside this one, which source it.
+# What the scripts beside this one share, which source it. With --help they print their first lines.
 
+for word in "$@"; do
+  case $word in --help | -h) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;; esac
+done
 refuse() { # WORDS...: end as programs do after bad input
   echo "error: $*" >&2
   exit 2

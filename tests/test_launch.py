@@ -96,7 +96,7 @@ def test_code_is_a_checkout_or_a_url_with_a_ref(recipe):
 def test_a_missing_setting_is_one_line(recipe, name):
     done = launch(recipe, "--dry-run", *flags_of(recipe), **(NEEDS[recipe] | {name: ""}))
     assert (done.returncode, done.stdout) == (2, "")
-    wanted = f"error: the setting {name} is missing; "
+    wanted = f"error: the setting {name} is missing; '{ROOT}/launch/{recipe}.sh --help' says what it is, or "
     if (recipe, name) == ("tpu_vm", "BUCKET"):
         wanted = "error: igd is deleted in the end, and its disk too; set BUCKET, where runs are kept, or KEEP=1\n"
     assert done.stderr.startswith(wanted)
@@ -142,11 +142,11 @@ def test_a_dry_run_is_one_wherever_it_is_asked_for(recipe, place, tmp_path):
     assert said == dry(recipe, folder, **settings)
 
 
-@pytest.mark.parametrize("recipe", NEEDS)
+@pytest.mark.parametrize("recipe", [*NEEDS, "setup", "paper", "claims", "setrec"])
 @pytest.mark.parametrize("words", [["--help"], ["-h"], ["--workdir=anywhere", "--help"]], ids=" ".join)
 def test_help_is_the_first_lines_and_makes_nothing(recipe, words, tmp_path):
     folder = tools(tmp_path / "bin", **TOOLS)
-    done = launch(recipe, *words, path=folder)
+    done = launch(recipe, *words[recipe == "setup" and -1 :], path=folder)  # which has one argument
     assert (done.returncode, done.stderr, (folder / "calls").exists()) == (0, "", False)
     header = (ROOT / "launch" / f"{recipe}.sh").read_text().partition("\nset -")[0].splitlines()[1:]
     assert done.stdout.splitlines() == [line.removeprefix("#").removeprefix(" ") for line in header]
@@ -182,6 +182,13 @@ def test_other_bad_input_is_one_line(tmp_path):
     done = launch("sky", *flags_of("sky"), **NEEDS["sky"], path=tools(tmp_path / "none"))
     assert done.returncode == 2
     assert "error: sky is not in PATH; " in done.stderr
+
+
+def test_setting_up_for_an_accelerator_that_there_is_not_installs_nothing(tmp_path):
+    folder = tools(tmp_path / "bin", **TOOLS)
+    done = launch("setup", "cdua", path=folder)
+    assert (done.returncode, done.stdout, (folder / "calls").exists()) == (2, "", False)
+    assert done.stderr == "error: the argument is cdua; expected nothing, for the CPU, or tpu, or cuda\n"
 
 
 @pytest.mark.parametrize(("recipe", "known"), [("local", "cuda tpu"), ("docker", "cuda")])
