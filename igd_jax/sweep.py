@@ -84,14 +84,15 @@ def sweep(
       choose_seeds: number of seeds of `grid`, its first ones, with which combinations are tried; 0 = all.
 
     Raises:
-      InputError: a field is varied twice, or metrics of its values cannot be compared; the folder has something else
-        (see `check_takes_sweep`); `train` or `evaluate` failed, which ends the sweep but keeps finished runs; or
-        another process is sweeping in the folder.
+      InputError: a field is varied twice, metrics of its values cannot be compared, or training does not use it; there
+        are fewer seeds than `choose_seeds`; the folder has something else (see `check_takes_sweep`); `train` or
+        `evaluate` failed, which ends the sweep but keeps finished runs; or another process is sweeping in the folder.
     """
     check_takes_sweep(output)
     for option, axes in (("--grid", grid), ("--evaluate", evaluations)):
         for axis in axes:
             check_comparable(axis, config, option=option)
+    _check_grid(grid, choose_seeds)
     for point in points([*grid, *evaluations]):  # bad values fail before hours are spent
         settings_from(changed(config, point), needs=TO_DECODE)
     names = (*map(name_of, points(grid)), *(evaluation_name(CHOSEN_ON, point) for point in points(evaluations)))
@@ -119,6 +120,21 @@ def sweep(
         grid, evaluations = ([_at(axis, chosen) for axis in axes] for axes in (grid, evaluations))
         made = _make(config, output, grid, evaluations, split=config.eval.split, choice=choice, trained=trained)
         return Swept(folders := [each.folder for each in made], folders)
+
+
+def _check_grid(grid: Sequence[Axis], choose_seeds: int) -> None:
+    """Raise `InputError` for a field that changes nothing in training, or fewer seeds than are to be chosen with."""
+    for axis in grid:
+        if axis.field.startswith("decode."):
+            raise InputError(
+                f"--grid names {axis.field}, which training does not use; give it to --evaluate, which trains once"
+            )
+    n_seeds = sum(len(axis.values) for axis in grid if axis.field == SEED)
+    if choose_seeds > n_seeds:
+        raise InputError(
+            f"--choose_seeds is {choose_seeds}, but --grid has {n_seeds} values of {SEED}; give at least that many, "
+            f"such as --grid={SEED}=1,2,3, or leave the option out"
+        )
 
 
 def _tell(folders: Sequence[Path], files: tuple[Path, Path]) -> None:

@@ -195,7 +195,10 @@ def test_what_was_made_on_other_data_is_not_taken_for_finished(tiny, finished, s
         (["--grid=train.seed=1", "--evaluate=train.seed=2"], "train.seed cannot be varied here"),
         (["--grid=eval.split=valid,test"], "eval.split cannot be varied here"),
         (["--grid=train.seed=1", "--evaluate=eval.split=valid,test"], "eval.split cannot be varied here"),
-        (["--grid=decode.alpha=0,1", "--evaluate=decode.alpha=0,1"], "a field is varied twice"),
+        (["--grid=method.args.beta=0,1", "--evaluate=method.args.beta=0,1"], "a field is varied twice"),
+        (["--grid=decode.alpha=0,0.2"], "decode.alpha, which training does not use; give it to --evaluate, which tr"),
+        (["--grid=method.args.beta=0,1", "--choose_seeds=1"], "--choose_seeds is 1, but --grid has 0 values of train"),
+        (["--grid=train.seed=1,2", "--choose_seeds=3"], "--choose_seeds is 3, but --grid has 2 values of train.seed;"),
         (["--grid=train.seed=1", "--evaluate=decode.alpha="], "--evaluate=decode.alpha= has no values"),
         (["--grid=method.args.beta=3,0.1"], "config.method.args.beta is 3.0; expected a weight from 0 to 1"),
         (
@@ -341,11 +344,10 @@ def test_two_combinations_never_have_one_folder(tiny, tmp_path, started, is_grid
     for file in files:
         file.mkdir()
         (file / "collaborative.safetensors").touch()
-    axis = Axis("decode.collaborative", [*map(str, files)])
-    seed = Axis("train.seed", [1])
-    axes = {"grid": [axis], "evaluations": []} if is_grid else {"grid": [seed], "evaluations": [axis]}
+    grid = [Axis("data.category", ["a@b", "a_b"])] if is_grid else [Axis("train.seed", [1])]
+    evaluations = [] if is_grid else [Axis("decode.collaborative", [*map(str, files)])]
     with pytest.raises(InputError, match=r"two combinations would have one folder, .*a_b; let them differ in a letter"):
-        program.sweep(tiny_run.tiny_config(tiny, SHORT), tmp_path / "out", **axes)
+        program.sweep(tiny_run.tiny_config(tiny, SHORT), tmp_path / "out", grid=grid, evaluations=evaluations)
     assert started == []
 
 
