@@ -8,8 +8,8 @@ from pathlib import Path
 
 import igd_jax
 from igd_jax.core import errors
-from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
+from igd_jax.core.suggest import UnknownNameError
 
 
 def commands() -> dict[str, str]:
@@ -27,7 +27,8 @@ def main() -> None:
         say(f"igd_jax {igd_jax.__version__}" if name == "--version" else _help(known))
     elif name not in known:
         what = f"unknown command {name!r}" if name else "no command"
-        errors.end(InputError(f"{what}; expected one of {', '.join(known)}, such as: igd train --help"))
+        told = f"{what}; expected one of {', '.join(known)}, such as: igd train --help"
+        errors.end(UnknownNameError(told, name, known))
     else:
         sys.argv[1:] = rest
         runpy.run_module(f"igd_jax.{name}", run_name="__main__", alter_sys=True)

@@ -105,13 +105,21 @@ def check_compilation_cache() -> str:
 
 
 def check_workdir(workdir: Path) -> str:
-    """Check that the folder for runs can be written; tell what room there is, on disk and in memory."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=workdir):
-        disk = shutil.disk_usage(workdir).free
+    """Check that the folder for runs can be written, or made; tell what room there is, on disk and in memory."""
+    there = next(folder for folder in (workdir, *workdir.parents) if os.path.exists(folder))
+    if not there.is_dir():
+        raise RuntimeError(f"{there} is not a folder: name another one by --workdir")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            disk = shutil.disk_usage(there).free
+    except OSError as error:
+        raise RuntimeError(
+            f"{there} cannot be written ({error.strerror}): mend that, or name another folder by --workdir"
+        ) from None
     pages = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
     memory = os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
-    return f"{workdir} can be written; free: {disk / 2**30:,.0f} GiB of disk, {memory / 2**30:,.0f} GiB of memory"
+    can_be = "written" if there == workdir else "made"
+    return f"{workdir} can be {can_be}; free: {disk / 2**30:,.0f} GiB of disk, {memory / 2**30:,.0f} GiB of memory"
 
 
 def check_recipe(recipe: str) -> list[str]:

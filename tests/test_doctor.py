@@ -1,5 +1,6 @@
 """The doctor names what is there, and what is wrong."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,7 @@ def test_a_sound_machine_is_told_so(tmp_path):
     ]
     assert "1 x cpu (cpu), 1 process(es)" in checks[0]
     assert last == "all is well"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_all_devices_are_counted_and_tried(tmp_path):
@@ -39,8 +41,13 @@ def test_what_is_wrong_is_told_and_is_the_exit_code(tmp_path, monkeypatch):
     assert done.code == 1
     wrong = [line for line in done.out.splitlines() if line.startswith("WRONG")]
     assert wrong[0] == "WRONG  sharded product: no driver: install one"
-    assert wrong[1].startswith("WRONG  workdir: ")
+    assert wrong[1] == f"WRONG  workdir: {tmp_path / 'file'} is not a folder: name another one by --workdir"
     assert done.out.splitlines()[-1] == "2 thing(s) to fix"
+
+
+def test_a_folder_that_cannot_be_written_is_told_with_what_to_do():
+    with pytest.raises(RuntimeError, match=r"^/proc cannot be written \(.*\): mend that, or name another folder by"):
+        program.check_workdir(Path("/proc/new/run"))
 
 
 def test_programs_of_a_recipe_are_looked_for_and_their_absence_is_no_error(tmp_path, monkeypatch):

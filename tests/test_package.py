@@ -50,11 +50,12 @@ def test_help_has_a_line_for_each_command_and_there_is_a_version(start):
     assert start("--version") == (0, f"igd_jax {igd_jax.__version__}\n", "", [])
 
 
-@pytest.mark.parametrize(("given", "told"), [(["trane"], "unknown command 'trane'"), ([], "no command")])
+@pytest.mark.parametrize(("given", "told"), [(["trian"], "unknown command 'trian'"), ([], "no command")])
 def test_any_other_command_is_bad_input(start, given, told):
     code, out, err, programs = start(*given)
     assert (code, out, programs) == (2, "", [])
-    assert err == f"error: {told}; expected one of {', '.join(COMMANDS)}, such as: igd train --help\n"
+    meant = "; did you mean 'train'?" if given else ""
+    assert err == f"error: {told}; expected one of {', '.join(COMMANDS)}, such as: igd train --help{meant}\n"
 
 
 @pytest.mark.parametrize("name", COMMANDS)
