@@ -26,6 +26,7 @@ from igd_jax.evaluation.predictions import as_json
 from igd_jax.session.answers import answer_file
 from igd_jax.session.results import Answer
 from igd_jax.settings.config_flags import define_config_flag, define_decode_as_flag, load_config
+from igd_jax.settings.settings import for_lists_alone
 
 if TYPE_CHECKING:
     import igd_jax.session.recommender
@@ -37,7 +38,7 @@ def make_recommender(config: ConfigDict, workdir: Workdir) -> "igd_jax.session.r
     from igd_jax.session.recommender import Recommender
     from igd_jax.session.session import set_up_to_decode
 
-    return Recommender(set_up_to_decode(config, workdir), workdir)
+    return Recommender(set_up_to_decode(for_lists_alone(config), workdir), workdir)
 
 
 def recommend(config: ConfigDict, workdir: Workdir, history: list[str], *, k: int | None, **fields: Any) -> Answer:

@@ -146,7 +146,7 @@ def test_what_only_decoding_reads_ends_training_at_second_zero(ask, monkeypatch,
     [
         (
             [_field("eval.ks", "(1,20)")],
-            "config.eval.ks is (1, 20), but lists have a length of 10; raise config.decode.to",
+            "config.eval.ks is (1, 20), but lists have a length of 10; raise config.decode.nu",
         ),
         ([_field("decode.alpha", 1.5)], "config.decode.alpha is 1.5; expected a discount from 0 to 1"),
         (

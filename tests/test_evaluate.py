@@ -243,7 +243,7 @@ def test_lists_do_not_depend_on_how_short_prompts_are_cut_in_training(tiny, tmp_
 @pytest.mark.parametrize(
     ("ks", "message"),
     [
-        ((1, 5), r"config.eval.ks is \(1, 5\), but lists have a length of 4; raise config.decode.top_k "),
+        ((1, 5), r"config.eval.ks is \(1, 5\), but lists have a length of 4; raise config.decode.num_beams "),
         ((), r"config.eval.ks is \(\); expected at least one number"),
         ((0,), r"config.eval.ks\[0\] is 0; expected a length of lists"),
     ],

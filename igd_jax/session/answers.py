@@ -61,11 +61,13 @@ def answer_file(make_recommender: Maker, input: str | Path, output: str | Path, 
       k: length of the lists; None = `config.decode.top_k`.
 
     Raises:
-      InputError: `input` does not exist, or none of its lines can be answered; `output` exists and is not a file of
+      InputError: `input` is not a file, or none of its lines can be answered; `output` exists and is not a file of
         answers to it, or holds those of another run, other settings, another k or other requests; or another process
         writes it.
     """
     source, target = local_path(str(input), option="--input"), local_path(str(output), option="--output")
+    if target.exists() and not target.is_file():  # before a lock file stands beside a device
+        raise InputError(f"--output={target} is not a file; name one that does not exist yet")
     with locked(target):
         _answer_rest(make_recommender, source, target, k=k)
 
@@ -178,7 +180,8 @@ def _read(chunk: list[tuple[int, bytes]], recommender: Answering, left_out: Told
 def _check(source: Path, target: Path) -> "Written":
     """Find the answers written so far; raises `InputError` if the files are not requests and answers to them."""
     if not source.is_file():
-        raise InputError(f"--input={source} does not exist; name a file with one request per line")
+        what = "is not a file" if source.exists() else "does not exist"
+        raise InputError(f"--input={source} {what}; name a file with one request per line")
     with source.open("rb") as lines:
         if not any(line.strip() for line in lines):
             raise InputError(f"--input={source} has no request; expected a JSON object per line (docs/data.md)")
@@ -215,8 +218,6 @@ def read_written(target: Path) -> Written:
     Raises:
       InputError: `target` is not a file of answers.
     """
-    if not target.is_file():
-        raise InputError(f"--output={target} is not a file; name one that does not exist yet")
     number = n_bytes = 0
     before = Written()
     with target.open("rb") as lines:

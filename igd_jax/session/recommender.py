@@ -1,5 +1,6 @@
 """Recommender of a trained run: built once, it answers any number of requests, and compiles once per shape."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -12,7 +13,9 @@ from jaxtyping import Float
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
 from igd_jax.core.map_rows import in_groups
+from igd_jax.core.shown import shown
 from igd_jax.data.batches import by_length
+from igd_jax.data.source_io import is_writable
 from igd_jax.decoding.search import EXACT, TrieSearch
 from igd_jax.evaluation.predictions import Result
 from igd_jax.session.answers import answer_file
@@ -21,13 +24,14 @@ from igd_jax.session.explaining import explanation
 from igd_jax.session.exported import exported_config, exported_session, is_exported
 from igd_jax.session.given_lists import list_scores, search_of
 from igd_jax.session.ranker import Ranker
-from igd_jax.session.requests import Request, Resolved, read_request, requests_in
+from igd_jax.session.requests import Request, Resolved, entries, plain, read_request, requests_in
 from igd_jax.session.results import Answer, Answers, Explanation
 from igd_jax.session.session import set_up_to_decode
 from igd_jax.session.token_statistics import token_statistics
 from igd_jax.session.training_weights import training_weights
 from igd_jax.settings.config_flags import run_config
 from igd_jax.settings.config_grid import check_field
+from igd_jax.settings.settings import for_lists_alone
 from igd_jax.training.mesh import put_batch
 
 OneRequest: TypeAlias = Request | Mapping[str, Any]
@@ -45,11 +49,14 @@ class Recommender(Ranker):
 
         Args:
           workdir: folder of the run, or one that `igd_jax.export` has written.
-          changes: fields of the config by their full names, such as ``{"decode.alpha": 0.1}``.
+          changes: fields of the config by their full names, such as ``{"decode.alpha": 0.1}``. Of `eval.ks`, which only
+            evaluations use, those that lists are too short for are left out.
 
         Raises:
           InputError: there is no run, or the config does not accept a change.
         """
+        if not isinstance(workdir, str | os.PathLike):
+            raise InputError(f"the run is {shown(workdir)}; expected the path of its folder")
         folder, path = Workdir(str(workdir)), Path(workdir)
         if not (is_exported(path) or folder.config.is_file()):
             raise InputError(f"{folder.path} holds no run (no config.json in it); give the folder of one, or an export")
@@ -58,9 +65,10 @@ class Recommender(Ranker):
             if not str(field).startswith("method.args."):  # those of another method are not in the config
                 check_field(str(field), config, before="changes: ")
         try:
-            config.update_from_flattened_dict(dict(changes or {}))
+            config.update_from_flattened_dict({field: plain(value) for field, value in dict(changes or {}).items()})
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"changes are {changes!r}, which the config does not take ({error})") from None
+        config = for_lists_alone(config)
         if is_exported(path):
             return cls(*exported_session(config, path))
         return cls(set_up_to_decode(config, folder), folder)
@@ -165,7 +173,7 @@ class Recommender(Ranker):
           k: length of the lists; None = `config.decode.top_k`.
 
         Raises:
-          InputError: `input` does not exist, `output` exists and is not a file of answers to it, another process writes
+          InputError: `input` is not a file, `output` exists and is not a file of answers to it, another process writes
             it, or k exceeds `config.decode.top_k`.
         """
         answer_file(lambda: self, input, output, k=k)
@@ -181,11 +189,13 @@ class Recommender(Ranker):
         Raises:
           InputError: the catalogue has no such title, the history is not a list of texts, or the model writes none.
         """
+        if not is_writable(title):
+            raise InputError(f"the title is {shown(title)}; expected a title or an item id, which are texts")
         item = self._names.item(title)
         found = explanation(self.session.index, self.session.tokenizer, item, weight=self._weights)
         if history is None:
             return found
-        request = read_request({"history": history if isinstance(history, str) else list(history)})
+        request = read_request({"history": entries(history)})
         examples, (notes,) = self._histories.of_requests([self.resolve(request)], self._names)
         logp, *_ = token_statistics(self, examples, np.array([item])).tolist()
         tokens = [replace(token, log_probability=p) for token, p in zip(found.tokens, logp, strict=True)]

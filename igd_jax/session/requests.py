@@ -45,7 +45,7 @@ def requests_in(asked: Any) -> tuple[list[Any], bool]:
     """The requests in what a recommender was asked, unread, and whether it was asked for a single one.
 
     Args:
-      asked: a history or a request; or several of either, in any iterable. An empty one has no requests.
+      asked: a history or a request; or several of either, in any iterable with an order. An empty one has no requests.
 
     Raises:
       InputError: it is none of these.
@@ -54,16 +54,36 @@ def requests_in(asked: Any) -> tuple[list[Any], bool]:
         return [asked], True
     if not _is_listed(asked):
         raise InputError(f"the history is {shown(asked)}; expected a list of titles or item ids, oldest first")
-    given = list(asked)
+    given = entries(asked)
     if given and not any(isinstance(each, Request) or _is_listed(each) for each in given):
         return [{"history": given}], True
     is_history = [_is_listed(each) and not isinstance(each, Mapping) for each in given]
-    return [{"history": list(each)} if listed else each for each, listed in zip(given, is_history, strict=True)], False
+    return [
+        {"history": entries(each)} if listed else each for each, listed in zip(given, is_history, strict=True)
+    ], False
+
+
+def entries(value: Any) -> Any:
+    """The entries of an iterable that has an order, as a list; other values as they are.
+
+    Raises:
+      InputError: it is a table, whose entries would be the names of its columns.
+    """
+    if hasattr(value, "columns"):
+        raise InputError(
+            f"a {type(value).__name__} is given; expected histories, df['history'], or requests, df.to_dict('records')"
+        )
+    return list(value) if _is_listed(value) else value
+
+
+def plain(value: Any) -> Any:
+    """Arrays and columns of pandas as lists, and their numbers as Python's; other values as they are."""
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _is_listed(value: Any) -> bool:
-    """Whether a value has entries, unlike a text."""
-    return isinstance(value, Iterable) and not isinstance(value, str | bytes)
+    """Whether a value has entries in an order, unlike a text and a set."""
+    return isinstance(value, Iterable) and not isinstance(value, str | bytes | set | frozenset)
 
 
 def _is_whole(value: Any) -> bool:
@@ -72,7 +92,7 @@ def _is_whole(value: Any) -> bool:
 
 
 def read_request(value: Any) -> Request:
-    """Check a request, or a JSON object with its fields.
+    """Check a request, or a mapping with its fields, in which arrays will do as lists.
 
     Raises:
       InputError: the value is not a request.
@@ -85,10 +105,8 @@ def read_request(value: Any) -> Request:
     if unknown := sorted(map(str, set(value) - set(known))):
         message = f"a request has the field {shown(unknown[0])}; expected {', '.join(known)}"
         raise UnknownNameError(message, unknown[0], known)
-    given = {name: each for name, each in value.items() if each is not None}
-    if _is_whole(given.get("id")):
-        given["id"] = int(given["id"])  # of a column of numbers
-    elif "id" in given and not is_writable(given["id"]):
+    given = {name: each for name, one in value.items() if (each := plain(one)) is not None}
+    if "id" in given and not (is_writable(given["id"]) or _is_whole(given["id"])):
         raise InputError(f"id is {shown(given['id'])}; expected a text or a whole number")
     if not isinstance(given.get("exclude_history", False), bool):
         raise InputError(f"exclude_history is {shown(given['exclude_history'])}; expected true or false")
@@ -191,9 +209,10 @@ class ItemNames:
         only = None if candidates is None else self._rows(self._known(candidates))
         allowed = Allowed(only, self._rows(without))
         if not allowed.mask(self._index.is_candidate).any():
+            rest = "that the history does not hold; name others, or set exclude_history to false"
             raise InputError(
-                "a request leaves nothing to recommend: none of its candidates is a candidate of the run that the "
-                "history does not hold; name others, or set exclude_history to false"
+                "a request leaves nothing to recommend: none of its candidates is a candidate of the run"
+                f"{f' {rest}' if len(without) else '; name others'}"
             )
         return allowed
 

@@ -183,9 +183,14 @@ def _columns(result: Result) -> dict[str, Any]:
 
 
 def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, first: int = 0) -> Any:
-    """A data frame with some columns, whose index counts from `first`."""
+    """A data frame with some columns, whose index counts from `first`; whole numbers stay whole beside missing ones."""
     try:
         import pandas
     except ImportError:
         raise InputError("to_pandas needs pandas: pip install pandas") from None
-    return pandas.DataFrame(rows, columns=list(columns), index=range(first, first + len(rows)))
+    index, data = range(first, first + len(rows)), {}
+    for name in columns:
+        values = [row[name] for row in rows]
+        # Else whole numbers beside a missing one become floats, which cannot hold all of them.
+        data[name] = pandas.Series(values, index=index, dtype=object if None in values else None)
+    return pandas.DataFrame(data, index=index)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin, get_
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import is_url, local_path
 from igd_jax.core.remote import local_folder
-from igd_jax.core.shown import LONGEST_SHOWN, shown
+from igd_jax.core.shown import LONGEST_SHOWN, shortened, shown
 from igd_jax.core.suggest import UnknownNameError
 
 KINDS = {int: "a whole number", float: "a number", bool: "True or False", str: "a text"}
@@ -139,7 +139,7 @@ class Existing:
         if not value:
             raise InputError(f"config.{field} is not set; expected {self._expected}")
         if wrong := self._wrong(value):
-            raise refused(field, value, self._expected, but=wrong)
+            raise refused(field, value, f"{self._expected}{_meant_from(field, value)}", but=wrong)
 
     def on_this_machine(self, field: str, value: str, *, copy: bool) -> str:
         """The path that a value gives; a URL stands for a copy of its folder, made if `copy`."""
@@ -166,6 +166,16 @@ class Existing:
         except (OSError, ValueError):  # a name that is too long or has a zero byte
             return ", which no file system can hold"
         return f", which holds no {lacks[0]}" if lacks else ""
+
+
+def _meant_from(field: str, value: str) -> str:
+    """Where a relative path is looked for, to append to a message; runs keep paths as they were given."""
+    if os.path.isabs(value):
+        return ""
+    return (
+        f"; looked for in {shortened(os.getcwd())}, the current folder: --config.{field}=PATH, or "
+        f"load(RUN, {{'{field}': PATH}}), says where it is"
+    )
 
 
 T = TypeVar("T")

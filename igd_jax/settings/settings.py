@@ -13,6 +13,7 @@ content of files other than a model's config.json.
 
 import dataclasses
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import get_type_hints
 
@@ -108,6 +109,16 @@ def settings_from(config: ConfigDict, *, needs: Collection[str] = TO_DECODE) -> 
     if settings.train.packing == AUTO and any(_against_packs(settings, method, kind=kind)):
         settings = dataclasses.replace(settings, train=dataclasses.replace(settings.train, packing=PADDED))
     return settings
+
+
+def for_lists_alone(config: ConfigDict) -> ConfigDict:
+    """A copy of the config for lists that are not measured: without those of `eval.ks` that exceed their length."""
+    config = config.copy_and_resolve_references()
+    with suppress(AttributeError, TypeError):  # of fields that are missing or unusable, which `settings_from` tells
+        longest = config.decode.top_k or config.decode.num_beams
+        if any(k > longest for k in config.eval.ks):
+            config.eval.ks = tuple(k for k in config.eval.ks if k <= longest) or (1,)
+    return config
 
 
 def _filled_in(given: Settings) -> Settings:
@@ -217,11 +228,12 @@ def _against_packs(settings: Settings, method: Method, *, kind: str | None) -> I
 
 def _of_lists(settings: Settings, method: Method) -> Iterator[str]:
     decode, ks = settings.decode, settings.eval.ks
+    has_beams = method.beam_search and decode.search != EXACT
     if ks[-1] > decode.top_k:
-        yield (
-            f"config.eval.ks is {shown(ks)}, but lists have a length of {decode.top_k}; raise config.decode.top_k "
-            "(0 is config.decode.num_beams) or lower ks"
-        )
+        longer = "config.decode.top_k (0 is config.decode.num_beams)"
+        if has_beams and decode.top_k == decode.num_beams:
+            longer = "config.decode.num_beams (and config.decode.top_k, if that is not 0)"
+        yield f"config.eval.ks is {shown(ks)}, but lists have a length of {decode.top_k}; raise {longer} or lower ks"
     if not method.beam_search:
         for field, only in ONLY_OF_A_TRIE_SEARCH.items():
             if (given := getattr(decode, field)) != only:
@@ -229,7 +241,7 @@ def _of_lists(settings: Settings, method: Method) -> Iterator[str]:
                     f"config.decode.{field} is {given!r}, but {settings.method.name} does not search the trie of "
                     f"titles; set it to {only!r}"
                 )
-    if decode.top_k > decode.num_beams and method.beam_search and decode.search != EXACT:
+    if decode.top_k > decode.num_beams and has_beams:
         yield (
             f"config.decode.top_k is {decode.top_k}, but {decode.num_beams} beams give lists of that length; "
             "raise config.decode.num_beams or lower top_k"

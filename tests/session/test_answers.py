@@ -341,6 +341,19 @@ def test_a_folder_is_no_file_of_answers(answer, tmp_path):
         answer(_requests(2))
 
 
+def test_a_pipe_is_no_file_of_answers(recommender, tmp_path):
+    (tmp_path / "in.jsonl").write_text("{}")
+    ends = os.pipe()  # /dev/stdout may be one
+    try:
+        with pytest.raises(
+            InputError, match=rf"--output=/dev/fd/{ends[1]} is not a file; name one that does not exist"
+        ):
+            answers.answer_file(lambda: recommender, tmp_path / "in.jsonl", f"/dev/fd/{ends[1]}", k=None)
+    finally:
+        for end in ends:
+            os.close(end)
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_the_requests_are_never_overwritten(recommender, tmp_path, link):
     (tmp_path / "in.jsonl").write_text("{}")
@@ -373,6 +386,7 @@ def test_on_the_command_line(trained, tmp_path):
         (["--output={in}"], "give --history, or --input=REQUESTS.jsonl with --output=FILE.jsonl, and not both"),
         (["--input={in}", "--output={in}.out", "--history=A"], "and not both"),
         (["--input={in}.none", "--output={in}.out"], "does not exist; name a file with one request per line"),
+        (["--input=/dev/null", "--output={in}.out"], "/dev/null is not a file; name a file with one request per line"),
         (["--input={in}", "--output={in}"], "is the file of requests itself; name another one"),
         (["--input={in}", "--output={in}.out", "--k=9"], "k is 9, but lists have a length of 4"),
     ],

@@ -1,5 +1,6 @@
 """A title is explained by what its tokens decide and weigh, and by how likely the model finds them."""
 
+import inspect
 import json
 
 import numpy as np
@@ -36,6 +37,20 @@ def test_weights_are_those_of_training(recommender):
     assert {token.weight for token in found.tokens if not token.forced} == {1.0}
     assert {token.log_probability for token in found.tokens} == {None}
     assert recommender.explain(ITEM_IDS[5]) == found
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ((3,), "the title is 3; expected a title or an item id, which are texts"),
+        ((["x"],), r"the title is \['x'\]; expected a title or an item id, which are texts"),
+        ((TITLE, 5), "history is 5; expected a list of titles or item ids"),
+        ((TITLE, TITLE), "history is '.*'; expected a list of titles or item ids"),
+    ],
+)
+def test_what_is_no_title_or_no_history_is_one_line(recommender, given, message):
+    with pytest.raises(InputError, match=f"^{message}$"):
+        inspect.unwrap(Recommender.explain)(recommender, *given)
 
 
 def test_inspect_of_a_run_explains_alike(recommender, trained, tiny):

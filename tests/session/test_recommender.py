@@ -1,5 +1,6 @@
 """A recommender answers many requests alike: in order, as evaluation does, and compiled once per shape."""
 
+import inspect
 import json
 import re
 import subprocess
@@ -24,10 +25,12 @@ from igd_jax.decoding.engine import start
 from igd_jax.decoding.jump import Jump
 from igd_jax.evaluate import evaluate
 from igd_jax.evaluation.predictions import read_predictions
+from igd_jax.session import recommender as program
 from igd_jax.session.requests import ItemNames, Request, read_request, requests_in
 from igd_jax.session.session import set_up_to_decode
 
 HISTORY = TITLES[4:6]
+FRAME = pandas.DataFrame({"history": [["i1"]]})
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +129,15 @@ def test_the_id_of_a_request_is_a_text_or_a_whole_number(name):
     assert (found, type(found)) == (name, str if name == "a" else int)
 
 
+@pytest.mark.parametrize("array", [lambda names: np.array(names, object), pandas.Series])
+def test_the_fields_of_a_request_may_be_arrays(array):
+    lists = {"history": ("A", "B"), "candidates": ("C",)}
+    given = {name: array(names) for name, names in lists.items()}
+    expected = Request(**lists, id=7, exclude_history=True)
+    assert read_request(given | {"id": np.int64(7), "exclude_history": np.bool_(True)}) == expected
+    assert read_request({"history": given["history"], "score": array(["C"])}) == Request(("A", "B"), score=("C",))
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
@@ -140,6 +152,12 @@ def test_the_id_of_a_request_is_a_text_or_a_whole_number(name):
         ([["i1"], "i2"], "request 2: a request is 'i2'; expected an object such as"),
         ([["i1"], float("nan")], "request 2: a request is nan; expected an object such as"),
         (b"i1", "the history is b'i1'; expected a list of titles or item ids, oldest first"),
+        ({"i1"}, "the history is {'i1'}; expected a list of titles or item ids, oldest first"),
+        ([["i1"], {"i2"}], "request 2: a request is {'i2'}; expected an object such as"),
+        *(
+            (asked, "a DataFrame is given; expected histories, df['history'], or requests, df.to_dict('records')")
+            for asked in (FRAME, [FRAME])
+        ),
     ],
 )
 def test_what_is_no_text_is_named_by_its_place(recommender, asked, message):
@@ -255,8 +273,11 @@ def test_candidates_without_the_history(recommender):
         ),
         ({"history": ["A"], "exclude_history": 1}, "exclude_history is 1; expected true or false"),
         ({"history": ["A"], "candidates": ["nothing"]}, "names the candidate 'nothing', which the catalogue does not"),
-        ({"history": ["A"], "candidates": []}, "leaves nothing to recommend"),
-        ({"history": [TITLES[0]], "candidates": [TITLES[0]], "exclude_history": True}, "leaves nothing to recommend"),
+        ({"history": ["A"], "candidates": []}, "none of its candidates is a candidate of the run; name others$"),
+        (
+            {"history": [TITLES[0]], "candidates": [TITLES[0]], "exclude_history": True},
+            "leaves nothing to recommend: .* or set exclude_history to false$",
+        ),
         (Request(()), "a request has no history"),
     ],
 )
@@ -282,7 +303,7 @@ def traced(monkeypatch):
 
 
 def test_requests_of_one_shape_are_compiled_once(trained, traced):
-    recommender = Recommender.load(trained, {"decode.num_beams": 5, "eval.ks": [1]})  # beams that no other test has
+    recommender = Recommender.load(trained, {"decode.num_beams": np.int64(5)})  # beams that no other test has
     first = recommender.recommend([{"history": HISTORY}])
     once = Counter(traced)
     assert once["prefill"] >= 1
@@ -332,6 +353,22 @@ def test_a_recommender_shows_what_it_is(trained, recommender, monkeypatch):
     exact = replace(settings, decode=replace(settings.decode, search="exact"))
     monkeypatch.setattr(recommender, "session", replace(recommender.session, settings=exact))
     assert repr(recommender) == f"<Recommender of {settings.model.path}: igd, {n} candidates>"
+
+
+def test_lists_may_be_shorter_than_what_an_evaluation_would_cut(trained, monkeypatch):
+    asked = []
+    monkeypatch.setattr(program, "set_up_to_decode", lambda config, folder: asked.append(config))
+    monkeypatch.setattr(Recommender, "__init__", lambda *_: None)
+    for n_beams, ks in ((np.int64(2), (1,)), (3, (1, 3)), (4, (1, 3))):
+        Recommender.load(trained, {"decode.num_beams": n_beams, "eval.ks": (1, 3)})
+        assert (asked[-1].decode.num_beams, asked[-1].eval.ks) == (n_beams, ks)
+    Recommender.load(trained, {"decode.num_beams": 2, "eval.ks": (3,)})
+    assert asked[-1].eval.ks == (1,)
+
+
+def test_what_is_no_folder_of_a_run():
+    with pytest.raises(InputError, match=r"^the run is None; expected the path of its folder$"):
+        inspect.unwrap(Recommender.load.__func__)(Recommender, None)
 
 
 def test_a_folder_without_a_run(tmp_path):

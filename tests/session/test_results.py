@@ -102,6 +102,12 @@ def test_a_data_frame_of_many_answers_names_their_requests():
     assert list(Answers().to_pandas().columns) == list(frame.columns)
 
 
+@pytest.mark.parametrize("others", [[], [Answer(ANSWER.results)]])
+def test_large_ids_are_exact_in_a_data_frame_also_beside_a_missing_one(others):
+    frame = Answers([Answer(ANSWER.results, id=2**53 + 1), *others]).to_pandas()
+    assert frame["id"].tolist() == [2**53 + 1] * 2 + [None] * 2 * len(others)
+
+
 def test_without_pandas_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(InputError, match=r"^to_pandas needs pandas: pip install pandas$"):

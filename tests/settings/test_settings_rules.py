@@ -89,7 +89,7 @@ def test_a_whole_number_is_a_number(plain):
         ({"train.packing": "rows", "model.config": "t5-small"}, "'rows', but the model of igd does not read "),
         ({"train.packing": "trees", "method.name": "sasrec"}, "'trees', but the model of sasrec does not read rows "),
         ({"train.packing": "rows", "loss.normalizer": "micro_batch"}, "config.loss.normalizer is 'micro_batch', "),
-        ({"eval.ks": (1, 20)}, "config.eval.ks is (1, 20), but lists have a length of 10; raise config.decode.top_k"),
+        ({"eval.ks": (1, 20)}, "config.eval.ks is (1, 20), but lists have a length of 10; raise config.decode.num_b"),
         ({"decode.top_k": 4}, "config.eval.ks is (1, 3, 5, 10), but lists have a length of 4"),
         ({"method.name": "sasrec", "decode.search": "exact"}, "config.decode.search is 'exact', but sasrec does not "),
         ({"method.name": "bigrec", "decode.normalize": "children"}, "config.decode.normalize is 'children', but "),
@@ -169,6 +169,16 @@ def test_a_path_that_is_not_there(plain, tmp_path, monkeypatch, field, value, me
     assert line.startswith(f"config.{field} is '")
     assert message in line
     settings_from(changed(plain, {field: value}), needs=TO_DECODE - {field})
+
+
+def test_a_relative_path_that_is_not_there_is_told_with_the_folder_and_what_says_where_it_is(
+    plain, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    place = "--config.data.dir=PATH, or load(RUN, {'data.dir': PATH}), says where it is"
+    line = refusal(plain, {"data.dir": "data"})
+    assert line.endswith(f"; looked for in {tmp_path}, the current folder: {place}")
+    assert refusal(plain, {"data.dir": str(tmp_path / "data")}).endswith("; prepare one and pass it")
 
 
 def test_paths_that_are_there(plain, tmp_path):
