@@ -162,3 +162,10 @@ def test_digital_music_equals_a_loop_over_records(shared):
     for name in ("description", "brand"):
         assert [bool(text) for text in log.texts[name]] == [bool(metas[item].get(name)) for item in log.item_ids]
     assert to_prepared(log).meta["rows"] == {"train": 1769, "valid": 221, "test": 222}
+
+
+def test_an_unusable_first_title_is_not_replaced_by_that_of_a_later_record(tmp_path):
+    metas = [{"asin": "a", "title": "x"}, *titled("aab")]
+    log = amazon2014.read(toys(tmp_path, [review("u", item, seconds(2014)) for item in "ab"], metas), k_core=0)
+    assert log.item_ids == ["b"]
+    assert log.notes == {"titles shorter than 2 characters": 1, "metadata records after an item's first": 2}

@@ -95,6 +95,7 @@ def _added(token: AddedToken) -> tokenizers.Tokenizer:
 
 
 UNKNOWN = {
+    "a token that takes the space after it": lambda: _added(AddedToken("<end>", rstrip=True)),
     "sentencepiece": lambda: _with(
         byte_level(), pre_tokenizer=None, normalizer=normalizers.Sequence([normalizers.Prepend("▁")])
     ),

@@ -99,6 +99,7 @@ def test_coverage_counts_each_candidate_row_once_and_no_result_never():
     is_candidate = bools(1, 1, 1, 1, 0, 0, 0, 1)
     assert coverage(ranked, is_candidate, 2) == 2 / 5
     assert coverage(ranked, is_candidate, 3) == 3 / 5
+    assert coverage(ranked + np.where(ranked == 3, 2, 0), is_candidate, 3) == 2 / 5  # row 5 is not a candidate
 
 
 def test_metrics_of_no_rows_are_none():

@@ -95,6 +95,8 @@ def test_equal_columns_never_differ_even_by_rounding():
     a = np.full(50, 2 / 3)
     for b in (a, np.nextafter(a, 1)):
         assert p_of(np.stack([a, b], axis=1), [(0, 1)]).tolist() == [1.0]
+    means, samples = np.array([0.5, 0.5 + 2**-52]), np.tile([[0.5], [0.5 + 2**-52]], (1, 1000))
+    assert corrected(means, samples, [(0, 1)]).p.tolist() == [1.0]
 
 
 def test_a_constant_gain_is_as_sure_as_the_resamples_allow():

@@ -73,3 +73,13 @@ def test_a_token_after_which_more_is_open_than_before_has_no_share():
 def test_the_entropy_of_one_seen_row_is_exactly_zero_given_the_prefix():
     counts, bounds = np.array([0, 7, 0]), (np.array([0, 2]), np.array([3, 3]))
     assert entropy_below(counts, *bounds, entropy="prefix").tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("entropy", ENTROPIES)
+@pytest.mark.parametrize("weights", ["gain", "relative"])
+def test_titles_that_are_not_candidates_have_no_mass(weights, entropy):
+    rows, counts = [[1, 2, EOS], [1, 3, EOS], [1, 4, EOS], [5, EOS]], [2, 9, 2, 4]
+    few = _index(rows, counts).with_candidates(np.array([True, False, True, True]))
+    alone = _index([rows[0], *rows[2:]], [2, 2, 4])
+    found, expected = (gain_share(index, weights=weights, entropy=entropy) for index in (few, alone))
+    np.testing.assert_allclose(np.delete(found, slice(3, 6)), expected, rtol=1e-12)

@@ -167,3 +167,18 @@ def test_golden_lists_and_scores_are_the_authors(shared):
             # Titles whose golden scores differ by less than 1e-5 may swap.
             np.testing.assert_allclose([score_of[t] for t in found], expected["scores"], rtol=0, atol=1e-5)
             np.testing.assert_allclose(ranked.scores[row], expected["scores"], rtol=0, atol=1e-4)
+
+
+def test_the_model_may_be_normalised_among_children_and_the_source_stays(tiny):
+    """At a high temperature the model's share of each child is one over their number."""
+    index = tiny[1].index
+    options = {"num_beams": len(index.catalog), "temperature": 1e6, "normalize": "children"}
+    flat, source = recommend(D3(lam=0.5), tiny, **options), recommend(D3(lam=0.0), tiny, **options)
+    root = plain_trie(lists_of(index.catalog.tokens))[0]
+    for row in range(3):
+        half_of = dict(zip(source.rows[row].tolist(), (source.scores[row] / 2).tolist(), strict=True))
+        for found, score in zip(flat.rows[row].tolist(), flat.scores[row], strict=True):
+            node, expected = root, half_of[found]
+            for token in index.catalog.tokens[found].tolist():
+                expected, node = expected - np.log(len(node.children)) / 2, node.children[token]
+            np.testing.assert_allclose(score, expected, atol=1e-3)

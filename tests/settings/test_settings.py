@@ -229,6 +229,7 @@ def test_an_argument_with_a_value_that_cannot_be_meant(plain, method, name, prob
         ({"method.name": "idg"}, "config.method.name is 'idg'; known methods are bigrec, "),
         ({"method.name": "msl", "method.args.tau": 1e-320}, "args.tau is 1e-320; expected 0, or at least 1e-12"),
         ({"method.name": "msl", "method.args.tau": 2e6}, "args.tau is 2000000.0; expected a finite number of at most "),
+        ({"method.name": "msl", "method.args.tau": math.nan}, "args.tau is nan; expected a finite number of at most "),
         ({"method.name": "msl", "method.args.denominator": "x" * 4000}, "xxx'; expected all or deciding"),
         ({"method.name": "setrec", "method.args.features": "s3://b/f"}, "args.features is 's3://b/f', which is a URL"),
         ({"method.args.gamma": 1.0}, "config.method.args has gamma; igd takes beta, weights, entropy"),
