@@ -104,13 +104,20 @@ def make_examples(prompt: TokenRows, *, room: Int[np.ndarray, " R"], target: Int
     return Examples(prompt, target, is_cut, shared_prefix(prompt, ~is_cut), ~is_cut)
 
 
-def ranked_examples(history: Ragged, prompts_of: Callable[[Ragged], TokenRows], *, room: int) -> Examples:
+def ranked_examples(
+    history: Ragged,
+    prompts_of: Callable[[Ragged], TokenRows],
+    *,
+    room: int,
+    head: Int[np.ndarray, " P"] | None = None,
+) -> Examples:
     """Rows to rank for: a history whose prompt is too long loses its oldest items, and no more than needed.
 
     Args:
       history: items of each row, oldest first.
       prompts_of: makes the prompts of histories; a longer history has a longer prompt.
       room: most tokens of a prompt; a prompt without items has no more.
+      head: ids that prompts are expected to begin with, which some may not; None = what these prompts share.
     """
     prompt = prompts_of(history)
     is_cut = prompt.lengths > room
@@ -118,8 +125,11 @@ def ranked_examples(history: Ragged, prompts_of: Callable[[Ragged], TokenRows], 
         kept = history.lengths.copy()
         kept[is_cut] = _fitting(history.take(np.flatnonzero(is_cut)), prompts_of, room=room)
         prompt = prompts_of(history.keep_last(kept))
-    every = np.ones(len(prompt), bool)
-    return Examples(prompt, None, is_cut, shared_prefix(prompt, every), every)
+    if head is None:
+        every = np.ones(len(prompt), bool)
+        return Examples(prompt, None, is_cut, shared_prefix(prompt, every), every)
+    begins = prompt.take(np.arange(len(prompt))).pad(len(head))
+    return Examples(prompt, None, is_cut, head, (begins == head).all(axis=1) & (prompt.lengths > len(head)))
 
 
 def _fitting(history: Ragged, prompts_of: Callable[[Ragged], TokenRows], *, room: int) -> Int[np.ndarray, " R"]:

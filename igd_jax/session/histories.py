@@ -4,16 +4,18 @@ from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Int
 
 from igd_jax.core.log import say
 from igd_jax.core.ragged import Ragged, TokenRows, starts_of
-from igd_jax.data.examples import Examples, item_examples, ranked_examples
+from igd_jax.data.examples import Examples, item_examples, ranked_examples, shared_prefix
 from igd_jax.data.prepared import Rows
 from igd_jax.items.index import ItemIndex
 from igd_jax.session.limits import room_of_prompts
 from igd_jax.session.requests import ItemNames, Resolved
 from igd_jax.session.session import Session
 
+_TITLES_TRIED = 256
 FEW = 16
 """Most requests at once whose unknown titles are looked for among those that are spelt alike."""
 
@@ -28,6 +30,21 @@ class Histories:
     def _room(self) -> int:
         return room_of_prompts(self._session, self._index)
 
+    @cached_property
+    def _head(self) -> Int[np.ndarray, " P"]:
+        """Ids that a prompt begins with whatever its history, as far as some titles and none tell.
+
+        What the requests of a call happen to share would be another number of ids each time, and another program.
+        """
+        prompts, texts = self._session.prompts, self._session.identifiers.texts
+        n_items = len(self._index.titles)
+        some = range(0, n_items, -(-n_items // _TITLES_TRIED))
+        if texts is None:
+            tried: TokenRows = prompts.of_items(Ragged.from_lists([*([item] for item in some), []]))
+        else:
+            tried = prompts.of_texts([*([texts[item]] for item in some), []])
+        return shared_prefix(tried, np.ones(len(tried), bool))
+
     @property
     def _limit(self) -> str:
         """The limit of histories that were cut."""
@@ -40,11 +57,12 @@ class Histories:
         """Whether a history may contain arbitrary text."""
         return self._session.method.inputs == "text" and self._session.identifiers.texts is not None
 
-    def of_items(self, history: Ragged) -> Examples:
+    def of_items(self, history: Ragged, *, is_request: bool = False) -> Examples:
         """Histories of items, oldest first."""
         if self._session.method.inputs == "items":
             return item_examples(history, room=self._session.most_items)
-        return ranked_examples(history, self._session.prompts.of_items, room=self._room)
+        head = self._head if is_request else None
+        return ranked_examples(history, self._session.prompts.of_items, room=self._room, head=head)
 
     def of_rows(self, rows: Rows) -> Examples:
         """Rows of a split, without their targets. Prints how many histories were cut."""
@@ -67,7 +85,7 @@ class Histories:
             )
         else:
             known = [[item for item in found.items if item is not None] for found in resolved]
-            examples = self.of_items(Ragged.from_lists(known))
+            examples = self.of_items(Ragged.from_lists(known), is_request=True)
         for row in np.flatnonzero(examples.is_cut).tolist():
             notes[row].append(f"the history is cut to its newest items: {self._limit}")
         return examples, notes
@@ -82,7 +100,7 @@ class Histories:
 
         lengths = np.array([len(history) for history in histories], np.int64)
         places = Ragged(np.arange(len(texts), dtype=np.int32), starts_of(lengths))
-        return ranked_examples(places, prompts_of, room=self._room)
+        return ranked_examples(places, prompts_of, room=self._room, head=self._head)
 
     def _unknown(self, found: Resolved, names: ItemNames | None) -> list[str]:
         """A note for each entry of the history that is not in the catalogue, with suggestions if there are names."""

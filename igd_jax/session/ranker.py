@@ -21,7 +21,7 @@ from igd_jax.core.log import Progress, say
 from igd_jax.core.map_rows import in_groups, in_order, pad_rows
 from igd_jax.core.sharding import row_shards
 from igd_jax.core.types import ItemBatch, Recommendations, TextBatch
-from igd_jax.data.batches import by_length, n_shapes, prompt_room
+from igd_jax.data.batches import by_length, n_shapes, padded_width, prompt_room
 from igd_jax.data.collaborative import Collaborative
 from igd_jax.data.examples import Examples
 from igd_jax.data.prepared import Rows
@@ -42,6 +42,9 @@ from igd_jax.session.unfinished import BATCHES_PER_PART, Lists, Unfinished
 from igd_jax.session.weights import Trained, trained_model
 from igd_jax.training.compilations import Compilations
 from igd_jax.training.mesh import check_divides, local_rows, put_batch
+
+SEARCH_WIDTHS = (64, 128, 256, 512)
+"""Widths of prompts for which the search of a single batch is compiled; at 256 it takes a tenth longer than at 64."""
 
 
 def engine_of(session: Session, index: ItemIndex, model: Any, options: DecodeOptions) -> Engine:
@@ -102,6 +105,8 @@ class Ranker:
         mesh, size = self.session.mesh, self._batch_size(len(examples))
         engine = self._for_batches(size) if engine is None else engine
         width = prompt_room(examples)  # of these examples only, so that answers do not depend on earlier requests
+        if len(examples) <= size:  # one batch, after which others of other lengths may follow
+            width = padded_width(width, SEARCH_WIDTHS)
         batch_of = partial(
             self.batch,
             examples,

@@ -316,6 +316,19 @@ def test_requests_of_one_shape_are_compiled_once(trained, traced):
     assert twice["prefill"] > once["prefill"]
     recommender.recommend([{"history": HISTORY}] * 4)
     assert traced == twice
+    for first in (TITLES[0], TITLES[7], HISTORY[0]):  # what their prompts share is another number of tokens each time
+        recommender.recommend([{"history": [first, TITLES[3]]}, {"history": [first, TITLES[5]]}] * 2)
+    assert traced == twice
+
+
+def test_the_search_of_requests_is_compiled_once_for_prompts_up_to_a_width(trained, traced):
+    recommender = Recommender.load(trained, {"decode.num_beams": 6})  # beams that no other test has
+    before = {}
+    for n in (4, 9):
+        recommender.recommend([{"history": TITLES[:n]}])
+        before[n] = traced["generate"]
+    assert before[4] >= 1
+    assert len({*before.values()}) == 1
 
 
 # ----------------------------------------------------------------------------------------------------- loading, changes
