@@ -13,6 +13,7 @@ from flax import struct
 from jaxtyping import Array, Float, Int
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.log import say_once
 from igd_jax.core.sharding import row_shards_here
 from igd_jax.core.types import Recommendations, TextBatch
 from igd_jax.decoding.blocks import Blocks, blocks_of
@@ -56,6 +57,8 @@ class ExactSearch(OneCall):
 def exact_search(search: TrieSearch, index: ItemIndex) -> ExactSearch:
     """Make the engine that ranks the candidates of `index` by the scores of a search over them.
 
+    Prints how many of them are longer than the search writes, and so in no list, if there are any.
+
     Raises:
       InputError: all candidates are longer than the search writes.
     """
@@ -66,9 +69,14 @@ def exact_search(search: TrieSearch, index: ItemIndex) -> ExactSearch:
             f"config.decode.max_new_tokens is {longest}, but the shortest title has {titles.lengths.min()} tokens, so "
             "there is nothing to rank; raise it, or set it to 0 for the longest title"
         )
+    if n_left_out := len(titles) - len(fits):
+        say_once(
+            f"{n_left_out:,} of {len(titles):,} candidates are longer than config.decode.max_new_tokens={longest} and "
+            "are not ranked"
+        )
     blocks, (place,) = blocks_of(index.trie, [titles.take(fits)])
     blocks, place, row = jax.tree.map(jnp.asarray, (blocks, place.astype(np.int32), index.trie.row[fits]))
-    return ExactSearch(search, blocks, place, row, len(titles) - len(fits))
+    return ExactSearch(search, blocks, place, row, n_left_out)
 
 
 @jax.jit

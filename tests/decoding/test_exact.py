@@ -8,6 +8,7 @@ from plain_trie import random_rows
 from searches import engine_of, index_of, lists
 from tiny_models import VOCAB, random_model
 
+from igd_jax.core.log import say_once
 from igd_jax.core.sharding import replicated
 from igd_jax.decoding import blocks, exact
 from igd_jax.decoding.exact import exact_search
@@ -66,10 +67,15 @@ def test_scores_of_a_source_are_part_of_it(index):
     np.testing.assert_allclose(found.scores, beam.scores, rtol=1e-5, atol=1e-4)
 
 
-def test_titles_that_the_search_cannot_finish_are_left_out(index):
+def test_titles_that_the_search_cannot_finish_are_left_out_and_counted(index, capsys):
     engine = engine_of(random_model("decoder"), index, k=len(index.trie.row))
     engine = engine.replace(options=engine.options.replace(max_length=4))
+    say_once.cache_clear()
     found, n_left_out = _exact(engine, index, text_batch(PROMPTS))
+    assert capsys.readouterr().out == (
+        f"{n_left_out} of {len(index.trie.row)} candidates are longer than config.decode.max_new_tokens=4 and are not "
+        "ranked\n"
+    )
     lengths = index.catalog.lengths
     assert n_left_out == (lengths[index.trie.row] > 4).sum() > 0
     assert {row for row in found.rows[0] if row >= 0} == {row for row in index.trie.row if lengths[row] <= 4}
