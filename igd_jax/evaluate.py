@@ -91,7 +91,8 @@ def evaluate(
         write_predictions(partial / PREDICTIONS, predictions_of(scored))
     remove(unfinished)
     say(f"\n{config.eval.split} of {config.data.dir}, {scored.users_per_second:.1f} users/s")
-    say(evaluation_table(scored.metrics, has_beam=has_beam(scored.ranker)))
+    n_candidates = int(scored.catalogue.is_candidate.sum())
+    say(evaluation_table(scored.metrics, has_beam=has_beam(scored.ranker), n_candidates=n_candidates))
     say("\n".join(["", *examples_of(scored)]))
     say(f"\nall metrics and lists written to {folder}")
     return scored.metrics

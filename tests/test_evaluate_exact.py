@@ -1,6 +1,7 @@
 """Evaluations with an exact ranking, beside a beam, and of what may be recommended to each row."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,19 +13,21 @@ from tiny_run import ITEM_IDS, TITLES
 from igd_jax import evaluate as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
+from igd_jax.core.log import say_once
 from igd_jax.data.prepared import load
 
 NARROW = {"decode.num_beams": 1, "eval.ks": (1,)}
 
 
 def test_the_misses_of_a_beam_are_those_beside_the_exact_lists(tiny, trained, evaluate, monkeypatch):
-    had_beam = []
-    monkeypatch.setattr(program, "evaluation_table", lambda _, *, has_beam: had_beam.append(has_beam) or "")
+    told = []
+    monkeypatch.setattr(program, "evaluation_table", lambda _, **how: told.append(how) or "")
     done = run_here(program, f"--workdir={trained}", "--name=beam", "--beam_misses=0")
     assert (done.code, done.err) == (0, "")
     beam, metrics = read_written(trained, "beam")
     exact, _ = evaluate("exact", {"decode.search": "exact", **NARROW, "decode.top_k": 4})
-    assert had_beam == [True, False]
+    assert [how["has_beam"] for how in told] == [True, False]
+    assert {how["n_candidates"] for how in told} == {len(set(TITLES))}
     ours, theirs = titles_of(beam), titles_of(exact)
     misses = metrics["beam_misses"]
     assert misses.pop("queries") == N_TEST
@@ -39,6 +42,18 @@ def test_the_misses_of_a_beam_are_those_beside_the_exact_lists(tiny, trained, ev
 def test_a_number_of_queries_below_0_is_refused(trained):
     done = run_here(program, f"--workdir={trained}", "--name=none", "--beam_misses=-3")
     assert (done.code, len(done.err.splitlines())) == (2, 1)
+
+
+@pytest.mark.parametrize("option", ["--beam_misses=2", "--config.decode.search=exact"])
+def test_candidates_that_are_too_long_to_be_ranked_exactly_are_counted(trained, option):
+    say_once.cache_clear()
+    done = run_here(program, f"--workdir={trained}", "--name=long", "--config.decode.max_new_tokens=7", option)
+    assert (done.code, done.err) == (0, "")
+    (line,) = (line for line in done.out.splitlines() if "are longer than" in line)
+    told = (
+        rf"[1-9]\d* of {len(set(TITLES))} candidates are longer than config.decode.max_new_tokens=7 and are not ranked"
+    )
+    assert re.fullmatch(told, line)
 
 
 @pytest.mark.parametrize("option", ["--beam_misses=0", "--config.decode.search=exact"])

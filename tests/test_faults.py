@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 import tiny_run
 from absl import logging
@@ -153,6 +154,7 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
         session = SimpleNamespace(prepared=SimpleNamespace(meta=read_meta(Path(config.data.dir))))
         ranker = SimpleNamespace(trained=SimpleNamespace(step=4), session=session)
         vars(scored).update(metrics={"n": next(counts)}, users_per_second=1.0, ranker=ranker)
+        vars(scored).update(catalogue=SimpleNamespace(is_candidate=np.ones(3, bool)))
         return scored
 
     def predictions_of(scored: Any) -> Iterator[Prediction]:

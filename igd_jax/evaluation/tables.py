@@ -34,7 +34,7 @@ def cell(value: str | int | float | None, *, none: str = "-") -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4f}" if isinstance(value, float) else value
 
 
-def evaluation_table(metrics: Mapping[str, Any], *, has_beam: bool) -> str:
+def evaluation_table(metrics: Mapping[str, Any], *, has_beam: bool, n_candidates: int) -> str:
     """What matters of a metrics.json in some ten lines: counts, metrics with intervals, slices, and how to read it.
 
     The metrics are hits at the smallest and the largest cut-off, and NDCG at the latter; the others stay in the file.
@@ -42,6 +42,7 @@ def evaluation_table(metrics: Mapping[str, Any], *, has_beam: bool) -> str:
     Args:
       metrics: content of the metrics.json.
       has_beam: whether the lists come from a beam over the trie, which may miss what an exact ranking finds.
+      n_candidates: number of distinct candidates.
     """
     hit = PROTOCOLS[metrics["protocol"]]
     ks = sorted(int(name.split("@")[1]) for name in metrics if name.startswith(f"{hit}@"))
@@ -57,11 +58,25 @@ def evaluation_table(metrics: Mapping[str, Any], *, has_beam: bool) -> str:
     table = markdown_table(["metric", "model", f"{CONFIDENCE:.0%} interval", *columns], rows)
     told = [f"{_slices(metrics, names[-1])}\n{_reading(metrics)}"]
     if metrics[names[-1]] <= metrics["popularity_baseline"][names[-1]]:
-        told.append(
-            "the model ranks no better than popularity: train longer or, from random weights, with a higher "
-            "config.train.learning_rate" + BEAM * has_beam
-        )
+        advice = _advice(metrics, ks[-1], has_beam=has_beam, n_candidates=n_candidates)
+        told.append(f"the model ranks no better than popularity: {advice}")
     return "\n\n".join([_counts(metrics), table, *told])
+
+
+def _advice(metrics: Mapping[str, Any], k: int, *, has_beam: bool, n_candidates: int) -> str:
+    """What to do about lists that are no better than popularity at the largest cut-off, k; what is evident first."""
+    advice = []
+    if n_invalid := metrics["invalid"]:
+        advice.append(f"raise config.decode.max_new_tokens, which cut {n_invalid:,} results (0 = the longest title)")
+    if n_candidates <= k:
+        advice.append(
+            f"a list of {k:,} has room for all {n_candidates:,} candidates, so give a smaller k in config.eval.ks, or "
+            "more candidates"
+        )
+    else:
+        longer = "train longer or, from random weights, with a higher config.train.learning_rate"
+        advice.append(longer + BEAM * (has_beam and "beam_misses" not in metrics))
+    return "; ".join(advice)
 
 
 def _counts(metrics: Mapping[str, Any]) -> str:

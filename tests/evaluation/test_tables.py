@@ -34,7 +34,7 @@ def small_evaluation(ks, protocol="rows", *, n=120, n_invalid=0):
 
 
 def test_an_evaluation_shows_main_metrics_with_intervals_beside_popularity_and_how_to_read_them():
-    lines = evaluation_table(metrics := small_evaluation([1, 2]), has_beam=True).splitlines()
+    lines = evaluation_table(metrics := small_evaluation([1, 2]), has_beam=True, n_candidates=3).splitlines()
     assert lines[0] == "120 rows, 10 with a target that is not a candidate; 0 invalid results"
     header, _, *rows = cells("\n".join(lines))
     assert header == ["metric", "model", "95% interval", "id-exact", "popularity"]
@@ -53,25 +53,46 @@ def test_an_evaluation_shows_main_metrics_with_intervals_beside_popularity_and_h
     assert len(lines) == 12
 
 
+NO_BETTER = "the model ranks no better than popularity: "
+LONGER = "train longer or, from random weights, with a higher config.train.learning_rate"
+CUT = "raise config.decode.max_new_tokens, which cut 3 results (0 = the longest title)"
+
+
+def last_line(metrics, *, has_beam=False, n_candidates=3):
+    return evaluation_table(metrics, has_beam=has_beam, n_candidates=n_candidates).splitlines()[-1]
+
+
 def test_a_model_that_popularity_equals_is_told_of_and_a_better_one_is_not():
-    metrics, told = (
-        small_evaluation([1, 2]),
-        (
-            "the model ranks no better than popularity: train longer or, from random weights, with a higher "
-            "config.train.learning_rate"
-        ),
+    metrics = small_evaluation([1, 2])
+    assert last_line(metrics) == NO_BETTER + LONGER
+    assert last_line(metrics, has_beam=True) == (
+        f"{NO_BETTER}{LONGER}; --beam_misses=N or, for small catalogues, --config.decode.search=exact shows whether "
+        "the beam misses items"
     )
-    assert evaluation_table(metrics, has_beam=False).splitlines()[-1] == told
-    of_beam = evaluation_table(metrics, has_beam=True).splitlines()[-1]
-    assert of_beam == (
-        f"{told}; --beam_misses=N or, for small catalogues, --config.decode.search=exact shows whether the beam misses "
-        "items"
-    )
-    assert told not in evaluation_table(metrics | {"ndcg@2": metrics["ndcg@2"] + 0.01}, has_beam=True)
+    better = metrics | {"ndcg@2": metrics["ndcg@2"] + 0.01}
+    assert NO_BETTER not in evaluation_table(better, has_beam=True, n_candidates=3)
+
+
+def test_a_beam_whose_misses_are_known_is_not_suspected():
+    metrics = small_evaluation([1, 2]) | {"beam_misses": {"queries": 4, "lists@1": 0.0, "results@1": 0.0}}
+    assert last_line(metrics, has_beam=True) == NO_BETTER + LONGER
+
+
+def test_results_that_were_cut_are_told_of_first():
+    metrics = small_evaluation([1, 2], n_invalid=3)
+    assert last_line(metrics) == f"{NO_BETTER}{CUT}; {LONGER}"
+
+
+def test_lists_with_room_for_all_candidates_do_not_ask_for_training():
+    metrics = small_evaluation([1, 2])
+    room = "a list of 2 has room for all 2 candidates, so give a smaller k in config.eval.ks, or more candidates"
+    assert last_line(metrics, has_beam=True, n_candidates=2) == NO_BETTER + room
+    cut = small_evaluation([1, 2], n_invalid=3)
+    assert last_line(cut, has_beam=True, n_candidates=2) == f"{NO_BETTER}{CUT}; {room}"
 
 
 def test_an_evaluation_by_users_shows_what_there_was_to_find():
-    text = evaluation_table(small_evaluation([1, 5], "users", n_invalid=3), has_beam=True)
+    text = evaluation_table(small_evaluation([1, 5], "users", n_invalid=3), has_beam=True, n_candidates=3)
     assert text.splitlines()[0] == (
         "60 users, 1.92 titles each to find, at most 2; 5 titles that are not candidates; 3 invalid results; k = 5 "
         "left out: not from 1 to the results per row"
@@ -82,14 +103,14 @@ def test_an_evaluation_by_users_shows_what_there_was_to_find():
 
 
 def test_few_users_are_told_to_be_too_few_for_an_interval():
-    few, enough = (evaluation_table(small_evaluation([1], n=n), has_beam=True) for n in (98, 100))
+    few, enough = (evaluation_table(small_evaluation([1], n=n), has_beam=True, n_candidates=3) for n in (98, 100))
     assert "resampled users; 49 users are too few to trust it, which takes 50; id-exact" in few
     assert "too few" not in enough
 
 
 def test_slices_of_few_rows_are_not_told():
     assert "by target (with their number): fewer than 50, so not told: head (" in evaluation_table(
-        small_evaluation([1], n=20), has_beam=True
+        small_evaluation([1], n=20), has_beam=True, n_candidates=3
     )
 
 
