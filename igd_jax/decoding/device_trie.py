@@ -1,7 +1,7 @@
 """The trie on the device, which looks up legal next tokens (docs/design.md, The idea in arrays).
 
 A node with one child needs no entry, since the child is the next node. One bit per node says whether it branches, and a
-running count of those bits locates the list of children, so 100,000 titles take about 8 MB.
+running count of those bits locates the list of children, so 100,000 titles take about 7 MB.
 """
 
 from typing import NamedTuple, no_type_check
