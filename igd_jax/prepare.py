@@ -32,11 +32,8 @@ from igd_jax.data.source_io import DELIMITERS
 
 FLAGS = flags.FLAGS
 _MOST = 1_000_000_000  # items, users or events; more are no small shop and would not fit into memory
-_OPTIONS = (
-    *("k_core", "split", "min_history", "max_history", "max_eval_history"),
-    *("columns", "delimiter", "min_rating", "duplicates", "min_items"),
-    *("n_items", "n_users", "n_events", "seed", "hf_subset", "hf_split"),
-)
+_OF_ALL = ("source", "input", "output", "traceback")
+"""Flags of this command that are no options of a source or of the split."""
 
 
 def define_flags() -> None:
@@ -70,6 +67,12 @@ def define_flags() -> None:
     flags.DEFINE_string("hf_split", None, "huggingface: which split of the dataset, or several joined by +")
 
 
+def options() -> list[flags.Flag]:
+    """The flags of `define_flags` that are options of sources or of the split."""
+    own = next(each for each in FLAGS.flags_by_module_dict().values() if FLAGS["source"] in each)
+    return [flag for flag in own if flag.name not in _OF_ALL]
+
+
 def source_names() -> list[str]:
     """Names of the modules in data/sources, which are the values of --source."""
     return sorted(module.name for module in pkgutil.iter_modules(sources.__path__))
@@ -95,7 +98,7 @@ def prepare(source: str, *, path: Path | None, options: dict[str, Any]) -> Prepa
     module = importlib.import_module(f"{sources.__name__}.{source}")
     read, elsewhere = module.read, getattr(module, "elsewhere", None)
     own = _defaults(read)
-    is_published = inspect.signature(read).return_annotation is Prepared
+    is_published = inspect.signature(read, eval_str=True).return_annotation is Prepared
     shared = {} if is_published else {name: value for name, value in _defaults(to_prepared).items() if name not in own}
     for name in options:
         if name not in own | shared:
@@ -171,7 +174,7 @@ def main() -> None:
         check_replaceable(output)
     except OSError as error:
         raise InputError(f"--output={shortened(FLAGS.output)} cannot be written ({error.strerror})") from None
-    given = {name: FLAGS[name].value for name in _OPTIONS if FLAGS[name].value is not None}
+    given = {flag.name: flag.value for flag in options() if flag.value is not None}
     with owned(output):
         prepared = prepare(FLAGS.source, path=path, options=given)
         save(prepared, output)

@@ -270,3 +270,39 @@ def test_a_size_that_no_shop_has(option, run, tmp_path):
     assert done.code == 2
     assert option.split("=")[0].lstrip("-") in one_line(done)
     assert not (tmp_path / "out").exists()
+
+
+OWN_SOURCE = """
+from __future__ import annotations
+
+from pathlib import Path
+
+from igd_jax.data.interactions import to_prepared
+from igd_jax.data.prepared import Prepared
+from igd_jax.data.sources import synthetic
+
+
+def read(path: Path | None = None, *, n_plays: int = 1) -> Prepared:
+    print(f"at least {n_plays} plays")
+    return to_prepared(synthetic.read(n_users=20, n_items=10, n_events=200), max_history=2)
+"""
+
+
+def test_an_option_of_ones_own_takes_a_flag_and_published_splits_may_have_late_annotations(tmp_path, run, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "plays.py").write_text(OWN_SOURCE)
+    monkeypatch.setattr(prepare.sources, "__path__", [*prepare.sources.__path__, str(tmp_path / "mine")])
+    define = prepare.define_flags
+
+    def with_another() -> None:
+        define()
+        exec('flags.DEFINE_integer("n_plays", None, "plays: fewest")', vars(prepare))  # as if in `define_flags`
+
+    monkeypatch.setattr(prepare, "define_flags", with_another)
+    done = run("--source=plays", "--output=out", "--n_plays=7")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith("at least 7 plays\n")
+    assert load(tmp_path / "out").meta["options"] == {"input": None, "n_plays": 7}
+    line = one_line(run("--source=synthetic", "--output=out", "--n_plays=7"))
+    assert "--source=synthetic takes no --n_plays; it takes " in line
+    assert one_line(run("--source=plays", "--output=out", "--k_core=2")).endswith("it takes --n_plays")

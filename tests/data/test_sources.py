@@ -13,7 +13,7 @@ from igd_jax.data.prepared import Prepared
 
 @pytest.mark.parametrize("name", [module.name for module in pkgutil.iter_modules(sources.__path__)])
 def test_every_source_reads_a_path_into_events_or_published_splits(name):
-    signature = inspect.signature(importlib.import_module(f"{sources.__name__}.{name}").read)
+    signature = inspect.signature(importlib.import_module(f"{sources.__name__}.{name}").read, eval_str=True)
     first, *others = signature.parameters.values()
     assert first.name == "path"
     assert all(other.kind is other.KEYWORD_ONLY for other in others)
