@@ -30,7 +30,7 @@ from igd_jax.data.prompts import Prompts
 from igd_jax.data.tokenizer import Tokenizer, describe
 from igd_jax.evaluation.metrics import CatalogueRows
 from igd_jax.evaluation.queries import evenly_spaced, make_queries
-from igd_jax.identifiers.base import Source, identifiers_class
+from igd_jax.identifiers.base import Source
 from igd_jax.items.candidates import CANDIDATES, choose_candidates
 from igd_jax.items.identifiers import Identifiers
 from igd_jax.items.index import ItemIndex, build_index, describe_index
@@ -38,6 +38,7 @@ from igd_jax.methods import load_method
 from igd_jax.methods.base import Context, ItemsMethod, Method
 from igd_jax.models.load import config_of
 from igd_jax.session.backbone import make_backbone
+from igd_jax.session.identifiers import make_identifiers
 from igd_jax.session.tokenizer import choose_tokenizer
 from igd_jax.settings.config_flags import FREE_TO_DECODE, check_workdir, config_json
 from igd_jax.settings.settings import TO_DECODE, Settings, settings_from
@@ -224,8 +225,7 @@ def put_together(
     say(describe(tokenizer))
     template = settings.data.template
     source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, tokens, template.around)
-    identifiers = identifiers_class(settings.identifiers.name)(source)
-    item_tokens = identifiers.rows()
+    identifiers, item_tokens, others = make_identifiers(settings.identifiers.name, source)
     index = build_index(prepared.titles, item_tokens, facts.counts, candidates=facts.candidates)
     say(describe_index(settings.data.candidates, index))
     return Session(
@@ -246,6 +246,7 @@ def put_together(
             item_tokens.start,
             facts.mark,
             *([] if settings.data.candidates in CANDIDATES else [facts.candidates]),
+            *others,
         ),
         cache=cache,
     )
