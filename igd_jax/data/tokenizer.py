@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice
+from itertools import groupby, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -113,6 +113,16 @@ class Tokenizer:
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids, without special tokens."""
         return self.backend.decode([int(token) for token in ids], skip_special_tokens=True)
+
+    def shown(self, ids: Sequence[int]) -> str:
+        """Text of ids for people: with special tokens, and ``<330>`` for a new id of identifiers, which has no text."""
+        runs = groupby(map(int, ids), key=lambda token: self.backend.id_to_token(token) is not None)
+        return "".join(
+            self.backend.decode([*run], skip_special_tokens=False)
+            if has_text
+            else "".join(f"<{token}>" for token in run)
+            for has_text, run in runs
+        )
 
     def save(self, folder: Path) -> None:
         """Write a folder that transformers can open; ``tokenizer.json`` is written last, atomically."""

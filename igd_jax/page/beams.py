@@ -153,7 +153,7 @@ def _tree(beam: Beam, plain: Beam, *, token: Int[np.ndarray, " M"], tokenizer: T
             if len(below) != 1 or [each is None for each in kept[below[0]]] != [each is None for each in first]:
                 break
             (node,) = below
-        text = tokenizer.decode(ids).replace("\n", NEWLINE) if ids else ""
+        text = tokenizer.shown([each for each in ids if each != tokenizer.eos]).replace("\n", NEWLINE)
         best_first = sorted(map(of, children.get(node, [])), key=lambda each: -_best(each))
         score, without = kept[node]
         return Node(text, score, without, ranks[0].get(node), ranks[1].get(node), best_first)

@@ -36,9 +36,9 @@ def print_example(session: Session, examples: Examples, weight: np.ndarray) -> N
     """Print the first training example: the prompt, and each target token with its weight."""
     assert examples.target is not None
     rows, item = session.index.item_tokens, int(examples.target[0])
-    say(f"example prompt: {session.tokenizer.decode(examples.prompt[0].tolist())!r}")
+    say(f"example prompt: {session.tokenizer.shown(examples.prompt[0].tolist())!r}")
     weights = weight[rows.start[item] : rows.start[item + 1]]
-    texts = [session.tokenizer.decode([token]) or f"<{token}>" for token in rows[item].tolist()]
+    texts = [session.tokenizer.shown([token]) for token in rows[item].tolist()]
     pieces = [f"{text!r}:{value:g}" for text, value in zip(texts, weights, strict=True)]
     say(f"example target (token:weight): {' '.join(pieces)}")
 

@@ -240,3 +240,11 @@ def test_an_id_that_no_vocabulary_has_is_bad_input_and_not_the_end_of_the_proces
     (tmp_path / "tokenizer.json").write_text(json.dumps(told), encoding="utf-8")
     with pytest.raises(InputError, match=r"has the token id 2,147,483,648; expected ids below 16,777,216"):
         load_tokenizer(tmp_path)
+
+
+def test_ids_are_shown_with_special_tokens_and_those_without_a_text_by_number():
+    tokenizer = train_tokenizer(["Rød grød"], vocab_size=300)
+    new = tokenizer.vocab_size
+    ids = [new, new + 1, *tokenizer.encode(["Rød"])[0], new + 7, tokenizer.eos]
+    assert tokenizer.shown(ids) == f"<{new}><{new + 1}>Rød<{new + 7}><|endoftext|>"
+    assert tokenizer.shown([]) == ""

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import tokenizers
 
-from igd_jax.data.tokenizer import Tokenizer
+from igd_jax.data.tokenizer import Tokenizer, train_tokenizer
 from igd_jax.decoding.recurrence import Hypotheses
 from igd_jax.page.beams import Beam, _record, _tree
 
@@ -18,13 +18,13 @@ TOKEN = np.array([0, 1, 0, 2, 3, 0, 4, 5, 0], np.int32)
 
 
 class Letters(Tokenizer):
-    """Each token is a letter, and the end a full stop."""
+    """Each token is a letter, and the end a full stop, which is no EOS here, as that has no text in a tree."""
 
-    def decode(self, ids: Sequence[int]) -> str:
+    def shown(self, ids: Sequence[int]) -> str:
         return "".join(".abcde"[token] for token in ids)
 
 
-LETTERS = Letters(tokenizers.Tokenizer(tokenizers.models.BPE()), 0, None)
+LETTERS = Letters(tokenizers.Tokenizer(tokenizers.models.BPE()), 6, None)
 
 
 def step(running: dict[int, float], done: dict[int, float], *, is_open: bool = True) -> Hypotheses:
@@ -83,3 +83,13 @@ def test_a_list_shorter_than_the_beam_is_wide_has_no_further_titles():
     beam = beam_of(first, second, step({}, {2: -1.0, 5: -2.0, 8: -3.0}, is_open=False), top_k=2)
     assert beam.ends == {2: -1.0, 5: -2.0}
     assert places(_tree(beam, beam, token=TOKEN, tokenizer=LETTERS)) == {"a.": 1, "bc.": 2, "de": None}
+
+
+def test_tokens_of_new_ids_are_told_by_number_and_the_end_has_no_text():
+    tokenizer = train_tokenizer(["a"], vocab_size=300)
+    first, eos = tokenizer.vocab_size, tokenizer.eos
+    token = np.array([0, first, first + 1, eos, first + 2, eos], np.int32)  # two items of two codes each begin alike
+    steps = (step({1: -1.0}, {}), step({2: -2.0, 4: -3.0}, {}), step({}, {3: -2.0, 5: -3.0}, is_open=False))
+    beam = beam_of(*steps, top_k=2)
+    (both,) = _tree(beam, beam, token=token, tokenizer=tokenizer).children
+    assert (both.text, [child.text for child in both.children]) == (f"<{first}>", [f"<{first + 1}>", f"<{first + 2}>"])
