@@ -10,6 +10,7 @@ With --workdir, data, tokenizer, prompt, candidates and weights are those of the
 import contextlib
 import json
 import sys
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,8 @@ def inspect_run(workdir: Workdir, title: str) -> Explanation:
 def as_json(found: Explanation) -> dict[str, Any]:
     """What ``--json`` prints."""
     tokens = [
-        {"id": one.id, "text": one.text, "gain": one.gain, "forced": one.forced, "weight": one.weight}
+        {"id": one.id, "text": one.text, "gain": one.gain, "forced": one.forced}
+        | {"weight": None if isnan(one.weight) else one.weight}  # JSON has no nan
         for one in found.tokens
     ]
     return {"title": found.title, "on_trie": found.is_candidate, "tokens": tokens}

@@ -18,10 +18,12 @@ from igd_jax.core.io import Workdir, read_json
 from igd_jax.data.prepared import load
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.evaluate import evaluate
+from igd_jax.inspect import as_json
 from igd_jax.methods.base import Objective, token_loss
 from igd_jax.methods.igd import IGD
 from igd_jax.models import config as model_config
 from igd_jax.models.load import config_of
+from igd_jax.session.explaining import explanation
 from igd_jax.session.train_plan import TrainPlan
 from igd_jax.session.training_weights import training_weights
 from igd_jax.settings.config_flags import config_json
@@ -194,6 +196,17 @@ def test_annotations_of_another_length_are_refused_before_anything_is_compiled(t
     assert "making the model" not in capsys.readouterr().out
     with pytest.raises(InputError, match=r"of all items, \(\d+,\), aligned with context.index.item_tokens.ids$"):
         training_weights(session_of(tiny_run.tiny_config(tiny), tmp_path / "run"))
+
+
+def test_weights_are_told_only_where_the_objective_says_them(tiny, tmp_path, monkeypatch):
+    session = session_of(tiny_run.tiny_config(tiny), tmp_path / "run")
+    total = len(session.index.item_tokens.ids)
+    for annotations, expected in (({}, 1.0), ({"mine": np.ones(total, np.float32)}, np.nan)):
+        objective = Objective(token_loss, annotations)
+        monkeypatch.setattr(IGD, "objective", lambda self, context, made=objective: made)
+        np.testing.assert_array_equal(training_weights(session), np.full(total, expected))
+    found = explanation(session.index, session.tokenizer, 3, weight=training_weights(session))
+    assert {token["weight"] for token in as_json(found)["tokens"]} == {None}
 
 
 def test_how_to_decode_and_evaluate_and_on_how_many_devices_may_change(tiny, trained, tmp_path, capsys):

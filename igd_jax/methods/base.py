@@ -139,7 +139,10 @@ class Objective:
 
     Attributes:
       loss: function ``(model, batch, tables, state) -> LossSum`` on the device; returns weighted sums, never means.
-      annotations: arrays aligned with the ids of `ItemIndex.item_tokens`, by name; looked up for each text batch.
+      annotations: arrays aligned with the ids of `ItemIndex.item_tokens`, by name; looked up for each text batch. Two
+        names have a meaning beside the loss: ``weight`` (float32) is shown to people as what each token weighs, and
+        refused where no target of validation has any; ``forced`` (bool) says by which tokens `token_loss` reports its
+        parts. Without annotations all tokens weigh 1; where there are some and no ``weight``, no weight is shown.
       tables: arrays that the loss looks up, a pytree.
       state: initial values of scalars that the loss reads and that change from step to step, by name.
       update_state: function ``(state, LossSum) -> state``, called after a step with the sums over all its rows.

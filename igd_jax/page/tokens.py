@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isnan
 
 import numpy as np
 from jaxtyping import Float
@@ -32,7 +33,7 @@ class ShownToken:
       is_joined: whether it goes on where the token before it ends.
       gain: information gain, in nats.
       forced: whether it has none.
-      weight: weight in the loss.
+      weight: weight in the loss; nan where the objective has none.
       before, after: log-probability after the history of the user, with untrained and with trained weights.
       darkest_gain: the largest gain among the tokens that are shown.
     """
@@ -49,7 +50,7 @@ class ShownToken:
     @property
     def shades(self) -> dict[str, float]:
         """Shade of its cell for each number, from 0 to 1."""
-        dark = {"gain": self.gain / (self.darkest_gain or 1.0), "weight": self.weight}
+        dark = {"gain": self.gain / (self.darkest_gain or 1.0), "weight": 0.0 if isnan(self.weight) else self.weight}
         dark |= {"before": -self.before / COSTLY, "after": -self.after / COSTLY}
         return {name: round(min(max(value, 0.0), 1.0), 2) for name, value in dark.items()}
 
@@ -138,6 +139,6 @@ def token_text(tokenizer: Tokenizer, token: int) -> tuple[str, bool]:
     """Text of a token for people, with signs for what has no ink, and whether no space is before it."""
     if token == tokenizer.eos:
         return "end", False
-    text = tokenizer.backend.decode([token], skip_special_tokens=False)
+    text = tokenizer.shown([token])
     signs = text.strip() or with_ink(text)
     return signs, not text[:1].isspace()

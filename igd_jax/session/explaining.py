@@ -20,7 +20,8 @@ def explanation(
       index: items, with the candidates over which gain is computed.
       tokenizer: tokenizer of the titles.
       item: number of the item.
-      weight: weight of each token of all items in training, aligned with the ids of `ItemIndex.item_tokens`.
+      weight: weight of each token of all items in training, aligned with the ids of `ItemIndex.item_tokens`; nan
+        where the objective has none.
     """
     tokens = index.item_tokens
     ids, begin = tokens[item], int(tokens.start[item])
@@ -31,7 +32,7 @@ def explanation(
         tuple(
             Token(
                 id=token,
-                text=tokenizer.backend.decode([token], skip_special_tokens=False),
+                text=tokenizer.shown([token]),
                 gain=float(walk.gain[place]),
                 forced=bool(walk.forced[place]),
                 weight=round(float(weight[begin + place]), 6),  # of float32

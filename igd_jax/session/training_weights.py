@@ -28,6 +28,9 @@ def make_objective(session: Session, context: Context) -> Objective:
 def training_weights(session: Session) -> Float[np.ndarray, " total"]:
     """Weight of each token of all items in the loss of the run's method, aligned with `ItemIndex.item_tokens`.
 
+    Where an objective has annotations and none called ``weight``, its loss weighs tokens in a way of its own, and all
+    weights are nan; one without annotations weighs all alike, by 1.
+
     Raises:
       InputError: the method writes no titles, so none of their tokens has a weight; or see `make_objective`.
     """
@@ -36,4 +39,5 @@ def training_weights(session: Session) -> Float[np.ndarray, " total"]:
             f"{session.settings.method.name} scores items and writes no titles, so there are no tokens to explain"
         )
     annotations = make_objective(session, session.context(session.index)).annotations
-    return annotations.get("weight", np.ones(len(session.index.item_tokens.ids), np.float32))
+    unknown = np.full(len(session.index.item_tokens.ids), np.nan if annotations else 1.0, np.float32)
+    return annotations.get("weight", unknown)
