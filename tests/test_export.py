@@ -6,18 +6,24 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny_run
 from carried import carried
 from command import ROOT, one_line, run_here
+from flax import struct
 from tiny_run import ITEM_IDS, TITLES
 
 from igd_jax import Recommender, evaluate
 from igd_jax import export as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
+from igd_jax.decoding.rebalancing import rebalanced
+from igd_jax.methods.base import search_engine
+from igd_jax.methods.igd import IGD
 from igd_jax.models.decoder_weights import NAMES
 from igd_jax.models.hf_save import tensors_of
 from igd_jax.session import exported, exporting
@@ -25,6 +31,20 @@ from igd_jax.settings.config_flags import load_config
 
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
+
+
+@struct.dataclass
+class Flattened:
+    """The edge score of docs/howto/own_method.md."""
+
+    floor: Any
+
+    def of_rows(self, batch):
+        return ()
+
+    def __call__(self, logp, edge, rows):
+        return jnp.maximum(logp, self.floor)
+
 
 HISTORIES = [TITLES[4:6], [TITLES[0]], TITLES[10:13], ["My own", TITLES[7]], TITLES[2:4], TITLES[1:3], TITLES[15:18]]
 HISTORIES.append([TITLES[19]])
@@ -260,6 +280,30 @@ def test_what_other_programs_will_not_have_is_told_and_d3_divides_the_logits(tra
     ]
     settings = json.loads((tmp_path / "out" / "igd_jax.json").read_text(encoding="utf-8"))
     assert (settings["decode"]["temperature"], settings["decode"]["softmax_temperature"]) == (1.0, 2.0)
+    assert settings["not_exported"] == notes
+
+
+@pytest.mark.parametrize(
+    ("score", "alpha", "normalize"),
+    [
+        (lambda index: Flattened(jnp.float32(-3)), 0.0, "vocabulary"),
+        (lambda index: Flattened(jnp.float32(-3)), 0.0, "children"),
+        (lambda index: rebalanced(index.gain, alpha=0.8, temperature=1.0), 0.0, "vocabulary"),
+        (lambda index: rebalanced(index.gain, alpha=0.4, temperature=1.0), 0.4, "children"),
+    ],
+)
+def test_an_edge_score_of_ones_own_is_not_exported_and_that_is_told(
+    trained, tmp_path, monkeypatch, score, alpha, normalize
+):
+    def engine(self, context, model, options):
+        return search_engine(context, model, options, edge_score=score(context.index))
+
+    monkeypatch.setattr(IGD, "engine", engine)
+    notes = export(trained, tmp_path / "out", {"decode.alpha": 0.4, "decode.normalize": normalize})
+    settings = json.loads((tmp_path / "out" / "igd_jax.json").read_text(encoding="utf-8"))
+    assert settings["decode"]["alpha"] == alpha
+    told = "the edge score of igd is not exported: the logits processors rank by the model's log-probabilities, with"
+    assert any(note.startswith(told) for note in notes) == (alpha == 0.0)
     assert settings["not_exported"] == notes
 
 

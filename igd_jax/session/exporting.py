@@ -7,6 +7,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from safetensors.numpy import save_file
@@ -17,6 +18,10 @@ from igd_jax.core.io import append_lines, is_url, write_json
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.shown import shortened
 from igd_jax.data.tokenizer import Tokenizer
+from igd_jax.decoding.mixture import Mixture
+from igd_jax.decoding.normalizing import AmongChildren
+from igd_jax.decoding.rebalancing import Rebalanced, rebalanced
+from igd_jax.decoding.restriction import Restricted
 from igd_jax.decoding.search import EXACT, STEPWISE
 from igd_jax.items.index import ItemIndex
 from igd_jax.models.decoder import Decoder
@@ -91,6 +96,12 @@ def write_folder(
     end = [model.config.start_id] if isinstance(model, T5) else prompt_end(session)
     notes = [*_losses(session, dtype=dtype, is_adapter=lora is not None)]
     notes += [] if lora is not None else _tokenizer_note(folder, tokenizer, session.prepared.titles)
+    scoring, is_igd = _scoring(session, index, trained)
+    if not is_igd:
+        notes.append(
+            f"the edge score of {session.settings.method.name} is not exported: the logits processors rank by the "
+            "model's log-probabilities, with alpha 0"
+        )
     carried = [FOR_TRANSFORMERS, FOR_VLLM]
     if isinstance(trained.model, SetModel):
         _write_set_tokens(folder / SET_TOKENS, trained.model)
@@ -109,7 +120,7 @@ def write_folder(
     for name in carried:
         (folder / name).write_bytes((files(igd_jax) / "carried" / name).read_bytes())
     write_json(folder / RUN, config_json(config))
-    write_json(folder / SETTINGS, _settings(session, index, trained, end=end, notes=notes))
+    write_json(folder / SETTINGS, _settings(session, index, trained, scoring, end=end, notes=notes))
     return notes
 
 
@@ -170,24 +181,27 @@ def _write_set_tokens(path: Path, model: SetModel) -> None:
 
 
 def _settings(
-    session: Session, index: ItemIndex, trained: Trained, *, end: list[int], notes: list[str]
+    session: Session,
+    index: ItemIndex,
+    trained: Trained,
+    scoring: dict[str, float],
+    *,
+    end: list[int],
+    notes: list[str],
 ) -> dict[str, Any]:
-    """Content of ``igd_jax.json``."""
+    """Content of ``igd_jax.json``; `scoring` is that of `_scoring`."""
     decode = session.settings.decode
     options = decode_options(decode, index)
     words = vars(session.settings.data.template)
     shown = ("apart", "lead", "before", "after", "closing", "quote")
     prompt = {"bos": session.tokenizer.bos, **{name: words[name] for name in shown}}
-    after, before = _temperatures(session, index, trained)
     return {
         "format": FORMAT,
         "igd_jax": igd_jax.__version__,
         "eos": session.tokenizer.eos,
         "prompt": prompt | {"end": end, "room": room_of_prompts(session, index)},
         "decode": {
-            "alpha": decode.alpha,
-            "temperature": after,
-            "softmax_temperature": before,
+            **scoring,
             "normalize": decode.normalize,
             "length_penalty": decode.length_penalty,
             "num_beams": decode.num_beams,
@@ -202,16 +216,26 @@ def _settings(
     }
 
 
-def _temperatures(session: Session, index: ItemIndex, trained: Trained) -> tuple[float, float]:
-    """Divisors of log-probabilities, and of logits before; the search of a method has one of the two."""
-    temperature = session.settings.decode.temperature
+def _scoring(session: Session, index: ItemIndex, trained: Trained) -> tuple[dict[str, float], bool]:
+    """How other programs score edges, by IGD's score of the model, and whether the run scores the model so.
+
+    Of its temperatures, which divide log-probabilities, or logits before, the search of a method has one.
+    """
+    alpha, temperature = session.settings.decode.alpha, session.settings.decode.temperature
     if not session.method.beam_search:
-        return temperature, 1.0
-    # The same temperature as of the run's engine, without chains or a layout of all titles.
+        return {"alpha": alpha, "temperature": temperature, "softmax_temperature": 1.0}, True
+    # The same score and temperature as of the run's engine, without chains or a layout of all titles.
     options = replace(decode_options(session.settings.decode, index), search=STEPWISE)
     engine: Any = session.method.engine(session.context(index), trained.model, options)
-    before = engine.softmax_temperature
-    return (temperature, before) if before == 1.0 else (1.0, before)
+    before, score = engine.softmax_temperature, engine.edge_score
+    after = temperature if before == 1.0 else 1.0
+    while isinstance(score, Restricted | AmongChildren | Mixture):  # a mixture's source has a sentence of its own
+        score = score.then
+    expected = rebalanced(index.gain, alpha=alpha, temperature=after)
+    is_igd = isinstance(score, Rebalanced) and all(
+        map(np.array_equal, jax.tree.leaves(score), jax.tree.leaves(expected))
+    )
+    return {"alpha": alpha if is_igd else 0.0, "temperature": after, "softmax_temperature": before}, is_igd
 
 
 def _losses(session: Session, *, dtype: str, is_adapter: bool) -> Iterator[str]:
