@@ -15,7 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from igd_jax.core.errors import InputError
+    from igd_jax.evaluation.predictions import Result
     from igd_jax.session.recommender import Recommender
+    from igd_jax.session.requests import Request
+    from igd_jax.session.results import Answer, Answers, Explanation, Token
 
 __version__ = "0.2.0"
 __all__ = ["Answer", "Answers", "Explanation", "InputError", "Recommender", "Request", "Result", "Token", "load"]
@@ -32,11 +36,13 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """One of the names of `__all__`."""
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+if not TYPE_CHECKING:  # which would take any name for one of the package, of any type
+
+    def __getattr__(name: str) -> Any:
+        """One of the names of `__all__`."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
@@ -53,8 +59,9 @@ def load(run: str | Path, changes: Mapping[str, Any] | None = None) -> "Recommen
     Raises:
       InputError: there is no run, or the config does not accept a change.
     """
-    recommender: type[Recommender] = __getattr__("Recommender")
-    return recommender.load(run, changes)
+    from igd_jax.session.recommender import Recommender  # slow to import
+
+    return Recommender.load(run, changes)
 
 
 def _check_versions() -> None:

@@ -1,5 +1,6 @@
 """The package as it is installed: one command, shipped experiments by name, and help that fits a screen."""
 
+import ast
 import os
 import re
 import runpy
@@ -71,6 +72,16 @@ def test_help_of_a_command_fits_a_screen_and_has_three_examples(name, monkeypatc
 
 def test_names_for_notebooks_are_listed():
     assert dir(igd_jax) == sorted(igd_jax.__all__)
+
+
+def test_names_for_notebooks_have_their_types():
+    """Type checkers read imports; a `__getattr__` that they saw would make any name one of type Any."""
+    tree = ast.parse((ROOT / "igd_jax" / "__init__.py").read_text(encoding="utf-8"))
+    (typed,) = (node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING")
+    found = {name.name: each.module.removeprefix("igd_jax.") for each in typed.body for name in each.names}
+    assert found == igd_jax._MODULES
+    assert not [node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == "__getattr__"]
+    assert igd_jax.Request.__name__ == "Request"
 
 
 def test_help_names_the_options_of_several_processes():
