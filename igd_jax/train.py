@@ -121,7 +121,7 @@ def _train(
     longest = next(batches_of(examples["train"], rows, step=0))
     jax.eval_shape(functions.evaluate, state, longest)
     report_cost(session, state, frozen, longest)
-    parts = Parts(plan, examples, batches_of, packs, functions, sample)
+    parts = Parts(plan, examples, batches_of, packs, functions, sample, objective.criterion)
 
     metrics = MetricsWriter(workdir.metrics, *trackers_of(settings, config, workdir))
     # All are told of a signal by `largest`, once the first process has saved.
@@ -162,7 +162,7 @@ def _train(
         is_early = step < plan.num_steps
         why = f"; {progress['worse']} evaluation(s) were no better, raise config.train.patience to go on" * is_early
         say(f"nothing left to train: step {step} was the last{why}")
-    say(f"best valid {session.method.criterion} {progress['best_loss']:.4f} at step {progress['best_step']}")
+    say(f"best valid {objective.criterion} {progress['best_loss']:.4f} at step {progress['best_step']}")
     if isinstance(session.method, CollaborativeMethod):
         export_vectors(session, session.method, trained_model(session, workdir, context).model, workdir)
     told = shlex.quote(str(workdir.path))

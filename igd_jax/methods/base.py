@@ -147,6 +147,7 @@ class Objective:
       state: initial values of scalars that the loss reads and that change from step to step, by name.
       update_state: function ``(state, LossSum) -> state``, called after a step with the sums over all its rows.
       covers_prompt: whether the loss also covers the tokens of prompts.
+      criterion: what the loss of rows without seeds is, those of validation, for people.
     """
 
     loss: Callable[[Any, Any, Any, LossState], LossSum]
@@ -155,6 +156,7 @@ class Objective:
     state: Mapping[str, float] = field(default_factory=dict)
     update_state: Callable[[LossState, LossSum], LossState] = unchanged
     covers_prompt: bool = False
+    criterion: str = "loss"
 
 
 class Method(abc.ABC):
@@ -168,7 +170,6 @@ class Method(abc.ABC):
         wide.
       backbones: supported kinds of backbone, ``decoder`` and ``t5``; empty if the method has a model of its own.
       score: what the score of a result is, for people.
-      criterion: what the loss of rows without seeds is, those of validation, for people.
       needs_collaborative: whether the batches of `engine` must have scores of a collaborative source.
     """
 
@@ -178,7 +179,6 @@ class Method(abc.ABC):
     beam_search: ClassVar[bool]
     backbones: tuple[str, ...]
     score: ClassVar[str]
-    criterion: ClassVar[str] = "loss"
     needs_collaborative: bool
 
     @abc.abstractmethod

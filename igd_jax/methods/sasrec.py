@@ -76,7 +76,6 @@ class Sequential(CollaborativeMethod):
     decoding_args = ()
     beam_search = False
     score = "inner product of the vectors of user and item; the larger the better"
-    criterion = f"1 - NDCG@{NDCG_AT}"
     backbones = ()
     needs_collaborative = False
 
@@ -106,7 +105,7 @@ class Sequential(CollaborativeMethod):
 
     def objective(self, context: Context) -> Objective:
         """The loss that the argument `loss` names."""
-        return Objective(partial(_loss, is_softmax=self._loss == "softmax"))
+        return Objective(partial(_loss, is_softmax=self._loss == "softmax"), criterion=f"1 - NDCG@{NDCG_AT}")
 
     def engine(self, context: Context, model: SASRec, options: DecodeOptions) -> Engine:
         """One product with all items."""

@@ -45,6 +45,7 @@ class Parts:
       packs: sizes of packs; None = rows are padded.
       functions: compiled functions of a step.
       sample: what the model recommends to one user, shown from time to time.
+      criterion: what the loss on validation is, for people.
     """
 
     plan: TrainPlan
@@ -53,6 +54,7 @@ class Parts:
     packs: PackShape | None
     functions: StepFunctions
     sample: Sample
+    criterion: str
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ def _evaluated(
     out.metrics.write(step, **valid)
     progress = update_best(progress, valid["valid_loss"], step)
     told = f"{valid['valid_loss']:.4f} (best {progress['best_loss']:.4f})"
-    say(f"step {step}: valid {session.method.criterion} {told}")
+    say(f"step {step}: valid {parts.criterion} {told}")
     if progress["worse"] == 0:
         out.checkpoints.save_best(step, state.params, progress)
     if step < plan.num_steps and plan.out_of_patience(progress["worse"]):

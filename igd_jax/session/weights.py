@@ -126,7 +126,7 @@ def trained_model(session: Session, workdir: Workdir, context: Context, *, known
     if found is None:
         raise InputError(f"{workdir.path} has no checkpoint yet; let igd_jax.train reach its first evaluation")
     params, progress = found
-    say(f"checkpoint of step {progress['best_step']}, valid {trainer.criterion} {progress['best_loss']:.4f}")
+    say(f"checkpoint of step {progress['best_step']}, valid loss {progress['best_loss']:.4f}")
     return Trained(nnx.merge(graph, params, frozen), progress["best_step"], json.dumps(progress, sort_keys=True))
 
 
