@@ -6,6 +6,7 @@ from typing import Any
 
 from configs import common
 from igd_jax import analyse, compare, evaluate, inspect, prepare, recommend, train
+from tests.command import own_flags
 from tests.fuzz import values
 
 
@@ -59,6 +60,12 @@ FIELDS = _options(
 OF_ABSL = _options("flagfile", "undefok", "v", "verbosity", "logtostderr")
 
 TABLES = ("run/eval/compare.md", "run/eval/compare.json")
+
+
+def _options_of_prepare() -> list[str]:
+    with own_flags():
+        prepare.define_flags()
+        return [flag.name for flag in prepare.options()]
 
 
 def _prepare(source: str, path: str, *options: str) -> Target:
@@ -133,7 +140,7 @@ TARGETS = (
         *("prepare options", prepare),
         ("--source=synthetic", "--n_items=20", "--n_users=20", "--n_events=200", "--output=out"),
         needs=("out", "raw/csv"),
-        options=_options(*prepare._OPTIONS, "source", "input") | OF_ABSL,
+        options=_options(*_options_of_prepare(), "source", "input") | OF_ABSL,
         writes=("out",),
     ),
     Target(
