@@ -86,7 +86,7 @@ def test_its_figures_are_those_of_the_record():
         return f"{found['difference']:+.4f} [{low:+.4f}, {high:+.4f}]" + " *" * found["significant"]
 
     setrec = (value(found["setrec"]["runs"][run]["hr@10"]) for found, run in (
-        (ml100k, "setrec/seed=*/beta"), (books, "setrec/seed=*")
+        (long, "setrec/seed=*/beta"), (books, "setrec/seed=*")
     ))  # fmt: skip
     lines = [
         *((name, *(value(of(runs, evaluation)) for runs in sets)) for name, evaluation in TABLE.items()),
