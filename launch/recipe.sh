@@ -7,13 +7,14 @@
 # DATA: the prepared folder, local or by URL (gs://, s3://); becomes --config.data.dir. Without it, the arguments say it.
 
 launch=$(CDPATH='' cd -- "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=launch/runs.sh
+. "$launch/runs.sh"
 CODE=${CODE:-$(dirname "$launch")}
 dry_run='' workdir='' before=''
 for word in "$@"; do # all but --dry-run come back, at the end
   shift
   case $word in
     --dry-run) dry_run=1 && continue ;;
-    --help | -h) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;;
     --workdir=* | -workdir=*) workdir=${word#*=} ;;
     *) case $before in --workdir | -workdir) workdir=$word ;; esac ;;
   esac
@@ -21,10 +22,6 @@ for word in "$@"; do # all but --dry-run come back, at the end
   before=$word
 done
 
-refuse() { # WORDS...: end as programs do after bad input
-  echo "error: $*" >&2
-  exit 2
-}
 need() { # NAMES...: refuse if a setting is missing
   for name in "$@"; do
     [ -n "${!name:-}" ] || refuse "the setting $name is missing; '$0 --help' says what it is, or where that is said"

@@ -5,10 +5,11 @@
 #
 # TPU VMs and many clusters ship a Python older than 3.11; uv brings one. It is installed if it is missing.
 set -euo pipefail
+# shellcheck source=launch/runs.sh
+. "$(dirname "$0")/runs.sh"
 case ${1:-} in
   '' | tpu | cuda) ;;
-  --help | -h) sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0" && exit ;;
-  *) echo "error: the argument is $1; expected nothing, for the CPU, or tpu, or cuda" >&2 && exit 2 ;;
+  *) refuse "the argument is $1; expected nothing, for the CPU, or tpu, or cuda" ;;
 esac
 cd "$(dirname "$0")/.."
 PATH=$PATH:$HOME/.local/bin
