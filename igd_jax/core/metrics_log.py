@@ -5,7 +5,7 @@ Of several processes only the first writes (see `core.process`).
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,9 @@ from igd_jax.core.io import atomic_file, sync, write_text
 from igd_jax.core.log import say
 from igd_jax.core.process import is_first
 from igd_jax.core.trackers import Tracker
+
+LOSSES_BY_GAIN = ("loss_forced", "loss_deciding")
+"""Names of the mean losses of forced and of deciding tokens; those on validation have a prefix."""
 
 
 class MetricsWriter:
@@ -115,6 +118,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return readable
 
 
+def unit_of_losses(names: Iterable[str]) -> str:
+    """Unit of the losses of a run, by their names; of items, errors and 1 - NDCG are among them, which have none."""
+    return "nats per token" if any(name.endswith(LOSSES_BY_GAIN) for name in names) else "loss"
+
+
 def plot_losses(metrics: Path, picture: Path) -> None:
     """Plot every loss in metrics.jsonl against the step, if ``matplotlib`` is installed."""
     try:
@@ -128,9 +136,7 @@ def plot_losses(metrics: Path, picture: Path) -> None:
         for name in values:
             if "loss" in name and isinstance(values[name], float):
                 curves.setdefault(name, []).append((values["step"], values[name]))
-    is_of_tokens = any(name.endswith("_forced") for name in curves)
-    unit = "nats per token" if is_of_tokens else "loss"  # of items, errors and 1 - NDCG are among them
-    axes = (figure := Figure(layout="constrained")).add_subplot(xlabel="step", ylabel=unit)
+    axes = (figure := Figure(layout="constrained")).add_subplot(xlabel="step", ylabel=unit_of_losses(curves))
     for name, points in curves.items():
         axes.plot(*zip(*points, strict=True), label=name, marker="o" if name.startswith("valid") else None)
     axes.legend()

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Bool, Float
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.metrics_log import LOSSES_BY_GAIN
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.data.prompts import Prompts
 from igd_jax.data.tokenizer import Tokenizer
@@ -43,8 +44,6 @@ from igd_jax.training.whole_text import whole_text
 
 BACKBONE = "backbone"
 """Kind of model of methods that tune the backbone to write items; any such method can decode it."""
-LOSSES_BY_GAIN = ("loss_forced", "loss_deciding")
-"""Names of the mean losses of forced and of deciding tokens; those on validation have a prefix."""
 LOG_PROBABILITY = (
     "log-probability of the title, its tokens summed as the method and config.decode.alpha weigh them, over "
     "length^config.decode.length_penalty; the nearer to 0 the better, to be compared within one list only"

@@ -9,10 +9,10 @@ from typing import Any
 
 import altair as alt
 
+from igd_jax.core.metrics_log import LOSSES_BY_GAIN
 from igd_jax.evaluation.figures import Figure
 from igd_jax.evaluation.metrics import POPULARITY_THIRDS
 from igd_jax.evaluation.predictions import is_finite
-from igd_jax.methods.base import LOSSES_BY_GAIN
 
 Spec = dict[str, Any]
 

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 
-from igd_jax.core.metrics_log import read_metrics
+from igd_jax.core.metrics_log import LOSSES_BY_GAIN, read_metrics, unit_of_losses
 from igd_jax.data.prepared import SPLITS
 from igd_jax.evaluation.figures import Figure
 from igd_jax.evaluation.groups import Columns, gain_groups
 from igd_jax.evaluation.predictions import is_finite
 from igd_jax.items.index import TokenWalk
-from igd_jax.methods.base import LOSSES_BY_GAIN
 from igd_jax.session.session import Session
 
 WINDOWS = 100
@@ -88,5 +87,5 @@ def training_figure(metrics: Path) -> Figure | None:
             values = [line[name] for line in here if name in line]
             columns[name].append(float(np.mean(values)) if values else None)
     by_gain = tuple(name for name in names if name.endswith(LOSSES_BY_GAIN))
-    unit = "nats per token" if by_gain else "loss"  # of items, errors and 1 - NDCG are among them
+    unit = unit_of_losses(names)
     return Figure("training", "Losses during training", columns, by_gain or tuple(names), unit)
