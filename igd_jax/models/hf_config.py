@@ -134,8 +134,9 @@ def positive_number(
 def _rope(config: dict[str, Any], problems: list[str]) -> tuple[float, Llama3Scaling | None]:
     """Merge the two spellings: ``rope_theta`` beside ``rope_scaling``, or all in ``rope_parameters``."""
     rope, where = dict[str, Any](), dict[str, str]()
-    spellings = ("rope_scaling", config.get("rope_scaling")), ("rope_parameters", config.get("rope_parameters"))
-    for field, source in (("the config", {"rope_theta": config.get("rope_theta")}), *spellings):
+    sources: dict[str, Any] = {"the config": {"rope_theta": config.get("rope_theta")}}
+    sources |= {field: config.get(field) for field in ("rope_scaling", "rope_parameters")}
+    for field, source in sources.items():
         if not isinstance(source, dict | None):
             problems.append(f"{field} is {source!r}, expected an object")
             continue

@@ -16,6 +16,7 @@ from igd_jax.data.prepared import Prepared
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.items.index import ItemIndex
 from igd_jax.methods import load_method
+from igd_jax.models.hf_weights import read_config
 from igd_jax.session.session import ItemFacts, Session, put_together
 from igd_jax.settings.config_flags import FREE_TO_DECODE, config_at, differing
 from igd_jax.settings.sections import DTYPES
@@ -38,8 +39,8 @@ def is_exported(folder: str | Path) -> bool:
 def exported_config(folder: Path) -> ConfigDict:
     """Config of the run behind an exported folder, with the model and the candidates of the folder."""
     config = config_at(folder / RUN)
-    is_merged = (config.model.lora_rank or config.model.quantize) and (folder / "config.json").is_file()
-    if is_merged and read_json(folder / "config.json").get("dtype") == DTYPES[0]:
+    is_merged = (config.model.lora_rank or config.model.quantize) and not (folder / ADAPTER).is_file()
+    if is_merged and read_config(folder).get("dtype") == DTYPES[0]:
         # Sums of weights and adapters are finer than the run's weights: rounded to these, adapters would be lost.
         config.model.update(dtype=DTYPES[0], param_dtype=DTYPES[0])
     config.model.update(path=str(folder), lora_rank=0, quantize="")
