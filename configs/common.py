@@ -64,7 +64,7 @@ def get_config() -> ConfigDict:
 
     config.data = ConfigDict()
     config.data.dir = ""  # folder written by igd_jax.prepare, by path or URL (gs://, s3://, file://)
-    config.data.prompt = "plain"  # igd_jax/data/templates.py: plain (ours), or of the authors: igd, d3, bigrec, msl
+    config.data.prompt = "plain"  # igd_jax/data/templates.py: plain, or of the authors: igd, d3, bigrec, msl, letter
     config.data.category = "items"  # noun for the items inside the prompt
     config.data.max_length = 512  # tokens of prompt and target in training; ranking reads all that fits: docs/data.md
     config.data.candidates = "catalogue"  # items in the trie; also train (published), warm, cold, or a file of ids

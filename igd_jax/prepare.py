@@ -181,7 +181,8 @@ def main() -> None:
     for line in [*describe(prepared.meta), *tell_one_title(prepared)]:
         say(line)
     say(f"wrote {FLAGS.output}")
-    say(f"next: python -m igd_jax.train --config=igd --config.data.dir={shlex.quote(FLAGS.output)} --workdir=RUN")
+    config = "tiger" if "code" in prepared.texts else "igd"
+    say(f"next: python -m igd_jax.train --config={config} --config.data.dir={shlex.quote(FLAGS.output)} --workdir=RUN")
 
 
 if __name__ == "__main__":

@@ -191,7 +191,31 @@ def setrec(shared: Path) -> tuple[Arrays, dict]:
     return {**found, **weights}, case
 
 
-PARTS = {"igd": igd, "msl": msl, "bigrec": bigrec, "setrec": setrec}
+# ---------------------------------------------------------------------------------------------------------------- TIGER
+TIGER_NOTES = ("base_vocab", "authors_base_vocab", "id_shift", "max_his_len", "temperatures", "transformers", "torch")
+N_BEAMS = (10, 20)
+
+
+def tiger(shared: Path) -> tuple[Arrays, dict]:
+    """LETTER's T5 with its data, and the lists of each number of beams."""
+    folder = shared / "golden/letter"
+    beams, config = read(folder / "t5_beams.json"), read(folder / "t5_config.json")
+    kept, n_tokens = arrays(folder / "t5_weights.npz"), config["base_vocab"]
+    for n in N_BEAMS:
+        rows = np.array(beams[str(n)]["sequences"], np.int32)
+        lists = rows.reshape(-1, n, rows.shape[1])[..., 1:]  # without the start
+        kept[f"tokens_{n}"] = np.ascontiguousarray(lists)  # safetensors writes memory as it lies
+        kept[f"scores_{n}"] = np.array(beams[str(n)]["scores"], np.float32)
+    return kept, {
+        "config": {name: value for name, value in config.items() if name not in TIGER_NOTES},
+        "n_tokens": n_tokens,
+        "inter": read(folder / "Toy.inter.json"),
+        "index": read(folder / "Toy.index.json"),
+        "metrics": {n: beams[str(n)]["metric_means"] for n in map(str, N_BEAMS)},
+    }
+
+
+PARTS = {"igd": igd, "msl": msl, "bigrec": bigrec, "setrec": setrec, "tiger": tiger}
 
 
 def main(shared: Path) -> None:

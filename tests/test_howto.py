@@ -49,6 +49,7 @@ def test_the_identifier(tmp_path: Path):
     assert made.vocab_size == tokenizer.vocab_size + len(ITEM_IDS)
     assert made.rows().take(np.array([1])).ids.tolist() == [tokenizer.vocab_size + 1, tokenizer.eos]
     assert made.mentions().lengths.tolist() == [1] * len(ITEM_IDS)
+    assert made.names[tokenizer.vocab_size + 1] == f"<{ITEM_IDS[1]}>"
 
 
 def test_the_source(tmp_path: Path):

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
 from igd_jax.core.shown import listed, shown
-from igd_jax.data.prepared import TEXT_FIELDS
+from igd_jax.data.prepared import ITEM_FIELDS
 
 REQUIRED = ("user", "item", "timestamp", "title")
-ROLES = (*REQUIRED, "rating", *TEXT_FIELDS)
+ROLES = (*REQUIRED, "rating", *ITEM_FIELDS)
 """Roles that a column can have, in reading order."""
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Int32
 
 from igd_jax.core.ragged import Ragged, starts_of
 from igd_jax.data.interactions import Interactions
-from igd_jax.data.prepared import TEXT_FIELDS, Rows
+from igd_jax.data.prepared import ITEM_FIELDS, Rows
 
 
 class IdCodes:
@@ -97,5 +97,5 @@ class RowLog:
 
 def align_texts(texts: Mapping[str, Mapping[str, str]], item_ids: Sequence[str]) -> dict[str, list[str]]:
     """Texts by field and item id as lists in the order of the items; fields that no item has are left out."""
-    found = {name: [texts[name].get(item, "") for item in item_ids] for name in TEXT_FIELDS if name in texts}
+    found = {name: [texts[name].get(item, "") for item in item_ids] for name in ITEM_FIELDS if name in texts}
     return {name: column for name, column in found.items() if any(column)}

@@ -23,6 +23,8 @@ SCHEMA_VERSION = 1
 SPLITS = ("train", "valid", "test")
 TEXT_FIELDS = ("description", "brand", "category")
 """What else may be known of items in words, in the order in which it is kept."""
+ITEM_FIELDS = (*TEXT_FIELDS, "code")
+"""All that may be kept of items beside id and title; a code is read by `identifiers.codes`."""
 
 EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
 """Epoch seconds of the first and the last second that a date can be written of: years 1 to 9999."""
@@ -30,7 +32,7 @@ AGAIN = "run igd_jax.prepare again"
 
 _ITEMS_SCHEMA = pa.schema([("item", pa.int32()), ("id", pa.string()), ("title", pa.string())])
 _SEEN = "seen_beside_rows"
-_MORE_OF_ITEMS = [*((name, pa.string()) for name in TEXT_FIELDS), (_SEEN, pa.bool_())]
+_MORE_OF_ITEMS = [*((name, pa.string()) for name in ITEM_FIELDS), (_SEEN, pa.bool_())]
 _ROWS_SCHEMA = pa.schema(
     [("user", pa.string()), ("history", pa.list_(pa.int32())), ("target", pa.int32()), ("timestamp", pa.int64())]
 )
@@ -75,7 +77,7 @@ class Prepared:
       titles: item titles, by catalogue index; several items may share one.
       splits: "train", "valid" and "test".
       meta: what meta.json holds: counts, dates, everything dropped by reason, fingerprint, and where it came from.
-      texts: those of `TEXT_FIELDS` that the source has, by catalogue index; blank where an item has none.
+      texts: those of `ITEM_FIELDS` that the source has, by catalogue index; blank where an item has none.
       seen_beside_rows: items of train that none of its rows holds; None where there are none.
     """
 
@@ -85,6 +87,11 @@ class Prepared:
     meta: dict[str, Any]
     texts: dict[str, list[str]] = field(default_factory=dict)
     seen_beside_rows: Bool[np.ndarray, " items"] | None = None
+
+    @property
+    def words(self) -> dict[str, list[str]]:
+        """Those of `texts` that are words about the items."""
+        return {name: column for name, column in self.texts.items() if name in TEXT_FIELDS}
 
     def seen(self, used: Rows) -> Bool[np.ndarray, " items"]:
         """Items that training sees: those of the train rows in use and, where all rows are, those beside them."""
@@ -149,7 +156,7 @@ def load(folder: Path) -> Prepared:
     meta = read_meta(folder)
     items = _read_table(folder / "items.parquet", _ITEMS_SCHEMA, further=_MORE_OF_ITEMS)
     item_ids, titles = items["id"].to_pylist(), items["title"].to_pylist()
-    texts = {name: items[name].to_pylist() for name in items.column_names if name in TEXT_FIELDS}
+    texts = {name: items[name].to_pylist() for name in items.column_names if name in ITEM_FIELDS}
     beside = np.array(items[_SEEN].to_pylist(), bool) if _SEEN in items.column_names else None
     splits = {split: _table_rows(_read_table(folder / f"{split}.parquet", _ROWS_SCHEMA)) for split in SPLITS}
     pa.default_memory_pool().release_unused()  # several times what the rows have

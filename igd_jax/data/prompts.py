@@ -56,6 +56,12 @@ class Prompts:
     def __init__(self, words: Template, tokenizer: Tokenizer, identifiers: Identifiers, cache: Path):
         self._words, self._tokenizer = words, tokenizer
         self._identifiers, self._cache = identifiers, cache
+        self._end = [tokenizer.eos] if words.has_eos else []
+        if words.has_eos and self.has_words:
+            raise InputError(
+                "config.data.prompt is 'letter', which puts nothing between items, but they are written in words; "
+                "choose another prompt, or config.identifiers.name=codes"
+            )
 
     @property
     def has_words(self) -> bool:
@@ -101,7 +107,7 @@ class Prompts:
 
     def without_history(self) -> Int[np.ndarray, " ids"]:
         """The counterfactual prompt, which says that the history is not known."""
-        return self._tokenizer.encode_prompts([render(self._words, None)])[0]
+        return np.append(self._tokenizer.encode_prompts([render(self._words, None)])[0], self._end).astype(np.int32)
 
     def _whole(self, history: Ragged, texts: Sequence[str]) -> Ragged:
         n_rows = len(history)
@@ -118,7 +124,7 @@ class Prompts:
 
     def _mark(self, *parts: str | np.ndarray) -> str:
         """Fingerprint that changes with the tokenizer, the template, and `parts`."""
-        return fingerprint(self._tokenizer.fingerprint, *vars(self._words).values(), *parts)
+        return fingerprint(self._tokenizer.fingerprint, *map(str, vars(self._words).values()), *parts)
 
     @cached_property
     def _pieces(self) -> Pieces:
@@ -157,11 +163,13 @@ class Prompts:
     def _mentioned(self, mentions: Ragged) -> Pieces:
         """Pieces that are ids of their own."""
         words, n_items = self._words, len(mentions)
-        closing = Ragged.from_lists(self._tokenizer.encode([words.closing]))
-        last = mentions.followed_by(closing.take(np.zeros(n_items, int)))
-        start = self._tokenizer.encode_prompts([(words.apart, words.lead), (words.apart, words.lead, words.closing)])
+        (closing,) = self._tokenizer.encode([words.closing])
+        closing = [*closing, *self._end]
+        last = mentions.followed_by(Ragged.from_lists([closing]).take(np.zeros(n_items, int)))
+        start = self._tokenizer.encode_prompts([(words.apart, words.lead)])[0].tolist()
+        starts = Ragged.from_lists([start, [*start, *closing]])
         every = np.ones(2 * n_items + 2, np.uint8)
-        return Pieces(Ragged.concatenate([mentions, last, start]), every, every)
+        return Pieces(Ragged.concatenate([mentions, last, starts]), every, every)
 
 
 def _groups(n_rows: int) -> Iterator[range]:

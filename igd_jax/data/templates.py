@@ -22,6 +22,7 @@ class Template:
       unknown: text after `apart` in the counterfactual prompt, which says that the history is not known.
       quote: mark on both sides of each title, in histories and answers.
       end: text between an answer and EOS.
+      has_eos: whether EOS ends a prompt, too; only for items that are not written in words.
     """
 
     apart: str
@@ -32,6 +33,7 @@ class Template:
     unknown: str
     quote: str = ""
     end: str = "\n"
+    has_eos: bool = False
 
     @property
     def around(self) -> tuple[str, str]:
@@ -83,10 +85,15 @@ _PLAIN = Template(
     unknown="Past {category}, oldest first:\nunknown\n\nNext:\n",
 )
 
+_LETTER = Template(
+    apart="", lead="", before="", after="", closing="", unknown="", end="", has_eos=True
+)  # fmt: skip
+
 TEMPLATES = {
     "bigrec": replace(_MSL, before="", after=", "),  # no space before the first title
     "d3": replace(_IGD, quote='"'),
     "igd": _IGD,
+    "letter": _LETTER,
     "msl": _MSL,
     "plain": _PLAIN,
 }
@@ -131,4 +138,6 @@ def filled(template: str, *, category: str) -> Template:
         raise InputError(f"config.data.prompt is {template!r}; known prompts are {', '.join(sorted(TEMPLATES))}")
     one, task_verb, verb = NOUNS.get(category, (category.removesuffix("s"), "bought", "bought"))
     words = {"category": category, "one": one, "task_verb": task_verb, "verb": verb}
-    return Template(**{name: text.format(**words) for name, text in vars(TEMPLATES[template]).items()})
+    found = TEMPLATES[template]
+    texts = {name: text.format(**words) for name, text in vars(found).items() if name != "has_eos"}
+    return Template(**texts, has_eos=found.has_eos)

@@ -7,8 +7,8 @@ the same ids, and so does AutoTokenizer in a folder without ``config.json``.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import groupby, islice
 from pathlib import Path
@@ -42,11 +42,13 @@ class Tokenizer:
       backend: merges and vocabulary.
       eos: id at the end of every title.
       bos: id at the start of every prompt; None for families without one (Qwen).
+      names: how new ids of identifiers are shown, which have no text.
     """
 
     backend: tokenizers.Tokenizer
     eos: int
     bos: int | None
+    names: Mapping[int, str] = field(default_factory=dict)
 
     @cached_property
     def vocab_size(self) -> int:
@@ -115,12 +117,12 @@ class Tokenizer:
         return self.backend.decode([int(token) for token in ids], skip_special_tokens=True)
 
     def shown(self, ids: Sequence[int]) -> str:
-        """Text of ids for people: with special tokens, and ``<330>`` for a new id of identifiers, which has no text."""
+        """Text of ids for people: with special tokens, and new ids by `names`, or as ``<330>``."""
         runs = groupby(map(int, ids), key=lambda token: self.backend.id_to_token(token) is not None)
         return "".join(
             self.backend.decode([*run], skip_special_tokens=False)
             if has_text
-            else "".join(f"<{token}>" for token in run)
+            else "".join(self.names.get(token, f"<{token}>") for token in run)
             for has_text, run in runs
         )
 

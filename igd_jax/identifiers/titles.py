@@ -1,6 +1,6 @@
 """Items written as their titles, in tokens of the tokenizer."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -16,6 +16,8 @@ class Titles:
 
     In IGD's template that is a newline after the title; D3's quotes the title, too.
     """
+
+    names: Mapping[int, str] = {}
 
     def __init__(self, source: Source):
         self._source = source

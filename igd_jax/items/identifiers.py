@@ -1,6 +1,6 @@
 """How items are written: the protocol of titles and all other kinds of identifiers."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from igd_jax.core.ragged import Ragged
@@ -13,6 +13,7 @@ class Identifiers(Protocol):
     Attributes:
       vocab_size: number of token ids; ids beyond the tokenizer's vocabulary are new.
       texts: words of each item, its bare title, or None if mentions are ids without a text.
+      names: how new ids are shown to people.
     """
 
     @property
@@ -20,6 +21,9 @@ class Identifiers(Protocol):
 
     @property
     def texts(self) -> Sequence[str] | None: ...
+
+    @property
+    def names(self) -> Mapping[int, str]: ...
 
     def rows(self) -> Ragged:
         """Token row of each item, ending in one EOS id, which occurs nowhere else in any row."""

@@ -51,10 +51,12 @@ class T5Config:
 _T5 = partial(T5Config, vocab_size=32_128, num_buckets=32, max_distance=128, eps=1e-6, gated=False)
 NAMED: dict[str, T5Config] = {
     "t5-pico": _T5(hidden_size=64, mlp_size=192, num_layers=2, num_decoder_layers=2, num_heads=4, head_dim=16),
+    "t5-tiger": _T5(hidden_size=128, mlp_size=1024, num_layers=4, num_decoder_layers=4, num_heads=6, head_dim=64),
     "t5-small": _T5(hidden_size=512, mlp_size=2048, num_layers=6, num_decoder_layers=6, num_heads=8, head_dim=64),
     "t5-base": _T5(hidden_size=768, mlp_size=3072, num_layers=12, num_decoder_layers=12, num_heads=12, head_dim=64),
 }
-"""Version 1.0 at its public sizes (arXiv 1910.10683; google-t5 on Hugging Face), and a small model for quick runs."""
+"""Version 1.0 at its public sizes (arXiv 1910.10683; google-t5 on Hugging Face), that of TIGER (arXiv 2305.05065) and
+LETTER, and a small model for quick runs."""
 
 
 def with_dropout(config: T5Config, dropout: float | None) -> T5Config:

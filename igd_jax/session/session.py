@@ -5,7 +5,7 @@ A run is determined by its config and the files of its workdir.
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -81,7 +81,7 @@ class Session:
         seed, n_ids = self.settings.train.seed, self.identifiers.vocab_size
         return Context(
             index=index,
-            texts=self.prepared.texts,
+            texts=self.prepared.words,
             tokenizer=self.tokenizer,
             prompts=self.prompts,
             backbone=partial(
@@ -102,7 +102,7 @@ class Session:
         ids, titles, option = self.prepared.item_ids, self.prepared.titles, "config.decode.candidates"
         candidates = choose_candidates(which, ids, titles, counts=self.index.counts, seen=self.seen, option=option)
         index = self.index.with_candidates(candidates)
-        say(describe_index(which, index))
+        say(describe_index(which, index, identifier=self.settings.identifiers.one))
         return index
 
     @cached_property
@@ -227,11 +227,11 @@ def put_together(
     source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, tokens, template.around)
     identifiers, item_tokens, others = make_identifiers(settings.identifiers.name, source)
     index = build_index(prepared.titles, item_tokens, facts.counts, candidates=facts.candidates)
-    say(describe_index(settings.data.candidates, index))
+    say(describe_index(settings.data.candidates, index, identifier=settings.identifiers.one))
     return Session(
         settings=settings,
         prepared=prepared,
-        tokenizer=tokenizer,
+        tokenizer=replace(tokenizer, names=identifiers.names) if identifiers.names else tokenizer,
         identifiers=identifiers,
         prompts=Prompts(template, tokenizer, identifiers, tokens),
         seen=facts.seen,

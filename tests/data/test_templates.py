@@ -42,6 +42,7 @@ GOLDEN = {
         '"First, Title", "Second"\n \n\n### Response:\n',
     ),
     ("plain", "films"): ("Past films, oldest first:\nFirst, Title\nSecond\n\nNext:\n",),
+    ("letter", "items"): ("First, TitleSecond",),  # of codes
 }
 NO_INPUT = (
     "Below is an instruction that describes a task. Write a response that appropriately completes the request.  \n\n"
@@ -53,6 +54,7 @@ UNKNOWN = {
     ("bigrec", "video games"): (NO_INPUT,),
     ("msl", "video games"): (NO_INPUT,),
     ("plain", "films"): ("Past films, oldest first:\nunknown\n\nNext:\n",),
+    ("letter", "items"): ("",),
 }
 
 
@@ -104,7 +106,7 @@ def test_with_the_tokenizer_of_qwen_a_closing_quote_and_its_newline_are_one_id(q
 
 
 def test_an_unknown_prompt_is_bad_input_that_names_the_known_ones():
-    with pytest.raises(InputError, match="'idg'; known prompts are bigrec, d3, igd, msl, plain"):
+    with pytest.raises(InputError, match="'idg'; known prompts are bigrec, d3, igd, letter, msl, plain"):
         filled("idg", category="books")
 
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -242,9 +243,10 @@ def test_an_id_that_no_vocabulary_has_is_bad_input_and_not_the_end_of_the_proces
         load_tokenizer(tmp_path)
 
 
-def test_ids_are_shown_with_special_tokens_and_those_without_a_text_by_number():
+def test_ids_are_shown_with_special_tokens_and_those_without_a_text_by_name_or_number():
     tokenizer = train_tokenizer(["Rød grød"], vocab_size=300)
     new = tokenizer.vocab_size
     ids = [new, new + 1, *tokenizer.encode(["Rød"])[0], new + 7, tokenizer.eos]
     assert tokenizer.shown(ids) == f"<{new}><{new + 1}>Rød<{new + 7}><|endoftext|>"
+    assert replace(tokenizer, names={new + 1: "<a_1>"}).shown(ids) == f"<{new}><a_1>Rød<{new + 7}><|endoftext|>"
     assert tokenizer.shown([]) == ""

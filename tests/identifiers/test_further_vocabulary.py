@@ -67,7 +67,7 @@ def test_adapters_leave_the_embedding_trained_where_it_has_rows_of_further_vocab
 class Numbers:
     """Each item is one new id."""
 
-    texts = None
+    texts, names = None, {}
 
     def __init__(self, tokenizer):
         self._first, self._eos = tokenizer.vocab_size, tokenizer.eos

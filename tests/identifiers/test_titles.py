@@ -40,7 +40,7 @@ def test_rows_and_mentions_have_what_the_template_puts_around_a_title_and_texts_
 
 
 def test_unknown_identifiers_are_bad_input_that_names_the_known_ones():
-    with pytest.raises(InputError, match=r"config\.identifiers\.name is 'base'; expected one of titles"):
+    with pytest.raises(InputError, match=r"config\.identifiers\.name is 'base'; expected one of codes, titles"):
         identifiers_class("base")
 
 

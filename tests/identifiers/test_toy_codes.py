@@ -1,6 +1,7 @@
 """Another kind of identifier is one class: three codes per item, of further vocabulary, for any backbone and method."""
 
 import json
+import re
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +30,7 @@ class Toy:
         digits = [(item // BASE**2, item // BASE % BASE, item % BASE) for item in range(len(source.item_ids))]
         self.codes = [[first + BASE * level + digit for level, digit in enumerate(each)] for each in digits]
         self.eos, self.vocab_size = source.tokenizer.eos, first + 3 * BASE
+        self.names = {first + number: f"<{'abc'[number // BASE]}{number % BASE}>" for number in range(3 * BASE)}
 
     def rows(self) -> Ragged:
         return Ragged.from_lists([[*codes, self.eos] for codes in self.codes])
@@ -44,7 +46,7 @@ class Toy:
         *(pytest.param(*each, marks=pytest.mark.slow) for each in (("igd", False), ("d3", False), ("msl", True))),
     ],
 )
-def test_codes_are_learnt_and_decoded(tiny: Path, t5_folder: Path, tmp_path: Path, monkeypatch, is_t5, method):
+def test_codes_are_learnt_and_decoded(tiny: Path, t5_folder: Path, tmp_path: Path, monkeypatch, capsys, is_t5, method):
     monkeypatch.setattr(base, "identifier_names", lambda: ["toy"])  # as the file identifiers/toy.py would
     monkeypatch.setitem(sys.modules, "igd_jax.identifiers.toy", SimpleNamespace(IDENTIFIERS=Toy))
     config, workdir = tiny_config(tiny), Workdir(str(tmp_path / "run"))
@@ -53,6 +55,7 @@ def test_codes_are_learnt_and_decoded(tiny: Path, t5_folder: Path, tmp_path: Pat
     config.model.path = str(t5_folder if is_t5 else tiny / "model")
     config.decode.collaborative = "popularity" if method == "d3" else ""
     assert train(config, workdir)["best_step"] > 6  # the loss of valid falls
+    assert re.search(r"example target \(token:weight\): '<a\d>':\S+ '<b\d>':\S+ '<c\d>':\S+", capsys.readouterr().out)
     assert evaluate(config, workdir, name="test")["invalid"] == 0
     lines = (workdir.eval("test") / "predictions.jsonl").read_text(encoding="utf-8").splitlines()
     lists = [[(one["items"], one["tokens"]) for one in json.loads(line)["ranked"]] for line in lines]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from batches import text_batch
 from flax import nnx
+from letter_files import save_golden_t5
 from random_t5 import SIZES, START, VERSIONS, save_random
-from safetensors.numpy import save_file
 from tiny_models import random_model
 
 from igd_jax.core.errors import InputError
@@ -124,12 +124,7 @@ def test_what_a_t5_writes_is_what_that_of_transformers_writes(version, tmp_path)
 
 def test_published_logits_and_losses_of_letter_tiger(shared, tmp_path):
     golden = shared / "golden" / "letter"
-    with np.load(golden / "t5_weights.npz", allow_pickle=False) as weights:
-        save_file(dict(weights), tmp_path / "model.safetensors")
-    config = json.loads((golden / "t5_config.json").read_text(encoding="utf-8"))
-    notes = ("base_vocab", "authors_base_vocab", "id_shift", "max_his_len", "temperatures", "transformers", "torch")
-    written = {name: value for name, value in config.items() if name not in notes} | {"model_type": "t5"}
-    (tmp_path / "config.json").write_text(json.dumps(written), encoding="utf-8")
+    save_golden_t5(tmp_path)
     with np.load(golden / "t5_batch.npz", allow_pickle=False) as arrays:
         arrays = dict(arrays)
     prompts = [row[mask > 0].tolist() for row, mask in zip(arrays["input_ids"], arrays["attention_mask"], strict=True)]

@@ -22,7 +22,7 @@ N = len(tiny_run.TITLES)
 class Numbers:
     """Each item is one new token, and EOS; tests change one of its members."""
 
-    texts = None
+    texts, names = None, {}
 
     def __init__(self, source: base.Source):
         self.source, self.first = source, source.tokenizer.vocab_size

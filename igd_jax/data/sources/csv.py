@@ -14,7 +14,7 @@ from igd_jax.core.shown import shortened, shown
 from igd_jax.data.columns import REQUIRED, choose_columns, parse_columns
 from igd_jax.data.event_log import EventLog
 from igd_jax.data.interactions import Interactions, keep_rated, settle_repeats
-from igd_jax.data.prepared import TEXT_FIELDS
+from igd_jax.data.prepared import ITEM_FIELDS
 from igd_jax.data.source_io import DELIMITERS, csv_table, parse_rating, parse_timestamp
 
 
@@ -56,7 +56,7 @@ def read(
     pick = itemgetter(*map(header.index, chosen.values()))
     log, ratings = EventLog(), array("d")
     titles: dict[str, str] = {}
-    texts: dict[str, dict[str, str]] = {name: {} for name in TEXT_FIELDS if name in chosen}
+    texts: dict[str, dict[str, str]] = {name: {} for name in ITEM_FIELDS if name in chosen}
     renamed: set[str] = set()
     for line, cells in rows:
         user, item, when, title, *further = map(str.strip, pick(cells))

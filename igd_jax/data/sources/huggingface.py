@@ -16,7 +16,7 @@ from igd_jax.data.columns import REQUIRED, choose_columns, parse_columns
 from igd_jax.data.event_log import IdCodes, align_texts
 from igd_jax.data.hf_datasets import TableDataset, is_hub_id, opened
 from igd_jax.data.interactions import Interactions, keep_rated, settle_repeats
-from igd_jax.data.prepared import TEXT_FIELDS
+from igd_jax.data.prepared import ITEM_FIELDS
 
 elsewhere = is_hub_id
 """Whether an input that does not exist as a path can be read."""
@@ -57,7 +57,7 @@ def read(
             named,
             where=str(path),
             rating=min_rating is not None,
-            unusable=[field.name for field in schema if field.name in TEXT_FIELDS and not holds_words(field.type)],
+            unusable=[field.name for field in schema if field.name in ITEM_FIELDS and not holds_words(field.type)],
         )
         events = _Events(chosen)
         counts = [dataset.splits[split] for split in splits]
@@ -91,7 +91,7 @@ class _Events:
         self._columns = columns
         self._users, self._items, self._titles = IdCodes(), IdCodes(), IdCodes()
         self._parts: list[tuple[np.ndarray, ...]] = []
-        self._words: dict[str, dict[str, str]] = {name: {} for name in TEXT_FIELDS if name in columns}
+        self._words: dict[str, dict[str, str]] = {name: {} for name in ITEM_FIELDS if name in columns}
         self._dropped: Counter[str] = Counter()
 
     def add(self, table: pa.Table, *, where: str) -> None:

@@ -1,0 +1,48 @@
+"""Items written as codes: a few new tokens per item, such as ``<a_12> <b_7> <c_201>`` (docs/methods/tiger.md)."""
+
+import re
+
+from igd_jax.core.errors import InputError
+from igd_jax.core.ragged import Ragged
+from igd_jax.core.shown import shown
+from igd_jax.identifiers.base import Source
+
+_PART = re.compile(r"[^\s,]+")
+
+
+class Codes:
+    """An item is written as the parts of its code, each a new id; items with equal codes are one identifier.
+
+    New ids are numbered in the order of the sorted parts, as in LETTER's code. A part means the same at each place.
+    """
+
+    texts = None
+
+    def __init__(self, source: Source):
+        """Read the field ``code`` of the items.
+
+        Raises:
+          InputError: an item has none.
+        """
+        written = source.texts.get("code", [""] * len(source.item_ids))
+        self._codes = [_PART.findall(code) for code in written]
+        if without := [item for item, code in zip(source.item_ids, self._codes, strict=True) if not code]:
+            raise InputError(
+                f"config.identifiers.name is 'codes', but {len(without):,} of {len(written):,} items have none, such "
+                f"as {shown(without[0])}; prepare data with codes: --source=letter, or a column called code"
+            )
+        first, self._eos = source.tokenizer.vocab_size, source.tokenizer.eos
+        self._id_of = {part: first + number for number, part in enumerate(sorted(set().union(*self._codes)))}
+        self.vocab_size = first + len(self._id_of)
+        self.names = {number: part for part, number in self._id_of.items()}
+
+    def rows(self) -> Ragged:
+        """Ids of a code, and EOS."""
+        return Ragged.from_lists([[*map(self._id_of.__getitem__, code), self._eos] for code in self._codes])
+
+    def mentions(self) -> Ragged:
+        """Ids of a code."""
+        return Ragged.from_lists([[*map(self._id_of.__getitem__, code)] for code in self._codes])
+
+
+IDENTIFIERS = Codes
