@@ -5,9 +5,9 @@
     python -m igd_jax.train --config=igd --config.identifiers.name=codes ...        IGD over codes, on any backbone
 
 The recipe is that of LETTER-TIGER for Instruments. What differs: warm-up is a number of steps, 1 % of those of that
-set; weight decay covers norms, too; beside the codes, the vocabulary has the 257 ids of a tokenizer that is not used,
-theirs the 32,100 of T5's (--config.tokenizer.path=T5_FOLDER); the loss has temperature 1, as in their script. How codes
-are learnt is not part of this project.
+set; weight decay covers norms, too; beside the codes, the vocabulary has the 257 ids of a tokenizer of which EOS alone
+is used, as the start, too, theirs the 32,100 of T5's (--config.tokenizer.path=T5_FOLDER); the loss has temperature 1,
+as in their script. How codes are learnt is not part of this project.
 """
 
 from ml_collections import ConfigDict

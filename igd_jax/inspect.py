@@ -23,7 +23,7 @@ from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
 from igd_jax.core.remote import local_folder
 from igd_jax.data.prepared import load
-from igd_jax.data.templates import TEMPLATES
+from igd_jax.data.templates import OF_TITLES, TEMPLATES
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.items.candidates import choose_candidates
 from igd_jax.items.index import build_index
@@ -104,7 +104,7 @@ def define_flags() -> None:
     flags.DEFINE_string("tokenizer", None, "Hugging Face folder, or RUN/tokenizer.")
     flags.DEFINE_string("title", None, "The title, or the item id, to take apart.", required=True)
     flags.DEFINE_string("candidates", None, "catalogue (default), train, warm, cold, or a file of item ids.")
-    flags.DEFINE_enum("prompt", None, sorted(TEMPLATES), "What stands around the title, by template; default plain.")
+    flags.DEFINE_enum("prompt", None, OF_TITLES, "What stands around the title, by template; default plain.")
     flags.DEFINE_float("beta", None, "Weight of tokens without gain; default 0.1.")
     flags.DEFINE_bool("json", False, "Print JSON only.")
 

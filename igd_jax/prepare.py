@@ -27,7 +27,7 @@ from igd_jax.core.suggest import UnknownNameError
 from igd_jax.data import sources
 from igd_jax.data.assembling import tell_one_title
 from igd_jax.data.interactions import DUPLICATES, SPLITTERS, to_prepared
-from igd_jax.data.prepared import Prepared, headline, save
+from igd_jax.data.prepared import Prepared, headline, parts_of_code, save
 from igd_jax.data.source_io import DELIMITERS
 
 FLAGS = flags.FLAGS
@@ -151,7 +151,7 @@ def describe(meta: dict[str, Any]) -> list[str]:
         )
     if meta["titles_shared_by_several_items"]:
         lines.append(
-            f"  note            titles shared by several items, which are one candidate:"
+            f"  note            titles shared by several items, which are one candidate where titles are written:"
             f" {meta['titles_shared_by_several_items']:,}, of {meta['items_with_a_shared_title']:,} items"
         )
     if meta["train_rows_after_first_test_row"]:
@@ -181,7 +181,8 @@ def main() -> None:
     for line in [*describe(prepared.meta), *tell_one_title(prepared)]:
         say(line)
     say(f"wrote {FLAGS.output}")
-    config = "tiger" if "code" in prepared.texts else "igd"
+    has_codes = all(map(parts_of_code, prepared.texts.get("code", [""])))
+    config = "tiger" if has_codes else "igd"
     say(f"next: python -m igd_jax.train --config={config} --config.data.dir={shlex.quote(FLAGS.output)} --workdir=RUN")
 
 

@@ -162,7 +162,7 @@ def test_candidates_seen_in_train_leave_cold_titles_out(evaluate, capsys):
     changes = {"decode.candidates": "train", "decode.num_beams": 21}
     predictions, metrics = evaluate("train-only", changes)
     told = capsys.readouterr().out
-    assert "candidates (train): 21 of 23 items, 20 titles (1 items merged into a title they share), 20 of them" in told
+    assert "candidates (train): 21 of 23 items, 20 titles (1 items merged into one that they share), 20 of them" in told
     assert "22 rows, 2 with a target that is not a candidate; 0 invalid results" in told
     assert metrics["target_absent"] == tiny_run.ABSENT_IN_TEST
     for titles in titles_of(predictions):

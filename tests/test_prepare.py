@@ -72,7 +72,7 @@ def test_equal_times_and_titles_are_told(tmp_path, run):
     (tmp_path / "my.csv").write_text("\n".join(["user,item,timestamp,title", *lines]))
     told = run("--source=csv", "--input=my.csv", "--output=out").out
     assert "all rows have one time, 2023-11-14T00:00:00Z, so that their order and the split are those of the in" in told
-    assert "titles shared by several items, which are one candidate: 1, of 12 items\n" in told
+    assert "titles shared by several items, which are one candidate where titles are written: 1, of 12 items\n" in told
     for split in ("6 of 6 train", "1 of 1 test"):
         alike = "targets have one title, 'Same', of 12 items: lists cannot tell these apart; drop such items"
         assert f"\nNOTE: {split} {alike}\n" in told

@@ -311,7 +311,7 @@ def test_what_is_merged_left_out_or_cut_is_counted_and_told(tiny, tmp_path, caps
     train_tiny(tiny, tmp_path / "run", changes)
     told = capsys.readouterr().out
     assert "data: users 125, items 23, rows train 90, valid 13, test 22, dates 2020-09-13 to 2020-09-13" in told
-    assert "21 of 23 items, 20 titles (1 items merged into a title they share), 18 of them train targets" in told
+    assert "21 of 23 items, 20 titles (1 items merged into one that they share), 18 of them train targets" in told
     data = load(tiny / "data")
     for split in ("train", "valid"):
         off = int(np.isin(data.splits[split].target, (0, 7)).sum())

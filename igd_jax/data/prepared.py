@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,7 +25,7 @@ SPLITS = ("train", "valid", "test")
 TEXT_FIELDS = ("description", "brand", "category")
 """What else may be known of items in words, in the order in which it is kept."""
 ITEM_FIELDS = (*TEXT_FIELDS, "code")
-"""All that may be kept of items beside id and title; a code is read by `identifiers.codes`."""
+"""All that may be kept of items beside id and title; of a code, see `parts_of_code`."""
 
 EARLIEST, LATEST = -62_135_596_800, 253_402_300_799
 """Epoch seconds of the first and the last second that a date can be written of: years 1 to 9999."""
@@ -36,6 +37,12 @@ _MORE_OF_ITEMS = [*((name, pa.string()) for name in ITEM_FIELDS), (_SEEN, pa.boo
 _ROWS_SCHEMA = pa.schema(
     [("user", pa.string()), ("history", pa.list_(pa.int32())), ("target", pa.int32()), ("timestamp", pa.int64())]
 )
+_BETWEEN_PARTS = re.compile(r"[\s,]+|(?<=>)(?=<)")
+
+
+def parts_of_code(code: str) -> list[str]:
+    """Parts of an item's code, which are apart by white space or commas, or stand in angle brackets: ``<a_1><b_2>``."""
+    return [part for part in _BETWEEN_PARTS.split(code) if part]
 
 
 @dataclass(frozen=True, eq=False)

@@ -56,11 +56,11 @@ class Prompts:
     def __init__(self, words: Template, tokenizer: Tokenizer, identifiers: Identifiers, cache: Path):
         self._words, self._tokenizer = words, tokenizer
         self._identifiers, self._cache = identifiers, cache
-        self._end = [tokenizer.eos] if words.has_eos else []
+        self._end = np.array([tokenizer.eos] if words.has_eos else [], np.int32)
         if words.has_eos and self.has_words:
             raise InputError(
-                "config.data.prompt is 'letter', which puts nothing between items, but they are written in words; "
-                "choose another prompt, or config.identifiers.name=codes"
+                "config.data.prompt names a template for codes, but items are written in words, which it would not "
+                "keep apart; choose another, or config.identifiers.name=codes"
             )
 
     @property
@@ -107,7 +107,7 @@ class Prompts:
 
     def without_history(self) -> Int[np.ndarray, " ids"]:
         """The counterfactual prompt, which says that the history is not known."""
-        return np.append(self._tokenizer.encode_prompts([render(self._words, None)])[0], self._end).astype(np.int32)
+        return np.append(self._tokenizer.encode_prompts([render(self._words, None)])[0], self._end)
 
     def _whole(self, history: Ragged, texts: Sequence[str]) -> Ragged:
         n_rows = len(history)
@@ -164,7 +164,7 @@ class Prompts:
         """Pieces that are ids of their own."""
         words, n_items = self._words, len(mentions)
         (closing,) = self._tokenizer.encode([words.closing])
-        closing = [*closing, *self._end]
+        closing = [*closing, *self._end.tolist()]
         last = mentions.followed_by(Ragged.from_lists([closing]).take(np.zeros(n_items, int)))
         start = self._tokenizer.encode_prompts([(words.apart, words.lead)])[0].tolist()
         starts = Ragged.from_lists([start, [*start, *closing]])

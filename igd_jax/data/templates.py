@@ -4,6 +4,7 @@ Models are trained on these bytes, misspellings included. Never mend one; add an
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from igd_jax.core.errors import InputError
 
@@ -85,9 +86,7 @@ _PLAIN = Template(
     unknown="Past {category}, oldest first:\nunknown\n\nNext:\n",
 )
 
-_LETTER = Template(
-    apart="", lead="", before="", after="", closing="", unknown="", end="", has_eos=True
-)  # fmt: skip
+_LETTER = Template(apart="", lead="", before="", after="", closing="", unknown="", end="", has_eos=True)
 
 TEMPLATES = {
     "bigrec": replace(_MSL, before="", after=", "),  # no space before the first title
@@ -97,6 +96,7 @@ TEMPLATES = {
     "msl": _MSL,
     "plain": _PLAIN,
 }
+OF_TITLES = sorted(name for name, template in TEMPLATES.items() if not template.has_eos)
 """By `config.data.prompt`: those of the authors, byte for byte, and ``plain``, ours, with few words, which cost time.
 
 The training scripts of BIGRec and MSL end the first paragraph in one space, their inference scripts in two. Here it is
@@ -139,5 +139,5 @@ def filled(template: str, *, category: str) -> Template:
     one, task_verb, verb = NOUNS.get(category, (category.removesuffix("s"), "bought", "bought"))
     words = {"category": category, "one": one, "task_verb": task_verb, "verb": verb}
     found = TEMPLATES[template]
-    texts = {name: text.format(**words) for name, text in vars(found).items() if name != "has_eos"}
-    return Template(**texts, has_eos=found.has_eos)
+    texts: dict[str, Any] = {name: text.format(**words) for name, text in vars(found).items() if isinstance(text, str)}
+    return replace(found, **texts)

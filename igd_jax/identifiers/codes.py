@@ -1,13 +1,10 @@
 """Items written as codes: a few new tokens per item, such as ``<a_12> <b_7> <c_201>`` (docs/methods/tiger.md)."""
 
-import re
-
 from igd_jax.core.errors import InputError
 from igd_jax.core.ragged import Ragged
 from igd_jax.core.shown import shown
+from igd_jax.data.prepared import parts_of_code
 from igd_jax.identifiers.base import Source
-
-_PART = re.compile(r"[^\s,]+")
 
 
 class Codes:
@@ -25,7 +22,7 @@ class Codes:
           InputError: an item has none.
         """
         written = source.texts.get("code", [""] * len(source.item_ids))
-        self._codes = [_PART.findall(code) for code in written]
+        self._codes = [*map(parts_of_code, written)]
         if without := [item for item, code in zip(source.item_ids, self._codes, strict=True) if not code]:
             raise InputError(
                 f"config.identifiers.name is 'codes', but {len(without):,} of {len(written):,} items have none, such "

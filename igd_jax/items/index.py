@@ -138,14 +138,14 @@ def walk_rows(trie: Trie, gain: EdgeGain, rows: Ragged, order: Int[np.ndarray, "
     return TokenWalk(*gain.along(edge, is_on), parent, on_trie)
 
 
-def describe_index(which: str, index: ItemIndex, *, identifier: str) -> str:
-    """One line about the candidates that `which` names, whose identifiers are called `identifier`, such as title."""
+def describe_index(which: str, index: ItemIndex, *, identifiers: str) -> str:
+    """One line about the candidates that `which` names; `identifiers` is what they are written as, such as titles."""
     n_rows, n_items = int(index.is_candidate.sum()), int(index.candidates.sum())
     lengths, counts = index.catalog.lengths[index.is_candidate], index.catalog.counts[index.is_candidate]
     share = 1.0 - (~index.gain.forced).sum() / max(len(index.trie.token) - 1, 1)
     return (
-        f"candidates ({which}): {n_items:,} of {len(index.titles):,} items, {n_rows:,} {identifier}s "
-        f"({n_items - n_rows:,} items merged into a {identifier} they share), {int((counts > 0).sum()):,} of them "
-        f"train targets; {identifier} tokens mean {lengths.mean():.1f}, longest {lengths.max()}; "
+        f"candidates ({which}): {n_items:,} of {len(index.titles):,} items, {n_rows:,} {identifiers} "
+        f"({n_items - n_rows:,} items merged into one that they share), {int((counts > 0).sum()):,} of them "
+        f"train targets; tokens of each: mean {lengths.mean():.1f}, longest {lengths.max()}; "
         f"{share:.0%} of trie edges are forced"
     )

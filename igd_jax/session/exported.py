@@ -126,6 +126,7 @@ def _items(folder: Path, *, fingerprint: str) -> tuple[Prepared, ItemFacts]:
         with (folder / ITEMS).open(encoding="utf-8") as lines:  # str.splitlines would split titles with U+2028, too
             items = [json.loads(line) for line in lines]
         ids, titles = [str(item["item"]) for item in items], [str(item["title"]) for item in items]
+        codes = {"code": [str(item["code"]) for item in items]} if items and "code" in items[0] else {}
         counts = np.array([int(item["targets"]) for item in items], np.int64)
         seen, candidates = (
             np.array(mask, bool)
@@ -133,4 +134,5 @@ def _items(folder: Path, *, fingerprint: str) -> tuple[Prepared, ItemFacts]:
         )
     except (KeyError, OSError, TypeError, ValueError) as error:
         raise InputError(f"{folder / ITEMS} holds no items as they were exported ({error!r}); {AGAIN}") from None
-    return Prepared(ids, titles, {}, {"fingerprint": fingerprint}), ItemFacts(counts, seen, candidates, "exported")
+    prepared = Prepared(ids, titles, {}, {"fingerprint": fingerprint}, texts=codes)
+    return prepared, ItemFacts(counts, seen, candidates, "exported")

@@ -1,7 +1,7 @@
 """Writes a run as a folder for other programs (docs/export.md): model, tokenizer, items, settings, and carried code."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -159,18 +159,16 @@ def _write_items(path: Path, session: Session, index: ItemIndex) -> None:
     """A line for each item of the catalogue."""
     number = np.cumsum(index.is_candidate) - 1
     row = np.where(index.candidates, number[index.catalog.row_of_item], -1)
-    columns = session.prepared.item_ids, session.prepared.titles, row.tolist(), session.index.counts.tolist()
-    items = zip(*columns, session.seen.tolist(), strict=True)
-    append_lines(
-        path,
-        (
-            json.dumps(
-                {"item": item, "title": title, "row": row if row >= 0 else None, "targets": count, "seen": seen},
-                ensure_ascii=False,
-            )
-            for item, title, row, count, seen in items
-        ),
-    )
+    columns: dict[str, Sequence[Any]] = {
+        "item": session.prepared.item_ids,
+        "title": session.prepared.titles,
+        "row": [number if number >= 0 else None for number in row.tolist()],
+        "targets": session.index.counts.tolist(),
+        "seen": session.seen.tolist(),
+        **{name: session.prepared.texts[name] for name in ("code",) if name in session.prepared.texts},
+    }
+    items = (dict(zip(columns, item, strict=True)) for item in zip(*columns.values(), strict=True))
+    append_lines(path, (json.dumps(item, ensure_ascii=False) for item in items))
 
 
 def _write_set_tokens(path: Path, model: SetModel) -> None:

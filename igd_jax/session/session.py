@@ -102,7 +102,7 @@ class Session:
         ids, titles, option = self.prepared.item_ids, self.prepared.titles, "config.decode.candidates"
         candidates = choose_candidates(which, ids, titles, counts=self.index.counts, seen=self.seen, option=option)
         index = self.index.with_candidates(candidates)
-        say(describe_index(which, index, identifier=self.settings.identifiers.one))
+        say(describe_index(which, index, identifiers=self.settings.identifiers.name))
         return index
 
     @cached_property
@@ -227,7 +227,7 @@ def put_together(
     source = Source(prepared.item_ids, prepared.titles, prepared.texts, tokenizer, tokens, template.around)
     identifiers, item_tokens, others = make_identifiers(settings.identifiers.name, source)
     index = build_index(prepared.titles, item_tokens, facts.counts, candidates=facts.candidates)
-    say(describe_index(settings.data.candidates, index, identifier=settings.identifiers.one))
+    say(describe_index(settings.data.candidates, index, identifiers=settings.identifiers.name))
     return Session(
         settings=settings,
         prepared=prepared,

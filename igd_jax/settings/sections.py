@@ -74,11 +74,6 @@ class IdentifierSettings:
 
     name: Annotated[str, Text(1, 100)]
 
-    @property
-    def one(self) -> str:
-        """What one of them is called, such as title."""
-        return self.name.removesuffix("s")
-
 
 MODEL_FOLDER = (
     "a Hugging Face model folder with safetensors weights; download the whole model, such as by hf download ID "

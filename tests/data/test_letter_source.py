@@ -70,6 +70,10 @@ def test_texts_and_codes_may_each_be_missing(tmp_path):
         ({"inter": {"u": [1, 9]}}, "user 'u': item '9' is in no file of items"),
         ({"index": CODES | {"1": []}}, r"item '1': \[\]; expected a list of texts"),
         ({"index": CODES | {"1": [4]}}, r"item '1': \[4\]; expected a list of texts"),
+        *(
+            ({"index": CODES | {"1": ["a", part]}}, "expected a list of texts without blanks")
+            for part in ("b c", "b,c", "")
+        ),
         ({"item": {"1": {"title": 5}}}, "item '1': .* expected an object whose title is a text"),
         ({"item": {"1": "a title"}}, "item '1': .* expected an object whose title is a text"),
     ],

@@ -217,7 +217,7 @@ def test_prompts_of_empty_histories_and_without_one(template):
 class Codes:
     """Items as ids of their own, beyond the tokenizer's."""
 
-    vocab_size, texts = 1000, None
+    vocab_size, texts, names = 1000, None, {}
 
     def rows(self) -> Ragged:
         return Ragged.from_lists([[900, 901, 0], [900, 902, 0], [903, 904, 0]])

@@ -10,7 +10,7 @@ from igd_jax.core.io import read_json
 from igd_jax.core.shown import shown
 from igd_jax.data.assembling import assemble
 from igd_jax.data.event_log import RowLog, align_texts
-from igd_jax.data.prepared import SPLITS, Prepared
+from igd_jax.data.prepared import SPLITS, Prepared, parts_of_code
 from igd_jax.data.source_io import is_writable, reading
 
 FIELDS = {"title": "title", "description": "description", "brand": "brand", "categories": "category"}
@@ -100,12 +100,16 @@ def _texts(folder: Path, items: Mapping[str, Any], name: str) -> dict[str, str]:
     return texts
 
 
+def _is_part(part: Any) -> bool:
+    return is_writable(part) and parts_of_code(part) == [part]
+
+
 def _codes(folder: Path, codes: Mapping[str, Any]) -> dict[str, str]:
     """Parts of each code, joined by spaces."""
     for item, parts in codes.items():
-        if not isinstance(parts, list) or not parts or not all(map(is_writable, parts)):
+        if not isinstance(parts, list) or not parts or not all(map(_is_part, parts)):
             raise InputError(
-                f"*.index.json in {folder}, item {shown(item)}: {shown(parts)}; expected a list of texts, such as "
-                '["<a_12>", "<b_7>"]'
+                f"*.index.json in {folder}, item {shown(item)}: {shown(parts)}; expected a list of texts without "
+                'blanks and commas, such as ["<a_12>", "<b_7>"]'
             )
     return {item: " ".join(parts) for item, parts in codes.items()}
