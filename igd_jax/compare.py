@@ -4,8 +4,9 @@
     python -m igd_jax.compare RUN/eval/test RUN/eval/NAME --targets=cold
     python -m igd_jax.compare RUN_A RUN_B --json --output=FOLDER
 
-Each RUN is a run's folder, of which all evaluations are compared, or the folder of one evaluation, RUN/eval/NAME.
-Evaluations whose configs differ in train.seed only are one method, whose metrics are means over seeds, row by row. All
+Each RUN is a run's folder, of which all evaluations are compared, the folder of one evaluation, RUN/eval/NAME, or that
+of a sweep. Evaluations of the same data whose configs differ in train.seed, or in what changes no result, such as mesh,
+batch sizes of decoding and intervals of the log, are one method, whose metrics are means over seeds, row by row. All
 other methods are compared with the first; intervals and significance are corrected for the number of comparisons (see
 `evaluation.significance`).
 
@@ -35,7 +36,7 @@ from igd_jax.core.log import say
 from igd_jax.evaluation.evaluations import (
     Evaluation,
     check_same_rows,
-    find_evaluations,
+    find_all_evaluations,
     read_evaluation,
     short_labels,
 )
@@ -47,14 +48,15 @@ from igd_jax.evaluation.tables import comparison_table
 def by_method(evaluations: Sequence[Evaluation]) -> dict[str, list[Evaluation]]:
     """Group evaluations into methods, under unique labels, in the order of their first evaluations.
 
-    A method has at most one evaluation per seed: the second one with the same config and seed, for example by other
-    code, belongs to another method, and so on.
+    A method has one set of prepared data, and at most one evaluation per seed: the second one with the same config and
+    seed, for example by other code, belongs to another method, and so on.
     """
-    seen: Counter[tuple[str, int | None]] = Counter()
-    methods: dict[tuple[str, int], list[Evaluation]] = {}
+    seen: Counter[tuple[Any, ...]] = Counter()
+    methods: dict[tuple[Any, ...], list[Evaluation]] = {}
     for evaluation in evaluations:
-        asked = (evaluation.origin.method, evaluation.origin.seed)
-        methods.setdefault((evaluation.origin.method, seen[asked]), []).append(evaluation)
+        method = (evaluation.origin.method, evaluation.record.data_fingerprint)
+        asked = (*method, evaluation.origin.seed)
+        methods.setdefault((*method, seen[asked]), []).append(evaluation)
         seen[asked] += 1
     labels = [_common([evaluation.label for evaluation in group]) for group in methods.values()]
     unclear = {label for label in labels if labels.count(label) > 1}
@@ -223,7 +225,7 @@ def write_comparison(comparison: Mapping[str, Any], files: tuple[Path, Path]) ->
 
 def main(runs: Sequence[str]) -> None:
     """Compare all evaluations of `runs`: print a table, or with ``--json`` JSON, and write both."""
-    found = {Path(os.path.abspath(folder)): folder for run in runs for folder in find_evaluations(run)}
+    found = {Path(os.path.abspath(folder)): folder for run in runs for folder in find_all_evaluations(run)}
     if len(found) < 2:
         named = ", ".join(map(str, found.values())) or "none"
         raise InputError(f"compare needs two evaluations or more, got {named}; name another run")

@@ -112,13 +112,15 @@ def sweep(
         chosen, choice = _choose(tried, varied)
         trained = {name_of(point) for point in points(few)}
         folders = [made.folder for made in tried]
+        best = [[_at(axis, chosen) for axis in axes] for axes in (grid, evaluations)]
         if config.eval.split == CHOSEN_ON:
-            return Swept(folders, [made.folder for made in tried if made.point == chosen])
+            made = _make(config, output, *best, split=CHOSEN_ON, trained=trained)
+            best_folders = [each.folder for each in made]
+            return Swept(list(dict.fromkeys([*folders, *best_folders])), best_folders)
         say(f"\nall combinations, on {CHOSEN_ON}:")
         _tell(folders, files_in(output, name=f"compare_{CHOSEN_ON}"))
         say(f"\nevaluating {name_of(chosen)} on {config.eval.split}")
-        grid, evaluations = ([_at(axis, chosen) for axis in axes] for axes in (grid, evaluations))
-        made = _make(config, output, grid, evaluations, split=config.eval.split, choice=choice, trained=trained)
+        made = _make(config, output, *best, split=config.eval.split, choice=choice, trained=trained)
         return Swept(folders := [each.folder for each in made], folders)
 
 

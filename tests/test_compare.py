@@ -11,7 +11,7 @@ from igd_jax import compare as program
 from igd_jax.compare import compare, compare_folders
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import write_json
-from igd_jax.evaluation.evaluations import find_evaluations, read_evaluation, short_labels
+from igd_jax.evaluation.evaluations import find_all_evaluations, find_evaluations, read_evaluation, short_labels
 from igd_jax.evaluation.predictions import Target, read_predictions, write_predictions
 from igd_jax.evaluation.record import CheckpointRecord, EvaluationRecord
 from igd_jax.evaluation.significance import MIN_USERS
@@ -218,6 +218,39 @@ def test_several_targets_of_a_user_are_found_by_their_items(tmp_path):
     assert [answer.ranks for answer in read_evaluation("users", folder, group="warm").answers] == [(1,)]
 
 
+def test_targets_of_a_user_that_do_not_count_in_both_are_no_ground_for_comparison(tmp_path):
+    """The first user has two targets in one evaluation and one in the other; or two, of which others are warm."""
+
+    def write(name: str, items: tuple[str, ...], warm: tuple[bool, ...], ranks: list[int]) -> Path:
+        folder = write_evaluation(tmp_path / name, [1, 0])
+        one, other = read_predictions(folder / "predictions.jsonl")
+        write_predictions(folder / "predictions.jsonl", [replace(one, target=Target(items, "Title 0", warm)), other])
+        found = user_metrics(np.array([*ranks, 0]), np.array([0] * len(ranks) + [1]), [1, 3])
+        means = {name: values.mean() for name, values in found.items()}
+        write_json(folder / "metrics.json", {"n": 2, "protocol": "users", **means})
+        return folder
+
+    both = write("both", ("i0", "nowhere"), (True, False), [1, -1])
+    fewer = write("fewer", ("i0",), (True,), [1])
+    colder = write("colder", ("i0", "nowhere"), (False, True), [1, -1])
+    with pytest.raises(InputError, match=r"line 1: 2 of 2 targets count in both, 1 of 1 in fewer"):
+        compare_folders([both, fewer])
+    assert len(compare_folders([both, colder])["runs"]) == 2
+    with pytest.raises(InputError, match=r"line 1: 1 of 2 targets count in both, 1 of 2 in colder, or other ones"):
+        compare_folders([both, colder], group="warm")
+
+
+def test_the_folder_of_a_sweep_stands_for_its_runs(tmp_path):
+    for run, names in (("beta=1", ("test", "valid")), ("beta=2", ("valid",))):
+        for name in names:
+            write_evaluation(tmp_path / "sweep" / run / "eval" / name, [0])
+    write_evaluation(tmp_path / "other" / "seed=1" / "eval" / "valid", [0])
+    assert find_all_evaluations(str(tmp_path / "sweep")) == [tmp_path / "sweep" / "beta=1" / "eval" / "test"]
+    assert find_all_evaluations(str(tmp_path / "other")) == [tmp_path / "other" / "seed=1" / "eval" / "valid"]
+    with pytest.raises(InputError, match="holds no evaluation"):
+        find_all_evaluations(str(tmp_path))
+
+
 def test_other_candidates_and_steps_are_told_in_the_caption_and_the_json(tmp_path):
     for name, candidates, step in (
         ("a/eval/test", "catalogue", 6),
@@ -272,6 +305,18 @@ def test_what_rows_are_restricted_to_is_part_of_their_candidates(tmp_path):
         "Candidates differ: catalogue (a), catalogue and, for each row, lists.jsonl without the history (b), catalogue "
         "without the history (c); metrics among" in table
     )
+
+
+def test_candidates_of_fewer_train_rows_are_others(tmp_path):
+    for name, rows in (("a", 0), ("b", 1000)):
+        config = {
+            "train": {"seed": 1},
+            "eval": {"split": "test"},
+            "data": {"candidates": "train", "max_examples": rows},
+        }
+        write_evaluation(tmp_path / name, [0, -1], candidates="train", config=config)
+    table = run_here(program, *(str(tmp_path / name) for name in "ab")).out
+    assert "Candidates differ: train (a), train of 1,000 train rows (b); metrics among" in table
 
 
 def test_which_targets_are_warm_may_differ(tmp_path):

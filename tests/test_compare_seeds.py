@@ -97,10 +97,19 @@ def test_paths_may_follow_the_seed_but_nothing_else_may_differ(tmp_path):
     assert n_methods(config_of(1, source="seed12"), config_of(2, source="seed22")) == 2
     assert n_methods(config_of(1, source="v1"), config_of(2, source="v2")) == 2
     assert n_methods(config_of(1), config_of(2, beta=0.2)) == 2
+    one = config_of(1) | {"data": {"dir": "here", "prompt": "plain"}}
+    assert n_methods(one, one | config_of(2) | {"mesh": {"data": 8}, "data": {"dir": "there", "prompt": "plain"}}) == 1
+    assert n_methods(one, one | config_of(2) | {"data": {"dir": "here", "prompt": "igd"}}) == 2
     tried = {"method.args.beta": [0.1, 0.2]}
     chosen = {"chosen": {"tried": tried, "metric": "ndcg@3", "split": "valid", "protocol": "rows", "n": 50}}
     assert n_methods(config_of(1) | chosen, config_of(2, beta=0.2) | chosen) == 1
     assert n_methods(config_of(1) | chosen, config_of(2)) == 2
+
+
+def test_seeds_of_other_data_are_another_method(tmp_path):
+    for seed, data in ((1, "11aa"), (2, "22bb")):
+        write_evaluation(tmp_path / f"s{seed}", [0, -1], config=config_of(seed), data=data)
+    assert compare_folders([tmp_path / "s1", tmp_path / "s2"])["data"] == {"s1": "11aa", "s2": "22bb"}
 
 
 def test_the_table_says_of_which_split_it_is_and_what_was_chosen_for_each_seed(tmp_path):

@@ -289,6 +289,14 @@ def test_test_is_not_looked_at_if_the_split_is_valid(tiny, tmp_path, made):
     assert found.chosen == found.folders[1:]
 
 
+def test_the_chosen_one_has_all_seeds_on_valid_too(tiny, tmp_path, made):
+    folders, config = made({(0.5, 1): 1}), tiny_run.tiny_config(tiny, {"eval.split": "valid"})
+    found = program.sweep(config, tmp_path, grid=[BETAS, SEEDS], evaluations=[], choose_seeds=1)
+    assert folders == ["beta=0.1,seed=1/valid", "beta=0.5,seed=1/valid", "beta=0.5,seed=2/valid"]
+    assert [folder.parents[1].name for folder in found.chosen] == ["beta=0.5,seed=1", "beta=0.5,seed=2"]
+    assert len(found.folders) == 3
+
+
 @pytest.mark.parametrize("decoding", [[], [Axis("decode.alpha", [0.4])]])
 def test_where_only_seeds_vary_the_split_is_evaluated_at_once(tiny, tmp_path, made, decoding):
     folders, name = made({}), "test,alpha=0.4" if decoding else "test"

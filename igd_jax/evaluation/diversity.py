@@ -57,6 +57,7 @@ def describe_choice(
 
 
 def overlap(a: Int[np.ndarray, "R K"], b: Int[np.ndarray, "R K"], k: int) -> Float[np.ndarray, " R"]:
-    """Share of the first k results of `b` that are among the first k of `a`, for each row; -1 is no result."""
+    """Share of the first k results of `b` that are among the first k of `a`, by row; 1 of none; -1 is no result."""
     shared = (b[:, :k, None] == a[:, None, :k]) & (b[:, :k, None] >= 0)
-    return shared.any(axis=2).sum(axis=1) / np.maximum((b[:, :k] >= 0).sum(axis=1), 1)
+    n_results = (b[:, :k] >= 0).sum(axis=1)
+    return np.where(n_results > 0, shared.any(axis=2).sum(axis=1) / np.maximum(n_results, 1), 1.0)

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, is_leftover, local_path, read_json
 from igd_jax.core.log import say_once
+from igd_jax.evaluation.choice import CHOSEN_ON
 from igd_jax.evaluation.origin import Origin, read_origin
 from igd_jax.evaluation.predictions import AGAIN, Prediction, Target, as_json, is_finite, read_predictions
 from igd_jax.evaluation.queries import PROTOCOLS
@@ -85,6 +86,19 @@ def find_evaluations(run: str) -> list[Path]:
     if not folders:
         raise InputError(f"{run} holds no evaluation; run python -m igd_jax.evaluate --workdir={run} first")
     return folders
+
+
+def find_all_evaluations(path: str) -> list[Path]:
+    """As `find_evaluations`; of the folder of a sweep, those of all its runs, on valid only if there are no others.
+
+    Raises:
+      InputError: as there.
+    """
+    folder = local_path(path, option="RUN")
+    if any((folder / name).exists() for name in (CONFIG, METRICS, PREDICTIONS)):
+        return find_evaluations(path)
+    found = [one for run in sorted(folder.glob("*/eval")) for one in find_evaluations(str(run.parent))]
+    return [one for one in found if not one.name.startswith(CHOSEN_ON)] or found or find_evaluations(path)
 
 
 def short_labels(folders: Sequence[Path]) -> list[str]:
@@ -234,3 +248,17 @@ def check_same_rows(evaluations: Sequence[Evaluation]) -> None:
                         f"predictions.jsonl line {line}: {name} is {as_json(ours)} in {first.label}, {as_json(theirs)} "
                         f"in {other.label}; compare evaluations of the same data and split"
                     )
+            if _counted(a) != _counted(b):
+                raise InputError(
+                    f"predictions.jsonl line {line}: {len(a.ranks)} of {len(a.target.items)} targets count in "
+                    f"{first.label}, {len(b.ranks)} of {len(b.target.items)} in {other.label}, or other ones; compare "
+                    "evaluations of the same data and, with --targets, of runs on the same train rows"
+                )
+
+
+def _counted(answer: Answer) -> tuple[bool, ...]:
+    """Which targets of a query count: those that are warm, or cold, once `only` has chosen, and else all."""
+    warm = answer.target.warm
+    if len(answer.ranks) == len(warm):
+        return (True,) * len(warm)
+    return warm if sum(warm) == len(answer.ranks) else tuple(not each for each in warm)

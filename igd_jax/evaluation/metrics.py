@@ -146,8 +146,8 @@ def popularity_third(target_count: Int[np.ndarray, " R"], count: Int[np.ndarray,
 
 
 def most_popular(catalogue: CatalogueRows, n_results: int) -> Int[np.ndarray, " P"]:
-    """The candidate rows most frequent in train, at most `n_results`; ties are in catalogue order."""
-    rows = np.flatnonzero(catalogue.is_candidate)
+    """The candidate rows most frequent among train targets, at most `n_results`; ties are in catalogue order."""
+    rows = np.flatnonzero(catalogue.is_candidate & (catalogue.count > 0))
     return rows[np.argsort(-catalogue.count[rows], kind="stable")[:n_results]]
 
 
@@ -171,7 +171,7 @@ def popular_lists(
         if each is not None:
             own = order[: n_results + len(each.without)]
             if each.only is not None:
-                own = np.unique(each.only[catalogue.is_candidate[each.only]])
+                own = np.unique(each.only[catalogue.is_candidate[each.only] & (catalogue.count[each.only] > 0)])
             own = own[each.allows(own)]
             own = own[np.argsort(place[own])][:n_results]
             lists[number] = np.pad(own, (0, n_results - len(own)), constant_values=-1)

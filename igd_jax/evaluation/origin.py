@@ -16,6 +16,16 @@ DECODING = (
 """Fields of `decode` on which lists depend, beside their candidates and their length."""
 
 
+OF_TRAIN_ROWS = ("train", "warm", "cold")
+"""Names of candidate sets that follow the train rows in use."""
+NO_RESULT = (
+    *("mesh", "model.remat", "model.attention", "decode.batch_size", "decode.budget"),
+    *("train.log_every_steps", "train.checkpoint_every_steps", "train.show_sample", "train.wandb"),
+    "data.dir",  # whose content is compared by fingerprint
+)
+"""Sections and fields on which no result depends, but for the order of sums, beside `how_rows_lie`."""
+
+
 @dataclass(frozen=True)
 class Origin:
     """What the config.json of an evaluation tells; the evaluation may have none.
@@ -54,8 +64,8 @@ def how_rows_lie(config: Mapping[str, Any]) -> list[str]:
 def read_origin(config: Any, *, of_run: Collection[str] = ()) -> Origin:
     """What the content of a config.json tells.
 
-    Seeds of one method differ in `train.seed`, in paths such as seed=1, seed1, seed-1 or seed_1, and in values that
-    were chosen on validation; how they were chosen is part of the method.
+    Seeds of one method differ in `train.seed`, in paths such as seed=1, seed1, seed-1 or seed_1, in values that were
+    chosen on validation, and in `NO_RESULT`; how values were chosen is part of the method.
 
     Args:
       config: the content.
@@ -71,13 +81,17 @@ def read_origin(config: Any, *, of_run: Collection[str] = ()) -> Origin:
         *sections, last = name.split(".")
         section = reduce(dict.__getitem__, sections, blank)
         chosen[name], section[last] = section[last], None
-    for name in how_rows_lie(config):  # a sweep may have chosen among them, too
-        blank["train"].pop(name, None)
+    for name in (*(f"train.{name}" for name in how_rows_lie(config)), *NO_RESULT):  # a sweep may have chosen them, too
+        section, _, last = name.partition(".")
+        blank.get(section, {}).pop(last, None) if last else blank.pop(section, None)
     seed = chosen["train.seed"]
     text = json.dumps(blank, sort_keys=True)
     method = re.sub(rf"(seed[=_-]?){re.escape(str(seed))}(?!\d)", r"\1*", text)
     decode, split = config.get("decode", {}), str(config["eval"]["split"])
-    restricted = f" and, for each row, {decode['allowed']}" if decode.get("allowed") else ""
+    data = config.get("data", {})
+    few = data.get("max_examples") if (decode.get("candidates") or data.get("candidates")) in OF_TRAIN_ROWS else 0
+    restricted = f" of {few:,} train rows" if few else ""
+    restricted += f" and, for each row, {decode['allowed']}" if decode.get("allowed") else ""
     restricted += " without the history" * bool(decode.get("exclude_history"))
     decoded = json.loads(method).get("decode", {})
     decoding = {name: decoded[name] for name in DECODING if name in decoded}

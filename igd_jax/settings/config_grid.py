@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.suggest import UnknownNameError
+from igd_jax.evaluation.origin import OF_TRAIN_ROWS
 
 PARSERS: dict[type, flags.ArgumentParser] = {
     float: flags.FloatParser(),
@@ -63,6 +64,8 @@ def check_comparable(axis: Axis, config: ConfigDict, *, option: str) -> None:
         what, fix = "among different candidates", "set config.decode.candidates, among which all will rank, or "
     elif field in CANDIDATES:
         what = "among different candidates"
+    elif field == "data.max_examples" and (config.decode.candidates or config.data.candidates) in OF_TRAIN_ROWS:
+        what, fix = "among candidates that follow the train rows", "set config.decode.candidates=catalogue, or "
     elif field == "data.dir":
         what = "of different data"
     else:

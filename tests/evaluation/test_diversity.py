@@ -55,5 +55,5 @@ def test_a_row_without_a_first_token_has_no_part_in_their_figures():
 
 def test_overlap_is_the_share_of_the_second_list_that_is_in_the_first():
     a, b = np.array([[1, 2, 3], [4, -1, -1], [5, 6, 7]]), np.array([[3, 1, 9], [4, -1, -1], [-1, -1, -1]])
-    assert overlap(a, b, 3).tolist() == [2 / 3, 1, 0]
-    assert overlap(a, b, 1).tolist() == [0, 1, 0]
+    assert overlap(a, b, 3).tolist() == [2 / 3, 1, 1]  # of nothing, nothing is missed
+    assert overlap(a, b, 1).tolist() == [0, 1, 1]

@@ -80,6 +80,16 @@ def test_what_metrics_of_different_rows_or_candidates_would_be_compared_for(conf
     check_comparable(Axis("data.candidates", ["a", "b"]), changed(config, {"decode.candidates": "warm"}), option="")
 
 
+def test_numbers_of_train_rows_are_compared_only_among_candidates_that_do_not_follow_them(config):
+    few = Axis("data.max_examples", [0, 1000])
+    check_comparable(few, changed(config, {"data.candidates": "catalogue"}), option="--grid")
+    for field in ("data.candidates", "decode.candidates"):
+        with pytest.raises(
+            InputError, match=r"names data.max_examples, .* that follow the train rows cannot be compared"
+        ):
+            check_comparable(few, changed(config, {field: "train"}), option="--grid")
+
+
 def test_points_are_all_combinations_the_last_axis_fastest():
     axes = [Axis("a.x", [1, 2]), Axis("b.y", ["u", "v"])]
     assert list(points(axes)) == [{"a.x": x, "b.y": y} for x in (1, 2) for y in ("u", "v")]
