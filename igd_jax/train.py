@@ -106,8 +106,8 @@ def _train(
     examples = _examples(session, objective, valid_rows)
     plan = TrainPlan(session, len(examples["train"]))
     say(str(plan))
-    if plan.note:
-        say(plan.note)
+    for note in plan.notes:
+        say(note)
     profiled = parse_steps(profile_steps, num_steps=plan.num_steps)
     packs = choose_packs(session, objective, plan, train=examples["train"], valid=examples["valid"])
     schedule, optimizer = _optimizer(settings, plan)

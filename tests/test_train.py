@@ -168,9 +168,17 @@ def test_what_is_for_trained_weights_is_told_of_random_ones(tiny, tmp_path, caps
 def test_a_warm_up_as_long_as_training_is_told(tiny, tmp_path, warmup, note):
     config = tiny_run.tiny_config(tiny, {"train.num_steps": 5, "train.warmup_steps": warmup})
     plan = TrainPlan(session_of(config, tmp_path), 90)
-    assert (plan.note[: len(note)], bool(plan.note)) == (note, warmup >= 5)
+    assert [told[: len(note)] for told in plan.notes] == [note] * (warmup >= 5)
     schedule = make_schedule("constant", learning_rate=1e-2, warmup_steps=warmup, num_steps=5)
-    assert bool(plan.note) == (max(map(schedule, range(5))) < 1e-2)
+    assert bool(plan.notes) == (max(map(schedule, range(5))) < 1e-2)
+
+
+@pytest.mark.parametrize(("patience", "every", "told"), [(1, 2, True), (1, 0, False), (2, 2, False), (0, 2, False)])
+def test_that_one_evaluation_within_an_epoch_can_end_training_is_told(tiny, tmp_path, patience, every, told):
+    fields = {"train.patience": patience, "train.eval_every_steps": every}
+    plan = TrainPlan(session_of(tiny_run.tiny_config(tiny, fields), tmp_path), 90)
+    start = "note: training ends at the first evaluation, one per 2 steps, whose loss is no better"
+    assert [note[: len(start)] for note in plan.notes] == [start] * told
 
 
 # ------------------------------------------------------------------------------------------------------------- refusing

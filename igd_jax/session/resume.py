@@ -77,7 +77,8 @@ def resume(
 
 def _follow(plan: TrainPlan, step: int, progress: dict[str, Any], *, session: Session, n_valid: int) -> dict[str, Any]:
     """Adapt progress to the current plan, and report what differs from the plan of the checkpoint."""
-    if plan.is_over(step, worse=progress["worse"]):
+    owes_evaluation = plan.evaluates(step) and progress["evaluated"] < step
+    if plan.is_over(step, worse=progress["worse"]) and not owes_evaluation:
         return progress
     schedule = session.settings.train.schedule
     if progress["num_steps"] != plan.num_steps and schedule != "constant":

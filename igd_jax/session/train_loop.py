@@ -26,7 +26,7 @@ from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.mesh import put_batch
 from igd_jax.training.profile import Profiler
 from igd_jax.training.step import StepFunctions, TrainState, means
-from igd_jax.training.train_log import TrainLog, check_finite
+from igd_jax.training.train_log import TrainLog, finite_metrics
 
 NO_WEIGHT = (
     "no target of the validation rows has a token with weight, so that no step would be the best; give "
@@ -114,7 +114,7 @@ def _evaluated(
         valid = evaluate_loss(parts.functions, state, watched, stop, n_batches=n_batches)
     if not valid:
         return progress
-    check_finite(valid, step)
+    valid = finite_metrics(valid, step)
     out.metrics.write(step, **valid)
     progress = update_best(progress, valid["valid_loss"], step)
     told = f"{valid['valid_loss']:.4f} (best {progress['best_loss']:.4f})"

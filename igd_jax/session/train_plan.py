@@ -16,7 +16,8 @@ class TrainPlan:
       num_steps: total number of steps.
       eval_every_steps: number of steps between evaluations.
       global_batch_size, micro_batch_size, patience: as in the settings.
-      note: line that says that the rate stays below its peak, as its warm-up does not end before training; else empty.
+      notes: lines that say that the rate stays below its peak, as its warm-up does not end before training, or that one
+        evaluation within an epoch can end training.
     """
 
     def __init__(self, session: Session, n_rows: int):
@@ -26,13 +27,18 @@ class TrainPlan:
         self.epoch = steps_per_epoch(n_rows, self.global_batch_size)
         self.num_steps = train.num_steps or train.num_epochs * self.epoch
         self.eval_every_steps = train.eval_every_steps or self.epoch
-        self.note = ""
+        self.notes: list[str] = []
         if train.warmup_steps >= self.num_steps:
             highest = train.learning_rate * (self.num_steps - 1) / train.warmup_steps
-            self.note = (
+            self.notes.append(
                 f"note: config.train.warmup_steps={train.warmup_steps} does not end before training does, so the rate "
                 f"rises to {highest:.2g} and not to config.train.learning_rate={train.learning_rate:g}; lower "
                 "warmup_steps, or train longer"
+            )
+        if train.patience == 1 and self.eval_every_steps < min(self.epoch, self.num_steps):
+            self.notes.append(
+                f"note: training ends at the first evaluation, one per {self.eval_every_steps:,} steps, whose loss is "
+                "no better, which may be noise; raise config.train.patience, or 0: never"
             )
         self._seed = train.seed
         self._users: Users | None = None

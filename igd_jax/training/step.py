@@ -239,6 +239,6 @@ def _member(group: Group, number: int | Int[Array, ""]) -> Batch:
 
 
 def means(total: LossSum) -> dict[str, Float[Array, ""]]:
-    """The single division: ``loss`` and each further metric, divided by its weight; 0 if that is 0."""
-    pairs = {"loss": (total.loss, total.weight), **total.metrics}
-    return {name: value / jnp.maximum(weight, 1e-9) for name, (value, weight) in pairs.items()}
+    """The single division: ``loss``, 0 if its weight is, and each further metric, then NaN: a mean over nothing."""
+    further = {name: jnp.where(weight > 0, value / weight, jnp.nan) for name, (value, weight) in total.metrics.items()}
+    return {"loss": total.loss / jnp.maximum(total.weight, 1e-9), **further}

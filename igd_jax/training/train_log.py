@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -112,12 +112,12 @@ class TrainLog:
         lines = []
         try:
             for step, values in waiting:
-                numbers = {name: float(value) for name, value in values.items()}
-                check_finite(numbers, step)
+                numbers = finite_metrics(values, step)
                 lines.append((step, {**numbers, "learning_rate": float(self._schedule(step - 1)), **speed}))
         finally:
             self._metrics.write_all(lines)
-        mean = {name: float(np.mean([values[name] for _, values in waiting])) for name in waiting[0][1]}
+        every = {name: [values[name] for _, values in lines if name in values] for name in waiting[0][1]}
+        mean = {name: float(np.mean(values)) for name, values in every.items() if values}
         if self._progress is None:
             say(f"step {waiting[0][0]}: {_shown(mean)}, after {duration(seconds)} with compilation")
             self._progress = Progress("train", self._num_steps, "steps", every_seconds=2.0)
@@ -167,11 +167,21 @@ def _shown(mean: dict[str, float], speed: Mapping[str, float] = MappingProxyType
     return ", ".join(parts)
 
 
-def check_finite(values: dict[str, float], step: int) -> None:
-    """Raise `InputError` at the first metric of a step that is not finite."""
-    for name, value in values.items():
+def finite_metrics(values: Mapping[str, Any], step: int) -> dict[str, float]:
+    """The metrics of a step, but for means over nothing, which `step.means` makes NaN.
+
+    Where training has diverged, the loss is NaN, too.
+
+    Raises:
+      InputError: a metric is not finite; it names the first.
+    """
+    numbers = {name: float(value) for name, value in values.items()}
+    if all(math.isfinite(numbers.get(name, 0.0)) for name in ("loss", "grad_norm", "valid_loss")):
+        numbers = {name: value for name, value in numbers.items() if not math.isnan(value)}
+    for name, value in numbers.items():
         if not math.isfinite(value):
             raise InputError(
                 f"{name} is {value} at step {step}; try a lower config.train.learning_rate, more warmup_steps, or "
                 "model.dtype=float32. The last checkpoint is from before"
             )
+    return numbers

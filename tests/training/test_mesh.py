@@ -32,8 +32,14 @@ def test_copies_of_the_model_take_what_its_shards_leave(fsdp, tensor, shape):
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        ({"data": 9}, r"config.mesh is data 9 x fsdp 1 x tensor 1, but there are 8 devices; lower them"),
-        ({"data": 2, "fsdp": 8}, r"data 2 x fsdp 8 x tensor 1, but there are 8 devices; lower them"),
+        (
+            {"data": 9},
+            r"config.mesh is data 9 x fsdp 1 x tensor 1, but there are 8 devices; give --config.mesh.data=-1",
+        ),
+        (
+            {"data": 2, "fsdp": 8},
+            r"data 2 x fsdp 8 x tensor 1, but there are 8 devices; give --config.mesh.data=-1",
+        ),
         ({"data": -1, "fsdp": 3}, r"data -1 x fsdp 3 x tensor 1, but there are 8 devices, which 3 do not divide"),
         ({"data": -1, "fsdp": 16}, r"fsdp 16 x tensor 1, but there are 8 devices, which 16 do not divide"),
     ],

@@ -42,6 +42,16 @@ def test_a_first_step_that_is_not_finite_is_told_at_once(log):
         _add(log, 1, float("nan"))
 
 
+def test_a_mean_over_nothing_is_neither_written_nor_part_of_another(log, tmp_path, capsys):
+    for step, deciding in ((7, 2.0), (8, float("nan")), (9, 4.0)):
+        log.add(step, {"loss": jnp.float32(1.0), "loss_deciding": jnp.float32(deciding)}, AMOUNT)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line.get("loss_deciding") for line in lines] == [2.0, None, 4.0]
+    assert "loss_deciding 4.000" in capsys.readouterr().out.splitlines()[-1]
+    with pytest.raises(InputError, match="loss_deciding is inf at step 12"):
+        log.add(12, {"loss": jnp.float32(1.0), "loss_deciding": jnp.float32("inf")}, AMOUNT)
+
+
 def test_slow_steps_are_told_one_by_one_and_what_is_left_once_nothing_is_compiled(tmp_path, monkeypatch, capsys):
     now, path = [0.0], tmp_path / "metrics.jsonl"
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
