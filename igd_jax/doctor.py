@@ -24,6 +24,7 @@ from absl import flags
 
 from igd_jax.core import errors
 from igd_jax.core.compilation import cache_compilations
+from igd_jax.core.devices import unused_accelerator
 from igd_jax.core.environment import environment
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
@@ -61,15 +62,15 @@ def check_accelerator() -> str:
     driver = _driver()
     if jax.default_backend() != "cpu":
         return f"in use, by {plugins or 'a plugin of another installation'}{driver and f', driver {driver}'}"
-    if driver or Path("/dev/nvidia0").exists():
+    if driver:
         for name, least in DRIVERS.items():
-            if name in found and driver and int(driver.split(".")[0]) < least:
+            if name in found and int(driver.split(".")[0]) < least:
                 raise RuntimeError(
                     f"the NVIDIA driver is {driver}, but {name} needs {least} or newer: update the driver"
                 )
         raise RuntimeError("there is an NVIDIA GPU but jax runs on the CPU: run pip install -e '.[cuda]'")
-    if Path("/dev/accel0").exists() or Path("/dev/vfio/0").exists():
-        raise RuntimeError("there is a TPU but jax runs on the CPU: run pip install -e '.[tpu]'")
+    if unused := unused_accelerator():
+        raise RuntimeError(unused)
     return f"none found; the CPU is in use{plugins and f', though there is {plugins}'}"
 
 

@@ -39,6 +39,23 @@ need_workdir() { # FOLDERS...: refuse if there is no --workdir, or in none of th
   done
   refuse "--workdir is $workdir, which is deleted in the end; only $1/ is kept; $example"
 }
+need_there() { # FOLDER WORDS...: refuse paths of data and models that a new machine lacks: all but URLs and this folder's
+  local folder=$1 word
+  shift
+  [ -z "${CREATE:-}" ] || return 0 # which may name a disk that has them
+  for word in "$@"; do
+    case $word in
+      --config.data.dir=*://* | --config.model.path=*://* | --config.tokenizer.path=*://*) ;;
+      --config.data.dir=?* | --config.model.path=?* | --config.tokenizer.path=?*)
+        case ${word#*=} in
+          "$folder"/* | "./$folder"/*) ;;
+          *) refuse "$word names a path of this machine, which a new one lacks; give a URL (gs://), a path in" \
+            "$folder/, or DATA=FOLDER for data, which is copied there" ;;
+        esac
+        ;;
+    esac
+  done
+}
 need_kind() { # WORDS...: refuse an ACCELERATOR that is none of these; without one, it is the CPU
   case " $* " in
     *" ${ACCELERATOR:-$1} "*) ;;

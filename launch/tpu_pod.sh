@@ -13,6 +13,7 @@ set -euo pipefail
 . "$launch/tpu.sh"
 need BUCKET
 need_workdir bucket
+need_there bucket "$@"
 spot=--spot
 if [ -z "${SPOT-1}" ]; then spot=; fi
 

@@ -17,6 +17,7 @@ else
   [ -n "${BUCKET:-}" ] ||
     refuse "$NAME is deleted in the end, and its disk too; set BUCKET, where runs are kept, or KEEP=1"
   need_workdir bucket
+  need_there bucket "$@"
 fi
 if ! tpu tpu-vm describe "$NAME" --format='value(state)' || [ -n "$dry_run" ]; then
   # shellcheck disable=SC2086

@@ -152,6 +152,14 @@ def test_a_recommender_of_the_folder_gives_the_lists_of_the_run(recommender, fol
         Recommender.load(folder, {"train.seed": 3})
 
 
+def test_a_run_is_opened_where_its_first_model_has_moved_to(tiny, trained, recommender, tmp_path):
+    shutil.copytree(tiny / "model", tmp_path / "moved")
+    moved = Recommender.load(trained, {"decode.alpha": 0.4, "model.path": str(tmp_path / "moved")})
+    (titles, scores), (same, equal) = lists_of(recommender), lists_of(moved)
+    assert titles == same
+    np.testing.assert_array_equal(scores, equal)
+
+
 def test_a_folder_of_other_candidates_says_among_which_it_explains(trained, tmp_path, capsys):
     export(trained, tmp_path / "some", {"decode.candidates": "train"})
     capsys.readouterr()

@@ -129,6 +129,21 @@ def test_a_workdir_that_would_be_deleted_is_refused_before_anything_is_made(reci
     assert (done.returncode, done.stderr.count("\n"), (folder / "calls").exists()) == (2, 1, False)
 
 
+@pytest.mark.parametrize("recipe", ["tpu_pod", "tpu_vm"])
+@pytest.mark.parametrize("word", ["data.dir=runs/data", "model.path=/models/Qwen2.5-0.5B", "tokenizer.path=buckets/x"])
+def test_data_and_models_that_a_new_machine_lacks_are_refused_before_it_is_made(recipe, word, tmp_path):
+    folder = tools(tmp_path / "bin", **TOOLS)
+    done = launch(recipe, *flags_of(recipe), f"--config.{word}", **NEEDS[recipe], path=folder)
+    assert done.stderr.startswith(
+        f"error: --config.{word} names a path of this machine, which a new one lacks; give a URL"
+    )
+    assert (done.returncode, done.stderr.count("\n"), (folder / "calls").exists()) == (2, 1, False)
+    for there in ("model.path=gs://b/model", "data.dir=bucket/data"):
+        assert launch(recipe, "--dry-run", *flags_of(recipe), f"--config.{there}", **NEEDS[recipe]).returncode == 0
+    settings = NEEDS[recipe] | {"CREATE": "--data-disk=source=d"}
+    assert launch(recipe, "--dry-run", *flags_of(recipe), f"--config.{word}", **settings).returncode == 0
+
+
 @pytest.mark.parametrize("recipe", NEEDS)
 @pytest.mark.parametrize("place", [1, 2, 3])
 def test_a_dry_run_is_one_wherever_it_is_asked_for(recipe, place, tmp_path):

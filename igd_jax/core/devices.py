@@ -1,10 +1,13 @@
-"""What the makers say of accelerators, by the name that JAX gives them (``jax.Device.device_kind``).
+"""Accelerators: what their makers say of them, by JAX's name (``jax.Device.device_kind``), and one that is not used.
 
 A TPU's figures are those of docs.cloud.google.com/tpu/docs/system-architecture-tpu-vm and of the pages of the versions
 that it links; a GPU's those of NVIDIA's data sheets, without sparsity. Where a JAX device is half a chip, so are they.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
+
+import jax
 
 GIB = 2**30
 
@@ -57,3 +60,19 @@ _FACTS = {
 def facts(device_kind: str) -> DeviceFacts | None:
     """Limits of a device of a kind, such as ``TPU v5 lite`` or ``NVIDIA H100 80GB HBM3``; None if it is not known."""
     return _FACTS.get(device_kind)
+
+
+DEVICE_FILES = {
+    ("an NVIDIA GPU", "cuda"): ("/dev/nvidia0",),
+    ("a TPU", "tpu"): ("/dev/accel0", "/dev/vfio/0"),
+}
+"""Files that the driver of an accelerator makes, by what it is and the extra of this package that uses it."""
+
+
+def unused_accelerator() -> str:
+    """What accelerator this machine has although jax runs on the CPU, and what to do; empty if there is none."""
+    if jax.default_backend() == "cpu":
+        for (what, extra), paths in DEVICE_FILES.items():
+            if any(Path(path).exists() for path in paths):
+                return f"there is {what} but jax runs on the CPU: run pip install -e '.[{extra}]'"
+    return ""

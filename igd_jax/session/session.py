@@ -18,6 +18,7 @@ from ml_collections import ConfigDict
 
 from igd_jax.core import hosts
 from igd_jax.core.compilation import cache_compilations
+from igd_jax.core.devices import unused_accelerator
 from igd_jax.core.environment import environment
 from igd_jax.core.errors import InputError
 from igd_jax.core.fingerprint import fingerprint
@@ -166,6 +167,8 @@ def set_up(settings: Settings, workdir: Workdir) -> Session:
       InputError: data, tokenizer, identifiers or candidates are missing or unusable.
     """
     cache_compilations()
+    if not os.environ.get("JAX_PLATFORMS") and (unused := unused_accelerator()):
+        say(f"note: {unused}")
     method = load_method(settings.method.name, settings.method.args)
     settings = sized(settings, method, workdir)
     check_positions(settings, method)

@@ -172,10 +172,9 @@ def _meant_from(field: str, value: str) -> str:
     """Where a relative path is looked for, to append to a message; runs keep paths as they were given."""
     if os.path.isabs(value):
         return ""
-    return (
-        f"; looked for in {shortened(os.getcwd())}, the current folder: --config.{field}=PATH, or "
-        f"load(RUN, {{'{field}': PATH}}), says where it is"
-    )
+    in_python = f", or load(RUN, {{'{field}': PATH}})," * field.startswith(("data.dir", "model.path", "decode."))
+    told = f"--config.{field}=PATH{in_python} says where it is"
+    return f"; looked for in {shortened(os.getcwd())}, the current folder: {told}"
 
 
 T = TypeVar("T")

@@ -31,8 +31,9 @@ FREE_TO_RESUME = (
     *("train.eval_every_steps", "train.eval_examples", "train.show_sample", "train.wandb"),
 )
 """Sections and fields that may differ when training is resumed: also durations and intervals."""
-FREE_TO_DECODE = (*FREE_TO_CHANGE, "method", "train.micro_batch_size")
-"""Sections and fields that may differ when the run is only decoded (see `decode_as`)."""
+FREE_TO_DECODE = (*FREE_TO_CHANGE, "method", "train.micro_batch_size", "model.path")
+"""Sections and fields that may differ when the run is only decoded (see `decode_as`); also where its first model lies,
+as the checkpoint has all weights, or knows those beneath adapters by fingerprint."""
 
 HOW_TO_SCORE = ("alpha", "length_penalty", "temperature", "collaborative")
 """Fields of `config.decode` that belong to a method, unlike the candidates and the length of lists."""

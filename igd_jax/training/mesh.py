@@ -31,7 +31,9 @@ def make_mesh(*, data: int, fsdp: int = 1, tensor: int = 1) -> Mesh:
         raise InputError(f"{asked}, which {shards} do not divide; give fsdp and tensor whose product does")
     n_data = len(devices) // shards if data == -1 else data
     if n_data * shards > len(devices):
-        raise InputError(f"{asked}; lower them, or give data -1 for as many as there are")
+        raise InputError(
+            f"{asked}; give --config.mesh.data=-1 --config.mesh.fsdp=1 --config.mesh.tensor=1, or others that fit"
+        )
     if n_data * shards < len(devices) and jax.process_count() > 1:
         raise InputError(f"{asked} of {jax.process_count()} processes, which all have to be used; give data -1")
     return mesh_over(devices[: n_data * shards], fsdp=fsdp, tensor=tensor)

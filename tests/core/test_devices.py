@@ -1,5 +1,6 @@
 import pytest
 
+from igd_jax.core import devices
 from igd_jax.core.devices import facts
 
 
@@ -15,3 +16,12 @@ def test_the_limits_of_a_device_are_found_by_its_kind(kind: str, gib: int, teraf
 
 def test_a_device_that_is_not_known_has_no_limits():
     assert facts("cpu") is None
+
+
+def test_an_accelerator_that_jax_does_not_use_is_told(tmp_path, monkeypatch):
+    (tmp_path / "accel0").touch()
+    paths = {("a GPU", "cuda"): (str(tmp_path / "nvidia0"),), ("a TPU", "tpu"): (str(tmp_path / "accel0"),)}
+    monkeypatch.setattr(devices, "DEVICE_FILES", paths)
+    assert devices.unused_accelerator() == "there is a TPU but jax runs on the CPU: run pip install -e '.[tpu]'"
+    (tmp_path / "accel0").unlink()
+    assert devices.unused_accelerator() == ""

@@ -64,6 +64,14 @@ def test_micro_batches_may_differ_from_the_run_where_they_change_no_loss(tmp_pat
         check_workdir(other, workdir)
 
 
+def test_where_the_first_model_lies_may_differ_when_a_run_is_decoded_but_not_when_it_is_resumed(tmp_path):
+    write_json(tmp_path / "config.json", config_json(config := igd.get_config()))
+    other, workdir = changed(config, {"model.path": "elsewhere"}), Workdir(str(tmp_path))
+    check_workdir(other, workdir, free=FREE_TO_DECODE)
+    with pytest.raises(InputError, match=r"another config, model.path: '' there, 'elsewhere' here"):
+        check_workdir(other, workdir, free=config_flags.FREE_TO_RESUME)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
