@@ -4,6 +4,7 @@ import os
 import re
 import signal
 
+import numpy as np
 import pytest
 from command import run_here
 from evaluation_calls import N_TEST
@@ -11,6 +12,7 @@ from evaluation_calls import N_TEST
 from igd_jax import evaluate as program
 from igd_jax.core.fingerprint import version_of
 from igd_jax.core.io import append_lines
+from igd_jax.core.types import Recommendations
 from igd_jax.session import ranker, unfinished
 
 FILES = ("predictions.jsonl", "metrics.json", "config.json")
@@ -87,3 +89,18 @@ def test_files_are_told_apart_by_size_and_time(tmp_path, file):
         told.append(version_of(given))
     assert len(set(told)) == 3
     assert version_of("") == version_of(str(tmp_path / "none"))
+
+
+def test_what_is_kept_comes_at_once_so_that_it_does_not_count_as_speed(tmp_path):
+    parts = [np.array([0, 1]), np.array([2]), np.array([3])]
+
+    def rank(part):
+        for user in part.tolist():
+            rows, scores = np.array([[user]], np.int32), np.array([[-user]], np.float32)
+            yield np.array([user]), Recommendations(rows, scores)
+
+    stopped = unfinished.Unfinished(tmp_path, ["x"]).ranked(parts, rank)
+    assert [next(stopped)[0].tolist() for _ in range(4)] == [[0], [1], [2], [3]]
+    stopped.close()
+    (users, lists), (last, _) = unfinished.Unfinished(tmp_path, ["x"]).ranked(parts, rank)
+    assert (users.tolist(), lists.scores.tolist(), last.tolist()) == ([0, 1, 2], [[0], [-1], [-2]], [3])

@@ -55,11 +55,10 @@ class Unfinished:
         """
         self._parts = list(parts)
         lines, n_bytes = hosts.from_first(self._read)
-        for line in lines:
-            users, lists = _parsed(line)
-            self.n_read += len(users)
-            yield users, lists
-        if self.n_read:
+        if lines:
+            kept = _joined([_parsed(line) for line in lines])  # at once, as the first is what progress counts from
+            self.n_read = len(kept[0])
+            yield kept
             say(f"going on after {self.n_read:,} of {self._n_all:,} users")
         keep: int | None = n_bytes  # what is incomplete or damaged is replaced
         for part in parts[len(lines) :]:
@@ -104,10 +103,14 @@ def remove(folder: Path) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _line(found: Sequence[Lists]) -> str:
+def _joined(found: Sequence[Lists]) -> Lists:
     users = np.concatenate([numbers for numbers, _ in found])
-    lists = jax.tree.map(lambda *arrays: np.concatenate(arrays), *(lists for _, lists in found))
-    kept = {"users": users, "rows": lists.rows, "scores": lists.scores}
+    return users, jax.tree.map(lambda *arrays: np.concatenate(arrays), *(lists for _, lists in found))
+
+
+def _line(found: Sequence[Lists]) -> str:
+    users, lists = _joined(found)
+    kept: dict[str, Any] = {"users": users, "rows": lists.rows, "scores": lists.scores}
     return json.dumps({name: array.tolist() for name, array in kept.items()})
 
 
