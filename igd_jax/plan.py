@@ -75,11 +75,15 @@ def savings(config: ConfigDict, n_chips: int) -> Iterator[dict[str, object]]:
         ("model.remat", "full"),
         ("mesh.fsdp", n_shards),
         ("model.dtype", "bfloat16"),
+        ("model.param_dtype", "bfloat16"),
         ("train.micro_batch_size", min(rows, n_shards)),
         ("model.lora_rank", 32),
+        ("model.param_dtype", "bfloat16"),
     ):
-        section, name = field.split(".")
-        if config[section][name] != value:
+        (section, name), so_far = field.split("."), changed(config, change)
+        if field == "model.param_dtype" and not so_far.model.lora_rank:
+            continue  # trained weights of bfloat16 have others of float32 beside them
+        if so_far[section][name] != value:
             copies = {"mesh.data": -1} if field == "mesh.fsdp" and config.mesh.data != -1 else {}
             more = {**change, **copies, field: value}
             if _is_possible(changed(config, more)):

@@ -65,9 +65,11 @@ def report_cost(session: Session, state: TrainState, frozen: Any, longest: TextB
 def _note(settings: Settings, activations: int | None, *, total: int, there: int) -> str:
     """What to change if a device has too little memory or, where that makes larger products faster, much more of it."""
     if total > there:
+        is_wide = settings.model.lora_rank and settings.model.param_dtype == "float32"
+        narrower = "config.model.param_dtype=bfloat16 beneath adapters, " * bool(is_wide)
         return (
-            "that is more than there is; config.model.remat=full, fewer rows in config.train.micro_batch_size, "
-            "more devices in config.mesh.fsdp, or adapters (config.model.lora_rank) need less"
+            f"that is more than there is; {narrower}config.model.remat=full, fewer rows in "
+            "config.train.micro_batch_size, more devices in config.mesh.fsdp, or adapters (config.model.lora_rank) need less"
         )
     if jax.default_backend() == "cpu" or not activations or settings.loss.normalizer != "global":
         return ""

@@ -82,7 +82,13 @@ def test_changes_that_save_memory_add_up_and_leave_out_what_is_so_already():
     config.model.remat = "full"
     found = list(savings(config, 16))
     assert found[0] == {"mesh.fsdp": 16}
-    assert found[-1] == {"mesh.fsdp": 16, "model.dtype": "bfloat16", "model.lora_rank": 32}
+    narrow = {"mesh.fsdp": 16, "model.dtype": "bfloat16"}
+    assert found[-2:] == [
+        narrow | {"model.lora_rank": 32},
+        narrow | {"model.lora_rank": 32, "model.param_dtype": "bfloat16"},
+    ]
+    config.model.lora_rank = 8
+    assert list(savings(config, 16))[2] == narrow | {"model.param_dtype": "bfloat16"}
 
 
 def test_changes_that_the_settings_refuse_are_left_out():
