@@ -69,8 +69,8 @@ def _note(settings: Settings, activations: int | None, *, total: int, there: int
         narrower = "config.model.param_dtype=bfloat16 beneath adapters, " * bool(is_wide)
         return (
             f"that is more than there is; {narrower}config.model.remat=full, fewer rows in "
-            "config.train.micro_batch_size, more devices in config.mesh.fsdp, or adapters (config.model.lora_rank) need "
-            "less"
+            "config.train.micro_batch_size, more devices in config.mesh.fsdp, or adapters "
+            "(config.model.lora_rank) need less"
         )
     if jax.default_backend() == "cpu" or not activations or settings.loss.normalizer != "global":
         return ""
