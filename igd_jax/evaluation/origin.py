@@ -82,8 +82,8 @@ def read_origin(config: Any, *, of_run: Collection[str] = ()) -> Origin:
         section = reduce(dict.__getitem__, sections, blank)
         chosen[name], section[last] = section[last], None
     for name in (*(f"train.{name}" for name in how_rows_lie(config)), *NO_RESULT):  # a sweep may have chosen them, too
-        section, _, last = name.partition(".")
-        blank.get(section, {}).pop(last, None) if last else blank.pop(section, None)
+        section, _, last = name.rpartition(".")
+        (blank.get(section, {}) if section else blank).pop(last, None)
     seed = chosen["train.seed"]
     text = json.dumps(blank, sort_keys=True)
     method = re.sub(rf"(seed[=_-]?){re.escape(str(seed))}(?!\d)", r"\1*", text)
