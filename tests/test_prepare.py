@@ -35,7 +35,7 @@ def test_csv_becomes_a_prepared_folder_and_all_is_told(tmp_path, run):
     assert [line.split()[-5:] for line in told[1:]] == [
         ["user,", "so", "without", "history:", "events"],
         ["to", "the", "last", "3:", "rows"],
-        ["candidate:", "3,", "of", "6", "items"],
+        ["written:", "3,", "of", "6", "items"],
         ["these", "apart;", "drop", "such", "items"],
     ]
     assert wrote == "wrote out"
