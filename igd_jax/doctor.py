@@ -24,7 +24,7 @@ from absl import flags
 
 from igd_jax.core import errors
 from igd_jax.core.compilation import cache_compilations
-from igd_jax.core.devices import unused_accelerator
+from igd_jax.core.devices import NVIDIA, told_unused, unused_accelerator
 from igd_jax.core.environment import environment
 from igd_jax.core.io import Workdir
 from igd_jax.core.log import say
@@ -68,7 +68,7 @@ def check_accelerator() -> str:
                 raise RuntimeError(
                     f"the NVIDIA driver is {driver}, but {name} needs {least} or newer: update the driver"
                 )
-        raise RuntimeError("there is an NVIDIA GPU but jax runs on the CPU: run pip install -e '.[cuda]'")
+        raise RuntimeError(told_unused(*NVIDIA))
     if unused := unused_accelerator():
         raise RuntimeError(unused)
     return f"none found; the CPU is in use{plugins and f', though there is {plugins}'}"

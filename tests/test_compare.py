@@ -201,15 +201,21 @@ def test_what_made_an_evaluation_is_part_of_it(tmp_path):
         read_evaluation("a", folder)
 
 
-def test_several_targets_of_a_user_are_found_by_their_items(tmp_path):
-    """A user who is found once of twice, at place 2, and whose second target is cold; and one who is found at once."""
-    folder = write_evaluation(tmp_path / "users", [1, 0])
+def write_users(folder: Path, items: tuple[str, ...], warm: tuple[bool, ...], ranks: list[int]) -> Path:
+    """An evaluation by users: the first has these targets, at these ranks; the second is found at once."""
+    write_evaluation(folder, [1, 0])
     one, other = read_predictions(folder / "predictions.jsonl")
-    one = replace(one, target=Target(("i0", "nowhere"), "Title 0", (True, False)))
-    write_predictions(folder / "predictions.jsonl", [one, other])
-    found = user_metrics(np.array([1, -1, 0]), np.array([0, 0, 1]), [1, 3])
+    write_predictions(folder / "predictions.jsonl", [replace(one, target=Target(items, "Title 0", warm)), other])
+    found = user_metrics(np.array([*ranks, 0]), np.array([0] * len(ranks) + [1]), [1, 3])
     means = {name: values.mean() for name, values in found.items()}
     write_json(folder / "metrics.json", {"n": 2, "protocol": "users", **means})
+    return folder
+
+
+def test_several_targets_of_a_user_are_found_by_their_items(tmp_path):
+    """A user who is found once of twice, at place 2, and whose second target is cold; and one who is found at once."""
+    folder = write_users(tmp_path / "users", ("i0", "nowhere"), (True, False), [1, -1])
+    found = user_metrics(np.array([1, -1, 0]), np.array([0, 0, 1]), [1, 3])
     evaluation = read_evaluation("users", folder)
     assert {name: values.tolist() for name, values in evaluation.by_row.items()} == {
         name: values.tolist() for name, values in found.items()
@@ -221,18 +227,9 @@ def test_several_targets_of_a_user_are_found_by_their_items(tmp_path):
 def test_targets_of_a_user_that_do_not_count_in_both_are_no_ground_for_comparison(tmp_path):
     """The first user has two targets in one evaluation and one in the other; or two, of which others are warm."""
 
-    def write(name: str, items: tuple[str, ...], warm: tuple[bool, ...], ranks: list[int]) -> Path:
-        folder = write_evaluation(tmp_path / name, [1, 0])
-        one, other = read_predictions(folder / "predictions.jsonl")
-        write_predictions(folder / "predictions.jsonl", [replace(one, target=Target(items, "Title 0", warm)), other])
-        found = user_metrics(np.array([*ranks, 0]), np.array([0] * len(ranks) + [1]), [1, 3])
-        means = {name: values.mean() for name, values in found.items()}
-        write_json(folder / "metrics.json", {"n": 2, "protocol": "users", **means})
-        return folder
-
-    both = write("both", ("i0", "nowhere"), (True, False), [1, -1])
-    fewer = write("fewer", ("i0",), (True,), [1])
-    colder = write("colder", ("i0", "nowhere"), (False, True), [1, -1])
+    both = write_users(tmp_path / "both", ("i0", "nowhere"), (True, False), [1, -1])
+    fewer = write_users(tmp_path / "fewer", ("i0",), (True,), [1])
+    colder = write_users(tmp_path / "colder", ("i0", "nowhere"), (False, True), [1, -1])
     with pytest.raises(InputError, match=r"line 1: 2 of 2 targets count in both, 1 of 1 in fewer"):
         compare_folders([both, fewer])
     assert len(compare_folders([both, colder])["runs"]) == 2

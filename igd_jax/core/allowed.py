@@ -1,9 +1,14 @@
-"""What may be recommended to one user: some of the candidates."""
+"""What may be recommended: named sets of candidates, and some of them to one user."""
 
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Int
+
+OF_TRAIN_ROWS = ("train", "warm", "cold")
+"""Named candidate sets that follow the train rows in use."""
+CANDIDATES = ("catalogue", *OF_TRAIN_ROWS)
+"""All named candidate sets; any other value is the path of a file."""
 
 
 @dataclass(frozen=True)

@@ -62,17 +62,21 @@ def facts(device_kind: str) -> DeviceFacts | None:
     return _FACTS.get(device_kind)
 
 
-DEVICE_FILES = {
-    ("an NVIDIA GPU", "cuda"): ("/dev/nvidia0",),
-    ("a TPU", "tpu"): ("/dev/accel0", "/dev/vfio/0"),
-}
-"""Files that the driver of an accelerator makes, by what it is and the extra of this package that uses it."""
+NVIDIA, TPU = ("an NVIDIA GPU", "cuda"), ("a TPU", "tpu")
+"""Kinds of accelerators, each with the extra of this package that uses it."""
+DEVICE_FILES = {NVIDIA: ("/dev/nvidia0",), TPU: ("/dev/accel0", "/dev/vfio/0")}
+"""Files that the driver of an accelerator makes."""
+
+
+def told_unused(what: str, extra: str) -> str:
+    """That jax does not use an accelerator, and what to do."""
+    return f"there is {what} but jax runs on the CPU: run pip install -e '.[{extra}]'"
 
 
 def unused_accelerator() -> str:
     """What accelerator this machine has although jax runs on the CPU, and what to do; empty if there is none."""
     if jax.default_backend() == "cpu":
-        for (what, extra), paths in DEVICE_FILES.items():
+        for kind, paths in DEVICE_FILES.items():
             if any(Path(path).exists() for path in paths):
-                return f"there is {what} but jax runs on the CPU: run pip install -e '.[{extra}]'"
+                return told_unused(*kind)
     return ""

@@ -12,6 +12,11 @@ from igd_jax.core.lines import one_line
 from igd_jax.core.shown import shortened, shown
 from igd_jax.data.prepared import SCHEMA_VERSION, SPLITS, Prepared, Rows, fingerprint_of
 
+TIMES = {split: time for time, split in enumerate(SPLITS)}
+"""Times of the rows of splits for which none are published."""
+NO_TIMES: dict[str, str | int] = {"times": "none are published; 0, 1 and 2 stand for the splits"}
+"""The note on it."""
+
 
 def assemble(
     *,

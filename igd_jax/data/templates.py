@@ -96,12 +96,13 @@ TEMPLATES = {
     "msl": _MSL,
     "plain": _PLAIN,
 }
-OF_TITLES = sorted(name for name, template in TEMPLATES.items() if not template.has_eos)
 """By `config.data.prompt`: those of the authors, byte for byte, and ``plain``, ours, with few words, which cost time.
 
 The training scripts of BIGRec and MSL end the first paragraph in one space, their inference scripts in two. Here it is
 one space throughout, as in training.
 """
+OF_TITLES = sorted(name for name, template in TEMPLATES.items() if not template.has_eos)
+"""Names of those for items that are written in words."""
 
 NOUNS = {
     "CDs": ("CD", "listened", "listened"),

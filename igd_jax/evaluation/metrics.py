@@ -163,7 +163,7 @@ def popular_lists(
       allowed: what may be recommended to each; None, or an empty sequence = all candidates.
     """
     order = most_popular(catalogue, len(catalogue.count))
-    place = np.zeros(len(catalogue.count), np.int64)
+    place = np.full(len(catalogue.count), -1)
     place[order] = np.arange(len(order))
     lists = np.full((n_lists, n_results), -1, np.int64)
     lists[:, : len(order)] = order[:n_results]
@@ -171,7 +171,7 @@ def popular_lists(
         if each is not None:
             own = order[: n_results + len(each.without)]
             if each.only is not None:
-                own = np.unique(each.only[catalogue.is_candidate[each.only] & (catalogue.count[each.only] > 0)])
+                own = np.unique(each.only[place[each.only] >= 0])
             own = own[each.allows(own)]
             own = own[np.argsort(place[own])][:n_results]
             lists[number] = np.pad(own, (0, n_results - len(own)), constant_values=-1)

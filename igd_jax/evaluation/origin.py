@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
 
+from igd_jax.core.allowed import OF_TRAIN_ROWS
 from igd_jax.evaluation.choice import Choice, read_choice
 
 DECODING = (
@@ -16,12 +17,12 @@ DECODING = (
 """Fields of `decode` on which lists depend, beside their candidates and their length."""
 
 
-OF_TRAIN_ROWS = ("train", "warm", "cold")
-"""Names of candidate sets that follow the train rows in use."""
+WHERE_IT_RUNS = ("mesh", "model.remat", "model.attention", "data.dir")
+"""Sections and fields that may differ from machine to machine; the content of `data.dir` is compared by fingerprint."""
 NO_RESULT = (
-    *("mesh", "model.remat", "model.attention", "decode.batch_size", "decode.budget"),
+    *WHERE_IT_RUNS,
+    *("decode.batch_size", "decode.budget"),
     *("train.log_every_steps", "train.checkpoint_every_steps", "train.show_sample", "train.wandb"),
-    "data.dir",  # whose content is compared by fingerprint
 )
 """Sections and fields on which no result depends, but for the order of sums, beside `how_rows_lie`."""
 

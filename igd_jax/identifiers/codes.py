@@ -22,24 +22,25 @@ class Codes:
           InputError: an item has none.
         """
         written = source.texts.get("code", [""] * len(source.item_ids))
-        self._codes = [*map(parts_of_code, written)]
-        if without := [item for item, code in zip(source.item_ids, self._codes, strict=True) if not code]:
+        codes = [*map(parts_of_code, written)]
+        if without := [item for item, code in zip(source.item_ids, codes, strict=True) if not code]:
             raise InputError(
                 f"config.identifiers.name is 'codes', but {len(without):,} of {len(written):,} items have none, such "
                 f"as {shown(without[0])}; prepare data with codes: --source=letter, or a column called code"
             )
         first, self._eos = source.tokenizer.vocab_size, source.tokenizer.eos
-        self._id_of = {part: first + number for number, part in enumerate(sorted(set().union(*self._codes)))}
-        self.vocab_size = first + len(self._id_of)
-        self.names = {number: part for part, number in self._id_of.items()}
+        self.names = dict(enumerate(sorted(set().union(*codes)), start=first))
+        self.vocab_size = first + len(self.names)
+        id_of = {part: number for number, part in self.names.items()}
+        self._ids = [[id_of[part] for part in code] for code in codes]
 
     def rows(self) -> Ragged:
         """Ids of a code, and EOS."""
-        return Ragged.from_lists([[*map(self._id_of.__getitem__, code), self._eos] for code in self._codes])
+        return Ragged.from_lists([[*ids, self._eos] for ids in self._ids])
 
     def mentions(self) -> Ragged:
         """Ids of a code."""
-        return Ragged.from_lists([[*map(self._id_of.__getitem__, code)] for code in self._codes])
+        return Ragged.from_lists(self._ids)
 
 
 IDENTIFIERS = Codes

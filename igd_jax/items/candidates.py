@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int
 
+from igd_jax.core.allowed import CANDIDATES
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import local_path
-
-CANDIDATES = ("catalogue", "train", "warm", "cold")
-"""Named candidate sets; any other value is the path of a file."""
 
 
 def choose_candidates(

@@ -159,13 +159,14 @@ def _write_items(path: Path, session: Session, index: ItemIndex) -> None:
     """A line for each item of the catalogue."""
     number = np.cumsum(index.is_candidate) - 1
     row = np.where(index.candidates, number[index.catalog.row_of_item], -1)
+    codes = session.prepared.texts.get("code")
     columns: dict[str, Sequence[Any]] = {
         "item": session.prepared.item_ids,
         "title": session.prepared.titles,
         "row": [number if number >= 0 else None for number in row.tolist()],
         "targets": session.index.counts.tolist(),
         "seen": session.seen.tolist(),
-        **{name: session.prepared.texts[name] for name in ("code",) if name in session.prepared.texts},
+        **({} if codes is None else {"code": codes}),
     }
     items = (dict(zip(columns, item, strict=True)) for item in zip(*columns.values(), strict=True))
     append_lines(path, (json.dumps(item, ensure_ascii=False) for item in items))

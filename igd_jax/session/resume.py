@@ -77,7 +77,7 @@ def resume(
 
 def _follow(plan: TrainPlan, step: int, progress: dict[str, Any], *, session: Session, n_valid: int) -> dict[str, Any]:
     """Adapt progress to the current plan, and report what differs from the plan of the checkpoint."""
-    owes_evaluation = plan.evaluates(step) and progress["evaluated"] < step
+    owes_evaluation = plan.owes_evaluation(step, evaluated=progress["evaluated"])
     if plan.is_over(step, worse=progress["worse"]) and not owes_evaluation:
         return progress
     schedule = session.settings.train.schedule

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Int
 from ml_collections import ConfigDict
 
 from igd_jax.core import hosts
+from igd_jax.core.allowed import CANDIDATES
 from igd_jax.core.compilation import cache_compilations
 from igd_jax.core.devices import unused_accelerator
 from igd_jax.core.environment import environment
@@ -32,7 +33,7 @@ from igd_jax.data.tokenizer import Tokenizer, describe
 from igd_jax.evaluation.metrics import CatalogueRows
 from igd_jax.evaluation.queries import evenly_spaced, make_queries
 from igd_jax.identifiers.base import Source
-from igd_jax.items.candidates import CANDIDATES, choose_candidates
+from igd_jax.items.candidates import choose_candidates
 from igd_jax.items.identifiers import Identifiers
 from igd_jax.items.index import ItemIndex, build_index, describe_index
 from igd_jax.methods import load_method

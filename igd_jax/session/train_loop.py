@@ -75,7 +75,7 @@ def train_steps(
     flops, of_rows = flops_of(session, state), partial(parts.batches_of, parts.examples["train"])
     with closing(prefetch(step_inputs(session, plan, of_rows, flops, step, parts.packs))) as ahead:
         while True:
-            if evaluated := plan.evaluates(step) and progress["evaluated"] < step:
+            if evaluated := plan.owes_evaluation(step, evaluated=progress["evaluated"]):
                 progress = _evaluated(session, parts, state, progress, out, stop)
             is_over = stop.check() or plan.is_over(step, worse=progress["worse"])
             shows = evaluated and not stop

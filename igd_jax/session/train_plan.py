@@ -59,9 +59,9 @@ class TrainPlan:
             self.n_rows, batch_size=self.global_batch_size, seed=self._seed, step=step, users=self._users
         )
 
-    def evaluates(self, step: int) -> bool:
-        """Whether to evaluate on valid after this many steps."""
-        return step > 0 and (step % self.eval_every_steps == 0 or step >= self.num_steps)
+    def owes_evaluation(self, step: int, *, evaluated: int) -> bool:
+        """Whether to evaluate on valid after this many steps; the last time was after `evaluated`, 0 = never."""
+        return evaluated < step and (step % self.eval_every_steps == 0 or step >= self.num_steps)
 
     def out_of_patience(self, worse: int) -> bool:
         """Whether this many evaluations without a better loss end training."""

@@ -15,20 +15,16 @@ from igd_jax.core.errors import InputError, bad_flags_told
 from igd_jax.core.io import Workdir, read_json
 from igd_jax.core.log import say
 from igd_jax.core.shown import shown
-from igd_jax.evaluation.origin import how_rows_lie
+from igd_jax.evaluation.origin import NO_RESULT, WHERE_IT_RUNS, how_rows_lie
 from igd_jax.methods import with_defaults
 from igd_jax.settings.config_grid import check_field
 from igd_jax.settings.experiments import DEFAULTS, described, read_config
 
-FREE_TO_CHANGE = (
-    *("decode", "eval", "mesh", "model.remat", "model.attention"),
-    "data.dir",  # whose content is compared by fingerprint
-)
+FREE_TO_CHANGE = ("decode", "eval", *WHERE_IT_RUNS)
 """Sections and fields of the config that may differ from that of the run in a workdir, beside `how_rows_lie`."""
 FREE_TO_RESUME = (
-    *FREE_TO_CHANGE,
-    *("train.num_steps", "train.num_epochs", "train.patience", "train.log_every_steps", "train.checkpoint_every_steps"),
-    *("train.eval_every_steps", "train.eval_examples", "train.show_sample", "train.wandb"),
+    *(*FREE_TO_CHANGE, *NO_RESULT),
+    *("train.num_steps", "train.num_epochs", "train.patience", "train.eval_every_steps", "train.eval_examples"),
 )
 """Sections and fields that may differ when training is resumed: also durations and intervals."""
 FREE_TO_DECODE = (*FREE_TO_CHANGE, "method", "train.micro_batch_size", "model.path")

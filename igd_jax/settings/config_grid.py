@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
+from igd_jax.core.allowed import OF_TRAIN_ROWS
 from igd_jax.core.errors import InputError
 from igd_jax.core.suggest import UnknownNameError
-from igd_jax.evaluation.origin import OF_TRAIN_ROWS
 
 PARSERS: dict[type, flags.ArgumentParser] = {
     float: flags.FloatParser(),

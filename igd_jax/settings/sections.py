@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
+from igd_jax.core.allowed import CANDIDATES
 from igd_jax.data.collaborative import FILE as COLLABORATIVE
 from igd_jax.data.prepared import SPLITS
 from igd_jax.data.templates import TEMPLATES, Template, filled
 from igd_jax.decoding.normalizing import NORMALIZE
 from igd_jax.decoding.search import SEARCHES
 from igd_jax.evaluation.queries import PROTOCOLS
-from igd_jax.items.candidates import CANDIDATES
 from igd_jax.models import config as decoders
 from igd_jax.models import quantized, t5_config
 from igd_jax.models.attention import ATTENTION

@@ -8,7 +8,7 @@ from typing import Any
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import read_json
 from igd_jax.core.shown import shown
-from igd_jax.data.assembling import assemble
+from igd_jax.data.assembling import NO_TIMES, TIMES, assemble
 from igd_jax.data.event_log import RowLog, align_texts
 from igd_jax.data.prepared import SPLITS, Prepared, parts_of_code
 from igd_jax.data.source_io import is_writable, reading
@@ -44,9 +44,9 @@ def read(path: Path, *, max_history: int = 20) -> Prepared:
         numbers = _numbers(path, user, sequence, number_of)
         dropped["first of its user, so without history: events"] += bool(numbers)
         for end in range(1, len(numbers)):
-            which = max(end - len(numbers) + 3, 0)  # of SPLITS: 2 for the last item
+            split = SPLITS[max(end - len(numbers) + 3, 0)]  # test for the last item
             dropped[f"history cut to the last {max_history}: rows"] += end > max_history
-            rows[SPLITS[which]].add(user, numbers[max(end - max_history, 0) : end], numbers[end], which)
+            rows[split].add(user, numbers[max(end - max_history, 0) : end], numbers[end], TIMES[split])
     untitled = sum(not titles.get(item) for item in item_ids)
     return assemble(
         item_ids=item_ids,
@@ -54,10 +54,7 @@ def read(path: Path, *, max_history: int = 20) -> Prepared:
         texts=align_texts(texts, item_ids),
         splits={split: rows[split].finish() for split in SPLITS},
         dropped=dict(dropped),
-        notes={
-            "times": "none are published; 0, 1 and 2 stand for the splits",
-            **({"items without a title, called by their ids": untitled} if untitled else {}),
-        },
+        notes=NO_TIMES | ({"items without a title, called by their ids": untitled} if untitled else {}),
     )
 
 

@@ -13,15 +13,13 @@ import numpy as np
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import read_json
 from igd_jax.core.shown import shown
-from igd_jax.data.assembling import assemble
+from igd_jax.data.assembling import NO_TIMES, TIMES, assemble
 from igd_jax.data.event_log import RowLog
 from igd_jax.data.prepared import SPLITS, Prepared
 from igd_jax.data.source_io import is_writable, reading
 
 FILES = {"train": "training_dict", "valid": "validation_dict", "test": "testing_dict"}
 TITLES = "titles.json"
-TIMES = {split: time for time, split in enumerate(SPLITS)}
-"""Time of all rows of a split, as none are published."""
 LAST = 50
 """Number of a user's last items of train that are targets and history of train rows, as published."""
 _FEWEST_SEEN = 0.1
@@ -78,7 +76,7 @@ def read(path: Path) -> Prepared:
         titles=titles,
         splits=splits,
         dropped=dict(dropped),
-        notes={"times": "none are published; 0, 1 and 2 stand for the splits", **notes},
+        notes=NO_TIMES | notes,
         seen_beside_rows=beside if beside.any() else None,
     )
 
