@@ -54,7 +54,7 @@ def _field(name: str, value: object) -> str:
         ([_field("data.dir", "")], "config.data.dir is not set; expected a folder that igd_jax.prepare has written"),
         (
             [_field("data.prompt", "story")],
-            "config.data.prompt is 'story'; expected one of bigrec, d3, igd, msl",
+            "config.data.prompt is 'story'; expected one of bigrec, d3, igd, letter, msl, plain",
         ),
         (
             [_field("data.max_length", 9)],
