@@ -58,3 +58,6 @@ def test_the_source(tmp_path: Path):
     (path := tmp_path / "ratings.csv").write_text("\n".join(lines) + "\n")
     read = source["read"](path, min_rating=3.0)
     assert (read.user_ids, read.titles, read.dropped["rating below 3: events"]) == (["u", "v"], ["A"], 1)
+    path.write_text("\n".join([*lines, "v,b,B,5,31/01/2020"]) + "\n")
+    with pytest.raises(InputError, match=r"ratings\.csv line 5: .*31/01/2020"):
+        source["read"](path)

@@ -18,7 +18,7 @@ from igd_jax.core.shown import listed
 from igd_jax.data.source_io import csv_table_of, lines_of
 
 _BATCH_ROWS = 20_000
-_DIALECT = ("quotechar", "quoting", "escapechar", "doublequote", "skipinitialspace")
+_DIALECT = ("quotechar", "quoting", "escapechar", "doublequote")
 """Settings of pandas that `csv.reader` has by the same names and values."""
 _REFUSED = ("names", "skiprows", "nrows", "skipfooter", "comment", "dialect", "lineterminator")
 """Settings of pandas that decide what is read, and have no counterpart."""
@@ -54,7 +54,7 @@ def _tables(file: str, config: Any, columns: Sequence[str] | None) -> Iterator[p
     name = file if file.startswith("zip://") else file.rpartition("::")[2]
     path = Path(file) if Path(file).is_file() else name
     encoding = codecs.lookup(config.encoding or "utf-8").name
-    dialect = {setting: getattr(config, setting) for setting in _DIALECT}
+    dialect = {setting: getattr(config, setting) for setting in _DIALECT} | {"skipinitialspace": True}  # as source csv
     with xopen(file, "rb") as opened:
         raw = opened if isinstance(opened, io.BufferedReader) else io.BufferedReader(opened)
         header, rows = csv_table_of(lines_of(raw, path, encoding=encoding), path, delimiter=config.sep, **dialect)

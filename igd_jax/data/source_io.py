@@ -128,20 +128,21 @@ def _not_text(path: Path | str, error: UnicodeDecodeError) -> str:
                 line.decode()
             except UnicodeDecodeError as found:
                 byte = f"byte {line[found.start]:#04x}"
-                return f"{path} line {number}: not UTF-8 text ({byte}); save it as UTF-8, such as by iconv -t UTF-8"
+                remedy = "save it as UTF-8, such as by iconv -f CP1252 -t UTF-8"
+                return f"{path} line {number}: not UTF-8 text ({byte}); {remedy}"
     return f"{path} is not UTF-8 text ({error.reason})"
 
 
-def csv_table(path: Path, *, delimiter: str = ",") -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
+def csv_table(path: Path, *, delimiter: str = ",", **dialect: Any) -> tuple[list[str], Iterator[tuple[int, list[str]]]]:
     """The header of a csv file, and an iterator over (line number, cells), each row as long as the header.
 
     The line is that on which the row begins. Blank lines are skipped. Cells stay text: "None" and "NA" are titles like
-    any other.
+    any other. `dialect` is that of `csv.reader`.
 
     Raises:
       InputError: as in `text_lines`; and during iteration, for a row with too few, too many or badly quoted cells.
     """
-    return csv_table_of(text_lines(path), path, delimiter=delimiter)
+    return csv_table_of(text_lines(path), path, delimiter=delimiter, **dialect)
 
 
 def csv_table_of(

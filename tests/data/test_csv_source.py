@@ -30,6 +30,13 @@ def test_titles_stay_text(tmp_path):
     assert log.item_ids[7] == "007"
 
 
+def test_a_quote_may_stand_after_a_blank(tmp_path):
+    text = 'user, "item", timestamp, title\n"u", "i", 1, "One, two"\n"u",  j , 2,  "Three ""four"" "\n'
+    log = csv.read(write(tmp_path / "my.csv", text))
+    assert events_of(log) == [("u", "i", 1), ("u", "j", 2)]
+    assert log.titles == ["One, two", 'Three "four"']
+
+
 def test_a_cell_may_be_as_long_as_a_line_and_no_longer(tmp_path, monkeypatch):
     path, lines = tmp_path / "my.csv", "".join(f"u,i,{line},A\n" for line in range(200))
     with monkeypatch.context() as limited:

@@ -50,6 +50,13 @@ def test_the_last_item_is_for_test_and_the_one_before_for_valid(tmp_path):
     assert [rows.timestamp.tolist() for rows in prepared.splits.values()] == [[0, 0], [1, 1], [2, 2, 2]]
 
 
+def test_an_item_with_a_blank_title_is_called_by_its_id(tmp_path):
+    write(tmp_path, item=FILES["item"] | {"2": {"title": " "}})
+    prepared = read(tmp_path)
+    assert prepared.titles[1:4] == ["title 1", "item 2", "title 3"]
+    assert prepared.meta["notes"]["items without a title, called by their ids"] == 1
+
+
 def test_texts_and_codes_may_each_be_missing(tmp_path):
     write(tmp_path, without="item")
     prepared = read(tmp_path)

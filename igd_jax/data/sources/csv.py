@@ -26,7 +26,7 @@ def read(
     min_rating: float | None = None,
     duplicates: str = "drop",
 ) -> Interactions:
-    """Read the events of a csv file, gzipped or not; spaces around cells are stripped.
+    """Read the events of a csv file, gzipped or not; spaces around cells are stripped, also around quotes.
 
     Timestamps are ISO dates or datetimes (without a zone: UTC), epoch seconds, or epoch milliseconds above 1e11.
     An item keeps its first title, description, brand and category that are not empty; `to_prepared` drops items without
@@ -45,7 +45,7 @@ def read(
     named = parse_columns(columns)
     if delimiter not in DELIMITERS:
         raise InputError(f"--delimiter={shown(delimiter)}: expected one of {' '.join(DELIMITERS)}")
-    header, rows = csv_table(path, delimiter=DELIMITERS[delimiter])
+    header, rows = csv_table(path, delimiter=DELIMITERS[delimiter], skipinitialspace=True)
     if not header:
         raise InputError(f"{path} is empty; expected a line with the names of columns, and one per event")
     for name, separator in DELIMITERS.items():

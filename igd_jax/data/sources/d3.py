@@ -1,4 +1,4 @@
-"""Splits as published by IGD, D3 and MiniOneRec: csv rows with Python lists, an info file of ``title<TAB>id`` lines.
+"""Splits as published by IGD and D3: csv rows with Python lists, an info file of ``title<TAB>id`` lines.
 
 Items, rows, their order and the splits are kept as published. This includes an item with a blank title, which the
 published figures count.

@@ -37,7 +37,7 @@ def read(path: Path, *, max_history: int = 20) -> Prepared:
     if not item_ids:
         raise InputError(f"{path} has neither *.index.json nor *.item.json with items; expected at least one of them")
     texts = {name: _texts(path, items, theirs) for theirs, name in FIELDS.items()} | {"code": _codes(path, codes)}
-    titles = texts.pop("title")
+    titles = {item: title for item, title in texts.pop("title").items() if title.strip()}
     number_of = {item: number for number, item in enumerate(item_ids)}
     rows, dropped = {split: RowLog() for split in SPLITS}, Counter[str]()
     for user, sequence in users.items():
@@ -47,10 +47,10 @@ def read(path: Path, *, max_history: int = 20) -> Prepared:
             split = SPLITS[max(end - len(numbers) + 3, 0)]  # test for the last item
             dropped[f"history cut to the last {max_history}: rows"] += end > max_history
             rows[split].add(user, numbers[max(end - max_history, 0) : end], numbers[end], TIMES[split])
-    untitled = sum(not titles.get(item) for item in item_ids)
+    untitled = len(item_ids) - len(titles)
     return assemble(
         item_ids=item_ids,
-        titles=[titles.get(item) or f"item {item}" for item in item_ids],
+        titles=[titles.get(item, f"item {item}") for item in item_ids],
         texts=align_texts(texts, item_ids),
         splits={split: rows[split].finish() for split in SPLITS},
         dropped=dict(dropped),
