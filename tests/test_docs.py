@@ -182,6 +182,12 @@ def test_experiments_are_given_by_a_name_that_is_known_outside_a_clone(path: Pat
     assert not re.findall(r"--(?:config|decode_as)=configs/", path.read_text(encoding="utf-8"))
 
 
+def test_extras_are_installed_in_place():
+    """Without -e, pip replaces an editable install by a copy, which has none of one's own methods and sources."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in TEXTS)
+    assert set(re.findall(r"pip install ([^.\n]*?)'?\.\[", text)) == {"-e "}
+
+
 @pytest.mark.parametrize("path", TEXTS, ids=name_of)
 def test_config_fields_exist(path: Path):
     unknown = fields_in(path.read_text(encoding="utf-8")) - config_fields()
