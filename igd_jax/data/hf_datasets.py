@@ -88,6 +88,8 @@ def _in_one_line(path: Path, hint: str) -> Iterator[None]:
         raise
     except Exception as error:  # from files, the network, the Hub, pandas, pyarrow and datasets itself
         reason = shortened(f"{type(error).__name__}: {error}", LONGEST_LINE // 2)
+        if isinstance(error, StopIteration):  # what datasets raises for an empty file of JSON lines
+            reason = "it is empty"
         kind = Unreachable if is_unreachable(error) else InputError
         raise kind(f"cannot read {path} as a dataset ({reason}){hint}") from None
 

@@ -90,6 +90,7 @@ def test_data_files_that_are_not_read_are_counted(tmp_path):
         ),
         ("my.csv", b"user,item,timestamp,title\nu,i,1,\xff\xfe\n", r"my\.csv line 2: not UTF-8 text \(byte 0xff\)"),
         ("my.csv", b"", r"my\.csv is empty; expected a line with the names of columns"),
+        ("my.jsonl", b"", r"cannot read .*my\.jsonl as a dataset \(it is empty\)"),
         ("my.csv", b"user,item,timestamp,title\n", "holds no rows"),
         ("my.jsonl", b'{"user": 1\n', "cannot read .* as a dataset"),
         ("my.txt", b"words", r"is not a data file; expected a name that ends in \.parquet, \.csv"),
