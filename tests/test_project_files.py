@@ -102,7 +102,7 @@ def test_its_figures_are_those_of_the_record():
     said = [
         f"SFT ranges from {min(by_seed):.4f} to {max(by_seed):.4f} over its seeds",
         f"for both it is {difference(long['igd_less_sft_with_alpha_chosen_for_both']['hr@10'])}.",
-        f"have {value(further['sft'])} and {value(further['igd'])} ({difference(further['igd'])}).",
+        f"further runs have {value(further['sft'])} and {value(further['igd'])} ({difference(further['igd'])}).",
         f"IGD has {early['igd']['value']:.4f}, SFT {early['sft']['value']:.4f} ({difference(early['igd'])[:-2]}), "
         f"Pos {early['pos']['value']:.4f} and CFT {early['cft']['value']:.4f};",
     ]
