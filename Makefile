@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 RUN := $(VENV)/bin/python
+# Container images often forbid it, and then each process compiles what it imports: four seconds of seven per command.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: quickstart test lint docs clean
 
