@@ -15,7 +15,7 @@ quickstart: $(VENV)/installed
 
 # Slow tests run with ARGS="-m slow", as .ci/run does.
 test: $(VENV)/installed-test
-	$(RUN) -m pytest -n 2 --dist loadfile $(or $(ARGS),-m "not slow")
+	$(RUN) -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(or $(ARGS),-m "not slow")
 
 lint: $(VENV)/installed-test
 	$(VENV)/bin/ruff check

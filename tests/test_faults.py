@@ -204,7 +204,7 @@ def _check_run(run: Path, *, least: int) -> None:
     assert told[: len(wanted)] == wanted
 
 
-@strides(1)
+@strides(3)
 @pytest.mark.parametrize("had", [0, 4])
 def test_train(tiny, still, stride, had, capsys):
     run, before = still / "run", still.parent / "before"

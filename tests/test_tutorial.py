@@ -12,9 +12,9 @@ from igd_jax.__main__ import commands
 TEXT = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
 FEW_STEPS = [
     *("--config.train.num_steps=2", "--config.train.global_batch_size=8", "--config.train.micro_batch_size=8"),
-    *("--config.train.eval_examples=8", "--config.train.show_sample=False"),
+    *("--config.train.eval_examples=8", "--config.train.show_sample=False", "--config.mesh.data=1"),
 ]
-FEW_ROWS = ["--config.eval.max_examples=8", "--config.decode.batch_size=8"]
+FEW_ROWS = ["--config.eval.max_examples=8", "--config.decode.batch_size=8", "--config.mesh.data=1"]
 QUICKER = {
     "train": FEW_STEPS,
     "evaluate": [*FEW_ROWS, "--choose_examples=8"],

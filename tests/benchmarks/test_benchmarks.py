@@ -114,10 +114,10 @@ def test_memory_is_that_of_a_process_whose_first_step_is_told(tmp_path: Path, mo
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_three_times_loses_nothing(tmp_path: Path):
-    records = list(kills.kill_runs(tmp_path, n_kills=3, n_damages=1, seed=0))
+def test_a_run_that_is_killed_twice_loses_nothing(tmp_path: Path):
+    records = list(kills.kill_runs(tmp_path, n_kills=2, n_damages=1, seed=0))
     columns = kills.table(records)
-    assert (columns["SIGKILL"]["kills"], columns["SIGTERM"]["kills"]) == (2, 1)
+    assert (columns["SIGKILL"]["kills"], columns["SIGTERM"]["kills"]) == (1, 1)
     assert sum(record["is_completed"] for record in records) >= 1  # each of them compared with one that was not killed
 
 
