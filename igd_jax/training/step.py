@@ -208,7 +208,7 @@ def _accumulation(
         return jax.lax.fori_loop(0, group.number, added, accumulator)
 
     def totals(state: TrainState, tables: Any, group: Group) -> LossSum:
-        return one(state, tables, _member(group, 0)).total
+        return loss_sum(state.params, tables, _member(group, 0), state.loss_state)[1]  # traced without its gradient
 
     def zeros(state: TrainState, total: LossSum) -> Accumulator:
         grads = jax.tree.map(lambda weight: jnp.zeros_like(weight, dtype=sum_dtype), state.params)
