@@ -118,7 +118,9 @@ def test_log_probabilities_of_the_first_results_sum_to_their_scores(analysed):
     assert tokens["truth"]["history"] > 0  # it was trained to read histories
 
 
-@pytest.mark.parametrize(("protocol", "hit", "n"), [("rows", "hr", N_TEST), ("users", "recall", 6)])
+@pytest.mark.parametrize(
+    ("protocol", "hit", "n"), [("rows", "hr", N_TEST), pytest.param("users", "recall", 6, marks=pytest.mark.slow)]
+)
 def test_the_beam_and_the_exact_ranking_score_as_their_evaluations_do(tiny, shoppers, tmp_path, protocol, hit, n):
     """Random weights and three beams, so that the lists differ; by users, each has several targets."""
     workdir, found = Workdir(str(tmp_path / "run")), {}

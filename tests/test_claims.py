@@ -97,6 +97,7 @@ def test_every_method_is_trained_with_three_seeds_until_validation_says_so(comma
     assert seeds == {method: set(SEEDS) for method in ("sasrec", *TITLES, *SETS)}
 
 
+@pytest.mark.slow
 def test_patience_is_that_of_all_sets_where_an_epoch_is_long(tmp_path):
     sweeps = _named(_run(tmp_path, SETS="movielens-1m"), "igd_jax.sweep")
     found = {sweep.flags["output"].rsplit("/", 1)[1]: sweep.flags.get("config.train.patience") for sweep in sweeps}
@@ -158,6 +159,7 @@ def test_started_again_it_trains_and_decodes_nothing_again(commands, folder):
     assert len(_named(again, "igd_jax.compare")) == len(_named(commands, "igd_jax.compare"))
 
 
+@pytest.mark.slow
 def test_a_set_of_few_rows_has_as_many_epochs_as_it_takes_with_every_method(tmp_path):
     commands = _run(tmp_path, SETS="amazon2014_digital_music")
     assert len(_named(commands, "igd_jax.compare")) == 2 + 2 + 1  # none of cold items, as there are none

@@ -189,6 +189,7 @@ def test_a_run_stopped_beyond_a_lower_number_of_steps_is_evaluated_and_done(tiny
     assert (tmp_path / "checkpoints" / "best" / "4").is_dir()
 
 
+@pytest.mark.slow
 def test_a_saved_state_is_not_held_beside_the_first_one(tiny, tmp_path, monkeypatch):
     """Memory that is enough to train is enough to go on, and that for one model to rank with it."""
     train_tiny(tiny, tmp_path, {"train.num_steps": 1})

@@ -40,6 +40,8 @@ _LONGEST_LINE = 1 << 24
 """Limit in characters of a line, and of a cell, so that a file without line ends is not read into memory whole."""
 _OF_OFFICE = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
 """First bytes of zip archives, which xlsx files are, and of older Excel files."""
+_PACKED = re.compile(rb"(?P<bzip2>BZh[1-9]1AY&SY)|(?P<xz>\xfd7zXZ)|(?P<zstandard>\x28\xb5\x2f\xfd)")
+"""First bytes of packed files that are not unpacked here."""
 
 
 @contextmanager
@@ -80,6 +82,8 @@ def lines_of(raw: io.BufferedReader, path: Path | str, *, encoding: str = "utf-8
     unpacked = _unpacked(raw)
     if unpacked.peek(4)[:4] in _OF_OFFICE:
         raise InputError(f"{path} is a zip archive or an Excel file; unpack it, or save the sheet as csv (UTF-8)")
+    if packed := _PACKED.match(unpacked.peek(10)):
+        raise InputError(f"{path} is packed by {packed.lastgroup}; unpack it, or pack it by gzip, which is read packed")
     if unpacked.peek(4)[:4] == b"PAR1":
         raise InputError(f"{path} is a parquet file and no text; --source=huggingface reads files named .parquet")
     if encoding == "utf-8":

@@ -36,10 +36,12 @@ def test_counts_what_it_drops_and_what_disagrees(tmp_path):
     assert prepared.titles == ["A", "B's", "NA", " "]
     assert prepared.meta["dropped"] == {
         "title other than the item's first in the info file: lines": 1,
-        "title other than in the info file: rows": 2,
         "no history: rows": 1,
     }
-    assert prepared.meta["notes"] == {"items with a blank title, kept as published": 1}
+    assert prepared.meta["notes"] == {
+        "items with a blank title, kept as published": 1,
+        "rows with other titles than in the info file, whose titles count": 2,
+    }
 
 
 @pytest.mark.parametrize(

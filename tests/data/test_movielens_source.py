@@ -1,4 +1,4 @@
-"""The source movielens: both layouts, and every fault told with its file and line."""
+"""The source movielens: all layouts, and every fault told with its file and line."""
 
 import pytest
 from source_files import LONG, events_of, short, write
@@ -40,6 +40,23 @@ def test_faults_are_told_with_their_line(tmp_path, ratings, message):
     with pytest.raises(InputError, match=message) as caught:
         movielens.read(tmp_path, min_rating=1.0)
     assert len(str(caught.value)) < 500
+
+
+def test_reads_the_layout_of_20m_and_later_whose_titles_may_be_quoted(tmp_path):
+    write(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n5,20,3.5,881250949\n6,3,0.5,881250950\n")
+    movies = '3,"Misérables, Les (1995)",Drama|War\n20,NA,(no genres listed)\n99,Never rated,x\n'
+    write(tmp_path / "movies.csv", f"movieId,title,genres\n{movies}")
+    log = movielens.read(tmp_path)
+    assert events_of(log) == [("5", "20", 881250949), ("6", "3", 881250950)]
+    assert log.titles == ["NA", "Misérables, Les (1995)"]
+    assert log.texts == {"category": ["", "Drama, War"]}
+    assert len(movielens.read(tmp_path, min_rating=1.0)) == 1
+    write(tmp_path / "ratings.csv", "userId,movieId,rating,timestamp\n5,20,3.5,noon\n")
+    with pytest.raises(InputError, match=r"ratings\.csv line 2: timestamp 'noon'"):
+        movielens.read(tmp_path)
+    write(tmp_path / "ratings.csv", "user,movie,rating,timestamp\n")
+    with pytest.raises(InputError, match=r"ratings\.csv: no column userId, movieId"):
+        movielens.read(tmp_path)
 
 
 def test_ratings_are_a_filter_and_told(tmp_path, capsys):

@@ -1,7 +1,9 @@
 """Times and text files as users have them."""
 
+import bz2
 import gzip
 import itertools
+import lzma
 import re
 
 import pytest
@@ -90,3 +92,13 @@ def test_a_line_without_an_end_is_not_read_whole(tmp_path, monkeypatch):
 def test_an_excel_file_is_named(tmp_path, first):
     with pytest.raises(InputError, match=r"my.xlsx is a zip archive or an Excel file; unpack it, or save the sheet as"):
         list(text_lines(write(tmp_path / "my.xlsx", first + b"\x14\0\x06\0")))
+
+
+@pytest.mark.parametrize(
+    ("name", "packed"),
+    [("bzip2", bz2.compress(b"u,i\n")), ("xz", lzma.compress(b"u,i\n")), ("zstandard", b"\x28\xb5\x2f\xfd\x24\x00")],
+)
+def test_a_packed_file_is_named_unless_it_is_gzip(tmp_path, name, packed):
+    with pytest.raises(InputError, match=f"my.csv is packed by {name}; unpack it, or pack it by gzip"):
+        list(text_lines(write(tmp_path / "my.csv", packed)))
+    assert list(text_lines(write(tmp_path / "my.csv", gzip.compress(b"BZh,i\n")))) == ["BZh,i\n"]

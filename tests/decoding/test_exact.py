@@ -81,6 +81,7 @@ def test_titles_that_the_search_cannot_finish_are_left_out_and_counted(index, ca
     assert {row for row in found.rows[0] if row >= 0} == {row for row in index.trie.row if lengths[row] <= 4}
 
 
+@pytest.mark.slow
 def test_devices_score_rows_beside_one_another(index, monkeypatch):
     monkeypatch.setattr(exact, "LARGEST", 1)  # one row at a time on each
     engine = exact_search(engine_of(random_model("decoder"), index, k=3), index)

@@ -39,13 +39,8 @@ class Toy:
         return Ragged.from_lists(self.codes)
 
 
-@pytest.mark.parametrize(
-    ("method", "is_t5"),
-    [
-        ("sft", False),
-        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("igd", False), ("d3", False), ("msl", True))),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("method", "is_t5"), [("sft", False), ("igd", False), ("d3", False), ("msl", True)])
 def test_codes_are_learnt_and_decoded(tiny: Path, t5_folder: Path, tmp_path: Path, monkeypatch, capsys, is_t5, method):
     monkeypatch.setattr(base, "identifier_names", lambda: ["toy"])  # as the file identifiers/toy.py would
     monkeypatch.setitem(sys.modules, "igd_jax.identifiers.toy", SimpleNamespace(IDENTIFIERS=Toy))

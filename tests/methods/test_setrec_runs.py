@@ -83,6 +83,7 @@ def test_what_a_backbone_gets_starts_as_published(config, query_scale):
         assert not layer.bias[...].any()
 
 
+@pytest.mark.slow
 def test_a_t5_drops_out_where_rows_have_seeds_and_nothing_else_changes():
     method, batch = SETRec(n_semantic=1, alpha=0.0), batch_of(4)
     plain, off = (method.make_model(context_with(dropout=rate)) for rate in (-1.0, 0.0))

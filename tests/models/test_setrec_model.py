@@ -211,7 +211,7 @@ def test_every_item_of_the_history_counts_and_padding_does_not(model, history):
         assert (np.abs(after[0] - before[0]) > 1e-4).any() == (item > 0)
 
 
-@pytest.mark.parametrize("kind", ["decoder", "t5"])
+@pytest.mark.parametrize("kind", ["decoder", pytest.param("t5", marks=pytest.mark.slow)])
 def test_more_padding_changes_nothing(kind, history):
     wide = jnp.pad(history, ((0, 0), (2, 0), (0, 0), (0, 0)))
     wide_mask, found = jnp.pad(MASK, ((0, 0), (2, 0))), {}
@@ -224,7 +224,7 @@ def test_more_padding_changes_nothing(kind, history):
     assert differs(*found.values()).any()
 
 
-@pytest.mark.parametrize("kind", ["decoder", "t5"])
+@pytest.mark.parametrize("kind", ["decoder", pytest.param("t5", marks=pytest.mark.slow)])
 def test_published_positions_of_training_count_padding_up_to_the_longest_row(kind, history):
     model = make(kind, positions="published")
     wide, wide_mask = jnp.pad(history, ((0, 0), (2, 0), (0, 0), (0, 0))), jnp.pad(MASK, ((0, 0), (2, 0)))

@@ -38,6 +38,7 @@ def test_each_evaluation_shows_a_sample_with_one_program_and_trains_no_different
     assert without_speed(tmp_path / "shown") == without_speed(tmp_path / "plain")
 
 
+@pytest.mark.slow
 def test_a_sample_without_memory_costs_no_step_and_is_not_searched_again(tiny, tmp_path, monkeypatch):
     def fail(*_):
         raise MemoryError
@@ -51,6 +52,7 @@ def test_a_sample_without_memory_costs_no_step_and_is_not_searched_again(tiny, t
     assert train_tiny(tiny, tmp_path / "run", changes)["evaluated"] == 3
 
 
+@pytest.mark.slow
 def test_the_prompt_of_a_sample_does_not_depend_on_its_target(tiny, tmp_path, monkeypatch):
     """It has more tokens than the limit, which cuts prompts to train on by their targets."""
     data, prompts = load(tiny / "data"), []
@@ -74,6 +76,7 @@ def test_the_prompt_of_a_sample_does_not_depend_on_its_target(tiny, tmp_path, mo
     assert prompts[0].startswith("Past items, oldest first:")
 
 
+@pytest.mark.slow
 def test_a_model_that_reads_items_shows_one_too_and_one_that_needs_scores_none(tiny, tmp_path, capsys):
     config = tiny_run.sasrec_config(tiny)
     config.train.update(num_steps=1, show_sample=True)

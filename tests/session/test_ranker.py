@@ -29,7 +29,7 @@ def test_a_process_of_several_may_hold_no_row_of_a_short_batch(trained):
     np.testing.assert_array_equal(np.concatenate([part.allowed for part in parts]), expected)
 
 
-@pytest.mark.parametrize("changes", [{}, {"model.lora_rank": 4}])
+@pytest.mark.parametrize("changes", [{}, pytest.param({"model.lora_rank": 4}, marks=pytest.mark.slow)])
 def test_float32_weights_are_rounded_once_where_bfloat16_is_computed_with(tiny, tmp_path, changes):
     workdir = Workdir(str(tmp_path))
     session = set_up_to_decode(tiny_config(tiny, {"model.dtype": "bfloat16", **changes}), workdir)

@@ -27,14 +27,14 @@ def read(path: Path) -> Prepared:
       InputError: a file is missing or ambiguous, or a line cannot be read; with the line.
     """
     files = {name: _find(path, name, "txt" if name == "info" else "csv") for name in (*SPLITS, "info")}
-    dropped: Counter[str] = Counter()
+    dropped, renamed = Counter[str](), Counter[str]()
     title_of = _read_info(files["info"], dropped)
     splits = {}
     for split in SPLITS:
-        splits[split] = _read_rows(files[split], title_of=title_of, dropped=dropped)
+        splits[split] = _read_rows(files[split], title_of=title_of, dropped=dropped, renamed=renamed)
         say(f"{files[split].name}: {len(splits[split]):,} rows")
     titles = list(title_of.values())
-    return assemble(item_ids=list(title_of), titles=titles, splits=splits, dropped=dict(dropped), notes={})
+    return assemble(item_ids=list(title_of), titles=titles, splits=splits, dropped=dict(dropped), notes={**renamed})
 
 
 def _find(folder: Path, name: str, ending: str) -> Path:
@@ -61,8 +61,8 @@ def _read_info(path: Path, dropped: Counter[str]) -> dict[str, str]:
     return title_of
 
 
-def _read_rows(path: Path, *, title_of: dict[str, str], dropped: Counter[str]) -> Rows:
-    """The rows that have a history. Titles come from the info file, and rows that disagree are counted."""
+def _read_rows(path: Path, *, title_of: dict[str, str], dropped: Counter[str], renamed: Counter[str]) -> Rows:
+    """The rows that have a history. Titles come from the info file, and rows that disagree are counted in `renamed`."""
     code_of = {item: code for code, item in enumerate(title_of)}
     rows = RowLog()
     for line, (user, past_titles, title, past, item, when) in csv_rows(path, _COLUMNS):
@@ -72,7 +72,8 @@ def _read_rows(path: Path, *, title_of: dict[str, str], dropped: Counter[str]) -
             items = [str(past_item) for past_item in _python_list(past)] + [item]
             titles = [*_python_list(past_titles), title]
             codes = [code_of[each] for each in items]
-            dropped["title other than in the info file: rows"] += titles != [title_of[each] for each in items]
+            if titles != [title_of[each] for each in items]:
+                renamed["rows with other titles than in the info file, whose titles count"] += 1
             seconds = parse_seconds(when)
         except KeyError as error:
             raise InputError(f"{path} line {line}: item {shown(error.args[0])} is not in the info file") from None

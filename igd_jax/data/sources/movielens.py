@@ -1,7 +1,10 @@
-"""MovieLens 100K (u.data, u.item), 1M and 10M (ratings.dat, movies.dat), as published by GroupLens."""
+"""MovieLens as published by GroupLens.
+
+100K is u.data and u.item, 1M and 10M are ratings.dat and movies.dat, 20M and later are ratings.csv and movies.csv.
+"""
 
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,21 +14,23 @@ from igd_jax.core.errors import InputError
 from igd_jax.core.log import say
 from igd_jax.data.event_log import EventLog
 from igd_jax.data.interactions import Interactions, keep_rated, settle_repeats
-from igd_jax.data.source_io import parse_rating, parse_seconds, reading, text_lines
+from igd_jax.data.source_io import csv_rows, parse_rating, parse_seconds, reading, text_lines
 
 _GENRES = (
     *("Action", "Adventure", "Animation", "Children's", "Comedy", "Crime", "Documentary", "Drama", "Fantasy"),
     *("Film-Noir", "Horror", "Musical", "Mystery", "Romance", "Sci-Fi", "Thriller", "War", "Western"),
 )
 """Genres of 100K, in the order of the last fields of a film, where they follow "unknown"."""
+_NO_GENRES = "(no genres listed)"
+_COLUMNS = {"ratings.csv": ("userId", "movieId", "rating", "timestamp"), "movies.csv": ("movieId", "title", "genres")}
 
 
-def _flagged_genres(film: list[str]) -> list[str]:
+def _flagged_genres(film: Sequence[str]) -> list[str]:
     return [genre for genre, flag in zip(_GENRES, film[6:], strict=False) if flag == "1"]
 
 
-def _named_genres(film: list[str]) -> list[str]:
-    return "".join(film[2:3]).split("|")
+def _named_genres(film: Sequence[str]) -> list[str]:
+    return [genre for genre in "".join(film[2:3]).split("|") if genre != _NO_GENRES]
 
 
 class Layout(NamedTuple):
@@ -35,13 +40,14 @@ class Layout(NamedTuple):
     ratings_separator: str
     movies: str
     movies_separator: str
-    genres: Callable[[list[str]], list[str]]
+    genres: Callable[[Sequence[str]], list[str]]
     unread: tuple[str, ...] = ()
 
 
 _LAYOUTS = (
     Layout("u.data", "\t", "u.item", "|", _flagged_genres, ("release dates", "link")),
     Layout("ratings.dat", "::", "movies.dat", "::", _named_genres),
+    Layout("ratings.csv", ",", "movies.csv", ",", _named_genres),
 )
 
 
@@ -55,11 +61,14 @@ def read(path: Path, *, min_rating: float | None = None, duplicates: str = "drop
       duplicates: "drop" or "keep", see `settle_repeats`.
 
     Raises:
-      InputError: the folder has neither layout, or a line has too few fields or a malformed number.
+      InputError: the folder has none of the layouts, or a line has too few fields or a malformed number.
     """
     layout = next((layout for layout in _LAYOUTS if (path / layout.ratings).is_file()), None)
     if layout is None:
-        raise InputError(f"{path} holds neither u.data and u.item (100K) nor ratings.dat and movies.dat (1M, 10M)")
+        raise InputError(
+            f"{path} holds neither u.data and u.item (100K) nor ratings.dat and movies.dat (1M, 10M) nor ratings.csv "
+            "and movies.csv (20M and later)"
+        )
     is_rated = min_rating is not None
     unread = (*(() if is_rated else ("rating",)), *layout.unread)
     say(
@@ -82,8 +91,13 @@ def read(path: Path, *, min_rating: float | None = None, duplicates: str = "drop
     return settle_repeats(keep_rated(events, np.array(ratings), min_rating), duplicates)
 
 
-def _fields(path: Path, separator: str, count: int, *, encoding: str = "latin-1") -> Iterator[tuple[int, list[str]]]:
-    """Yield (line number, fields) of each line, which must have at least `count` fields."""
+def _fields(
+    path: Path, separator: str, count: int, *, encoding: str = "latin-1"
+) -> Iterator[tuple[int, Sequence[str]]]:
+    """Yield (line number, fields) of each line, which must have at least `count` fields; a csv has names for them."""
+    if path.name in _COLUMNS:
+        yield from csv_rows(path, _COLUMNS[path.name])
+        return
     for line, text in enumerate(text_lines(path, encoding=encoding, newline="\n"), start=1):
         fields = text.rstrip("\r\n").split(separator)
         if len(fields) < count:
