@@ -69,10 +69,11 @@ class Sample:
         """Print history, target and recommendations in one line; of several processes, all have to call it."""
         if not self._is_shown:
             return
+        doing = "compiling" if self.is_new else "searching"
         if self.is_new:
             say("compiling the search of a sample recommendation")
             self.is_new = False
-        with heartbeat("compiling"):
+        with heartbeat(doing):
             found = self._ranked(self._model_of(params))
         index, row = self._session.index, self._row
         ranked = found[found >= 0].tolist()

@@ -240,5 +240,8 @@ def _member(group: Group, number: int | Int[Array, ""]) -> Batch:
 
 def means(total: LossSum) -> dict[str, Float[Array, ""]]:
     """The single division: ``loss``, 0 if its weight is, and each further metric, then NaN: a mean over nothing."""
-    further = {name: jnp.where(weight > 0, value / weight, jnp.nan) for name, (value, weight) in total.metrics.items()}
+    further = {
+        name: jnp.where(weight > 0, value / jnp.where(weight > 0, weight, 1), jnp.nan)
+        for name, (value, weight) in total.metrics.items()
+    }
     return {"loss": total.loss / jnp.maximum(total.weight, 1e-9), **further}

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from igd_jax.core.errors import InputError
+from igd_jax.core.hosts import from_first
 from igd_jax.core.log import Progress, duration, say
 from igd_jax.core.memory import peak_memory, shown_bytes
 from igd_jax.core.metrics_log import MetricsWriter
@@ -128,8 +129,13 @@ class TrainLog:
         self._waiting, self._amount, self._waited = [], Amount(), 0.0
 
     def _follow(self, step: int, per_step: float) -> None:
-        """Adapt the number of steps between reports to the seconds per step; at the first call, print the time left."""
-        self._at_once = max(1, int(SECONDS_BETWEEN / per_step))
+        """Adapt the number of steps between reports to the seconds per step; at the first call, print the time left.
+
+        Several processes, whose clocks differ, keep the first number of the first one: a loss that is not finite ends
+        all of them at the same report.
+        """
+        if jax.process_count() == 1 or not self._is_timed:
+            self._at_once = from_first(lambda: max(1, int(SECONDS_BETWEEN / per_step)))
         left = (self._num_steps - step) * per_step
         if not self._is_timed and left > SECONDS_TOLD:
             say(f"training will take about {duration(left)}{self._advice(left, per_step)}")

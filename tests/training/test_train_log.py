@@ -3,6 +3,7 @@
 import json
 import time
 
+import jax
 import jax.numpy as jnp
 import optax
 import pytest
@@ -75,6 +76,21 @@ def test_slow_steps_are_told_one_by_one_and_what_is_left_once_nothing_is_compile
     assert asked == [(8970.0, 10.0)]
     told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("training will")]
     assert told == ["training will take about 2 h 30 min; do less"]
+
+
+def test_several_processes_report_after_the_same_steps_whatever_their_clocks_say(tmp_path, monkeypatch):
+    now, path, agreed = [0.0], tmp_path / "metrics.jsonl", iter([3])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr("igd_jax.training.train_log.from_first", lambda _: next(agreed))  # asked once
+    log = TrainLog(MetricsWriter(path), optax.constant_schedule(0.5), num_steps=900, every_steps=100)
+    written = []
+    for step in range(1, 9):
+        log.take(iter(["input"]))
+        now[0] += 1.0
+        _add(log, step, loss=2.0)
+        written.append(len(path.read_text().splitlines()))
+    assert written == [1, 2, 2, 2, 5, 5, 5, 8]
 
 
 def test_speed_and_memory_are_of_the_steps_since_the_last_report_and_of_nothing_between(tmp_path, monkeypatch, capsys):
