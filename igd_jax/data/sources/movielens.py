@@ -5,6 +5,7 @@
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -22,7 +23,29 @@ _GENRES = (
 )
 """Genres of 100K, in the order of the last fields of a film, where they follow "unknown"."""
 _NO_GENRES = "(no genres listed)"
-_COLUMNS = {"ratings.csv": ("userId", "movieId", "rating", "timestamp"), "movies.csv": ("movieId", "title", "genres")}
+
+Fields = Iterator[tuple[int, Sequence[str]]]
+"""Line number and fields of each line of a file."""
+
+
+def _fields(path: Path, *, separator: str, count: int, encoding: str = "latin-1") -> Fields:
+    """Lines that must have at least `count` fields."""
+    for line, text in enumerate(text_lines(path, encoding=encoding, newline="\n"), start=1):
+        fields = text.rstrip("\r\n").split(separator)
+        if len(fields) < count:
+            raise InputError(f"{path} line {line}: {len(fields)} fields, expected {count} separated by {separator!r}")
+        yield line, fields
+
+
+def _films(path: Path, *, separator: str) -> Fields:
+    """Films in UTF-8 if the file is that, as that of 10M is, else in latin-1, as those of 100K and 1M are."""
+    encoding = "utf-8"
+    with reading(path):
+        try:
+            path.read_bytes().decode()
+        except UnicodeDecodeError:
+            encoding = "latin-1"
+    return _fields(path, separator=separator, count=2, encoding=encoding)
 
 
 def _flagged_genres(film: Sequence[str]) -> list[str]:
@@ -34,20 +57,39 @@ def _named_genres(film: Sequence[str]) -> list[str]:
 
 
 class Layout(NamedTuple):
-    """Files of one release, their separators, a function that reads the genres of a film, and unread fields."""
+    """Files of one release, functions that read their fields and the genres of a film, and unread fields."""
 
     ratings: str
-    ratings_separator: str
+    read_ratings: Callable[[Path], Fields]
     movies: str
-    movies_separator: str
+    read_movies: Callable[[Path], Fields]
     genres: Callable[[Sequence[str]], list[str]]
     unread: tuple[str, ...] = ()
 
 
 _LAYOUTS = (
-    Layout("u.data", "\t", "u.item", "|", _flagged_genres, ("release dates", "link")),
-    Layout("ratings.dat", "::", "movies.dat", "::", _named_genres),
-    Layout("ratings.csv", ",", "movies.csv", ",", _named_genres),
+    Layout(
+        "u.data",
+        partial(_fields, separator="\t", count=4),
+        "u.item",
+        partial(_films, separator="|"),
+        _flagged_genres,
+        ("release dates", "link"),
+    ),
+    Layout(
+        "ratings.dat",
+        partial(_fields, separator="::", count=4),
+        "movies.dat",
+        partial(_films, separator="::"),
+        _named_genres,
+    ),
+    Layout(
+        "ratings.csv",
+        partial(csv_rows, columns=("userId", "movieId", "rating", "timestamp")),
+        "movies.csv",
+        partial(csv_rows, columns=("movieId", "title", "genres")),
+        _named_genres,
+    ),
 )
 
 
@@ -77,39 +119,14 @@ def read(path: Path, *, min_rating: float | None = None, duplicates: str = "drop
     )
     log, ratings = EventLog(), array("d")
     file = str(path / layout.ratings)
-    for line, (user, item, rating, timestamp, *_) in _fields(path / layout.ratings, layout.ratings_separator, 4):
+    for line, (user, item, rating, timestamp, *_) in layout.read_ratings(path / layout.ratings):
         try:
             log.add(user, item, parse_seconds(timestamp))
         except ValueError as error:
             raise InputError(f"{file} line {line}: timestamp {error}") from None
         if is_rated:
             ratings.append(parse_rating(rating, where=f"{file} line {line}"))
-    movies = path / layout.movies
-    films = [film for _, film in _fields(movies, layout.movies_separator, 2, encoding=_encoding(movies))]
+    films = [film for _, film in layout.read_movies(path / layout.movies)]
     genres = {film[0]: ", ".join(layout.genres(film)) for film in films}
     events = log.finish({film[0]: film[1] for film in films}, texts={"category": genres}, dropped={})
     return settle_repeats(keep_rated(events, np.array(ratings), min_rating), duplicates)
-
-
-def _fields(
-    path: Path, separator: str, count: int, *, encoding: str = "latin-1"
-) -> Iterator[tuple[int, Sequence[str]]]:
-    """Yield (line number, fields) of each line, which must have at least `count` fields; a csv has names for them."""
-    if path.name in _COLUMNS:
-        yield from csv_rows(path, _COLUMNS[path.name])
-        return
-    for line, text in enumerate(text_lines(path, encoding=encoding, newline="\n"), start=1):
-        fields = text.rstrip("\r\n").split(separator)
-        if len(fields) < count:
-            raise InputError(f"{path} line {line}: {len(fields)} fields, expected {count} separated by {separator!r}")
-        yield line, fields
-
-
-def _encoding(path: Path) -> str:
-    """UTF-8 if the file is that, as that of 10M is, else latin-1, as those of 100K and 1M are."""
-    with reading(path):
-        try:
-            path.read_bytes().decode()
-        except UnicodeDecodeError:
-            return "latin-1"
-    return "utf-8"
