@@ -43,11 +43,8 @@ from igd_jax.session.evaluating import examples_of, predictions_of, score
 from igd_jax.session.unfinished import remove
 from igd_jax.session.weights import Trained
 from igd_jax.settings.config_flags import config_json, define_config_flag, define_decode_as_flag, load_config
-from igd_jax.settings.config_grid import Axis, changed, check_comparable, parse_axis
+from igd_jax.settings.config_grid import Axis, changed, check_comparable, check_decodes, parse_axis
 from igd_jax.settings.settings import settings_from
-
-VARIED = ("decode.", "method.args.")
-"""Beginnings of the fields that --choose, and --evaluate of a sweep, may vary: how a trained model is decoded."""
 
 
 def evaluate(
@@ -151,8 +148,9 @@ def choose(
       unfinished: see `score`.
 
     Raises:
-      InputError: see `score` and `check_comparable`.
+      InputError: see `score`, `check_decodes` and `check_comparable`.
     """
+    check_decodes(axis, config, option="--choose")
     check_comparable(axis, config, option="--choose")
     (tried, trained), figures = _tried(config, workdir, axis, max_examples=max_examples, unfinished=unfinished), None
     if per_metric:
@@ -237,7 +235,7 @@ def _main() -> None:
     # A start that fails on bad input must not create a folder, not even one for a lock.
     with owned(folder) if workdir.path.is_dir() else nullcontext():
         if flags.FLAGS.choose is not None:
-            axis = parse_axis(flags.FLAGS.choose, config, option="--choose", under=VARIED)
+            axis = parse_axis(flags.FLAGS.choose, config, option="--choose")
             chosen = choose(
                 config,
                 workdir,

@@ -35,13 +35,22 @@ from igd_jax.core.locks import locked
 from igd_jax.core.log import say
 from igd_jax.core.run_folder import check_takes_sweep
 from igd_jax.data.prepared import read_meta
-from igd_jax.evaluate import VARIED, check_lists_fit_valid, config_record, evaluate
+from igd_jax.evaluate import check_lists_fit_valid, config_record, evaluate
 from igd_jax.evaluation.choice import CHOSEN_ON, Choice, means_of_largest_ndcg
 from igd_jax.evaluation.evaluations import CONFIG, METRICS, RECORD
 from igd_jax.evaluation.record import read_record
 from igd_jax.evaluation.tables import comparison_table
 from igd_jax.settings.config_flags import FREE_TO_RESUME, check_workdir, define_config_flag, required_config
-from igd_jax.settings.config_grid import Axis, changed, check_comparable, name_of, parse_axis, points
+from igd_jax.settings.config_grid import (
+    Axis,
+    changed,
+    check_comparable,
+    check_decodes,
+    decodes,
+    name_of,
+    parse_axis,
+    points,
+)
 from igd_jax.settings.settings import TO_DECODE, settings_from
 from igd_jax.train import train
 
@@ -92,7 +101,9 @@ def sweep(
     for option, axes in (("--grid", grid), ("--evaluate", evaluations)):
         for axis in axes:
             check_comparable(axis, config, option=option)
-    _check_grid(grid, choose_seeds)
+    _check_grid(grid, config, choose_seeds)
+    for axis in evaluations:
+        check_decodes(axis, config, option="--evaluate")
     for point in points([*grid, *evaluations]):  # bad values fail before hours are spent
         settings_from(changed(config, point), needs=TO_DECODE)
     names = (*map(name_of, points(grid)), *(evaluation_name(CHOSEN_ON, point) for point in points(evaluations)))
@@ -124,10 +135,10 @@ def sweep(
         return Swept(folders := [each.folder for each in made], folders)
 
 
-def _check_grid(grid: Sequence[Axis], choose_seeds: int) -> None:
+def _check_grid(grid: Sequence[Axis], config: ConfigDict, choose_seeds: int) -> None:
     """Raise `InputError` for a field that changes nothing in training, or fewer seeds than are to be chosen with."""
     for axis in grid:
-        if axis.field.startswith("decode."):
+        if decodes(axis.field, config):
             raise InputError(
                 f"--grid names {axis.field}, which training does not use; give it to --evaluate, which trains once"
             )
@@ -255,7 +266,7 @@ def main() -> None:
         raise InputError("--grid is not set; give the fields to vary, such as --grid=train.seed=1,2")
     not_how_to_measure = [f"{section}." for section in config if section != "eval"]
     grid = [parse_axis(text, config, option="--grid", under=not_how_to_measure) for text in flags.FLAGS.grid]
-    evaluations = [parse_axis(text, config, option="--evaluate", under=VARIED) for text in flags.FLAGS.evaluate]
+    evaluations = [parse_axis(text, config, option="--evaluate") for text in flags.FLAGS.evaluate]
     output = local_path(flags.FLAGS.output, option="--output")
     files, _ = files_in(output), files_in(output, name=f"compare_{CHOSEN_ON}")
     swept = sweep(config, output, grid=grid, evaluations=evaluations, choose_seeds=flags.FLAGS.choose_seeds)

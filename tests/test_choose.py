@@ -98,7 +98,7 @@ def test_weights_are_loaded_once_for_all_values_and_give_the_lists_of_each(train
 def test_an_argument_of_training_is_refused_with_known_weights_too(trained):
     config, workdir = load_config(None, Workdir(str(trained))), Workdir(str(trained))
     beta = config.method.args.beta
-    with pytest.raises(InputError, match=r"config.method.args.beta is 0.7, but the run was trained with"):
+    with pytest.raises(InputError, match=r"--choose names method.args.beta, which decoding by igd does not read; "):
         program.choose(config, workdir, Axis("method.args.beta", [beta, 0.7]), max_examples=2)
 
 
@@ -164,7 +164,7 @@ def test_an_argument_of_the_method_can_be_chosen_if_decoding_reads_it(trained):
     done = run_here(program, *given, *source)
     assert (done.code, done.err) == (0, "")
     assert read_json(trained / "eval" / "lam" / "config.json")["method"]["args"]["lam"] in (0.3, 0.4)
-    done = run_here(program, *given, "--choose=method.args.beta=0.3,0.4")
+    done = run_here(program, *given, "--config.method.args.beta=0.3")
     assert done.code == 2
     assert "config.method.args.beta is 0.3, but the run was trained with 0.1, and decoding does not read it" in done.err
 
@@ -176,8 +176,9 @@ def test_an_argument_of_the_method_can_be_chosen_if_decoding_reads_it(trained):
         ("", "--choose= has no values"),
         ("decode.candidates=train,warm", "--choose names decode.candidates, but metrics among different candidates "),
         ("method.args.gamma=0", "the config has no field method.args.gamma"),
-        ("eval.split=test", "eval.split cannot be varied here"),
-        ("train.seed=1", "train.seed cannot be varied here; expected a field of decode., method.args."),
+        ("decode.exclude_history=true,false", "names decode.exclude_history, but metrics among different candidates "),
+        ("eval.split=test", "eval.split, which decoding by igd does not read"),
+        ("method.args.beta=0.3", "method.args.beta, which decoding by igd does not read; expected a field of decode"),
         ("decode.alpha=0.1,2", "config.decode.alpha is 2.0; expected a discount from 0 to 1"),
         ("decode.num_beams=3,2", "config.eval.ks is (1, 3), but lists have a length of 2"),
     ],

@@ -12,8 +12,7 @@ from command import own_flags
 from configs import common
 from docs import reference
 from igd_jax import prepare
-from igd_jax.evaluate import VARIED
-from igd_jax.settings.config_grid import changed, parse_axis, points
+from igd_jax.settings.config_grid import changed, check_decodes, parse_axis, points
 from igd_jax.settings.experiments import read_config
 from igd_jax.settings.settings import settings_from
 
@@ -226,7 +225,9 @@ def test_choices_that_the_page_of_a_method_shows_can_be_made(name: str):
         options = dict(re.findall(r"--([\w.]+)=(\S+)", span))
         given = {option.removeprefix("config."): value for option, value in options.items() if "." in option}
         config = changed(read_config(name), given)
-        for point in points([parse_axis(options["choose"], config, option="--choose", under=VARIED)]):
+        axis = parse_axis(options["choose"], config, option="--choose")
+        check_decodes(axis, config, option="--choose")
+        for point in points([axis]):
             settings_from(changed(config, point), needs=())
 
 

@@ -164,7 +164,7 @@ class Method(abc.ABC):
     Attributes:
       model_kind: kind of model; a trained model can be decoded by every method of the same kind.
       inputs: type of the batches: ``text`` for `TextBatch` or ``items`` for `ItemBatch`.
-      decoding_args: arguments that `engine` reads, and that may differ from those of training.
+      decoding_args: arguments that `engine` alone reads, which may differ from those of training.
       beam_search: whether lists come from a search over the trie, so that those of a beam are at most as long as it is
         wide.
       backbones: supported kinds of backbone, ``decoder`` and ``t5``; empty if the method has a model of its own.

@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from igd_jax.core.allowed import OF_TRAIN_ROWS
 from igd_jax.core.errors import InputError
 from igd_jax.core.suggest import UnknownNameError
+from igd_jax.methods import method_class
 
 PARSERS: dict[type, flags.ArgumentParser] = {
     float: flags.FloatParser(),
@@ -19,7 +20,7 @@ PARSERS: dict[type, flags.ArgumentParser] = {
 }
 
 
-CANDIDATES = ("decode.candidates", "decode.allowed")
+CANDIDATES = ("decode.candidates", "decode.allowed", "decode.exclude_history")
 """Fields that say which items may be recommended."""
 
 
@@ -74,6 +75,24 @@ def check_comparable(axis: Axis, config: ConfigDict, *, option: str) -> None:
         f"{option} names {field}, but metrics {what} cannot be compared; {fix}give each value as --config.{field}, in "
         "a command and a folder of its own"
     )
+
+
+def decodes(field: str, config: ConfigDict) -> bool:
+    """Whether a field says how a trained model is decoded, and nothing of training."""
+    return field.startswith("decode.") or field in _decoding_args(config)
+
+
+def check_decodes(axis: Axis, config: ConfigDict, *, option: str) -> None:
+    """Raise `InputError` for a field that decoding does not read, so that all values would give the same lists."""
+    if not decodes(axis.field, config):
+        expected = ", ".join(["a field of decode", *_decoding_args(config)])
+        raise InputError(
+            f"{option} names {axis.field}, which decoding by {config.method.name} does not read; expected {expected}"
+        )
+
+
+def _decoding_args(config: ConfigDict) -> list[str]:
+    return [f"method.args.{name}" for name in method_class(config.method.name).decoding_args]
 
 
 def check_field(field: str, config: ConfigDict, *, before: str = "") -> None:

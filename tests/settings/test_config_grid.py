@@ -4,7 +4,16 @@ import pytest
 
 from configs import common
 from igd_jax.core.errors import InputError
-from igd_jax.settings.config_grid import Axis, changed, check_comparable, name_of, parse_axis, points
+from igd_jax.settings.config_grid import (
+    Axis,
+    changed,
+    check_comparable,
+    check_decodes,
+    decodes,
+    name_of,
+    parse_axis,
+    points,
+)
 
 
 @pytest.fixture
@@ -64,6 +73,23 @@ def test_fields_can_be_limited_to_some_sections(config):
         InputError, match=r"train.seed cannot be varied here; expected a field of decode., method.args."
     ):
         parse_axis("train.seed=0", config, option="--choose", under=under)
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "is_read"),
+    [
+        ("igd", "decode.alpha", True),
+        ("igd", "method.args.beta", False),
+        ("setrec", "method.args.beta", True),
+        ("d3", "train.seed", False),
+    ],
+)
+def test_which_fields_decoding_alone_reads(config, method, field, is_read):
+    config = changed(config, {"method.name": method})
+    assert decodes(field, config) is is_read
+    if not is_read:
+        with pytest.raises(InputError, match=f"^--choose names {field}, which decoding by {method} does not read; exp"):
+            check_decodes(Axis(field, [1]), config, option="--choose")
 
 
 @pytest.mark.parametrize(
