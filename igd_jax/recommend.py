@@ -79,8 +79,11 @@ def main() -> None:
     given, workdir = flags.FLAGS, Workdir(flags.FLAGS.workdir)
     if (given.input is None) != (given.output is None) or (given.input is not None and given.history):
         raise InputError("give --history, or --input=REQUESTS.jsonl with --output=FILE.jsonl, and not both")
-    if given.input is not None and (given.candidate or given.exclude_history is not None or given.score):
-        raise InputError("--candidate, --exclude_history and --score are of --history; a file of requests has fields")
+    if given.input is not None and (given.candidate or given.exclude_history is not None or given.score or given.json):
+        raise InputError(
+            "--candidate, --exclude_history, --score and --json are of --history; a file of requests has fields, and "
+            "its answers are JSON"
+        )
     if given.score and given.k is not None:
         raise InputError("--k is the length of a list, and --score asks for the scores of given titles; leave one out")
     config = load_config(given.config, workdir)

@@ -76,3 +76,12 @@ def test_if_all_targets_are_off_the_trie_there_are_no_groups_of_gain(trained, pl
     add_tokens(found := Analysis(), replace(evaluated, walk=walk), max_examples=2)
     assert [figure.name for figure in found.figures] == ["entropy", "ghosts", "history"]
     assert found.left_out == ["gain_logp: all targets are off the trie (no candidate of training)"]
+
+
+def test_queries_whose_list_has_no_item_are_left_out_and_told(trained, plain):
+    evaluated = read_evaluated(Workdir(str(trained)), "plain")
+    ranked = evaluated.lists.ranked.copy()
+    ranked[0] = -1
+    add_tokens(found := Analysis(), replace(evaluated, lists=replace(evaluated.lists, ranked=ranked)), max_examples=3)
+    assert found.facts["tokens"]["queries"] == 2
+    assert found.left_out == ["tokens, entropy, ghosts and history: 1 of 3 queries, whose list has no item"]

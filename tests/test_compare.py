@@ -241,9 +241,12 @@ def test_the_folder_of_a_sweep_stands_for_its_runs(tmp_path):
     for run, names in (("beta=1", ("test", "valid")), ("beta=2", ("valid",))):
         for name in names:
             write_evaluation(tmp_path / "sweep" / run / "eval" / name, [0])
+    write_evaluation(tmp_path / "named" / "seed=1" / "eval" / "valid,alpha=0.2", [0])
+    write_evaluation(tmp_path / "named" / "seed=1" / "eval" / "validated", [0])
     write_evaluation(tmp_path / "other" / "seed=1" / "eval" / "valid", [0])
     assert find_all_evaluations(str(tmp_path / "sweep")) == [tmp_path / "sweep" / "beta=1" / "eval" / "test"]
     assert find_all_evaluations(str(tmp_path / "other")) == [tmp_path / "other" / "seed=1" / "eval" / "valid"]
+    assert [folder.name for folder in find_all_evaluations(str(tmp_path / "named"))] == ["validated"]
     with pytest.raises(InputError, match="holds no evaluation"):
         find_all_evaluations(str(tmp_path))
 

@@ -71,11 +71,12 @@ def test_scores_of_titles_are_told_in_the_order_given(ask):
     assert scores[0] == pytest.approx(scores[1], abs=1e-4)
 
 
-def test_fields_of_one_request_are_not_those_of_a_file(trained, tmp_path):
+@pytest.mark.parametrize("option", ["--exclude_history", "--json"])
+def test_options_of_one_request_are_not_those_of_a_file(trained, tmp_path, option):
     files = (f"--input={tmp_path / 'in.jsonl'}", f"--output={tmp_path / 'out.jsonl'}")
-    done = run_here(program, f"--workdir={trained}", *files, "--exclude_history")
+    done = run_here(program, f"--workdir={trained}", *files, option)
     assert done.code == 2
-    assert "--candidate, --exclude_history and --score are of --history; a file of requests has fields" in done.err
+    assert "error: --candidate, --exclude_history, --score and --json are of --history; a file of" in done.err
 
 
 def test_an_unknown_title_is_noted_and_read_as_text(ask):

@@ -24,7 +24,7 @@ from igd_jax.items.index import ItemIndex
 from igd_jax.models.backbone import Backbone, Prefix
 from igd_jax.models.visibility import Tree, mask_of
 
-LARGEST = 1 << 26
+MOST_LOGITS = 1 << 26
 """Most logits at once, on a device."""
 
 
@@ -92,7 +92,7 @@ def title_scores(search: TrieSearch, batch: TextBatch, blocks: Blocks) -> Float[
     prefix, of_rows = model.prefill(batch), search.edge_score.of_rows(batch)
     n_rows, n_columns = len(batch.prompt), blocks.node.shape[2]
     n_shards = row_shards_here() if n_rows % row_shards_here() == 0 else 1
-    n_own, most = n_rows // n_shards, max(LARGEST // (n_columns * model.config.vocab_size), 1)
+    n_own, most = n_rows // n_shards, max(MOST_LOGITS // (n_columns * model.config.vocab_size), 1)
     size = n_shards * next(size for size in range(min(most, n_own), 0, -1) if n_own % size == 0)
 
     def of_some(rows: Int[Array, " b"]) -> Float[Array, "b columns"]:

@@ -98,7 +98,7 @@ def find_all_evaluations(path: str) -> list[Path]:
     if any((folder / name).exists() for name in (CONFIG, METRICS, PREDICTIONS)):
         return find_evaluations(path)
     found = [one for run in sorted(folder.glob("*/eval")) for one in find_evaluations(str(run.parent))]
-    return [one for one in found if not one.name.startswith(CHOSEN_ON)] or found or find_evaluations(path)
+    return [one for one in found if one.name.partition(",")[0] != CHOSEN_ON] or found or find_evaluations(path)
 
 
 def short_labels(folders: Sequence[Path]) -> list[str]:

@@ -117,7 +117,7 @@ def describe_targets(
     for begin, end in zip(right.start[:-1].tolist(), right.start[1:].tolist(), strict=True):
         ids = tuple(item_ids[each] for each in item[begin:end].tolist())
         warm = tuple(catalogue.is_warm[row[begin:end]].tolist())
-        described.append(Target(ids, titles[right.ids[begin]], warm))
+        described.append(Target(ids, titles[item[begin]], warm))
     return described
 
 

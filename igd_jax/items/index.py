@@ -66,8 +66,9 @@ class ItemIndex:
         return items[self.candidates[items]]
 
     def title_of_row(self, row: int) -> str:
-        """Title of a catalogue row, candidate or not."""
-        return self.titles[self.catalog.items_of(row)[0]]
+        """Title of a catalogue row: that of its first candidate, or of its first item if none is one."""
+        items = self.items_of(row)
+        return self.titles[items[0] if len(items) else self.catalog.first[row]]
 
     def with_candidates(self, candidates: Bool[np.ndarray, " items"]) -> "ItemIndex":
         """The same catalogue with a trie and gain for other candidates.

@@ -19,6 +19,7 @@ from igd_jax.session.analysis import Evaluated
 from igd_jax.session.session import Session
 from igd_jax.session.token_statistics import title_tokens
 from igd_jax.session.training_weights import training_weights
+from igd_jax.session.weights import as_trained
 
 COSTLY = 6.0
 """Nats from which on a token is as dark as it can be."""
@@ -93,7 +94,7 @@ def heat_map(evaluated: Evaluated, *, max_examples: int) -> HeatMap:
     Raises:
       InputError: the model writes no text, or its weights are not there.
     """
-    session, lists = evaluated.session, evaluated.lists
+    session, lists = as_trained(evaluated.session, evaluated.workdir), evaluated.lists
     if session.method.model_kind != BACKBONE:
         raise InputError(f"{session.settings.method.name} scores items and writes no text")
     ranker, shown = evaluated.ranker, chosen_queries(len(lists))

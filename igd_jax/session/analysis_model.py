@@ -32,10 +32,14 @@ def add_tokens(found: Analysis, evaluated: Evaluated, *, max_examples: int) -> N
         name = session.settings.method.name
         found.left_out.append(f"tokens, entropy, ghosts and history: {name} scores items and writes no text")
         return
-    queries = evenly_spaced(len(lists), max_examples)
-    queries = queries[lists.ranked[queries, 0] >= 0]
+    asked = evenly_spaced(len(lists), max_examples)
+    queries = asked[lists.ranked[asked, 0] >= 0]
+    if len(queries) < len(asked):
+        found.left_out.append(
+            f"tokens, entropy, ghosts and history: {len(asked) - len(queries):,} of {len(asked):,} queries, whose list "
+            "has no item"
+        )
     if not len(queries):
-        found.left_out.append("tokens, entropy, ghosts and history: no list begins with an item")
         return
     catalog, some = ranker.index.catalog, lists.take(queries)
     examples = evaluated.examples(some)

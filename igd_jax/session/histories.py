@@ -17,7 +17,7 @@ from igd_jax.session.session import Session
 
 _TITLES_TRIED = 256
 FEW = 16
-"""Most requests at once whose unknown titles are looked for among those that are spelt alike."""
+"""Most unknown titles at once that are looked for among those that are spelt alike."""
 
 
 class Histories:
@@ -74,14 +74,15 @@ class Histories:
     def of_requests(self, resolved: Sequence[Resolved], names: ItemNames) -> tuple[Examples, list[list[str]]]:
         """Histories of requests, and notes on parts that are not read as given.
 
-        The notes of a few requests, `FEW`, also suggest what of `names` was meant; looking for it takes time.
+        The notes on a few unknown titles, `FEW`, also suggest what of `names` was meant; looking for it takes time.
         """
-        asked = names if len(resolved) <= FEW else None
-        notes = [self._unknown(found, asked) for found in resolved]
+        n_unknown = sum(item is None for found in resolved for _, item in found.entries)
+        notes = [self._unknown(found, names if n_unknown <= FEW else None) for found in resolved]
         if self.reads_words:
-            titles = self._index.titles
+            texts = self._session.identifiers.texts
+            assert texts is not None
             examples = self._of_texts(
-                [[entry if item is None else titles[item] for entry, item in found.entries] for found in resolved]
+                [[entry if item is None else texts[item] for entry, item in found.entries] for found in resolved]
             )
         else:
             known = [[item for item in found.items if item is not None] for found in resolved]

@@ -65,7 +65,7 @@ class Ranker:
     """
 
     def __init__(self, session: Session, workdir: Workdir, *, trained: Trained | None = None):
-        self.session, self.index, self._folder = session, session.decode_index, workdir.path
+        self.session, self.index, self._workdir = session, session.decode_index, workdir
         self.trained = trained_model(session, workdir, session.context(self.index), known=trained)
         if (parts := session.settings.mesh.fsdp) > 1:
             say(
@@ -102,7 +102,7 @@ class Ranker:
         Returns:
           Lists as NumPy arrays.
         """
-        mesh, size = self.session.mesh, self._batch_size(len(examples))
+        self.n_read, mesh, size = 0, self.session.mesh, self._batch_size(len(examples))
         engine = self._for_batches(size) if engine is None else engine
         width = prompt_room(examples)  # of these examples only, so that answers do not depend on earlier requests
         if len(examples) <= size:  # one batch, after which others of other lengths may follow

@@ -29,6 +29,7 @@ from igd_jax.session.results import Answer, Answers, Explanation
 from igd_jax.session.session import set_up_to_decode
 from igd_jax.session.token_statistics import token_statistics
 from igd_jax.session.training_weights import training_weights
+from igd_jax.session.weights import as_trained
 from igd_jax.settings.config_flags import run_config
 from igd_jax.settings.config_grid import check_field
 from igd_jax.settings.settings import for_lists_alone
@@ -75,7 +76,8 @@ class Recommender(Ranker):
 
     def __repr__(self) -> str:
         settings, step = self.session.settings, self.trained.step
-        folder = settings.model.path if step is None else self._folder  # an exported folder, or a model as it came
+        # Without a step, it is an exported folder, or a model as it came.
+        folder = settings.model.path if step is None else self._workdir.path
         told = [settings.method.name, *[f"step {step}"] * (step is not None)]
         told.append(f"{int(self.index.candidates.sum()):,} candidates")
         if self.session.method.beam_search and settings.decode.search != EXACT:
@@ -224,7 +226,7 @@ class Recommender(Ranker):
 
     @cached_property
     def _weights(self) -> Float[np.ndarray, " total"]:
-        return training_weights(self.session)
+        return training_weights(as_trained(self.session, self._workdir))
 
     def _ranked(self, resolved: Sequence[Resolved], *, k: int) -> list[Answer]:
         examples, notes = self._histories.of_requests(resolved, self._names)

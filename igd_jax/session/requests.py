@@ -82,8 +82,9 @@ def plain(value: Any) -> Any:
 
 
 def _is_listed(value: Any) -> bool:
-    """Whether a value has entries in an order, unlike a text and a set."""
-    return isinstance(value, Iterable) and not isinstance(value, str | bytes | set | frozenset)
+    """Whether a value has entries in an order, unlike a text, a set and an array without axes."""
+    is_iterable = isinstance(value, Iterable) and not isinstance(value, str | bytes | set | frozenset)
+    return is_iterable and getattr(value, "ndim", 1) > 0
 
 
 def _is_whole(value: Any) -> bool:

@@ -13,10 +13,11 @@ from jaxtyping import Array, Float, Int
 from igd_jax.core.log import Progress
 from igd_jax.core.map_rows import in_groups
 from igd_jax.core.ragged import places_in_rows, ragged_index
-from igd_jax.core.sharding import divisible
+from igd_jax.core.sharding import divisible, row_shards
 from igd_jax.core.types import TextBatch
 from igd_jax.data.batches import by_length, make_text_batch
 from igd_jax.data.examples import Examples
+from igd_jax.decoding.exact import MOST_LOGITS
 from igd_jax.evaluation.token_figures import TitleTokens
 from igd_jax.items.index import TokenWalk
 from igd_jax.methods.base import target_logits
@@ -73,11 +74,12 @@ def token_statistics(
     """
     session, tokens = ranker.session, ranker.index.item_tokens
     examples = replace(examples, target=item)
-    size = divisible(min(session.settings.decode.batch_size, len(item)), session.mesh)
     graph, weights = nnx.split(ranker.trained.model if model is None else model)
     weights = placed(weights, session.mesh)
     prompt = jnp.asarray(session.prompts.without_history(), jnp.int32)
     lengths = tokens.lengths[item]
+    at_once = max(MOST_LOGITS // (int(lengths.max()) * session.identifiers.vocab_size), 1) * row_shards(session.mesh)
+    size = divisible(min(session.settings.decode.batch_size, len(item), at_once), session.mesh)
     start = np.cumsum(lengths) - lengths
     found = np.empty((3, lengths.sum()), np.float32)
     progress, done = Progress("tokens", len(item), "titles") if len(item) > size else None, 0

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -24,6 +24,7 @@ from igd_jax.models.load import config_of
 from igd_jax.models.sharding_rules import placed, shardings, whole_arrays
 from igd_jax.session.session import Session
 from igd_jax.settings.config_flags import config_json, run_config
+from igd_jax.settings.sections import MethodSettings
 from igd_jax.training.checkpoint import Checkpoints, abstract
 from igd_jax.training.frozen_fingerprint import frozen_fingerprint
 from igd_jax.training.optimizer import sum_dtype
@@ -106,14 +107,14 @@ def trained_model(session: Session, workdir: Workdir, context: Context, *, known
     Raises:
       InputError: neither exists, the checkpoint is damaged or belongs to other data, or the kinds of model differ.
     """
-    trainer = _trainer(session, workdir)
+    method = as_trained(session, workdir).method
     if known is not None:
         return known
     if not workdir.config.is_file():
         say(f"no training: weights of {session.settings.model.path}")
-        model, sizes = trainer.make_model(context), repr(config_of(session.settings.model.path))
+        model, sizes = method.make_model(context), repr(config_of(session.settings.model.path))
         return Trained(model, None, fingerprint(sizes, *sample_leaves(nnx.state(model))))
-    graph, params, frozen = split_trainable(trainer.make_model(context))
+    graph, params, frozen = split_trainable(method.make_model(context))
     params = abstract(params)  # or weights would be held twice
     check = partial(check_fingerprints, expected=fingerprints(session, frozen), session=session, workdir=workdir)
     with closing(Checkpoints(workdir.checkpoints)) as checkpoints:
@@ -130,8 +131,8 @@ def trained_model(session: Session, workdir: Workdir, context: Context, *, known
     return Trained(nnx.merge(graph, params, frozen), progress["best_step"], json.dumps(progress, sort_keys=True))
 
 
-def _trainer(session: Session, workdir: Workdir) -> Method:
-    """The method that makes the model to decode: that of the run, or of the session if there is none.
+def as_trained(session: Session, workdir: Workdir) -> Session:
+    """The session with the method that trained the run in the workdir, if there is one, whichever decodes it.
 
     Raises:
       InputError: there is no model, or the method of the session cannot decode it.
@@ -143,22 +144,19 @@ def _trainer(session: Session, workdir: Workdir) -> Method:
             if method.model_kind != BACKBONE:
                 lacks = f"{settings.method.name} has to be trained"
             raise InputError(f"{workdir.path} holds no run and {lacks}: there is no model")
-        return method
+        return session
     trained_by = config_json(run_config(workdir))["method"]
-    is_same = trained_by["name"] == settings.method.name
-    # A path among its arguments may no longer exist if only decoding reads it.
-    trainer = method if is_same else load_method(trained_by["name"], trained_by["args"])
+    if trained_by["name"] == settings.method.name:
+        args = (with_defaults(settings.method.name, given) for given in (trained_by["args"], settings.method.args))
+        check_decoding_args(method, *args)
+        return session  # a path among the run's arguments may no longer exist if only decoding reads it
+    trainer = load_method(trained_by["name"], trained_by["args"])
     if trainer.model_kind != method.model_kind:
         raise InputError(
             f"{workdir.path} holds a model of {trained_by['name']}, which {settings.method.name} cannot decode; give "
             "the run of a method that tunes the same kind of model"
         )
-    if is_same:
-        trained, given = (
-            with_defaults(settings.method.name, args) for args in (trained_by["args"], settings.method.args)
-        )
-        check_decoding_args(method, trained, given)
-    return trainer
+    return replace(session, method=trainer, settings=replace(settings, method=MethodSettings(**trained_by)))
 
 
 def check_decoding_args(method: Method, trained: dict[str, Any], given: dict[str, Any]) -> None:

@@ -41,7 +41,7 @@ def _exact(search, index, batch):
 )
 def test_it_ranks_as_a_beam_for_each_title_does(index, kind, options, monkeypatch):
     monkeypatch.setattr(blocks, "WIDTH", 8)  # many blocks
-    monkeypatch.setattr(exact, "LARGEST", 1)  # one row at a time
+    monkeypatch.setattr(exact, "MOST_LOGITS", 1)  # one row at a time
     n = len(index.trie.row)
     engine = engine_of(random_model(kind), index, k=n + 2, **options)
     beam = lists(engine, text_batch(PROMPTS, width=6))
@@ -83,7 +83,7 @@ def test_titles_that_the_search_cannot_finish_are_left_out_and_counted(index, ca
 
 @pytest.mark.slow
 def test_devices_score_rows_beside_one_another(index, monkeypatch):
-    monkeypatch.setattr(exact, "LARGEST", 1)  # one row at a time on each
+    monkeypatch.setattr(exact, "MOST_LOGITS", 1)  # one row at a time on each
     engine = exact_search(engine_of(random_model("decoder"), index, k=3), index)
     batch = text_batch([[5, 6 + row] for row in range(8)])
     alone = lists(engine, batch)

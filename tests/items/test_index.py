@@ -29,6 +29,14 @@ def test_rows_know_their_title_and_the_longest_length():
     assert lists_of(index.item_tokens) == lists_of(TOKENS)
 
 
+def test_a_row_that_items_share_has_the_title_of_the_first_candidate():
+    titles = ["B", "A, paperback", "A, hardback", "C D", "C"]
+    index = build_index(titles, TOKENS, COUNTS, candidates=np.array([True, False, True, True, True]))
+    assert [index.title_of_row(row) for row in range(2)] == ["A, hardback", "B"]
+    none = index.with_candidates(np.array([True, False, False, True, True]))
+    assert [none.title_of_row(row) for row in range(2)] == ["A, paperback", "B"]
+
+
 def test_the_catalogue_holds_all_items_and_the_trie_only_candidates():
     index = _index(TAKEN)
     assert [index.title_of_row(row) for row in range(len(index.catalog))] == ROWS

@@ -152,6 +152,7 @@ def test_the_fields_of_a_request_may_be_arrays(array):
         ([["i1"], "i2"], "request 2: a request is 'i2'; expected an object such as"),
         ([["i1"], float("nan")], "request 2: a request is nan; expected an object such as"),
         (b"i1", "the history is b'i1'; expected a list of titles or item ids, oldest first"),
+        (np.array("i1"), "the history is array('i1'"),
         ({"i1"}, "the history is {'i1'}; expected a list of titles or item ids, oldest first"),
         ([["i1"], {"i2"}], "request 2: a request is {'i2'}; expected an object such as"),
         *(

@@ -7,8 +7,10 @@ import tiny_run
 from batches import text_batch
 from flax import nnx
 
+from igd_jax.core.sharding import row_shards
 from igd_jax.data.templates import TEMPLATES
 from igd_jax.evaluation.token_figures import GHOST
+from igd_jax.session import token_statistics
 from igd_jax.session.recommender import Recommender
 from igd_jax.session.token_statistics import title_tokens
 
@@ -81,6 +83,13 @@ def test_log_probabilities_entropies_and_ghosts_are_those_of_a_plain_softmax(fou
     np.testing.assert_allclose(found.entropy, -(np.exp(plain) * plain).sum(axis=1), rtol=1e-4, atol=1e-4)
     np.testing.assert_array_equal(found.is_ghost, np.exp(own) > GHOST)
     assert 0 < found.is_ghost.sum() < found.is_ghost.size
+
+
+def test_where_logits_take_much_memory_fewer_titles_are_read_at_once(ranker, prompts, walk, model, found, monkeypatch):
+    monkeypatch.setattr(token_statistics, "MOST_LOGITS", 1)
+    by_parts = title_tokens(ranker, prompts, np.array(ITEMS), walk, model=model)
+    assert ranker.session.settings.decode.batch_size > row_shards(ranker.session.mesh)
+    np.testing.assert_allclose(by_parts.logp, found.logp, rtol=1e-4, atol=1e-4)
 
 
 def test_the_effect_of_the_history_is_what_is_lost_after_the_words_for_an_unknown_one(
