@@ -78,14 +78,14 @@ def on_paths(table: Table, hypotheses: Hypotheses, chains: Chains) -> Bool[Array
     return (is_above | _is_below(table, hypotheses, chains)) & hypotheses.is_open[:, None]
 
 
-def known_chains(
-    table: Table, hypotheses: Hypotheses, needed: Wanted, chains: Chains, *, n_chains: int, max_length: int
-) -> Wanted:
-    """The best chains whose scores are known, below a beam and not needed yet."""
+def known_chains(table: Table, hypotheses: Hypotheses, chains: Chains, *, n_chains: int, max_length: int) -> Wanted:
+    """The best chains whose scores are known, below a beam.
+
+    None of them is needed yet: the beams of a row have one depth, so what one waits for is below no other.
+    """
     assert table.children.worth is not None
     is_below = _is_below(table, hypotheses, chains) & hypotheses.is_open[:, None]
-    is_needed = _is_among(table.children.child, jnp.where(needed.length > 0, needed.start, -1))
-    worth = jnp.where(is_below[..., None] & ~is_needed, table.children.worth, -jnp.inf)
+    worth = jnp.where(is_below[..., None], table.children.worth, -jnp.inf)
     n_children = worth.shape[2]
     worth, place = jax.lax.top_k(worth.reshape(len(worth), -1), n_chains)
     start = jnp.take_along_axis(table.children.child.reshape(len(worth), -1), place, axis=1)
@@ -93,12 +93,13 @@ def known_chains(
     return chains_from(chains, start, depth, worth, max_length=max_length)
 
 
-def without_read(table: Table, plan: CallPlan) -> Table:
-    """The table whose rows no longer offer the chains of a plan."""
+def without_read(table: Table, plan: CallPlan, *, num_beams: int) -> Table:
+    """The table whose rows no longer offer the chains of a plan; never those of beams, which come first."""
     children = table.children
     if children.worth is None:
         return table
-    is_read = _is_among(children.child, jnp.where(plan.is_read, plan.wanted.start, -1))
+    start = jnp.where(plan.is_read, plan.wanted.start, -1)[:, num_beams:]
+    is_read = _is_among(children.child, start)
     return replace(table, children=children._replace(worth=jnp.where(is_read, -jnp.inf, children.worth)))
 
 

@@ -144,7 +144,7 @@ class Jump(TrieSearch):
         children = self._children(plan, logits, total, state.of_rows)
         if self.fill:
             children = with_worth(plan, children, self.chains, max_length=self.options.max_length)
-        table = without_read(table, plan).append(reading, children, kv)
+        table = without_read(table, plan, num_beams=self.options.num_beams).append(reading, children, kv)
         hypotheses = self._replay(table, state.hypotheses)
         return replace(state, table=table.keep(on_paths(table, hypotheses, self.chains)), hypotheses=hypotheses)
 
@@ -162,7 +162,7 @@ class Jump(TrieSearch):
         wanted = shared_out(needed_chains(table, hypotheses, self.chains, max_length=limit), self.n_tokens)
         if self.fill:
             n_chains = min(self.fill, MOST_CHAINS)
-            known = known_chains(table, hypotheses, wanted, self.chains, n_chains=n_chains, max_length=limit)
+            known = known_chains(table, hypotheses, self.chains, n_chains=n_chains, max_length=limit)
             wanted = most_wanted(self.trie, self.chains, wanted, known, budget=self.fill, max_length=limit)
         return laid_out(wanted, self.chains, self.n_tokens)
 

@@ -12,6 +12,7 @@ row are valid for any set of candidates.
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -63,25 +64,29 @@ class Trie:
           edge: index into `child` if the node is one of several children, else -1.
         """
         node, edge = np.full(len(rows.ids), -1, np.int32), np.full(len(rows.ids), -1, np.int32)
-        keys = np.repeat(np.arange(len(self.branch)) << 32, self.n_children) | self.token[self.child]
         live = np.arange(len(rows)) if order is None else order
         at, end = rows.start[:-1][live], rows.start[1:][live]  # next token of each row that is still on the trie
         here = np.zeros(len(live), np.int32)
         on = at < end
         while on.any():
             at, end, here = at[on], end[on], here[on]
-            here, edge[at] = self._step(here, rows.ids[at], keys)
+            here, edge[at] = self._step(here, rows.ids[at])
             node[at] = here
             at += 1
             on = (here >= 0) & (at < end)
         return node, edge
 
+    @cached_property
+    def _keys(self) -> Int[np.ndarray, " E"]:
+        """Branching node and token of each child, as one ascending number."""
+        return np.repeat(np.arange(len(self.branch)) << 32, self.n_children) | self.token[self.child]
+
     def _step(
-        self, node: Int[np.ndarray, " r"], token: Int[np.ndarray, " r"], keys: Int[np.ndarray, " E"]
+        self, node: Int[np.ndarray, " r"], token: Int[np.ndarray, " r"]
     ) -> tuple[Int[np.ndarray, " r"], Int[np.ndarray, " r"]]:
         """One step of `walk`: the child of each node by `token`, and its edge."""
         at = _find(self.branch, node)
-        edge = np.where(at >= 0, _find(keys, at << 32 | token), -1)
+        edge = np.where(at >= 0, _find(self._keys, at << 32 | token), -1)
         chain = node + 1  # a node without a list of children precedes its only child, unless it ends a row
         has_chain = (at < 0) & (_find(self.leaf, node) < 0)
         chain = np.where(has_chain & (self.token[np.minimum(chain, len(self.token) - 1)] == token), chain, -1)

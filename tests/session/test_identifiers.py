@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,7 +15,10 @@ from igd_jax.core.ragged import Ragged
 from igd_jax.data.tokenizer import load_tokenizer
 from igd_jax.identifiers import base
 from igd_jax.identifiers.titles import Titles
+from igd_jax.session.histories import Histories
 from igd_jax.session.identifiers import make_identifiers
+from igd_jax.session.requests import ItemNames, Request
+from igd_jax.session.session import Session
 
 N = len(tiny_run.TITLES)
 
@@ -39,16 +43,22 @@ class Numbers:
 
 
 @pytest.fixture
-def mark(tiny, tmp_path, monkeypatch) -> Callable[..., str]:
-    """Fingerprint of a run of a kind of identifiers with some members changed."""
+def set_up(tiny, tmp_path, monkeypatch) -> Callable[..., Session]:
+    """Session of a run of a kind of identifiers with some members changed."""
     monkeypatch.setattr(base, "identifier_names", lambda: ["numbers"])
 
-    def set_up(kind: type, **changes) -> str:
+    def set_up(kind: type, **changes) -> Session:
         made = type("Changed", (kind,), changes)
         monkeypatch.setitem(sys.modules, "igd_jax.identifiers.numbers", SimpleNamespace(IDENTIFIERS=made))
-        return session_of(tiny_run.tiny_config(tiny, {"identifiers.name": "numbers"}), tmp_path).fingerprint
+        return session_of(tiny_run.tiny_config(tiny, {"identifiers.name": "numbers"}), tmp_path)
 
     return set_up
+
+
+@pytest.fixture
+def mark(set_up) -> Callable[..., str]:
+    """Its fingerprint."""
+    return lambda kind, **changes: set_up(kind, **changes).fingerprint
 
 
 def last_left_out(rows: Callable[[Numbers], Ragged]) -> Callable[[Numbers], Ragged]:
@@ -80,6 +90,18 @@ def test_a_run_is_checked_by_mentions_and_texts_that_do_not_follow_from_the_rows
     titles = mark(Titles)
     assert mark(Titles, texts=property(lambda self: [*self._source.titles])) == titles
     assert mark(Titles, texts=property(lambda self: [title.lower() for title in self._source.titles])) != titles
+
+
+def test_requests_are_read_by_the_texts_that_training_read(set_up):
+    def lower(self: Titles, source: base.Source) -> None:
+        Titles.__init__(self, replace(source, titles=[title.lower() for title in source.titles]))
+
+    session = set_up(Titles, __init__=lower)
+    histories, names = Histories(session, session.index), ItemNames(session.index, session.prepared.item_ids)
+    asked = Request((tiny_run.TITLES[4], tiny_run.ITEM_IDS[7]))
+    found, _ = histories.of_requests([names.resolve(asked)], names)
+    trained = histories.of_items(Ragged.from_lists([[4, 7]]), is_request=True)
+    assert found.prompt[0].tolist() == trained.prompt[0].tolist()
 
 
 def test_runs_of_titles_keep_their_fingerprint(tiny, tmp_path):
