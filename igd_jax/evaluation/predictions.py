@@ -5,7 +5,7 @@ One JSON object per line and query, UTF-8, in the order of the queries; schema 1
     {"row": 7,                                 number of the row whose history was shown, among the split's in use
      "user": "A1",                             user id of the source
      "target": {"items": ["B3"],               target: one item id per distinct identifier, oldest first
-                "title": "Red Fox",            title of the first of them
+                "title": "Red Fox",            title of the first item taken, whichever item of its row is named
                 "warm": [true]},               for each of them, whether training saw it
      "ranked": [{"items": ["B3", "B9"],        results, best first: ids of all candidates with this identifier
                  "title": "Red Fox",           their title
@@ -58,7 +58,7 @@ class Target:
 
     Attributes:
       items: one item id per distinct identifier, at least one, oldest first.
-      title: title of the first item.
+      title: title of the first item that was taken, whichever of the items with its identifier is named.
       warm: whether the identifier of each item was seen in training.
     """
 

@@ -107,7 +107,7 @@ def describe_targets(
     """Targets of each query for predictions.jsonl.
 
     Lists name candidates only. So a target that is not a candidate, but shares its row with some, is represented by the
-    first of them, which the lists that hit it name.
+    first of them, which the lists that hit it name. The title is that of the item taken, whatever the candidates.
     """
     right = distinct_targets(queries, catalogue.row_of_item)
     row = catalogue.row_of_item[right.ids]
@@ -117,7 +117,7 @@ def describe_targets(
     for begin, end in zip(right.start[:-1].tolist(), right.start[1:].tolist(), strict=True):
         ids = tuple(item_ids[each] for each in item[begin:end].tolist())
         warm = tuple(catalogue.is_warm[row[begin:end]].tolist())
-        described.append(Target(ids, titles[item[begin]], warm))
+        described.append(Target(ids, titles[right.ids[begin]], warm))
     return described
 
 

@@ -109,7 +109,7 @@ def test_targets_are_named_as_lists_name_them():
     """Item 0 is not a candidate, but item 3 of its row is; item 2 shares its row with none."""
     described = describe_targets(make_queries("users", **SPLIT), CATALOGUE, item_ids=IDS, titles=TITLES)
     assert described == [
-        Target(items=("i3", "i2"), title="Red Fox", warm=(True, True)),
+        Target(items=("i3", "i2"), title="Fox", warm=(True, True)),
         Target(items=("i1", "i4"), title="Owl", warm=(True, False)),
     ]
 
