@@ -39,12 +39,6 @@ def row_shards_here() -> int:
     return shape.get(DATA, 1) * shape.get(FSDP, 1)
 
 
-def own_columns(size: int) -> int:
-    """Columns that a device has of an axis of a size that is split over ``tensor``, while a model is traced."""
-    n_shards = jax.sharding.get_abstract_mesh().shape.get(TENSOR, 1)
-    return size // n_shards if size % n_shards == 0 else size
-
-
 def platform_here() -> str:
     """Platform for which a model is traced: that of the mesh, whose devices may be elsewhere, or of this process."""
     device = jax.sharding.get_abstract_mesh().abstract_device
@@ -122,18 +116,3 @@ def keep_rows(
     between = [None] * (x.ndim - 2)
     fits = last is None or x.shape[-1] % shape[last] == 0
     return jax.lax.with_sharding_constraint(x, PartitionSpec(tuple(over), *between, last if fits else None))
-
-
-def gathered(x: Shaped[Array, "..."], *, tensor: int) -> Shaped[Array, "..."]:
-    """The same weight, gathered over ``fsdp``; to be called while a model is traced.
-
-    A loop over parts of a batch would else gather it for each part, and scatter its gradient as often.
-
-    Args:
-      x: a weight.
-      tensor: size of the axes that stay split over ``tensor``.
-    """
-    if jax.sharding.get_abstract_mesh().shape.get(FSDP, 1) == 1:
-        return x
-    split = TENSOR if own_columns(tensor) < tensor else None
-    return jax.lax.with_sharding_constraint(x, PartitionSpec(*(split if n == tensor else None for n in x.shape)))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from igd_jax.core.sharding import gathered, keep_rows, own_columns, row_shards_here
+from igd_jax.core.sharding import keep_rows, row_shards_here
 from igd_jax.core.types import LossSum, TextBatch
 from igd_jax.models.backbone import Backbone
 from igd_jax.models.cost import targets_at_once
@@ -82,7 +82,7 @@ def over_targets(
       of_logits: function from the logits of each of `hidden`, and from the arrays.
     """
     n_rows, n_targets, vocab_size = jax.eval_shape(logits_of, hidden[0]).shape
-    columns = targets_at_once(-(-n_rows // row_shards_here()), n_targets, own_columns(vocab_size) * len(hidden))
+    columns = targets_at_once(-(-n_rows // row_shards_here()), n_targets, vocab_size * len(hidden))
     if columns >= n_targets:
         return of_logits(*map(logits_of, hidden), arrays)
 
@@ -91,8 +91,7 @@ def over_targets(
 
     hidden, arrays = jax.tree.map(partial(_in_columns, columns=columns), (tuple(hidden), arrays))
     function, weights = jax.closure_convert(of_columns, *jax.tree.map(lambda x: x[0], (hidden, arrays)))
-    once = tuple(gathered(weight, tensor=vocab_size) for weight in weights)  # and not by each part
-    return _added_up(function, hidden, once, arrays)
+    return _added_up(function, hidden, tuple(weights), arrays)
 
 
 def weighted_loss(

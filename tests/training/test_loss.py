@@ -5,12 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from igd_jax.core.sharding import by_row
 from igd_jax.core.types import LossSum
-from igd_jax.models.sharding_rules import placed
 from igd_jax.training import loss as training_loss
 from igd_jax.training.loss import over_targets, weighted_cross_entropy
-from igd_jax.training.mesh import make_mesh
 from igd_jax.training.step import means
 
 RNG = np.random.default_rng(0)
@@ -116,30 +113,6 @@ def test_targets_at_a_time_scale_gradients_of_bfloat16_states_as_all_at_once_do(
     # 4.3 is between two numbers of bfloat16, of which the nearer is 0.16 % off.
     expected = jnp.asarray(np.float32(4.3) * gradient(4, 1.0), jnp.bfloat16).astype(jnp.float32)
     np.testing.assert_array_equal(gradient(2, 4.3), expected)
-
-
-def test_targets_at_a_time_on_a_mesh_have_the_gradients_of_all_at_once_on_one_device(monkeypatch):
-    hidden, head = (jnp.asarray(RNG.normal(size=size), jnp.float32) for size in ((4, 4, 8), (6, 8)))
-    target, weight = jnp.asarray(RNG.integers(0, 6, (4, 4))), jnp.asarray(RNG.uniform(size=(4, 4)), jnp.float32)
-    asked = []
-
-    def gradient(columns: int) -> tuple[jax.Array, jax.Array]:
-        def loss(hidden: jax.Array, head: jax.Array) -> jax.Array:
-            def of_logits(logits: jax.Array, arrays: tuple[jax.Array, jax.Array]) -> LossSum:
-                return weighted_cross_entropy(logits, *arrays, parts={})
-
-            return over_targets(lambda x: x @ head.T, [hidden], (target, weight), of_logits).loss
-
-        monkeypatch.setattr(training_loss, "targets_at_once", lambda *sizes: asked.append(sizes) or columns)
-        return jax.jit(jax.grad(loss, argnums=(0, 1)))(hidden, head)
-
-    expected, mesh = gradient(4), make_mesh(data=1, fsdp=2, tensor=2)
-    hidden, head = jax.device_put(hidden, by_row(mesh)), placed({"head": head}, mesh)["head"]
-    with jax.set_mesh(mesh):
-        found = gradient(2)
-    assert asked == [(4, 4, 6), (2, 4, 3)]  # rows, targets and columns of the logits on a device
-    for ours, theirs in zip(found, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("width", "n_targets", "most"), [(1536, 16, 170e6), (64, 320, 300e6)])
