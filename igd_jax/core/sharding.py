@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array, Shaped
 
 _MOST_GATHERED = 1 << 24
@@ -37,6 +37,12 @@ def row_shards_here() -> int:
     """The same while a model is traced: 1 outside of ``jax.set_mesh``."""
     shape = jax.sharding.get_abstract_mesh().shape
     return shape.get(DATA, 1) * shape.get(FSDP, 1)
+
+
+def tensor_share(size: int, mesh: Mesh | AbstractMesh) -> int:
+    """Length on each device of an axis that is split over ``tensor``: all of it where that does not divide it."""
+    n_parts = mesh.shape.get(TENSOR, 1)
+    return size if size % n_parts else size // n_parts
 
 
 def platform_here() -> str:

@@ -112,7 +112,7 @@ def activation_bytes(
       remat: name in `layers.REMAT`.
       rows, width: rows of the micro-batch on one device, and their tokens.
       target_rows, target: rows and columns of its targets.
-      vocab_size: columns of the logits.
+      vocab_size: columns of the logits on one device.
       itemsize: bytes per number of the computation.
     """
     heads, kv_heads = config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim
@@ -129,7 +129,7 @@ def targets_at_once(rows: int, target: int, vocab_size: int) -> int:
 
     Args:
       rows, target: rows of the micro-batch on one device, and columns of targets.
-      vocab_size: columns of the logits.
+      vocab_size: columns of the logits on one device.
     """
     column = 4 * rows * vocab_size
     if target * column <= _MOST_LOGITS:

@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from igd_jax.core.devices import facts
 from igd_jax.core.log import duration, say
 from igd_jax.core.memory import device_memory, shown_bytes
-from igd_jax.core.sharding import row_shards
+from igd_jax.core.sharding import row_shards, tensor_share
 from igd_jax.core.types import ItemBatch, TextBatch
 from igd_jax.methods.base import BACKBONE
 from igd_jax.models.config import SMALL, ModelConfig
@@ -159,7 +159,7 @@ def _activations(session: Session, longest: TextBatch | ItemBatch) -> int | None
         width=longest.shared_prefix.size + longest.prompt.shape[1] + (0 if longest.pack_trees else target),
         target_rows=len(longest.target) // shards,
         target=target,
-        vocab_size=vocab_size(session, config),
+        vocab_size=tensor_share(vocab_size(session, config), session.mesh),
         itemsize=jnp.dtype(model.dtype).itemsize,
     )
 

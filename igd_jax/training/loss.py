@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from igd_jax.core.sharding import keep_rows, row_shards_here
+from igd_jax.core.sharding import FSDP, TENSOR, keep_rows, row_shards_here, tensor_share
 from igd_jax.core.types import LossSum, TextBatch
 from igd_jax.models.backbone import Backbone
 from igd_jax.models.cost import targets_at_once
@@ -82,7 +82,8 @@ def over_targets(
       of_logits: function from the logits of each of `hidden`, and from the arrays.
     """
     n_rows, n_targets, vocab_size = jax.eval_shape(logits_of, hidden[0]).shape
-    columns = targets_at_once(-(-n_rows // row_shards_here()), n_targets, vocab_size * len(hidden))
+    of_each = tensor_share(vocab_size, jax.sharding.get_abstract_mesh()) * len(hidden)
+    columns = targets_at_once(-(-n_rows // row_shards_here()), n_targets, of_each)
     if columns >= n_targets:
         return of_logits(*map(logits_of, hidden), arrays)
 
@@ -121,6 +122,7 @@ def _in_columns(x: Array, *, columns: int) -> Array:
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _added_up(function: Callable[..., LossSum], hidden: Any, weights: Any, arrays: Any) -> LossSum:
     """Sum of ``function(hidden, arrays, *weights)`` over the first axis of `hidden` and `arrays`."""
+    weights = jax.tree.map(_like_head, weights)
 
     def add(total: LossSum, part: Any) -> tuple[LossSum, None]:
         return total + function(*part, *weights), None
@@ -137,11 +139,17 @@ def _added_up_forward(function: Callable[..., LossSum], hidden: Any, weights: An
         (of_hidden, of_weights), total = jax.grad(loss, argnums=(0, 1), has_aux=True)(part[0], weights, part[1])
         return jax.tree.map(lambda total, x: total + x.astype(total.dtype), sums, (total, of_weights)), of_hidden
 
+    def of_weight(weight: Array, x: Array) -> Array:
+        # Gradients that are rounded are scattered for each part, as devices add them up before; so is their sum.
+        return _like_head(x, last=None if weight.dtype == x.dtype else FSDP)
+
+    weights = jax.tree.map(_like_head, weights)
     # In float32, as sums over micro-batches are.
-    none = jax.tree.map(lambda weight: jnp.zeros_like(weight, dtype=jnp.float32), weights)
+    none = jax.tree.map(lambda weight: of_weight(weight, jnp.zeros_like(weight, dtype=jnp.float32)), weights)
     (total, of_weights), of_hidden = jax.lax.scan(
         add, (_zero(function, hidden, weights, arrays), none), (hidden, arrays)
     )
+    of_weights = jax.tree.map(of_weight, weights, of_weights)
     return total, (of_hidden, of_weights, weights)
 
 
@@ -156,6 +164,14 @@ def _added_up_backward(function: Callable[..., LossSum], kept: Any, gradient: Lo
 
 
 _added_up.defvjp(_added_up_forward, _added_up_backward)
+
+
+def _like_head(x: Array, *, last: str | None = None) -> Array:
+    """An array [V D] split by its vocabulary, and by its width over an axis of the mesh or not; others as they are.
+
+    A head that is split by its width would be gathered, and its gradient scattered, for each part anew.
+    """
+    return keep_rows(x, last=last, over=(TENSOR,)) if x.ndim == 2 else x
 
 
 def _zero(function: Callable[..., LossSum], hidden: Any, weights: Any, arrays: Any) -> LossSum:

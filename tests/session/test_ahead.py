@@ -107,20 +107,29 @@ def test_an_unknown_topology_is_bad_input(monkeypatch):
         topology_mesh("v5e:no", MeshSettings(-1, 1, 1))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
+needs_libtpu = pytest.mark.skipif(
     not (LIBTPU.is_dir() or importlib.util.find_spec("libtpu")),
     reason="libtpu is neither in .cache/libtpu, where .ci/run installs it, nor elsewhere: pip install .[tpu]",
 )
-def test_step_and_search_compile_for_a_tpu_and_gather_a_layer_at_a_time():
+
+
+def _lines_of(program: str) -> list[str]:
+    """What a program prints that compiles for TPUs."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # which libtpu refuses
     environment["PYTHONPATH"] = os.pathsep.join([str(LIBTPU), environment.get("PYTHONPATH", "")])
     done = subprocess.run(
-        [sys.executable, "-c", TINY], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[-3:-1] == ["f32", "f32"]  # sums of gradients, though products are bfloat16
-    held, weights, step, search = map(float, re.findall(r"[\d.]+", done.stdout.splitlines()[-1]))
+    return done.stdout.splitlines()
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_step_and_search_compile_for_a_tpu_and_gather_a_layer_at_a_time():
+    lines = _lines_of(TINY)
+    assert lines[-3:-1] == ["f32", "f32"]  # sums of gradients, though products are bfloat16
+    held, weights, step, search = map(float, re.findall(r"[\d.]+", lines[-1]))
     assert held < 4.5 * weights / 4  # float32 weights, two moments and sums of gradients, each over four chips
     assert 0 < step < 0.6 * weights
     assert search < 0.6 * weights
@@ -148,6 +157,47 @@ assert step.fits and search.fits
 weights = 4 * sum(x.size for x in jax.tree.leaves(abstract_backbone(settings.model)))
 print(*step.reduced)
 print(step.held, weights, step.gathered, search.gathered)
+"""
+
+
+@pytest.mark.slow
+@needs_libtpu
+def test_of_targets_in_parts_a_tpu_gathers_the_head_once_and_scatters_its_gradient_once():
+    assert _lines_of(PARTS)[-2:] == ["all-gather 1", "reduce-scatter 1"]
+
+
+PARTS = """
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+from igd_jax.core.sharding import FSDP, TENSOR, by_row, keep_rows
+from igd_jax.models.products import product
+from igd_jax.session.ahead import topology_mesh
+from igd_jax.session.program_cost import collectives
+from igd_jax.settings.sections import MeshSettings
+from igd_jax.training import loss as training_loss
+
+training_loss.targets_at_once = lambda *sizes: 1
+mesh = topology_mesh("v5e:2x2", MeshSettings(-1, 4, 1))
+places = NamedSharding(mesh, PartitionSpec(TENSOR, FSDP)), by_row(mesh)
+
+def shape(*sizes, dtype=jnp.float32, place=places[1]):
+    return jax.ShapeDtypeStruct(sizes, dtype, sharding=place)
+
+def loss(head, hidden, target, weight):
+    def logits(x):
+        return keep_rows(product(x.reshape(-1, 64), head.T, jnp.float32).reshape(*x.shape[:-1], -1), last=TENSOR)
+
+    def of_logits(logits, arrays):
+        return training_loss.weighted_cross_entropy(logits, *arrays, parts={})
+
+    return training_loss.over_targets(logits, [hidden], (target, weight), of_logits).loss
+
+with jax.set_mesh(mesh):
+    given = shape(512, 64, place=places[0]), shape(16, 16, 64, dtype=jnp.bfloat16), shape(16, 16, dtype=jnp.int32)
+    program = jax.jit(jax.grad(loss, argnums=(0, 1)), out_shardings=places).lower(*given, shape(16, 16)).compile()
+for each in sorted(collectives(program.as_text())):
+    print(each.kind, each.times)
 """
 
 

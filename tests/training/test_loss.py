@@ -4,10 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
+from igd_jax.core.sharding import FSDP, TENSOR, by_row, keep_rows
 from igd_jax.core.types import LossSum
+from igd_jax.models.products import product
+from igd_jax.session.program_cost import collectives
 from igd_jax.training import loss as training_loss
 from igd_jax.training.loss import over_targets, weighted_cross_entropy
+from igd_jax.training.mesh import make_mesh
 from igd_jax.training.step import means
 
 RNG = np.random.default_rng(0)
@@ -113,6 +118,49 @@ def test_targets_at_a_time_scale_gradients_of_bfloat16_states_as_all_at_once_do(
     # 4.3 is between two numbers of bfloat16, of which the nearer is 0.16 % off.
     expected = jnp.asarray(np.float32(4.3) * gradient(4, 1.0), jnp.bfloat16).astype(jnp.float32)
     np.testing.assert_array_equal(gradient(2, 4.3), expected)
+
+
+def _loss_of_head(head, hidden, target, weight):
+    """Loss of bfloat16 states and the head of a backbone."""
+
+    def logits(x: jax.Array) -> jax.Array:
+        flat = product(x.reshape(-1, x.shape[-1]), head.T, jnp.float32)
+        return keep_rows(flat.reshape(*x.shape[:-1], -1), last=TENSOR)
+
+    def of_logits(logits: jax.Array, arrays: tuple[jax.Array, jax.Array]) -> LossSum:
+        return weighted_cross_entropy(logits, *arrays, parts={})
+
+    return over_targets(logits, [hidden], (target, weight), of_logits).loss
+
+
+def _head_and_targets(dtype, vocab_size: int) -> tuple[np.ndarray, ...]:
+    shapes = [(vocab_size, 16), (8, 6, 16), (8, 6)]
+    head, hidden, weight = (RNG.normal(size=shape).astype(np.float32) for shape in shapes)
+    target = RNG.integers(0, vocab_size, shapes[-1], dtype=np.int32)
+    return head.astype(dtype), hidden.astype(jnp.bfloat16), target, weight
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_head_that_is_split_by_its_width_is_gathered_once_and_its_gradient_is_that_of_one_device(dtype, monkeypatch):
+    monkeypatch.setattr(training_loss, "targets_at_once", lambda *sizes: 2)
+    given, gradient = _head_and_targets(dtype, 64), jax.grad(_loss_of_head, argnums=(0, 1))
+    mesh = make_mesh(data=1, fsdp=4, tensor=2)
+    places = (NamedSharding(mesh, PartitionSpec(TENSOR, FSDP)), *(by_row(mesh),) * 3)
+    with jax.set_mesh(mesh):
+        program = jax.jit(gradient, out_shardings=places[:2]).lower(*jax.device_put(given, places)).compile()
+        found = program(*jax.device_put(given, places))
+    for ours, theirs in zip(found, jax.jit(gradient)(*given), strict=True):
+        np.testing.assert_allclose(ours.astype(np.float32), theirs.astype(np.float32), rtol=0.02, atol=0.02)
+    assert sum(each.kind == "all-gather" for each in collectives(program.as_text())) == 1
+
+
+@pytest.mark.parametrize(("vocab_size", "of_each"), [(64, 32), (65, 65)])
+def test_parts_are_those_of_the_vocabulary_that_one_device_holds(vocab_size, of_each, monkeypatch):
+    seen = []
+    monkeypatch.setattr(training_loss, "targets_at_once", lambda *sizes: seen.append(sizes) or 6)
+    with jax.set_mesh(make_mesh(data=1, fsdp=4, tensor=2)):
+        jax.eval_shape(_loss_of_head, *_head_and_targets(jnp.float32, vocab_size))
+    assert seen == [(2, 6, of_each)]
 
 
 @pytest.mark.parametrize(("width", "n_targets", "most"), [(1536, 16, 170e6), (64, 320, 300e6)])
