@@ -60,7 +60,7 @@ from igd_jax.settings.config_flags import (
 )
 from igd_jax.settings.config_grid import changed
 from igd_jax.settings.settings import TO_TRAIN, Settings, settings_from
-from igd_jax.training.checkpoint import Checkpoints
+from igd_jax.training.checkpoint import Checkpoints, newest_step
 from igd_jax.training.mesh import check_divides
 from igd_jax.training.optimizer import make_optimizer, make_schedule
 from igd_jax.training.profile import Profiler, parse_steps
@@ -113,7 +113,8 @@ def _train(
     schedule, optimizer = _optimizer(settings, plan)
     _tell_model(session)
     _tell_source(settings.decode.collaborative)
-    state, functions, frozen, model_of = initial_state(session, context, objective, optimizer)
+    is_saved = not restart and hosts.from_first(lambda: newest_step(workdir.checkpoints) > 0)
+    state, functions, frozen, model_of = initial_state(session, context, objective, optimizer, is_saved=is_saved)
     sample = Sample(session, valid_rows, model_of)
     # Methods raise errors about sizes when a batch is traced; trace the longest before anything is written.
     batches_of = partial(micro_batches, session, objective.annotations, packs=packs)

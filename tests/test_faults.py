@@ -138,7 +138,7 @@ def still(tiny, tmp_path, monkeypatch) -> Path:
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     session, counts = session_of(tiny_run.tiny_config(tiny), tmp_path / "no run"), iter(range(10**6))
 
-    def initial_state(*args: Any) -> tuple[TrainState, StepFunctions, Any, Any]:
+    def initial_state(*args: Any, **_: Any) -> tuple[TrainState, StepFunctions, Any, Any]:
         def update(state: TrainState, _: Any) -> tuple[TrainState, dict[str, jax.Array]]:
             params = {"w": state.params["w"] + 1}
             return state.replace(params=params, step=state.step + 1), {"loss": params["w"]}

@@ -10,11 +10,13 @@ import jax
 import numpy as np
 import pytest
 import tiny_run
+from evaluation_calls import read_written
 from runs import EPOCH, STEPS, assert_same_run, interrupt_at, lines_of, train_tiny
 
 from igd_jax import train as program
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir, read_json
+from igd_jax.evaluate import evaluate
 from igd_jax.session.recommender import Recommender
 from igd_jax.settings.config_flags import config_json
 from igd_jax.train import train
@@ -54,6 +56,26 @@ def test_a_crashed_run_goes_on_from_its_checkpoint_as_if_nothing_had_been(tiny, 
     train_tiny(tiny, tmp_path)
     assert f"resuming from step 8 of {STEPS}" in capsys.readouterr().out
     assert_same_run(tmp_path, trained)
+
+
+@pytest.mark.slow
+def test_a_run_that_tunes_all_weights_is_resumed_and_decoded_without_those_of_its_first_model(
+    tiny, trained, plain, tmp_path, monkeypatch
+):
+    model = shutil.copytree(tiny / "model", tmp_path / "model")
+    run, weights, changes = tmp_path / "run", model / "model.safetensors", {"model.path": str(model)}
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, 11, _crash)
+        with pytest.raises(ConnectionError):
+            train_tiny(tiny, run, changes)
+    weights.rename(tmp_path / "gone")
+    train_tiny(tiny, run, changes)
+    evaluate(tiny_run.tiny_config(tiny, changes), Workdir(str(run)), name="plain")
+    assert read_written(run, "plain") == plain
+    with pytest.raises(InputError, match=r"has no weights; expected model\.safetensors or shards"):
+        train_tiny(tiny, run, changes, restart=True)
+    (tmp_path / "gone").rename(weights)
+    assert_same_run(run, trained)
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,10 @@ class Method(abc.ABC):
 
     @abc.abstractmethod
     def make_model(self, context: Context) -> nnx.Module:
-        """Make the untrained model. Its `nnx.Param` variables are trained, all others are frozen."""
+        """Make the untrained model. Its `nnx.Param` variables are trained, all others are frozen.
+
+        Of model kind `BACKBONE` it is also traced, as shapes suffice to restore a model that is tuned whole.
+        """
 
     @abc.abstractmethod
     def objective(self, context: Context) -> Objective:

@@ -92,8 +92,8 @@ def load_backbone(
     return load_t5(folder, remat=remat, dropout=dropout, place=place)
 
 
-def named_backbone(
-    name: str,
+def random_backbone(
+    folder_or_name: str | Path,
     *,
     vocab_size: int,
     rngs: nnx.Rngs,
@@ -102,22 +102,19 @@ def named_backbone(
     remat: str = "none",
     dropout: float | None = None,
 ) -> Decoder | T5:
-    """Make a decoder or T5 of a named size with initial weights, and `vocab_size` rows in its embedding; can be jitted.
+    """Make a backbone with the sizes of `config_of`, initial weights, and `vocab_size` rows in its embedding.
 
-    The options are those of `load_backbone`.
+    The options are those of `load_backbone`. It can be jitted, and reads no weights: so a T5 whose folder has a head of
+    its own that the config does not tell (`t5_weights.load_t5`) is made without.
 
     Raises:
-      InputError: there is no such name, or a T5 or a decoder does not have these options.
+      InputError: see `config_of`; or a T5 or a decoder does not have these options.
     """
-    if name in t5_config.NAMED:
+    name, config = str(folder_or_name), dataclasses.replace(config_of(folder_or_name), vocab_size=vocab_size)
+    if isinstance(config, T5Config):
         _check_t5(name, dtype, param_dtype)
-        sizes = dataclasses.replace(t5_config.NAMED[name], vocab_size=vocab_size)
-        return T5(t5_config.with_dropout(sizes, dropout), rngs=rngs, remat=remat)
-    if name not in decoder_config.NAMED:
-        known = ", ".join((*decoder_config.NAMED, *t5_config.NAMED))
-        raise InputError(f"no model is called {name!r}; expected one of {known}; or give a model folder")
+        return T5(t5_config.with_dropout(config, dropout), rngs=rngs, remat=remat)
     _check_decoder(name, dropout)
-    config = dataclasses.replace(decoder_config.NAMED[name], vocab_size=vocab_size)
     return Decoder(config, rngs=rngs, dtype=dtype, param_dtype=param_dtype, remat=remat)
 
 

@@ -55,6 +55,12 @@ def placed(tree: Any, mesh: Mesh) -> Any:
     return jax.tree.unflatten(structure, put([x for _, x in leaves], where))
 
 
+def as_placed(tree: Any, mesh: Mesh) -> Any:
+    """Shapes, dtypes and shardings of what `placed` gives of the same arrays, or of arrays of these shapes."""
+    places = shardings(tree, mesh)
+    return jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), tree, places)
+
+
 def whole_arrays(tree: Any, mesh: Mesh) -> list[str]:
     """Paths of the large arrays that every device of a mesh of several shards holds whole."""
     if mesh.shape[FSDP] * mesh.shape[TENSOR] == 1:

@@ -3,8 +3,6 @@
 from functools import partial
 from typing import Any
 
-import jax
-
 from igd_jax.core import hosts
 from igd_jax.core.errors import InputError
 from igd_jax.core.io import Workdir
@@ -14,7 +12,7 @@ from igd_jax.core.process import is_first
 from igd_jax.session.session import Session
 from igd_jax.session.train_plan import TrainPlan
 from igd_jax.session.weights import check_fingerprints, fingerprints
-from igd_jax.training.checkpoint import Checkpoints, abstract
+from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.step import TrainState
 
 
@@ -37,7 +35,7 @@ def resume(
     step of the latest one; ``num_steps`` of the plan and ``n_valid``, the number of valid rows that are evaluated.
 
     Args:
-      first: state before the first step, which is deleted where there is a saved one, as both may not fit.
+      first: state before the first step; where a later one is saved, shapes may stand in its place.
       frozen: variables that are not trained.
       session: the run.
       workdir: its folder.
@@ -55,12 +53,7 @@ def resume(
     new["n_valid"] = n_valid
     state, progress = first, {**expected, **new}
     check = partial(check_fingerprints, expected=expected, session=session, workdir=workdir)
-    if checkpoints.newest_step and not restart:  # one is restored, or there is an error
-        like = abstract(first)
-        jax.tree.map(lambda array: array.delete(), first)
-    else:
-        like = first
-    found = None if restart else checkpoints.restore_last(like, check=check)
+    found = None if restart else checkpoints.restore_last(first, check=check)
     if found is not None:
         state, progress = found
         say(f"resuming from step {int(state.step)} of {plan.num_steps}")

@@ -20,12 +20,13 @@ from igd_jax.core.sharding import put, replicated
 from igd_jax.core.types import ItemBatch, LossSum, TextBatch
 from igd_jax.methods import load_method, with_defaults
 from igd_jax.methods.base import BACKBONE, Context, Method, Objective
-from igd_jax.models.load import config_of
-from igd_jax.models.sharding_rules import placed, shardings, whole_arrays
+from igd_jax.models.load import config_of, kind_of
+from igd_jax.models.sharding_rules import as_placed, placed, shardings, whole_arrays
+from igd_jax.session.backbone import tuned_backbone
 from igd_jax.session.session import Session
 from igd_jax.settings.config_flags import config_json, run_config
 from igd_jax.settings.sections import MethodSettings
-from igd_jax.training.checkpoint import Checkpoints, abstract
+from igd_jax.training.checkpoint import Checkpoints
 from igd_jax.training.frozen_fingerprint import frozen_fingerprint
 from igd_jax.training.optimizer import sum_dtype
 from igd_jax.training.step import LossState, Params, StepFunctions, TrainState, init_state, make_step
@@ -55,24 +56,54 @@ def split_trainable(model: nnx.Module) -> tuple[Any, Any, Any]:
     return graph, trained, frozen
 
 
+def model_to_restore(session: Session, context: Context) -> nnx.Module:
+    """The model of a run whose trained variables a checkpoint holds: if it holds all weights, shapes in their place.
+
+    So the weights of a model folder, which training replaced, are neither read nor held. They are where something is
+    frozen, where more than a backbone is made of them, and of a T5, whose folder alone tells whether it has a head.
+    """
+    given, method = session.settings.model, session.method
+    if method.model_kind == BACKBONE and not given.lora and not (given.path and kind_of(given.path) == "t5"):
+        backbone = partial(tuned_backbone, given, vocab_size=session.identifiers.vocab_size)
+        model: nnx.Module = nnx.eval_shape(lambda: method.make_model(replace(context, backbone=backbone)))
+        if not jax.tree.leaves(split_trainable(model)[2]):
+            return model
+    return method.make_model(context)
+
+
 def initial_state(
-    session: Session, context: Context, objective: Objective, optimizer: optax.GradientTransformation
+    session: Session,
+    context: Context,
+    objective: Objective,
+    optimizer: optax.GradientTransformation,
+    *,
+    is_saved: bool = False,
 ) -> tuple[TrainState, StepFunctions, Any, ModelOf]:
     """Make the initial state on the devices, the compiled parts of a step, and the frozen part of the model.
 
     The last result makes the model of the parameters of a state.
+
+    Args:
+      session: the run.
+      context: context of the method.
+      objective: what is trained.
+      optimizer: the optimizer.
+      is_saved: whether a checkpoint holds a later state, so that shapes stand in the place of this one.
     """
     mesh = session.mesh
-    graph, params, frozen = split_trainable(session.method.make_model(context))
-    params, frozen = placed((params, frozen), mesh)
+    model = model_to_restore(session, context) if is_saved else session.method.make_model(context)
+    graph, params, frozen = split_trainable(model)
+    params, frozen = as_placed(params, mesh) if is_saved else placed(params, mesh), placed(frozen, mesh)
     tables = (frozen, put(objective.tables, replicated(mesh)))
     loss_state = {name: jnp.float32(value) for name, value in objective.state.items()}
 
     def first(params: Params) -> TrainState:
         return init_state(params, optimizer, loss_state)
 
-    places = shardings(jax.eval_shape(first, params), mesh)
-    state = jax.jit(first, donate_argnums=0, out_shardings=places)(params)
+    state = as_placed(jax.eval_shape(first, params), mesh)
+    places = shardings(state, mesh)
+    if not is_saved:
+        state = jax.jit(first, donate_argnums=0, out_shardings=places)(params)
     for name in whole_arrays((state, frozen), mesh):
         say(f"whole on every device, as no rule of igd_jax/models/sharding_rules.py splits it: {name}")
 
@@ -107,15 +138,15 @@ def trained_model(session: Session, workdir: Workdir, context: Context, *, known
     Raises:
       InputError: neither exists, the checkpoint is damaged or belongs to other data, or the kinds of model differ.
     """
-    method = as_trained(session, workdir).method
+    session = as_trained(session, workdir)
     if known is not None:
         return known
     if not workdir.config.is_file():
         say(f"no training: weights of {session.settings.model.path}")
-        model, sizes = method.make_model(context), repr(config_of(session.settings.model.path))
+        model, sizes = session.method.make_model(context), repr(config_of(session.settings.model.path))
         return Trained(model, None, fingerprint(sizes, *sample_leaves(nnx.state(model))))
-    graph, params, frozen = split_trainable(method.make_model(context))
-    params = abstract(params)  # or weights would be held twice
+    graph, params, frozen = split_trainable(model_to_restore(session, context))
+    params = as_placed(params, session.mesh)  # or weights would be held twice
     check = partial(check_fingerprints, expected=fingerprints(session, frozen), session=session, workdir=workdir)
     with closing(Checkpoints(workdir.checkpoints)) as checkpoints:
         found, step = checkpoints.restore_best(params, check=check), checkpoints.newest_step

@@ -75,17 +75,19 @@ class IdentifierSettings:
     name: Annotated[str, Text(1, 100)]
 
 
-MODEL_FOLDER = (
+_MODEL_FOLDER = (
     "a Hugging Face model folder with safetensors weights; download the whole model, such as by hf download ID "
     "--local-dir=FOLDER, and give its path"
 )
+WEIGHTS = Existing(_MODEL_FOLDER, ("*.safetensors",))
+"""What a model folder holds beside its config, unless a run has weights in their place."""
 
 
 @dataclass(frozen=True)
 class ModelSettings:
     """`config.model`; dtypes by name, as ``jnp.dtype`` takes them."""
 
-    path: Annotated[str, Existing(MODEL_FOLDER, ("config.json", "*.safetensors"), words=("",), by_url=True)]
+    path: Annotated[str, Existing(_MODEL_FOLDER, ("config.json",), words=("",), by_url=True)]
     config: Annotated[str, OneOf((*decoders.NAMED, *t5_config.NAMED, ""))]
     dropout: Annotated[float, Range(0, 0.99, "a probability", also=(-1, "for that of the model"))]
     dtype: DType

@@ -33,6 +33,7 @@ from igd_jax.settings.sections import (
     AUTO,
     PADDED,
     TOKENIZER,
+    WEIGHTS,
     DataSettings,
     DecodeSettings,
     EvalSettings,
@@ -102,7 +103,10 @@ def settings_from(config: ConfigDict, *, needs: Collection[str] = TO_DECODE) -> 
     method = _method(settings.method)
     identifiers_class(settings.identifiers.name)
     if "model.path" in needs and settings.model.path:
-        _check_model_folder(settings, own_tokenizer=bool(read["tokenizer"].path) or "tokenizer.path" not in needs)
+        is_run = "tokenizer.path" not in needs  # whose checkpoints hold all weights if all are tuned
+        if not is_run or settings.model.lora_rank:
+            WEIGHTS("model.path", settings.model.path)
+        _check_model_folder(settings, own_tokenizer=bool(read["tokenizer"].path) or is_run)
     kind = _kind(settings.model, needs)
     for line in _contradictions(settings, method, kind=kind):
         raise InputError(line)

@@ -112,11 +112,8 @@ class Checkpoints:
 
     @property
     def newest_step(self) -> int:
-        """Newest step that was ever saved here, even if it no longer exists; 0 = none."""
-        try:
-            return int(read_json(self._folder / NEWEST)["step"])
-        except (InputError, KeyError, TypeError, ValueError):
-            return 0
+        """`newest_step` of the folder."""
+        return newest_step(self._folder)
 
     def clear(self) -> None:
         """Remove all checkpoints."""
@@ -252,8 +249,16 @@ class Checkpoints:
         return self._savers[path.parent.name].restore(path / TREE, abstract(like))
 
 
+def newest_step(folder: Path) -> int:
+    """Newest step that was ever saved in a folder of checkpoints, even if it no longer exists; 0 = none."""
+    try:
+        return int(read_json(folder / NEWEST)["step"])
+    except (InputError, KeyError, TypeError, ValueError):
+        return 0
+
+
 def abstract(tree: Any) -> Any:
-    """Shapes, dtypes and shardings of arrays, to restore others like them while these are no longer held."""
+    """Shapes, dtypes and shardings of arrays, to restore others like them."""
     return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
 
 

@@ -12,7 +12,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from igd_jax.core.sharding import FSDP, TENSOR, by_row, keep_rows
 from igd_jax.models.layers import look_up
-from igd_jax.models.load import named_backbone
+from igd_jax.models.load import random_backbone
 from igd_jax.models.lora import TARGETS, LoRA, add_lora
 from igd_jax.models.setrec import ItemTokens
 from igd_jax.models.sharding_rules import LARGE, RULES, path_of, shardings, whole_arrays
@@ -28,7 +28,7 @@ def _abstract(make) -> nnx.State:
 
 
 def _with_adapters() -> nnx.Module:
-    model = named_backbone("pico", vocab_size=512, rngs=nnx.Rngs(0))
+    model = random_backbone("pico", vocab_size=512, rngs=nnx.Rngs(0))
     add_lora(model, LoRA(2, 4.0, ",".join(TARGETS)), rngs=nnx.Rngs(0))
     return model
 
@@ -42,9 +42,9 @@ class _Items(nnx.Module):
 
 
 MODELS = {
-    "decoder": lambda: named_backbone("pico", vocab_size=512, rngs=nnx.Rngs(0)),
+    "decoder": lambda: random_backbone("pico", vocab_size=512, rngs=nnx.Rngs(0)),
     "adapters": _with_adapters,
-    "t5": lambda: named_backbone("t5-pico", vocab_size=512, rngs=nnx.Rngs(0)),
+    "t5": lambda: random_backbone("t5-pico", vocab_size=512, rngs=nnx.Rngs(0)),
     "items": _Items,
 }
 

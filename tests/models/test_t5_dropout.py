@@ -14,7 +14,7 @@ from tiny_models import random_model
 
 from igd_jax.core.errors import InputError
 from igd_jax.models import attention, t5_layers
-from igd_jax.models.load import load_backbone, named_backbone
+from igd_jax.models.load import load_backbone, random_backbone
 from igd_jax.models.t5 import T5
 from igd_jax.models.t5_config import NAMED, from_hf, to_hf
 from igd_jax.models.t5_weights import load_t5
@@ -103,10 +103,10 @@ def test_the_rate_is_that_of_the_config_unless_another_is_given(tmp_path):
     assert from_hf({name: x for name, x in config.items() if name != "dropout_rate"}).dropout == 0.1
     assert from_hf(to_hf(from_hf(config | {"dropout_rate": 0.3}))).dropout == 0.3
     assert {config.dropout for config in NAMED.values()} == {0.1}
-    made = nnx.eval_shape(lambda: named_backbone("t5-pico", vocab_size=300, rngs=nnx.Rngs(0), dropout=0.0))
+    made = nnx.eval_shape(lambda: random_backbone("t5-pico", vocab_size=300, rngs=nnx.Rngs(0), dropout=0.0))
     assert made.config.dropout == made.decoder.layers.dropout == 0.0
     for rate in (1.0, -0.1, True, "some"):
         with pytest.raises(InputError, match=r"dropout_rate is .*, expected a probability from 0 to below 1"):
             from_hf(config | {"dropout_rate": rate})
     with pytest.raises(InputError, match=r"^pico is a decoder, which has no dropout; got a rate of 0.1; set none$"):
-        named_backbone("pico", vocab_size=300, rngs=nnx.Rngs(0), dropout=0.1)
+        random_backbone("pico", vocab_size=300, rngs=nnx.Rngs(0), dropout=0.1)

@@ -171,6 +171,16 @@ def test_a_path_that_is_not_there(plain, tmp_path, monkeypatch, field, value, me
     settings_from(changed(plain, {field: value}), needs=TO_DECODE - {field})
 
 
+def test_the_weights_of_a_model_folder_are_needed_until_a_run_has_others(plain, tmp_path):
+    (folder := tmp_path / "model").mkdir()
+    (folder / "config.json").write_text(json.dumps(T5_HF), encoding="utf-8")
+    given, of_a_run = {"model.path": str(folder), "model.lora_rank": 0}, TO_DECODE - {"tokenizer.path"}
+    assert "which holds no *.safetensors; expected a Hugging Face model folder" in refusal(plain, given)
+    settings_from(changed(plain, given), needs=of_a_run)
+    with pytest.raises(InputError, match=r"which holds no \*\.safetensors"):
+        settings_from(changed(plain, given | {"model.lora_rank": 2}), needs=of_a_run)
+
+
 def test_a_relative_path_that_is_not_there_is_told_with_the_folder_and_what_says_where_it_is(
     plain, tmp_path, monkeypatch
 ):
