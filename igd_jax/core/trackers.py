@@ -31,7 +31,12 @@ class TensorBoard:
     """Events in a folder; without the package ``tensorboardX``, nothing."""
 
     def __init__(self, folder: Path):
-        self._folder, self._is_open, self._writer = folder, False, None
+        try:  # seconds where torch is installed, which are not to be those of the first step
+            from tensorboardX import SummaryWriter
+        except ImportError:
+            SummaryWriter = None
+        self._make_writer, self._folder = SummaryWriter, folder
+        self._writer: Any = None
         self._purge_step: int | None = None
 
     def truncate(self, last_step: int) -> None:
@@ -40,18 +45,12 @@ class TensorBoard:
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """See `Tracker`."""
-        if not self._is_open:
-            self._is_open, self._writer = True, self._opened()
-        if self._writer is not None:
-            for name, value in values.items():
-                self._writer.add_scalar(name, value, step)
-
-    def _opened(self) -> Any:
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            return None
-        return SummaryWriter(str(self._folder), purge_step=self._purge_step, flush_secs=10)
+        if self._make_writer is None:
+            return
+        if self._writer is None:
+            self._writer = self._make_writer(str(self._folder), purge_step=self._purge_step, flush_secs=10)
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
 
     def close(self) -> None:
         """See `Tracker`."""

@@ -42,9 +42,12 @@ def service(monkeypatch) -> Service:
     return found
 
 
-def test_values_go_to_tensorboard(tmp_path):
+def test_values_go_to_tensorboard_which_is_imported_before_the_first_of_them(tmp_path, monkeypatch):
     pytest.importorskip("tensorboardX")
+    monkeypatch.delitem(sys.modules, "tensorboardX")
     writer = MetricsWriter(tmp_path / "metrics.jsonl", TensorBoard(tmp_path / "tb"))
+    assert "tensorboardX" in sys.modules
+    assert not (tmp_path / "tb").exists()
     writer.write(3, loss=2.5)
     writer.close()
     (events,) = (tmp_path / "tb").iterdir()

@@ -25,6 +25,21 @@ def _add(log: TrainLog, step: int, loss: float, amount: Amount = AMOUNT) -> None
     log.add(step, {"loss": jnp.float32(loss)}, amount)
 
 
+def test_the_learning_rates_of_all_steps_come_from_one_call_of_the_schedule(tmp_path):
+    calls = []
+
+    def schedule(step: jax.Array) -> jax.Array:
+        calls.append(step)
+        return optax.linear_schedule(1.0, 0.0, 4)(step)
+
+    log = TrainLog(MetricsWriter(tmp_path / "metrics.jsonl"), schedule, num_steps=4, every_steps=1)
+    for step in range(1, 5):
+        _add(log, step, loss=1.0)
+    lines = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert [line["learning_rate"] for line in lines] == [1.0, 0.75, 0.5, 0.25]
+    assert len(calls) == 1
+
+
 def test_the_first_step_of_a_start_is_told_and_written_at_once_and_then_every_so_many(log, tmp_path, capsys):
     written = []
     for step in range(5, 10):
