@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple, TypeVar
 
@@ -30,6 +31,8 @@ SECONDS_BETWEEN = 5.0
 """Time between reports of slow steps."""
 SECONDS_TOLD = 120.0
 """A training that takes no longer is not announced."""
+RATES_AT_ONCE = 4096
+"""Steps whose learning rates come from one call of the schedule, which takes a millisecond."""
 
 
 class Amount(NamedTuple):
@@ -77,8 +80,8 @@ class TrainLog:
         advice: Callable[[float, float], str] = lambda seconds, per_step: "",
     ):
         self._metrics, self._every, self._peak = metrics, every_steps, peak
-        # All at once, as a call of optax for each step takes milliseconds.
-        self._learning_rate = jax.device_get(jax.jit(jax.vmap(schedule))(jnp.arange(num_steps)))
+        rates = jax.jit(lambda step: jax.vmap(schedule)(step + jnp.arange(RATES_AT_ONCE)))
+        self._rates = lru_cache(maxsize=1)(lambda number: jax.device_get(rates(number * RATES_AT_ONCE)))
         self._num_steps, self._advice = num_steps, advice
         self._progress: Progress | None = None
         self._compilations, self._n_compiled = Compilations(), 0
@@ -117,7 +120,7 @@ class TrainLog:
         try:
             for step, values in waiting:
                 numbers = finite_metrics(values, step)
-                lines.append((step, {**numbers, "learning_rate": float(self._learning_rate[step - 1]), **speed}))
+                lines.append((step, {**numbers, "learning_rate": self._learning_rate(step), **speed}))
         finally:
             self._metrics.write_all(lines)
         every = {name: [values[name] for _, values in lines if name in values] for name in waiting[0][1]}
@@ -130,6 +133,11 @@ class TrainLog:
         self._n_compiled = len(self._compilations)
         self._progress.update(waiting[-1][0], _shown(mean, speed))
         self._waiting, self._amount, self._waited = [], Amount(), 0.0
+
+    def _learning_rate(self, step: int) -> float:
+        """Learning rate of a step, the first of which is 1."""
+        number, place = divmod(step - 1, RATES_AT_ONCE)
+        return float(self._rates(number)[place])
 
     def _follow(self, step: int, per_step: float) -> None:
         """Adapt the number of steps between reports to the seconds per step; at the first call, print the time left.

@@ -11,6 +11,7 @@ from batches import text_batch
 
 from igd_jax.core.errors import InputError
 from igd_jax.core.metrics_log import MetricsWriter
+from igd_jax.training import train_log
 from igd_jax.training.train_log import SPEED, Amount, TrainLog
 
 AMOUNT = Amount(4, 40, 4e6)
@@ -25,7 +26,8 @@ def _add(log: TrainLog, step: int, loss: float, amount: Amount = AMOUNT) -> None
     log.add(step, {"loss": jnp.float32(loss)}, amount)
 
 
-def test_the_learning_rates_of_all_steps_come_from_one_call_of_the_schedule(tmp_path):
+def test_learning_rates_of_many_steps_come_from_one_trace_of_the_schedule(tmp_path, monkeypatch):
+    monkeypatch.setattr(train_log, "RATES_AT_ONCE", 3)
     calls = []
 
     def schedule(step: jax.Array) -> jax.Array:
