@@ -79,6 +79,11 @@ def exact_search(search: TrieSearch, index: ItemIndex) -> ExactSearch:
     return ExactSearch(search, blocks, place, row, n_left_out)
 
 
+def rows_at_once(n_columns: int, vocab_size: int) -> int:
+    """Rows whose logits a device holds together, one at least: as many as fit `MOST_LOGITS`."""
+    return max(MOST_LOGITS // (n_columns * vocab_size), 1)
+
+
 @jax.jit
 def title_scores(search: TrieSearch, batch: TextBatch, blocks: Blocks) -> Float[Array, "B columns"]:
     """Final scores of titles after each prompt, in the columns where they end; -inf in all others.
@@ -92,7 +97,7 @@ def title_scores(search: TrieSearch, batch: TextBatch, blocks: Blocks) -> Float[
     prefix, of_rows = model.prefill(batch), search.edge_score.of_rows(batch)
     n_rows, n_columns = len(batch.prompt), blocks.node.shape[2]
     n_shards = row_shards_here() if n_rows % row_shards_here() == 0 else 1
-    n_own, most = n_rows // n_shards, max(MOST_LOGITS // (n_columns * model.config.vocab_size), 1)
+    n_own, most = n_rows // n_shards, rows_at_once(n_columns, model.config.vocab_size)
     size = n_shards * next(size for size in range(min(most, n_own), 0, -1) if n_own % size == 0)
 
     def of_some(rows: Int[Array, " b"]) -> Float[Array, "b columns"]:

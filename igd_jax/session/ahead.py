@@ -22,12 +22,10 @@ from igd_jax.methods.base import token_loss
 from igd_jax.models.config import LARGE
 from igd_jax.models.decoder import Decoder
 from igd_jax.models.layers import Frozen, Linear
-from igd_jax.models.load import config_of
+from igd_jax.models.load import config_of, random_backbone
 from igd_jax.models.lora import add_lora
 from igd_jax.models.quantized import quantized
-from igd_jax.models.sharding_rules import shardings
-from igd_jax.models.t5 import T5
-from igd_jax.models.t5_config import T5Config
+from igd_jax.models.sharding_rules import as_placed, shardings
 from igd_jax.session.program_cost import Cost, compiled_cost, together
 from igd_jax.session.weights import split_trainable
 from igd_jax.settings.sections import MeshSettings, ModelSettings
@@ -75,16 +73,15 @@ def abstract_backbone(given: ModelSettings) -> nnx.Module:
     name = given.source or LARGE
 
     def make() -> nnx.Module:
-        config, rngs = config_of(name), nnx.Rngs(0)
-        if isinstance(config, T5Config):
-            return T5(config, rngs=rngs, remat=given.remat)
-        dtypes = {"dtype": jnp.dtype(given.dtype), "param_dtype": jnp.dtype(given.param_dtype)}
-        model = Decoder(config, rngs=rngs, remat=given.remat, **dtypes)
+        dtypes: dict[str, Any] = {"dtype": jnp.dtype(given.dtype), "param_dtype": jnp.dtype(given.param_dtype)}
+        vocab_size, rngs = config_of(name).vocab_size, nnx.Rngs(0)
+        model = random_backbone(name, vocab_size=vocab_size, rngs=rngs, remat=given.remat, **dtypes)
         if given.quantize:
             for _, module in nnx.iter_modules(model):
                 if isinstance(module, Linear):
                     module.kernel = Frozen(quantized(module.kernel[...], given.quantize))
         if given.lora:
+            assert isinstance(model, Decoder), "the settings refuse adapters on anything else"
             add_lora(model, given.lora, rngs=nnx.Rngs(0))
         return model
 
@@ -118,7 +115,7 @@ def step_cost(
     state = jax.eval_shape(lambda params: init_state(params, optimizer), params)
     places, dtype = shardings(state, mesh), sum_dtype(bfloat16)
     functions = make_step(loss, optimizer, sum_dtype=dtype, shardings=places)
-    state, frozen = _at(state, places), _at(frozen, shardings(frozen, mesh))
+    state, frozen = as_placed(state, mesh), as_placed(frozen, mesh)
     batch = abstract_batch(mesh, rows=rows, prompt=prompt, target=target)
     with jax.set_mesh(mesh):
         totals = jax.eval_shape(loss, state.params, frozen, batch, {})
@@ -143,7 +140,7 @@ def search_cost(engine: engines.Engine, mesh: Mesh, *, rows: int, prompt: int) -
       rows: users at a time, over all chips.
       prompt: tokens of prompts.
     """
-    engine = _at(jax.eval_shape(lambda x: x, engine), shardings(engine, mesh))
+    engine = as_placed(jax.eval_shape(lambda x: x, engine), mesh)
     batch = abstract_batch(mesh, rows=rows, prompt=prompt, target=0)
 
     with jax.set_mesh(mesh):
@@ -191,10 +188,9 @@ def _array(shape: tuple[int, ...], dtype: Any, sharding: Any) -> Any:
     return jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
 
 
-def _at(tree: Any, places: Any) -> Any:
-    return jax.tree.map(lambda x, place: _array(x.shape, x.dtype, place), tree, places)
-
-
 def _result(function: Any, program: Any, *given: Any) -> Any:
     """The result of a program, where the compiler puts it; None if it was refused."""
-    return None if program is None else _at(jax.eval_shape(function, *given), program.output_shardings)
+    if program is None:
+        return None
+    shapes = jax.eval_shape(function, *given)
+    return jax.tree.map(lambda x, place: _array(x.shape, x.dtype, place), shapes, program.output_shardings)

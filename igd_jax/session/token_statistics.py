@@ -17,7 +17,7 @@ from igd_jax.core.sharding import divisible, row_shards
 from igd_jax.core.types import TextBatch
 from igd_jax.data.batches import by_length, make_text_batch
 from igd_jax.data.examples import Examples
-from igd_jax.decoding.exact import MOST_LOGITS
+from igd_jax.decoding.exact import rows_at_once
 from igd_jax.evaluation.token_figures import TitleTokens
 from igd_jax.items.index import TokenWalk
 from igd_jax.methods.base import target_logits
@@ -78,7 +78,7 @@ def token_statistics(
     weights = placed(weights, session.mesh)
     prompt = jnp.asarray(session.prompts.without_history(), jnp.int32)
     lengths = tokens.lengths[item]
-    at_once = max(MOST_LOGITS // (int(lengths.max()) * session.identifiers.vocab_size), 1) * row_shards(session.mesh)
+    at_once = rows_at_once(int(lengths.max()), session.identifiers.vocab_size) * row_shards(session.mesh)
     size = divisible(min(session.settings.decode.batch_size, len(item), at_once), session.mesh)
     start = np.cumsum(lengths) - lengths
     found = np.empty((3, lengths.sum()), np.float32)

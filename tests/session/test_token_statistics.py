@@ -9,8 +9,8 @@ from flax import nnx
 
 from igd_jax.core.sharding import row_shards
 from igd_jax.data.templates import TEMPLATES
+from igd_jax.decoding import exact
 from igd_jax.evaluation.token_figures import GHOST
-from igd_jax.session import token_statistics
 from igd_jax.session.recommender import Recommender
 from igd_jax.session.token_statistics import title_tokens
 
@@ -86,7 +86,7 @@ def test_log_probabilities_entropies_and_ghosts_are_those_of_a_plain_softmax(fou
 
 
 def test_where_logits_take_much_memory_fewer_titles_are_read_at_once(ranker, prompts, walk, model, found, monkeypatch):
-    monkeypatch.setattr(token_statistics, "MOST_LOGITS", 1)
+    monkeypatch.setattr(exact, "MOST_LOGITS", 1)
     by_parts = title_tokens(ranker, prompts, np.array(ITEMS), walk, model=model)
     assert ranker.session.settings.decode.batch_size > row_shards(ranker.session.mesh)
     np.testing.assert_allclose(by_parts.logp, found.logp, rtol=1e-4, atol=1e-4)
