@@ -116,7 +116,8 @@ needs_libtpu = pytest.mark.skipif(
 def _lines_of(program: str) -> list[str]:
     """What a program prints that compiles for TPUs."""
     environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}  # which libtpu refuses
-    environment["PYTHONPATH"] = os.pathsep.join([str(LIBTPU), environment.get("PYTHONPATH", "")])
+    folders = [str(LIBTPU), str(ROOT / "tests"), environment.get("PYTHONPATH", "")]
+    environment["PYTHONPATH"] = os.pathsep.join(folders)
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False
     )  # fmt: skip
@@ -169,9 +170,9 @@ def test_of_targets_in_parts_a_tpu_gathers_the_head_once_and_scatters_its_gradie
 PARTS = """
 import jax
 import jax.numpy as jnp
+from head_loss import loss_of_head
 from jax.sharding import NamedSharding, PartitionSpec
-from igd_jax.core.sharding import FSDP, TENSOR, by_row, keep_rows
-from igd_jax.models.products import product
+from igd_jax.core.sharding import FSDP, TENSOR, by_row
 from igd_jax.session.ahead import topology_mesh
 from igd_jax.session.program_cost import collectives
 from igd_jax.settings.sections import MeshSettings
@@ -184,18 +185,10 @@ places = NamedSharding(mesh, PartitionSpec(TENSOR, FSDP)), by_row(mesh)
 def shape(*sizes, dtype=jnp.float32, place=places[1]):
     return jax.ShapeDtypeStruct(sizes, dtype, sharding=place)
 
-def loss(head, hidden, target, weight):
-    def logits(x):
-        return keep_rows(product(x.reshape(-1, 64), head.T, jnp.float32).reshape(*x.shape[:-1], -1), last=TENSOR)
-
-    def of_logits(logits, arrays):
-        return training_loss.weighted_cross_entropy(logits, *arrays, parts={})
-
-    return training_loss.over_targets(logits, [hidden], (target, weight), of_logits).loss
-
 with jax.set_mesh(mesh):
     given = shape(512, 64, place=places[0]), shape(16, 16, 64, dtype=jnp.bfloat16), shape(16, 16, dtype=jnp.int32)
-    program = jax.jit(jax.grad(loss, argnums=(0, 1)), out_shardings=places).lower(*given, shape(16, 16)).compile()
+    gradient = jax.jit(jax.grad(loss_of_head, argnums=(0, 1)), out_shardings=places)
+    program = gradient.lower(*given, shape(16, 16)).compile()
 for each in sorted(collectives(program.as_text())):
     print(each.kind, each.times)
 """

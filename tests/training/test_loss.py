@@ -4,11 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from head_loss import loss_of_head
 from jax.sharding import NamedSharding, PartitionSpec
 
-from igd_jax.core.sharding import FSDP, TENSOR, by_row, keep_rows
+from igd_jax.core.sharding import FSDP, TENSOR, by_row
 from igd_jax.core.types import LossSum
-from igd_jax.models.products import product
 from igd_jax.session.program_cost import collectives
 from igd_jax.training import loss as training_loss
 from igd_jax.training.loss import over_targets, weighted_cross_entropy
@@ -120,19 +120,6 @@ def test_targets_at_a_time_scale_gradients_of_bfloat16_states_as_all_at_once_do(
     np.testing.assert_array_equal(gradient(2, 4.3), expected)
 
 
-def _loss_of_head(head, hidden, target, weight):
-    """Loss of bfloat16 states and the head of a backbone."""
-
-    def logits(x: jax.Array) -> jax.Array:
-        flat = product(x.reshape(-1, x.shape[-1]), head.T, jnp.float32)
-        return keep_rows(flat.reshape(*x.shape[:-1], -1), last=TENSOR)
-
-    def of_logits(logits: jax.Array, arrays: tuple[jax.Array, jax.Array]) -> LossSum:
-        return weighted_cross_entropy(logits, *arrays, parts={})
-
-    return over_targets(logits, [hidden], (target, weight), of_logits).loss
-
-
 def _head_and_targets(dtype, vocab_size: int) -> tuple[np.ndarray, ...]:
     shapes = [(vocab_size, 16), (8, 6, 16), (8, 6)]
     head, hidden, weight = (RNG.normal(size=shape).astype(np.float32) for shape in shapes)
@@ -143,7 +130,7 @@ def _head_and_targets(dtype, vocab_size: int) -> tuple[np.ndarray, ...]:
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
 def test_a_head_that_is_split_by_its_width_is_gathered_once_and_its_gradient_is_that_of_one_device(dtype, monkeypatch):
     monkeypatch.setattr(training_loss, "targets_at_once", lambda *sizes: 2)
-    given, gradient = _head_and_targets(dtype, 64), jax.grad(_loss_of_head, argnums=(0, 1))
+    given, gradient = _head_and_targets(dtype, 64), jax.grad(loss_of_head, argnums=(0, 1))
     mesh = make_mesh(data=1, fsdp=4, tensor=2)
     places = (NamedSharding(mesh, PartitionSpec(TENSOR, FSDP)), *(by_row(mesh),) * 3)
     with jax.set_mesh(mesh):
@@ -159,7 +146,7 @@ def test_parts_are_those_of_the_vocabulary_that_one_device_holds(vocab_size, of_
     seen = []
     monkeypatch.setattr(training_loss, "targets_at_once", lambda *sizes: seen.append(sizes) or 6)
     with jax.set_mesh(make_mesh(data=1, fsdp=4, tensor=2)):
-        jax.eval_shape(_loss_of_head, *_head_and_targets(jnp.float32, vocab_size))
+        jax.eval_shape(loss_of_head, *_head_and_targets(jnp.float32, vocab_size))
     assert seen == [(2, 6, of_each)]
 
 
