@@ -74,7 +74,7 @@ class Checkpoints:
         each. Checkpoints that are newer than the restored state are removed, as training will make them again.
 
         Args:
-          like: state with the shapes, dtypes and shardings to restore, or only these (`abstract`).
+          like: state with the shapes, dtypes and shardings to restore, or only these (`sharding_rules.as_placed`).
           check: check of the progress.
         """
         if (found := from_first(self._newest_usable)) is None:
@@ -93,7 +93,7 @@ class Checkpoints:
         """Restore the best parameters and their progress; None if there are none. Safe while another process trains.
 
         Args:
-          like: parameters with the shapes, dtypes and shardings to restore, or only these (`abstract`).
+          like: parameters with the shapes, dtypes and shardings to restore, or only these (`sharding_rules.as_placed`).
           check: check of the progress.
 
         Raises:
@@ -246,7 +246,8 @@ class Checkpoints:
             raise InputError(
                 f"{path} holds other arrays than the model of this config has; put back the config.json of the run"
             )
-        return self._savers[path.parent.name].restore(path / TREE, abstract(like))
+        like = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+        return self._savers[path.parent.name].restore(path / TREE, like)
 
 
 def newest_step(folder: Path) -> int:
@@ -255,11 +256,6 @@ def newest_step(folder: Path) -> int:
         return int(read_json(folder / NEWEST)["step"])
     except (InputError, KeyError, TypeError, ValueError):
         return 0
-
-
-def abstract(tree: Any) -> Any:
-    """Shapes, dtypes and shardings of arrays, to restore others like them."""
-    return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
 
 
 def _described(tree: Any) -> dict[str, str]:
